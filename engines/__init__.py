@@ -1,0 +1,1 @@
+"""Things that serve a model. Usable without harness/; see engines/README.md."""

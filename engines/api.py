@@ -1,0 +1,200 @@
+"""The narrow waist between the harness and everything that serves.
+
+Two interfaces live here:
+
+* `Engine` is what the harness sees: can it run here (`probe`), what can it do (`capabilities`), start it (`launch`).
+* `Backend` is what our own model server hosts, one instance per worker process. `RollingBackend` is a Backend whose
+  requests may join and leave at token boundaries.
+
+An engine that has its own server implements `Engine` only. An in-process engine implements `Backend`, and its
+`Engine` side is `engines.server.hosted.HostedEngine`, which starts the model server with that backend inside.
+Importing this file imports no engine and no heavy package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+OptionValue = bool | int | float | str
+
+DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
+"""The dtypes a scenario may name, DJL's words. An engine may add its own (`w8a8`), listed in its Capabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether an engine can run here. `reason` says why not and what to install; `versions` are package versions."""
+
+    is_available: bool
+    reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do on this machine.
+
+    `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
+    a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype
+    (or "tensor_parallel_degree") -> why, so that a pruned candidate can say so.
+    """
+
+    effective_dtypes: Mapping[str, str]
+    max_tensor_parallel_degree: int = 1
+    can_stream: bool = True
+    has_rolling_batch: bool = False
+    devices: tuple[str, ...] = ("cpu",)
+    options: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """Everything needed to start one serving configuration. Field names are DJL Serving's words.
+
+    `model_dir` is a local Hugging Face folder (already resolved). `threads` is compute threads per worker
+    (None: cores // workers, at least 1). `options` are engine-specific, see Capabilities.options.
+    """
+
+    engine: str
+    model_dir: Path
+    dtype: str = "fp32"
+    device: str = "cpu"
+    tensor_parallel_degree: int = 1
+    workers: int = 1
+    batch_size: int = 1
+    max_batch_delay_ms: int = 0
+    job_queue_size: int = 1000
+    rolling_batch: str = "disable"
+    threads: int | None = None
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body) or 'openai'."""
+
+    url: str
+    protocol: str = "djl"
+    model_name: str = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What really runs, as the engine itself reports it after load."""
+
+    effective_dtype: str
+    versions: Mapping[str, str]
+    load_s: float
+    notes: tuple[str, ...] = ()
+
+
+class RunningEngine(Protocol):
+    """A started engine. Ends (whole process group, port, temporary files) when its context manager exits."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def facts(self) -> EngineFacts: ...
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids whose CPU and memory belong to the engine (leader first); empty for an attached endpoint."""
+        ...
+
+    def failure(self) -> str | None:
+        """None while it runs; else why it ended, with the last lines of its log."""
+        ...
+
+
+class Engine(Protocol):
+    """One way of serving a model. See tests/conformance/engine_suite.py for the contract in full."""
+
+    name: str
+
+    def probe(self) -> Availability:
+        """Cheap; imports nothing heavy; never raises."""
+        ...
+
+    def capabilities(self) -> Capabilities:
+        """What this machine's build of the engine accepts. May be called only when `probe().is_available`."""
+        ...
+
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> AbstractContextManager[RunningEngine]:
+        """Start serving; yields when ready. Logs go to workdir. Raises LaunchFailed, OutOfMemory, NotReady,
+        ModelInvalid, SpecInvalid, Unavailable; after an exception nothing stays behind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateParams:
+    """Generation parameters with Hugging Face's names and semantics. `temperature` etc. act only with do_sample."""
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int | None = None
+    return_logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One sequence to generate for. `input_ids` includes the closing eos."""
+
+    input_ids: tuple[int, ...]
+    params: GenerateParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """One new token of request `index` (position in the batch, or the id that `admit` gave).
+
+    `finish` is None while the request goes on, else 'eos' or 'length' or 'cancelled' (then it is the request's last
+    event). `token_id` is None on a finish without a token. The eos token itself is delivered (so ids out include it).
+    `logprob` is log P(token) in nats, present when return_logprobs was asked.
+    With beams, all tokens of the best hypothesis come at the end.
+    """
+
+    index: int
+    token_id: int | None
+    logprob: float | None = None
+    finish: str | None = None
+
+
+class Backend(Protocol):
+    """An engine inside a worker process. One instance per worker; used by one thread."""
+
+    def load(self, spec: EngineSpec) -> EngineFacts:
+        """Load and warm up. Raises ModelInvalid, SpecInvalid, Unavailable, MemoryError."""
+        ...
+
+    def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        """Yield the events of each decode step until every request of the batch has finished. A Backend that cannot
+        stream yields once. Params may differ within a batch; raises RequestInvalid if it cannot honour them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RollingBackend(Backend, Protocol):
+    """A Backend with in-flight batching: requests join and leave at token boundaries."""
+
+    def admit(self, request: GenerateRequest) -> int | None:
+        """Take the request into a free slot and return its id; None when every slot is taken."""
+        ...
+
+    def step(self) -> Sequence[TokenEvent]:
+        """One decode step over all slots; empty when idle."""
+        ...
+
+    def cancel(self, index: int) -> None: ...

@@ -1,0 +1,49 @@
+"""Name -> where the engine lives. One line per engine; nothing is imported until asked for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import cast
+
+from engines.api import Backend, Engine
+from engines.errors import SpecInvalid
+
+ENGINES: dict[str, str] = {
+    "fake": "engines.fake:FakeEngine",
+    "attach": "engines.attach:AttachEngine",
+    "transformers": "engines.transformers:TransformersEngine",
+    "ctranslate2": "engines.ctranslate2:CTranslate2Engine",
+    "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
+}
+
+BACKENDS: dict[str, str] = {
+    "fake": "engines.fake:FakeBackend",
+    "transformers": "engines.transformers:TransformersBackend",
+    "ctranslate2": "engines.ctranslate2:CTranslate2Backend",
+    "onnxruntime": "engines.onnxruntime:OnnxRuntimeBackend",
+}
+
+
+def engine_names() -> tuple[str, ...]:
+    """Every engine a scenario may name."""
+    return tuple(ENGINES)
+
+
+def load_engine(name: str) -> Engine:
+    """The engine called `name`. Raises SpecInvalid with the nearest known name."""
+    return cast(Engine, _load(ENGINES, name, "engine")())
+
+
+def load_backend(name: str) -> Backend:
+    """A fresh, unloaded Backend of the engine called `name`. Raises SpecInvalid with the nearest known name."""
+    return cast(Backend, _load(BACKENDS, name, "backend")())
+
+
+def _load(table: dict[str, str], name: str, kind: str) -> type:
+    if name not in table:
+        near = get_close_matches(name, table, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SpecInvalid(f"unknown {kind} {name!r}; known: {', '.join(table)}{hint}")
+    module_name, _, attribute = table[name].partition(":")
+    return cast(type, getattr(import_module(module_name), attribute))

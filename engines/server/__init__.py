@@ -1,0 +1,1 @@
+"""Our model server: DJL Serving's contract over any Backend."""

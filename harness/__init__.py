@@ -1,0 +1,1 @@
+"""The tool: scenarios in, measured recommendations out. See harness/README.md."""

@@ -1,0 +1,74 @@
+"""The error tree of the tool; each class owns its exit code.
+
+DynoError
+├── UsageError (2)            the command line cannot be understood
+│   └── ScenarioError (2)     the scenario file is wrong (message starts with file:line)
+├── EnvironmentFault (3)      this machine cannot do it: engine missing, model damaged, port taken, disk full
+├── MeasurementInvalid (4)    it ran, but the numbers may not be used
+├── GateFailed (1)            a gate rule was broken
+└── Interrupted (130)         the user stopped it; what was measured is kept
+
+Every message says where, what was expected, what came, and what to do next.
+"""
+
+from __future__ import annotations
+
+from engines import errors as engine_errors
+
+
+class DynoError(Exception):
+    """Base of every error shown to the user as one sentence."""
+
+    exit_code = 3
+
+
+class UsageError(DynoError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class ScenarioError(UsageError):
+    """The scenario file is wrong; the message starts with file:line."""
+
+
+class EnvironmentFault(DynoError):
+    """This machine cannot do it; the message says what to install, free or mend."""
+
+    exit_code = 3
+
+
+class MeasurementInvalid(DynoError):
+    """It ran, but the numbers may not be used; the message says why."""
+
+    exit_code = 4
+
+
+class GateFailed(DynoError):
+    """A gate rule was broken."""
+
+    exit_code = 1
+
+
+class Interrupted(DynoError):
+    """The user stopped it; what was measured so far is kept."""
+
+    exit_code = 130
+
+
+OUTCOME_OF: dict[type[engine_errors.EngineError], str] = {
+    engine_errors.Unavailable: "infeasible",
+    engine_errors.SpecInvalid: "infeasible",
+    engine_errors.ModelInvalid: "launch_failed",
+    engine_errors.PortTaken: "launch_failed",
+    engine_errors.RequestInvalid: "launch_failed",
+    engine_errors.LaunchFailed: "launch_failed",
+    engine_errors.OutOfMemory: "out_of_memory",
+    engine_errors.NotReady: "timed_out",
+}
+"""Engine error -> trial outcome, at the launch boundary. A test proves that every engine error has its row."""
+
+
+def outcome_of(error: engine_errors.EngineError) -> str:
+    """The trial outcome that `error` means."""
+    return OUTCOME_OF[type(error)]

@@ -1,0 +1,1 @@
+"""Sending requests and recording what came back (Locust lives here, in processes of its own)."""

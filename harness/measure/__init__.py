@@ -1,0 +1,1 @@
+"""From raw records to numbers with intervals, and reasons to distrust them."""

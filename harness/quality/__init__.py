@@ -1,0 +1,1 @@
+"""Whether a candidate still answers like the fp32 reference."""

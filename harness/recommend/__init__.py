@@ -1,0 +1,1 @@
+"""Choosing a candidate from a stored run and saying why. Runs nothing."""

@@ -1,0 +1,175 @@
+"""The nouns that flow: Candidate -> Trial -> RequestRecord* -> TrialSummary -> Recommendation.
+
+Frozen, keyword-only, plain. Times are integer monotonic nanoseconds; wall time appears only in the run manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+OptionValue = bool | int | float | str
+TrialOutcome = Literal[
+    "ok", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited", "interrupted"
+]
+RequestOutcome = Literal["ok", "rejected", "bad_request", "server_error", "timed_out", "connection_failed", "bad_body"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One point of the search space, in DJL's words. `block` is the index of its engine block in the scenario."""
+
+    block: int
+    engine: str
+    dtype: str = "fp32"
+    tensor_parallel_degree: int = 1
+    workers: int = 1
+    batch_size: int = 1
+    max_batch_delay_ms: int = 0
+    job_queue_size: int = 1000
+    rolling_batch: str = "disable"
+    threads: int | None = None
+    device: str = "cpu"
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+    def axes(self) -> dict[str, OptionValue | None]:
+        """Axis name -> value, options as 'options.<name>'; what the search varies and the report prints."""
+        names = (
+            "engine", "dtype", "tensor_parallel_degree", "workers", "batch_size", "max_batch_delay_ms",
+            "job_queue_size", "rolling_batch", "threads", "device",
+        )  # fmt: skip
+        axes: dict[str, OptionValue | None] = {name: getattr(self, name) for name in names}
+        axes.update({f"options.{name}": value for name, value in sorted(self.options.items())})
+        return axes
+
+    @property
+    def candidate_id(self) -> str:
+        """Ten hex digits that name this point, equal in every run and process (SHA-256 over the axes)."""
+        return hashlib.sha256(json.dumps(self.axes(), sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One request as the load generator saw it. A request may carry several prompts (`prompt_ids`).
+
+    `intended_ns` is when the schedule wanted it sent (closed loop: when the user became free), `sent_ns` when the
+    first byte was written, `first_token_ns` when the first answer byte with content came (None unless streaming),
+    `done_ns` when the last byte was read. `output_ids` name the answers in outputs/<trial>.jsonl.
+    """
+
+    seq: int
+    user: int
+    prompt_ids: tuple[str, ...]
+    intended_ns: int
+    sent_ns: int
+    first_token_ns: int | None
+    done_ns: int
+    outcome: RequestOutcome
+    status_code: int
+    input_tokens: int | None
+    output_tokens: int | None
+    output_ids: tuple[str, ...]
+    is_warmup: bool
+    error: str = ""
+    token_ns: tuple[int, ...] = ()
+
+    @property
+    def latency_ns(self) -> int:
+        """done - intended: a stalled server is not forgiven."""
+        return self.done_ns - self.intended_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number that knows how it was made. `low`/`high` bound a 95 % interval; None where none exists."""
+
+    value: float
+    unit: str
+    estimator: str
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSummary:
+    """Everything a trial says, by metric name (harness/measure/metrics.py lists the names), and why to doubt it."""
+
+    metrics: Mapping[str, Metric]
+    distrust: tuple[str, ...] = ()
+
+
+QualityVerdict = Literal["Normal", "Degraded", "Broken", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReport:
+    """Answers compared with the task references and with the fp32 reference engine.
+
+    `verdict` is 'Normal' only when every score is inside the scenario's margin; `metrics` hold exact_match_frac,
+    reference_match_frac, token_agreement_frac, chrf, rouge_l, nonfinite_frac (and exact_match_frac.<task>).
+    """
+
+    verdict: QualityVerdict
+    reason: str
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate, launched, checked, loaded and stopped - or the reason why not."""
+
+    trial_id: str
+    number: int
+    candidate: Candidate
+    outcome: TrialOutcome
+    reason: str = ""
+    started_utc: str = ""
+    phase_s: Mapping[str, float] = field(default_factory=dict)
+    effective_dtype: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    summary: TrialSummary | None = None
+    quality: QualityReport | None = None
+    violations: tuple[str, ...] = ()
+
+    @property
+    def is_feasible(self) -> bool:
+        """It ran and broke no constraint."""
+        return self.outcome == "ok" and not self.violations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a candidate was not chosen."""
+
+    trial_id: str
+    candidate: Candidate
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The choice, its evidence, and why each other candidate lost."""
+
+    run_dir: Path
+    trial: Trial
+    runner_up: Trial | None
+    is_tie: bool
+    margin: str
+    losses: tuple[Loss, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One line of a prompts file. `reference` is the wanted answer, where one is known."""
+
+    prompt_id: str
+    task: str
+    text: str
+    reference: str | None

@@ -1,0 +1,1 @@
+"""Stored runs as tables and pages. Runs nothing."""

@@ -1,0 +1,1 @@
+"""What to measure: YAML in, a resolved, frozen scenario out."""

@@ -1,0 +1,1 @@
+"""Which candidate next: the space, the sampler, the loop (Optuna lives here)."""
