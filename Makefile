@@ -1,0 +1,42 @@
+# Everything a user or CI types. Needs: Python 3.11+, g++, make. No GPU, no account.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart install test lint format clean
+
+help:                ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+quickstart: install  ## venv, install, native build, then tune the bundled T5 on three engines
+	$(BIN)/dyno tune scenarios/quickstart.yaml
+
+install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and the native library
+
+# torch goes first and alone, so that pip settles on the pinned build before anything else asks for it.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt)
+	$(PIP) install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "cmake>=3.20" ninja
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[quickstart,dev]"
+	@touch $@
+
+test: install        ## everything CI runs: format, lint, types, import contracts, tests
+	@BIN=$(BIN) .ci/checks
+
+lint: install        ## only the static checks
+	@BIN=$(BIN) .ci/checks static
+
+format: install      ## rewrite the sources in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:               ## remove the venv and build products (results stay)
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache
+	find engines -name '*.so' -delete

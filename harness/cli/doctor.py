@@ -1,0 +1,88 @@
+"""`dyno doctor`: what this machine can launch and measure, and why not the rest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command(name="doctor", short_help="What this machine can launch and measure.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def command(as_json: bool) -> None:
+    """Say what this machine can launch and measure, and why not the rest.
+
+    \b
+    Examples:
+      dyno doctor
+      dyno doctor --json | jq '.engines[] | select(.is_available)'
+    """
+    from harness.measure.environment import machine_facts
+
+    facts = machine_facts()
+    engines = [_engine_row(name) for name in _engine_names()]
+    if as_json:
+        click.echo(json.dumps({"machine": facts, "engines": engines}, indent=2, default=str))
+        return
+    _print_tables(facts, engines)
+
+
+def _engine_names() -> tuple[str, ...]:
+    from engines.registry import engine_names
+
+    return engine_names()
+
+
+def _engine_row(name: str) -> dict[str, Any]:
+    from engines.registry import load_engine
+
+    engine = load_engine(name)
+    availability = engine.probe()
+    row: dict[str, Any] = {
+        "engine": name,
+        "is_available": availability.is_available,
+        "reason": availability.reason,
+        "versions": dict(availability.versions),
+    }
+    if availability.is_available:
+        able = engine.capabilities()
+        row["dtypes"] = dict(able.effective_dtypes)
+        row["refused"] = dict(able.reasons)
+        row["devices"] = list(able.devices)
+        row["max_tensor_parallel_degree"] = able.max_tensor_parallel_degree
+        row["options"] = dict(able.options)
+    return row
+
+
+def _print_tables(facts: dict[str, Any], engines: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    machine = Table(title="Machine", show_header=False, title_justify="left")
+    for name, value in facts.items():
+        machine.add_row(name, _one_line(value))
+    console.print(machine)
+
+    table = Table(title="Engines", title_justify="left")
+    for heading in ("Engine", "Can launch", "dtype → what really computes", "Versions"):
+        table.add_column(heading, overflow="fold")
+    for row in engines:
+        if not row["is_available"]:
+            table.add_row(row["engine"], f"[red]no[/red]: {row['reason']}", "", "")
+            continue
+        dtypes = ", ".join(d if d == e else f"{d} → {e}" for d, e in row["dtypes"].items())
+        refused = "".join(f"\n[dim]not {name}: {why}[/dim]" for name, why in row["refused"].items())
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        table.add_row(row["engine"], "[green]yes[/green]", dtypes + refused, versions)
+    console.print(table)
+    console.print("Next: [bold]dyno tune scenarios/quickstart.yaml[/bold]")
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(each) for each in value)
+    return str(value)

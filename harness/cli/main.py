@@ -1,0 +1,129 @@
+"""The command group `dyno`: verbs imported when used, errors printed as one sentence, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+VERBS = {
+    "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
+    "report": "Print a stored run as the field's table, or write it as a page.",
+    "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
+    "serve": "Serve a model from a serving.properties file.",
+    "scenario": "Check, show or describe scenario files.",
+    "doctor": "Say what this machine can launch and measure, and why not the rest.",
+}
+"""Verb -> one line. Each verb lives in harness/cli/<verb>.py as `command`; here so that --help imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported only when they run, so that `dyno --help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"harness.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = _nearest(args[0])
+            if near:
+                raise click.UsageError(f"{error.message.rstrip('.')}; did you mean {near!r}?", ctx) from None
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _nearest(word: str) -> str | None:
+    from difflib import get_close_matches
+
+    matches = get_close_matches(word, VERBS, n=1)
+    return matches[0] if matches else None
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dynamometer", prog_name="dyno")
+@click.option("--debug", is_flag=True, envvar="DYNO_DEBUG", help="Show the traceback of an error.")
+@click.pass_context
+def dyno(ctx: click.Context, debug: bool) -> None:
+    """A test bench for inference engines.
+
+    Launches real engines, drives them, checks their answers, searches the configuration space, and ends with a
+    serving.properties that was itself measured.
+
+    \b
+    Examples:
+      dyno tune scenarios/quickstart.yaml
+      dyno report latest
+      dyno recommend latest --container dynamometer-0.1 --verify
+
+    Shell completion: eval "$(_DYNO_COMPLETE=bash_source dyno)"
+    """
+    ctx.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Run `dyno`; exits 0 ok, 1 gate failed, 2 usage or scenario, 3 environment, 4 measurement invalid, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """The exit code of `dyno ARGS`. One of the three places where any exception is caught (house style 20)."""
+    wants_traceback = "--debug" in args or bool(os.environ.get("DYNO_DEBUG"))
+    try:
+        result = dyno.main(args=args, prog_name="dyno", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if wants_traceback:
+            traceback.print_exc()
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("dyno: interrupted", err=True)
+    return 130
+
+
+def _explain(error: Exception) -> int:
+    from engines.errors import EngineError
+    from harness.errors import DynoError
+
+    if isinstance(error, DynoError):
+        click.echo(f"dyno: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, EngineError | OSError | MemoryError):
+        click.echo(f"dyno: {error or type(error).__name__}", err=True)
+        return 3
+    click.echo(
+        f"dyno: internal error: {type(error).__name__}: {error}; run it again with `dyno --debug ...` and report what it prints",
+        err=True,
+    )
+    return 3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Importing a file does nothing heavy, and never patches the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "transformers", "ctranslate2", "onnxruntime", "locust", "gevent", "pandas", "optuna", "plotly"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import harness.cli.main",
+        "import engines.api, engines.registry, engines.errors",
+        "from engines.registry import ENGINES, load_engine; [load_engine(name) for name in ENGINES]",
+        "from engines.registry import ENGINES, load_engine; [load_engine(name).probe() for name in ENGINES]",
+        "import harness.scenario.load, harness.scenario.resolve",
+        "import harness.load.driver",
+    ],
+)
+def test_importing_pulls_in_nothing_heavy(statement: str) -> None:
+    assert not HEAVY & _modules_after(statement)

@@ -1,0 +1,62 @@
+"""The size budget of house style 4: a tripwire for reading again. Exemptions stand here, each with its reason."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 50
+MAX_PARAMETERS = 6
+
+EXEMPT: dict[str, str] = {}
+"""'path' or 'path:function' -> why it may be longer."""
+
+
+def _sources() -> list[Path]:
+    return sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "engines").rglob("*.py")])
+
+
+def _functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_files_and_functions_stay_within_the_size_budget() -> None:
+    over = []
+    for path in _sources():
+        name = str(path.relative_to(ROOT))
+        lines = len(path.read_text().splitlines())
+        if lines > MAX_FILE_LINES and name not in EXEMPT:
+            over.append(f"{name}: {lines} lines (at most {MAX_FILE_LINES})")
+        for function in _functions(path):
+            key = f"{name}:{function.name}"
+            length = (function.end_lineno or function.lineno) - function.lineno + 1
+            if length > MAX_FUNCTION_LINES and key not in EXEMPT:
+                over.append(f"{key}: {length} lines (at most {MAX_FUNCTION_LINES})")
+            is_command = any("command" in ast.unparse(decorator) for decorator in function.decorator_list)
+            parameters = [a for a in (*function.args.args, *function.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            if len(parameters) > MAX_PARAMETERS and not is_command and key not in EXEMPT:
+                over.append(f"{key}: {len(parameters)} parameters (at most {MAX_PARAMETERS})")
+    assert not over, "\n".join(over)
+
+
+def test_exemptions_name_things_that_exist() -> None:
+    known = set()
+    for path in _sources():
+        name = str(path.relative_to(ROOT))
+        known.add(name)
+        known.update(f"{name}:{function.name}" for function in _functions(path))
+    assert not set(EXEMPT) - known
+
+
+def test_every_file_says_what_it_is_in_its_first_line() -> None:
+    silent = [str(p.relative_to(ROOT)) for p in _sources() if not ast.get_docstring(ast.parse(p.read_text()))]
+    assert not silent
+
+
+def test_kernels_is_not_a_python_package() -> None:
+    assert not (ROOT / "kernels" / "__init__.py").exists(), (
+        "it would shadow the package `kernels` transformers looks for"
+    )
