@@ -77,7 +77,7 @@ def dyno(ctx: click.Context, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run `dyno`; exits 0 ok, 1 gate failed, 2 usage or scenario, 3 environment, 4 measurement invalid, 130 interrupted."""
+    """Run `dyno` and exit with its code (house style 35)."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -118,10 +118,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, EngineError | OSError | MemoryError):
         click.echo(f"dyno: {error or type(error).__name__}", err=True)
         return 3
-    click.echo(
-        f"dyno: internal error: {type(error).__name__}: {error}; run it again with `dyno --debug ...` and report what it prints",
-        err=True,
-    )
+    click.echo(f"dyno: internal error: {type(error).__name__}: {error}", err=True)
+    click.echo("dyno: run it again as `dyno --debug ...` and report what it prints", err=True)
     return 3
 
 
