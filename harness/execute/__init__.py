@@ -1,0 +1,1 @@
+"""Running one trial end to end; the only room that launches engines."""

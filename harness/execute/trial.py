@@ -1,0 +1,250 @@
+"""One trial end to end: launch, check the answers, load, measure, stop; the only place that launches engines.
+
+Whatever happens, `TrialRunner.run` returns a Trial (an outcome with its reason), except when the user interrupts:
+then `TrialInterrupted` carries the record of the trial in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engines.api import Endpoint, EngineSpec, RunningEngine
+from engines.errors import EngineError
+from engines.registry import load_engine
+from harness.clock import Clock
+from harness.errors import Interrupted, MeasurementInvalid, outcome_of
+from harness.execute.ask import Answers, ask
+from harness.load.driver import LoadResult, drive
+from harness.load.plan import LoadPlan
+from harness.measure.device import ResourceSampler, ResourceUse
+from harness.measure.summarize import summarize
+from harness.measure.validity import client_verdict
+from harness.quality.equivalence import QualityRule, judge
+from harness.records import Candidate, Prompt, QualityReport, Trial, TrialOutcome, TrialSummary
+from harness.scenario.schema import Scenario
+from harness.store.writer import RunWriter
+from harness.tune.objective import violations
+from harness.units import NS_PER_S
+
+READY_TIMEOUT_S = 600.0
+"""How long an engine may take to convert, load and answer /ping; the first export of a large model takes minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What a trial is doing now, for progress displays. `done` of `total` counts prompts or requests."""
+
+    name: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialInputs:
+    """Everything about a run that every trial shares: read once, before the first launch."""
+
+    scenario: Scenario
+    model_dir: Path
+    prompts: tuple[Prompt, ...]
+
+
+_Launch = AbstractContextManager[RunningEngine]
+
+
+class TrialInterrupted(Interrupted):
+    """The user stopped the trial in flight; `trial` is its record."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(f"interrupted during trial {trial.trial_id}")
+        self.trial = trial
+
+
+class TrialRunner:
+    """Runs candidates one at a time. Raw records, answers and logs go to the run folder of `writer`."""
+
+    def __init__(self, inputs: TrialInputs, writer: RunWriter, clock: Clock, on_phase: Callable[[Phase], None]) -> None:
+        self._inputs = inputs
+        self._writer = writer
+        self._clock = clock
+        self._on_phase = on_phase
+        self._reference: Mapping[str, str] = {}
+
+    def use_reference(self, answers: Mapping[str, str]) -> None:
+        """Compare every following trial with these answers of the fp32 reference (prompt_id -> text)."""
+        self._reference = answers
+
+    def run(self, candidate: Candidate, number: int) -> Trial:
+        """The finished trial of `candidate`. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
+        return self._run(
+            candidate, number, lambda workdir: _launch(spec_of(candidate, self._inputs.model_dir), workdir)
+        )
+
+    def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
+        """Like `run`, but the server is started from a written serving.properties."""
+        from engines.server.hosted import launch_file
+
+        return self._run(
+            candidate,
+            number,
+            lambda workdir: launch_file(properties_path, self._inputs.model_dir, workdir, READY_TIMEOUT_S),
+        )
+
+    def answers(self, candidate: Candidate) -> Answers:
+        """What `candidate` answers to the quality prompts; raises EngineError when it cannot run."""
+        workdir = self._writer.layout.logs("reference")
+        with _launch(spec_of(candidate, self._inputs.model_dir), workdir) as engine:
+            return self._ask(engine, candidate)
+
+    def _run(self, candidate: Candidate, number: int, launch: Callable[[Path], _Launch]) -> Trial:
+        trial = Trial(
+            trial_id=f"t{number:04d}-{candidate.candidate_id}",
+            number=number,
+            candidate=candidate,
+            outcome="interrupted",
+            started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        phase_s: dict[str, float] = {}
+        try:
+            return self._measure(trial, launch, phase_s)
+        except EngineError as error:
+            return replace(trial, outcome=outcome_of(error), reason=str(error), phase_s=phase_s)
+        except MeasurementInvalid as error:
+            return replace(trial, outcome="client_limited", reason=str(error), phase_s=phase_s)
+        except (KeyboardInterrupt, Interrupted) as error:
+            raise TrialInterrupted(replace(trial, reason="stopped by the user", phase_s=phase_s)) from error
+
+    def _measure(self, trial: Trial, launch: Callable[[Path], _Launch], phase_s: dict[str, float]) -> Trial:
+        workdir = self._writer.layout.logs(trial.trial_id)
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._on_phase(Phase(name="launch"))
+        launching_ns = self._clock.now_ns()
+        with launch(workdir) as engine:
+            phase_s["launch"] = (self._clock.now_ns() - launching_ns) / NS_PER_S
+            facts = engine.facts
+            trial = replace(
+                trial, effective_dtype=facts.effective_dtype, versions=facts.versions, notes=tuple(facts.notes)
+            )
+            with self._timed("quality", phase_s):
+                asked = self._ask(engine, trial.candidate)
+            quality = self._judge(asked)
+            if (died := engine.failure()) is not None:
+                return _died(trial, died, phase_s, quality)
+            with self._timed("load", phase_s), ResourceSampler(lambda: engine.pids) as sampler:
+                result = drive(
+                    self._plan(engine.endpoint), workdir, should_stop=engine.failure, on_progress=self._on_load
+                )
+            died = engine.failure()
+            trial = replace(trial, phase_s=phase_s, quality=quality)
+        self._keep(trial.trial_id, result, asked)
+        if died is not None:
+            return _died(trial, died, phase_s, quality)
+        return self._conclude(trial, result, sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s))
+
+    def _conclude(self, trial: Trial, result: LoadResult, use: ResourceUse) -> Trial:
+        summary: TrialSummary = summarize(
+            result.records, result.begin_ns, result.end_ns, use, load_s=trial.phase_s["launch"]
+        )
+        trial = replace(trial, outcome="ok", summary=summary)
+        if (limited := client_verdict(result.records, use)) is not None:
+            return replace(trial, outcome="client_limited", reason=limited)
+        return replace(trial, violations=violations(trial, self._inputs.scenario))
+
+    def _keep(self, trial_id: str, result: LoadResult, asked: Answers) -> None:
+        self._writer.write_requests(trial_id, result.records)
+        self._writer.write_outputs(trial_id, {**result.outputs, **{f"q:{k}": v for k, v in asked.texts.items()}})
+
+    def _judge(self, asked: Answers) -> QualityReport:
+        rule = self._inputs.scenario.quality
+        return judge(
+            self._quality_prompts(),
+            asked.texts,
+            self._reference,
+            QualityRule(
+                max_exact_match_drop=rule.max_exact_match_drop,
+                min_reference_match=rule.min_reference_match,
+            ),
+            nonfinite=asked.nonfinite,
+        )
+
+    def _quality_prompts(self) -> tuple[Prompt, ...]:
+        return self._inputs.prompts[: self._inputs.scenario.quality.prompts]
+
+    def _ask(self, engine: RunningEngine, candidate: Candidate) -> Answers:
+        prompts = self._quality_prompts()
+        workload = self._inputs.scenario.workload
+        return ask(
+            engine,
+            prompts,
+            parameters=workload.parameters.model_dump(),
+            concurrency=max(1, candidate.workers * candidate.batch_size),
+            on_progress=lambda done: self._on_phase(Phase(name="quality", done=done, total=len(prompts))),
+        )
+
+    def _on_load(self, done: int) -> None:
+        workload = self._inputs.scenario.workload
+        self._on_phase(Phase(name="load", done=done, total=workload.requests))
+
+    def _plan(self, endpoint: Endpoint) -> LoadPlan:
+        scenario = self._inputs.scenario
+        workload = scenario.workload
+        return LoadPlan(
+            endpoint_url=endpoint.url,
+            protocol=endpoint.protocol,
+            model_name=endpoint.model_name,
+            prompts=self._inputs.prompts,
+            inputs_per_request=workload.inputs_per_request,
+            parameters=workload.parameters.model_dump(),
+            users=workload.load.users,
+            think_time_s=workload.load.think_time_s,
+            warmup_requests=workload.warmup_requests,
+            requests=workload.requests,
+            max_duration_s=workload.max_duration_s,
+            request_timeout_s=workload.request_timeout_s,
+            stream=workload.stream,
+            seed=scenario.search.seed,
+        )
+
+    @contextmanager
+    def _timed(self, name: str, phase_s: dict[str, float]) -> Iterator[None]:
+        self._on_phase(Phase(name=name))
+        begin_ns = self._clock.now_ns()
+        try:
+            yield
+        finally:
+            phase_s[name] = (self._clock.now_ns() - begin_ns) / NS_PER_S
+
+
+def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
+    """The engine's side of a candidate."""
+    return EngineSpec(
+        engine=candidate.engine,
+        model_dir=model_dir,
+        dtype=candidate.dtype,
+        device=candidate.device,
+        tensor_parallel_degree=candidate.tensor_parallel_degree,
+        workers=candidate.workers,
+        batch_size=candidate.batch_size,
+        max_batch_delay_ms=candidate.max_batch_delay_ms,
+        job_queue_size=candidate.job_queue_size,
+        rolling_batch=candidate.rolling_batch,
+        threads=candidate.threads,
+        options=candidate.options,
+    )
+
+
+def _launch(spec: EngineSpec, workdir: Path) -> _Launch:
+    return load_engine(spec.engine).launch(spec, workdir, READY_TIMEOUT_S)
+
+
+def _died(trial: Trial, why: str, phase_s: Mapping[str, float], quality: QualityReport | None) -> Trial:
+    is_memory = any(sign in why.lower() for sign in OUT_OF_MEMORY_SIGNS)
+    outcome: TrialOutcome = "out_of_memory" if is_memory else "crashed"
+    return replace(trial, outcome=outcome, reason=why, phase_s=phase_s, quality=quality)
+
+
+OUT_OF_MEMORY_SIGNS = ("out of memory", "memoryerror", "bad_alloc", "cannot allocate memory")
+"""What Python, C++, CUDA and the kernel print when memory ran out."""
