@@ -1,0 +1,76 @@
+"""The names of everything a trial says: one row each. Ratios are 0..1; throughput counts good answers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.records import Metric, Trial
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """What a metric means. `direction` is the better one; `source` says which part of the trial holds it."""
+
+    name: str
+    unit: str
+    direction: Direction
+    help: str
+    source: Literal["load", "quality"] = "load"
+
+
+_LOAD = (
+    ("latency_p50_ms", "ms", "minimize", "median latency of a request, from intended send to last byte"),
+    ("latency_p90_ms", "ms", "minimize", "90th percentile of the latency"),
+    ("latency_p99_ms", "ms", "minimize", "99th percentile of the latency; bounded above only from 368 requests on"),
+    ("latency_mean_ms", "ms", "minimize", "mean latency of a request"),
+    ("latency_max_ms", "ms", "minimize", "longest latency seen"),
+    ("ttft_p50_ms", "ms", "minimize", "median time to the first token; streaming only"),
+    ("ttft_p99_ms", "ms", "minimize", "99th percentile of the time to the first token; streaming only"),
+    ("throughput_rps", "requests/s", "maximize", "good answers per second while every user was busy"),
+    ("throughput_inputs_per_s", "inputs/s", "maximize", "prompts answered per second; a request may carry several"),
+    ("output_tokens_per_s", "tokens/s", "maximize", "generated tokens per second, where the server counts them"),
+    ("error_frac", "frac", "minimize", "share of measured requests that got no good answer"),
+    ("peak_memory_mib", "MiB", "minimize", "largest memory of the engine's process tree"),
+    ("cpu_frac_engine", "frac", "minimize", "share of the machine's CPU the engine used while measured"),
+    ("cpu_frac_client", "frac", "minimize", "share of the machine's CPU the load generator used while measured"),
+    ("cpu_frac_other", "frac", "minimize", "share of the machine's CPU anything else used while measured"),
+    ("load_s", "s", "minimize", "seconds from launch to ready"),
+)
+_QUALITY = (
+    ("exact_match_frac", "frac", "maximize", "share of answers equal to the task's reference"),
+    ("reference_match_frac", "frac", "maximize", "share of answers equal to the fp32 reference engine's"),
+    ("token_agreement_frac", "frac", "maximize", "mean common prefix with the fp32 reference, in words"),
+    ("chrf", "frac", "maximize", "chrF2 against the task's reference, on the long tasks"),
+    ("rouge_l", "frac", "maximize", "mean ROUGE-L F1 against the task's reference, on the long tasks"),
+    ("nonfinite_frac", "frac", "minimize", "share of answers that are missing, empty or from non-finite scores"),
+)
+
+
+def _rows() -> dict[str, MetricRow]:
+    rows: dict[str, MetricRow] = {}
+    for source, table in (("load", _LOAD), ("quality", _QUALITY)):
+        for name, unit, direction, text in table:
+            rows[name] = MetricRow(name=name, unit=unit, direction=direction, help=text, source=source)  # type: ignore[arg-type]
+    return rows
+
+
+METRICS: dict[str, MetricRow] = _rows()
+"""Metric name -> row, in the order a report prints them. `exact_match_frac.<task>` shares its base name's row."""
+
+
+def metric_row(name: str) -> MetricRow | None:
+    """The row of a metric name, also of 'exact_match_frac.<task>'; None when there is no such metric."""
+    base, dot, _ = name.partition(".")
+    return METRICS.get(base) if not dot or base == "exact_match_frac" else None
+
+
+def metric_of(trial: Trial, name: str) -> Metric | None:
+    """The metric of a trial, from its load or its quality; None when the trial did not get that far."""
+    if trial.summary is not None and name in trial.summary.metrics:
+        return trial.summary.metrics[name]
+    if trial.quality is not None:
+        return trial.quality.metrics.get(name)
+    return None
