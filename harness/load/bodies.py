@@ -1,0 +1,101 @@
+"""Request bodies and addresses, per protocol. Nothing here opens a connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from harness.errors import UsageError
+from harness.records import Prompt
+
+DEFAULT_PATHS = {"djl": "/invocations", "openai": "/v1/completions"}
+"""Path used when the endpoint names only a host: SageMaker's container contract, and OpenAI's completions."""
+
+_OPENAI_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+_OPENAI_UNKNOWN = frozenset({"num_beams", "do_sample", "details"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to connect and what to ask for."""
+
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+
+
+def address_of(url: str, protocol: str) -> Address:
+    """The address behind an endpoint URL. Raises UsageError: not an http(s) address, or an unknown protocol."""
+    if protocol not in DEFAULT_PATHS:
+        raise UsageError(f"endpoint {url!r}: protocol {protocol!r} is unknown; expected one of {sorted(DEFAULT_PATHS)}")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"endpoint {url!r}: expected http://host:port[/path] or https://...")
+    path = parts.path if parts.path not in ("", "/") else DEFAULT_PATHS[protocol]
+    return Address(
+        host=parts.hostname,
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        is_tls=parts.scheme == "https",
+        path=path + (f"?{parts.query}" if parts.query else ""),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyForm:
+    """How prompts become a body for one endpoint."""
+
+    address: Address
+    protocol: str
+    model_name: str
+    parameters: Mapping[str, object]
+    stream: bool
+
+    @property
+    def is_chat(self) -> bool:
+        """OpenAI's chat form, recognised by its path."""
+        return self.protocol == "openai" and "/chat/" in self.address.path
+
+    def body(self, prompts: Sequence[Prompt]) -> bytes:
+        """The JSON body for these prompts; one prompt is sent as a string, several as a list."""
+        texts = [prompt.text for prompt in prompts]
+        fields = self._djl(texts) if self.protocol == "djl" else self._openai(texts)
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+    def request(self, prompts: Sequence[Prompt]) -> bytes:
+        """The whole HTTP/1.1 request, head and body."""
+        body = self.body(prompts)
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        head = (
+            f"POST {self.address.path} HTTP/1.1\r\nHost: {host}:{self.address.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n\r\n"
+        )
+        return head.encode("latin-1") + body
+
+    def _djl(self, texts: list[str]) -> dict[str, object]:
+        fields: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
+        if self.parameters:
+            fields["parameters"] = dict(self.parameters)
+        if self.stream:
+            fields["stream"] = True
+        return fields
+
+    def _openai(self, texts: list[str]) -> dict[str, object]:
+        given = {name: value for name, value in self.parameters.items() if name not in _OPENAI_UNKNOWN}
+        fields: dict[str, object] = {"model": self.model_name, "temperature": 0}
+        fields.update({_OPENAI_NAMES.get(name, name): value for name, value in given.items()})
+        if self.is_chat:
+            if len(texts) != 1:
+                raise UsageError(
+                    f"endpoint path {self.address.path!r}: a chat request carries one prompt, "
+                    f"inputs_per_request asks for {len(texts)}; set it to 1"
+                )
+            fields["messages"] = [{"role": "user", "content": texts[0]}]
+        else:
+            fields["prompt"] = texts[0] if len(texts) == 1 else texts
+        if self.stream:
+            fields["stream"] = True
+            fields["stream_options"] = {"include_usage": True}
+        return fields

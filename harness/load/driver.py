@@ -1,0 +1,250 @@
+"""Drives one load: starts the load processes, opens the measured window for all at once, reads their records back.
+
+Locust lives in those processes only; this file never imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from harness.errors import MeasurementInvalid
+from harness.load.bodies import address_of
+from harness.load.plan import LoadPlan
+from harness.load.prompts import RequestOrder
+from harness.load.raw import read_raw, record_of
+from harness.records import RequestRecord
+from harness.units import NS_PER_S
+
+POLL_S = 0.1
+START_TIMEOUT_S = 180.0
+"""For interpreter start and Locust's import (1 s on an idle core); a starved machine may take much longer."""
+GO_DELAY_NS = 20_000_000
+"""The window opens this long after the signal is sent, so that every process has it in time."""
+GRACE_S = 30.0
+"""Beyond max_duration_s plus one request timeout, a load process is considered hung."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """What came back. The measured window opens at `begin_ns` (the first intended send) for all users and ends with
+    the last measured answer, `end_ns`. `records` are sorted by intended send and hold the warm-up too, flagged.
+    `outputs`: output id -> text, measured requests only. `client_cpu_s`: CPU of the load processes in the window.
+    `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
+    """
+
+    records: tuple[RequestRecord, ...]
+    outputs: Mapping[str, str]
+    begin_ns: int
+    end_ns: int
+    client_cpu_s: float
+    stopped: str = ""
+
+
+def drive(
+    plan: LoadPlan, workdir: Path, *, should_stop: Callable[[], str | None], on_progress: Callable[[int], None]
+) -> LoadResult:
+    """Run the plan and return its records; `on_progress` gets the number of measured requests done.
+
+    Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
+    them crashed or hung, or nothing could be measured; UsageError when the endpoint address cannot be used.
+    """
+    address_of(plan.endpoint_url, plan.protocol)
+    plan = replace(plan, processes=max(1, min(plan.processes, plan.users)))  # a process without a user has no work
+    folder = workdir / "load"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan.write(folder / "plan.json")
+    with LoadProcesses(plan, folder) as processes:
+        watch = _Watch(processes=processes, should_stop=should_stop, on_progress=on_progress)
+        begin_ns, stopped = watch.run(plan)
+    result = _collect(plan, folder, begin_ns, processes.cpu_s, stopped)
+    for leftover in (*folder.glob("raw-*.jsonl"), *folder.glob("tickets-*"), folder / "plan.json"):
+        leftover.unlink(missing_ok=True)
+    return result
+
+
+class LoadProcesses:
+    """The load processes, each leader of its own process group; leaving the context kills what still runs."""
+
+    def __init__(self, plan: LoadPlan, folder: Path) -> None:
+        self.count = plan.processes
+        self._folder = folder
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._selector = selectors.DefaultSelector()
+        self._buffers: dict[int, bytes] = {}
+        self.warm: set[int] = set()
+        self.ended: set[int] = set()
+        self.done: dict[int, int] = {}
+        self.cpu_s = 0.0
+
+    def __enter__(self) -> LoadProcesses:
+        try:
+            for part in range(self.count):
+                self._start(part)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        self._selector.close()
+
+    def _start(self, part: int) -> None:
+        argv = [sys.executable, "-m", "harness.load.locustfile"]
+        argv += [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
+        with self._log(part).open("wb") as log:
+            child = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_child_env(), process_group=0
+            )
+        self._children.append(child)
+        assert child.stdout is not None
+        self._selector.register(child.stdout, selectors.EVENT_READ, part)
+
+    def _log(self, part: int) -> Path:
+        return self._folder / f"process-{part}.log"
+
+    def go(self, begin_ns: int) -> None:
+        """Open the measured window at `begin_ns` in every process."""
+        for child in self._children:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # a dead process is reported by `check`
+                child.stdin.write(f"go {begin_ns}\n".encode())
+                child.stdin.flush()
+
+    def listen(self, wait_s: float) -> None:
+        """Take in what the processes said, for at most `wait_s`."""
+        for key, _ in self._selector.select(wait_s):
+            pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]
+            part = int(key.data)
+            data = os.read(pipe.fileno(), 1 << 16)
+            if not data:
+                self._selector.unregister(pipe)
+                continue
+            *lines, rest = (self._buffers.get(part, b"") + data).split(b"\n")
+            self._buffers[part] = rest
+            for line in lines:
+                self._hear(part, line.decode("ascii", "replace"))
+
+    def _hear(self, part: int, line: str) -> None:
+        word, _, value = line.partition(" ")
+        if word == "warm":
+            self.warm.add(part)
+        elif word == "done":
+            self.done[part] = int(value)
+        elif word == "end":
+            self.ended.add(part)
+            self.cpu_s += float(value)
+
+    def check(self) -> None:
+        """Raise MeasurementInvalid when a process ended before its work was done."""
+        for part, child in enumerate(self._children):
+            code = child.poll()
+            if code is not None and part not in self.ended:
+                self.listen(0)  # its last words may still be in the pipe
+                if part not in self.ended:
+                    raise MeasurementInvalid(
+                        f"load process {part} ended early with exit status {code}; nothing measured by it can be "
+                        f"trusted. Its last words: {self._last_words(part)}"
+                    )
+
+    def _last_words(self, part: int) -> str:
+        lines = self._log(part).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " | ".join(lines[-5:]) or f"none (see {self._log(part)})"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """Listens to the processes, the engine and the clock until the load is over."""
+
+    processes: LoadProcesses
+    should_stop: Callable[[], str | None]
+    on_progress: Callable[[int], None]
+
+    def run(self, plan: LoadPlan) -> tuple[int, str]:
+        """(when the window opened, why it was stopped early or '')."""
+        count = self.processes.count
+        warmup_s = START_TIMEOUT_S + plan.warmup_requests * plan.request_timeout_s / plan.users
+        for reason in self._until(lambda: len(self.processes.warm) == count, warmup_s, "warm-up"):
+            return time.monotonic_ns(), reason
+        begin_ns = time.monotonic_ns() + GO_DELAY_NS
+        self.processes.go(begin_ns)
+        load_s = plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
+        for reason in self._until(lambda: len(self.processes.ended) == count, load_s, "load"):
+            return begin_ns, reason
+        self.on_progress(sum(self.processes.done.values()))
+        return begin_ns, ""
+
+    def _until(self, is_over: Callable[[], bool], limit_s: float, phase: str) -> Iterator[str]:
+        """Yields the reason, once, when the engine says stop; ends silently when `is_over`."""
+        deadline_ns = time.monotonic_ns() + int(limit_s * NS_PER_S)
+        told = -1
+        while not is_over():
+            self.processes.listen(POLL_S)
+            done = sum(self.processes.done.values())
+            if done != told:
+                self.on_progress(done)
+                told = done
+            if (reason := self.should_stop()) is not None:
+                yield reason
+                return
+            self.processes.check()
+            if time.monotonic_ns() > deadline_ns:
+                raise MeasurementInvalid(
+                    f"load: the {phase} did not end within {limit_s:.0f} s, after {done} measured requests; the load "
+                    "process hangs or the machine is starved. Look at load/process-*.log in the trial's log folder"
+                )
+
+
+def _collect(plan: LoadPlan, folder: Path, begin_ns: int, cpu_s: float, stopped: str) -> LoadResult:
+    order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+    records: list[RequestRecord] = []
+    outputs: dict[str, str] = {}
+    for path in sorted(folder.glob("raw-*.jsonl")):
+        for raw in read_raw(path):
+            record, texts = record_of(raw, plan, order)
+            records.append(record)
+            outputs.update(texts)
+    records.sort(key=lambda record: (record.intended_ns, record.seq))
+    measured = [record for record in records if not record.is_warmup]
+    if not measured and not stopped:
+        raise MeasurementInvalid(
+            f"load: not one measured request within max_duration_s = {plan.max_duration_s:g}; "
+            "raise max_duration_s or lower think_time_s"
+        )
+    return LoadResult(
+        records=tuple(records),
+        outputs=outputs,
+        begin_ns=begin_ns,
+        end_ns=max((record.done_ns for record in measured), default=begin_ns),
+        client_cpu_s=cpu_s,
+        stopped=stopped,
+    )
+
+
+def _child_env() -> dict[str, str]:
+    """This environment without Locust's own variables, and with this very package importable from any folder."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    roots = [str(Path(__file__).resolve().parents[2]), env.get("PYTHONPATH", "")]
+    return {**env, "PYTHONPATH": os.pathsep.join(root for root in roots if root)}

@@ -1,0 +1,213 @@
+"""What the users of one load process share, and what each of them does. Runs on a gevent hub only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from gevent.event import AsyncResult, Event
+
+from harness.load.bodies import BodyForm, address_of
+from harness.load.clients.http import Connection, Exchange
+from harness.load.plan import LoadPlan, share_of
+from harness.load.prompts import RequestOrder
+from harness.load.raw import WARMUP_BASE, RawRequest
+from harness.load.tickets import Tickets
+from harness.records import Prompt
+from harness.units import NS_PER_S
+
+FAILURE_PAUSE_NS = 50_000_000
+"""A user whose request failed waits this long before the next: a refusing server is not hammered in a tight loop."""
+
+MAX_CACHED_REQUESTS = 10_000
+
+
+class Session:
+    """Users of load process `part` (of plan.processes): connect, warm up, wait for the start signal, load."""
+
+    def __init__(self, plan: LoadPlan, workdir: Path, part: int) -> None:
+        self.plan = plan
+        self.users = share_of(plan.users, part, plan.processes)
+        self._first_user = sum(share_of(plan.users, earlier, plan.processes) for earlier in range(part))
+        self._started = 0
+        self._form = BodyForm(
+            address=address_of(plan.endpoint_url, plan.protocol),
+            protocol=plan.protocol,
+            model_name=plan.model_name,
+            parameters=plan.parameters,
+            stream=plan.stream,
+        )
+        self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+        self._requests: dict[tuple[str, ...], bytes] = {}
+        self._warmup = Tickets(workdir / "tickets-warmup", plan.warmup_requests)
+        self._measured = Tickets(workdir / "tickets-measured", plan.requests)
+        self._file = (workdir / f"raw-{part}.jsonl").open("wb", buffering=1 << 20)
+        self.done_requests = 0
+        self._waiting = 0
+        self._finished = 0
+        self.is_warm = Event()
+        self.is_finished = Event()
+        self.go: AsyncResult = AsyncResult()
+
+    def enter(self) -> int:
+        """The number of the next user, unique over all processes."""
+        self._started += 1
+        return self._first_user + self._started - 1
+
+    def run_user(self, user: int) -> None:
+        """The whole life of one user."""
+        worker = UserRun(self, user)
+        try:
+            worker.warm_up()
+            self._waiting += 1
+            if self._waiting == self.users:
+                self.is_warm.set()
+            worker.load(self.go.get())
+        finally:
+            worker.close()
+            self._finished += 1
+            if self._finished == self.users:
+                self.is_finished.set()
+
+    def connection(self) -> Connection:
+        """A fresh connection to the endpoint."""
+        return Connection(self._form.address, self.plan.request_timeout_s, keep_marks=self.plan.stream)
+
+    def take_warmup(self) -> tuple[int, bytes] | None:
+        """The next warm-up request (seq, bytes on the wire), or None."""
+        number = self._warmup.take()
+        return None if number is None else (WARMUP_BASE + number, self._wire(self._order.warmup(number)))
+
+    def take_measured(self) -> tuple[int, bytes] | None:
+        """The next measured request (seq, bytes on the wire), or None."""
+        number = self._measured.take()
+        return None if number is None else (number, self._wire(self._order.measured(number)))
+
+    def keep(self, raw: RawRequest) -> None:
+        """Append one request to the file (buffered)."""
+        self._file.write(raw.line())
+        self.done_requests += not raw.is_warmup
+
+    def flush(self) -> None:
+        """Hand the buffered lines to the kernel."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close every file."""
+        self._file.close()
+        self._warmup.close()
+        self._measured.close()
+
+    def _wire(self, prompts: tuple[Prompt, ...]) -> bytes:
+        key = tuple(prompt.prompt_id for prompt in prompts)
+        wire = self._requests.get(key)
+        if wire is None:
+            wire = self._form.request(prompts)
+            if len(self._requests) < MAX_CACHED_REQUESTS:
+                self._requests[key] = wire
+        return wire
+
+
+class UserRun:
+    """One closed-loop user with a connection of its own."""
+
+    def __init__(self, session: Session, user: int) -> None:
+        self._session = session
+        self._user = user
+        self._connection = session.connection()
+        self._unwritten: RawRequest | None = None
+
+    def warm_up(self) -> None:
+        """Connect, then send warm-up requests until none is left. Returns when this user's last one is answered."""
+        try:
+            self._connection.open()
+        except OSError:
+            gevent.sleep(FAILURE_PAUSE_NS / NS_PER_S)  # the first request will say what is wrong
+        while (ticket := self._session.take_warmup()) is not None:
+            raw = self._send(ticket, intended_ns=time.monotonic_ns(), is_warmup=True)
+            if raw.failure or raw.status_code != 200:
+                gevent.sleep(FAILURE_PAUSE_NS / NS_PER_S)
+        self._write()
+
+    def load(self, begin_ns: int) -> None:
+        """Closed loop from `begin_ns` on: a user is free when its answer is complete, and sends think_time_s later.
+
+        Users with a think time begin spread over one think time, not all at once. No request begins after
+        max_duration_s; one that is in flight then is finished and counted.
+        """
+        plan = self._session.plan
+        think_ns = int(plan.think_time_s * NS_PER_S)
+        stop_ns = begin_ns + int(plan.max_duration_s * NS_PER_S)
+        intended_ns = begin_ns + think_ns * self._user // plan.users
+        while intended_ns < stop_ns:
+            _sleep_until(intended_ns)
+            ticket = self._session.take_measured()
+            if ticket is None:
+                break
+            raw = self._send(ticket, intended_ns=intended_ns, is_warmup=False)
+            pause_ns = FAILURE_PAUSE_NS if raw.failure or raw.status_code != 200 else 0
+            intended_ns = raw.done_ns + max(think_ns, pause_ns)
+        self._write()
+
+    def close(self) -> None:
+        """Drop the connection and write what is left."""
+        self._write()
+        self._connection.close()
+
+    def _send(self, ticket: tuple[int, bytes], *, intended_ns: int, is_warmup: bool) -> RawRequest:
+        seq, wire = ticket
+        exchange = self._connection.exchange(wire, self._write)
+        self._write()
+        raw = _raw_of(exchange, seq=seq, user=self._user, intended_ns=intended_ns, is_warmup=is_warmup)
+        self._unwritten = raw
+        return raw
+
+    def _write(self) -> None:
+        raw, self._unwritten = self._unwritten, None
+        if raw is not None:
+            self._session.keep(raw)
+
+
+def _raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_warmup: bool) -> RawRequest:
+    return RawRequest(
+        seq=seq,
+        user=user,
+        is_warmup=is_warmup,
+        intended_ns=intended_ns,
+        sent_ns=exchange.sent_ns,
+        done_ns=exchange.done_ns,
+        status_code=exchange.status_code,
+        failure=exchange.failure,
+        error=exchange.error,
+        input_header=exchange.input_header,
+        output_header=exchange.output_header,
+        marks=tuple(exchange.marks),
+        body=exchange.body,
+    )
+
+
+def _sleep_until(at_ns: int) -> None:
+    wait_ns = at_ns - time.monotonic_ns()
+    if wait_ns > 0:
+        gevent.sleep(wait_ns / NS_PER_S)
+
+
+def watch_parent(on_line: Callable[[str], None], on_gone: Callable[[], None]) -> None:
+    """Read the parent's lines from stdin; `on_gone` runs when the parent closes it (or dies). Blocks one greenlet."""
+    from gevent.os import make_nonblocking, nb_read
+
+    make_nonblocking(0)
+    buffered = b""
+    while data := nb_read(0, 4096):
+        *lines, buffered = (buffered + data).split(b"\n")
+        for line in lines:
+            on_line(line.decode("ascii"))
+    on_gone()
+
+
+def say(line: str) -> None:
+    """One line to the parent."""
+    os.write(1, line.encode("ascii") + b"\n")

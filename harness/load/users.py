@@ -1,0 +1,66 @@
+"""Locust's side: the user class and the runner.
+
+Importing this file patches the whole process (gevent): only a load process does it, never one that holds an engine,
+threads or an event loop.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import gevent
+from locust import User, constant, task
+from locust.env import Environment
+from locust.exception import StopUser
+
+from harness.load.plan import LoadPlan
+from harness.load.session import Session, say, watch_parent
+
+PROGRESS_S = 0.2
+
+
+class EndpointUser(User):  # type: ignore[misc]
+    """A user of the endpoint under test. Locust spawns it; its one task lives as long as the load does."""
+
+    wait_time = constant(0)
+    session: ClassVar[Session]
+
+    @task  # type: ignore[untyped-decorator]
+    def live(self) -> None:
+        """Warm up, wait for the start signal, load."""
+        self.session.run_user(self.session.enter())
+        raise StopUser
+
+
+def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
+    """Be load process number `part`: says 'warm', waits for 'go <ns>', says 'done <n>', at last 'end <cpu s>'."""
+    logging.getLogger("locust").setLevel(logging.ERROR)
+    session = EndpointUser.session = Session(plan, workdir, part)
+    environment = Environment(user_classes=[EndpointUser])
+    runner = environment.create_local_runner()
+    gevent.spawn(watch_parent, lambda line: _start(session, line), lambda: os._exit(0))
+    runner.start(session.users, spawn_rate=session.users)
+    session.is_warm.wait()
+    gc.collect()
+    gc.freeze()  # what exists now is never scanned again: no collector pause inside the measured window
+    say("warm")
+    session.go.wait()
+    cpu_s = time.process_time()
+    while not session.is_finished.wait(timeout=PROGRESS_S):
+        session.flush()
+        say(f"done {session.done_requests}")
+    session.close()
+    say(f"done {session.done_requests}")
+    say(f"end {time.process_time() - cpu_s:.6f}")
+    runner.quit()
+
+
+def _start(session: Session, line: str) -> None:
+    word, _, begin_ns = line.partition(" ")
+    if word == "go":
+        session.go.set(int(begin_ns))
