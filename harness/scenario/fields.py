@@ -1,0 +1,109 @@
+"""The value types that a scenario's fields share: what each accepts, and the sentence it is refused with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from engines.api import DTYPES
+
+OptionValue = bool | int | float | str
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys forbidden; no silent conversion ('8' is not 8)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def expected(what: str, got: object, hint: str = "") -> PydanticCustomError:
+    """The error 'expected WHAT, got GOT; HINT'; the loader puts file, line and field path in front."""
+    return PydanticCustomError("expected", "{text}", {"text": sentence(what, got, hint)})
+
+
+def sentence(what: str, got: object, hint: str = "") -> str:
+    """'expected WHAT, got GOT; HINT'."""
+    shown = "null" if got is None else str(got).lower() if isinstance(got, bool) else repr(got)
+    return f"expected {what}, got {shown}" + (f"; {hint}" if hint else "")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """'did you mean 'x'?' for the nearest known word, else ''."""
+    near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def one_of(what: str, known: Iterable[str]) -> Callable[[Any], Any]:
+    """A validator that accepts only the words of `known`; refuses others with the nearest one."""
+    words = tuple(known)
+
+    def check(word: Any) -> Any:
+        if word in words and isinstance(word, str):
+            return word
+        raise expected(f"{what}: one of {', '.join(words)}", word, did_you_mean(word, words))
+
+    return check
+
+
+def _whole(number: Any) -> Any:
+    """1e3 is a number in YAML 1.2, and 1000 is meant by it."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def one_or_more(scalar_or_list: Any) -> Any:
+    """An axis may be written as one value or as a list; an empty list is refused."""
+    if isinstance(scalar_or_list, list | tuple):
+        if not scalar_or_list:
+            raise expected("at least one value", [], "remove the key to take its default")
+        written = [repr(value) for value in scalar_or_list]
+        repeated = next((text for text in written if written.count(text) > 1), None)
+        if repeated:
+            raise expected("every value once", list(scalar_or_list), f"remove the second {repeated}")
+        return tuple(scalar_or_list)
+    return (scalar_or_list,)
+
+
+_DTYPE_SYNONYMS = {
+    "float32": "fp32", "float": "fp32", "f32": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16",
+    "f16": "fp16", "i8": "int8", "q8": "int8", "i4": "int4",
+}  # fmt: skip
+
+
+def _dtype(word: Any) -> Any:
+    """Refuses misspelt common names; an engine's own dtype ('w8a8') passes and is judged by its capabilities."""
+    if not isinstance(word, str) or word in DTYPES:
+        return word
+    near = _DTYPE_SYNONYMS.get(word.lower()) or next(iter(get_close_matches(word.lower(), DTYPES, n=1)), None)
+    if near:
+        raise expected(f"a dtype such as {', '.join(DTYPES)}", word, f"did you mean {near!r}?")
+    return word
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise expected("a number, text, true or false", value)
+
+
+Word = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+AtLeastOne = Annotated[Whole, Field(ge=1)]
+AtLeastZero = Annotated[Whole, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveSeconds = Annotated[float, Field(gt=0.0)]
+Dtype = Annotated[Word, BeforeValidator(_dtype)]
+
+Wholes = Annotated[tuple[AtLeastOne, ...], BeforeValidator(one_or_more)]
+WholesFromZero = Annotated[tuple[AtLeastZero, ...], BeforeValidator(one_or_more)]
+Threads = Annotated[tuple[AtLeastOne | None, ...], BeforeValidator(one_or_more)]
+Dtypes = Annotated[tuple[Dtype, ...], BeforeValidator(one_or_more)]
+OptionValues = Annotated[tuple[Annotated[OptionValue, BeforeValidator(_option)], ...], BeforeValidator(one_or_more)]
+
+
+def listed(items: Any) -> Any:
+    """A YAML or JSON list, as the tuple that a frozen model holds."""
+    return tuple(items) if isinstance(items, list) else items

@@ -1,0 +1,271 @@
+"""Scenario file -> Scenario; everything wrong in it is reported at once, each with file:line and field path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from harness.scenario.resolve import ResolvedScenario
+    from harness.scenario.schema import Scenario
+    from harness.scenario.yaml_nodes import Document
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than_equal": "a number <= {le:g}",
+    "literal_error": "{expected}",
+    "string_too_short": "some text",
+    "too_short": "at least {min_length} item",
+    "string_pattern_mismatch": "text like {pattern}",
+}
+"""pydantic's error type -> what was expected, in the user's words."""
+
+_HINTS = {
+    "tuple_type": "begin each item with '- '",
+    "dict_type": "indent 'key: value' lines below it",
+    "model_type": "indent 'key: value' lines below it",
+    "bool_type": "write true or false without quotes",
+}
+_HINT_FOR_TEXT = {"int_type": "write it without quotes", "float_type": "write it without quotes"}
+
+
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario in `path`, `overrides` ('workload.load.users=4', YAML values) applied on top.
+
+    Raises ScenarioError; one line per problem: 'file:line: field.path: expected ..., got ...; hint'.
+    """
+    from pydantic import ValidationError
+
+    from harness.scenario.schema import Scenario
+    from harness.scenario.yaml_nodes import parse
+
+    document = parse(_read(path))
+    source = _Source(path=path, document=document, overridden={})
+    if not document.problems and document.value is None:
+        raise ScenarioError(f"{path}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml")
+    if not document.problems and not isinstance(document.value, dict):
+        kind = "a list" if isinstance(document.value, list) else repr(document.value)
+        raise ScenarioError(f"{path}:1: expected 'key: value' lines (name, space, ...), got {kind}")
+    if document.value is None:
+        raise ScenarioError("\n".join(text for _, text in _problems(source)))
+    for override in overrides:
+        _override(source, override)
+    wrong = _problems(source)
+    try:
+        scenario = Scenario.model_validate(document.value)
+    except ValidationError as error:
+        wrong += [_problem(source, details) for details in error.errors(include_url=False)]
+    if wrong:
+        raise ScenarioError("\n".join(dict.fromkeys(text for _, text in sorted(wrong))))
+    return scenario
+
+
+def check_files(resolved: ResolvedScenario) -> None:
+    """Raises ScenarioError when the prompts file or the local model folder does not exist."""
+    from harness.scenario.yaml_nodes import parse
+
+    lines = parse(_read(resolved.path)).lines
+    wrong = []
+    if not resolved.prompts_path.is_file():
+        line = lines.get(("workload", "prompts"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.prompts: expected a JSONL file, got {str(resolved.prompts_path)!r} "
+            "(not there); the path is relative to the scenario file"
+        )
+    if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
+        line = lines.get(("model", "path"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: model.path: expected a Hugging Face model folder, got {resolved.model.value!r} "
+            "(not there); the path is relative to the scenario file"
+        )
+    if wrong:
+        raise ScenarioError("\n".join(wrong))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Source:
+    """Where each field of the raw document came from."""
+
+    path: Path
+    document: Document
+    overridden: dict[tuple[str | int, ...], str]
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line of the field, or of its nearest enclosing one that is in the file."""
+        prefixes = (tuple(path[:end]) for end in range(len(path), -1, -1))
+        return next((self.document.lines[prefix] for prefix in prefixes if prefix in self.document.lines), 1)
+
+    def origin(self, path: Sequence[str | int]) -> str:
+        """'file:line' of the field; '--set ...' where that set it or something around it."""
+        prefixes = (tuple(path[:end]) for end in range(len(path), -1, -1))
+        override = next((self.overridden[prefix] for prefix in prefixes if prefix in self.overridden), None)
+        return f"{self.path}:{self.line(path)}" if override is None else f"--set {override}"
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        raise ScenarioError(f"{path}: expected a scenario file, got a folder; name a .yaml file in it{_listing(path)}")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: expected a scenario file, got nothing there{_near_file(path)}") from None
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot read the scenario: {error.strerror}; check its permissions") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ScenarioError(
+            f"{path}:{line}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x}; save the file as UTF-8"
+        ) from None
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(each.name for each in folder.glob("*.yaml"))[:8]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _near_file(path: Path) -> str:
+    names = [each.name for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {str(path.parent / near[0])!r}?" if near else "; check the path"
+
+
+def _problems(source: _Source) -> list[tuple[int, str]]:
+    """(line, sentence) of everything wrong in the YAML text itself."""
+    return [
+        (problem.line, f"{source.path}:{problem.line}: {_dotted(problem.path)}{problem.text}")
+        for problem in source.document.problems
+    ]
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    joined = ".".join(str(part) for part in path)
+    return f"{joined}: " if joined else ""
+
+
+def _override(source: _Source, override: str) -> None:
+    from harness.scenario.yaml_nodes import parse
+
+    dotted, equals, text = override.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise ScenarioError(f"--set {override}: expected PATH=VALUE, got {override!r}; write workload.load.users=4")
+    parsed = parse(text)
+    if parsed.problems:
+        raise ScenarioError(f"--set {override}: {parsed.problems[0].text}")
+    path = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+    inner = source.document.value
+    for depth, part in enumerate(path[:-1]):
+        inner = _step(inner, part, path[: depth + 1], override)
+    _assign(inner, path[-1], parsed.value, override)
+    source.overridden[path] = override
+
+
+def _step(inner: Any, part: str | int, path: tuple[str | int, ...], override: str) -> Any:
+    """The container one step further down; a missing mapping is made."""
+    if isinstance(inner, list):
+        return inner[_index(inner, part, override)]
+    if inner.get(part) is None:
+        inner[part] = {}
+    below = inner[part]
+    if not isinstance(below, dict | list):
+        raise ScenarioError(f"--set {override}: expected a mapping or list at {_dotted(path)[:-2]}, got {below!r}")
+    return below
+
+
+def _assign(inner: Any, part: str | int, value: Any, override: str) -> None:
+    if isinstance(inner, list):
+        inner[_index(inner, part, override)] = value
+    else:
+        inner[str(part)] = value
+
+
+def _index(items: list[Any], part: str | int, override: str) -> int:
+    if isinstance(part, int) and part < len(items):
+        return part
+    raise ScenarioError(f"--set {override}: expected an index 0..{len(items) - 1}, got {part!r}")
+
+
+def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
+    """One pydantic error as (line, 'file:line: field.path: expected ..., got ...; hint')."""
+    path = _path_in(source.document.value, details)
+    return source.line(path), f"{source.origin(path)}: {_dotted(path)}{_text(details, path)}"
+
+
+def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
+    """pydantic's location without the parts that are not in the file (union tags, items of a scalar axis)."""
+    path: list[str | int] = []
+    for part in details["loc"]:
+        if _holds(raw, part):
+            raw = raw[part]
+            path.append(part)
+    if details["type"] == "missing":
+        path.append(details["loc"][-1])
+    return path
+
+
+def _holds(raw: Any, part: str | int) -> bool:
+    if isinstance(raw, list):
+        return isinstance(part, int) and part < len(raw)
+    return isinstance(raw, dict) and part in raw
+
+
+def _text(details: ErrorDetails, path: Sequence[str | int]) -> str:
+    from harness.scenario.fields import did_you_mean, sentence
+
+    kind, got, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "expected":
+        return str(context["text"])
+    known = _fields_around(path)
+    if kind == "missing":
+        return "expected a value, got nothing; this key is required"
+    if kind == "extra_forbidden":
+        hint = did_you_mean(path[-1], known) or f"known: {', '.join(known)}"
+        return f"expected a known key, got {str(path[-1])!r}; {hint}"
+    what = _EXPECTED[kind].format(**context) if kind in _EXPECTED else details["msg"]
+    hint = _HINT_FOR_TEXT.get(kind, "") if isinstance(got, str) and _is_number(got) else _HINTS.get(kind, "")
+    return sentence(what, list(got) if isinstance(got, tuple) else got, hint)
+
+
+def _is_number(text: str) -> bool:
+    from harness.scenario.yaml_nodes import scalar
+
+    return isinstance(scalar(text), int | float)
+
+
+def _fields_around(path: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that are known where the last part of `path` stands."""
+    from harness.scenario.schema import Scenario
+
+    model: Any = Scenario
+    for part in path[:-1]:
+        if part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return tuple(model.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)

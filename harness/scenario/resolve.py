@@ -1,0 +1,102 @@
+"""Scenario + file location -> everything a run needs to know, hashed; pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import harness
+from harness.scenario.schema import ModelSource, Scenario
+
+ModelKind = Literal["path", "hub", "s3", "shape"]
+
+BUNDLED = Path(harness.__file__).resolve().parents[1] / "scenarios" / "assets"
+"""Folder of the bundled model and prompts, beside the harness in a checkout."""
+BUNDLED_MODEL = BUNDLED / "flan-t5-bench"
+BUNDLED_PROMPTS = BUNDLED / "prompts" / "tasks.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """Where the weights come from. `value`: absolute folder, hub id, s3 prefix or shape name; `seed`: shape only."""
+
+    kind: ModelKind
+    value: str
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedScenario:
+    """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but where the file lies."""
+
+    scenario: Scenario
+    path: Path
+    prompts_path: Path
+    model: ModelRef
+    digest: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: the scenario's own keys, defaults filled in, and 'resolved' with paths, model and digest."""
+        return {
+            **self.scenario.model_dump(mode="json"),
+            "resolved": {
+                "path": str(self.path),
+                "prompts_path": str(self.prompts_path),
+                "model": {"kind": self.model.kind, "value": self.model.value, "seed": self.model.seed},
+                "digest": self.digest,
+            },
+        }
+
+
+def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
+    """`scenario` as read from `path`: relative paths start at its folder, absent ones are the bundled assets."""
+    folder = path.parent.absolute()
+    prompts = scenario.workload.prompts
+    return ResolvedScenario(
+        scenario=scenario,
+        path=path,
+        prompts_path=_under(folder, prompts) if prompts else BUNDLED_PROMPTS,
+        model=_model_ref(scenario.model, folder),
+        digest=digest_of(scenario),
+    )
+
+
+def digest_of(scenario: Scenario) -> str:
+    """First ten hex digits of SHA-256 over the scenario with its defaults filled in."""
+    text = json.dumps(scenario.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
+    """The resolved scenario that `as_dict` stored in a run's manifest."""
+    facts = stored["resolved"]
+    scenario = Scenario.model_validate({name: value for name, value in stored.items() if name != "resolved"})
+    return ResolvedScenario(
+        scenario=scenario,
+        path=Path(facts["path"]),
+        prompts_path=Path(facts["prompts_path"]),
+        model=ModelRef(**facts["model"]),
+        digest=facts["digest"],
+    )
+
+
+def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:
+    if source is None:
+        return ModelRef(kind="path", value=str(BUNDLED_MODEL))
+    if source.path is not None:
+        return ModelRef(kind="path", value=str(_under(folder, source.path)))
+    if source.hub is not None:
+        return ModelRef(kind="hub", value=source.hub)
+    if source.s3 is not None:
+        return ModelRef(kind="s3", value=source.s3)
+    assert source.shape is not None
+    return ModelRef(kind="shape", value=source.shape, seed=source.seed or 0)
+
+
+def _under(folder: Path, written: str) -> Path:
+    return Path(os.path.normpath(folder / written))

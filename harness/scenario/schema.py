@@ -1,0 +1,282 @@
+"""What a scenario file may say. Field names are the YAML keys; validation does no I/O and touches no environment."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from engines.registry import engine_names
+from harness.measure.metrics import METRICS, metric_row
+from harness.scenario.fields import (
+    AtLeastOne,
+    AtLeastZero,
+    Dtypes,
+    Fraction,
+    OptionValues,
+    PositiveSeconds,
+    Strict,
+    Threads,
+    Wholes,
+    WholesFromZero,
+    Word,
+    did_you_mean,
+    expected,
+    listed,
+    one_of,
+    one_or_more,
+)
+
+SHAPES = (
+    *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
+    *(f"t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
+    "ul2",
+)
+"""Published shapes that can be served with random weights."""
+SAMPLERS = ("grid", "random", "tpe", "nsga2")
+ROLLING_BATCH = ("disable", "auto", "scheduler", "lmi-dist", "vllm", "trtllm")
+DEVICES = ("cpu", "cuda", "neuron")
+
+
+def _metric_name(name: Any) -> Any:
+    """A metric of harness/measure/metrics.py, or exact_match_frac.<task>."""
+    if not isinstance(name, str) or metric_row(name) is None:
+        raise expected("a metric name", name, did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}")
+    return name
+
+
+MetricName = Annotated[str, BeforeValidator(_metric_name)]
+
+
+class ModelSource(Strict):
+    """Where the weights come from: exactly one of path, hub, s3, shape."""
+
+    path: Annotated[Word | None, Field(description="Hugging Face T5 folder, relative to the scenario file")] = None
+    hub: Annotated[Word | None, Field(description="Hugging Face hub id, such as google/flan-t5-xxl")] = None
+    s3: Annotated[str | None, Field(description="s3:// prefix that holds a Hugging Face folder")] = None
+    shape: Annotated[
+        Word | None,
+        BeforeValidator(one_of("a shape", SHAPES)),
+        Field(description="random weights of a published shape"),
+    ] = None
+    seed: Annotated[AtLeastZero | None, Field(description="seed of the random weights; only with shape")] = None
+
+    @field_validator("s3")
+    @classmethod
+    def _is_prefix(cls, prefix: str | None) -> str | None:
+        if prefix is not None and not (prefix.startswith("s3://") and len(prefix) > len("s3://")):
+            raise expected("an s3:// prefix", prefix, "write s3://bucket/folder")
+        return prefix
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ModelSource:
+        given = [name for name in ("path", "hub", "s3", "shape") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise expected("exactly one of path, hub, s3, shape", got, "keep one")
+        if self.seed is not None and self.shape is None:
+            raise expected("seed only beside shape", self.seed, "remove seed: real weights have none")
+        return self
+
+
+class Parameters(Strict):
+    """Generation parameters of every request, with Hugging Face's names."""
+
+    max_new_tokens: AtLeastOne = 80
+    min_new_tokens: AtLeastZero = 0
+    num_beams: AtLeastOne = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Parameters:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise expected(f"min_new_tokens <= max_new_tokens ({self.max_new_tokens})", self.min_new_tokens)
+        return self
+
+
+class ClosedLoad(Strict):
+    """Closed loop: each of `users` sends its next request `think_time_s` after its last answer."""
+
+    kind: Literal["closed"] = "closed"
+    users: AtLeastOne = 8
+    think_time_s: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Workload(Strict):
+    """What is sent, how hard, and for how long."""
+
+    prompts: Annotated[Word | None, Field(description="JSONL file, relative to the scenario; default: bundled")] = None
+    inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
+    parameters: Parameters = Parameters()
+    stream: bool = False
+    load: ClosedLoad = ClosedLoad()
+    warmup_requests: AtLeastZero = 16
+    requests: Annotated[AtLeastOne, Field(description="measured requests after which a trial stops ...")] = 200
+    max_duration_s: Annotated[PositiveSeconds, Field(description="... or this long, whichever is first")] = 15.0
+    request_timeout_s: PositiveSeconds = 60.0
+
+
+class Quality(Strict):
+    """When answers count as Normal, against the fp32 reference."""
+
+    prompts: Annotated[AtLeastOne, Field(description="how many prompts, from the top of the file")] = 64
+    max_exact_match_drop: Fraction = 0.02
+    min_reference_match: Fraction = 0.0
+
+
+class EngineBlock(Strict):
+    """One engine with its own axes; each axis is one value or a list."""
+
+    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names()))]
+    dtype: Dtypes = ("fp32",)
+    tensor_parallel_degree: Wholes = (1,)
+    workers: Wholes = (1,)
+    batch_size: Wholes = (1,)
+    max_batch_delay_ms: WholesFromZero = (0,)
+    job_queue_size: Wholes = (1000,)
+    rolling_batch: Annotated[
+        tuple[Annotated[str, BeforeValidator(one_of("a rolling batch kind", ROLLING_BATCH))], ...],
+        BeforeValidator(one_or_more),
+    ] = ("disable",)
+    threads: Annotated[Threads, Field(description="compute threads per worker; null: cores // workers")] = (None,)
+    device: Annotated[
+        tuple[Annotated[str, BeforeValidator(one_of("a device", DEVICES))], ...], BeforeValidator(one_or_more)
+    ] = ("cpu",)
+    options: Annotated[dict[Word, OptionValues], Field(description="engine options, each one value or a list")] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _batching_is_one_kind(self) -> EngineBlock:
+        """DJL refuses a rolling batch together with batch_size > 1."""
+        rolling = [kind for kind in self.rolling_batch if kind != "disable"]
+        if rolling and max(self.batch_size) > 1:
+            raise expected(
+                "batch_size 1 beside a rolling batch",
+                max(self.batch_size),
+                "put rolling batching in a block of its own",
+            )
+        return self
+
+
+class Objective(Strict):
+    """A metric and which way is better."""
+
+    metric: MetricName
+    goal: Literal["minimize", "maximize"]
+
+    @model_validator(mode="after")
+    def _goal_fits(self) -> Objective:
+        row = metric_row(self.metric)
+        if row is not None and row.direction != self.goal:
+            raise expected(f"goal: {row.direction} for {self.metric}", self.goal)
+        return self
+
+
+class Bound(Strict):
+    """A metric's allowed range, ends included, in the metric's own unit."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, raw: Any) -> Any:
+        if isinstance(raw, int | float | list) or raw is None:
+            raise expected("{max: ...} or {min: ...}", raw)
+        return raw
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise expected("min, max or both", "neither", "write {max: 500}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise expected(f"min <= max ({self.max})", self.min)
+        return self
+
+
+def _limit_name(name: Any) -> Any:
+    return name if name == "quality" else _metric_name(name)
+
+
+def _limit_kind(limit: Any) -> str:
+    return "verdict" if isinstance(limit, str) else "bound"
+
+
+def _limits_fit(limits: dict[str, Any]) -> dict[str, Any]:
+    for name, limit in limits.items():
+        if name == "quality" and isinstance(limit, Bound):
+            raise expected("quality: Normal", "a range", "bound a score instead, such as exact_match_frac: {min: 0.95}")
+        if name != "quality" and not isinstance(limit, Bound):
+            raise expected(f"{name}: {{max: ...}} or {{min: ...}}", limit)
+    return limits
+
+
+Limit = Annotated[
+    Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal"], Tag("verdict")], Discriminator(_limit_kind)
+]
+
+
+class Confirm(Strict):
+    """The best feasible candidates measured again, interleaved, so that the winner is not a lucky draw."""
+
+    finalists: AtLeastZero = 2
+    repetitions: Annotated[AtLeastZero, Field(description="further measurements of each finalist")] = 1
+
+
+class Search(Strict):
+    """How the space is searched, and when the search stops."""
+
+    sampler: Annotated[str, BeforeValidator(one_of("a sampler", SAMPLERS))] = "tpe"
+    trials: Annotated[AtLeastOne, Field(description="candidates measured at most")] = 12
+    max_minutes: Annotated[float, Field(gt=0.0, description="minutes of the whole search, finalists included")] = 30.0
+    seed: AtLeastZero = 0
+    confirm: Confirm = Confirm()
+
+
+class Recommend(Strict):
+    """Where the recommendation will be served."""
+
+    container: Annotated[Word, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "dynamometer-0.1"
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise expected("lower-case letters, digits and dashes", name, "it becomes a folder name")
+    return name
+
+
+class Scenario(Strict):
+    """One scenario: what to serve, what must hold, what to try."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    description: str = ""
+    model: Annotated[ModelSource | None, Field(description="default: the bundled model")] = None
+    workload: Workload = Workload()
+    quality: Quality = Quality()
+    space: Annotated[tuple[EngineBlock, ...], BeforeValidator(listed), Field(min_length=1)]
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(listed), Field(min_length=1)] = (
+        Objective(metric="latency_p50_ms", goal="minimize"),
+    )
+    constraints: Annotated[dict[Annotated[str, BeforeValidator(_limit_name)], Limit], AfterValidator(_limits_fit)] = (
+        Field(default_factory=dict)
+    )
+    search: Search = Search()
+    recommend: Recommend = Recommend()
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_metric_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        names = [objective.metric for objective in objectives]
+        if len(set(names)) != len(names):
+            raise expected("every metric once", names)
+        return objectives
+
+    @model_validator(mode="after")
+    def _streams_when_it_must(self) -> Scenario:
+        """Time to first token exists only in a stream."""
+        names = [*(objective.metric for objective in self.objectives), *self.constraints]
+        asked = next((name for name in names if name.startswith("ttft")), None)
+        if asked and not self.workload.stream:
+            raise expected(f"workload.stream: true, because {asked} is asked for", self.workload.stream)
+        return self

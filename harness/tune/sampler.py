@@ -1,0 +1,170 @@
+"""Which candidate is measured next, chosen by Optuna; and the study that records what was.
+
+Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from (search.seed, trials so
+far), so the next candidate is a pure function of the recorded trials, and a resumed search proposes what the
+interrupted one would have. `StudyRecord` is the run folder's study.db, one Optuna trial per launched candidate, that
+optuna-dashboard opens; sampling there directly would fill it with the duplicates a discrete space provokes.
+
+Optuna facts (5.0.0): constraints go through `set_constraint`, since `constraints_func` is deprecated; a failed trial
+teaches a sampler nothing, so a candidate that did not run is told as completed, with the worst value, and infeasible.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from harness.errors import EnvironmentFault
+from harness.records import Candidate, Trial
+from harness.scenario.schema import Scenario
+from harness.tune.encoding import Encoding
+from harness.tune.objective import excesses, objective_values
+from harness.tune.space import SpacePlan
+
+ASKS = 24
+"""How often a sampler may repeat a measured candidate before an unseen one is drawn instead; each ask costs ~1 ms."""
+
+
+class Proposals:
+    """The order in which the candidates of a plan are measured, given what each one showed."""
+
+    def __init__(self, plan: SpacePlan, scenario: Scenario) -> None:
+        self._plan = plan
+        self._scenario = scenario
+        self._encoding = Encoding(plan)
+        self._study = _new_study(scenario, storage=None, name=scenario.name)
+        self._seen: set[str] = set()
+
+    def next(self) -> Candidate | None:
+        """The candidate to measure next; None when every one was measured or skipped. Changes nothing but the RNG."""
+        unseen = [each for each in self._plan.candidates if each.candidate_id not in self._seen]
+        if not unseen:
+            return None
+        for block in self._plan.blocks:
+            if block.default.candidate_id not in self._seen:
+                return block.default
+        if self._scenario.search.sampler == "grid":
+            return self._next_of_grid()
+        return self._next_of_sampler(unseen)
+
+    def learn(self, trial: Trial) -> None:
+        """Take in a finished trial (not an interrupted one); a candidate counts once."""
+        candidate = trial.candidate
+        if candidate.candidate_id in self._seen:
+            return
+        self._seen.add(candidate.candidate_id)
+        self._study.enqueue_trial(self._encoding.params(candidate))
+        asked = self._study.ask()
+        self._encoding.suggest(asked)
+        _tell(self._study, asked, trial, self._scenario)
+
+    def _next_of_grid(self) -> Candidate:
+        """Blocks take turns, each in its listed order, so that no engine is left for after the budget."""
+        columns = [
+            [each for each in block.candidates if each.candidate_id not in self._seen] for block in self._plan.blocks
+        ]
+        done = [len(block.candidates) - len(left) for block, left in zip(self._plan.blocks, columns, strict=True)]
+        turn = min((count, index) for index, count in enumerate(done) if columns[index])[1]
+        return columns[turn][0]
+
+    def _next_of_sampler(self, unseen: Sequence[Candidate]) -> Candidate:
+        seed = int(np.random.SeedSequence([self._scenario.search.seed, len(self._seen)]).generate_state(1)[0])
+        self._study.sampler = _sampler(self._scenario, seed, blocks=len(self._plan.blocks))
+        for _ in range(ASKS):
+            asked = self._study.ask()
+            candidate = self._encoding.suggest(asked)
+            self._study.tell(asked, state=TrialState.FAIL)
+            if candidate.candidate_id not in self._seen:
+                return candidate
+        return unseen[int(np.random.default_rng(seed).integers(len(unseen)))]
+
+
+class StudyRecord:
+    """The run folder's study.db: what was launched, with values, constraints, outcome and reason."""
+
+    def __init__(self, path: Path, plan: SpacePlan, scenario: Scenario) -> None:
+        """Opens or creates the study. Raises EnvironmentFault when the file cannot be written or is not a study."""
+        self._scenario = scenario
+        self._encoding = Encoding(plan)
+        try:
+            self._study = _new_study(scenario, storage=f"sqlite:///{path}", name=scenario.name)
+        except Exception as error:  # sqlalchemy and sqlite raise a dozen kinds; all mean this file
+            if isinstance(error, ImportError | AssertionError):
+                raise
+            raise EnvironmentFault(
+                f"{path}: expected a writable Optuna study, got {type(error).__name__}: {error}; "
+                "free disk space, or start a new run with --new"
+            ) from error
+
+    def begin(self, candidate: Candidate, number: int) -> optuna.Trial:
+        """A RUNNING Optuna trial of `candidate`."""
+        self._study.enqueue_trial(
+            self._encoding.params(candidate), user_attrs={"candidate_id": candidate.candidate_id, "number": number}
+        )
+        asked = self._study.ask()
+        self._encoding.suggest(asked)
+        return asked
+
+    def finish(self, asked: optuna.Trial, trial: Trial) -> None:
+        """Store what `trial` showed; an interrupted one is a failed Optuna trial."""
+        for name, value in (("trial_id", trial.trial_id), ("outcome", trial.outcome), ("reason", trial.reason)):
+            asked.set_user_attr(name, value)
+        if trial.violations:
+            asked.set_user_attr("violations", list(trial.violations))
+        if trial.outcome == "interrupted":
+            self._study.tell(asked, state=TrialState.FAIL)
+        else:
+            _tell(self._study, asked, trial, self._scenario)
+
+    def recover(self, trials: Sequence[Trial]) -> None:
+        """After a kill: fail what was left waiting or running, and store recorded trials that the study misses."""
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        for left in self._study.get_trials(deepcopy=False, states=states):
+            if left.state == TrialState.WAITING:
+                self._study.ask()
+            self._study.tell(left.number, state=TrialState.FAIL)
+        known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
+        for trial in trials:
+            if trial.trial_id not in known:
+                self.finish(self.begin(trial.candidate, trial.number), trial)
+
+
+def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial, scenario: Scenario) -> None:
+    for name, excess in excesses(trial, scenario).items():
+        asked.set_constraint(name, excess)
+    study.tell(asked, list(objective_values(trial, scenario)))
+
+
+def _new_study(scenario: Scenario, storage: str | None, name: str) -> optuna.Study:
+    optuna.logging.set_verbosity(logging.WARNING)
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(seed=scenario.search.seed),
+        directions=[objective.goal for objective in scenario.objectives],
+    )
+    study.set_metric_names([objective.metric for objective in scenario.objectives])
+    return study
+
+
+def _sampler(scenario: Scenario, seed: int, blocks: int) -> optuna.samplers.BaseSampler:
+    trials = scenario.search.trials
+    if scenario.search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if scenario.search.sampler == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, trials // 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            group=True,
+            n_startup_trials=max(blocks, min(10, trials // 3)),
+        )

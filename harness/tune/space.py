@@ -1,0 +1,194 @@
+"""Engine blocks x axes -> the candidates worth launching; impossible values are ruled out with their reason."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from engines.api import Availability, Capabilities
+from harness.errors import EnvironmentFault, ScenarioError
+from harness.records import Candidate, OptionValue
+from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.schema import EngineBlock
+
+MAX_CANDIDATES = 100_000
+"""More than a search could ever measure; a product above it is a mistake in the scenario, and would eat memory."""
+
+Axis = tuple[OptionValue | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was ruled out before any launch, why, and how many candidates went with it."""
+
+    block: int
+    description: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlan:
+    """One engine block after pruning. `axes` hold only possible values; empty `candidates`: all ruled out.
+
+    `label` names the block in the study: its engine, or engine#index where an engine has several blocks.
+    `effective_dtypes` maps dtype -> what really computes.
+    """
+
+    block: int
+    label: str
+    engine: str
+    axes: Mapping[str, Axis]
+    candidates: tuple[Candidate, ...]
+    effective_dtypes: Mapping[str, str]
+
+    @property
+    def default(self) -> Candidate:
+        """The first value of every axis, as the scenario lists them; measured before anything else."""
+        return self.candidates[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpacePlan:
+    """The searchable space. `candidates` are unique, blocks in order, axes in the scenario's order."""
+
+    blocks: tuple[BlockPlan, ...]
+    candidates: tuple[Candidate, ...]
+    pruned: tuple[Pruned, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many candidates can be measured."""
+        return len(self.candidates)
+
+
+def plan_space(
+    resolved: ResolvedScenario,
+    capabilities: Callable[[str], Capabilities | Availability],
+    cores: int | None = None,
+) -> SpacePlan:
+    """What can be measured here. `capabilities(engine)` answers what it can do, or an Availability saying why not.
+
+    `cores` (for a warning only) is the number of CPU cores. Raises ScenarioError on a product above MAX_CANDIDATES.
+    """
+    blocks: list[BlockPlan] = []
+    pruned: list[Pruned] = []
+    for index, block in enumerate(resolved.scenario.space):
+        axes = _axes(block)
+        size = math.prod(len(values) for values in axes.values())
+        if size > MAX_CANDIDATES:
+            raise ScenarioError(
+                f"{resolved.path}: space.{index}: expected at most {MAX_CANDIDATES} candidates, got {size}; "
+                "list fewer values per axis"
+            )
+        able = capabilities(block.engine)
+        if isinstance(able, Availability):
+            pruned.append(Pruned(block=index, description=block.engine, reason=able.reason, count=size))
+            continue
+        axes, gone = _prune(index, block.engine, axes, able)
+        pruned += gone
+        blocks.append(_block_plan(index, resolved.scenario.space, axes, able))
+    blocks = [block for block in blocks if block.candidates]
+    unique: dict[str, Candidate] = {}
+    for planned in blocks:
+        for candidate in planned.candidates:
+            unique.setdefault(candidate.candidate_id, candidate)
+    candidates = tuple(unique.values())
+    warnings = (*_repeats(blocks, len(candidates)), *_crowding(candidates, cores))
+    return SpacePlan(blocks=tuple(blocks), candidates=candidates, pruned=tuple(pruned), warnings=warnings)
+
+
+def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
+    """Raises when every candidate is ruled out: EnvironmentFault where another machine could run some."""
+    if plan.candidates:
+        return
+    reasons = "; ".join(dict.fromkeys(f"{each.description}: {each.reason}" for each in plan.pruned))
+    raise EnvironmentFault(
+        f"{resolved.path}: space: none of the candidates can be launched on this machine: {reasons}; "
+        "`dyno doctor` lists what this machine can launch"
+    )
+
+
+def _axes(block: EngineBlock) -> dict[str, Axis]:
+    names = (
+        "dtype", "tensor_parallel_degree", "workers", "batch_size", "max_batch_delay_ms", "job_queue_size",
+        "rolling_batch", "threads", "device",
+    )  # fmt: skip
+    axes: dict[str, Axis] = {name: tuple(getattr(block, name)) for name in names}
+    axes.update({f"options.{name}": tuple(values) for name, values in block.options.items()})
+    return axes
+
+
+def _prune(
+    index: int, engine: str, axes: Mapping[str, Axis], able: Capabilities
+) -> tuple[dict[str, Axis], list[Pruned]]:
+    """The axes without impossible values. Counts are taken one after the other, so they add up."""
+    kept = dict(axes)
+    gone: list[Pruned] = []
+    for name, values in axes.items():
+        for value in values:
+            reason = _why_not(engine, name, value, able)
+            if reason is None:
+                continue
+            count = math.prod(len(left) for axis, left in kept.items() if axis != name)
+            kept[name] = tuple(each for each in kept[name] if each is not value and each != value)
+            shown = "null" if value is None else value
+            gone.append(Pruned(block=index, description=f"{engine} {name}={shown}", reason=reason, count=count))
+    return kept, gone
+
+
+def _why_not(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str | None:
+    """Why this engine cannot do `name=value` on this machine; None when it can."""
+    if name == "dtype" and value not in able.effective_dtypes:
+        return able.reasons.get(str(value)) or f"{engine} accepts {', '.join(able.effective_dtypes)} here"
+    if name == "tensor_parallel_degree" and isinstance(value, int) and value > able.max_tensor_parallel_degree:
+        why = able.reasons.get("tensor_parallel_degree")
+        return why or f"{engine} can split over at most {able.max_tensor_parallel_degree} here"
+    if name == "device" and value not in able.devices:
+        return able.reasons.get(str(value)) or f"this machine has no {value} that {engine} can use"
+    if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:
+        return f"{engine} has no rolling batch"
+    if name.startswith("options.") and name.removeprefix("options.") not in able.options:
+        near = get_close_matches(name.removeprefix("options."), able.options, n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(able.options) or 'none'}"
+        return f"{engine} has no such option; {known}"
+    return None
+
+
+def _block_plan(index: int, space: Sequence[EngineBlock], axes: Mapping[str, Axis], able: Capabilities) -> BlockPlan:
+    engine = space[index].engine
+    alone = sum(block.engine == engine for block in space) == 1
+    return BlockPlan(
+        block=index,
+        label=engine if alone else f"{engine}#{index}",
+        engine=engine,
+        axes=axes,
+        candidates=tuple(_candidates(index, engine, axes)),
+        effective_dtypes=able.effective_dtypes,
+    )
+
+
+def _candidates(index: int, engine: str, axes: Mapping[str, Axis]) -> Iterator[Candidate]:
+    for values in itertools.product(*axes.values()):
+        point = dict(zip(axes, values, strict=True))
+        options = {name.removeprefix("options."): point.pop(name) for name in axes if name.startswith("options.")}
+        yield Candidate(block=index, engine=engine, options=options, **point)  # type: ignore[arg-type]
+
+
+def _repeats(blocks: Sequence[BlockPlan], unique: int) -> list[str]:
+    repeated = sum(len(block.candidates) for block in blocks) - unique
+    return [f"{repeated} candidates stand in two blocks; each is measured once"] if repeated else []
+
+
+def _crowding(candidates: Sequence[Candidate], cores: int | None) -> list[str]:
+    """A warning, not a reason to prune: oversubscribed threads may still win at low load."""
+    if cores is None:
+        return []
+    crowded = [each for each in candidates if each.device == "cpu" and each.workers * (each.threads or 1) > cores]
+    if not crowded:
+        return []
+    return [f"{len(crowded)} candidates ask for more threads (workers x threads) than the {cores} cores here"]
