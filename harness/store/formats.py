@@ -1,0 +1,39 @@
+"""The version of the run folder's format, and the manifest.
+
+History
+  1  first: run.json, trials.jsonl, requests/*.parquet, outputs/*.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.errors import EnvironmentFault
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunManifest:
+    """What was run, where, with what: run.json. `scenario` is the resolved scenario, `created_utc` ISO 8601."""
+
+    format: int = FORMAT
+    scenario: Mapping[str, object]
+    digest: str
+    machine: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git: str = ""
+    created_utc: str = ""
+    dyno_version: str = ""
+    command: tuple[str, ...] = ()
+
+
+def check_format(number: object, where: str) -> None:
+    """Raise EnvironmentFault when `where` was written in a format this version does not know."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise EnvironmentFault(f"{where}: expected a format number, got {number!r}; this is not a run of dynamometer")
+    if number > FORMAT:
+        raise EnvironmentFault(
+            f"{where}: written in format {number}, this dynamometer reads up to {FORMAT}; install a newer one"
+        )

@@ -1,0 +1,68 @@
+"""Where everything of a run lies. Paths only; nothing here touches the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_RESULTS = Path("results") / "local"
+"""Relative to the working directory; ignored by git."""
+
+
+def runs_root(results: Path, scenario_name: str) -> Path:
+    """The folder that holds every run of a scenario."""
+    return results / scenario_name
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The files of one run folder."""
+
+    root: Path
+
+    @property
+    def run_json(self) -> Path:
+        """The manifest."""
+        return self.root / "run.json"
+
+    @property
+    def trials_jsonl(self) -> Path:
+        """One trial per line, appended."""
+        return self.root / "trials.jsonl"
+
+    @property
+    def study_db(self) -> Path:
+        """Optuna's own storage."""
+        return self.root / "study.db"
+
+    @property
+    def reference_json(self) -> Path:
+        """The answers of the fp32 reference."""
+        return self.root / "reference.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+    @property
+    def recommendation_dir(self) -> Path:
+        """serving.properties and what goes with it."""
+        return self.root / "recommendation"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a dyno writes this run; holds its process id."""
+        return self.root / ".lock"
+
+    def requests(self, trial_id: str) -> Path:
+        """The raw records of a trial."""
+        return self.root / "requests" / f"{trial_id}.parquet"
+
+    def outputs(self, trial_id: str) -> Path:
+        """The answers of a trial, {"id", "text"} per line."""
+        return self.root / "outputs" / f"{trial_id}.jsonl"
+
+    def logs(self, trial_id: str) -> Path:
+        """The folder for what the processes of a trial wrote."""
+        return self.root / "logs" / trial_id

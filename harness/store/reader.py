@@ -1,0 +1,131 @@
+"""Reads run folders back. Never writes, never locks: a run can be read while it is being written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import EnvironmentFault, UsageError
+from harness.records import RequestRecord, Trial
+from harness.store.codec import DecodeError, from_json
+from harness.store.formats import RunManifest, check_format
+from harness.store.layout import RunLayout
+from harness.store.requests_table import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A stored run. `notes` say what could not be read."""
+
+    root: Path
+    manifest: RunManifest
+    trials: tuple[Trial, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> RunLayout:
+        """Where its files lie."""
+        return RunLayout(self.root)
+
+
+def read_run(root: Path) -> Run:
+    """The run in folder `root`. A torn last line of trials.jsonl is left out, with a note.
+
+    Raises UsageError when there is no run, EnvironmentFault when it is damaged or of a newer format.
+    """
+    manifest = read_manifest(root)
+    path = RunLayout(root).trials_jsonl
+    data = path.read_bytes() if path.exists() else b""
+    lines = whole_lines(data)
+    trials = tuple(_trial(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    notes: tuple[str, ...] = ()
+    if data and not data.endswith(b"\n"):
+        notes = (f"{path}:{len(lines) + 1}: the last line is torn (the writer was killed); that trial is left out",)
+    return Run(root=root, manifest=manifest, trials=trials, notes=notes)
+
+
+def read_manifest(root: Path) -> RunManifest:
+    """run.json of the run in `root`. Raises UsageError or EnvironmentFault."""
+    path = RunLayout(root).run_json
+    if not path.is_file():
+        raise UsageError(f"{root}: not a run folder (no run.json); name a folder below results/local, or 'latest'")
+    try:
+        fields: Any = json.loads(path.read_text(encoding="utf-8"))
+        check_format(fields.get("format") if isinstance(fields, dict) else None, str(path))
+        return from_json(RunManifest, fields, str(path))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(f"{path}: damaged ({error}); restore it or run the scenario again") from error
+
+
+def read_requests(root: Path, trial_id: str) -> pd.DataFrame:
+    """The raw records of a trial as a table, warm-up included (column is_warmup). Raises UsageError when absent."""
+    import pandas as pd
+
+    return pd.read_parquet(_requests_path(root, trial_id))
+
+
+def read_request_records(root: Path, trial_id: str) -> tuple[RequestRecord, ...]:
+    """The raw records of a trial as records. Raises UsageError when absent."""
+    return read_table(_requests_path(root, trial_id))
+
+
+def read_outputs(root: Path, trial_id: str) -> dict[str, str]:
+    """Output id -> text. Raises UsageError when absent."""
+    path = RunLayout(root).outputs(trial_id)
+    if not path.is_file():
+        raise UsageError(f"{path}: no answers stored for trial {trial_id!r}; it ended before any came")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["id"]: row["text"] for row in rows}
+
+
+def find_run(results_root: Path, ref: str | None) -> Path:
+    """The run folder meant by `ref`: None or 'latest' (the newest of all), a scenario's name (its newest), a run
+    folder's own name, or a path. Raises UsageError that says what there is."""
+    runs = _runs(results_root)
+    if ref is None or ref == "latest":
+        if not runs:
+            raise UsageError(f"{results_root}: no run here yet; start one with: dyno tune scenarios/quickstart.yaml")
+        return runs[-1]
+    if RunLayout(Path(ref)).run_json.is_file():
+        return Path(ref)
+    named = [run for run in runs if ref in (run.parent.name, run.name)]
+    if not named:
+        known = ", ".join(sorted({run.parent.name for run in runs})) or "none"
+        raise UsageError(
+            f"run {ref!r}: neither a run folder, nor a scenario with runs below {results_root} (there: {known})"
+        )
+    return named[-1]
+
+
+def _runs(results_root: Path) -> list[Path]:
+    """Every run folder, oldest first (folder names begin with the UTC time; equal seconds by creation time)."""
+    found = [path.parent for path in results_root.glob("*/*/run.json")]
+    return sorted(found, key=lambda run: (run.name.partition("-")[0], RunLayout(run).run_json.stat().st_mtime_ns))
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines that end in a newline, without it."""
+    return data.split(b"\n")[:-1]
+
+
+def _trial(line: bytes, where: str) -> Trial:
+    try:
+        fields = json.loads(line)
+        check_format(fields.pop("format", None) if isinstance(fields, dict) else None, where)
+        return from_json(Trial, fields, where)
+    except DecodeError as error:
+        raise EnvironmentFault(f"{error}; the line is damaged or from another version, cut it out") from error
+    except ValueError as error:
+        raise EnvironmentFault(f"{where}: damaged ({error}); cut this line out and read again") from error
+
+
+def _requests_path(root: Path, trial_id: str) -> Path:
+    path = RunLayout(root).requests(trial_id)
+    if not path.is_file():
+        raise UsageError(f"{path}: no raw records stored for trial {trial_id!r}; it ended before any request")
+    return path

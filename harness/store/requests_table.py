@@ -1,0 +1,51 @@
+"""Raw request records as a flat table: one row per request, one column per field, plus latency_ms for convenience."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.records import RequestRecord
+from harness.units import ms_from_ns
+
+_COLUMNS = (
+    ("seq", "int64"), ("user", "int32"), ("prompt_ids", "list<string>"), ("intended_ns", "int64"),
+    ("sent_ns", "int64"), ("first_token_ns", "int64"), ("done_ns", "int64"), ("outcome", "string"),
+    ("status_code", "int32"), ("input_tokens", "int64"), ("output_tokens", "int64"),
+    ("output_ids", "list<string>"), ("is_warmup", "bool"), ("error", "string"), ("token_ns", "list<int64>"),
+)  # fmt: skip
+
+
+def write_table(path: Path, records: Sequence[RequestRecord]) -> None:
+    """Write the records as parquet (zstd). Raises OSError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def arrow_type(name: str) -> Any:
+        if name.startswith("list<"):
+            return pa.list_(arrow_type(name[5:-1]))
+        return {"bool": pa.bool_(), "string": pa.string(), "int32": pa.int32(), "int64": pa.int64()}[name]
+
+    columns = {
+        name: pa.array([_plain(getattr(record, name)) for record in records], type=arrow_type(kind))
+        for name, kind in _COLUMNS
+    }
+    columns["latency_ms"] = pa.array([ms_from_ns(record.latency_ns) for record in records], type=pa.float64())
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read_table(path: Path) -> tuple[RequestRecord, ...]:
+    """The records that `write_table` wrote, exactly."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, columns=[name for name, _ in _COLUMNS]).to_pylist()
+    return tuple(RequestRecord(**{name: _tupled(value) for name, value in row.items()}) for row in rows)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
