@@ -1,0 +1,207 @@
+"""Is a candidate's quality inside the scenario's margin? Answers are compared with task references and with fp32.
+
+Verdicts. 'Broken': non-finite scores, many missing or empty answers, or agreement has collapsed. 'Degraded': outside
+the margin. 'Normal': inside it. 'Unknown': there is nothing to compare with. The margin is applied to the point
+estimate; the reason carries the paired counts and what they prove, so that a lucky small sample can be seen as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.measure.stats import wilson_interval
+from harness.quality.scores import chrf, is_exact_match, mcnemar_p, rouge_l, token_agreement
+from harness.records import Metric, Prompt, QualityReport, QualityVerdict
+
+EMPTY_BROKEN_FRAC = 0.05
+"""More missing or empty answers than this: not a slip but a fault."""
+COLLAPSE_FACTOR = 0.5
+"""Agreement below this share of what was expected is a collapse (wrong scaling, overflow), not a loss of precision."""
+COLLAPSE_MIN_PROMPTS = 8
+"""Fewer prompts cannot tell a collapse from chance."""
+LONG_REFERENCE_WORDS = 20
+"""Tasks whose references are longer than this on average are the long ones; chrF and ROUGE-L are for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityRule:
+    """The margin. `max_exact_match_drop`: absolute, below the fp32 reference; `min_reference_match`: 0..1."""
+
+    max_exact_match_drop: float
+    min_reference_match: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One prompt with its answer; `was_answered` is False where no answer came, which then counts as empty."""
+
+    prompt: Prompt
+    answer: str
+    was_answered: bool
+    reference_answer: str | None
+    is_nonfinite: bool
+
+    @property
+    def is_correct(self) -> bool:
+        return self.prompt.reference is not None and is_exact_match(self.answer, self.prompt.reference)
+
+    @property
+    def reference_is_correct(self) -> bool:
+        wanted, fp32 = self.prompt.reference, self.reference_answer
+        return wanted is not None and fp32 is not None and is_exact_match(fp32, wanted)
+
+    @property
+    def is_same(self) -> bool:
+        return self.reference_answer is not None and is_exact_match(self.answer, self.reference_answer)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was said although something should have been."""
+        wanted = self.reference_answer if self.reference_answer is not None else self.prompt.reference
+        return not self.was_answered or (not self.answer.strip() and wanted is not None and bool(wanted.strip()))
+
+
+def judge(
+    prompts: Sequence[Prompt],
+    answers: Mapping[str, str],
+    reference: Mapping[str, str],
+    rule: QualityRule,
+    *,
+    nonfinite: Collection[str] = (),
+) -> QualityReport:
+    """The verdict on `answers` (prompt id -> text) to `prompts`; `reference` holds the fp32 engine's answers.
+
+    A prompt without an answer counts as answered wrongly and empty. `nonfinite` are ids of prompts whose scores held
+    NaN or infinity. Every metric says its n.
+    """
+    cases = tuple(
+        _Case(
+            prompt=prompt,
+            answer=answers.get(prompt.prompt_id, ""),
+            was_answered=prompt.prompt_id in answers,
+            reference_answer=reference.get(prompt.prompt_id),
+            is_nonfinite=prompt.prompt_id in nonfinite,
+        )
+        for prompt in prompts
+    )
+    if not cases:
+        return QualityReport(verdict="Unknown", reason="no prompt was checked: quality.prompts is 0", metrics={})
+    verdict, reason = _verdict(cases, rule)
+    return QualityReport(verdict=verdict, reason=reason, metrics=_metrics(cases))
+
+
+def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict, str]:
+    if fault := _fault(cases):
+        return "Broken", fault
+    graded = [case for case in cases if case.prompt.reference is not None and case.reference_answer is not None]
+    compared = [case for case in cases if case.reference_answer is not None]
+    if not compared:
+        return "Unknown", "there are no answers of the fp32 reference to compare with"
+    same = sum(case.is_same for case in compared)
+    match_frac = same / len(compared)
+    says = f"{same} of {len(compared)} answers equal the fp32 reference's"
+    wrong: list[str] = []
+    if graded:
+        drop, paired = _exact_match_drop(graded)
+        says = f"{paired}; {says}"
+        if _is_collapsed(graded):
+            return "Broken", f"exact match collapsed: {says}"
+        if drop > rule.max_exact_match_drop + 1e-12:
+            wrong.append(f"exact match fell by {drop:.3f}, allowed {rule.max_exact_match_drop:g}")
+    else:
+        says += "; no task references, so equality with the fp32 reference stands for exact match"
+        agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
+        if same == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
+            return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {says}"
+        if 1 - match_frac > rule.max_exact_match_drop + 1e-12:
+            wrong.append(f"{1 - match_frac:.3f} of the answers changed, allowed {rule.max_exact_match_drop:g}")
+    if match_frac < rule.min_reference_match - 1e-12:
+        wrong.append(f"{match_frac:.3f} equal the fp32 reference's, at least {rule.min_reference_match:g} asked")
+    if any(case.is_empty for case in cases):
+        wrong.append(f"{sum(case.is_empty for case in cases)} of {len(cases)} answers missing or empty")
+    return ("Degraded", f"{'; '.join(wrong)} ({says})") if wrong else ("Normal", says)
+
+
+def _fault(cases: Sequence[_Case]) -> str:
+    """Why the answers are unusable whatever they are compared with, or ''."""
+    bad = sum(case.is_nonfinite for case in cases)
+    if bad:
+        return f"{bad} of {len(cases)} answers came from non-finite scores (NaN or infinity)"
+    empty = sum(case.is_empty for case in cases)
+    if empty > EMPTY_BROKEN_FRAC * len(cases):
+        return f"{empty} of {len(cases)} answers missing or empty"
+    return ""
+
+
+def _exact_match_drop(graded: Sequence[_Case]) -> tuple[float, str]:
+    """(fp32's exact match minus the candidate's, the paired counts in words)."""
+    n = len(graded)
+    ours, theirs = sum(case.is_correct for case in graded), sum(case.reference_is_correct for case in graded)
+    lost = sum(case.reference_is_correct and not case.is_correct for case in graded)
+    won = sum(case.is_correct and not case.reference_is_correct for case in graded)
+    paired = f"{ours} of {n} exact against {theirs} in fp32"
+    if lost or won:
+        paired += f" ({lost} lost, {won} won, McNemar p = {mcnemar_p(lost, won):.2g})"
+    return (theirs - ours) / n, paired
+
+
+def _is_collapsed(graded: Sequence[_Case]) -> bool:
+    ours, theirs = sum(case.is_correct for case in graded), sum(case.reference_is_correct for case in graded)
+    return theirs >= COLLAPSE_MIN_PROMPTS and ours < COLLAPSE_FACTOR * theirs
+
+
+def _metrics(cases: Sequence[_Case]) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {}
+    graded = [case for case in cases if case.prompt.reference is not None]
+    compared = [case for case in cases if case.reference_answer is not None]
+    if graded:
+        metrics["exact_match_frac"] = _share([case.is_correct for case in graded], "equal to the task reference")
+    if compared:
+        metrics["reference_match_frac"] = _share([case.is_same for case in compared], "equal to the fp32 answer")
+        metrics["token_agreement_frac"] = Metric(
+            value=fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared),
+            unit="frac",
+            estimator="mean of common prefix over longer length, in words",
+            n=len(compared),
+        )
+    metrics.update(_long_text_metrics(graded))
+    metrics["nonfinite_frac"] = _share(
+        [case.is_nonfinite or case.is_empty for case in cases], "missing, empty or from non-finite scores"
+    )
+    for task in dict.fromkeys(case.prompt.task for case in graded):
+        hits = [case.is_correct for case in graded if case.prompt.task == task]
+        metrics[f"exact_match_frac.{task}"] = _share(hits, f"equal to the task reference, task {task}")
+    return metrics
+
+
+def _long_text_metrics(graded: Sequence[_Case]) -> dict[str, Metric]:
+    if not graded:
+        return {}
+    words: dict[str, list[int]] = {}
+    for case in graded:
+        words.setdefault(case.prompt.task, []).append(len((case.prompt.reference or "").split()))
+    long_tasks = sorted(task for task, counts in words.items() if fmean(counts) > LONG_REFERENCE_WORDS)
+    chosen = [case for case in graded if case.prompt.task in long_tasks] or list(graded)
+    over = f"tasks {', '.join(long_tasks)}" if long_tasks else "all tasks (none is long)"
+    ours, theirs = [case.answer for case in chosen], [case.prompt.reference or "" for case in chosen]
+    n = len(chosen)
+    return {
+        "chrf": Metric(value=chrf(ours, theirs), unit="frac", estimator=f"corpus chrF2 over {over}", n=n),
+        "rouge_l": Metric(
+            value=fmean(rouge_l(ours, theirs)), unit="frac", estimator=f"mean ROUGE-L F1 over {over}", n=n
+        ),
+    }
+
+
+def _share(hits: Sequence[bool], what: str) -> Metric:
+    low, high = wilson_interval(sum(hits), len(hits))
+    return Metric(
+        value=sum(hits) / len(hits),
+        unit="frac",
+        estimator=f"share {what}, Wilson interval",
+        n=len(hits),
+        low=low,
+        high=high,
+    )
