@@ -1,0 +1,204 @@
+"""The search: propose, launch, record, learn, until the budget or the space ends; then the finalists' race.
+
+Every finished trial is recorded before anything learns from it, so a kill at any moment loses the trial in flight and
+nothing else; the next session replays the recorded trials and goes on as the first would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from harness.clock import Clock
+from harness.errors import Interrupted
+from harness.records import Candidate, Trial
+from harness.scenario.schema import Scenario
+from harness.tune.budget import Budget, stored_duration_s, trial_duration_s
+from harness.tune.failures import implausible, is_skipped
+from harness.tune.race import finalists, first_measurements, remaining
+from harness.tune.sampler import Proposals, StudyRecord
+from harness.tune.space import SpacePlan
+from harness.units import NS_PER_S
+
+StopKind = Literal["budget", "exhausted", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchEvent:
+    """Something a progress display should show.
+
+    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'stopped' (text). `measured` counts
+    candidates measured so far; `expected_s` is the likely duration of the trial being launched, 0 if unknown.
+    """
+
+    kind: Literal["launching", "finished", "skipped", "stopped"]
+    measured: int
+    spent_s: float
+    candidate: Candidate | None = None
+    number: int = 0
+    trial: Trial | None = None
+    text: str = ""
+    expected_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchContext:
+    """What a search needs. `run_trial` may raise Interrupted carrying its record as `.trial`.
+
+    `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
+    resumed; `spent_before_s` is time of the budget used before the search began, their trials not counted.
+    """
+
+    scenario: Scenario
+    plan: SpacePlan
+    study_path: Path
+    run_trial: Callable[[Candidate, int], Trial]
+    record_trial: Callable[[Trial], None]
+    clock: Clock
+    on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)
+    done: tuple[Trial, ...] = ()
+    spent_before_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """All trials of the run, resumed ones first, and why the search stopped."""
+
+    trials: tuple[Trial, ...]
+    stop: StopKind
+    stop_reason: str
+
+
+def search(context: SearchContext) -> SearchResult:
+    """Measure candidates until trials, minutes or the space end, then the finalists again; at least one is measured.
+
+    Ctrl-C inside a trial ends the search with stop 'interrupted' and the trial recorded as such; every other exception
+    of `run_trial` passes through, with all finished trials recorded.
+    """
+    session = _Session(context)
+    stop, reason = session.explore()
+    if stop != "interrupted":
+        stop, reason = session.confirm(stop, reason)
+    context.on_event(session.event("stopped", text=reason))
+    return SearchResult(trials=tuple(session.trials), stop=stop, stop_reason=reason)
+
+
+class _Session:
+    """One process's part of a search."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._limits = context.scenario.search
+        self.trials = list(context.done)
+        self._study = StudyRecord(context.study_path, context.plan, context.scenario)
+        self._study.recover(context.done)
+        self._proposals = Proposals(context.plan, context.scenario)
+        for trial in first_measurements(context.done):
+            self._proposals.learn(trial)
+        spent_s = context.spent_before_s + stored_duration_s(context.done)
+        self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
+        for trial in context.done:
+            if trial.outcome != "interrupted" and not is_skipped(trial):
+                self._budget.note(trial, trial_duration_s(trial))
+
+    def explore(self) -> tuple[StopKind, str]:
+        """Measure proposed candidates until something ends it; returns what and why."""
+        while True:
+            candidate = self._proposals.next()
+            if candidate is None:
+                return "exhausted", f"all {self._context.plan.size} candidates were measured or ruled out"
+            measured = self._measured()
+            if measured >= self._limits.trials:
+                return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
+            if (why := implausible(candidate, self.trials)) is not None:
+                self._skip(candidate, why)
+                continue
+            late = self._budget.why_stop(candidate, self._reserve_s())
+            if late is not None and measured > 0:
+                return "budget", late
+            trial = self._launch(candidate)
+            if trial.outcome == "interrupted":
+                return "interrupted", f"interrupted by the user in trial {trial.trial_id}"
+            self._proposals.learn(trial)
+
+    def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
+        """Measure the finalists again, in turns, while time allows."""
+        for candidate, repetition in remaining(self.trials, self._context.scenario):
+            if (late := self._budget.why_stop(candidate)) is not None:
+                return stop, f"{reason}; finalists not all measured again ({late})"
+            trial = self._launch(candidate, repetition)
+            if trial.outcome == "interrupted":
+                return "interrupted", f"interrupted by the user in trial {trial.trial_id}, a repetition"
+        again = len(finalists(self.trials, self._context.scenario)) * self._limits.confirm.repetitions
+        return stop, f"{reason}; finalists measured again ({again} trials)" if again else reason
+
+    def event(
+        self, kind: Literal["launching", "finished", "skipped", "stopped"], trial: Trial | None = None, text: str = ""
+    ) -> SearchEvent:
+        """An event with the counters of now."""
+        return SearchEvent(kind=kind, measured=self._measured(), spent_s=self._budget.spent_s(), trial=trial, text=text)
+
+    def _launch(self, candidate: Candidate, repetition: int = 0) -> Trial:
+        number = self._next_number()
+        launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
+        expected_s = self._budget.expected_s(candidate.engine)
+        self._context.on_event(replace(launching, candidate=candidate, number=number, expected_s=expected_s))
+        asked = self._study.begin(candidate, number)
+        begin_ns = self._context.clock.now_ns()
+        try:
+            trial = self._context.run_trial(candidate, number)
+        except (Interrupted, KeyboardInterrupt) as error:
+            trial = _interrupted_trial(error, candidate, number)
+        if repetition:
+            trial = replace(trial, notes=(*trial.notes, f"repetition {repetition}: a finalist measured again"))
+        self._keep(trial)
+        self._study.finish(asked, trial)
+        if trial.outcome != "interrupted":
+            self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
+        self._context.on_event(self.event("finished", trial=trial))
+        return trial
+
+    def _skip(self, candidate: Candidate, why: str) -> None:
+        number = self._next_number()
+        trial = Trial(
+            trial_id=f"t{number:04d}-{candidate.candidate_id}",
+            number=number,
+            candidate=candidate,
+            outcome="infeasible",
+            reason=why,
+        )
+        self._keep(trial)
+        self._study.finish(self._study.begin(candidate, number), trial)
+        self._proposals.learn(trial)
+        self._context.on_event(self.event("skipped", trial=trial))
+
+    def _keep(self, trial: Trial) -> None:
+        self._context.record_trial(trial)
+        self.trials.append(trial)
+
+    def _measured(self) -> int:
+        return sum(not is_skipped(trial) for trial in first_measurements(self.trials))
+
+    def _reserve_s(self) -> float:
+        """What measuring the present finalists again would take."""
+        left = remaining(self.trials, self._context.scenario)
+        return sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
+
+    def _next_number(self) -> int:
+        return max((trial.number for trial in self.trials), default=0) + 1
+
+
+def _interrupted_trial(error: BaseException, candidate: Candidate, number: int) -> Trial:
+    """The record that the interruption carries, or a bare one."""
+    carried = getattr(error, "trial", None)
+    if isinstance(carried, Trial):
+        return carried
+    return Trial(
+        trial_id=f"t{number:04d}-{candidate.candidate_id}",
+        number=number,
+        candidate=candidate,
+        outcome="interrupted",
+        reason="stopped by the user",
+    )

@@ -1,0 +1,59 @@
+"""The best candidates are measured again, interleaved, so that the winner is not a lucky draw.
+
+The best of many noisy trials is over-estimated (winner's curse), and a machine drifts: so the finalists of the search
+are measured `repetitions` more times in turns, the order reversed in every second round (ABBA). The recommendation
+pools all trials of a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.records import Candidate, Trial
+from harness.scenario.schema import Scenario
+from harness.tune.objective import rank_key
+
+
+def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    """The first trial of every candidate that was not interrupted: what the search itself learned from."""
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.outcome != "interrupted":
+            first.setdefault(trial.candidate.candidate_id, trial)
+    return tuple(first.values())
+
+
+def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, ...]:
+    """The best feasible candidates by their first measurement, at most search.confirm.finalists; none below two.
+
+    With several objectives, undominated candidates come first, ordered by the first objective.
+    """
+    feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
+    keys = {trial.trial_id: rank_key([trial], scenario) for trial in feasible}
+    ordered = sorted(
+        feasible, key=lambda trial: (_is_dominated(keys[trial.trial_id], keys.values()), keys[trial.trial_id])
+    )
+    chosen = tuple(trial.candidate for trial in ordered[: scenario.search.confirm.finalists])
+    return chosen if len(chosen) > 1 else ()
+
+
+def remaining(trials: Sequence[Trial], scenario: Scenario) -> tuple[tuple[Candidate, int], ...]:
+    """(finalist, repetition number from 1) in the order still to be measured, given all trials so far."""
+    chosen = finalists(trials, scenario)
+    done = {each.candidate_id: repetitions(trials, each) - 1 for each in chosen}
+    left = []
+    for repetition in range(1, scenario.search.confirm.repetitions + 1):
+        order = chosen if repetition % 2 == 0 else tuple(reversed(chosen))
+        left += [(each, repetition) for each in order if done[each.candidate_id] < repetition]
+    return tuple(left)
+
+
+def repetitions(trials: Iterable[Trial], candidate: Candidate) -> int:
+    """How many finished trials `candidate` has."""
+    return sum(
+        trial.candidate.candidate_id == candidate.candidate_id and trial.outcome != "interrupted" for trial in trials
+    )
+
+
+def _is_dominated(key: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:
+    return any(other != key and all(o <= k for o, k in zip(other, key, strict=True)) for other in others)
