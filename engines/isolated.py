@@ -1,0 +1,66 @@
+"""Run one function in a process of its own, so that what it imports and allocates never weighs on an engine.
+
+Model conversion needs torch and transformers; a server that then runs CTranslate2 or ONNX Runtime must not carry their
+memory. The child dies with this process, and with an exception (or Ctrl-C) here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from engines import errors
+
+_PR_SET_PDEATHSIG = 1
+_MARK = "engines.isolated:"
+
+
+def run_isolated(function: str, arguments: Sequence[str]) -> None:
+    """Call `module:function` with string arguments in a child process; its output goes to our stderr.
+
+    An EngineError there is raised here with the same class and words; any other end becomes ModelInvalid with the last
+    lines it wrote.
+    """
+    command = [sys.executable, "-m", "engines.isolated", str(os.getpid()), function, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            out, log = child.communicate()
+        except BaseException:
+            child.kill()
+            raise
+    sys.stderr.write(log)
+    if child.returncode == 0:
+        return
+    for line in reversed(out.splitlines()):
+        if line.startswith(_MARK):
+            name, message = json.loads(line[len(_MARK) :])
+            raise getattr(errors, name)(message)
+    if child.returncode == -signal.SIGKILL:
+        raise MemoryError(f"{function} was killed, most likely because memory ran out")
+    tail = " | ".join(log.strip().splitlines()[-3:])
+    raise errors.ModelInvalid(f"{function} {arguments[0]}: ended with code {child.returncode}: {tail}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The child: parent's process id, module:function, its arguments."""
+    parent, function, *rest = arguments
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(parent):
+        return 1  # the parent died before the line above could see it
+    module, _, name = function.partition(":")
+    try:
+        getattr(import_module(module), name)(*rest)
+    except errors.EngineError as error:
+        print(_MARK + json.dumps([type(error).__name__, str(error)]))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
