@@ -1,1 +1,1 @@
-"""Our model server: DJL Serving's contract over any Backend."""
+"""Our DJL-compatible model server: serving.properties in, HTTP out. See engines/README.md."""

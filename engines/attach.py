@@ -1,0 +1,95 @@
+"""An endpoint that somebody else runs: measured as it stands, never started or stopped."""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.errors import NotReady, SpecInvalid
+from engines.process import http_status
+from engines.spec_check import check_spec, choice
+
+OPTIONS = {
+    "url": "base address, such as http://127.0.0.1:8080 (required)",
+    "protocol": "'djl' (this server, DJL Serving, SageMaker containers) or 'openai' (default djl)",
+    "model_name": "the model's name there (default model)",
+}
+DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
+PING_PATHS = {"djl": ("/ping", "/"), "openai": ("/health", "/v1/models", "/ping", "/")}
+POLL_S = 0.2
+
+
+class AttachedEndpoint:
+    """A RunningEngine that owns nothing: no process ids, and whether it still runs is seen by its requests alone."""
+
+    def __init__(self, endpoint: Endpoint, facts: EngineFacts) -> None:
+        self.endpoint = endpoint
+        self.facts = facts
+        self.pids: tuple[int, ...] = ()
+
+    def failure(self) -> str | None:
+        """None while something answers at the address."""
+        if _answers(self.endpoint):
+            return None
+        return f"nothing answers at {self.endpoint.url} any more"
+
+
+class AttachEngine:
+    """Engine for an endpoint that is already running."""
+
+    name = "attach"
+
+    def probe(self) -> Availability:
+        """Always available; whether the address answers is seen at launch."""
+        return Availability(is_available=True)
+
+    def capabilities(self) -> Capabilities:
+        """Every dtype and degree: what runs there is not ours to check, so the effective dtype is 'unknown'."""
+        return Capabilities(
+            effective_dtypes=dict.fromkeys(DTYPES, "unknown"),
+            max_tensor_parallel_degree=1 << 16,
+            has_rolling_batch=True,
+            devices=("cpu", "cuda"),
+            options=OPTIONS,
+        )
+
+    @contextmanager
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[AttachedEndpoint]:
+        """Wait until the address answers 200. Raises SpecInvalid (no usable url) and NotReady."""
+        check_spec(spec, self.capabilities())
+        protocol = choice(spec, "protocol", ("djl", "openai"), "djl")
+        endpoint = Endpoint(url=_url(spec), protocol=protocol, model_name=str(spec.options.get("model_name", "model")))
+        begin = time.monotonic()
+        while not _answers(endpoint):
+            if time.monotonic() - begin >= ready_timeout_s:
+                tried = ", ".join(endpoint.url + path for path in PING_PATHS[protocol])
+                raise NotReady(
+                    f"nothing answered 200 within {ready_timeout_s:g} s; tried {tried}; start the server first, or "
+                    "correct option url"
+                )
+            time.sleep(POLL_S)
+        notes = ("attached: dtype, versions, memory and CPU of the server are not known",)
+        facts = EngineFacts(effective_dtype="unknown", versions={}, load_s=time.monotonic() - begin, notes=notes)
+        yield AttachedEndpoint(endpoint, facts)
+
+
+def _url(spec: EngineSpec) -> str:
+    url = str(spec.options.get("url", ""))
+    parts = urllib.parse.urlsplit(url)
+    try:
+        is_usable = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise SpecInvalid(f"attach: option url={url!r}: expected an address such as http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def _answers(endpoint: Endpoint) -> bool:
+    return any(http_status(endpoint.url + path) == 200 for path in PING_PATHS[endpoint.protocol])

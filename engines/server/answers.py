@@ -1,0 +1,100 @@
+"""What a worker gathers for one job: token ids, log-probabilities, and text that grows only by whole characters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from engines.api import GenerateParams, GenerateRequest, TokenEvent
+from engines.errors import RequestInvalid
+
+Message = dict[str, Any]
+
+
+class TextCodec(Protocol):
+    """Text <-> token ids; `encode` closes with eos, `decode` skips special tokens."""
+
+    def encode(self, text: str) -> tuple[int, ...]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Answer:
+    """One job while it is generated. Raises RequestInvalid when its text has no tokens."""
+
+    def __init__(self, job: Message, codec: TextCodec) -> None:
+        self.job = job
+        self.job_id: int = job["id"]
+        input_ids = codec.encode(job["text"])
+        if not input_ids:
+            raise RequestInvalid("the text has no tokens")
+        self.request = GenerateRequest(input_ids=input_ids, params=GenerateParams(**job["params"]))
+        self._codec = codec
+        self._text = GrowingText(codec)
+        self._ids: list[int] = []
+        self._logprobs: list[float | None] = []
+        self._finish: str | None = None
+
+    def take(self, event: TokenEvent) -> list[Message]:
+        """Note one event; the token message to send when the job streams, else nothing."""
+        if self._finish is not None:
+            raise RuntimeError(f"the backend sent an event after request {event.index} had finished")
+        self._finish = event.finish
+        if event.token_id is None:
+            return []
+        self._ids.append(event.token_id)
+        self._logprobs.append(event.logprob)
+        if not self.job["wants_stream"]:
+            return []
+        text = self._text.grow(event.token_id)
+        return [
+            {"kind": "token", "job": self.job_id, "id": event.token_id, "text": text, "logprob": finite(event.logprob)}
+        ]
+
+    def done_message(self) -> Message:
+        """The finished answer. Raises RuntimeError when the backend stopped before it was finished."""
+        if self._finish is None:
+            raise RuntimeError("the backend ended a batch before every request in it had finished")
+        message: Message = {
+            "kind": "done",
+            "job": self.job_id,
+            "text": self._codec.decode(self._ids),
+            "input_tokens": len(self.request.input_ids),
+            "generated_tokens": len(self._ids),
+            "finish_reason": self._finish,
+        }
+        if self.job["wants_details"]:
+            known = [logprob for logprob in self._logprobs if logprob is not None]
+            message["tokens"] = self._ids
+            message["logprobs"] = [finite(logprob) for logprob in self._logprobs] if known else None
+            message["nonfinite"] = any(not math.isfinite(logprob) for logprob in known) if known else None
+        return message
+
+
+def finite(logprob: float | None) -> float | None:
+    """The number where JSON can hold it; NaN and infinities become null (and `nonfinite` says so)."""
+    return logprob if logprob is not None and math.isfinite(logprob) else None
+
+
+class GrowingText:
+    """Text of a growing id sequence in pieces that, joined, are the text of the whole.
+
+    A token's text may depend on the one before it (a leading blank), and a character may take several tokens, so each
+    piece is the difference of two decodings over a short window; an incomplete character is held back.
+    """
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._ids: list[int] = []
+        self._window = 0
+        self._shown = 0
+
+    def grow(self, token_id: int) -> str:
+        """The text that this token adds; '' while a character is incomplete."""
+        self._ids.append(token_id)
+        before = self._codec.decode(self._ids[self._window : self._shown])
+        after = self._codec.decode(self._ids[self._window :])
+        if len(after) <= len(before) or after.endswith("\ufffd"):
+            return ""
+        self._window, self._shown = self._shown, len(self._ids)
+        return after[len(before) :]

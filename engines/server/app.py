@@ -1,0 +1,231 @@
+"""The HTTP front: SageMaker's /ping and /invocations, DJL's /predictions/<name>, and /metrics and /facts.
+
+Status codes: 200; 400 bad input; 404 unknown path or model; 413 body too large; 424 the model failed; 499 (metrics
+only) the client left; 500 the worker crashed or overran predict_timeout; 503 queue full, loading, failed, or draining.
+An error's body is {"code", "type", "message"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from engines.errors import RequestInvalid
+from engines.server.body import Body, parse_body
+from engines.server.metrics import CONTENT_TYPE, ServerMetrics
+from engines.server.pool import NoWorkers, WorkerPool
+from engines.server.queue import Job, QueueFull
+from engines.server.worker_link import ModelError, WorkerCrashed
+
+STATUS_OF: dict[type[Exception], int] = {
+    RequestInvalid: 400,
+    ModelError: 424,
+    WorkerCrashed: 500,
+    QueueFull: 503,
+    NoWorkers: 503,
+}
+CLIENT_LEFT = 499
+STREAM_TYPE = "application/jsonlines"
+
+Answer = dict[str, Any]
+
+
+class BodyTooLarge(Exception):
+    """The request body is larger than max_request_size; it becomes 413."""
+
+
+class Front:
+    """The request handlers of one model."""
+
+    def __init__(self, pool: WorkerPool, metrics: ServerMetrics, model_name: str, notes: Sequence[str] = ()) -> None:
+        self._pool = pool
+        self._metrics = metrics
+        self._model_name = model_name
+        self._notes = notes
+
+    async def ping(self, request: Request) -> Response:
+        """200 Healthy while the model serves, else 503 with why not."""
+        status = self._pool.status
+        if status.state == "ready":
+            return JSONResponse({"status": "Healthy"})
+        return JSONResponse({"status": status.state, "message": str(status.error or "")}, 503)
+
+    async def facts(self, request: Request) -> Response:
+        """What really runs."""
+        facts = self._pool.facts()
+        facts["notes"] = [*self._notes, *facts["notes"]]
+        return JSONResponse({"model_name": self._model_name, "state": self._pool.status.state, **facts})
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def predictions(self, request: Request) -> Response:
+        """/predictions/<name>: as /invocations, 404 for a model this server does not have."""
+        name = request.path_params["name"]
+        if name != self._model_name:
+            return self._refuse(404, "ModelNotFound", f"no model {name!r} here; this server has {self._model_name!r}")
+        return await self.invocations(request)
+
+    async def invocations(self, request: Request) -> Response:
+        """Answer one request; every outcome is counted."""
+        begin = time.monotonic()
+        try:
+            body = parse_body(await read_body(request, self._pool.settings.max_request_size_bytes))
+            jobs = self._pool.submit(body)
+            answer = await self._unless_client_leaves(request, jobs, self._first_result(body, jobs))
+        except BodyTooLarge as error:
+            return self._refuse(413, "BodyTooLarge", str(error), {"connection": "close"})
+        except ClientDisconnect:
+            return self._refuse(CLIENT_LEFT, "ClientDisconnect", "the client left")
+        except tuple(STATUS_OF) as error:
+            return self._refuse(STATUS_OF[type(error)], type(error).__name__, str(error))
+        if isinstance(answer, StreamingResponse):
+            return answer
+        self._metrics.requests.labels("200").inc()
+        self._metrics.latency_s.observe(time.monotonic() - begin)
+        return answer
+
+    def _refuse(self, code: int, kind: str, message: str, headers: dict[str, str] | None = None) -> Response:
+        self._metrics.requests.labels(str(code)).inc()
+        return JSONResponse({"code": code, "type": kind, "message": message}, code, headers)
+
+    async def _first_result(self, body: Body, jobs: Sequence[Job]) -> Response:
+        """The whole answer, or, when streaming, the response once its first token is there."""
+        if body.wants_stream:
+            return await self._stream(body, jobs[0])
+        try:
+            answers = await asyncio.gather(*(job.result for job in jobs))
+        except Exception:
+            for job in jobs:
+                self._pool.cancel(job)
+            raise
+        return self._whole(body, answers)
+
+    def _whole(self, body: Body, answers: Sequence[Answer]) -> Response:
+        output_tokens = sum(answer["generated_tokens"] for answer in answers)
+        self._metrics.tokens.inc(output_tokens)
+        shaped = [shape(answer, body.wants_details) for answer in answers]
+        headers = {
+            "x-dyno-tokens": str(output_tokens),
+            "x-dyno-input-tokens": str(sum(answer["input_tokens"] for answer in answers)),
+        }
+        return JSONResponse(shaped if body.is_list else shaped[0], headers=headers)
+
+    async def _stream(self, body: Body, job: Job) -> StreamingResponse:
+        """Wait for the first token, so that a failure before it still has its own status code."""
+        assert job.tokens is not None
+        first = await job.tokens.get()
+        if first is None:
+            await job.result
+        return StreamingResponse(self._lines(body, job, first), media_type=STREAM_TYPE)
+
+    async def _lines(self, body: Body, job: Job, token: Answer | None) -> AsyncIterator[bytes]:
+        assert job.tokens is not None
+        begin = job.queued_ns
+        code = "499"
+        try:
+            while token is not None:
+                yield _line({"token": {"id": token["id"], "text": token["text"], "log_prob": token["logprob"]}})
+                token = await job.tokens.get()
+            try:
+                answer = await job.result
+            except (ModelError, WorkerCrashed, RequestInvalid) as error:
+                code = str(STATUS_OF[type(error)])
+                yield _line({"error": str(error), "type": type(error).__name__, "code": int(code)})
+                return
+            self._metrics.tokens.inc(answer["generated_tokens"])
+            code = "200"
+            yield _line({"generated_text": answer["text"], "details": details(answer, with_tokens=body.wants_details)})
+            self._metrics.latency_s.observe((time.monotonic_ns() - begin) / 1e9)
+        finally:
+            self._metrics.requests.labels(code).inc()
+            if code == "499":
+                self._pool.cancel(job)
+
+    async def _unless_client_leaves(
+        self, request: Request, jobs: Sequence[Job], result: Awaitable[Response]
+    ) -> Response:
+        """`result`, unless the client goes away first: then the jobs are cancelled and ClientDisconnect raised."""
+        waiting = asyncio.ensure_future(result)
+        leaving = asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ClientDisconnect
+            return waiting.result()
+        except (ClientDisconnect, asyncio.CancelledError):
+            for job in jobs:
+                self._pool.cancel(job)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            raise
+        finally:
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+
+
+def shape(answer: Answer, wants_details: bool) -> Answer:
+    """One element of the answer body."""
+    shaped: Answer = {"generated_text": answer["text"]}
+    if wants_details:
+        shaped["details"] = details(answer, with_tokens=True)
+    return shaped
+
+
+def details(answer: Answer, *, with_tokens: bool) -> Answer:
+    """Counts and why it ended; with tokens also ids, log-probabilities (null unless return_logprobs) and whether any
+    was not finite."""
+    names = ["generated_tokens", "input_tokens", "finish_reason"]
+    if with_tokens:
+        names += ["tokens", "logprobs", "nonfinite"]
+    return {name: answer[name] for name in names}
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit_bytes`, ClientDisconnect."""
+    message = f"the body is larger than max_request_size={limit_bytes} bytes; send fewer inputs per request"
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise BodyTooLarge(message)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit_bytes:
+            raise BodyTooLarge(message)
+    return bytes(data)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors (404, 405) in our error shape."""
+    assert isinstance(error, HTTPException)
+    kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse(
+        {"code": error.status_code, "type": kind, "message": message}, error.status_code, headers=error.headers
+    )
+
+
+def build_app(front: Front, lifespan: Callable[[Starlette], Any]) -> Starlette:
+    """The ASGI application."""
+    routes = [
+        Route("/ping", front.ping, methods=["GET"]),
+        Route("/facts", front.facts, methods=["GET"]),
+        Route("/metrics", front.metrics, methods=["GET"]),
+        Route("/invocations", front.invocations, methods=["POST"]),
+        Route("/predictions/{name}", front.predictions, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: http_error})
+
+
+def _line(value: Answer) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

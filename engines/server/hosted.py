@@ -1,0 +1,183 @@
+"""The Engine side of every in-process backend: our model server, started from a serving.properties file."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import engines
+from engines import errors
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
+from engines.process import Command, ServerProcess
+from engines.server.properties import read_serving, spec_to_properties
+from engines.spec_check import check_spec
+
+HOST = "127.0.0.1"
+STOP_GRACE_S = 10.0
+DRAIN_S = 5
+
+
+class HostedEngine:
+    """An Engine whose Backend runs in our model server. A subclass gives `name`, `probe` and `capabilities`."""
+
+    name = ""
+    needs_model = True
+    """False for an engine that reads nothing from its model folder (fake)."""
+
+    def probe(self) -> Availability:
+        raise NotImplementedError
+
+    def capabilities(self) -> Capabilities:
+        raise NotImplementedError
+
+    @contextmanager
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningServer]:
+        """Write <workdir>/serving.properties and serve it; ends the server at the end. Raises as Engine.launch says."""
+        self.check(spec)
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "serving.properties"
+        path.write_text(spec_to_properties(spec), encoding="ascii")
+        with _run(path, spec.model_dir, workdir, ready_timeout_s) as running:
+            yield running
+
+    def check(self, spec: EngineSpec) -> None:
+        """Raises Unavailable, SpecInvalid or ModelInvalid for what can be known without starting anything."""
+        availability = self.probe()
+        if not availability.is_available:
+            raise Unavailable(f"{self.name} cannot run here: {availability.reason}")
+        for field in ("workers", "batch_size", "job_queue_size"):
+            if getattr(spec, field) < 1:
+                raise SpecInvalid(f"{self.name}: {field}={getattr(spec, field)}: expected a whole number >= 1")
+        if spec.max_batch_delay_ms < 0:
+            raise SpecInvalid(f"{self.name}: max_batch_delay_ms={spec.max_batch_delay_ms}: expected >= 0")
+        check_spec(spec, self.capabilities())
+        if self.needs_model:
+            from engines.model_folder import check_model_folder
+
+            check_model_folder(spec.model_dir)
+
+
+@contextmanager
+def launch_file(
+    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float
+) -> Iterator[RunningServer]:
+    """Serve an existing serving.properties as it stands; `model_dir` wins over its option.model_id when given.
+
+    Raises what `HostedEngine.launch` raises.
+    """
+    from engines.registry import load_engine
+
+    text = properties_path.read_bytes().decode("latin-1")
+    engine = load_engine(read_serving(text, model_dir or properties_path.parent).spec.engine)
+    if model_dir is not None and isinstance(engine, HostedEngine):
+        engine.check(read_serving(text, model_dir).spec)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _run(properties_path, model_dir, workdir, ready_timeout_s) as running:
+        yield running
+
+
+class RunningServer:
+    """A RunningEngine: our model server, ready."""
+
+    def __init__(self, process: ServerProcess, state_path: Path, port: int, facts: Mapping[str, Any]) -> None:
+        self._process = process
+        self._state_path = state_path
+        self.endpoint = Endpoint(url=f"http://{HOST}:{port}", protocol="djl", model_name=facts["model_name"])
+        self.facts = EngineFacts(
+            effective_dtype=facts["effective_dtype"],
+            versions=facts["versions"],
+            load_s=facts["load_s"],
+            notes=tuple(facts["notes"]),
+        )
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The front first, then its workers and whatever they started."""
+        return self._process.pids
+
+    def failure(self) -> str | None:
+        """None while it serves; else why not."""
+        if self._process.exit_code() is not None:
+            error = self._process.ended_error()
+            return f"{type(error).__name__}: {error}"
+        state = _read_state(self._state_path)
+        if state is not None and state["state"] == "failed":
+            return f"{state['error']['kind']}: {state['error']['message']}; its log ends:\n{self._process.log_tail()}"
+        return None
+
+
+@contextmanager
+def _run(
+    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float
+) -> Iterator[RunningServer]:
+    state_path = workdir / "server-state.json"
+    state_path.unlink(missing_ok=True)
+    argv = [sys.executable, "-u", "-m", "engines.server", "--properties", str(properties_path)]
+    argv += ["--host", HOST, "--port", "0", "--state-file", str(state_path), "--drain-s", str(DRAIN_S)]
+    if model_dir is not None:
+        argv += ["--model-dir", str(model_dir)]
+    command = Command(
+        argv=argv, log_path=workdir / "server.log", env=_environment(), temp_dir=workdir / f"tmp-{os.getpid()}"
+    )
+    process = ServerProcess(command)
+    try:
+        port = process.wait_for(lambda: _ready_port(process, state_path), ready_timeout_s, "loaded model")
+        yield RunningServer(process, state_path, port, _get_facts(port))
+    finally:
+        process.stop(STOP_GRACE_S)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(engines.__file__).parents[1])
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    env["PYTHONUNBUFFERED"] = "1"
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # it would lie in TMPDIR, which is private and soon gone
+        from engines.artifact_cache import cache_root
+
+        env["TORCHINDUCTOR_CACHE_DIR"] = str(cache_root() / "torchinductor")
+    return env
+
+
+def _ready_port(process: ServerProcess, state_path: Path) -> int | None:
+    """The port once it serves, None before; raises the server's own error when it failed."""
+    state = _read_state(state_path)
+    if state is None:
+        return None
+    if state["state"] == "failed":
+        raise _error_of(state["error"], process)
+    return int(state["port"]) if state["state"] == "ready" else None
+
+
+def _error_of(error: Mapping[str, str], process: ServerProcess) -> EngineError:
+    """What the server reported, as the error it was; a failed launch carries the log's end."""
+    kind: type[EngineError] = getattr(errors, error["kind"], LaunchFailed)
+    if not issubclass(kind, LaunchFailed):
+        return kind(error["message"])
+    return kind(f"{error['message']}; its log {process.command.log_path} ends:\n{process.log_tail()}")
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return state
+
+
+def _get_facts(port: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=10.0)
+    try:
+        connection.request("GET", "/facts")
+        facts: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, ValueError) as error:
+        raise LaunchFailed(f"the server was ready but its /facts could not be read: {error}") from error
+    finally:
+        connection.close()
+    return facts

@@ -1,0 +1,145 @@
+"""The job queue with DJL Serving's admission and batching rules.
+
+Rules (DJL Serving, wlm package, as noted in its 0.36 sources): a job is refused when no place is left, or when one
+place is left and every worker is busy. A permanent worker blocks for its first job, takes what is queued up to
+batch_size, then waits with one shrinking budget of max_batch_delay until the batch is full or the budget is spent. So
+under light load every request waits the whole delay once batch_size > 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engines.api import GenerateParams
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One input text on its way through the server. `result` gets the worker's answer or an exception; `tokens`, when
+    streaming, gets each token message and then None. `queued_ns` and `taken_ns` are monotonic."""
+
+    job_id: int
+    text: str
+    params: GenerateParams
+    result: asyncio.Future[dict[str, Any]]
+    tokens: asyncio.Queue[dict[str, Any] | None] | None = None
+    wants_details: bool = False
+    queued_ns: int = field(default_factory=time.monotonic_ns)
+    taken_ns: int = 0
+    is_cancelled: bool = False
+
+
+class QueueFull(Exception):
+    """No place in the queue for this request; it becomes 503."""
+
+
+class JobQueue:
+    """First in, first out; bounded; used by one event loop. `capacity` counts waiting jobs, not those being served."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._jobs: deque[Job] = deque()
+        self._takers: deque[asyncio.Future[Job]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def offer(self, jobs: Sequence[Job], are_all_busy: bool) -> None:
+        """Queue all jobs of one request, or none: raises QueueFull."""
+        remaining = self.capacity - len(self._jobs)
+        if remaining < len(jobs) or (remaining == len(jobs) and are_all_busy):
+            raise QueueFull(
+                f"the queue is full: {len(self._jobs)} of job_queue_size={self.capacity} places are taken and this "
+                f"request needs {len(jobs)}; retry later or raise job_queue_size"
+            )
+        for job in jobs:
+            self._hand_over(job)
+
+    def discard(self, job: Job) -> None:
+        """Take a job out that nobody waits for any more; does nothing when a worker has it already."""
+        job.is_cancelled = True
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    def drain(self, at_most: int) -> list[Job]:
+        """What is waiting now, at most `at_most`, without waiting."""
+        return [self._taken(self._jobs.popleft()) for _ in range(min(at_most, len(self._jobs)))]
+
+    async def take(self, timeout_s: float | None = None) -> Job | None:
+        """The next job; None when none came within `timeout_s`. Takers are served in the order they came."""
+        if self._jobs:
+            return self._taken(self._jobs.popleft())
+        if timeout_s is not None and timeout_s <= 0:
+            return None
+        taker: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._takers.append(taker)
+        try:
+            await asyncio.wait([taker], timeout=timeout_s)
+        except asyncio.CancelledError:
+            if taker.done():
+                self.put_back([taker.result()])
+            raise
+        finally:
+            if not taker.done():
+                self._takers.remove(taker)
+        return taker.result() if taker.done() else None
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Return jobs that were taken but not served, in their old order, to the head of the queue."""
+        for job in reversed(jobs):
+            self._jobs.appendleft(job)
+        while self._takers and self._jobs:
+            self._takers.popleft().set_result(self._taken(self._jobs.popleft()))
+
+    def fail_all(self, error: Exception) -> None:
+        """Answer every waiting job with `error`."""
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.result.done():
+                job.result.set_exception(error)
+
+    def _hand_over(self, job: Job) -> None:
+        if self._takers:
+            self._takers.popleft().set_result(self._taken(job))
+        else:
+            self._jobs.append(job)
+
+    def _taken(self, job: Job) -> Job:
+        job.taken_ns = time.monotonic_ns()
+        return job
+
+
+async def collect_batch(
+    queue: JobQueue, batch_size: int, max_batch_delay_ms: int, idle_s: float | None = None
+) -> list[Job] | None:
+    """The next batch by DJL's rule; None when no job came within `idle_s` (None: wait for ever).
+
+    Jobs cancelled meanwhile are left out, so it may come out empty. When this is cancelled, what was collected goes
+    back to the head of the queue.
+    """
+    first = await queue.take(idle_s)
+    if first is None:
+        return None
+    jobs = [first, *queue.drain(batch_size - 1)]
+    budget_s = max_batch_delay_ms / 1e3
+    begin = time.monotonic()
+    try:
+        while len(jobs) < batch_size:
+            job = await queue.take(budget_s)
+            if job is None:
+                break
+            jobs.append(job)
+            now = time.monotonic()
+            budget_s -= now - begin
+            begin = now
+            if budget_s <= 0:
+                break
+    except asyncio.CancelledError:
+        queue.put_back(jobs)
+        raise
+    return [job for job in jobs if not job.is_cancelled]

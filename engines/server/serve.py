@@ -1,0 +1,212 @@
+"""Running the model server in this process: bind, load, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from engines.errors import EngineError, LaunchFailed, ModelInvalid, PortTaken
+from engines.server.app import Front, build_app
+from engines.server.metrics import ServerMetrics
+from engines.server.pool import WorkerPool
+from engines.server.properties import Serving, read_serving
+
+logger = logging.getLogger("dyno.server")
+
+KEEP_ALIVE_S = 600  # above any think time: a load generator's idle connection must not be closed under it
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to run the server. `state_path` receives {"port", "state", "error"} as JSON at every change (for whoever
+    launched it). `drain_s`: how long requests in flight may still take after SIGTERM."""
+
+    properties_path: Path
+    model_dir: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    model_name: str = "model"
+    state_path: Path | None = None
+    drain_s: int = 30
+
+
+def serve(options: ServeOptions) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. A second signal ends it at once.
+
+    Raises SpecInvalid, ModelInvalid, Unavailable, PortTaken, and what the workers raised while loading.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    state = StateFile(options.state_path)
+    try:
+        serving = load_serving(options)
+        with _listen(options.host, options.port) as listener:
+            host, port = listener.getsockname()[:2]
+            state.write("loading", port=port)
+            print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
+            uvloop.run(_Running(options, serving, state, port).run(listener))
+    except EngineError as error:
+        state.write("failed", error=error)
+        raise
+    state.write("stopped")
+
+
+def load_serving(options: ServeOptions) -> Serving:
+    """The properties file understood, with its model resolved. Raises SpecInvalid, ModelInvalid, Unavailable."""
+    path = options.properties_path
+    try:
+        text = path.read_bytes().decode("latin-1")  # as java.util.Properties reads a stream
+    except OSError as error:
+        raise ModelInvalid(f"{path}: cannot read it: {error.strerror}; name a serving.properties file") from error
+    if options.model_dir is not None:
+        return read_serving(text, options.model_dir)
+    model_id = read_serving(text, path.parent).model_id
+    return read_serving(text, _model_folder(model_id, path.parent))
+
+
+def _model_folder(model_id: str, beside: Path) -> Path:
+    """The local folder that option.model_id names: a path (relative to the file), an s3:// prefix or a hub id. Absent:
+    the file's own folder, as in DJL Serving."""
+    if not model_id:
+        return beside
+    folder = beside / Path(model_id).expanduser()
+    if folder.exists() or model_id.startswith(("/", ".", "~")):
+        return folder
+    from engines.artifact_cache import cache_root
+    from engines.model_folder import resolve_model
+
+    return resolve_model("s3" if model_id.startswith("s3://") else "hub", model_id, 0, cache_root())
+
+
+class StateFile:
+    """The launcher's view of the server, replaced whole at every change; does nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._port = 0
+
+    def write(self, state: str, port: int | None = None, error: Exception | None = None) -> None:
+        """Tell the launcher."""
+        self._port = port if port is not None else self._port
+        if self._path is None:
+            return
+        value = {"port": self._port, "state": state, "error": None}
+        if error is not None:
+            value["error"] = {"kind": type(error).__name__, "message": str(error)}
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(value))
+        partial.replace(self._path)
+
+
+class _Running:
+    """One run of the server inside its event loop."""
+
+    def __init__(self, options: ServeOptions, serving: Serving, state: StateFile, port: int) -> None:
+        self._state = state
+        self._port = port
+        metrics = ServerMetrics()
+        self._notes = serving.notes
+        self._pool = WorkerPool(serving.spec, serving.settings, metrics)
+        app = build_app(Front(self._pool, metrics, options.model_name, serving.notes), self._lifespan)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            lifespan="on",
+            backlog=BACKLOG,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=options.drain_s,
+        )
+        self._server = _DrainingServer(config)
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until told to stop; raises what the workers raised while loading."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            self._pool.kill()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        error = self._pool.status.error
+        if isinstance(error, EngineError):
+            raise error
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        for note in self._notes:
+            logger.warning("%s", note)
+        self._pool.start()
+        yield
+        await self._pool.stop()
+
+    async def _watch(self) -> None:
+        """Follow the pool: write its state; a model that cannot be loaded ends the server."""
+        status = self._pool.status
+        while True:
+            await status.changed.wait()
+            status.changed.clear()
+            if status.state == "ready":
+                gc.collect()
+                gc.freeze()  # what is alive now stays; later collections are short
+                logger.info("ready on port %d", self._port)
+                self._state.write("ready")
+            elif status.state == "failed":
+                logger.error("the model has failed: %s", status.error)
+                self._state.write("failed", error=status.error or LaunchFailed("unknown"))
+                if isinstance(status.error, EngineError):
+                    self._server.should_exit = True
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn whose first signal drains and whose second ends; it never re-raises a signal it has handled."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            return
+        name = signal.Signals(sig).name
+        print(f"{name}: finishing what is in flight; once more to end at once", file=sys.stderr, flush=True)
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket (port 0: any free one). Raises PortTaken."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise PortTaken(f"cannot listen on host {host!r}: {error}; use --host 127.0.0.1 or 0.0.0.0") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted connections inherit it; without it head and body of an answer wait 40 ms for the client's delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            why = "is in use by another process"
+        else:
+            why = f"cannot be bound ({os.strerror(error.errno or 0)})"
+        raise PortTaken(f"port {port} on {host} {why}; choose another with --port, or --port 0 for any") from error
+    return listener

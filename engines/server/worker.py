@@ -1,0 +1,251 @@
+"""One worker process: loads a Backend and answers batches over its socket; `python -m engines.server.worker FD`.
+
+It ends when the front tells it to, when the front is gone (end of file, and PR_SET_PDEATHSIG for when it is busy in
+native code), or when the backend cannot load. The only place in the server where an engine library is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
+from engines.errors import EngineError, RequestInvalid, SpecInvalid
+from engines.registry import load_backend
+from engines.server.answers import Answer, TextCodec
+from engines.server.wire import BlockingWire, Message
+from engines.supervisor import PR_SET_PDEATHSIG, set_process_option
+
+
+def main() -> None:
+    """Serve the socket whose file descriptor is the only argument."""
+    wire = BlockingWire(socket.socket(fileno=int(sys.argv[1])))
+    _die_with_the_front(int(sys.argv[2]))
+    load = wire.receive()
+    if load is None:
+        return
+    backend, codec, facts = _load_or_exit(wire, load)
+    is_rolling = load["spec"]["rolling_batch"] != "disable"
+    wire.send({"kind": "loaded", "facts": facts, "is_rolling": is_rolling})
+    try:
+        if is_rolling:
+            RollingLoop(wire, cast(RollingBackend, backend), codec).run()
+        else:
+            BatchLoop(wire, backend, codec).run()
+    except ConnectionError:
+        pass  # the front is gone; nobody waits for an answer
+    finally:
+        backend.close()
+
+
+def _die_with_the_front(front: int) -> None:
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != front:
+        sys.exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the front decides when: a signal to the group must not lose work
+        signal.signal(number, lambda *_: None)
+
+
+def spec_of(message: Message) -> EngineSpec:
+    """The spec inside a load message."""
+    return EngineSpec(**{**message["spec"], "model_dir": Path(message["spec"]["model_dir"])})
+
+
+def _load_or_exit(wire: BlockingWire, load: Message) -> tuple[Backend, TextCodec, dict[str, Any]]:
+    """Load the backend; on failure tell the front why and end the process with status 3."""
+    spec = spec_of(load)
+    try:
+        backend = load_backend(spec.engine)
+        facts = backend.load(spec)
+        if spec.rolling_batch != "disable" and not (hasattr(backend, "admit") and hasattr(backend, "step")):
+            raise SpecInvalid(f"{spec.engine}: rolling_batch {spec.rolling_batch!r} refused; use 'disable'")
+        return backend, _codec(backend, spec), _facts_message(facts)
+    except MemoryError as error:
+        failure = ("OutOfMemory", f"{spec.engine} ran out of memory while loading {spec.model_dir}: {error!r}")
+    except EngineError as error:
+        failure = (type(error).__name__, str(error))
+    except Exception as error:  # the boundary of one worker's load: it becomes a failed launch with its reason
+        traceback.print_exc()
+        failure = ("LaunchFailed", f"{spec.engine} could not load {spec.model_dir}: {type(error).__name__}: {error}")
+    wire.send({"kind": "failed", "error": failure[0], "message": failure[1]})
+    sys.exit(3)
+
+
+def _codec(backend: Backend, spec: EngineSpec) -> TextCodec:
+    """The backend's own tokenizer where it brings one (fake), else the model folder's."""
+    own: TextCodec | None = getattr(backend, "tokenizer", None)
+    if own is not None:
+        return own
+    from engines.tokenizer import Tokenizer
+
+    return Tokenizer.load(spec.model_dir)
+
+
+def _facts_message(facts: EngineFacts) -> dict[str, Any]:
+    return {
+        "effective_dtype": facts.effective_dtype,
+        "versions": dict(facts.versions),
+        "load_s": facts.load_s,
+        "notes": list(facts.notes),
+    }
+
+
+class BatchLoop:
+    """Static batches: one at a time; every answer of a batch is sent when the whole batch has finished, as DJL does."""
+
+    def __init__(self, wire: BlockingWire, backend: Backend, codec: TextCodec) -> None:
+        self._wire = wire
+        self._backend = backend
+        self._codec = codec
+        self._cancelled: set[int] = set()
+        self._later: deque[Message] = deque()
+
+    def run(self) -> None:
+        """Until told to stop. Raises ConnectionError when the front is gone."""
+        while True:
+            message = self._later.popleft() if self._later else self._wire.receive()
+            if message is None or message["kind"] == "stop":
+                return
+            if message["kind"] == "batch":
+                self._cancelled.clear()
+                self._wire.send(*self._answer_batch(message["jobs"]), {"kind": "batch_done", "batch": message["batch"]})
+
+    def _answer_batch(self, jobs: Sequence[Message]) -> list[Message]:
+        done: list[Message] = []
+        answers: list[Answer] = []
+        for job in jobs:
+            try:
+                answers.append(Answer(job, self._codec))
+            except RequestInvalid as error:
+                done.append(failure(job["id"], error))
+        try:
+            done += self._generate(answers)
+        except RequestInvalid as error:
+            if len(answers) == 1:
+                return [*done, failure(answers[0].job_id, error)]
+            for answer in answers:  # one of them is at fault: ask one by one, so that the others are served
+                done += self._answer_batch([answer.job])
+        except Exception as error:  # the boundary of one request batch: the model failed, the worker lives on
+            traceback.print_exc()
+            done += [failure(answer.job_id, error) for answer in answers]
+        return done
+
+    def _generate(self, answers: Sequence[Answer]) -> list[Message]:
+        if not answers:
+            return []
+        steps = self._backend.generate([answer.request for answer in answers])
+        for events in steps:
+            tokens = [message for event in events for message in answers[event.index].take(event)]
+            if tokens:
+                self._wire.send(*tokens)
+            if self._are_all_cancelled(answers):
+                _close(steps)
+                return [failure(answer.job_id, RequestInvalid("cancelled by the client")) for answer in answers]
+        return [answer.done_message() for answer in answers]
+
+    def _are_all_cancelled(self, answers: Sequence[Answer]) -> bool:
+        while (message := self._wire.poll()) is not None:
+            if message["kind"] == "cancel":
+                self._cancelled.update(message["jobs"])
+            else:
+                self._later.append(message)
+        return bool(self._cancelled) and all(answer.job_id in self._cancelled for answer in answers)
+
+
+class RollingLoop:
+    """In-flight batching: jobs join and leave at token boundaries; each answer is sent as soon as it is complete."""
+
+    def __init__(self, wire: BlockingWire, backend: RollingBackend, codec: TextCodec) -> None:
+        self._wire = wire
+        self._backend = backend
+        self._codec = codec
+        self._waiting: deque[Answer] = deque()
+        self._active: dict[int, Answer] = {}
+
+    def run(self) -> None:
+        """Until told to stop. Raises ConnectionError when the front is gone."""
+        while True:
+            is_idle = not self._waiting and not self._active
+            message = self._wire.receive() if is_idle else self._wire.poll()
+            if is_idle and message is None:
+                return
+            while message is not None:
+                if message["kind"] == "stop":
+                    return
+                self._handle(message)
+                message = self._wire.poll()
+            self._admit()
+            if self._active:
+                self._step()
+
+    def _handle(self, message: Message) -> None:
+        if message["kind"] == "admit":
+            try:
+                self._waiting.append(Answer(message["job"], self._codec))
+            except RequestInvalid as error:
+                self._wire.send(failure(message["job"]["id"], error))
+        elif message["kind"] == "cancel":
+            jobs = set(message["jobs"])
+            self._waiting = deque(answer for answer in self._waiting if answer.job_id not in jobs)
+            for index in [index for index, answer in self._active.items() if answer.job_id in jobs]:
+                del self._active[index]
+                self._backend.cancel(index)
+
+    def _admit(self) -> None:
+        while self._waiting:
+            answer = self._waiting[0]
+            try:
+                index = self._backend.admit(answer.request)
+            except Exception as error:  # the boundary of one request
+                self._waiting.popleft()
+                self._wire.send(failure(answer.job_id, error))
+                continue
+            if index is None:
+                return
+            self._active[index] = self._waiting.popleft()
+
+    def _step(self) -> None:
+        try:
+            events: Sequence[TokenEvent] = self._backend.step()
+        except Exception as error:  # one step serves every active request: all of them fail, the worker lives on
+            traceback.print_exc()
+            failed, self._active = self._active, {}
+            self._wire.send(*(failure(answer.job_id, error) for answer in failed.values()))
+            for index in failed:
+                self._backend.cancel(index)
+            return
+        messages: list[Message] = []
+        for event in events:
+            answer = self._active.get(event.index)
+            if answer is None:
+                continue
+            messages += answer.take(event)
+            if event.finish is not None:
+                del self._active[event.index]
+                messages.append(answer.done_message())
+        if messages:
+            self._wire.send(*messages)
+
+
+def failure(job_id: int, error: Exception) -> Message:
+    """The message that fails one job: a RequestInvalid is the client's fault, everything else the model's."""
+    if isinstance(error, RequestInvalid):
+        return {"kind": "done", "job": job_id, "error": "RequestInvalid", "message": str(error)}
+    return {"kind": "done", "job": job_id, "error": "ModelError", "message": f"{type(error).__name__}: {error}"}
+
+
+def _close(steps: Iterator[Sequence[TokenEvent]]) -> None:
+    close = getattr(steps, "close", None)
+    if close is not None:
+        close()
+
+
+if __name__ == "__main__":
+    main()

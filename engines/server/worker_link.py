@@ -1,0 +1,214 @@
+"""The front's end of one worker process: starts it, sends it jobs, and settles their futures as answers come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import engines
+from engines import errors
+from engines.api import EngineSpec
+from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
+from engines.process import oom_kills
+from engines.server.queue import Job
+from engines.server.wire import Message, pack, read_message
+from engines.threads import compute_threads
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class ModelError(Exception):
+    """The model failed on this request; it becomes 424."""
+
+
+class WorkerCrashed(Exception):
+    """The worker ended, or was ended for not answering, with this request in flight; it becomes 500."""
+
+
+class WorkerLink:
+    """One worker process. `in_flight` are the jobs it has; `gone` is set when its socket closes."""
+
+    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.process = process
+        self.in_flight: dict[int, Job] = {}
+        self.is_rolling = False
+        self.facts: dict[str, Any] = {}
+        self.gone = asyncio.Event()
+        self.crash_reason = ""
+        self.changed = asyncio.Event()
+        self._reader = reader
+        self._writer = writer
+        self._oom_kills = oom_kills()
+        self._batch_done: asyncio.Future[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, spec: EngineSpec, number: int) -> WorkerLink:
+        """A worker process that has not loaded yet."""
+        ours, theirs = socket.socketpair()
+        root = str(Path(engines.__file__).parents[1])
+        env = {**os.environ, "DYNO_WORKER": str(number)}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        env.update(dict.fromkeys(THREAD_VARIABLES, str(compute_threads(spec))))
+        argv = ("-u", "-m", "engines.server.worker", str(theirs.fileno()), str(os.getpid()))
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *argv, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=env
+                )
+            except OSError as error:
+                ours.close()
+                raise LaunchFailed(f"cannot start a worker process: {error}") from error
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer)
+
+    async def load(self, spec: EngineSpec, timeout_s: float) -> None:
+        """Have it load `spec`. Raises what the backend raised, or LaunchFailed, OutOfMemory, NotReady."""
+        self._send({"kind": "load", "spec": {**asdict(spec), "model_dir": str(spec.model_dir)}})
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await read_message(self._reader)
+        except TimeoutError:
+            raise errors.NotReady(
+                f"a worker had not loaded {spec.model_dir} after option.model_loading_timeout={timeout_s:g} s"
+            ) from None
+        if message is None:
+            raise await self._died_loading()
+        if message["kind"] == "failed":
+            kind: type[EngineError] = getattr(errors, message["error"], LaunchFailed)
+            raise kind(message["message"])
+        self.facts = message["facts"]
+        self.is_rolling = message["is_rolling"]
+        self._listener = asyncio.create_task(self._listen())
+
+    async def serve_batch(self, jobs: Sequence[Job], timeout_s: float) -> None:
+        """Send a batch and return when all of it is answered. Ends the worker when that takes longer than
+        `timeout_s`; raises WorkerCrashed when the worker ended (its jobs are settled already)."""
+        self._batch_done = asyncio.get_running_loop().create_future()
+        self.in_flight = {job.job_id: job for job in jobs}
+        self._send({"kind": "batch", "batch": jobs[0].job_id, "jobs": [_wire_job(job) for job in jobs]})
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._batch_done
+        except TimeoutError:
+            self.crash_reason = f"no answer within option.predict_timeout={timeout_s:g} s"
+            self.kill()
+            await self.gone.wait()
+            raise WorkerCrashed(self.crash_reason) from None
+
+    def admit(self, job: Job) -> None:
+        """Send one job to a rolling worker."""
+        self.in_flight[job.job_id] = job
+        self._send({"kind": "admit", "job": _wire_job(job)})
+
+    def cancel(self, job: Job) -> None:
+        """Tell the worker that nobody waits for `job` any more."""
+        if job.job_id in self.in_flight:
+            self._send({"kind": "cancel", "jobs": [job.job_id]})
+            if self.is_rolling:
+                del self.in_flight[job.job_id]
+                self.changed.set()
+
+    def kill(self) -> None:
+        """End the process now."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask it to close, wait up to `grace_s`, then end it."""
+        self._send({"kind": "stop"})
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.process.wait()
+        except TimeoutError:
+            self.kill()
+            await self.process.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Release the socket once the process has ended."""
+        await self.process.wait()
+        if self._listener is not None:
+            await self._listener
+        self._writer.close()
+
+    def _send(self, message: Message) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(pack(message))
+
+    async def _died_loading(self) -> LaunchFailed:
+        how = exit_words(await self.process.wait())
+        if oom_kills() > self._oom_kills:
+            return OutOfMemory(f"a worker ran out of memory while loading ({how}, the kernel ended it)")
+        return LaunchFailed(f"a worker {how} while loading, without saying why; see the log above")
+
+    async def _listen(self) -> None:
+        while (message := await read_message(self._reader)) is not None:
+            kind = message["kind"]
+            if kind == "token":
+                self._on_token(message)
+            elif kind == "done":
+                self._settle(message)
+            elif kind == "batch_done" and self._batch_done is not None and not self._batch_done.done():
+                self._batch_done.set_result(None)
+        await self._on_gone()
+
+    def _on_token(self, message: Message) -> None:
+        job = self.in_flight.get(message["job"])
+        if job is not None and job.tokens is not None:
+            job.tokens.put_nowait(message)
+
+    def _settle(self, message: Message) -> None:
+        job = self.in_flight.pop(message["job"], None)
+        self.changed.set()
+        if job is None or job.result.done():
+            return
+        if "error" not in message:
+            job.result.set_result(message)
+        elif message["error"] == "RequestInvalid":
+            job.result.set_exception(RequestInvalid(message["message"]))
+        else:
+            job.result.set_exception(ModelError(message["message"]))
+        if job.tokens is not None:
+            job.tokens.put_nowait(None)
+
+    async def _on_gone(self) -> None:
+        """The socket closed: the process is ending. Every job in flight is answered with an error."""
+        self.kill()
+        how = exit_words(await self.process.wait())
+        if not self.crash_reason:
+            memory = "ran out of memory: the kernel ended it; it " if oom_kills() > self._oom_kills else ""
+            self.crash_reason = f"the worker {memory}{how}"
+        error = WorkerCrashed(f"{self.crash_reason}; this request was in flight and is lost, send it again")
+        for job in self.in_flight.values():
+            if not job.result.done():
+                job.result.set_exception(error)
+            if job.tokens is not None:
+                job.tokens.put_nowait(None)
+        self.in_flight.clear()
+        if self._batch_done is not None and not self._batch_done.done():
+            self._batch_done.set_exception(error)
+        self.gone.set()
+        self.changed.set()
+
+
+def _wire_job(job: Job) -> Message:
+    return {
+        "id": job.job_id,
+        "text": job.text,
+        "params": {name: getattr(job.params, name) for name in job.params.__slots__},
+        "wants_stream": job.tokens is not None,
+        "wants_details": job.wants_details,
+    }
+
+
+def exit_words(status: int) -> str:
+    """'ended by signal 9' or 'ended with status 3'."""
+    return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"

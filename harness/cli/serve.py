@@ -1,0 +1,59 @@
+"""`dyno serve`: the model server in the foreground, from a serving.properties file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="serve")
+@click.option(
+    "--properties",
+    "properties_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The serving.properties file: DJL Serving's keys, read as java.util.Properties reads them.",
+)
+@click.option(
+    "--model-dir",
+    type=click.Path(path_type=Path),
+    help="Model folder; wins over option.model_id of the file.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes any free one."
+)
+@click.option("--name", "model_name", default="model", show_default=True, help="The model's name in /predictions/NAME.")
+@click.option(
+    "--drain-s",
+    type=click.IntRange(0, 3600),
+    default=30,
+    show_default=True,
+    help="Seconds that requests in flight may still take after SIGTERM or Ctrl-C.",
+)
+def command(properties_path: Path, model_dir: Path | None, host: str, port: int, model_name: str, drain_s: int) -> None:
+    """Serve a model from a serving.properties file.
+
+    The server speaks SageMaker's container contract (/ping, /invocations) and DJL's (/predictions/NAME), with DJL's
+    queue, batch and worker rules. It runs in the foreground and says its address on standard error. Ctrl-C or SIGTERM
+    finishes what is in flight; a second one ends it at once.
+
+    \b
+    Examples:
+      dyno serve --properties results/local/RUN/recommendation/serving.properties
+      dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
+      curl -s localhost:8080/invocations -d '{"inputs": "spell: 42"}'
+    """
+    from engines.server.serve import ServeOptions, serve
+
+    serve(
+        ServeOptions(
+            properties_path=properties_path,
+            model_dir=model_dir,
+            host=host,
+            port=port,
+            model_name=model_name,
+            drain_s=drain_s,
+        )
+    )
