@@ -26,6 +26,8 @@ Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 MIN_BOOTSTRAP_N = 10
 """Below this a resample repeats a handful of values; no interval is given."""
+PERMUTATIONS = 200
+PERMUTED_MAX_N = 20_000
 MAX_DESIGN_EFFECT = 20.0
 """More dependence than this means the window is too short to say anything; the note then carries the doubt."""
 
@@ -67,20 +69,33 @@ def design_effect(samples: Floats, q: float, block: int) -> float:
     """How many dependent samples, in time order, are worth one independent one for quantile `q`; at least 1.
 
     Variance of block means of the indicator (sample <= quantile) over what independence would give, blocks of `block`
-    samples (batch means, Law 2015, 9.5.3). 1.0 when there are fewer than 10 blocks: too few to tell.
+    samples (batch means, Law 2015, 9.5.3). It counts only when 99 % of random reorderings of the same samples show
+    less (a permutation test, seeded). 1.0 when there are fewer than 10 blocks: too few to tell.
     """
     blocks = len(samples) // block if block > 0 else 0
     if block < 2 or blocks < 10:
         return 1.0
     is_below = (samples <= np.quantile(samples, q)).astype(np.float64)[: blocks * block]
-    independent = is_below.var() / block
+    independent = float(is_below.var()) / block
     if independent <= 0:
         return 1.0
-    means = is_below.reshape(blocks, block).mean(axis=1)
-    effect = float(means.var(ddof=1) / independent)
-    # The ratio itself is noisy: only what chance does not explain (chi-square, upper 95 % point) counts as dependence.
-    chance = 1 + 1.645 * math.sqrt(2 / (blocks - 1))
-    return min(effect, MAX_DESIGN_EFFECT) if effect > chance else 1.0
+    effect = _block_variance(is_below, block) / independent
+    if effect <= 1 or effect <= _chance_effect(is_below, block, blocks) / independent:
+        return 1.0
+    return min(effect, MAX_DESIGN_EFFECT)
+
+
+def _block_variance(values: Floats, block: int) -> float:
+    return float(values.reshape(-1, block).mean(axis=1).var(ddof=1))
+
+
+def _chance_effect(values: Floats, block: int, blocks: int) -> float:
+    """The block variance that 1 % of reorderings exceed; for long series the chi-square limit, which they approach."""
+    if len(values) > PERMUTED_MAX_N:
+        return float(values.var()) / block * (1 + 2.326 * math.sqrt(2 / (blocks - 1)))
+    shuffled = np.random.default_rng(0).permuted(np.tile(values, (PERMUTATIONS, 1)), axis=1)
+    variances = shuffled.reshape(PERMUTATIONS, blocks, block).mean(axis=2).var(axis=1, ddof=1)
+    return float(np.quantile(variances, 0.99))
 
 
 def percentile(samples: Sequence[float], q: float, *, unit: str = "ms", scale: float = 1e-6, block: int = 1) -> Metric:

@@ -135,7 +135,7 @@ def _drift(chosen: Sequence[RequestRecord]) -> str:
     if not is_apart or high.value <= low.value * (1 + DRIFT_FRAC):
         return ""
     return (
-        f"not a steady state: median latency {early.value:.1f} ms in the first half, {late.value:.1f} ms in the second"
+        f"not a steady state: median latency {early.value:.3g} ms in the first half, {late.value:.3g} ms in the second"
     )
 
 
