@@ -1,0 +1,191 @@
+"""The choice of a run: the best feasible candidate, from stored trials alone.
+
+One objective: best value; candidates whose interval overlaps the best one's are a tie, and of a tie the cheapest wins
+(fewer workers, then a lower tensor parallel degree, then less memory, then the better value).
+Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
+scaled to 0..1 over the front; equal distances go to the cheaper.
+Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
+rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
+every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
+(other processes, the load generator) costs nothing and is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import MeasurementInvalid
+from harness.recommend.goals import Goals, goals_of
+from harness.recommend.label import label, quantity
+from harness.recommend.pool import Pooled, pool
+from harness.records import Metric, Recommendation, Trial
+from harness.store.reader import Run
+
+DOUBT_FRAC = 0.10
+"""A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
+machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The chosen candidate and how it stands to the others. `tied` holds the others of the tie, `front` the Pareto
+    front (one objective: the chosen one alone)."""
+
+    goals: Goals
+    chosen: Pooled
+    runner_up: Pooled | None
+    tied: tuple[Pooled, ...]
+    front: tuple[Pooled, ...]
+    everyone: tuple[Pooled, ...]
+
+
+def choose(run: Run) -> Recommendation:
+    """The recommendation of a stored run. Raises MeasurementInvalid when nothing feasible was measured, naming what
+    came nearest."""
+    from harness.recommend.explain import losses, margin
+
+    choice = decide(run.trials, goals_of(run.manifest.scenario))
+    runner_up = choice.runner_up
+    return Recommendation(
+        run_dir=run.root,
+        trial=choice.chosen.evidence(choice.goals),
+        runner_up=runner_up.evidence(choice.goals) if runner_up is not None else None,
+        is_tie=bool(choice.tied),
+        margin=margin(choice),
+        losses=losses(choice),
+    )
+
+
+def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
+    """The choice among `trials`; pure. Raises MeasurementInvalid when none is feasible."""
+    everyone = pool(trials)
+    feasible = [one for one in everyone if one.is_feasible and _is_measured(one, goals)]
+    if not feasible:
+        raise MeasurementInvalid(_nothing_feasible(everyone, goals))
+    if len(goals.objectives) == 1:
+        chosen, tied, ranked = _best(feasible, goals)
+        front: tuple[Pooled, ...] = (chosen,)
+    else:
+        chosen, tied, ranked, front = _knee(feasible, goals)
+    runner_up = next((one for one in ranked if one is not chosen), None)
+    return Choice(
+        goals=goals,
+        chosen=chosen,
+        runner_up=runner_up,
+        tied=tied,
+        front=front,
+        everyone=everyone,
+    )
+
+
+def expense(one: Pooled) -> tuple[float, ...]:
+    """What a candidate costs to run, cheaper first: workers, tensor parallel degree, peak memory in MiB."""
+    memory = one.metric("peak_memory_mib")
+    return (
+        one.candidate.workers,
+        one.candidate.tensor_parallel_degree,
+        round(memory.value) if memory is not None else math.inf,
+    )
+
+
+def overlap(first: Metric, second: Metric) -> bool:
+    """Whether the 95 % intervals meet; a metric without an interval is a point."""
+    low_1, high_1 = _ends(first)
+    low_2, high_2 = _ends(second)
+    return low_1 <= high_2 and low_2 <= high_1
+
+
+def dominates(first: Pooled, second: Pooled, goals: Goals) -> bool:
+    """Whether `first` is at least as good in every objective and better in one, doubts counted."""
+    pairs = [(cost_of(first, goals, i), cost_of(second, goals, i)) for i in range(len(goals.objectives))]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def cost_of(one: Pooled, goals: Goals, index: int) -> float:
+    """The pooled value of objective `index`, smaller better, DOUBT_FRAC worse where it is in doubt."""
+    metric = one.metric(goals.objectives[index].metric)
+    if metric is None:
+        return math.inf
+    cost = goals.objectives[index].cost(metric.value)
+    return cost + DOUBT_FRAC * abs(cost) if one.doubts(goals) else cost
+
+
+def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
+    ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), expense(one)))
+    best = ranked[0].metric(goals.objectives[0].metric)
+    assert best is not None
+    near = [one for one in ranked if _overlaps(one, best, goals.objectives[0].metric)]
+    if not all(one.doubts(goals) for one in near):
+        near = [one for one in near if not one.doubts(goals)]
+    chosen = min(near, key=lambda one: (expense(one), cost_of(one, goals, 0)))
+    return chosen, tuple(one for one in near if one is not chosen), ranked
+
+
+def _overlaps(one: Pooled, best: Metric, name: str) -> bool:
+    metric = one.metric(name)
+    return metric is not None and overlap(metric, best)
+
+
+def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
+    front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
+    distance = {id(one): _distance(one, front, goals) for one in front}
+    ranked = sorted(front, key=lambda one: (round(distance[id(one)], 9), expense(one)))
+    rest = [one for one in field if one not in front]
+    rest.sort(key=lambda one: cost_of(one, goals, 0))
+    return ranked[0], (), [*ranked, *rest], tuple(ranked)
+
+
+def _distance(one: Pooled, front: Sequence[Pooled], goals: Goals) -> float:
+    total = 0.0
+    for index in range(len(goals.objectives)):
+        costs = [cost_of(other, goals, index) for other in front]
+        span = max(costs) - min(costs)
+        total += ((cost_of(one, goals, index) - min(costs)) / span) ** 2 if span else 0.0
+    return math.sqrt(total)
+
+
+def _is_measured(one: Pooled, goals: Goals) -> bool:
+    return all(one.metric(objective.metric) is not None for objective in goals.objectives)
+
+
+def _ends(metric: Metric) -> tuple[float, float]:
+    low = metric.low if metric.low is not None else metric.value
+    high = metric.high if metric.high is not None else metric.value
+    return low, high
+
+
+def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
+    if not everyone:
+        return "the run holds no trial: nothing to recommend; run `dyno tune` on its scenario again"
+    ran = [one for one in everyone if all(trial.outcome == "ok" for trial in one.telling)]
+    if not ran:
+        outcomes = Counter(one.worst.outcome for one in everyone)
+        counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        first = everyone[0].worst
+        return (
+            f"none of {len(everyone)} candidates finished ({counted}); first: {label(first.candidate)}: "
+            f"{first.reason}; see its log in the run folder"
+        )
+    broken = [one for one in ran if one.worst.violations]
+    if not broken:
+        names = ", ".join(objective.metric for objective in goals.objectives)
+        return f"{len(ran)} candidates ran, but none has a value for every objective ({names})"
+    nearest = min(broken, key=lambda one: _badness(one, goals))
+    trial = nearest.worst
+    metric = nearest.metric(goals.objectives[0].metric)
+    at = f" at {goals.objectives[0].metric} {quantity(metric)}" if metric is not None else ""
+    return (
+        f"none of {len(everyone)} candidates meets every constraint; nearest: {label(trial.candidate)} "
+        f"(trial {trial.trial_id}){at}, which broke {'; '.join(trial.violations)}; "
+        "relax that constraint or widen scenario.space"
+    )
+
+
+def _badness(one: Pooled, goals: Goals) -> tuple[int, float]:
+    trial = one.worst
+    excess = [limit.excess_frac(trial) for limit in goals.limits]
+    is_bad = goals.needs_normal_quality and (trial.quality is None or trial.quality.verdict != "Normal")
+    return len(trial.violations), max([*excess, 1.0 if is_bad else 0.0], default=0.0)

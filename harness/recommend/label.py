@@ -1,0 +1,43 @@
+"""How a candidate and a number are named in a sentence."""
+
+from __future__ import annotations
+
+from harness.records import Candidate, Metric
+
+
+def label(candidate: Candidate) -> str:
+    """'ctranslate2 int8, batch 4, 2 workers, delay 5 ms, 1 thread'; axes at their plain value are left out."""
+    parts = [
+        f"{candidate.engine} {candidate.dtype}",
+        f"batch {candidate.batch_size}",
+        _count(candidate.workers, "worker"),
+    ]
+    if candidate.tensor_parallel_degree > 1:
+        parts.append(f"tensor parallel {candidate.tensor_parallel_degree}")
+    if candidate.max_batch_delay_ms:
+        parts.append(f"delay {candidate.max_batch_delay_ms} ms")
+    if candidate.threads is not None:
+        parts.append(_count(candidate.threads, "thread"))
+    if candidate.rolling_batch != "disable":
+        parts.append(f"rolling batch {candidate.rolling_batch}")
+    if candidate.device != "cpu":
+        parts.append(candidate.device)
+    parts.extend(f"{name}={value}" for name, value in sorted(candidate.options.items()))
+    return ", ".join(parts)
+
+
+def quantity(metric: Metric) -> str:
+    """'20.1 ms [19.8, 20.6]', the interval left out where there is none."""
+    text = f"{metric.value:.4g}{unit_suffix(metric.unit)}"
+    if metric.low is None or metric.high is None:
+        return text
+    return f"{text} [{metric.low:.4g}, {metric.high:.4g}]"
+
+
+def unit_suffix(unit: str) -> str:
+    """' ms', or nothing for a plain fraction."""
+    return "" if unit in ("", "frac", "1") else f" {unit}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,48 @@
+"""A number as a table cell: digits that mean something, a bound where there is no value."""
+
+from __future__ import annotations
+
+from harness.records import Metric
+
+ABSENT = "–"
+
+
+def number(value: float) -> str:
+    """Three to four significant digits without an exponent: 0.52, 20.1, 612, 12345."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 1 or value == 0 else f"{value:.3g}"
+
+
+def value_cell(metric: Metric | None) -> str:
+    """The value; '>= 61.2 (n=150)' where the samples are too few for an upper bound of a tail percentile."""
+    if metric is None:
+        return ABSENT
+    if is_only_bounded_below(metric):
+        assert metric.low is not None
+        return f">= {number(metric.low)} (n={metric.n})"
+    return number(metric.value)
+
+
+def is_only_bounded_below(metric: Metric) -> bool:
+    """Whether the samples prove a lower bound and nothing else: the value may not be read as the percentile."""
+    return metric.high is None and metric.low is not None
+
+
+def interval_cell(metric: Metric | None) -> str:
+    """'19.8 – 20.6'."""
+    if metric is None or (metric.low is None and metric.high is None):
+        return ABSENT
+    low = number(metric.low) if metric.low is not None else "?"
+    high = number(metric.high) if metric.high is not None else "?"
+    return f"{low} – {high}"
+
+
+def percent_cell(metric: Metric | None) -> str:
+    """A 0..1 fraction as '0 %' or '1.3 %'."""
+    if metric is None:
+        return ABSENT
+    return "0 %" if metric.value == 0 else f"{100 * metric.value:.2g} %"

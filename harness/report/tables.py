@@ -1,0 +1,275 @@
+"""The field's table of a stored run: one row per trial, repetitions of a candidate listed one by one.
+
+Model | Engine | Quantization | Batch size | Tensor parallel degree | Workers | P50 | P90 | P99 (ms) | Data quality, as
+the published benchmarks print it, then the other axes that vary, throughput, errors, memory, n and intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import MeasurementInvalid, UsageError
+from harness.measure.metrics import METRICS, metric_of, metric_row
+from harness.recommend.choose import choose
+from harness.recommend.goals import goals_of
+from harness.recommend.label import label
+from harness.records import Metric, Recommendation, Trial
+from harness.report.cells import ABSENT, interval_cell, number, percent_cell, value_cell
+from harness.store.reader import Run
+
+Mark = Literal["best", "tie", "broke constraint", ""]
+
+HIGH_PRIORITY = 0
+"""Columns of the published table: never left out of a narrow terminal."""
+
+_AXES = ("max_batch_delay_ms", "threads", "rolling_batch", "job_queue_size", "device")
+_AXIS_TITLES = {
+    "max_batch_delay_ms": "Batch delay (ms)",
+    "threads": "Threads",
+    "rolling_batch": "Rolling batch",
+    "job_queue_size": "Queue size",
+    "device": "Device",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column head; a higher `priority` number is left out earlier where space is short."""
+
+    title: str
+    priority: int = HIGH_PRIORITY
+    is_number: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measured trial as cells."""
+
+    trial: Trial
+    mark: Mark
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One trial without usable numbers, and why."""
+
+    trial_id: str
+    label: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTable:
+    """The whole table. `notes` explain what a reader could misread."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+
+
+def report_table(run: Run, sort: str | None = None) -> ReportTable:
+    """The table of a run, sorted by `sort` (default: the first objective), better first. Raises UsageError on an
+    unknown metric."""
+    recommendation = recommendation_of(run)
+    measured = [trial for trial in run.trials if trial.outcome == "ok"]
+    ordered = _sorted(measured, _sort_metric(run, sort))
+    marks = {trial.trial_id: _mark(trial, recommendation) for trial in measured}
+    columns, cells = _columns(run, measured)
+    failures = tuple(
+        Failure(
+            trial_id=trial.trial_id, label=label(trial.candidate), outcome=trial.outcome, reason=one_line(trial.reason)
+        )
+        for trial in run.trials
+        if trial.outcome != "ok"
+    )
+    return ReportTable(
+        title=f"{run.manifest.scenario.get('name', run.root.name)}: {run.root.name}",
+        columns=columns,
+        rows=tuple(Row(trial=t, mark=marks[t.trial_id], cells=tuple(cells(t, marks[t.trial_id]))) for t in ordered),
+        failures=failures,
+        notes=_notes(run, measured, recommendation),
+    )
+
+
+def recommendation_of(run: Run) -> Recommendation | None:
+    """The run's recommendation, None when nothing can be recommended."""
+    try:
+        return choose(run)
+    except MeasurementInvalid:
+        return None
+
+
+def why_nothing(run: Run) -> str:
+    """Why the run has no recommendation; '' when it has one."""
+    try:
+        choose(run)
+    except MeasurementInvalid as error:
+        return str(error)
+    return ""
+
+
+def model_name(run: Run) -> str:
+    """A short name of the served model: the folder's, the hub id, the s3 prefix, the shape."""
+    resolved: Any = run.manifest.scenario.get("resolved", {})
+    model = resolved.get("model", {})
+    value = str(model.get("value", "")) or "unknown"
+    if model.get("kind") == "path":
+        return Path(value).name
+    return f"{value} (random weights)" if model.get("kind") == "shape" else value
+
+
+def quantization(trial: Trial) -> str:
+    """The dtype asked for, and what really computed where the engine reports another."""
+    asked, computed = trial.candidate.dtype, trial.effective_dtype
+    same = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    if not computed or computed.lower() in (asked.lower(), same.get(asked, "")):
+        return asked
+    return f"{asked} (ran {computed})" if not computed.startswith(asked) else computed
+
+
+def one_line(reason: str) -> str:
+    """The reason without line breaks; the log holds it as it was."""
+    return " ".join(reason.split())
+
+
+def _columns(run: Run, trials: Sequence[Trial]) -> tuple[tuple[Column, ...], Any]:
+    varying = [axis for axis in _AXES if len({getattr(t.candidate, axis) for t in trials}) > 1]
+    options = sorted({name for t in trials for name in t.candidate.options})
+    options = [name for name in options if len({t.candidate.options.get(name) for t in trials}) > 1]
+    has_tokens = any(metric_of(t, "output_tokens_per_s") for t in trials)
+    has_ttft = any(metric_of(t, "ttft_p50_ms") for t in trials)
+    columns = [
+        Column(title="Choice", is_number=False),
+        Column(title="Model", is_number=False),
+        Column(title="Engine", is_number=False),
+        Column(title="Quantization", is_number=False),
+        Column(title="Batch size"),
+        Column(title="Tensor parallel degree"),
+        Column(title="Workers"),
+        Column(title="P50 (ms)"),
+        Column(title="P90 (ms)"),
+        Column(title="P99 (ms)"),
+        Column(title="Data quality", is_number=False),
+        *(Column(title=_AXIS_TITLES[axis], priority=1) for axis in varying),
+        *(Column(title=name, priority=1, is_number=False) for name in options),
+        Column(title="Requests/s", priority=2),
+        *([Column(title="Tokens/s", priority=5)] if has_tokens else []),
+        *([Column(title="First token P50 (ms)", priority=3)] if has_ttft else []),
+        Column(title="Errors", priority=3),
+        Column(title="Peak memory (MiB)", priority=4),
+        Column(title="n", priority=3),
+        Column(title="P50 interval (ms)", priority=6),
+        Column(title="P99 interval (ms)", priority=8),
+        Column(title="Trial", priority=7, is_number=False),
+    ]
+    name = model_name(run)
+
+    def cells(trial: Trial, mark: Mark) -> list[str]:
+        candidate = trial.candidate
+        latency = {p: metric_of(trial, f"latency_p{p}_ms") for p in (50, 90, 99)}
+        return [
+            mark,
+            name,
+            candidate.engine,
+            quantization(trial),
+            str(candidate.batch_size),
+            str(candidate.tensor_parallel_degree),
+            str(candidate.workers),
+            *(value_cell(latency[p]) for p in (50, 90, 99)),
+            trial.quality.verdict if trial.quality is not None else ABSENT,
+            *(_axis_cell(getattr(candidate, axis)) for axis in varying),
+            *(_axis_cell(candidate.options.get(option)) for option in options),
+            value_cell(metric_of(trial, "throughput_rps")),
+            *([value_cell(metric_of(trial, "output_tokens_per_s"))] if has_tokens else []),
+            *([value_cell(metric_of(trial, "ttft_p50_ms"))] if has_ttft else []),
+            percent_cell(metric_of(trial, "error_frac")),
+            _whole_cell(metric_of(trial, "peak_memory_mib")),
+            str(latency[50].n) if latency[50] is not None else ABSENT,
+            interval_cell(latency[50]),
+            interval_cell(latency[99]),
+            trial.trial_id,
+        ]
+
+    return tuple(columns), cells
+
+
+def _axis_cell(value: object) -> str:
+    if value is None:
+        return "auto"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _whole_cell(metric: Metric | None) -> str:
+    return f"{metric.value:.0f}" if metric is not None else ABSENT
+
+
+def _mark(trial: Trial, recommendation: Recommendation | None) -> Mark:
+    if trial.violations:
+        return "broke constraint"
+    if recommendation is None:
+        return ""
+    if trial.candidate.candidate_id == recommendation.trial.candidate.candidate_id:
+        return "best"
+    is_tied = any(
+        loss.candidate.candidate_id == trial.candidate.candidate_id and loss.why.startswith("a tie")
+        for loss in recommendation.losses
+    )
+    return "tie" if is_tied else ""
+
+
+def _sort_metric(run: Run, sort: str | None) -> tuple[str, bool]:
+    if sort is None:
+        first = goals_of(run.manifest.scenario).objectives[0]
+        return first.metric, first.is_minimized
+    row = metric_row(sort)
+    if row is None:
+        raise UsageError(f"--sort {sort}: not a metric; one of: {', '.join(METRICS)}")
+    return sort, row.direction == "minimize"
+
+
+def _sorted(trials: Sequence[Trial], by: tuple[str, bool]) -> list[Trial]:
+    name, is_minimized = by
+
+    def key(trial: Trial) -> tuple[bool, float]:
+        metric = metric_of(trial, name)
+        if metric is None:
+            return bool(trial.violations), float("inf")
+        return bool(trial.violations), metric.value if is_minimized else -metric.value
+
+    return sorted(trials, key=key)
+
+
+def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> tuple[str, ...]:
+    notes = list(run.notes)
+    tails = [metric_of(t, "latency_p99_ms") for t in trials]
+    few = [m for m in tails if m is not None and m.high is None]
+    if few:
+        notes.append(
+            f"P99 '>= x (n=...)': so few requests prove only a lower bound (95 %); 368 bound it above. "
+            f"Seen there: {', '.join(number(m.value) for m in few[:6])}{' ...' if len(few) > 6 else ''} ms."
+        )
+    ids = [t.candidate.candidate_id for t in trials]
+    if len(set(ids)) < len(ids):
+        notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")
+    for trial in trials:
+        for violation in trial.violations:
+            notes.append(f"{trial.trial_id} broke a constraint: {violation}")
+    doubts: dict[str, list[str]] = {}
+    for trial in trials:
+        for reason in trial.summary.distrust if trial.summary is not None else ():
+            doubts.setdefault(reason, []).append(trial.trial_id)
+    notes.extend(f"in doubt ({_several(ids)}): {reason}" for reason, ids in doubts.items())
+    if recommendation is not None and recommendation.is_tie:
+        notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
+    return tuple(notes)
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
