@@ -25,9 +25,13 @@ class Encoding:
         self._by_index = {block.block: block for block in plan.blocks}
         self._known = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether the candidate is one of the plan."""
+        return candidate.candidate_id in self._known
+
     def params(self, candidate: Candidate) -> dict[str, OptionValue | None]:
         """Parameter name -> value of a candidate of the plan."""
-        block = self._by_index[candidate.block]
+        block = self._by_index[self._known[candidate.candidate_id].block]
         axes = candidate.axes()
         return {BLOCK: block.label, **{f"{block.label}.{name}": axes[name] for name in _varying(block)}}
 

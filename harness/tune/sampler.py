@@ -53,10 +53,15 @@ class Proposals:
             return self._next_of_grid()
         return self._next_of_sampler(unseen)
 
+    def pass_over(self, candidate: Candidate) -> None:
+        """Never propose `candidate` again; nothing is learned."""
+        self._seen.add(candidate.candidate_id)
+
     def learn(self, trial: Trial) -> None:
-        """Take in a finished trial (not an interrupted one); a candidate counts once."""
+        """Take in a finished trial (not an interrupted one); a candidate counts once, one outside the plan not at all
+        (a resumed run may hold candidates that this machine can no longer launch)."""
         candidate = trial.candidate
-        if candidate.candidate_id in self._seen:
+        if candidate.candidate_id in self._seen or not self._encoding.knows(candidate):
             return
         self._seen.add(candidate.candidate_id)
         self._study.enqueue_trial(self._encoding.params(candidate))
@@ -83,6 +88,19 @@ class Proposals:
             if candidate.candidate_id not in self._seen:
                 return candidate
         return unseen[int(np.random.default_rng(seed).integers(len(unseen)))]
+
+
+def first_candidates(plan: SpacePlan, scenario: Scenario, count: int) -> tuple[Candidate, ...]:
+    """The first candidates in order, as far as they do not depend on measurements: the blocks' defaults, then the
+    grid's next ones."""
+    if scenario.search.sampler != "grid":
+        return tuple(block.default for block in plan.blocks)[:count]
+    proposals = Proposals(plan, scenario)
+    order: list[Candidate] = []
+    while len(order) < count and (candidate := proposals.next()) is not None:
+        proposals.pass_over(candidate)
+        order.append(candidate)
+    return tuple(order)
 
 
 class StudyRecord:
@@ -131,7 +149,7 @@ class StudyRecord:
             self._study.tell(left.number, state=TrialState.FAIL)
         known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
         for trial in trials:
-            if trial.trial_id not in known:
+            if trial.trial_id not in known and self._encoding.knows(trial.candidate):
                 self.finish(self.begin(trial.candidate, trial.number), trial)
 
 
@@ -150,7 +168,9 @@ def _new_study(scenario: Scenario, storage: str | None, name: str) -> optuna.Stu
         sampler=optuna.samplers.RandomSampler(seed=scenario.search.seed),
         directions=[objective.goal for objective in scenario.objectives],
     )
-    study.set_metric_names([objective.metric for objective in scenario.objectives])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in scenario.objectives])
     return study
 
 

@@ -1,0 +1,303 @@
+"""`dyno tune`: search a scenario's space on real engines, and end in a measured serving.properties."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from harness.cli.progress import Display
+    from harness.execute.trial import TrialRunner
+    from harness.execute.verify import Verification
+    from harness.recommend.write import Written
+    from harness.records import Recommendation, Trial
+    from harness.scenario.resolve import ResolvedScenario
+    from harness.store.writer import RunWriter
+    from harness.tune.loop import SearchResult
+    from harness.tune.space import SpacePlan
+
+PIPED_WIDTH = 160
+"""Columns of the table where stdout is no terminal: wide enough for the published table and the intervals."""
+FIRST_SHOWN = 6
+"""Candidates that --dry-run lists in order; beyond the blocks' defaults the order depends on what is measured."""
+
+
+@click.command(
+    "tune",
+    epilog="Exit codes: 0 ok, 1 not reproduced when verified, 2 usage or scenario, 3 machine, "
+    "4 nothing feasible, 130 interrupted (the same command resumes).",
+)
+@click.argument("scenario", type=click.Path(path_type=Path), metavar="SCENARIO")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field: search.trials=30.")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
+@click.option("--dry-run", is_flag=True, help="Print candidates, what is ruled out and why, order, minutes, disk.")
+@click.option("--new", "is_new", is_flag=True, help="Begin a new run even if an unfinished one could be resumed.")
+@click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+def command(
+    scenario: Path,
+    overrides: tuple[str, ...],
+    results: Path | None,
+    dry_run: bool,
+    is_new: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> int:
+    """Search a scenario's space on real engines and recommend a measured configuration.
+
+    Each candidate is launched, its answers are checked, it is loaded, measured and stopped. The best ones are measured
+    again, the recommendation is written, and a server started from the written file is measured once more. Interrupt
+    it at any moment: the same command goes on where it stopped.
+
+    \b
+    Examples:
+      dyno tune scenarios/quickstart.yaml
+      dyno tune scenarios/flan-t5-xxl-g5.yaml --dry-run
+      dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
+    """
+    from harness.scenario.load import check_files, load_scenario
+    from harness.scenario.resolve import resolve
+    from harness.store.layout import DEFAULT_RESULTS
+    from harness.tune.capabilities import engine_capabilities, usable_cores
+    from harness.tune.space import plan_space, require_candidates
+
+    resolved = resolve(load_scenario(scenario, overrides), scenario)
+    check_files(resolved)
+    plan = plan_space(resolved, engine_capabilities, usable_cores())
+    if dry_run:
+        return _print_plan(resolved, plan, as_json)
+    require_candidates(plan, resolved)
+    return _Tuning(
+        resolved=resolved,
+        plan=plan,
+        results=results or DEFAULT_RESULTS,
+        is_new=is_new,
+        verifies=not no_verify,
+        as_json=as_json,
+    ).run()
+
+
+def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:
+    from harness.tune.plan_text import plan_dict, plan_lines
+    from harness.tune.sampler import first_candidates
+
+    order = first_candidates(plan, resolved.scenario, FIRST_SHOWN)
+    if as_json:
+        click.echo(json.dumps(plan_dict(resolved, plan, order), indent=2))
+    else:
+        click.echo("\n".join(plan_lines(resolved, plan, order)))
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tuning:
+    """One start of `dyno tune`."""
+
+    resolved: ResolvedScenario
+    plan: SpacePlan
+    results: Path
+    is_new: bool
+    verifies: bool
+    as_json: bool
+
+    def run(self) -> int:
+        """Search, print, recommend, verify; the exit code."""
+        from harness.cli.progress import open_display
+        from harness.clock import SystemClock
+        from harness.tune.run_folder import finish_run, open_run
+
+        clock = SystemClock()
+        start_ns = clock.now_ns()
+        inputs = self._inputs()
+        writer, done = open_run(self.resolved, self.results, self.is_new)
+        with writer, _stopped_by_signals():
+            with open_display(self.resolved.scenario) as display:
+                self._announce(display, writer, done)
+                try:
+                    runner = self._runner(inputs, writer, display, clock)
+                    result = self._search(runner, writer, display, done, (clock, start_ns))
+                except KeyboardInterrupt:
+                    return self._interrupted(writer)
+            if result.stop == "interrupted":
+                return self._interrupted(writer)
+            finish_run(writer.layout.root, result)
+            return self._conclude(writer, runner, result)
+
+    def _inputs(self) -> Any:
+        """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""
+        from engines.artifact_cache import cache_root
+        from engines.model_folder import resolve_model
+        from harness.execute.trial import TrialInputs
+        from harness.load.prompts import read_prompts
+
+        model, scenario = self.resolved.model, self.resolved.scenario
+        prompts = read_prompts(self.resolved.prompts_path)
+        is_needed = any(block.engine != "fake" for block in scenario.space)
+        folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
+        return TrialInputs(scenario=scenario, model_dir=folder, prompts=prompts)
+
+    def _announce(self, display: Display, writer: RunWriter, done: tuple[Trial, ...]) -> None:
+        display.note(f"{'resuming' if done else 'run'} {writer.layout.root}")
+        if done:
+            display.note(f"{len(done)} trials are there; --new would begin again")
+        gone = sum(each.count for each in self.plan.pruned)
+        if gone:
+            display.note(f"{self.plan.size} candidates, {gone} ruled out:")
+        for each in self.plan.pruned:
+            display.note(f"  {each.description} ({each.count}): {each.reason}")
+        for warning in self.plan.warnings:
+            display.note(f"warning: {warning}")
+
+    def _runner(self, inputs: Any, writer: RunWriter, display: Display, clock: Any) -> TrialRunner:
+        """A runner that knows the fp32 reference's answers."""
+        from harness.execute.reference import reference_answers
+        from harness.execute.trial import TrialRunner
+
+        runner = TrialRunner(inputs, writer, clock, display.on_phase)
+        display.note("asking the fp32 reference")
+        reference = reference_answers(self.resolved.scenario, runner, writer.layout.reference_json)
+        display.note(f"reference: {reference.source}")
+        runner.use_reference(reference.answers)
+        return runner
+
+    def _search(
+        self, runner: TrialRunner, writer: RunWriter, display: Display, done: tuple[Trial, ...], begun: tuple[Any, int]
+    ) -> SearchResult:
+        from harness.tune.loop import SearchContext, search
+        from harness.units import NS_PER_S
+
+        clock, start_ns = begun
+        return search(
+            SearchContext(
+                scenario=self.resolved.scenario,
+                plan=self.plan,
+                study_path=writer.layout.study_db,
+                run_trial=runner.run,
+                record_trial=writer.append_trial,
+                clock=clock,
+                on_event=display.on_event,
+                done=done,
+                spent_before_s=(clock.now_ns() - start_ns) / NS_PER_S,
+            )
+        )
+
+    def _interrupted(self, writer: RunWriter) -> int:
+        click.echo(f"interrupted; everything finished is kept in {writer.layout.root}", err=True)
+        click.echo("Next: the same command again goes on from there (--new begins again)", err=True)
+        return 130
+
+    def _conclude(self, writer: RunWriter, runner: TrialRunner, result: SearchResult) -> int:
+        """Table, choice, files, verification, next command."""
+        from harness.recommend.choose import choose
+        from harness.recommend.text import as_text, findings_text
+        from harness.recommend.write import write_recommendation
+        from harness.store.reader import read_run
+
+        run = read_run(writer.layout.root)
+        if not self.as_json:
+            self._print_table(run)
+        recommendation = choose(run)
+        written = write_recommendation(run, recommendation, self.resolved.scenario.recommend.container)
+        if not self.as_json:
+            click.echo(as_text(recommendation))
+        for path in written.paths:
+            click.echo(f"wrote {path}", err=True)
+        if written.warnings:
+            click.echo(findings_text(written.properties_path, written.warnings), err=True)
+        try:
+            found = self._verify(runner, recommendation, written, result)
+        except KeyboardInterrupt:
+            click.echo(
+                f"interrupted while verifying; the recommendation is in {written.properties_path.parent}", err=True
+            )
+            return 130
+        self._print_end(writer, result, recommendation, written, found)
+        return 0 if found is None or found.is_inside else 1
+
+    def _print_table(self, run: Any) -> None:
+        from rich.console import Console
+
+        from harness.report.formats import print_table
+        from harness.report.tables import report_table
+
+        width = None if sys.stdout.isatty() else PIPED_WIDTH
+        print_table(report_table(run), Console(width=width))
+
+    def _verify(
+        self, runner: TrialRunner, recommendation: Recommendation, written: Written, result: SearchResult
+    ) -> Verification | None:
+        """Only our own server can be started from the file here; another container's file is written unverified."""
+        if not self.verifies or not written.container.startswith("dynamometer-"):
+            return None
+        from harness.execute.verify import verify_file
+        from harness.store.codec import to_json
+        from harness.store.disk import write_text
+
+        number = max(trial.number for trial in result.trials) + 1
+        path = written.properties_path
+        found = verify_file(runner, recommendation.trial, path, number, lambda text: click.echo(text, err=True))
+        stored = {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)}
+        write_text(path.parent / "verification.json", json.dumps(stored, indent=2) + "\n")
+        return found
+
+    def _print_end(
+        self,
+        writer: RunWriter,
+        result: SearchResult,
+        recommendation: Recommendation,
+        written: Written,
+        found: Verification | None,
+    ) -> None:
+        from harness.recommend.text import next_command
+        from harness.store.codec import to_json
+
+        following = next_command(written.container, written.properties_path.parent)
+        if self.as_json:
+            answer = {
+                "run": str(writer.layout.root),
+                "stop": result.stop,
+                "stop_reason": result.stop_reason,
+                "recommendation": to_json(recommendation),
+                "files": [str(path) for path in written.paths],
+                "verification": None
+                if found is None
+                else {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)},
+                "next": following,
+            }
+            click.echo(json.dumps(answer, indent=2))
+            return
+        click.echo(f"Stopped: {result.stop_reason}")
+        if found is not None:
+            click.echo(f"Verified: {found.sentence}" if found.is_inside else f"NOT {found.sentence}")
+        click.echo(f"Run: {writer.layout.root}")
+        click.echo(f"Next: {following}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """The first SIGINT or SIGTERM becomes KeyboardInterrupt; later ones only say that the stop is under way, so that
+    a second Ctrl-C cannot cut short the ending of the engine's processes."""
+    seen: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if seen:
+            print("already stopping; the engine is being ended", file=sys.stderr)
+            return
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,25 @@
+"""What each engine can do on this machine, asked once; one that cannot be asked is unavailable, with the reason."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from engines.api import Availability, Capabilities
+from engines.registry import load_engine
+
+
+@cache
+def engine_capabilities(name: str) -> Capabilities | Availability:
+    """Capabilities of an engine that can be launched here, else the Availability that says why not."""
+    try:
+        engine = load_engine(name)
+        availability = engine.probe()
+        return engine.capabilities() if availability.is_available else availability
+    except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan
+        return Availability(is_available=False, reason=f"asking it failed: {type(error).__name__}: {error}")
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
