@@ -6,7 +6,6 @@ memory. The child dies with this process, and with an exception (or Ctrl-C) here
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,13 +15,13 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from engines import errors
+from engines.supervisor import PR_SET_PDEATHSIG, set_process_option
 
-_PR_SET_PDEATHSIG = 1
 _MARK = "engines.isolated:"
 
 
 def run_isolated(function: str, arguments: Sequence[str]) -> None:
-    """Call `module:function` with string arguments in a child process; its output goes to our stderr.
+    """Call `module:function` with string arguments in a child process.
 
     An EngineError there is raised here with the same class and words; any other end becomes ModelInvalid with the last
     lines it wrote.
@@ -34,7 +33,6 @@ def run_isolated(function: str, arguments: Sequence[str]) -> None:
         except BaseException:
             child.kill()
             raise
-    sys.stderr.write(log)
     if child.returncode == 0:
         return
     for line in reversed(out.splitlines()):
@@ -50,7 +48,7 @@ def run_isolated(function: str, arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """The child: parent's process id, module:function, its arguments."""
     parent, function, *rest = arguments
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         return 1  # the parent died before the line above could see it
     module, _, name = function.partition(":")

@@ -288,7 +288,7 @@ def _quantized(model: Any) -> Any:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated since torch 2.10, there through 2.13
+        warnings.simplefilter("ignore")  # deprecated, in two ways, since torch 2.10; there through 2.13
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
 
 
