@@ -1,0 +1,273 @@
+"""The engine as Python sees it: load a folder, generate, submit and step, encode. One ctypes crossing per step."""
+
+from __future__ import annotations
+
+import ctypes as c
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import ModelInvalid, SpecInvalid, Unavailable
+from engines.t5 import native
+from engines.t5.config import ACTIVATIONS, T5Config, read_config
+from engines.t5.pack import PackedModel, native_config, pack_in_memory, resolve_dtype
+from engines.t5.params import Params, id_array
+
+FloatArray = npt.NDArray[np.float32]
+
+_OK, _INVALID, _NO_MEMORY = 0, 1, 2
+
+# Decode steps of generate() per crossing: long enough that Python costs nothing, short enough that Ctrl-C is answered.
+STEPS_PER_CROSSING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One new token of the request `handle`, or (token None) only its end.
+
+    finish: None while the hypothesis goes on, else 'eos', 'length', 'stop' or 'cancelled'. With beams all tokens come
+    at the end, hypothesis by hypothesis, and the last event of each carries its score in `logprob`.
+    """
+
+    handle: int
+    token: int | None
+    finish: str | None
+    hypothesis: int
+    logprob: float
+
+
+def load(
+    path: str | os.PathLike[str],
+    dtype: str = "fp32",
+    device: str = "cpu",
+    tensor_parallel_degree: int = 1,
+    threads: int | None = None,
+    max_slots: int = 8,
+    *,
+    admission: str = "in_flight",
+    max_source: int = 8192,
+    max_target: int = 8192,
+) -> T5Engine:
+    """A loaded engine for a Hugging Face folder; close it, or use it as a context manager.
+
+    `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
+    'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
+    `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
+    MemoryError.
+    """
+    if device != "cpu":
+        raise SpecInvalid(f"device: this build of the t5 engine runs on 'cpu', got {device!r}")
+    if admission not in ("in_flight", "static"):
+        raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
+    folder = Path(path)
+    dtype = resolve_dtype(dtype)
+    config = read_config(folder)
+    model = pack_in_memory(folder, config, dtype, tensor_parallel_degree)
+    roles = {record.role for record in model.records}
+    record = native_config(config, degree=tensor_parallel_degree, has_decoder=native.ROLES.index("head") in roles)
+    record.activation = ACTIVATIONS[config.activation]
+    record.threads = threads if threads is not None else len(os.sched_getaffinity(0))
+    record.max_slots, record.max_source, record.max_target = max_slots, max_source, max_target
+    record.quantize_rows = dtype == "w8a8"
+    record.is_static = admission == "static"
+    record.isa = native.forced_isa()
+    return T5Engine(config, dtype, model, record)
+
+
+class T5Engine:
+    """A loaded model. One thread at a time. Closing frees the memory; a closed engine refuses calls."""
+
+    def __init__(self, config: T5Config, dtype: str, model: PackedModel, record: native.Config) -> None:
+        """Take over packed weights. Raises ModelInvalid, SpecInvalid, MemoryError."""
+        self.config, self.dtype, self.isa = config, dtype, native.isa()
+        self.weight_bytes = model.size_bytes
+        self._model: PackedModel | None = model
+        self._library, self._error, self._engine = native.library(), native.Error(), c.c_void_p()
+        self._requests: dict[int, int] = {}  # handle -> hypotheses that have not ended
+        status = self._library.t5k_create(
+            c.byref(record), model.records, len(model.records), c.byref(self._engine), c.byref(self._error)
+        )
+        if status == _INVALID:
+            raise SpecInvalid(self._message())
+        self._check(status)
+
+    # ---- whole requests -----------------------------------------------------------------------------------------
+
+    def generate(self, input_ids: Sequence[Sequence[int]], max_new_tokens: int = 64, **params: Any) -> list[list[int]]:
+        """New ids of each input: without the start token, ending after eos (included).
+
+        `params` are those of `Params`. With num_return_sequences = n there are n lists per input, best first, inputs in
+        order; with do_sample they are n draws. Raises ValueError for a bad input or parameter, before any work.
+        """
+        wanted = _params(max_new_tokens=max_new_tokens, **params)
+        copies = 1
+        if wanted.do_sample and wanted.num_beams == 1:
+            copies, wanted = wanted.num_return_sequences, replace(wanted, num_return_sequences=1)
+        handles = self._submit_all(input_ids, wanted, copies)
+        outputs: dict[tuple[int, int], list[int]] = {
+            (h, i): [] for h in handles for i in range(wanted.num_return_sequences)
+        }
+        try:
+            while self._requests:
+                for event in self.step(STEPS_PER_CROSSING):
+                    if event.token is not None and (event.handle, event.hypothesis) in outputs:
+                        outputs[event.handle, event.hypothesis].append(event.token)
+        except BaseException:
+            self._abandon(handles)
+            raise
+        return list(outputs.values())
+
+    def _submit_all(self, input_ids: Sequence[Sequence[int]], params: Params, copies: int) -> list[int]:
+        _check_batch(input_ids)
+        handles: list[int] = []
+        try:
+            for index, ids in enumerate(input_ids):
+                for copy in range(copies):
+                    own = params if params.seed is None or copy == 0 else replace(params, seed=params.seed + copy)
+                    handles.append(self._submit(ids, own, f"input_ids[{index}]"))
+        except ValueError:
+            self._abandon(handles)
+            raise
+        return handles
+
+    def _abandon(self, handles: Sequence[int]) -> None:
+        for handle in handles:
+            if handle in self._requests:
+                self.cancel(handle)
+        self.step(0)
+
+    # ---- requests that join and leave -----------------------------------------------------------------------------
+
+    def submit(self, ids: Sequence[int], params: Params | None = None) -> int:
+        """Queue a request and return its handle. Raises ValueError naming the index and the limit."""
+        return self._submit(ids, params or Params(), "ids")
+
+    def _submit(self, ids: Sequence[int], params: Params, name: str) -> int:
+        array, handle = id_array(name, ids), c.c_int64()
+        status = self._library.t5k_submit(
+            self._open(), array, len(array), c.byref(params.to_native()), c.byref(handle), c.byref(self._error)
+        )
+        self._check(status, name)
+        self._requests[handle.value] = params.num_return_sequences
+        return handle.value
+
+    def step(self, max_steps: int = 1) -> list[Event]:
+        """Admit what fits, run up to `max_steps` decode steps, and return their events in order; [] when idle."""
+        events, count = c.POINTER(native.Event)(), c.c_int64()
+        status = self._library.t5k_step(self._open(), max_steps, c.byref(events), c.byref(count), c.byref(self._error))
+        found = [self._event(events[i]) for i in range(count.value)]
+        self._check(status)
+        return found
+
+    def _event(self, raw: native.Event) -> Event:
+        finish = native.FINISHES[raw.finish]
+        if finish == "cancelled":
+            self._requests.pop(raw.handle, None)
+        elif finish is not None:
+            self._requests[raw.handle] -= 1
+            if self._requests[raw.handle] == 0:
+                del self._requests[raw.handle]
+        token = None if raw.token < 0 else int(raw.token)
+        return Event(int(raw.handle), token, finish, int(raw.hypothesis), float(raw.logprob))
+
+    def cancel(self, handle: int) -> None:
+        """End a request; the next step reports it as cancelled and its slot is free. Raises ValueError if unknown."""
+        self._check(self._library.t5k_cancel(self._open(), handle, c.byref(self._error)), "handle")
+
+    def load(self) -> tuple[int, int]:
+        """Requests waiting and running."""
+        waiting, running = c.c_int32(), c.c_int32()
+        self._library.t5k_load(self._open(), c.byref(waiting), c.byref(running))
+        return waiting.value, running.value
+
+    # ---- numbers --------------------------------------------------------------------------------------------------
+
+    def encode(self, input_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """The encoder's final-normed states of each input, [S, E] fp32."""
+        arrays = [id_array(f"input_ids[{i}]", ids) for i, ids in enumerate(input_ids)]
+        lengths = (c.c_int32 * len(arrays))(*(len(a) for a in arrays))
+        flat = (c.c_int32 * sum(lengths))(*(v for a in arrays for v in a))
+        out = np.empty((sum(lengths), self.config.d_model), dtype=np.float32)
+        status = self._library.t5k_encode(
+            self._open(), flat, lengths, len(arrays), out.ctypes.data, c.byref(self._error)
+        )
+        self._check(status, "input_ids")
+        return np.split(out, np.cumsum(lengths)[:-1]) if arrays else []
+
+    def score(self, ids: Sequence[int], target: Sequence[int]) -> FloatArray:
+        """Teacher-forced logits [T, V] for the decoder inputs `target` (start token first)."""
+        source, forced = id_array("ids", ids), id_array("target", target)
+        out = np.empty((len(forced), self.config.vocab), dtype=np.float32)
+        status = self._library.t5k_score(
+            self._open(), source, len(source), forced, len(forced), out.ctypes.data, c.byref(self._error)
+        )
+        self._check(status, "ids")
+        return out
+
+    def process(self, params: Params, history: Sequence[int], scores: FloatArray) -> FloatArray:
+        """`scores` [V] after the logits processors of `params`, given the decoder ids so far (start token first)."""
+        past, out = id_array("history", history), np.array(scores, dtype=np.float32)
+        status = self._library.t5k_process(
+            self._open(), c.byref(params.to_native()), past, len(past), out.ctypes.data, c.byref(self._error)
+        )
+        self._check(status, "params")
+        return out
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the engine and its weights; harmless when closed already."""
+        if self._engine:
+            self._library.t5k_destroy(self._engine)
+            self._engine, self._model = c.c_void_p(), None
+            self._requests.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None):
+            self.close()
+
+    def _open(self) -> c.c_void_p:
+        if not self._engine:
+            raise Unavailable("this t5 engine has been closed")
+        return self._engine
+
+    def _message(self) -> str:
+        return str(self._error.message.decode(errors="replace"))
+
+    def _check(self, status: int, where: str = "") -> None:
+        if status == _OK:
+            return
+        message = f"{where}: {self._message()}" if where else self._message()
+        if status == _INVALID:
+            raise ValueError(message)
+        if status == _NO_MEMORY:
+            raise MemoryError(message)
+        raise ModelInvalid(f"the native engine failed: {message}")
+
+
+def _check_batch(input_ids: object) -> None:
+    if isinstance(input_ids, (str, bytes)) or not hasattr(input_ids, "__iter__"):
+        raise ValueError(f"input_ids: expected a list of id lists, got {input_ids!r}")
+
+
+def _params(**values: Any) -> Params:
+    unknown = set(values) - {*Params.__dataclass_fields__}
+    if unknown:
+        raise ValueError(
+            f"unknown parameters {sorted(unknown)}: expected some of {sorted(Params.__dataclass_fields__)}"
+        )
+    return Params(**values)

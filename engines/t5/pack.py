@@ -1,0 +1,312 @@
+"""From a checkpoint to packed panels: which tensors there are, how each is cut over ranks, how its bytes are filled.
+
+The plan is pure (shapes only). Filling reads one checkpoint tensor at a time, so packing to disk (partition.py) peaks
+at a tensor, not at a model. The packed layout is the same for every ISA; see kernels/ops/panels.h.
+"""
+
+# ruff: noqa: N803, N806 - tensor letters (K, N, E) are the same here, in C++ and in the docs
+
+from __future__ import annotations
+
+import ctypes as c
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import ModelInvalid, SpecInvalid
+from engines.t5 import native
+from engines.t5.bias import LANES, bias_table
+from engines.t5.config import T5Config
+from engines.t5.weights import Checkpoint
+
+FloatArray = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+DTYPES = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8": "w8", "w8a8": "w8a8", "int4": "int4"}
+"""Accepted dtype -> what it means: w8 is int8 weights with fp32 activations, w8a8 also rounds activations to int8."""
+
+_LINEAR_FORMATS = {"fp32": "fp32", "bf16": "bf16", "w8": "int8", "w8a8": "int8", "int4": "int4"}
+_HEAD_FORMATS = {**_LINEAR_FORMATS, "int4": "int8"}  # the head decides ties between tokens: it keeps 8 bits
+
+ALIGNMENT = 64
+
+
+def resolve_dtype(dtype: str) -> str:
+    """The canonical name of a dtype. Raises SpecInvalid."""
+    if dtype not in DTYPES:
+        raise SpecInvalid(f"dtype: the t5 engine runs {sorted(DTYPES)} on the CPU, got {dtype!r}")
+    return DTYPES[dtype]
+
+
+def check_degree(config: T5Config, degree: int) -> None:
+    """Raise SpecInvalid unless the tensor-parallel degree divides heads and d_ff."""
+    if degree < 1 or degree > 64 or config.heads % degree or config.d_ff % degree:
+        raise SpecInvalid(
+            f"tensor_parallel_degree: expected a divisor of {config.heads} heads and d_ff {config.d_ff}, got {degree}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTensor:
+    """One tensor of t5k.h: where it goes, how large it is, and how to fill its (zeroed) bytes."""
+
+    role: str
+    is_decoder: bool
+    layer: int
+    rank: int
+    format: str
+    K: int
+    N: int
+    size_bytes: int
+    fill: Callable[[Checkpoint, Bytes], None]
+
+    @property
+    def name(self) -> str:
+        """Unique in a plan; the key in a partition's manifest."""
+        return f"{'decoder' if self.is_decoder else 'encoder'}.{self.layer}.{self.role}.{self.rank}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The rows (outputs) and columns (inputs) of one checkpoint matrix [N, K] that a rank holds."""
+
+    name: str
+    shape: tuple[int, int]
+    rows: slice
+    columns: slice = field(default_factory=lambda: slice(None))
+
+    def read(self, checkpoint: Checkpoint) -> FloatArray:
+        return checkpoint.read(self.name, self.shape)[self.rows, self.columns]
+
+
+def plan(config: T5Config, dtype: str, degree: int, names: frozenset[str]) -> list[PlannedTensor]:
+    """Every tensor of the model for this dtype and degree, in the order a pass uses them.
+
+    `names` are the checkpoint's tensor names: they decide whether the head is its own and which layers own a bias.
+    """
+    check_degree(config, degree)
+    return list(_Planner(config, resolve_dtype(dtype), degree, names).tensors())
+
+
+class _Planner:
+    def __init__(self, config: T5Config, dtype: str, degree: int, names: frozenset[str]) -> None:
+        self.config, self.degree, self.names = config, degree, names
+        self.linear_format, self.head_format = _LINEAR_FORMATS[dtype], _HEAD_FORMATS[dtype]
+        self.embed_format = "fp32" if dtype == "fp32" else "bf16"
+        self.embed_name = next(
+            (n for n in ("shared.weight", "encoder.embed_tokens.weight") if n in names), "shared.weight"
+        )
+        self.has_decoder = any(name.startswith("decoder.block.") for name in names)
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        yield self._embed()
+        yield from self._stack("encoder", self.config.encoder_layers)
+        if self.has_decoder:
+            yield from self._stack("decoder", self.config.decoder_layers)
+            for rank in range(self.degree):
+                yield self._head(rank)
+
+    def _stack(self, stack: str, layers: int) -> Iterator[PlannedTensor]:
+        for layer in range(layers):
+            yield from self._layer(stack, layer)
+        yield self._vector(stack, 0, "norm_final", f"{stack}.final_layer_norm.weight")
+
+    def _layer(self, stack: str, layer: int) -> Iterator[PlannedTensor]:
+        block = f"{stack}.block.{layer}.layer"
+        yield self._vector(stack, layer, "norm_att", f"{block}.0.layer_norm.weight")
+        yield from self._attention(stack, layer, f"{block}.0.SelfAttention", ("qkv", "out"))
+        bias = f"{block}.0.SelfAttention.relative_attention_bias.weight"
+        if bias in self.names or layer == 0:
+            for rank in range(self.degree):
+                yield self._bias(stack, layer, rank, bias)
+        last = 1
+        if stack == "decoder":
+            last = 2
+            yield self._vector(stack, layer, "norm_cross", f"{block}.1.layer_norm.weight")
+            yield from self._attention(stack, layer, f"{block}.1.EncDecAttention", ("cross_q", "cross_kv", "cross_out"))
+        yield self._vector(stack, layer, "norm_ff", f"{block}.{last}.layer_norm.weight")
+        for rank in range(self.degree):
+            yield self._ff_in(stack, layer, rank, f"{block}.{last}.DenseReluDense")
+            yield self._ff_out(stack, layer, rank, f"{block}.{last}.DenseReluDense")
+
+    def _attention(self, stack: str, layer: int, prefix: str, roles: Sequence[str]) -> Iterator[PlannedTensor]:
+        config, width = self.config, self.config.inner // self.degree
+        parts = {"qkv": "qkv", "cross_q": "q", "cross_kv": "kv"}
+        for rank in range(self.degree):
+            mine = slice(rank * width, (rank + 1) * width)
+            for role in roles:
+                if role in parts:
+                    cuts = [_Cut(f"{prefix}.{p}.weight", (config.inner, config.d_model), mine) for p in parts[role]]
+                    yield self._linear(stack, layer, rank, role, cuts)
+                else:
+                    cut = _Cut(f"{prefix}.o.weight", (config.d_model, config.inner), slice(None), mine)
+                    yield self._linear(stack, layer, rank, role, [cut])
+
+    def _ff_in(self, stack: str, layer: int, rank: int, prefix: str) -> PlannedTensor:
+        config, width = self.config, self.config.d_ff // self.degree
+        mine, shape = slice(rank * width, (rank + 1) * width), (config.d_ff, config.d_model)
+        if not config.is_gated:
+            return self._linear(stack, layer, rank, "ff_in", [_Cut(f"{prefix}.wi.weight", shape, mine)])
+        cuts = [_Cut(f"{prefix}.wi_{i}.weight", shape, mine) for i in (0, 1)]
+        K, N = config.d_model, 2 * -(-width // LANES) * LANES
+
+        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+            for first, cut in enumerate(cuts):
+                pack_rows(self.linear_format, cut.read(checkpoint), N, out, first_panel=first, step=2)
+
+        return self._planned(stack, layer, rank, "ff_in", self.linear_format, K, N, fill)
+
+    def _ff_out(self, stack: str, layer: int, rank: int, prefix: str) -> PlannedTensor:
+        config, width = self.config, self.config.d_ff // self.degree
+        mine = slice(rank * width, (rank + 1) * width)
+        cut = _Cut(f"{prefix}.wo.weight", (config.d_model, config.d_ff), slice(None), mine)
+        return self._linear(stack, layer, rank, "ff_out", [cut])
+
+    def _head(self, rank: int) -> PlannedTensor:
+        """The head's own matrix when the checkpoint holds one, else the shared table; rows cut over the ranks."""
+        config = self.config
+        name = "lm_head.weight" if "lm_head.weight" in self.names else self.embed_name
+        step = LANES * self.degree
+        width = config.vocab if self.degree == 1 else -(-config.vocab // step) * step // self.degree
+        cut = _Cut(name, (config.vocab, config.d_model), slice(rank * width, (rank + 1) * width))
+
+        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+            rows = cut.read(checkpoint)
+            if len(rows):
+                pack_rows(self.head_format, rows, width, out)
+
+        return self._planned("decoder", 0, rank, "head", self.head_format, config.d_model, width, fill)
+
+    def _linear(self, stack: str, layer: int, rank: int, role: str, cuts: Sequence[_Cut]) -> PlannedTensor:
+        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+            parts = [cut.read(checkpoint) for cut in cuts]
+            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            pack_rows(self.linear_format, rows, len(rows), out)
+
+        widths = [_length(cut.rows, cut.shape[0]) for cut in cuts]
+        K = _length(cuts[0].columns, cuts[0].shape[1])
+        return self._planned(stack, layer, rank, role, self.linear_format, K, sum(widths), fill)
+
+    def _planned(
+        self, stack: str, layer: int, rank: int, role: str, form: str, K: int, N: int,
+        fill: Callable[[Checkpoint, Bytes], None],
+    ) -> PlannedTensor:  # fmt: skip
+        size = int(native.library().t5k_packed_bytes(native.FORMATS[form], K, N))
+        return PlannedTensor(
+            role=role, is_decoder=stack == "decoder", layer=layer, rank=rank, format=form, K=K, N=N,
+            size_bytes=size, fill=fill,
+        )  # fmt: skip
+
+    def _plain(
+        self, stack: str, layer: int, rank: int, role: str, shape: tuple[int, int],
+        read: Callable[[Checkpoint], FloatArray],
+    ) -> PlannedTensor:  # fmt: skip
+        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+            out[:] = np.ascontiguousarray(read(checkpoint)).reshape(-1).view(np.uint8)
+
+        return PlannedTensor(
+            role=role, is_decoder=stack == "decoder", layer=layer, rank=rank, format="fp32", K=shape[0], N=shape[1],
+            size_bytes=shape[0] * shape[1] * 4, fill=fill,
+        )  # fmt: skip
+
+    def _vector(self, stack: str, layer: int, role: str, name: str) -> PlannedTensor:
+        E = self.config.d_model
+        return self._plain(stack, layer, 0, role, (1, E), lambda checkpoint: checkpoint.read(name, (E,)))
+
+    def _bias(self, stack: str, layer: int, rank: int, name: str) -> PlannedTensor:
+        config, heads = self.config, self.config.heads // self.degree
+
+        def read(checkpoint: Checkpoint) -> FloatArray:
+            weight = checkpoint.read(name, (config.buckets, config.heads))
+            table = bias_table(weight, bidirectional=stack == "encoder", max_distance=config.max_distance)
+            return table[rank * heads : (rank + 1) * heads]
+
+        return self._plain(stack, layer, rank, "bias", (heads, 2 * config.max_distance + 2 * LANES), read)
+
+    def _embed(self) -> PlannedTensor:
+        config, is_half = self.config, self.embed_format == "bf16"
+        shape = (config.vocab, config.d_model)
+
+        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+            table = checkpoint.read(self.embed_name, shape).reshape(-1)
+            out[:] = (round_to_bf16(table) if is_half else table).view(np.uint8)
+
+        return PlannedTensor(
+            role="embed", is_decoder=False, layer=0, rank=0, format=self.embed_format, K=config.d_model,
+            N=config.vocab, size_bytes=config.vocab * config.d_model * (2 if is_half else 4), fill=fill,
+        )  # fmt: skip
+
+
+def _length(part: slice, whole: int) -> int:
+    return len(range(*part.indices(whole)))
+
+
+def round_to_bf16(values: FloatArray) -> npt.NDArray[np.uint16]:
+    """Nearest bf16, ties to even (finite inputs)."""
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def pack_rows(form: str, rows: FloatArray, total: int, out: Bytes, *, first_panel: int = 0, step: int = 1) -> None:
+    """Pack rows [N, K] (outputs by inputs) into `out`, a packed matrix of `total` outputs."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    N, K = rows.shape
+    status = native.library().t5k_pack(
+        native.FORMATS[form], rows.ctypes.data, K, K, N, total, first_panel, step, out.ctypes.data
+    )
+    if status:
+        raise ModelInvalid(f"packing a [{N}, {K}] matrix as {form} failed with status {status}")
+
+
+class PackedModel:
+    """Packed tensors in one block of memory, with the C records that point into it."""
+
+    def __init__(self, tensors: Sequence[PlannedTensor], buffers: Sequence[Bytes], owner: object) -> None:
+        self._buffers, self._owner = buffers, owner
+        self.size_bytes = sum(t.size_bytes for t in tensors)
+        self.records = (native.Tensor * len(tensors))()
+        for record, tensor, buffer in zip(self.records, tensors, buffers, strict=True):
+            record.role, record.is_decoder = native.ROLES.index(tensor.role), tensor.is_decoder
+            record.layer, record.rank = tensor.layer, tensor.rank
+            record.format, record.K, record.N = native.FORMATS[tensor.format], tensor.K, tensor.N
+            record.data, record.bytes = buffer.ctypes.data, tensor.size_bytes
+
+
+def offsets_of(tensors: Sequence[PlannedTensor]) -> tuple[list[int], int]:
+    """The aligned offset of each tensor when they lie end to end, and the total size, in bytes."""
+    offsets, end = [], 0
+    for tensor in tensors:
+        offsets.append(end)
+        end += -(-tensor.size_bytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int) -> PackedModel:
+    """Pack a Hugging Face folder into huge-page memory. Raises ModelInvalid, SpecInvalid, MemoryError."""
+    checkpoint = Checkpoint(folder)
+    tensors = plan(config, dtype, degree, checkpoint.names())
+    offsets, total = offsets_of(tensors)
+    block = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(block, dtype=np.uint8)
+    buffers = [memory[o : o + t.size_bytes] for o, t in zip(offsets, tensors, strict=True)]
+    for tensor, buffer in zip(tensors, buffers, strict=True):
+        tensor.fill(checkpoint, buffer)
+    return PackedModel(tensors, buffers, block)
+
+
+def native_config(config: T5Config, *, degree: int, has_decoder: bool) -> native.Config:
+    """The C record of the model's shape; the caller adds threads and limits."""
+    record = native.Config(
+        abi=native.ABI, vocab=config.vocab, d_model=config.d_model, d_kv=config.d_kv, d_ff=config.d_ff,
+        heads=config.heads, encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers if has_decoder else 0, is_gated=config.is_gated,
+        bias_window=config.max_distance, pad_id=config.pad_id, start_id=config.start_id, eps=config.eps,
+        head_scale=config.head_scale, ranks=degree, eos_count=len(config.eos_ids),
+    )  # fmt: skip
+    record.eos_ids = (c.c_int32 * 8)(*config.eos_ids)
+    return record

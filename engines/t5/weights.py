@@ -1,0 +1,206 @@
+"""The tensors of a Hugging Face folder, one at a time and as fp32, without torch.
+
+Reads safetensors (single or sharded) and pytorch `.bin` archives (zip format). A `.bin` is a pickle: it is read by an
+unpickler that knows five names and refuses every other, so a hostile file cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import ModelInvalid
+
+FloatArray = npt.NDArray[np.float32]
+
+_SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bf16"}
+_TORCH_STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where one tensor lies: a buffer, its element type, shape and element strides (None: row-major)."""
+
+    buffer: memoryview
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+
+    def as_float(self) -> FloatArray:
+        kind = "<u2" if self.dtype == "bf16" else self.dtype
+        flat = np.frombuffer(self.buffer, dtype=kind)
+        size = np.dtype(kind).itemsize
+        count = int(np.prod(self.shape))
+        if self.strides is None:
+            values = flat[:count].reshape(self.shape)
+        else:
+            values = np.lib.stride_tricks.as_strided(flat, self.shape, tuple(s * size for s in self.strides))
+        if self.dtype == "bf16":
+            return np.ascontiguousarray(values).astype(np.uint32).__lshift__(16).view(np.float32)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+class _Archive(Protocol):
+    def names(self) -> Sequence[str]: ...
+    def stored(self, name: str) -> _Stored: ...
+
+
+class Checkpoint:
+    """The tensors of one model folder by name. Nothing is read until asked for; nothing read is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder's weight files. Raises ModelInvalid if there is none or one is damaged."""
+        self.folder = folder
+        self._where: dict[str, _Archive] = {}
+        for file in _weight_files(folder):
+            archive: _Archive = _TorchZip(file) if file.suffix == ".bin" else _Safetensors(file)
+            for name in archive.names():
+                self._where[name] = archive
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._where)
+
+    def read(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        """The tensor as a fresh or mapped fp32 array of this shape. Raises ModelInvalid if absent or of another."""
+        if name not in self._where:
+            raise ModelInvalid(f"{self.folder}: expected a tensor {name!r}, it is missing")
+        stored = self._where[name].stored(name)
+        if stored.shape != shape:
+            raise ModelInvalid(f"{self.folder}: {name}: expected shape {shape}, got {stored.shape}")
+        return stored.as_float()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for index, single in (
+        ("model.safetensors.index.json", "model.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+    ):
+        if (folder / index).is_file():
+            listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / name for name in sorted(set(listed.values()))]
+            for file in files:
+                if file.parent != folder or not file.is_file():
+                    raise ModelInvalid(f"{folder / index}: expected the shard {file.name!r} beside it, it is missing")
+            return files
+        if (folder / single).is_file():
+            return [folder / single]
+    raise ModelInvalid(
+        f"{folder}: expected model.safetensors or pytorch_model.bin (or an index of shards), got neither"
+    )
+
+
+class _Safetensors:
+    """A mapped safetensors file: 8-byte header length, JSON header, tensors end to end."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            length = int.from_bytes(self._map[:8], "little")
+            header = json.loads(self._map[8 : 8 + length])
+        except ValueError as error:
+            raise ModelInvalid(f"{path}: expected a safetensors header, got {error}") from error
+        self._path, self._start = path, 8 + length
+        self._entries: dict[str, Any] = {k: v for k, v in header.items() if k != "__metadata__"}
+
+    def names(self) -> Sequence[str]:
+        return list(self._entries)
+
+    def stored(self, name: str) -> _Stored:
+        entry = self._entries[name]
+        begin, end = entry["data_offsets"]
+        dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+        if dtype is None:
+            raise ModelInvalid(f"{self._path}: {name}: expected a float tensor, got {entry['dtype']}")
+        expected = int(np.prod(shape)) * (2 if dtype == "bf16" else np.dtype(dtype).itemsize)
+        if end - begin != expected or self._start + end > len(self._map):
+            raise ModelInvalid(f"{self._path}: {name}: expected {expected} bytes, got {end - begin} (a damaged file?)")
+        return _Stored(memoryview(self._map)[self._start + begin : self._start + end], dtype, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    key: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _rebuild(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
+    return _View(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(view: _View, *_: object) -> _View:
+    return view
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Knows a state dict and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return _rebuild
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return _rebuild_parameter
+        if module == "torch" and name in _TORCH_STORAGES:
+            return _TORCH_STORAGES[name]
+        raise ModelInvalid(f"the pickle asks for {module}.{name}, which a weight file has no use for: refused")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key = pid[0], pid[1], pid[2]
+        if kind != "storage" or not isinstance(dtype, str):
+            raise ModelInvalid(f"the pickle refers to {kind!r}: expected a tensor storage")
+        return _Storage(str(key), dtype)
+
+
+class _TorchZip:
+    """A torch.save archive: a zip with data.pkl and one uncompressed entry per storage."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+            pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
+        except (zipfile.BadZipFile, StopIteration, OSError) as error:
+            raise ModelInvalid(
+                f"{path}: expected a zip archive of torch >= 1.6 (re-save older files as safetensors), got {error!r}"
+            ) from error
+        self._prefix = pickled.removesuffix("data.pkl")
+        try:
+            state: Mapping[str, Any] = _SafeUnpickler(io.BytesIO(self._zip.read(pickled))).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ModelInvalid) as error:
+            raise ModelInvalid(f"{path}: {error}") from error
+        self._views = {k: v for k, v in state.items() if isinstance(v, _View)}
+
+    def names(self) -> Sequence[str]:
+        return list(self._views)
+
+    def stored(self, name: str) -> _Stored:
+        view = self._views[name]
+        data = memoryview(self._zip.read(f"{self._prefix}data/{view.storage.key}"))
+        size = 2 if view.storage.dtype == "bf16" else np.dtype(view.storage.dtype).itemsize
+        last = view.offset + 1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
+        if last * size > len(data) or view.offset < 0 or min(view.strides, default=0) < 0:
+            raise ModelInvalid(f"{self._path}: {name}: its storage is too short (a damaged file?)")
+        return _Stored(data[view.offset * size :], view.storage.dtype, view.shape, view.strides)

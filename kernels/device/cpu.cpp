@@ -1,0 +1,235 @@
+#include "device/cpu.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "device/team.h"
+
+namespace t5k {
+namespace {
+
+// Phases below this many multiply-adds run on the caller alone: waking the team costs about a microsecond, in which one
+// core does some 50,000 of them from cache.
+constexpr int64_t SERIAL_WORK = 48 * 1024;
+
+// Chunks per thread of one phase: enough that a thread which lost its core for a while does not hold up the others.
+constexpr int64_t CHUNKS_PER_THREAD = 8;
+
+// Buffers from this size on are worth huge pages (design: madvise).
+constexpr int64_t HUGE_PAGE = 2 << 20;
+
+class Memory {
+   public:
+    ~Memory() { std::free(data_); }
+    bool reserve(int64_t bytes) {
+        if (bytes <= bytes_) return true;
+        void *grown = std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 64)));
+        if (!grown) return false;
+        std::memset(grown, 0, static_cast<size_t>(bytes));
+        std::free(data_);
+        data_ = grown;
+        bytes_ = bytes;
+        return true;
+    }
+    template <class T>
+    T *as() const {
+        return static_cast<T *>(data_);
+    }
+
+   private:
+    void *data_ = nullptr;
+    int64_t bytes_ = 0;
+};
+
+class CpuDevice final : public Device {
+   public:
+    CpuDevice(Isa isa, int threads) : kernels_(kernels_of(isa)), team_(threads) {}
+
+    Status allocate(int64_t bytes, void **out) override {
+        const int64_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+        *out = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(round_up(bytes, alignment)));
+        if (!*out) return {Code::no_memory, "out of memory: wanted " + std::to_string(bytes) + " bytes"};
+        if (bytes >= HUGE_PAGE) madvise(*out, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+        std::memset(*out, 0, static_cast<size_t>(bytes));
+        return Status::good();
+    }
+
+    void release(void *memory, int64_t) override { std::free(memory); }
+
+    Status reserve(const Reservation &most) override {
+        keys_ = std::max(keys_, round_up(most.keys, LANES));
+        const int64_t rows = most.rows * most.shards;
+        const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * keys_ * 4) &&
+                        quantized_.reserve(rows * round_up(most.width, 64)) && row_scales_.reserve(rows * 4) &&
+                        best_.reserve(rows * CHUNKS_PER_THREAD * (team_.threads() + 1) * 8);
+        return ok ? Status::good() : Status{Code::no_memory, "out of memory for the device's scratch"};
+    }
+
+    Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
+                 int64_t ldy) override {
+        for (int64_t r = 0; r < R; ++r) kernels_.embed_row(table, format, ids[r], E, y + r * ldy);
+        return Status::good();
+    }
+
+    Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
+                    float out_scale) override {
+        auto row = [&](int64_t r) { kernels_.rms_norm_row(x + r * ldx, w, y + r * ldy, E, eps, out_scale); };
+        over_rows(R, E, row);
+        return Status::good();
+    }
+
+    Status linear(LinearJob *jobs, int n) override {
+        quantize(jobs, n);
+        run_panels(jobs, n, nullptr);
+        return Status::good();
+    }
+
+    Status linear_argmax(LinearJob *jobs, int n, Best *best) override {
+        quantize(jobs, n);
+        const int chunks = run_panels(jobs, n, best_.as<Best>());
+        const int64_t R = jobs[0].R;
+        for (int64_t r = 0; r < R; ++r) {
+            best[r] = best_.as<Best>()[r];
+            for (int c = 1; c < chunks; ++c) {
+                const Best &other = best_.as<Best>()[c * R + r];
+                if (other.value > best[r].value || (other.value == best[r].value && other.index < best[r].index))
+                    best[r] = other;
+            }
+        }
+        return Status::good();
+    }
+
+    Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
+                      int64_t N) override {
+        auto row = [&](int64_t r) {
+            for (int64_t i = 0; i < N; ++i) {
+                float total = parts[0][r * ld + i];
+                for (int p = 1; p < n; ++p) total += parts[p][r * ld + i];
+                y[r * ldy + i] += total;
+            }
+        };
+        over_rows(R, N * n, row);
+        return Status::good();
+    }
+
+    Status store_kv(const StoreJob *jobs, int n) override {
+        const int64_t heads = jobs[0].heads;
+        auto body = [&](int chunk, int) { kernels_.store_kv(one_head(jobs[chunk / heads], chunk % heads)); };
+        run(n * static_cast<int>(heads), jobs[0].R * jobs[0].D * n * heads, body);
+        return Status::good();
+    }
+
+    Status attend(const AttendJob *jobs, int n) override {
+        const int heads = static_cast<int>(jobs[0].heads), items = n * heads;
+        int64_t work = 0;
+        for (int i = 0; i < n; ++i) work += jobs[i].R * jobs[i].keys * jobs[i].D * heads * 2;
+        const int chunks = std::min<int>(items, static_cast<int>(CHUNKS_PER_THREAD) * team_.threads());
+        auto body = [&](int chunk, int thread) {
+            float *scratch = scores_.as<float>() + thread * MAX_BLOCK * keys_;
+            const int64_t first = int64_t{chunk} * items / chunks, last = (int64_t{chunk} + 1) * items / chunks;
+            for (int64_t i = first; i < last; ++i) kernels_.attend(one_head(jobs[i / heads], i % heads), scratch);
+        };
+        run(chunks, work, body);
+        return Status::good();
+    }
+
+    Status log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) override {
+        auto row = [&](int64_t r) { logsum[r] = kernels_.log_normalizer(x + r * ldx, V); };
+        over_rows(R, V * 4, row);
+        return Status::good();
+    }
+
+    Status argmax(const float *x, int64_t V, Best *best) override {
+        *best = kernels_.argmax(x, V);
+        return Status::good();
+    }
+
+    Status read(void *host, const void *memory, int64_t bytes) override { return copy(host, memory, bytes); }
+
+    Status copy(void *to, const void *from, int64_t bytes) override {
+        std::memcpy(to, from, static_cast<size_t>(bytes));
+        return Status::good();
+    }
+
+   private:
+    static constexpr int64_t MAX_BLOCK = 8;  // query rows of one attention block (ops/attention.cpp)
+
+    template <class F>
+    void run(int chunks, int64_t work, F &body) {
+        if (work < SERIAL_WORK || chunks == 1) {
+            for (int c = 0; c < chunks; ++c) body(c, 0);
+            return;
+        }
+        team_.each(chunks, body);
+    }
+
+    template <class F>
+    void over_rows(int64_t R, int64_t work_per_row, F &row) {
+        const int chunks = static_cast<int>(std::min<int64_t>(R, CHUNKS_PER_THREAD * team_.threads()));
+        auto body = [&](int chunk, int) {
+            const int64_t first = int64_t{chunk} * R / chunks, last = (int64_t{chunk} + 1) * R / chunks;
+            for (int64_t r = first; r < last; ++r) row(r);
+        };
+        run(chunks, R * work_per_row, body);
+    }
+
+    // Fills job.rows where w8a8 asks for it. Shards that read the same x share one copy.
+    void quantize(LinearJob *jobs, int n) {
+        if (!jobs[0].quantize_rows) return;
+        const int64_t R = jobs[0].R, K = jobs[0].w.K, K4 = round_up(K, 4), ldq = round_up(K, 64);
+        for (int i = 0; i < n; ++i) {
+            if (i > 0 && jobs[i].x == jobs[0].x) {
+                jobs[i].rows = jobs[0].rows;
+                continue;
+            }
+            int8_t *q = quantized_.as<int8_t>() + i * R * ldq;
+            float *scale = row_scales_.as<float>() + i * R;
+            const LinearJob &job = jobs[i];
+            auto row = [&](int64_t r) { scale[r] = kernels_.quantize_row(job.x + r * job.ldx, K, K4, q + r * ldq); };
+            over_rows(R, K, row);
+            jobs[i].rows = {q, scale, ldq};
+        }
+    }
+
+    // Cuts every job into contiguous runs of panels and runs them all; returns the number of chunks.
+    int run_panels(const LinearJob *jobs, int n, Best *best) {
+        const int64_t unit = jobs[0].R <= 4 ? 4 : 2;  // the widest tile, and an even number for gated pairs
+        const int64_t per_job = std::max<int64_t>(1, CHUNKS_PER_THREAD * team_.threads() / n);
+        int64_t work = 0, fewest = per_job;
+        for (int i = 0; i < n; ++i) {
+            const int64_t panels = panel_count(jobs[i].w.N);
+            fewest = std::min(fewest, (panels + unit - 1) / unit);
+            work += panels * LANES * jobs[i].w.K * jobs[i].R;
+        }
+        const int chunks = static_cast<int>(fewest) * n;
+        auto body = [&](int chunk, int) {
+            const LinearJob &job = jobs[chunk / fewest];
+            const int64_t panels = panel_count(job.w.N), units = (panels + unit - 1) / unit, c = chunk % fewest;
+            const int64_t first = c * units / fewest * unit;
+            const int64_t last = std::min(panels, (c + 1) * units / fewest * unit);
+            Best *mine = nullptr;
+            if (best) {
+                mine = best + chunk * job.R;
+                for (int64_t r = 0; r < job.R; ++r) mine[r] = {-__builtin_inff(), 0};
+            }
+            kernels_.linear_panels(job, first, last, mine);
+        };
+        run(chunks, work, body);
+        return chunks;
+    }
+
+    const KernelTable &kernels_;
+    Team team_;
+    Memory scores_, quantized_, row_scales_, best_;
+    int64_t keys_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device(Isa isa, int threads) { return std::make_unique<CpuDevice>(isa, threads); }
+
+}  // namespace t5k

@@ -1,0 +1,61 @@
+#include <cstring>
+
+#include "device/kernel_table.h"
+
+namespace t5k {
+namespace {
+
+#define T5K_TABLE(ns)                                                                                            \
+    {                                                                                                            \
+        ns::linear_panels, ns::quantize_row, ns::rms_norm_row, ns::embed_row, ns::attend, ns::store_kv,          \
+            ns::log_normalizer, ns::argmax                                                                       \
+    }
+constexpr KernelTable TABLES[] = {
+    T5K_TABLE(scalar),
+#if defined(__x86_64__)
+    T5K_TABLE(avx2),
+    T5K_TABLE(avx512),
+#endif
+};
+#undef T5K_TABLE
+
+constexpr const char *NAMES[] = {"scalar", "avx2", "avx512"};
+
+bool has(Isa isa) {
+    if (isa == Isa::scalar) return true;
+#if defined(__x86_64__)
+    // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (isa == Isa::avx2) return avx2;
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
+}  // namespace
+
+bool choose_isa(const char *forced, Isa *isa) {
+    if (forced && *forced) {
+        for (int i = 0; i < 3; ++i)
+            if (!std::strcmp(forced, NAMES[i])) {
+                *isa = static_cast<Isa>(i);
+                return has(*isa);
+            }
+        return false;
+    }
+    for (int i = 2; i >= 0; --i)
+        if (has(static_cast<Isa>(i))) {
+            *isa = static_cast<Isa>(i);
+            break;
+        }
+    return true;
+}
+
+const char *isa_name(Isa isa) { return NAMES[static_cast<int>(isa)]; }
+
+const KernelTable &kernels_of(Isa isa) { return TABLES[static_cast<int>(isa)]; }
+
+}  // namespace t5k

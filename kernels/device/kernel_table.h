@@ -1,0 +1,46 @@
+// The functions each ISA supplies, and the choice among them at run time.
+#pragma once
+
+#include "ops/attention.h"
+#include "ops/linear.h"
+
+namespace t5k {
+
+enum class Isa { scalar = 0, avx2 = 1, avx512 = 2 };
+
+struct KernelTable {
+    void (*linear_panels)(const LinearJob &job, int64_t begin, int64_t end, Best *best);
+    float (*quantize_row)(const float *x, int64_t K, int64_t K4, int8_t *q);
+    void (*rms_norm_row)(const float *x, const float *w, float *y, int64_t E, float eps, float out_scale);
+    void (*embed_row)(const void *table, int format, int64_t id, int64_t E, float *y);
+    void (*attend)(const AttendJob &job, float *scratch);
+    void (*store_kv)(const StoreJob &job);
+    double (*log_normalizer)(const float *x, int64_t V);
+    Best (*argmax)(const float *x, int64_t V);
+};
+
+#define T5K_DECLARE_KERNELS(ns)                                                                              \
+    namespace ns {                                                                                           \
+    void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best);                        \
+    float quantize_row(const float *x, int64_t K, int64_t K4, int8_t *q);                                    \
+    void rms_norm_row(const float *x, const float *w, float *y, int64_t E, float eps, float out_scale);      \
+    void embed_row(const void *table, int format, int64_t id, int64_t E, float *y);                          \
+    void attend(const AttendJob &job, float *scratch);                                                       \
+    void store_kv(const StoreJob &job);                                                                      \
+    double log_normalizer(const float *x, int64_t V);                                                        \
+    Best argmax(const float *x, int64_t V);                                                                  \
+    }
+T5K_DECLARE_KERNELS(scalar)
+#if defined(__x86_64__)
+T5K_DECLARE_KERNELS(avx2)
+T5K_DECLARE_KERNELS(avx512)
+#endif
+#undef T5K_DECLARE_KERNELS
+
+// The best ISA of this CPU, or the one named by `forced` ("scalar", "avx2", "avx512") if this CPU has it.
+// Returns false for an unknown or unsupported name.
+bool choose_isa(const char *forced, Isa *isa);
+const char *isa_name(Isa isa);
+const KernelTable &kernels_of(Isa isa);
+
+}  // namespace t5k

@@ -1,0 +1,58 @@
+// Beam search of one request, by Hugging Face's rules to the letter.
+//
+// Source: transformers 5.23 GenerationMixin._beam_search. A hypothesis scores sum(log p) / length^length_penalty, where
+// length counts generated ids and the eos. Each step looks at max(2, 1 + eos count) * beams candidates; only the first
+// `beams` of them may finish; early_stopping True / False / never decide when better ones are out of reach.
+#pragma once
+
+#include <vector>
+
+#include "model/processors.h"
+
+namespace t5k {
+
+class Beams {
+   public:
+    Beams(const t5k_config &config, const Params &params);
+
+    struct Hypothesis {
+        Ids ids;  // start id first
+        float score;
+        bool is_finished;
+    };
+
+    // log_probs[b] is beam b's processed row [vocab] of log-probabilities. Afterwards `parents()[b]` is the beam whose
+    // cache the new beam b continues. Returns true when the search is over.
+    bool advance(const std::vector<const float *> &log_probs);
+
+    int64_t beams() const { return static_cast<int64_t>(running_.size()); }
+    const Ids &ids(int64_t beam) const { return running_[static_cast<size_t>(beam)].ids; }
+    const std::vector<int32_t> &parents() const { return parents_; }
+    const std::vector<Hypothesis> &best() const { return finished_; }
+
+   private:
+    struct Candidate {
+        float score;
+        int32_t beam;
+        int32_t token;
+    };
+
+    void collect(const std::vector<const float *> &log_probs);
+    void keep_running(const std::vector<char> &stops);
+    void keep_finished(const std::vector<char> &stops);
+    bool is_over(const std::vector<char> &stops);
+    float by_length(float score, int64_t length) const;
+    Ids extended(const Candidate &c) const;
+
+    const t5k_config &config_;
+    const Params &params_;
+    std::vector<Hypothesis> running_, finished_;
+    std::vector<Candidate> candidates_;
+    std::vector<int32_t> parents_;
+    std::vector<Hypothesis> next_;
+    int64_t wanted_;        // candidates per step
+    int64_t generated_ = 0;  // ids generated so far
+    bool can_improve_ = true;
+};
+
+}  // namespace t5k

@@ -1,0 +1,88 @@
+// One decode step over the rows of all running requests, and the output head.
+
+#include <algorithm>
+
+#include "model/model.h"
+
+namespace t5k {
+
+Status Model::decode(const Row *rows, int n) {
+    const int64_t E = config_.d_model, stride = stride_of(E);
+    ids_.clear();
+    for (int i = 0; i < n; ++i) ids_.push_back(rows[i].token);
+    T5K_TRY(device_->embed(weights_.embed, weights_.embed_format, ids_.data(), n, E, decoder_.residual.data(), stride));
+    for (size_t l = 0; l < weights_.decoder.layers.size(); ++l)
+        T5K_TRY(decoder_layer(weights_.decoder.layers[l], static_cast<int64_t>(l), rows, n));
+    return device_->rms_norm(decoder_.residual.data(), stride, weights_.decoder.norm_final, decoder_.normed.data(),
+                             stride, n, E, config_.eps, config_.head_scale);
+}
+
+Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row *rows, int n) {
+    const int64_t I = inner(), R = n, ld = stride_of(3 * I), ldo = stride_of(I);
+    T5K_TRY(attention_in(decoder_, layer.norm_att, layer.qkv, R));
+    attends_.clear();
+    for (int64_t i = 0; i < R; ++i)
+        for (int64_t rank = 0; rank < ranks(); ++rank) {
+            AttendJob job;
+            job.q = decoder_.wide.data() + (rank * R + i) * ld;
+            job.ldq = ld;
+            job.append_k = job.q + I;
+            job.append_v = job.q + 2 * I;
+            job.out = decoder_.mixed.data() + (rank * R + i) * ldo;
+            job.ldo = ldo;
+            job.cache = rows[i].self->at(config_, index, rank);
+            job.bias = layer.bias[static_cast<size_t>(rank)];
+            job.W = config_.bias_window;
+            job.heads = config_.heads / ranks();
+            job.R = 1;
+            job.D = config_.d_kv;
+            job.keys = rows[i].position + 1;
+            job.first_position = rows[i].position;
+            attends_.push_back(job);
+        }
+    T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
+    T5K_TRY(project(decoder_, layer.out, decoder_.mixed.data(), I, R));
+
+    T5K_TRY(attention_in(decoder_, layer.norm_cross, layer.cross_q, R));
+    size_t j = 0;
+    for (int64_t i = 0; i < R; ++i)
+        for (int64_t rank = 0; rank < ranks(); ++rank) {
+            AttendJob &job = attends_[j++];
+            job.append_k = job.append_v = nullptr;
+            job.cache = rows[i].cross->at(config_, index, rank);
+            job.bias = nullptr;
+            job.keys = rows[i].source;
+        }
+    T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
+    T5K_TRY(project(decoder_, layer.cross_out, decoder_.mixed.data(), I, R));
+    return feed_forward(decoder_, layer, R);
+}
+
+// One job per rank; each writes its own columns of the same rows.
+Status Model::head_jobs(int n, float *out, int64_t ld) {
+    column_jobs(weights_.head, decoder_.normed.data(), stride_of(config_.d_model), out, ld, n, EPILOGUE_STORE);
+    int64_t column = 0;
+    for (LinearJob &job : jobs_) {
+        job.first_column = column;
+        job.y = out + column;
+        // Columns that pad the vocabulary for the ranks do not exist.
+        job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));
+        column += job.w.N;
+    }
+    return Status::good();
+}
+
+Status Model::logits(int n, const float **out, int64_t *ld) {
+    *ld = stride_of(round_up(config_.vocab, LANES * ranks()));
+    *out = logits_.data();
+    T5K_TRY(head_jobs(n, logits_.data(), *ld));
+    return device_->linear(jobs_.data(), static_cast<int>(jobs_.size()));
+}
+
+Status Model::best(int n, Best *out) {
+    T5K_TRY(head_jobs(n, nullptr, 0));
+    for (LinearJob &job : jobs_) job.epilogue = EPILOGUE_ARGMAX;
+    return device_->linear_argmax(jobs_.data(), static_cast<int>(jobs_.size()), out);
+}
+
+}  // namespace t5k

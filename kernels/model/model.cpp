@@ -1,0 +1,128 @@
+#include "model/model.h"
+
+#include <algorithm>
+
+namespace t5k {
+
+Status Buffer::reserve(Device &device, int64_t floats) {
+    if (floats <= floats_) return Status::good();
+    reset();
+    void *memory = nullptr;
+    T5K_TRY(device.allocate(floats * 4, &memory));
+    device_ = &device;
+    data_ = static_cast<float *>(memory);
+    floats_ = floats;
+    return Status::good();
+}
+
+void Buffer::reset() {
+    if (data_) device_->release(data_, floats_ * 4);
+    data_ = nullptr;
+    floats_ = 0;
+}
+
+HeadCache LayerCache::at(const t5k_config &c, int64_t layer, int64_t rank) const {
+    const int64_t head = layer * c.heads + rank * (c.heads / c.ranks);
+    return head_cache({k.data(), v.data(), capacity}, head, c.d_kv);
+}
+
+Status LayerCache::reserve(Device &device, const t5k_config &c, int64_t positions) {
+    positions = round_up(positions, LANES);
+    if (positions <= capacity) return Status::good();
+    const int64_t heads = int64_t{c.heads} * std::max(c.decoder_layers, 1);
+    capacity = 0;
+    T5K_TRY(k.reserve(device, heads * k_cache_floats(positions, c.d_kv)));
+    T5K_TRY(v.reserve(device, heads * v_cache_floats(positions, c.d_kv)));
+    capacity = positions;
+    return Status::good();
+}
+
+Model::Model(const t5k_config &config, std::unique_ptr<Device> device) : config_(config), device_(std::move(device)) {}
+
+Status Model::bind(const t5k_tensor *tensors, int32_t count) {
+    jobs_.resize(static_cast<size_t>(ranks()));
+    parts_.resize(static_cast<size_t>(ranks()));
+    return bind_weights(config_, tensors, count, &weights_);
+}
+
+Status Model::reserve_rows(Activations &a, int64_t rows) {
+    if (rows <= a.rows) return Status::good();
+    const int64_t R = rows, n = ranks();
+    T5K_TRY(a.residual.reserve(*device_, R * stride_of(config_.d_model)));
+    T5K_TRY(a.normed.reserve(*device_, R * stride_of(config_.d_model)));
+    T5K_TRY(a.wide.reserve(*device_, n * R * stride_of(3 * inner())));
+    T5K_TRY(a.mixed.reserve(*device_, n * R * stride_of(inner())));
+    T5K_TRY(a.hidden.reserve(*device_, n * R * stride_of(hidden())));
+    if (n > 1) T5K_TRY(a.partial.reserve(*device_, n * R * stride_of(config_.d_model)));
+    a.rows = rows;
+    return Status::good();
+}
+
+Status Model::reserve_encoder(int64_t rows, int64_t longest, int sequences) {
+    T5K_TRY(reserve_rows(encoder_, rows));
+    const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
+    T5K_TRY(device_->reserve({rows, width, longest, ranks()}));
+    // Each sequence rounds up to whole panels of keys; one layer at a time.
+    const int64_t positions = rows + LANES * sequences;
+    T5K_TRY(scratch_cache_.k.reserve(*device_, config_.heads * k_cache_floats(positions, config_.d_kv)));
+    return scratch_cache_.v.reserve(*device_, config_.heads * v_cache_floats(positions, config_.d_kv));
+}
+
+Status Model::reserve_decoder(int64_t rows) {
+    T5K_TRY(reserve_rows(decoder_, rows));
+    const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
+    const int64_t keys = std::max(config_.max_source, config_.max_target);
+    T5K_TRY(device_->reserve({rows, width, keys, ranks()}));
+    return logits_.reserve(*device_, rows * stride_of(round_up(config_.vocab, LANES * ranks())));
+}
+
+// One job per rank: y[rank] = x W[rank]. x is shared by the ranks.
+void Model::column_jobs(const Sharded &w, const float *x, int64_t ldx, float *y, int64_t ldy, int64_t R,
+                        Epilogue epilogue) {
+    for (size_t rank = 0; rank < w.size(); ++rank) {
+        LinearJob &job = jobs_[rank] = LinearJob{};
+        job.w = w[rank];
+        job.x = x;
+        job.ldx = ldx;
+        job.y = y + static_cast<int64_t>(rank) * R * ldy;
+        job.ldy = ldy;
+        job.R = R;
+        job.epilogue = epilogue;
+        job.columns = epilogue == EPILOGUE_GATED ? hidden() : w[rank].N;
+        job.act = static_cast<Activation>(config_.activation);
+        job.quantize_rows = config_.quantize_rows && w[rank].format == FORMAT_I8;
+    }
+}
+
+// wide[rank] = norm(residual) W[rank].
+Status Model::attention_in(Activations &a, const float *norm, const Sharded &w, int64_t R) {
+    const int64_t E = config_.d_model, ld = stride_of(E);
+    T5K_TRY(device_->rms_norm(a.residual.data(), ld, norm, a.normed.data(), ld, R, E, config_.eps, 1.0f));
+    column_jobs(w, a.normed.data(), ld, a.wide.data(), stride_of(3 * inner()), R, EPILOGUE_STORE);
+    return device_->linear(jobs_.data(), static_cast<int>(w.size()));
+}
+
+// residual += sum over ranks of x[rank] W[rank]; the order of the sum is the order of the ranks.
+Status Model::project(Activations &a, const Sharded &w, const float *x, int64_t width, int64_t R) {
+    const int64_t ld = stride_of(config_.d_model), ldx = stride_of(width);
+    const bool is_cut = w.size() > 1;
+    column_jobs(w, x, ldx, is_cut ? a.partial.data() : a.residual.data(), ld, R, is_cut ? EPILOGUE_STORE : EPILOGUE_ADD);
+    for (size_t rank = 0; rank < w.size(); ++rank) {
+        jobs_[rank].x = x + static_cast<int64_t>(rank) * R * ldx;
+        parts_[rank] = jobs_[rank].y;
+    }
+    T5K_TRY(device_->linear(jobs_.data(), static_cast<int>(w.size())));
+    if (!is_cut) return Status::good();
+    return device_->add_shards(parts_.data(), static_cast<int>(w.size()), ld, a.residual.data(), ld, R, config_.d_model);
+}
+
+Status Model::feed_forward(Activations &a, const LayerWeights &layer, int64_t R) {
+    const int64_t E = config_.d_model, ld = stride_of(E);
+    T5K_TRY(device_->rms_norm(a.residual.data(), ld, layer.norm_ff, a.normed.data(), ld, R, E, config_.eps, 1.0f));
+    column_jobs(layer.ff_in, a.normed.data(), ld, a.hidden.data(), stride_of(hidden()), R,
+                config_.is_gated ? EPILOGUE_GATED : EPILOGUE_ACT);
+    T5K_TRY(device_->linear(jobs_.data(), static_cast<int>(layer.ff_in.size())));
+    return project(a, layer.ff_out, a.hidden.data(), hidden(), R);
+}
+
+}  // namespace t5k

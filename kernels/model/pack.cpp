@@ -1,0 +1,163 @@
+#include "model/pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace t5k {
+namespace {
+
+uint16_t to_bf16(float f) {
+    uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+float from_bf16(uint16_t h) {
+    const uint32_t bits = static_cast<uint32_t>(h) << 16;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+}
+
+int32_t rounded(float x, float inverse, int32_t most) {
+    return std::clamp(static_cast<int32_t>(std::lrintf(x * inverse)), -most, most);
+}
+
+float peak_of(const float *x, int64_t n) {
+    float peak = 0.0f;
+    for (int64_t i = 0; i < n; ++i) peak = std::max(peak, std::fabs(x[i]));
+    return peak;
+}
+
+// Writes lane `lane` of one panel from `row` [K].
+void pack_f32(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
+    for (int64_t k = 0; k < K; ++k) std::memcpy(panel + k * LANES + lane, row + k, 4);
+}
+
+void pack_bf16(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
+    for (int64_t k = 0; k < K; k += 2) {
+        const uint32_t low = to_bf16(row[k]), high = k + 1 < K ? to_bf16(row[k + 1]) : 0u;
+        panel[k / 2 * LANES + lane] = low | high << 16;
+    }
+}
+
+void pack_i8(const float *row, int64_t K, int64_t lane, uint32_t *panel, float *scale, int32_t *total) {
+    const float peak = peak_of(row, K);
+    *scale = peak > 0.0f ? peak / 127.0f : 1.0f;
+    *total = 0;
+    for (int64_t k = 0; k < K; k += 4) {
+        uint32_t dword = 0;
+        for (int64_t j = 0; j < 4 && k + j < K; ++j) {
+            const int32_t q = rounded(row[k + j], 1.0f / *scale, 127);
+            *total += q;
+            dword |= static_cast<uint32_t>(q & 0xff) << 8 * j;
+        }
+        panel[k / 4 * LANES + lane] = dword;
+    }
+}
+
+// Squared error of a 32-weight group under one scale.
+float group_error(const float *x, int64_t n, float scale) {
+    float error = 0.0f;
+    for (int64_t i = 0; i < n; ++i) {
+        const float q = std::clamp(std::nearbyint(x[i] / scale), -8.0f, 7.0f);
+        error += (x[i] - q * scale) * (x[i] - q * scale);
+    }
+    return error;
+}
+
+// The best of a few candidate scales. A negative scale lets the value of largest magnitude take -8 whatever its sign.
+float group_scale(const float *x, int64_t n) {
+    float extreme = 0.0f;
+    for (int64_t i = 0; i < n; ++i)
+        if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
+    if (extreme == 0.0f) return 1.0f;
+    float best = from_bf16(to_bf16(extreme / -8.0f)), least = group_error(x, n, best);
+    for (int candidate = 1; candidate < 8; ++candidate) {
+        const float scale = from_bf16(to_bf16(extreme / (-8.0f + 0.25f * static_cast<float>(candidate))));
+        const float error = group_error(x, n, scale);
+        if (error < least) {
+            best = scale;
+            least = error;
+        }
+    }
+    return best;
+}
+
+void pack_i4(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
+    for (int64_t k = 0; k < K; k += I4_GROUP, panel += I4_GROUP_DWORDS) {
+        const int64_t n = std::min(I4_GROUP, K - k);
+        const float scale = group_scale(row + k, n);
+        for (int64_t word = 0; word < I4_GROUP / 8; ++word) {
+            uint32_t dword = 0;
+            for (int64_t j = 0; j < 8 && word * 8 + j < n; ++j) {
+                const float q = std::clamp(std::nearbyint(row[k + word * 8 + j] / scale), -8.0f, 7.0f);
+                dword |= (static_cast<uint32_t>(static_cast<int32_t>(q)) & 0xfu) << 4 * j;
+            }
+            panel[word * LANES + lane] = dword;
+        }
+        const uint16_t half = to_bf16(scale);
+        std::memcpy(reinterpret_cast<char *>(panel + 4 * LANES) + lane * 2, &half, 2);
+    }
+}
+
+void unpack_column(const Panels &w, int64_t n, float *out) {
+    const uint32_t *panel = w.panel(n / LANES);
+    const int64_t lane = n % LANES;
+    for (int64_t k = 0; k < w.K; ++k) {
+        switch (w.format) {
+            case FORMAT_F32: std::memcpy(out + k, panel + k * LANES + lane, 4); break;
+            case FORMAT_BF16:
+                out[k] = from_bf16(static_cast<uint16_t>(panel[k / 2 * LANES + lane] >> 16 * (k % 2)));
+                break;
+            case FORMAT_I8:
+                out[k] = static_cast<float>(static_cast<int8_t>(panel[k / 4 * LANES + lane] >> 8 * (k % 4))) *
+                         w.scales()[n];
+                break;
+            default: {
+                const uint32_t *group = panel + k / I4_GROUP * I4_GROUP_DWORDS;
+                const int32_t nibble =
+                    static_cast<int32_t>(group[k % I4_GROUP / 8 * LANES + lane] << (28 - 4 * (k % 8))) >> 28;
+                uint16_t half;
+                std::memcpy(&half, reinterpret_cast<const char *>(group + 4 * LANES) + lane * 2, 2);
+                out[k] = static_cast<float>(nibble) * from_bf16(half);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+Status pack(const PackJob &job) {
+    if (job.format < FORMAT_F32 || job.format > FORMAT_I4) return Status::invalid("unknown weight format");
+    if (job.K < 1 || job.N < 1 || job.step < 1 || job.first_panel < 0 || job.ld < job.K)
+        return Status::invalid("pack: K, N and step must be positive, ld at least K");
+    if (job.first_panel + (panel_count(job.N) - 1) * job.step >= panel_count(job.total_N))
+        return Status::invalid("pack: the panels do not fit into the matrix");
+    const Panels out{static_cast<const uint32_t *>(job.packed), job.format, job.K, job.total_N};
+    for (int64_t n = 0; n < job.N; ++n) {
+        const int64_t panel = job.first_panel + n / LANES * job.step, lane = n % LANES;
+        uint32_t *to = const_cast<uint32_t *>(out.panel(panel));
+        const float *row = job.source + n * job.ld;
+        switch (job.format) {
+            case FORMAT_F32: pack_f32(row, job.K, lane, to); break;
+            case FORMAT_BF16: pack_bf16(row, job.K, lane, to); break;
+            case FORMAT_I8:
+                pack_i8(row, job.K, lane, to, const_cast<float *>(out.scales()) + panel * LANES + lane,
+                        const_cast<int32_t *>(out.sums()) + panel * LANES + lane);
+                break;
+            default: pack_i4(row, job.K, lane, to);
+        }
+    }
+    return Status::good();
+}
+
+Status unpack(const Panels &panels, float *out) {
+    if (panels.format < FORMAT_F32 || panels.format > FORMAT_I4) return Status::invalid("unknown weight format");
+    for (int64_t n = 0; n < panels.N; ++n) unpack_column(panels, n, out + n * panels.K);
+    return Status::good();
+}
+
+}  // namespace t5k
