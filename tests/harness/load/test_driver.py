@@ -1,0 +1,317 @@
+"""The real load processes against servers that behave well, badly, or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.errors import MeasurementInvalid, UsageError
+from harness.load import driver
+from harness.load.driver import LoadResult, drive
+from harness.load.plan import LoadPlan
+from harness.records import Prompt, RequestRecord
+from tests.harness.load.odd_server import Odd, echo, odd_server
+
+ROOT = Path(__file__).parents[3]
+PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(10))
+
+
+def _plan(url: str, **fields: Any) -> LoadPlan:
+    values: dict[str, Any] = {
+        "endpoint_url": url,
+        "protocol": "djl",
+        "model_name": "m",
+        "prompts": PROMPTS,
+        "inputs_per_request": 1,
+        "parameters": {"max_new_tokens": 4},
+        "users": 3,
+        "think_time_s": 0.0,
+        "warmup_requests": 4,
+        "requests": 20,
+        "max_duration_s": 30.0,
+        "request_timeout_s": 10.0,
+        "stream": False,
+        "seed": 0,
+    }
+    return LoadPlan(**{**values, **fields})
+
+
+def _drive(plan: LoadPlan, folder: Path, should_stop: Callable[[], str | None] = lambda: None) -> LoadResult:
+    return drive(plan, folder, should_stop=should_stop, on_progress=lambda done: None)
+
+
+def _measured(result: LoadResult) -> list[RequestRecord]:
+    return [record for record in result.records if not record.is_warmup]
+
+
+def test_a_load_is_counted_warmed_up_and_read_back(tmp_path: Path) -> None:
+    told: list[int] = []
+    with odd_server(echo) as url:
+        result = drive(_plan(url), tmp_path, should_stop=lambda: None, on_progress=told.append)
+    measured = _measured(result)
+    warm = [record for record in result.records if record.is_warmup]
+    assert sorted(record.seq for record in measured) == list(range(20))
+    assert len(warm) == 4
+    assert max(record.done_ns for record in warm) < result.begin_ns <= min(record.intended_ns for record in measured)
+    assert result.end_ns == max(record.done_ns for record in measured)
+    assert {record.outcome for record in result.records} == {"ok"}
+    assert all(record.intended_ns <= record.sent_ns < record.done_ns for record in measured)
+    assert all(record.output_tokens == 4 for record in measured)
+    assert Counter(record.prompt_ids[0] for record in measured) == {f"p{n}": 2 for n in range(10)}
+    assert len(result.outputs) == 20
+    for record in measured:
+        assert result.outputs[record.output_ids[0]] == f"echo text {record.prompt_ids[0][1:]}"
+    assert told[-1] == 20
+    assert 0 < result.client_cpu_s < 10
+    assert "locust" not in sys.modules
+
+
+def test_requests_carry_several_prompts_and_the_same_ones_in_every_run(tmp_path: Path) -> None:
+    with odd_server(echo) as url:
+        first, second = (
+            _drive(_plan(url, inputs_per_request=3, processes=2, users=4), tmp_path / str(n)) for n in range(2)
+        )
+    sent = [{record.seq: record.prompt_ids for record in _measured(result)} for result in (first, second)]
+    assert sent[0] == sent[1]
+    assert all(len(prompt_ids) == 3 for prompt_ids in sent[0].values())
+    assert len(first.outputs) == 60
+    assert {record.user for record in _measured(first)} <= set(range(4))
+
+
+def test_a_user_is_free_when_answered_and_thinks_before_the_next(tmp_path: Path) -> None:
+    with odd_server(echo) as url:
+        result = _drive(_plan(url, users=1, requests=4, think_time_s=0.05, warmup_requests=0), tmp_path)
+    measured = _measured(result)
+    for before, after in itertools.pairwise(measured):
+        assert after.intended_ns == before.done_ns + 50_000_000
+
+
+def test_the_load_ends_with_its_time_and_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    def slow(odd: Odd, body: dict[str, Any]) -> None:
+        time.sleep(0.15)
+        echo(odd, body)
+
+    with odd_server(slow) as url:
+        result = _drive(_plan(url, requests=10_000, max_duration_s=0.5, warmup_requests=0), tmp_path)
+    measured = _measured(result)
+    assert 3 <= len(measured) < 20
+    assert {record.outcome for record in measured} == {"ok"}
+    assert max(record.intended_ns for record in measured) < result.begin_ns + 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (503, "rejected"),
+        (429, "rejected"),
+        (400, "bad_request"),
+        (413, "bad_request"),
+        (424, "server_error"),
+        (500, "server_error"),
+    ],
+)
+def test_status_codes_become_outcomes(tmp_path: Path, status: int, outcome: str) -> None:
+    with odd_server(lambda odd, body: odd.answer(b'{"error": "no"}', status)) as url:
+        result = _drive(_plan(url, requests=4, warmup_requests=0), tmp_path)
+    for record in _measured(result):
+        assert (record.outcome, record.status_code) == (outcome, status)
+        assert record.error == f'HTTP {status}: {{"error": "no"}}'
+
+
+def _hang_up(odd: Odd, body: dict[str, Any]) -> None:
+    odd.close_connection = True
+
+
+def _cut(odd: Odd, body: dict[str, Any]) -> None:
+    odd.send_response(200)
+    odd.send_header("Content-Length", "100")
+    odd.end_headers()
+    odd.wfile.write(b'{"gen')
+    odd.close_connection = True
+
+
+def _no_http(odd: Odd, body: dict[str, Any]) -> None:
+    odd.wfile.write(b"I am a teapot\r\n\r\n")
+    odd.close_connection = True
+
+
+def _silent(odd: Odd, body: dict[str, Any]) -> None:
+    time.sleep(1.5)
+    odd.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("behave", "outcome"),
+    [
+        (_hang_up, "connection_failed"),
+        (_cut, "connection_failed"),
+        (_no_http, "connection_failed"),
+        (_silent, "timed_out"),
+        (lambda odd, body: odd.answer(b"<html>"), "bad_body"),
+        (lambda odd, body: odd.answer(b'{"generated_text": 3}'), "bad_body"),
+    ],
+)
+def test_bad_servers_become_outcomes_with_an_error(
+    tmp_path: Path, behave: Callable[[Odd, dict[str, Any]], None], outcome: str
+) -> None:
+    with odd_server(behave) as url:
+        result = _drive(_plan(url, requests=3, warmup_requests=1, request_timeout_s=0.5), tmp_path)
+    measured = _measured(result)
+    assert [record.outcome for record in measured] == [outcome] * 3
+    assert all(record.error for record in measured)
+    assert result.outputs == {}
+
+
+@pytest.mark.parametrize(("headers", "think_time_s"), [({"Connection": "close"}, 0.0), ({}, 0.1)])
+def test_a_closed_connection_is_opened_again(tmp_path: Path, headers: dict[str, str], think_time_s: float) -> None:
+    """Announced, or found closed before the next send. A connection that breaks after the send is a failed request."""
+
+    def close(odd: Odd, body: dict[str, Any]) -> None:
+        odd.answer(b'{"generated_text": "a"}', **headers)
+        odd.close_connection = True
+
+    with odd_server(close) as url:
+        result = _drive(_plan(url, think_time_s=think_time_s), tmp_path)
+    assert {record.outcome for record in _measured(result)} == {"ok"}
+
+
+def test_nobody_listening_is_an_outcome_and_not_a_tight_loop(tmp_path: Path) -> None:
+    with odd_server(echo) as url:
+        pass
+    result = _drive(_plan(url, users=1, requests=100, max_duration_s=0.6, warmup_requests=0), tmp_path)
+    measured = _measured(result)
+    assert {record.outcome for record in measured} == {"connection_failed"}
+    assert len(measured) <= 13, "a failed request is followed by a pause of 50 ms"
+
+
+def test_streaming_records_first_and_each_token(tmp_path: Path) -> None:
+    def stream(odd: Odd, body: dict[str, Any]) -> None:
+        assert body["stream"] is True
+        odd.send_response(200)
+        odd.send_header("Transfer-Encoding", "chunked")
+        odd.end_headers()
+        for line in (*({"token": {"id": n, "text": "a"}} for n in range(3)), {"generated_text": "aaa"}):
+            data = json.dumps(line).encode() + b"\n"
+            odd.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+            odd.wfile.flush()
+            time.sleep(0.03)
+        odd.wfile.write(b"0\r\n\r\n")
+
+    with odd_server(stream) as url:
+        result = _drive(_plan(url, stream=True, requests=6, warmup_requests=0), tmp_path)
+    for record in _measured(result):
+        assert record.outcome == "ok"
+        assert len(record.token_ns) == 3
+        assert record.first_token_ns == record.token_ns[0]
+        assert record.sent_ns < record.token_ns[0] <= record.token_ns[1] <= record.token_ns[2] <= record.done_ns
+        assert record.token_ns[2] - record.token_ns[0] > 30_000_000
+
+
+def test_answers_with_any_bytes_survive_the_way_back(tmp_path: Path) -> None:
+    text = "naïve \u2028 日本 \x7f"
+    with odd_server(
+        lambda odd, body: odd.answer(json.dumps({"generated_text": text}, ensure_ascii=False).encode())
+    ) as url:
+        result = _drive(_plan(url, requests=2, warmup_requests=0), tmp_path)
+    assert set(result.outputs.values()) == {text}
+
+
+def test_a_dead_engine_stops_the_load_at_once_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    def slow(odd: Odd, body: dict[str, Any]) -> None:
+        time.sleep(0.05)
+        echo(odd, body)
+
+    served_ns = time.monotonic_ns()
+    with odd_server(slow) as url:
+        is_dead = threading.Event()
+        plan = _plan(url, requests=10_000, max_duration_s=60.0, warmup_requests=0)
+        result = drive(
+            plan,
+            tmp_path,
+            should_stop=lambda: "it crashed" if is_dead.is_set() else None,
+            on_progress=lambda done: is_dead.set() if done >= 5 else None,
+        )
+    assert result.stopped == "it crashed"
+    assert len(_measured(result)) >= 5
+    assert time.monotonic_ns() - served_ns < 40e9
+
+
+def test_a_crash_of_a_load_process_is_a_clear_error(tmp_path: Path) -> None:
+    def kill_client(done: int) -> None:
+        for child in psutil.Process().children():
+            if "harness.load.locustfile" in child.cmdline():
+                child.send_signal(signal.SIGSEGV)
+
+    with (
+        odd_server(echo) as url,
+        pytest.raises(MeasurementInvalid, match=r"load process 0 ended early with exit status -11"),
+    ):
+        drive(_plan(url), tmp_path, should_stop=lambda: None, on_progress=kill_client)
+
+
+def test_a_load_process_that_cannot_start_shows_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'no module named locust' >&2\nexit 7\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(driver.sys, "executable", str(broken))
+    with pytest.raises(MeasurementInvalid, match=r"exit status 7; .* Its last words: no module named locust"):
+        _drive(_plan("http://127.0.0.1:9"), tmp_path)
+
+
+def test_no_request_in_time_is_an_invalid_measurement(tmp_path: Path) -> None:
+    with odd_server(echo) as url, pytest.raises(MeasurementInvalid, match="not one measured request"):
+        _drive(_plan(url, requests=0, warmup_requests=0), tmp_path)
+
+
+def test_an_address_that_cannot_be_used_starts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected http://"):
+        _drive(_plan("localhost:8080"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_load_processes_end_with_their_parent(tmp_path: Path, sign: signal.Signals) -> None:
+    code = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from harness.load.driver import drive
+        from harness.load.plan import LoadPlan
+        drive(LoadPlan.read(Path(sys.argv[1])), Path(sys.argv[2]), should_stop=lambda: None,
+              on_progress=lambda done: print(done, flush=True))
+    """)
+
+    def slow(odd: Odd, body: dict[str, Any]) -> None:
+        time.sleep(0.02)
+        echo(odd, body)
+
+    with odd_server(slow) as url:
+        plan_path = tmp_path / "plan.json"
+        _plan(url, requests=100_000, max_duration_s=120.0, processes=2).write(plan_path)
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code, str(plan_path), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+        )
+        assert parent.stdout is not None
+        while int(parent.stdout.readline()) < 5:
+            pass
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) == 2
+        parent.send_signal(sign)
+        parent.communicate()
+        _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
