@@ -21,6 +21,7 @@ OPTIONS = {
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 PING_PATHS = {"djl": ("/ping", "/"), "openai": ("/health", "/v1/models", "/ping", "/")}
 POLL_S = 0.2
+CHECK_S = 2.0
 
 
 class AttachedEndpoint:
@@ -30,12 +31,16 @@ class AttachedEndpoint:
         self.endpoint = endpoint
         self.facts = facts
         self.pids: tuple[int, ...] = ()
+        self._checked = time.monotonic()
+        self._failure: str | None = None
 
     def failure(self) -> str | None:
-        """None while something answers at the address."""
-        if _answers(self.endpoint):
-            return None
-        return f"nothing answers at {self.endpoint.url} any more"
+        """None while something answers at the address; asks at most every CHECK_S, so as not to be load itself."""
+        if time.monotonic() - self._checked >= CHECK_S:
+            is_there = _answers(self.endpoint)
+            self._failure = None if is_there else f"nothing answers at {self.endpoint.url} any more"
+            self._checked = time.monotonic()
+        return self._failure
 
 
 class AttachEngine:

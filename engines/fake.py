@@ -97,6 +97,7 @@ class FakeBackend:
         self._served = 0
         self._slots: dict[int, list[TokenEvent]] = {}
         self._last_slot = 0
+        self._prefills = 0
         if options.get("hang_on_start"):
             time.sleep(1e9)
         if options.get("oom_on_load"):
@@ -127,7 +128,7 @@ class FakeBackend:
         self._count(1)
         self._last_slot += 1
         self._slots[self._last_slot] = self._events(self._last_slot, request)
-        self._prefills = getattr(self, "_prefills", 0) + 1
+        self._prefills += 1
         return self._last_slot
 
     def step(self) -> Sequence[TokenEvent]:
@@ -135,7 +136,7 @@ class FakeBackend:
         if not self._slots:
             return []
         begin = time.monotonic()
-        prefills, self._prefills = getattr(self, "_prefills", 0), 0
+        prefills, self._prefills = self._prefills, 0
         wait_ms = self._token_ms
         wait_ms += sum(self._law.sample_ms(self._rng) + self._per_item_ms for _ in range(prefills))
         self._sleep_until(begin, begin + wait_ms / 1e3)

@@ -127,14 +127,15 @@ async def collect_batch(
         return None
     jobs = [first, *queue.drain(batch_size - 1)]
     budget_s = max_batch_delay_ms / 1e3
-    begin = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    begin = clock()
     try:
         while len(jobs) < batch_size:
             job = await queue.take(budget_s)
             if job is None:
                 break
             jobs.append(job)
-            now = time.monotonic()
+            now = clock()
             budget_s -= now - begin
             begin = now
             if budget_s <= 0:

@@ -1,0 +1,70 @@
+"""Starting the real server with the fake engine for a test, and talking to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from engines.server.hosted import RunningServer, launch_file
+
+READY_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 60.0
+
+
+@contextmanager
+def fake_server(workdir: Path, **keys: object) -> Iterator[tuple[RunningServer, httpx.Client]]:
+    """The server with `engines.fake` and these serving.properties keys; '__' in a name stands for '.'."""
+    values = {
+        "option.entryPoint": "engines.fake",
+        "load_on_devices": "-1",
+        "option.dtype": "fp32",
+        "max_batch_delay": 0,
+    }
+    values |= {name.replace("__", "."): str(value) for name, value in keys.items()}
+    path = workdir / "serving.properties"
+    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    with launch_file(path, None, workdir / "logs", READY_TIMEOUT_S) as running:
+        limits = httpx.Limits(max_connections=None)
+        url = running.endpoint.url
+        with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S, trust_env=False, limits=limits) as client:
+            yield running, client
+
+
+def ask(client: httpx.Client, inputs: object = "a b", **parameters: object) -> httpx.Response:
+    """POST /invocations."""
+    return client.post("/invocations", json={"inputs": inputs, "parameters": parameters})
+
+
+def ask_many(client: httpx.Client, texts: list[str]) -> list[httpx.Response]:
+    """One request per text, all at once."""
+    with ThreadPoolExecutor(len(texts)) as pool:
+        return list(pool.map(lambda text: ask(client, text), texts))
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """One sample of /metrics, by its full name with labels."""
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith(name + " "):
+            return float(line.rpartition(" ")[2])
+    raise KeyError(name)
+
+
+def eventually(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    """The first truthy value of `check()`."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := check()):
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.02)
+    return value
+
+
+def lines(response: httpx.Response) -> list[dict[str, Any]]:
+    """The JSON lines of a streamed answer."""
+    return [json.loads(line) for line in response.text.splitlines()]

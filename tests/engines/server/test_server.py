@@ -1,0 +1,348 @@
+"""The model server over HTTP, with the fake engine behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engines.server.hosted import RunningServer
+from tests.engines.server.running import ask, ask_many, eventually, fake_server, lines, metric
+
+ROOT = Path(__file__).parents[3]
+
+Server = tuple[RunningServer, httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that answers at once, shared by tests that leave it as it is."""
+    with fake_server(tmp_path_factory.mktemp("quick"), max_request_size=10_000) as server:
+        yield server
+
+
+def test_one_input_gets_an_object_and_a_list_gets_a_list(quick: Server) -> None:
+    _, client = quick
+    one, many = ask(client, "a b c"), ask(client, ["a b", "c"])
+    assert one.json() == {"generated_text": "a b c"}
+    assert many.json() == [{"generated_text": "a b"}, {"generated_text": "c"}]
+    assert (many.headers["x-dyno-tokens"], many.headers["x-dyno-input-tokens"]) == ("5", "5")
+    assert client.post("/predictions/model", json={"inputs": "a"}).json() == {"generated_text": "a"}
+
+
+def test_details(quick: Server) -> None:
+    _, client = quick
+    answer = ask(client, "a b", max_new_tokens=2, details=True, return_logprobs=True).json()
+    details = answer["details"]
+    assert answer["generated_text"] == "a b"
+    assert (details["generated_tokens"], details["input_tokens"], details["finish_reason"]) == (2, 3, "length")
+    assert len(details["tokens"]) == 2
+    assert (details["logprobs"], details["nonfinite"]) == ([-0.125, -0.125], False)
+
+
+def test_a_stream_is_json_lines_whose_pieces_join_to_the_text(quick: Server) -> None:
+    _, client = quick
+    response = client.post("/invocations", json={"inputs": "one two three", "stream": True})
+    *tokens, last = lines(response)
+    assert response.headers["content-type"] == "application/jsonlines"
+    assert "".join(token["token"]["text"] for token in tokens) == last["generated_text"] == "one two three"
+    assert last["details"] == {"generated_tokens": 4, "input_tokens": 4, "finish_reason": "eos"}
+
+
+def test_ping_facts_and_metrics(quick: Server) -> None:
+    running, client = quick
+    assert client.get("/ping").json() == {"status": "Healthy"}
+    facts = client.get("/facts").json()
+    assert (facts["effective_dtype"], facts["versions"], facts["state"]) == ("fp32", {"fake": "1"}, "ready")
+    assert facts["workers"][0]["pid"] in running.pids[1:]
+    before = metric(client, 'dyno_requests_total{code="200"}')
+    ask(client)
+    assert metric(client, 'dyno_requests_total{code="200"}') == before + 1
+    assert metric(client, "dyno_queue_length") == 0
+    assert metric(client, "dyno_batch_size_count") >= 1
+    assert metric(client, 'dyno_workers{state="ready"}') == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "not JSON"),
+        (b'{"inputs": []}', "the list is empty"),
+        (b'{"inputs": "a", "parameters": {"max_lenght": 3}}', "unknown parameter 'max_lenght'"),
+        (b'{"inputs": "a", "parameters": {"num_beams": "two"}}', "expected a whole number, got a string"),
+    ],
+)
+def test_bad_input_is_400_with_a_reason(quick: Server, body: bytes, message: str) -> None:
+    response = quick[1].post("/invocations", content=body)
+    assert response.status_code == 400
+    assert response.json()["type"] == "RequestInvalid"
+    assert message in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [("GET", "/invocations", 405), ("POST", "/predictions/other", 404), ("GET", "/nothing", 404)],
+)
+def test_other_paths_and_methods(quick: Server, method: str, path: str, code: int) -> None:
+    response = quick[1].request(method, path, json={"inputs": "a"})
+    assert response.status_code == response.json()["code"] == code
+
+
+def test_an_oversized_body_is_413_whether_its_length_is_declared_or_not(quick: Server) -> None:
+    _, client = quick
+    data = json.dumps({"inputs": "x" * 20_000}).encode()
+    declared = client.post("/invocations", content=data)
+    chunked = client.post("/invocations", content=iter([data[:9_000], data[9_000:]]))
+    assert [declared.status_code, chunked.status_code] == [413, 413]
+    assert "max_request_size=10000" in declared.json()["message"]
+    assert ask(client).status_code == 200
+
+
+def test_a_full_queue_is_503_and_nothing_admitted_is_lost(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__service_ms=300, job_queue_size=3) as (_, client):
+        codes = [response.status_code for response in ask_many(client, [f"p{n}" for n in range(12)])]
+        assert set(codes) == {200, 503}
+        # one in service and two waiting: the third place is refused while every worker is busy
+        assert 3 <= codes.count(200) <= 4
+        refused = ask(client, [f"p{n}" for n in range(4)])
+        assert refused.status_code == 503
+        assert "job_queue_size=3" in refused.json()["message"]
+        assert ask(client).status_code == 200
+
+
+def test_a_batch_forms_and_every_request_gets_its_own_answer(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__service_ms=150, batch_size=8, max_batch_delay=500) as (_, client):
+        texts = [f"prompt number {n}" for n in range(8)]
+        assert [response.json()["generated_text"] for response in ask_many(client, texts)] == texts
+        assert metric(client, "dyno_batch_size_sum") == 8
+        assert metric(client, "dyno_batch_size_count") <= 3
+
+
+def test_under_light_load_a_request_waits_the_whole_delay(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__service_ms=1, batch_size=4, max_batch_delay=200) as (_, client):
+        begin = time.monotonic()
+        for _ in range(3):
+            ask(client)
+        assert time.monotonic() - begin >= 0.6
+
+
+def test_the_model_s_error_is_424_and_the_worker_lives_on(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__error_frac=1, option__seed=1) as (running, client):
+        worker = running.pids[1:]
+        responses = [ask(client), ask(client, ["a", "b"])]
+        assert [response.status_code for response in responses] == [424, 424]
+        assert "programmed by option error_frac" in responses[0].json()["message"]
+        streamed = client.post("/invocations", json={"inputs": "a", "stream": True})
+        assert streamed.status_code == 424
+        assert running.pids[1:] == worker
+
+
+def test_a_crashed_worker_s_requests_are_answered_and_it_is_started_again(tmp_path: Path) -> None:
+    keys = {"option__crash_after": 2, "retry_threshold": 1, "option__service_ms": 20}
+    with fake_server(tmp_path, **keys) as (running, client):
+        codes = [ask(client).status_code for _ in range(3)]
+        assert codes == [200, 200, 500]
+        eventually(lambda: client.get("/facts").json()["workers"][0]["state"] == "ready")
+        assert running.failure() is None
+        assert metric(client, "dyno_worker_restarts_total") == 1
+        crash = [ask(client) for _ in range(3)][-1]
+        assert crash.status_code == 500
+        assert "ended by signal 9" in crash.json()["message"]
+        eventually(lambda: client.get("/ping").status_code == 503)
+        assert "retry_threshold=1" in client.get("/ping").json()["message"]
+        assert ask(client).status_code == 503
+        assert "crashed 2 times" in eventually(running.failure)
+
+
+def test_requests_queued_behind_a_crash_are_served_by_the_next_worker(tmp_path: Path) -> None:
+    keys = {"option__crash_after": 3, "retry_threshold": 9, "option__service_ms": 30}
+    with fake_server(tmp_path, **keys) as (_, client):
+        codes = [response.status_code for response in ask_many(client, [f"p{n}" for n in range(8)])]
+        assert sorted(codes) == [200] * 6 + [500] * 2
+
+
+def test_a_killed_idle_worker_is_replaced(tmp_path: Path) -> None:
+    with fake_server(tmp_path, maxWorkers=2, minWorkers=2) as (running, client):
+        before = set(running.pids)
+        os.kill(running.pids[1], signal.SIGKILL)
+        eventually(lambda: set(running.pids) - before)
+        eventually(lambda: {worker["state"] for worker in client.get("/facts").json()["workers"]} == {"ready"})
+        assert ask(client).status_code == 200
+
+
+def test_a_request_that_overruns_predict_timeout_is_500_and_the_worker_is_replaced(tmp_path: Path) -> None:
+    keys = {"option__law": "stall", "option__stall_after_s": 0, "option__stall_ms": 600_000}
+    with fake_server(tmp_path, option__predict_timeout=1, **keys) as (running, client):
+        before = running.pids
+        response = ask(client)
+        assert response.status_code == 500
+        assert "option.predict_timeout=1 s" in response.json()["message"]
+        eventually(lambda: len(running.pids) == 2 and running.pids != before)
+
+
+def test_temporary_workers_come_with_load_and_end_when_idle(tmp_path: Path) -> None:
+    keys = {"minWorkers": 1, "maxWorkers": 2, "max_idle_time": 1, "option__service_ms": 200}
+    with fake_server(tmp_path, **keys) as (_, client):
+        assert len(client.get("/facts").json()["workers"]) == 1
+        ask_many(client, [f"p{n}" for n in range(12)])
+        workers = client.get("/facts").json()["workers"]
+        assert [worker["is_temporary"] for worker in workers] == [False, True]
+        eventually(lambda: len(client.get("/facts").json()["workers"]) == 1)
+        assert ask(client).status_code == 200
+
+
+def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__token_ms=50, option__service_ms=1) as (_, client):
+        long_text = " ".join("word" for _ in range(2_000))
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(
+                "/invocations", json={"inputs": long_text, "parameters": {"max_new_tokens": 2_000}}, timeout=0.5
+            )
+        assert ask(client, "a").status_code == 200
+        assert metric(client, 'dyno_requests_total{code="499"}') == 1
+
+
+def test_a_client_that_leaves_a_stream_frees_its_place(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__token_ms=50, option__service_ms=1) as (_, client):
+        body = {
+            "inputs": " ".join("word" for _ in range(2_000)),
+            "parameters": {"max_new_tokens": 2_000},
+            "stream": True,
+        }
+        with client.stream("POST", "/invocations", json=body) as response:
+            next(response.iter_lines())
+        assert ask(client, "a").status_code == 200
+        eventually(lambda: "499" in client.get("/metrics").text)
+
+
+def test_rolling_batches_answer_short_requests_before_long_ones(tmp_path: Path) -> None:
+    keys = {"option__rolling_batch": "auto", "option__service_ms": 1, "option__token_ms": 10, "option__slots": 4}
+    with fake_server(tmp_path, **keys) as (_, client):
+        done: list[str] = []
+
+        def request(name: str, words: int) -> None:
+            assert ask(client, " ".join([name] * words), max_new_tokens=300).status_code == 200
+            done.append(name)
+
+        threads = [threading.Thread(target=request, args=("long", 200))]
+        threads += [threading.Thread(target=request, args=(f"short{n}", 3)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join()
+        assert done[-1] == "long"
+        stream = client.post("/invocations", json={"inputs": "x y", "stream": True})
+        assert lines(stream)[-1]["generated_text"] == "x y"
+
+
+def test_rolling_worker_crash_answers_everything_in_flight(tmp_path: Path) -> None:
+    keys = {"option__rolling_batch": "auto", "option__token_ms": 100, "option__crash_after": 4, "retry_threshold": 5}
+    with fake_server(tmp_path, **keys) as (_, client):
+        codes = [response.status_code for response in ask_many(client, [f"a b c {n}" for n in range(5)])]
+        assert set(codes) <= {200, 500}
+        assert 500 in codes
+        eventually(lambda: ask(client).status_code == 200)
+
+
+def start_cli(tmp_path: Path, *extra: str, **keys: object) -> tuple[subprocess.Popen[str], str]:
+    """`python -m engines.server` in the foreground; (process, its address)."""
+    values = {"option.entryPoint": "engines.fake", "load_on_devices": -1, "max_batch_delay": 0}
+    values |= {name.replace("__", "."): value for name, value in keys.items()}
+    path = tmp_path / "serving.properties"
+    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    argv = [sys.executable, "-m", "engines.server", "--properties", str(path), "--port", "0", *extra]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=env)
+    assert process.stderr is not None
+    url = process.stderr.readline().split()[-1]
+    eventually(lambda: _status(url) == 200)
+    return process, url
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx.get(f"{url}/ping", trust_env=False, timeout=5.0).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_sigterm_finishes_what_is_in_flight_and_takes_nothing_new(tmp_path: Path) -> None:
+    process, url = start_cli(tmp_path, option__service_ms=1000)
+    with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
+        codes: list[int] = []
+        threads = [threading.Thread(target=lambda: codes.append(ask(client).status_code)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: metric(client, "dyno_queue_length") == 2)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+    assert codes == [200, 200, 200]
+    assert process.wait(timeout=30) == 0
+    assert _status(url) == 0
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
+    process, url = start_cli(tmp_path, option__service_ms=600_000)
+    failed = threading.Event()
+
+    def request() -> None:
+        try:
+            if (
+                httpx.post(f"{url}/invocations", json={"inputs": "a"}, timeout=600.0, trust_env=False).status_code
+                != 200
+            ):
+                failed.set()
+        except httpx.TransportError:
+            failed.set()
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    eventually(lambda: httpx.get(f"{url}/facts", trust_env=False).json()["workers"][0]["state"] == "busy")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+    thread.join(timeout=30)
+    assert failed.is_set()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_taken_port_is_one_sentence_and_status_3(tmp_path: Path) -> None:
+    (tmp_path / "p.properties").write_text("option.entryPoint=engines.fake\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        argv = [sys.executable, "-m", "engines.server", "--properties", str(tmp_path / "p.properties"), "--port", port]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+    assert done.returncode == 3
+    assert done.stderr.strip() == (
+        f"PortTaken: port {port} on 127.0.0.1 is in use by another process; choose another with --port, "
+        "or --port 0 for any"
+    )
+
+
+def test_the_port_is_free_again_after_a_stop(tmp_path: Path) -> None:
+    with fake_server(tmp_path) as (running, client):
+        assert ask(client).status_code == 200
+        port = int(running.endpoint.url.rpartition(":")[2])
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
