@@ -14,6 +14,7 @@ Every message says where, what was expected, what came, and what to do next.
 from __future__ import annotations
 
 from engines import errors as engine_errors
+from harness.records import TrialOutcome
 
 
 class DynoError(Exception):
@@ -56,7 +57,7 @@ class Interrupted(DynoError):
     exit_code = 130
 
 
-OUTCOME_OF: dict[type[engine_errors.EngineError], str] = {
+OUTCOME_OF: dict[type[engine_errors.EngineError], TrialOutcome] = {
     engine_errors.Unavailable: "infeasible",
     engine_errors.SpecInvalid: "infeasible",
     engine_errors.ModelInvalid: "launch_failed",
@@ -69,6 +70,6 @@ OUTCOME_OF: dict[type[engine_errors.EngineError], str] = {
 """Engine error -> trial outcome, at the launch boundary. A test proves that every engine error has its row."""
 
 
-def outcome_of(error: engine_errors.EngineError) -> str:
+def outcome_of(error: engine_errors.EngineError) -> TrialOutcome:
     """The trial outcome that `error` means."""
     return OUTCOME_OF[type(error)]

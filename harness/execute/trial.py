@@ -79,17 +79,15 @@ class TrialRunner:
 
     def run(self, candidate: Candidate, number: int) -> Trial:
         """The finished trial of `candidate`. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
-        return self._run(
-            candidate, number, lambda workdir: _launch(spec_of(candidate, self._inputs.model_dir), workdir)
-        )
+        trial = _begun(candidate, number, f"t{number:04d}-{candidate.candidate_id}")
+        return self._run(trial, lambda workdir: _launch(spec_of(candidate, self._inputs.model_dir), workdir))
 
     def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
-        """Like `run`, but the server is started from a written serving.properties."""
+        """Like `run`, but the server is started from a written serving.properties; trial id 'verify-...'."""
         from engines.server.hosted import launch_file
 
         return self._run(
-            candidate,
-            number,
+            _begun(candidate, number, f"verify-{candidate.candidate_id}"),
             lambda workdir: launch_file(properties_path, self._inputs.model_dir, workdir, READY_TIMEOUT_S),
         )
 
@@ -99,19 +97,13 @@ class TrialRunner:
         with _launch(spec_of(candidate, self._inputs.model_dir), workdir) as engine:
             return self._ask(engine, candidate)
 
-    def _run(self, candidate: Candidate, number: int, launch: Callable[[Path], _Launch]) -> Trial:
-        trial = Trial(
-            trial_id=f"t{number:04d}-{candidate.candidate_id}",
-            number=number,
-            candidate=candidate,
-            outcome="interrupted",
-            started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+    def _run(self, trial: Trial, launch: Callable[[Path], _Launch]) -> Trial:
         phase_s: dict[str, float] = {}
         try:
             return self._measure(trial, launch, phase_s)
         except EngineError as error:
-            return replace(trial, outcome=outcome_of(error), reason=str(error), phase_s=phase_s)
+            outcome: TrialOutcome = outcome_of(error)
+            return replace(trial, outcome=outcome, reason=str(error), phase_s=phase_s)
         except MeasurementInvalid as error:
             return replace(trial, outcome="client_limited", reason=str(error), phase_s=phase_s)
         except (KeyboardInterrupt, Interrupted) as error:
@@ -216,6 +208,17 @@ class TrialRunner:
             yield
         finally:
             phase_s[name] = (self._clock.now_ns() - begin_ns) / NS_PER_S
+
+
+def _begun(candidate: Candidate, number: int, trial_id: str) -> Trial:
+    """The record a trial starts as; whatever ends it early only replaces the outcome."""
+    return Trial(
+        trial_id=trial_id,
+        number=number,
+        candidate=candidate,
+        outcome="interrupted",
+        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:

@@ -6,16 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.execute.trial import TrialRunner
-from harness.records import Metric, Trial
+from engines.artifact_cache import cache_root
+from engines.model_folder import resolve_model
+from harness.clock import SystemClock
+from harness.execute.reference import reference_answers
+from harness.execute.trial import TrialInputs, TrialRunner
+from harness.load.prompts import read_prompts
+from harness.records import Metric, Recommendation, Trial
+from harness.scenario.resolve import resolved_from_dict
+from harness.store.reader import Run
+from harness.store.writer import RunWriter
 
 VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
 """What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
 
-REPRODUCIBLE_FRAC = 0.10
+REPRODUCIBLE_FRAC = 0.15
 """Two trials of one configuration differ by more than sampling: the machine drifts between them. A second value
-counts as reproduced within this fraction even when both intervals are narrower (10-15 % were seen between repeated
-runs of one engine on a shared 2-core machine)."""
+counts as reproduced within this fraction even when both intervals are narrower (differences of 10 to 15 % were seen
+between repeated runs of one engine on a shared 2-core machine)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,26 @@ def verify_file(
     return Verification(
         trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(text for _, text in parts)
     )
+
+
+def verify(
+    run: Run, recommendation: Recommendation, properties_path: Path, progress: Callable[[str], None]
+) -> Verification:
+    """Like `verify_file`, for a stored run: the same model, prompts and workload as when it was tuned.
+
+    Raw records go to the run folder under the trial id 'verify-...'. Raises EnvironmentFault when another dyno
+    writes the run, and what resolving the model and the prompts raises.
+    """
+    resolved = resolved_from_dict(run.manifest.scenario)
+    model, scenario = resolved.model, resolved.scenario
+    is_needed = any(block.engine != "fake" for block in scenario.space)
+    folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
+    inputs = TrialInputs(scenario=scenario, model_dir=folder, prompts=read_prompts(resolved.prompts_path))
+    with RunWriter.resume(run.root) as writer:
+        runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
+        runner.use_reference(reference_answers(scenario, runner, writer.layout.reference_json).answers)
+        number = max((trial.number for trial in run.trials), default=0) + 1
+        return verify_file(runner, recommendation.trial, properties_path, number, progress)
 
 
 def _compare(name: str, promised: Trial, again: Trial) -> tuple[bool, str]:
