@@ -100,10 +100,8 @@ def _mapping(node: MappingNode, path: Path, document: Document, above: tuple[int
             continue
         key = key_node.value
         if key in fields:
-            first = document.lines[(*path, key)]
-            _complain(
-                document, key_node, (*path, key), f"expected every key once, got it again (first on line {first})"
-            )
+            first = f"first on line {document.lines[(*path, key)]}"
+            _complain(document, key_node, (*path, key), f"expected every key once, got it again ({first}); keep one")
             continue
         document.lines[(*path, key)] = line
         fields[key] = _value(value_node, (*path, key), document, above)

@@ -1,0 +1,283 @@
+"""Broken scenario files and the exact sentence each gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engines.registry import engine_names
+from harness.errors import ScenarioError
+from harness.scenario.load import check_files, load_scenario
+from harness.scenario.resolve import resolve
+
+HEAD = "name: s\nspace: [{engine: fake}]\n"
+
+BROKEN = [
+    # (what, text, the one line expected; {f} is the file)
+    ("empty", "", "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml"),
+    (
+        "only a comment",
+        "# nothing\n",
+        "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml",
+    ),
+    ("a list", "- name: s\n", "{f}:1: expected 'key: value' lines (name, space, ...), got a list"),
+    ("a word", "hello\n", "{f}:1: expected 'key: value' lines (name, space, ...), got 'hello'"),
+    (
+        "syntax",
+        "name: s\nspace: [{engine: fake}\n",
+        "{f}:3: not valid YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'; "
+        "mend this line",
+    ),
+    (
+        "a tab",
+        "name: s\nworkload:\n\trequests: 3\n",
+        "{f}:3: not valid YAML: while scanning for the next token found character '\\t' that cannot start any token; "
+        "mend this line",
+    ),
+    ("no space", "name: s\n", "{f}:1: space: expected a value, got nothing; this key is required"),
+    ("empty space", "name: s\nspace: []\n", "{f}:2: space: expected at least 1 item, got []"),
+    (
+        "a block that is no list",
+        "name: s\nspace: {engine: fake}\n",
+        "{f}:2: space: expected a list, got {{'engine': 'fake'}}; begin each item with '- '",
+    ),
+    (
+        "a duplicate key",
+        HEAD + "search:\n  trials: 3\n  trials: 4\n",
+        "{f}:5: search.trials: expected every key once, got it again (first on line 4); keep one",
+    ),
+    (
+        "an unknown key",
+        HEAD + "worklod: {}\n",
+        "{f}:3: worklod: expected a known key, got 'worklod'; did you mean 'workload'?",
+    ),
+    (
+        "an unknown axis",
+        "name: s\nspace:\n  - engine: fake\n    batchsize: 4\n",
+        "{f}:4: space.0.batchsize: expected a known key, got 'batchsize'; did you mean 'batch_size'?",
+    ),
+    (
+        "an unknown key with nothing near",
+        HEAD + "recommend: {zzz: 1}\n",
+        "{f}:3: recommend.zzz: expected a known key, got 'zzz'; known: container",
+    ),
+    (
+        "an unknown engine",
+        "name: s\nspace: [{engine: ctranslate}]\n",
+        "{f}:2: space.0.engine: expected an engine: one of {engines}, got 'ctranslate'; did you mean 'ctranslate2'?",
+    ),
+    (
+        "a batch size of zero",
+        "name: s\nspace: [{engine: fake, batch_size: [1, 0]}]\n",
+        "{f}:2: space.0.batch_size.1: expected a number >= 1, got 0",
+    ),
+    (
+        "an empty axis",
+        "name: s\nspace:\n  - engine: fake\n    workers: []\n",
+        "{f}:4: space.0.workers: expected at least one value, got []; remove the key to take its default",
+    ),
+    (
+        "a value twice",
+        "name: s\nspace: [{engine: fake, workers: [1, 2, 1]}]\n",
+        "{f}:2: space.0.workers: expected every value once, got [1, 2, 1]; remove the second 1",
+    ),
+    (
+        "a misspelt dtype",
+        "name: s\nspace: [{engine: fake, dtype: float32}]\n",
+        "{f}:2: space.0.dtype: expected a dtype such as fp32, bf16, fp16, int8, int4, got 'float32'; "
+        "did you mean 'fp32'?",
+    ),
+    (
+        "a number in quotes",
+        HEAD + "workload: {requests: '5'}\n",
+        "{f}:3: workload.requests: expected a whole number, got '5'; write it without quotes",
+    ),
+    (
+        "a YAML 1.1 boolean",
+        HEAD + "workload: {stream: yes}\n",
+        "{f}:3: workload.stream: expected true or false, got 'yes'; write true or false without quotes",
+    ),
+    (
+        "a fraction of a request",
+        HEAD + "workload: {requests: 2.5}\n",
+        "{f}:3: workload.requests: expected a whole number, got 2.5",
+    ),
+    (
+        "an unknown load kind",
+        HEAD + "workload:\n  load: {kind: opne}\n",
+        "{f}:4: workload.load.kind: expected 'closed', got 'opne'",
+    ),
+    (
+        "two models",
+        HEAD + "model: {path: a, hub: b}\n",
+        "{f}:3: model: expected exactly one of path, hub, s3, shape, got 'path and hub'; keep one",
+    ),
+    (
+        "an unknown shape",
+        HEAD + "model: {shape: flan-t5-bas}\n",
+        "{f}:3: model.shape: expected a shape: one of flan-t5-small, flan-t5-base, flan-t5-large, flan-t5-xl, "
+        "flan-t5-xxl, t5-small, t5-base, t5-large, t5-3b, t5-11b, ul2, got 'flan-t5-bas'; did you mean 'flan-t5-base'?",
+    ),
+    (
+        "a seed without a shape",
+        HEAD + "model: {hub: x, seed: 1}\n",
+        "{f}:3: model: expected seed only beside shape, got 1; remove seed: real weights have none",
+    ),
+    (
+        "an unknown metric",
+        HEAD + "objectives: [{metric: latency_p51_ms, goal: minimize}]\n",
+        "{f}:3: objectives.0.metric: expected a metric name, got 'latency_p51_ms'; did you mean 'latency_p50_ms'?",
+    ),
+    (
+        "the wrong goal",
+        HEAD + "objectives: [{metric: throughput_rps, goal: minimize}]\n",
+        "{f}:3: objectives.0: expected goal: maximize for throughput_rps, got 'minimize'",
+    ),
+    (
+        "a constraint without a side",
+        HEAD + "constraints: {error_frac: 0.1}\n",
+        "{f}:3: constraints.error_frac: expected {{max: ...}} or {{min: ...}}, got 0.1",
+    ),
+    (
+        "a misspelt side",
+        HEAD + "constraints:\n  latency_p99_ms: {mx: 5}\n",
+        "{f}:4: constraints.latency_p99_ms.mx: expected a known key, got 'mx'; did you mean 'max'?",
+    ),
+    (
+        "quality in lower case",
+        HEAD + "constraints: {quality: normal}\n",
+        "{f}:3: constraints.quality: expected 'Normal', got 'normal'",
+    ),
+    (
+        "time to first token without a stream",
+        HEAD + "constraints: {ttft_p50_ms: {max: 5}}\n",
+        "{f}:1: expected workload.stream: true, because ttft_p50_ms is asked for, got false",
+    ),
+    (
+        "a rolling batch beside a batch size",
+        "name: s\nspace: [{engine: fake, rolling_batch: auto, batch_size: [1, 4]}]\n",
+        "{f}:2: space.0: expected batch_size 1 beside a rolling batch, got 4; "
+        "put rolling batching in a block of its own",
+    ),
+    (
+        "a name that is no folder",
+        "name: Quick start\nspace: [{engine: fake}]\n",
+        "{f}:1: name: expected lower-case letters, digits and dashes, got 'Quick start'; it becomes a folder name",
+    ),
+    (
+        "a null option",
+        "name: s\nspace: [{engine: fake, options: {law: null}}]\n",
+        "{f}:2: space.0.options.law: expected a number, text, true or false, got null",
+    ),
+    (
+        "an unknown tag",
+        HEAD + "description: !shell rm\n",
+        "{f}:3: description: expected a plain value, got the tag !shell; remove it",
+    ),
+]
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("text", "message"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+def test_a_broken_file_gets_exactly_this_sentence(tmp_path: Path, text: str, message: str) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    assert str(caught.value) == message.format(f=path, engines=", ".join(engine_names()))
+
+
+def test_every_mistake_is_told_at_once_in_file_order(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: S\nspace:\n  - engine: fak\n    workers: 0\nsearch: {sampler: tpee, trials: 0}\n")
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    places = [line.removeprefix(f"{path}:").split(": ")[0:2] for line in str(caught.value).splitlines()]
+    assert places == [
+        ["1", "name"],
+        ["3", "space.0.engine"],
+        ["4", "space.0.workers"],
+        ["5", "search.sampler"],
+        ["5", "search.trials"],
+    ]
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    path = _write(tmp_path, HEAD)
+    wrong = tmp_path / "scenaro.yaml"
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(wrong)
+    assert str(caught.value) == f"{wrong}: expected a scenario file, got nothing there; did you mean {str(path)!r}?"
+
+
+def test_a_folder_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    _write(tmp_path, HEAD)
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(tmp_path)
+    assert str(caught.value).endswith("got a folder; name a .yaml file in it (scenario.yaml)")
+
+
+def test_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_bytes(b"name: s\ndescription: caf\xe9\n")
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    assert str(caught.value) == f"{path}:2: expected UTF-8 text, got byte 0xe9; save the file as UTF-8"
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
+    assert load_scenario(path).name == "s"
+
+
+def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    options = "{a: on, b: 017, c: 0x10, d: 1_0, e: 1e3}"
+    text = f"name: no\ndescription: 2020-01-01\nspace: [{{engine: fake, options: {options}}}]\n"
+    scenario = load_scenario(_write(tmp_path, text + "workload: {requests: 1e3, max_duration_s: 5}\n"))
+    assert scenario.name == "no"
+    assert scenario.description == "2020-01-01"
+    assert scenario.space[0].options == {"a": ("on",), "b": (17,), "c": (16,), "d": ("1_0",), "e": (1000.0,)}
+    assert scenario.workload.requests == 1000
+    assert scenario.workload.max_duration_s == 5.0
+
+
+def test_overrides_win_and_may_add_sections(tmp_path: Path) -> None:
+    overrides = ("workload.load.users=4", "space.0.batch_size=[1, 8]", "search={trials: 3}")
+    scenario = load_scenario(_write(tmp_path, HEAD), overrides)
+    assert scenario.workload.load.users == 4
+    assert scenario.space[0].batch_size == (1, 8)
+    assert scenario.search.trials == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nonsense", "expected PATH=VALUE, got 'nonsense'; write workload.load.users=4"),
+        ("search.trails=4", "search.trails: expected a known key, got 'trails'; did you mean 'trials'?"),
+        ("search.trials=0", "search.trials: expected a number >= 1, got 0"),
+        ("space.3.workers=1", "expected an index 0..0, got 3"),
+        ("name.x=1", "expected a mapping or list at name, got 's'"),
+        ("search={trials: 1, trials: 2}", "expected every key once, got it again (first on line 1); keep one"),
+    ],
+)
+def test_a_wrong_override_names_itself(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(_write(tmp_path, HEAD), [override])
+    assert str(caught.value) == f"--set {override}: {message}"
+
+
+def test_files_that_are_not_there_are_told_with_their_line(tmp_path: Path) -> None:
+    path = _write(tmp_path, HEAD + "model: {path: nowhere}\nworkload:\n  prompts: none.jsonl\n")
+    with pytest.raises(ScenarioError) as caught:
+        check_files(resolve(load_scenario(path), path))
+    assert str(caught.value).splitlines() == [
+        f"{path}:5: workload.prompts: expected a JSONL file, got {str(tmp_path / 'none.jsonl')!r} (not there); "
+        "the path is relative to the scenario file",
+        f"{path}:3: model.path: expected a Hugging Face model folder, got {str(tmp_path / 'nowhere')!r} (not there); "
+        "the path is relative to the scenario file",
+    ]

@@ -1,0 +1,57 @@
+"""Resolving is pure, hashed, and reversible from a run's manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS, ModelRef, resolve, resolved_from_dict
+from harness.scenario.schema import Scenario
+
+
+def _scenario(**more: object) -> Scenario:
+    return Scenario.model_validate({"name": "s", "space": [{"engine": "fake", "batch_size": [1, 4]}], **more})
+
+
+def test_absent_model_and_prompts_are_the_bundled_ones() -> None:
+    resolved = resolve(_scenario(), Path("anywhere/s.yaml"))
+    assert resolved.model == ModelRef(kind="path", value=str(BUNDLED_MODEL))
+    assert resolved.prompts_path == BUNDLED_PROMPTS
+
+
+def test_paths_start_at_the_scenario_file() -> None:
+    of = _scenario(model={"path": "../m"}, workload={"prompts": "p.jsonl"})
+    resolved = resolve(of, Path("/a/b/s.yaml"))
+    assert resolved.model.value == "/a/m"
+    assert resolved.prompts_path == Path("/a/b/p.jsonl")
+
+
+def test_a_shape_has_seed_zero_unless_given() -> None:
+    assert resolve(_scenario(model={"shape": "ul2"}), Path("s.yaml")).model == ModelRef(kind="shape", value="ul2")
+    seeded = resolve(_scenario(model={"shape": "ul2", "seed": 7}), Path("s.yaml"))
+    assert seeded.model == ModelRef(kind="shape", value="ul2", seed=7)
+
+
+def test_the_digest_names_the_content_and_not_the_place() -> None:
+    digest = resolve(_scenario(), Path("/a/s.yaml")).digest
+    assert len(digest) == 10
+    assert resolve(_scenario(), Path("/b/t.yaml")).digest == digest
+    assert resolve(_scenario(search={"trials": 99}), Path("/a/s.yaml")).digest != digest
+
+
+def test_defaults_written_out_give_the_same_digest() -> None:
+    spelled = _scenario(search={"sampler": "tpe", "seed": 0}, workload={"requests": 200})
+    assert resolve(spelled, Path("s.yaml")).digest == resolve(_scenario(), Path("s.yaml")).digest
+
+
+def test_a_stored_scenario_comes_back_equal() -> None:
+    of = _scenario(constraints={"quality": "Normal", "error_frac": {"max": 0}}, description="x")
+    resolved = resolve(of, Path("/a/s.yaml"))
+    assert resolved_from_dict(json.loads(json.dumps(resolved.as_dict()))) == resolved
+
+
+def test_the_stored_form_keeps_the_scenarios_own_keys_on_top() -> None:
+    stored = resolve(_scenario(), Path("s.yaml")).as_dict()
+    assert stored["objectives"] == [{"metric": "latency_p50_ms", "goal": "minimize"}]
+    assert stored["recommend"] == {"container": "dynamometer-0.1"}
+    assert stored["space"][0]["batch_size"] == [1, 4]
