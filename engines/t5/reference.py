@@ -3,8 +3,6 @@
 Takes the same checkpoint tensors and the same bias table, and nothing else of the engine. Source: engines.md 1.3.
 """
 
-# ruff: noqa: N806 - tensor letters
-
 from __future__ import annotations
 
 import math
@@ -68,7 +66,7 @@ class Reference:
         return self.checkpoint.read(name, shape).astype(np.float64)
 
     def _norm(self, x: Array, name: str) -> Array:
-        scale = 1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.config.eps)
+        scale: Array = 1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.config.eps)
         return x * scale * self._read(name, self.config.d_model)
 
     def _heads(self, x: Array, name: str) -> Array:
@@ -85,7 +83,7 @@ class Reference:
             scores = scores + bias
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        mixed = (weights @ v).swapaxes(0, 1).reshape(len(x), self.config.inner)
+        mixed: Array = (weights @ v).swapaxes(0, 1).reshape(len(x), self.config.inner)
         return mixed @ self._read(f"{prefix}.o.weight", self.config.d_model, self.config.inner).T
 
     def _bias(self, stack: str, layer: int, length: int) -> Array:
