@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +47,7 @@ def command(
 
 
 def _print(run: Run, table: ReportTable, form: str, *, wants_baseline: bool) -> None:
-    from harness.report.formats import as_csv, as_json, as_markdown, print_table
+    from harness.report.formats import as_csv, as_json, as_markdown, print_table, stdout_console
     from harness.report.tables import why_nothing
 
     if wants_baseline:
@@ -63,7 +61,7 @@ def _print(run: Run, table: ReportTable, form: str, *, wants_baseline: bool) -> 
     elif form == "markdown":
         click.echo(as_markdown(table), nl=False)
     else:
-        print_table(table, _console())
+        print_table(table, stdout_console())
         reason = why_nothing(run)
         if reason:
             click.echo(f"No recommendation: {reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,15 +25,22 @@ UNBOUNDED_WIDTH = 400
 """Columns given to a pipe: nothing is left out and nothing wraps there."""
 
 
+def stdout_console() -> Console:
+    """A console as wide as the terminal; a pipe gets every column."""
+    return Console() if sys.stdout.isatty() else Console(width=UNBOUNDED_WIDTH, no_color=True)
+
+
 def print_table(table: ReportTable, console: Console) -> None:
     """The table, as many columns as fit, then failed trials and notes."""
     kept = _fitting(table, console.width)
+    needed = sum(_width(table, index) + 2 for index in kept)
+    console.width = max(console.width, needed)  # a cell cut short would mislead more than a wrapped line
     shown = Table(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index in kept:
         column = table.columns[index]
-        shown.add_column(_head(column), justify="right" if column.is_number else "left", overflow="fold", no_wrap=True)
+        shown.add_column(_head(column), justify="right" if column.is_number else "left", no_wrap=True)
     for row in table.rows:
-        cells = [_SIGN[row.mark] if index == 0 else row.cells[index] for index in kept]
+        cells = [_SIGN[row.mark] if index == 0 else _broken(row.cells[index]) for index in kept]
         shown.add_row(*cells, style=_STYLE[row.mark])
     console.print(shown)
     legend = [f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint") if _has(table, mark)]
@@ -147,7 +155,12 @@ def _has(table: ReportTable, mark: str) -> bool:
 
 def _head(column: Column) -> str:
     """Words below each other, so that a narrow column has a narrow head; the choice's sign needs none."""
-    return "" if column.title == "Choice" else "\n".join(column.title.split(" ")).replace("\n(", " (")
+    return "" if column.title == "Choice" else column.title.replace(" ", "\n")
+
+
+def _broken(cell: str) -> str:
+    """What stands in brackets goes below: '>= 61.2' over '(n=150)'."""
+    return cell.replace(" (", "\n(")
 
 
 def _fitting(table: ReportTable, width: int) -> list[int]:
@@ -167,5 +180,5 @@ def _fitting(table: ReportTable, width: int) -> list[int]:
 def _width(table: ReportTable, index: int) -> int:
     if index == 0:
         return 1
-    head = max(len(line) for line in _head(table.columns[index]).split("\n"))
-    return max([head, *(len(row.cells[index]) for row in table.rows)])
+    texts = [_head(table.columns[index]), *(_broken(row.cells[index]) for row in table.rows)]
+    return max(len(line) for text in texts for line in text.split("\n"))

@@ -6,7 +6,8 @@ the published benchmarks print it, then the other axes that vary, throughput, er
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -261,14 +262,22 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     for trial in trials:
         for violation in trial.violations:
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
-    doubts: dict[str, list[str]] = {}
-    for trial in trials:
-        for reason in trial.summary.distrust if trial.summary is not None else ():
-            doubts.setdefault(reason, []).append(trial.trial_id)
-    notes.extend(f"in doubt ({_several(ids)}): {reason}" for reason, ids in doubts.items())
+    notes.extend(_doubt_notes(trials))
     if recommendation is not None and recommendation.is_tie:
         notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
     return tuple(notes)
+
+
+def _doubt_notes(trials: Sequence[Trial]) -> Iterator[str]:
+    """One note per kind of doubt: sentences that differ in their numbers only are one kind."""
+    kinds: dict[str, dict[str, str]] = {}
+    for trial in trials:
+        for reason in trial.summary.distrust if trial.summary is not None else ():
+            kinds.setdefault(re.sub(r"[\d.]+", "#", reason), {})[trial.trial_id] = reason
+    for told in kinds.values():
+        example = next(iter(told.values()))
+        prefix = "for instance: " if len(set(told.values())) > 1 else ""
+        yield f"in doubt ({_several(list(told))}): {prefix}{example}"
 
 
 def _several(names: Sequence[str]) -> str:
