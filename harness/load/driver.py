@@ -112,7 +112,7 @@ class LoadProcesses:
         self._selector.close()
 
     def _start(self, part: int) -> None:
-        argv = [sys.executable, "-m", "harness.load.locustfile"]
+        argv = [sys.executable, "-P", "-m", "harness.load.locustfile"]  # -P: nothing of the working folder is imported
         argv += [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
         with self._log(part).open("wb") as log:
             child = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""A server with a known latency law, in a process of its own: python server.py LAW SEED LOG.
+"""A server with a known latency law, in a process of its own: python server.py LAW SEED LOG SKIP.
 
 LAW is 'constant:MS', 'lognormal:MEDIAN_MS:SIGMA' or 'stall:MS:AFTER_S:STALL_S' (constant, but from AFTER_S to
-AFTER_S + STALL_S after the first request nothing is answered). Prints its port, answers any POST, and on SIGTERM writes
-LOG: one line "receipt_ns write_ns" per request - the truth to compare a load generator with.
+AFTER_S + STALL_S after request number SKIP, the first measured one, nothing is answered). Prints its port, answers any
+POST, and on SIGTERM writes LOG: one line "receipt_ns write_ns" per request - the truth to compare a load generator with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_REQUEST_BYTES = 1 << 20
 
 
 def law_of(text: str, seed: int) -> Callable[[float], float]:
-    """(seconds since the first request) -> delay in seconds of a request that arrives then."""
+    """(seconds since request number SKIP) -> delay in seconds of a request that arrives then."""
     rng = random.Random(seed)
     kind, *values = text.split(":")
     numbers = [float(value) for value in values]
@@ -38,8 +38,8 @@ def law_of(text: str, seed: int) -> Callable[[float], float]:
 class Connection(asyncio.Protocol):
     """One client; requests on it come one after the other."""
 
-    def __init__(self, law: Callable[[float], float], log: list[tuple[int, int]]) -> None:
-        self._law, self._log, self._data = law, log, b""
+    def __init__(self, law: Callable[[float], float], log: list[tuple[int, int]], skip: int) -> None:
+        self._law, self._log, self._skip, self._data = law, log, skip, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
             return
         receipt_ns = time.monotonic_ns()
         self._data = b""
-        first_ns = self._log[0][0] if self._log else receipt_ns
+        first_ns = self._log[self._skip][0] if len(self._log) > self._skip else receipt_ns
         self._log.append((receipt_ns, 0))
         row = len(self._log) - 1
         delay_s = self._law((receipt_ns - first_ns) / 1e9)
@@ -69,10 +69,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(head.encode() + text)
 
 
-async def serve(law: Callable[[float], float], log_path: Path) -> None:
+async def serve(law: Callable[[float], float], log_path: Path, skip: int) -> None:
     log: list[tuple[int, int]] = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(law, log), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(law, log, skip), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
@@ -81,4 +81,4 @@ async def serve(law: Callable[[float], float], log_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(law_of(sys.argv[1], int(sys.argv[2])), Path(sys.argv[3])))
+    asyncio.run(serve(law_of(sys.argv[1], int(sys.argv[2])), Path(sys.argv[3]), int(sys.argv[4])))

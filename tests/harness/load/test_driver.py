@@ -112,21 +112,30 @@ def test_the_load_ends_with_its_time_and_finishes_what_is_in_flight(tmp_path: Pa
     assert max(record.intended_ns for record in measured) < result.begin_ns + 500_000_000
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        (503, "rejected"),
-        (429, "rejected"),
-        (400, "bad_request"),
-        (413, "bad_request"),
-        (424, "server_error"),
-        (500, "server_error"),
-    ],
+def _number(body: dict[str, Any]) -> int:
+    """n of a prompt 'text n'."""
+    return int(body["inputs"].split()[1])
+
+
+STATUS_OUTCOMES = (
+    (503, "rejected"),
+    (429, "rejected"),
+    (400, "bad_request"),
+    (413, "bad_request"),
+    (424, "server_error"),
+    (500, "server_error"),
 )
-def test_status_codes_become_outcomes(tmp_path: Path, status: int, outcome: str) -> None:
-    with odd_server(lambda odd, body: odd.answer(b'{"error": "no"}', status)) as url:
-        result = _drive(_plan(url, requests=4, warmup_requests=0), tmp_path)
+
+
+def test_status_codes_become_outcomes(tmp_path: Path) -> None:
+    def refuse(odd: Odd, body: dict[str, Any]) -> None:
+        odd.answer(b'{"error": "no"}', STATUS_OUTCOMES[_number(body)][0])
+
+    with odd_server(refuse) as url:
+        prompts = PROMPTS[: len(STATUS_OUTCOMES)]
+        result = _drive(_plan(url, prompts=prompts, requests=len(prompts), warmup_requests=0), tmp_path)
     for record in _measured(result):
+        status, outcome = STATUS_OUTCOMES[int(record.prompt_ids[0][1:])]
         assert (record.outcome, record.status_code) == (outcome, status)
         assert record.error == f'HTTP {status}: {{"error": "no"}}'
 
@@ -149,29 +158,30 @@ def _no_http(odd: Odd, body: dict[str, Any]) -> None:
 
 
 def _silent(odd: Odd, body: dict[str, Any]) -> None:
-    time.sleep(1.5)
+    time.sleep(2.0)
     odd.close_connection = True
 
 
-@pytest.mark.parametrize(
-    ("behave", "outcome"),
-    [
-        (_hang_up, "connection_failed"),
-        (_cut, "connection_failed"),
-        (_no_http, "connection_failed"),
-        (_silent, "timed_out"),
-        (lambda odd, body: odd.answer(b"<html>"), "bad_body"),
-        (lambda odd, body: odd.answer(b'{"generated_text": 3}'), "bad_body"),
-    ],
+BAD_SERVERS: tuple[tuple[Callable[[Odd, dict[str, Any]], None], str], ...] = (
+    (_hang_up, "connection_failed"),
+    (_cut, "connection_failed"),
+    (_no_http, "connection_failed"),
+    (_silent, "timed_out"),
+    (lambda odd, body: odd.answer(b"<html>"), "bad_body"),
+    (lambda odd, body: odd.answer(b'{"generated_text": 3}'), "bad_body"),
 )
-def test_bad_servers_become_outcomes_with_an_error(
-    tmp_path: Path, behave: Callable[[Odd, dict[str, Any]], None], outcome: str
-) -> None:
-    with odd_server(behave) as url:
-        result = _drive(_plan(url, requests=3, warmup_requests=1, request_timeout_s=0.5), tmp_path)
+
+
+def test_bad_servers_become_outcomes_with_an_error(tmp_path: Path) -> None:
+    with odd_server(lambda odd, body: BAD_SERVERS[_number(body)][0](odd, body)) as url:
+        prompts = PROMPTS[: len(BAD_SERVERS)]
+        plan = _plan(url, prompts=prompts, requests=12, warmup_requests=2, request_timeout_s=1.0)
+        result = _drive(plan, tmp_path)
     measured = _measured(result)
-    assert [record.outcome for record in measured] == [outcome] * 3
-    assert all(record.error for record in measured)
+    assert len(measured) == 12
+    for record in measured:
+        assert record.outcome == BAD_SERVERS[int(record.prompt_ids[0][1:])][1]
+        assert record.error
     assert result.outputs == {}
 
 

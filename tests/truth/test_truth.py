@@ -1,0 +1,124 @@
+"""A law goes in, the same law must come out: the real load processes against a server that logs its own true times.
+
+The bounds hold on a loaded 2-core machine; how small the error is on a quiet one is a matter for the benches.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.load.driver import LoadResult, drive
+from harness.load.plan import LoadPlan
+from harness.measure.device import ResourceSampler
+from harness.measure.summarize import summarize
+from harness.records import Prompt, TrialSummary
+
+WARMUP = 10
+PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(20))
+
+
+@dataclass(slots=True)
+class TruthServer:
+    """The server's address and process, and after it ended its true times [N, 2] (receipt, write) in ns."""
+
+    url: str
+    pid: int
+    log: npt.NDArray[np.int64]
+
+    def true_ms(self) -> npt.NDArray[np.float64]:
+        """Service time of every measured request, in order of arrival."""
+        return (self.log[WARMUP:, 1] - self.log[WARMUP:, 0]) / 1e6
+
+
+@contextmanager
+def truth_server(law: str, folder: Path) -> Iterator[TruthServer]:
+    """The server of `server.py`, running inside the context; its log is filled in when the context ends."""
+    log = folder / "truth.log"
+    argv = [sys.executable, str(Path(__file__).with_name("server.py")), law, "1", str(log), str(WARMUP)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        server = TruthServer(
+            url=f"http://127.0.0.1:{int(process.stdout.readline())}", pid=process.pid, log=np.zeros((0, 2), np.int64)
+        )
+        try:
+            yield server
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+    server.log = np.loadtxt(log, dtype=np.int64, ndmin=2)
+
+
+def _measure(law: str, folder: Path, users: int, requests: int) -> tuple[LoadResult, TrialSummary, TruthServer]:
+    with truth_server(law, folder) as server:
+        plan = LoadPlan(
+            endpoint_url=server.url,
+            protocol="djl",
+            model_name="m",
+            prompts=PROMPTS,
+            inputs_per_request=1,
+            parameters={},
+            users=users,
+            think_time_s=0.0,
+            warmup_requests=WARMUP,
+            requests=requests,
+            max_duration_s=60.0,
+            request_timeout_s=30.0,
+            stream=False,
+            seed=0,
+        )
+        with ResourceSampler(lambda: (server.pid,)) as sampler:
+            result = drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None)
+    use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s)
+    summary = summarize(result.records, result.begin_ns, result.end_ns, use, load_s=0.0)
+    return result, summary, server
+
+
+@pytest.mark.parametrize("law", ["constant:20", "lognormal:20:0.6"])
+def test_the_law_comes_back(law: str, tmp_path: Path) -> None:
+    _, summary, server = _measure(law, tmp_path, users=4, requests=200)
+    true_ms = server.true_ms()
+    assert len(true_ms) == 200
+    for name, q in (("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9)):
+        error_ms = summary.metrics[name].value - float(np.quantile(true_ms, q))
+        assert -0.5 <= error_ms <= 5.0 * (1 + 2 * (q > 0.5)), f"{name} is off by {error_ms:.2f} ms"
+    p50 = summary.metrics["latency_p50_ms"]
+    assert p50.low is not None
+    assert p50.high is not None
+    assert p50.low - 5.0 <= float(np.quantile(true_ms, 0.5)) <= p50.high
+    assert summary.metrics["error_frac"].value == 0.0
+
+
+def test_no_latency_is_shorter_than_the_truth(tmp_path: Path) -> None:
+    result, _, server = _measure("lognormal:10:0.6", tmp_path, users=3, requests=150)
+    seen = np.sort([record.latency_ns for record in result.records if not record.is_warmup]) / 1e6
+    assert np.all(seen >= np.sort(server.true_ms()) - 0.001)
+
+
+def test_throughput_agrees_with_what_the_server_counted(tmp_path: Path) -> None:
+    result, summary, server = _measure("constant:20", tmp_path, users=4, requests=240)
+    written = server.log[WARMUP:, 1]
+    served_rps = (len(written) - 4) / ((np.sort(written)[-5] - result.begin_ns) / 1e9)
+    rate = summary.metrics["throughput_rps"]
+    assert rate.value == pytest.approx(served_rps, rel=0.05)
+    assert rate.value <= 4 / 0.020
+
+
+def test_a_stall_is_seen_by_every_user_it_held(tmp_path: Path) -> None:
+    """A closed loop sends nothing more while it waits: each of 4 users sees the 1 s stall once, so the maximum tells
+    and p50 does not. That is what a closed loop can know (omission is avoided only by an open loop)."""
+    result, summary, server = _measure("stall:10:0.5:1.0", tmp_path, users=4, requests=300)
+    long_ns = [record.latency_ns for record in result.records if not record.is_warmup and record.latency_ns > 500e6]
+    assert len(long_ns) == 4
+    true_max = float(server.true_ms().max())
+    assert summary.metrics["latency_max_ms"].value == pytest.approx(true_max, abs=25.0)
+    assert summary.metrics["latency_p50_ms"].value < 100.0
