@@ -15,6 +15,7 @@ ENGINES: dict[str, str] = {
     "transformers": "engines.transformers:TransformersEngine",
     "ctranslate2": "engines.ctranslate2:CTranslate2Engine",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
+    "t5": "engines.t5.backend:T5HostedEngine",
 }
 
 BACKENDS: dict[str, str] = {
@@ -22,6 +23,7 @@ BACKENDS: dict[str, str] = {
     "transformers": "engines.transformers:TransformersBackend",
     "ctranslate2": "engines.ctranslate2:CTranslate2Backend",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeBackend",
+    "t5": "engines.t5.backend:T5Backend",
 }
 
 

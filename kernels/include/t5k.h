@@ -116,7 +116,8 @@ typedef struct t5k_event {
     int32_t token;      /* -1: none */
     int32_t finish;     /* T5K_GOES_ON .. T5K_CANCELLED; the last event of a hypothesis has it set */
     int32_t hypothesis; /* 0 .. num_return_sequences - 1 */
-    float logprob;      /* of the token under the unprocessed distribution; beams: the score, on the last event */
+    float logprob;      /* of the token under the unprocessed distribution if asked for, else 0; NaN: the logits were not
+                           finite; beams: the hypothesis' score, on its last event */
 } t5k_event;
 
 /* The ISA this machine would run, or what `forced` names; NULL if it cannot run here. */

@@ -1,6 +1,8 @@
 #include "model/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 
 namespace t5k {
@@ -9,6 +11,9 @@ namespace {
 // Rows one admission may encode together: enough to fill the GEMM tiles, little enough to bound the pause of running
 // requests and the activation buffers.
 constexpr int64_t ENCODE_ROWS = 2048;
+
+// The log-probability field of a token nobody wanted one for: 0, or NaN if the model's logits were not finite.
+float finite_mark(float logit) { return std::isfinite(logit) ? 0.0f : std::numeric_limits<float>::quiet_NaN(); }
 
 }  // namespace
 
@@ -169,7 +174,7 @@ Status Scheduler::decode_once() {
 Status Scheduler::choose_plain(const std::vector<Slot *> &active) {
     best_.resize(active.size());
     T5K_TRY(model_->best(static_cast<int>(active.size()), best_.data()));
-    for (size_t i = 0; i < active.size(); ++i) emit(*active[i], best_[i].index, 0.0f);
+    for (size_t i = 0; i < active.size(); ++i) emit(*active[i], best_[i].index, finite_mark(best_[i].value));
     return Status::good();
 }
 
@@ -208,9 +213,9 @@ Status Scheduler::choose_one(Slot &slot, const float *logits, double logsum) {
     } else {
         token = static_cast<int32_t>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     }
-    float logit = 0.0f;
-    if (r.params.raw.return_logprobs) T5K_TRY(model_->device().read(&logit, logits + token, 4));
-    emit(slot, token, r.params.raw.return_logprobs ? static_cast<float>(logit - logsum) : 0.0f);
+    float logit;
+    T5K_TRY(model_->device().read(&logit, logits + token, 4));
+    emit(slot, token, r.params.raw.return_logprobs ? static_cast<float>(logit - logsum) : finite_mark(logit));
     return Status::good();
 }
 

@@ -1,0 +1,166 @@
+"""The bundled engine behind our model server: static batches, or requests that join and leave at token boundaries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from engines.api import (
+    Availability,
+    Capabilities,
+    EngineFacts,
+    EngineSpec,
+    GenerateParams,
+    GenerateRequest,
+    RollingBackend,
+    TokenEvent,
+)
+from engines.errors import RequestInvalid, Unavailable
+from engines.server.hosted import HostedEngine
+from engines.spec_check import check_spec, whole_number
+from engines.t5 import native
+from engines.t5.engine import Event, T5Engine, load
+from engines.t5.params import Params
+from engines.threads import compute_threads
+
+EFFECTIVE_DTYPES = {
+    "fp32": "fp32",
+    "bf16": "bf16 weights, fp32 arithmetic",
+    "int8": "int8 weights, fp32 arithmetic",
+    "w8": "int8 weights, fp32 arithmetic",
+    "w8a8": "int8 weights and activations, int32 dot products",
+    "int4": "int4 weights in groups of 32 (head int8), fp32 arithmetic",
+}
+
+MAX_RANKS = 16
+
+# Slots of a rolling worker when the option is not given: DJL's max_rolling_batch_size.
+ROLLING_SLOTS = 32
+
+
+class T5HostedEngine(HostedEngine):
+    """The bundled engine behind our model server."""
+
+    name = "t5"
+
+    def probe(self) -> Availability:
+        try:
+            versions = {"t5k": f"abi {native.ABI}", "isa": native.isa(), "numpy": np.__version__}
+        except (Unavailable, OSError, AttributeError) as error:
+            return Availability(is_available=False, reason=str(error))
+        return Availability(is_available=True, versions=versions)
+
+    def capabilities(self) -> Capabilities:
+        return capabilities()
+
+
+def capabilities() -> Capabilities:
+    """What the bundled engine accepts on any x86-64 machine."""
+    return Capabilities(
+        effective_dtypes=EFFECTIVE_DTYPES,
+        max_tensor_parallel_degree=MAX_RANKS,
+        has_rolling_batch=True,
+        options={"max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)"},
+        reasons={
+            "fp16": "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well",
+            "tensor_parallel_degree": f"at most {MAX_RANKS} ranks, and they must divide the model's heads and d_ff",
+        },
+    )
+
+
+class T5Backend(RollingBackend):
+    """One engine in this process, on the CPU."""
+
+    def load(self, spec: EngineSpec) -> EngineFacts:
+        """Pack (or map) the weights and run one token. Raises ModelInvalid, SpecInvalid, Unavailable, MemoryError."""
+        check_spec(spec, capabilities())
+        is_rolling = spec.rolling_batch != "disable"
+        self._slots = whole_number(spec, "max_slots", ROLLING_SLOTS if is_rolling else spec.batch_size)
+        threads = compute_threads(spec)
+        began = time.monotonic()
+        self._engine: T5Engine = load(
+            spec.model_dir,
+            dtype=spec.dtype,
+            device=spec.device,
+            tensor_parallel_degree=spec.tensor_parallel_degree,
+            threads=threads,
+            max_slots=self._slots,
+        )
+        self._engine.generate([[2, self._engine.config.eos_ids[0]]], max_new_tokens=2)
+        self._wants_logprob: dict[int, bool] = {}
+        return EngineFacts(
+            effective_dtype=EFFECTIVE_DTYPES[spec.dtype],
+            versions=T5HostedEngine().probe().versions,
+            load_s=time.monotonic() - began,
+            notes=(
+                f"isa {self._engine.isa}, {threads} threads",
+                f"{self._engine.weight_bytes / 1e6:.0f} MB of weights",
+            ),
+        )
+
+    def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        indices: dict[int, int] = {}
+        try:
+            for index, request in enumerate(batch):
+                indices[self._submit(request)] = index
+        except RequestInvalid:
+            self._cancel(indices)
+            raise
+        return self._events(indices)
+
+    def _events(self, indices: dict[int, int]) -> Iterator[Sequence[TokenEvent]]:
+        left = set(indices)
+        try:
+            while left:
+                events = self._engine.step()
+                left -= {event.handle for event in events if event.finish}
+                yield [self._token_event(event, indices[event.handle]) for event in events if event.handle in indices]
+        finally:
+            self._cancel(left)
+
+    def admit(self, request: GenerateRequest) -> int | None:
+        """Take the request into a free slot; None when every slot is taken. Raises RequestInvalid."""
+        return self._submit(request) if sum(self._engine.load()) < self._slots else None
+
+    def step(self) -> Sequence[TokenEvent]:
+        """One decode step over all slots; empty when idle."""
+        return [self._token_event(event, event.handle) for event in self._engine.step() if event.finish != "cancelled"]
+
+    def cancel(self, index: int) -> None:
+        """End a request and free its slot."""
+        self._cancel({index})
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+    def _submit(self, request: GenerateRequest) -> int:
+        try:
+            handle = self._engine.submit(request.input_ids, params_of(request.params))
+        except ValueError as error:
+            raise RequestInvalid(str(error)) from error
+        self._wants_logprob[handle] = request.params.return_logprobs
+        return handle
+
+    def _cancel(self, handles: Sequence[int] | set[int] | dict[int, int]) -> None:
+        for handle in handles:
+            if self._wants_logprob.pop(handle, None) is not None:
+                self._engine.cancel(handle)
+        self._engine.step(0)
+
+    def _token_event(self, event: Event, index: int) -> TokenEvent:
+        """NaN is passed on whether wanted or not: it says that the model's logits were not finite."""
+        wants = self._wants_logprob[event.handle]
+        if event.finish is not None:
+            del self._wants_logprob[event.handle]
+        is_shown = wants or event.logprob != event.logprob
+        finish = "eos" if event.finish == "stop" else event.finish
+        return TokenEvent(index=index, token_id=event.token, logprob=event.logprob if is_shown else None, finish=finish)
+
+
+def params_of(params: GenerateParams) -> Params:
+    """The engine's parameters for a request's. Raises ValueError."""
+    return Params(**asdict(params))
