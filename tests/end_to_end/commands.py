@@ -1,0 +1,54 @@
+"""Running the real `dyno` as a user would, and looking at what is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+DYNO = [sys.executable, "-m", "harness"]
+LIMIT_S = 280
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **(extra or {})}
+
+
+def dyno(*arguments: str, cwd: Path = ROOT, extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The finished command; fails the test only if it outlasts LIMIT_S."""
+    env = environment({"PYTHONPATH": str(ROOT), **(extra or {})})
+    return subprocess.run([*DYNO, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+def start_dyno(arguments: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A running command in a session of its own, its stderr in `log`."""
+    env = environment({"PYTHONPATH": str(ROOT)})
+    with log.open("wb") as stderr:
+        return subprocess.Popen(
+            [*DYNO, *arguments], cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+        )
+
+
+def wait_until(is_done: object, limit_s: float, what: str) -> None:
+    assert callable(is_done)
+    deadline = time.monotonic() + limit_s
+    while not is_done():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,60 @@
+"""Ctrl-C, kill -9, resume: nothing stays behind, at most the trial in flight is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.commands import alive, descendants, dyno, start_dyno, wait_until
+
+SCENARIO = """
+name: hygiene
+workload:
+  load: {kind: closed, users: 2}
+  warmup_requests: 2
+  requests: 60
+  max_duration_s: 4
+quality: {prompts: 4}
+space:
+  - {engine: fake, batch_size: [1, 2, 4], workers: [1, 2], options: {law: constant, service_ms: 60}}
+objectives: [{metric: latency_p50_ms, goal: minimize}]
+search: {sampler: grid, trials: 4, max_minutes: 10, seed: 0, confirm: {finalists: 1, repetitions: 0}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hygiene.yaml").write_text(SCENARIO)
+    return tmp_path
+
+
+def _trials(folder: Path) -> list[dict[str, str]]:
+    files = list((folder / "results" / "local" / "hygiene").glob("*/trials.jsonl"))
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_tune_leaves_nothing_behind_and_resumes(folder: Path, sent: signal.Signals) -> None:
+    running = start_dyno(["tune", "hygiene.yaml"], folder, folder / "stderr.txt")
+    try:
+        wait_until(lambda: len(_trials(folder)) >= 1, 120, "one finished trial")
+        wait_until(lambda: len(descendants(running.pid)) >= 2, 60, "an engine running")
+        started = descendants(running.pid)
+        os.kill(running.pid, sent)
+        code = running.wait(timeout=60)
+    finally:
+        running.kill()
+    assert code == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[sent]
+    wait_until(lambda: not alive(started), 5, f"everything dyno started is gone: {alive(started)}")
+
+    before = [t["trial_id"] for t in _trials(folder) if t["outcome"] == "ok"]
+    again = dyno("tune", "hygiene.yaml", "--no-verify", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    finished = [t["trial_id"] for t in _trials(folder) if t["outcome"] == "ok"]
+    assert finished[: len(before)] == before
+    assert len(finished) == 4
+    assert len(list((folder / "results" / "local" / "hygiene").iterdir())) == 1
