@@ -14,6 +14,7 @@ from pathlib import Path
 from engines.api import EngineSpec, OptionValue
 from engines.errors import SpecInvalid
 from engines.properties import PropertiesSyntaxError, format_properties, parse_properties
+from engines.registry import load_engine
 
 SERVER_KEYS = (
     "engine", "batch_size", "max_dynamic_batch_size", "max_batch_delay", "job_queue_size", "minWorkers", "maxWorkers",
@@ -106,10 +107,11 @@ def read_serving(text: str, model_dir: Path) -> Serving:
     if batch_size > 1 and rolling_batch != "disable":
         notes.append(f"batch_size={batch_size} turns option.rolling_batch={rolling_batch} off, as in DJL Serving")
         rolling_batch = "disable"
-    device = _device(reader.text("load_on_devices", "*"))
+    engine = _engine(reader)
+    device = _device(reader.text("load_on_devices", "*"), engine)
     min_workers, workers = _workers(reader, device)
     spec = EngineSpec(
-        engine=_engine(reader),
+        engine=engine,
         model_dir=model_dir,
         dtype=_dtype(reader, notes),
         device=device,
@@ -209,10 +211,13 @@ def _workers(reader: _Values, device: str) -> tuple[int, int]:
     return min_workers, max_workers
 
 
-def _device(text: str) -> str:
-    """'cpu', 'cuda' or 'cuda:<n>' from load_on_devices."""
+def _device(text: str, engine: str) -> str:
+    """'cpu', 'cuda' or 'cuda:<n>' from load_on_devices; '*' takes a GPU where the engine finds one it can use."""
     if text == "*":
-        return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+        if not Path("/dev/nvidiactl").exists():
+            return "cpu"
+        adapter = load_engine(engine)
+        return "cuda" if adapter.probe().is_available and "cuda" in adapter.capabilities().devices else "cpu"
     if text in ("-1", "cpu"):
         return "cpu"
     number = text.removeprefix("gpu")

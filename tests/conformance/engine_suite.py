@@ -1,0 +1,236 @@
+"""What every engine must do, whatever it is: the contract of engines/api.py as tests.
+
+A test module subclasses `EngineSuite` and gives a `case` fixture; `served` is one fp32 server shared by the class, so
+that a heavy engine starts few times.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from engines.api import DTYPES, Engine, EngineSpec, RunningEngine
+from engines.errors import EngineError, ModelInvalid, SpecInvalid
+from engines.server.hosted import HostedEngine
+
+READY_TIMEOUT_S = 300.0
+REQUEST_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCase:
+    """One engine under test, and a spec that it should be able to serve in fp32."""
+
+    engine: Engine
+    spec: EngineSpec
+    prompts: tuple[str, ...]
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether our model server hosts it; an attached endpoint belongs to somebody else."""
+        return isinstance(self.engine, HostedEngine)
+
+    @property
+    def reads_model(self) -> bool:
+        return isinstance(self.engine, HostedEngine) and self.engine.needs_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A running engine and a client for it."""
+
+    running: RunningEngine
+    client: httpx.Client
+
+    def ask(self, inputs: object, **parameters: object) -> httpx.Response:
+        return self.client.post("/invocations", json={"inputs": inputs, "parameters": parameters})
+
+    def tokens(self, prompt: str, **parameters: object) -> list[int]:
+        """The generated ids."""
+        response = self.ask(prompt, details=True, **parameters)
+        assert response.status_code == 200, response.text
+        ids: list[int] = response.json()["details"]["tokens"]
+        return ids
+
+
+@contextmanager
+def serve(case: EngineCase, workdir: Path, **changes: Any) -> Iterator[Served]:
+    """Launch, yield, stop - and check that nothing stayed behind."""
+    with ExitStack() as stack:
+        running = stack.enter_context(case.engine.launch(replace(case.spec, **changes), workdir, READY_TIMEOUT_S))
+        client = httpx.Client(base_url=running.endpoint.url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        stack.enter_context(client)
+        pids = running.pids
+        yield Served(running=running, client=client)
+        pids = tuple({*pids, *running.pids})
+    assert not [pid for pid in pids if psutil.pid_exists(pid)], "processes stayed behind"
+    assert not list(workdir.glob("tmp-*")), "a temporary folder stayed behind"
+    if case.is_hosted:
+        with pytest.raises(httpx.TransportError):
+            httpx.get(running.endpoint.url + "/ping", trust_env=False, timeout=2.0)
+
+
+class EngineSuite:
+    """The contract. Every test takes `case` (an EngineCase) or `served` (a Served with batch_size 4)."""
+
+    def test_probe_is_cheap_and_explains_itself(self, case: EngineCase) -> None:
+        begin = time.monotonic()
+        availability = case.engine.probe()
+        assert time.monotonic() - begin < 2.0
+        assert availability.is_available
+        assert not availability.reason
+
+    def test_capabilities_explain_what_is_refused(self, case: EngineCase) -> None:
+        capabilities = case.engine.capabilities()
+        assert "fp32" in capabilities.effective_dtypes
+        assert capabilities.max_tensor_parallel_degree >= 1
+        assert capabilities.devices
+        assert all(capabilities.options.values()), "an option without help"
+        unexplained = [d for d in DTYPES if d not in capabilities.effective_dtypes and not capabilities.reasons.get(d)]
+        assert not unexplained
+
+    def test_facts_say_what_really_runs(self, case: EngineCase, served: Served) -> None:
+        facts = served.running.facts
+        assert facts.effective_dtype == case.engine.capabilities().effective_dtypes["fp32"]
+        assert facts.load_s >= 0
+        assert served.running.failure() is None
+        if case.is_hosted:
+            assert facts.versions
+            assert len(served.running.pids) >= 2
+            assert all(psutil.pid_exists(pid) for pid in served.running.pids)
+
+    def test_one_input_and_a_list(self, case: EngineCase, served: Served) -> None:
+        one = served.ask(case.prompts[0], max_new_tokens=4)
+        many = served.ask(list(case.prompts[:3]), max_new_tokens=4)
+        assert (one.status_code, many.status_code) == (200, 200)
+        assert isinstance(one.json()["generated_text"], str)
+        assert len(many.json()) == 3
+        assert many.json()[0] == one.json()
+        assert int(one.headers["x-dyno-tokens"]) <= 4
+
+    def test_a_request_s_tokens_do_not_depend_on_its_batch_mates(self, case: EngineCase, served: Served) -> None:
+        alone = [served.tokens(prompt, max_new_tokens=24) for prompt in case.prompts]
+        together = served.ask(list(case.prompts), max_new_tokens=24, details=True).json()
+        assert [answer["details"]["tokens"] for answer in together] == alone
+        with ThreadPoolExecutor(len(case.prompts)) as pool:
+            at_once = list(pool.map(lambda prompt: served.tokens(prompt, max_new_tokens=24), case.prompts))
+        assert at_once == alone
+
+    def test_requests_of_one_batch_keep_their_own_limits(self, case: EngineCase, served: Served) -> None:
+        limits = (1, 3, 6, 2)
+        with ThreadPoolExecutor(len(limits)) as pool:
+            ids = list(pool.map(lambda n: served.tokens(case.prompts[0], max_new_tokens=n, min_new_tokens=n), limits))
+        assert [len(each) for each in ids] == list(limits)
+
+    @pytest.mark.parametrize("limit", [1, 5])
+    def test_max_new_tokens_is_honoured(self, case: EngineCase, served: Served, limit: int) -> None:
+        whole = served.tokens(case.prompts[0], max_new_tokens=24)
+        response = served.ask(case.prompts[0], max_new_tokens=limit, details=True)
+        details = response.json()["details"]
+        assert details["tokens"] == whole[:limit]
+        assert details["generated_tokens"] == len(details["tokens"])
+        assert details["finish_reason"] == ("length" if len(whole) > limit else "eos")
+
+    def test_min_new_tokens_is_honoured(self, case: EngineCase, served: Served) -> None:
+        ids = served.tokens(case.prompts[0], max_new_tokens=30, min_new_tokens=20)
+        assert 20 <= len(ids) <= 30
+
+    def test_log_probabilities_are_one_per_token_and_not_positive(self, case: EngineCase, served: Served) -> None:
+        details = served.ask(case.prompts[0], max_new_tokens=6, details=True, return_logprobs=True).json()["details"]
+        assert len(details["logprobs"]) == len(details["tokens"])
+        assert all(logprob <= 1e-6 for logprob in details["logprobs"])
+        assert details["nonfinite"] is False
+
+    def test_beams_are_served_or_refused_with_a_reason(self, case: EngineCase, served: Served) -> None:
+        response = served.ask(case.prompts[0], max_new_tokens=6, num_beams=3, details=True)
+        assert response.status_code in (200, 400), response.text
+        assert response.status_code == 200 or "num_beams" in response.json()["message"]
+
+    def test_sampling_with_a_seed_repeats_or_is_refused_with_a_reason(self, case: EngineCase, served: Served) -> None:
+        parameters = {"do_sample": True, "temperature": 1.5, "top_k": 0, "seed": 7, "max_new_tokens": 8}
+        first, second = (served.ask(case.prompts[0], **parameters) for _ in range(2))
+        assert first.status_code in (200, 400), first.text
+        assert first.json() == second.json()
+
+    def test_a_stream_joins_to_the_whole_answer(self, case: EngineCase, served: Served) -> None:
+        whole = served.ask(case.prompts[0], max_new_tokens=12, details=True).json()
+        body = {"inputs": case.prompts[0], "parameters": {"max_new_tokens": 12}, "stream": True}
+        *tokens, last = [json.loads(line) for line in served.client.post("/invocations", json=body).text.splitlines()]
+        assert [token["token"]["id"] for token in tokens] == whole["details"]["tokens"]
+        assert last["generated_text"] == whole["generated_text"]
+        assert "".join(token["token"]["text"] for token in tokens).strip() == whole["generated_text"].strip()
+
+    @pytest.mark.parametrize(
+        "body", [{}, {"inputs": []}, {"inputs": 3}, {"inputs": "a", "parameters": {"max_new_tokens": 0}}, [1]]
+    )
+    def test_bad_input_is_400_and_the_engine_lives_on(self, case: EngineCase, served: Served, body: object) -> None:
+        response = served.client.post("/invocations", json=body)
+        assert response.status_code == 400
+        assert response.json()["message"]
+        assert served.ask(case.prompts[0], max_new_tokens=2).status_code == 200
+
+    def test_the_effective_dtype_of_another_dtype_is_recorded(self, case: EngineCase, tmp_path: Path) -> None:
+        effective = case.engine.capabilities().effective_dtypes
+        others = [dtype for dtype in ("int8", "bf16", "fp16") if dtype in effective]
+        if not others:
+            pytest.skip(f"{case.engine.name} accepts fp32 only")
+        with serve(case, tmp_path, dtype=others[0]) as served:
+            assert served.running.facts.effective_dtype == effective[others[0]]
+            assert served.ask(case.prompts[0], max_new_tokens=4).status_code == 200
+
+    def test_a_dtype_it_cannot_do_is_refused_with_the_reason(self, case: EngineCase, tmp_path: Path) -> None:
+        assert "int3" in str(refusal(case, tmp_path, dtype="int3"))
+        capabilities = case.engine.capabilities()
+        for dtype in set(DTYPES) - set(capabilities.effective_dtypes):
+            assert capabilities.reasons[dtype] in str(refusal(case, tmp_path, dtype=dtype))
+
+    def test_a_degree_or_an_option_it_does_not_know_is_refused(self, case: EngineCase, tmp_path: Path) -> None:
+        too_many = case.engine.capabilities().max_tensor_parallel_degree + 1
+        assert str(too_many) in str(refusal(case, tmp_path, tensor_parallel_degree=too_many))
+        options = {**case.spec.options, "no_such_option": 1}
+        assert "no_such_option" in str(refusal(case, tmp_path, options=options))
+
+    @pytest.mark.parametrize("damage", ["truncated weights", "missing config", "missing tokenizer", "no folder"])
+    def test_a_damaged_model_is_one_sentence(self, case: EngineCase, tmp_path: Path, damage: str) -> None:
+        if not case.reads_model:
+            pytest.skip(f"{case.engine.name} reads no model folder")
+        folder = tmp_path / "model"
+        shutil.copytree(case.spec.model_dir, folder)
+        weights = folder / "model.safetensors"
+        if damage == "truncated weights":
+            weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        elif damage == "missing config":
+            (folder / "config.json").unlink()
+        elif damage == "missing tokenizer":
+            (folder / "tokenizer.json").unlink()
+        else:
+            folder = tmp_path / "nowhere"
+        with pytest.raises(ModelInvalid) as caught:
+            start(case, tmp_path / "logs", model_dir=folder)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert str(folder) in message
+
+
+def refusal(case: EngineCase, workdir: Path, **changes: Any) -> EngineError:
+    """The SpecInvalid that launching the changed spec raises."""
+    with pytest.raises(SpecInvalid) as caught:
+        start(case, workdir, **changes)
+    return caught.value
+
+
+def start(case: EngineCase, workdir: Path, **changes: Any) -> None:
+    """Launch and stop at once."""
+    with case.engine.launch(replace(case.spec, **changes), workdir, READY_TIMEOUT_S):
+        pass

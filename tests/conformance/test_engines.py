@@ -1,0 +1,52 @@
+"""Every registered engine passes the suite; one that cannot run here is skipped with its own reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.api import EngineSpec
+from engines.registry import engine_names, load_engine
+from tests.conformance.engine_suite import EngineCase, EngineSuite, Served, serve
+
+MODEL_DIR = Path(__file__).parents[2] / "scenarios" / "assets" / "flan-t5-bench"
+PROMPTS = ("spell: 42", "date: 04/12/1987", "label: the soup was cold.", "spell: 1,306,346")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Converted models go to a folder of this test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNO_CACHE", os.environ.get("DYNO_TEST_CACHE") or str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module", params=engine_names())
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineCase]:
+    """One engine, skipped where it cannot run."""
+    engine = load_engine(request.param)
+    availability = engine.probe()
+    if not availability.is_available:
+        pytest.skip(f"{request.param} cannot run here: {availability.reason}")
+    spec = EngineSpec(engine=request.param, model_dir=MODEL_DIR, batch_size=4, max_batch_delay_ms=50, threads=1)
+    if request.param != "attach":
+        yield EngineCase(engine=engine, spec=spec, prompts=PROMPTS)
+        return
+    other = EngineSpec(engine="fake", model_dir=MODEL_DIR, batch_size=4, max_batch_delay_ms=50)
+    with load_engine("fake").launch(other, tmp_path_factory.mktemp("other"), 120.0) as running:
+        attached = EngineSpec(engine="attach", model_dir=MODEL_DIR, options={"url": running.endpoint.url})
+        yield EngineCase(engine=engine, spec=attached, prompts=PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def served(case: EngineCase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One fp32 server for all tests of an engine."""
+    with serve(case, tmp_path_factory.mktemp("served")) as running:
+        yield running
+
+
+class TestEngines(EngineSuite):
+    """The suite, once per registered engine."""
