@@ -18,6 +18,7 @@ from engines.t5 import native
 from engines.t5.config import ACTIVATIONS, T5Config, read_config
 from engines.t5.pack import PackedModel, native_config, pack_in_memory, resolve_dtype
 from engines.t5.params import Params, id_array
+from engines.t5.partition import is_partition, open_partition
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -54,7 +55,7 @@ def load(
     max_source: int = 8192,
     max_target: int = 8192,
 ) -> T5Engine:
-    """A loaded engine for a Hugging Face folder; close it, or use it as a context manager.
+    """A loaded engine for a Hugging Face folder or one written by `partition`. Close it, or use it in a `with`.
 
     `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
     'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
@@ -68,7 +69,8 @@ def load(
     folder = Path(path)
     dtype = resolve_dtype(dtype)
     config = read_config(folder)
-    model = pack_in_memory(folder, config, dtype, tensor_parallel_degree)
+    build = open_partition if is_partition(folder) else pack_in_memory
+    model = build(folder, config, dtype, tensor_parallel_degree)
     roles = {record.role for record in model.records}
     record = native_config(config, degree=tensor_parallel_degree, has_decoder=native.ROLES.index("head") in roles)
     record.activation = ACTIVATIONS[config.activation]

@@ -117,6 +117,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
         (c.c_int32, c.c_void_p, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_void_p),
     ),
     "t5k_unpack": (c.c_int32, (c.c_int32, c.c_void_p, c.c_int64, c.c_int64, c.c_void_p)),
+    "t5k_digest": (None, (c.c_void_p, c.c_int64, c.POINTER(c.c_uint64))),
     "t5k_create": (c.c_int32, (c.POINTER(Config), c.POINTER(Tensor), c.c_int32, c.POINTER(_ENGINE), _ERROR)),
     "t5k_destroy": (None, (_ENGINE,)),
     "t5k_submit": (c.c_int32, (_ENGINE, _I32P, c.c_int32, c.POINTER(Params), c.POINTER(c.c_int64), _ERROR)),

@@ -53,6 +53,7 @@ class _Stored:
 class _Archive(Protocol):
     def names(self) -> Sequence[str]: ...
     def stored(self, name: str) -> _Stored: ...
+    def release(self) -> None: ...
 
 
 class Checkpoint:
@@ -81,6 +82,11 @@ class Checkpoint:
         if stored.shape != shape:
             raise ModelInvalid(f"{self.folder}: {name}: expected shape {shape}, got {stored.shape}")
         return stored.as_float()
+
+    def release(self) -> None:
+        """Give back the memory of what has been read (mapped pages stay in the system's file cache)."""
+        for archive in set(self._where.values()):
+            archive.release()
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -129,6 +135,9 @@ class _Safetensors:
         if end - begin != expected or self._start + end > len(self._map):
             raise ModelInvalid(f"{self._path}: {name}: expected {expected} bytes, got {end - begin} (a damaged file?)")
         return _Stored(memoryview(self._map)[self._start + begin : self._start + end], dtype, shape)
+
+    def release(self) -> None:
+        self._map.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +213,6 @@ class _TorchZip:
         if last * size > len(data) or view.offset < 0 or min(view.strides, default=0) < 0:
             raise ModelInvalid(f"{self._path}: {name}: its storage is too short (a damaged file?)")
         return _Stored(data[view.offset * size :], view.storage.dtype, view.shape, view.strides)
+
+    def release(self) -> None:
+        """Nothing is mapped: each tensor's bytes go with the array made of them."""

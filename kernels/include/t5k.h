@@ -130,6 +130,9 @@ T5K_API t5k_status t5k_pack(int32_t format, const float *source, int64_t ld, int
                             int64_t first_panel, int64_t step, void *packed);
 T5K_API t5k_status t5k_unpack(int32_t format, const void *packed, int64_t K, int64_t N, float *out);
 
+/* A 128-bit checksum that finds damage (model/digest.h). */
+T5K_API void t5k_digest(const void *data, int64_t bytes, uint64_t out[2]);
+
 T5K_API t5k_status t5k_create(const t5k_config *config, const t5k_tensor *tensors, int32_t count, t5k_engine **out,
                               t5k_error *error);
 T5K_API void t5k_destroy(t5k_engine *engine);

@@ -6,6 +6,7 @@
 
 #include "device/cpu.h"
 #include "include/t5k.h"
+#include "model/digest.h"
 #include "model/pack.h"
 #include "model/scheduler.h"
 
@@ -68,6 +69,8 @@ t5k_status t5k_pack(int32_t format, const float *source, int64_t ld, int64_t K, 
 t5k_status t5k_unpack(int32_t format, const void *packed, int64_t K, int64_t N, float *out) {
     return guarded(nullptr, [&] { return t5k::unpack({static_cast<const uint32_t *>(packed), format, K, N}, out); });
 }
+
+void t5k_digest(const void *data, int64_t bytes, uint64_t out[2]) { t5k::digest(data, bytes, out); }
 
 t5k_status t5k_create(const t5k_config *config, const t5k_tensor *tensors, int32_t count, t5k_engine **out,
                       t5k_error *error) {
