@@ -16,7 +16,7 @@ from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.process import Command, ServerProcess
-from engines.server.properties import read_serving, spec_to_properties
+from engines.server.properties import read_serving, read_text, spec_to_properties
 from engines.spec_check import check_spec
 
 HOST = "127.0.0.1"
@@ -74,7 +74,7 @@ def launch_file(
     """
     from engines.registry import load_engine
 
-    text = properties_path.read_bytes().decode("latin-1")
+    text = read_text(properties_path)
     engine = load_engine(read_serving(text, model_dir or properties_path.parent).spec.engine)
     if model_dir is not None and isinstance(engine, HostedEngine):
         engine.check(read_serving(text, model_dir).spec)

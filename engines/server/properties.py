@@ -93,6 +93,14 @@ def spec_from_properties(text: str, model_dir: Path) -> EngineSpec:
     return read_serving(text, model_dir).spec
 
 
+def read_text(path: Path) -> str:
+    """The file's text, bytes taken as ISO 8859-1 as java.util.Properties takes a stream. Raises SpecInvalid."""
+    try:
+        return path.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise SpecInvalid(f"{path}: cannot read it: {error.strerror}; name a serving.properties file") from error
+
+
 def read_serving(text: str, model_dir: Path) -> Serving:
     """Spec, settings and notes of one serving.properties. Raises SpecInvalid naming the key and what is wrong."""
     try:

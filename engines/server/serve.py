@@ -21,11 +21,11 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from engines.errors import EngineError, LaunchFailed, ModelInvalid, PortTaken
+from engines.errors import EngineError, LaunchFailed, PortTaken
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
-from engines.server.properties import Serving, read_serving
+from engines.server.properties import Serving, read_serving, read_text
 
 logger = logging.getLogger("dyno.server")
 
@@ -70,10 +70,7 @@ def serve(options: ServeOptions) -> None:
 def load_serving(options: ServeOptions) -> Serving:
     """The properties file understood, with its model resolved. Raises SpecInvalid, ModelInvalid, Unavailable."""
     path = options.properties_path
-    try:
-        text = path.read_bytes().decode("latin-1")  # as java.util.Properties reads a stream
-    except OSError as error:
-        raise ModelInvalid(f"{path}: cannot read it: {error.strerror}; name a serving.properties file") from error
+    text = read_text(path)
     if options.model_dir is not None:
         return read_serving(text, options.model_dir)
     model_id = read_serving(text, path.parent).model_id

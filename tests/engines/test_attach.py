@@ -1,0 +1,55 @@
+"""Attaching to an endpoint that somebody else runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engines import attach
+from engines.api import EngineSpec, OptionValue
+from engines.attach import AttachEngine
+from engines.errors import NotReady, SpecInvalid
+from engines.process import free_port
+from tests.engines.server.running import ask, fake_server
+
+
+def spec(**options: OptionValue) -> EngineSpec:
+    return EngineSpec(engine="attach", model_dir=Path(), options=options)
+
+
+def test_a_running_server_is_used_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach, "CHECK_S", 0.0)
+    with fake_server(tmp_path) as (server, client):
+        with AttachEngine().launch(spec(url=server.endpoint.url + "/", model_name="m"), tmp_path, 30.0) as attached:
+            assert attached.endpoint.url == server.endpoint.url
+            assert (attached.endpoint.protocol, attached.endpoint.model_name) == ("djl", "m")
+            assert attached.pids == ()
+            assert attached.facts.effective_dtype == "unknown"
+            assert attached.failure() is None
+        assert ask(client).status_code == 200
+        url = server.endpoint.url
+    with pytest.raises(NotReady, match="nothing answered 200"), AttachEngine().launch(spec(url=url), tmp_path, 0.0):
+        pass
+    assert "nothing answers at" in str(attached.failure())
+
+
+def test_nobody_there_names_what_was_tried(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with (
+        pytest.raises(NotReady, match=rf"tried {url}/health, {url}/v1/models"),
+        AttachEngine().launch(spec(url=url, protocol="openai"), tmp_path, 0.0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://h:0", "http://h:notaport"])
+def test_an_unusable_address_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SpecInvalid, match="expected an address"), AttachEngine().launch(spec(url=url), tmp_path, 0.0):
+        pass
+
+
+def test_an_unknown_protocol_is_refused(tmp_path: Path) -> None:
+    wrong = spec(url="http://127.0.0.1:1", protocol="grpc")
+    with pytest.raises(SpecInvalid, match="protocol"), AttachEngine().launch(wrong, tmp_path, 0.0):
+        pass

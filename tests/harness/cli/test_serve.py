@@ -1,0 +1,73 @@
+"""`dyno serve` in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.engines.server.running import eventually
+
+DYNO = [sys.executable, "-m", "harness", "serve"]
+ROOT = Path(__file__).parents[3]
+
+
+def dyno_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DYNO, *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_a_signal_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "serving.properties").write_text("option.entryPoint=engines.fake\nload_on_devices=-1\n")
+    argv = [*DYNO, "--properties", str(tmp_path / "serving.properties"), "--port", "0", "--name", "bench"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().removeprefix("listening on ").strip()
+        with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
+            eventually(lambda: client.get("/ping").status_code == 200)
+            answer = client.post("/predictions/bench", json={"inputs": "hello there"})
+        assert answer.json() == {"generated_text": "hello there"}
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("option.entryPoint=engines.fake\nbatch_sise=2", "unknown key 'batch_sise'; did you mean 'batch_size'"),
+        ("option.entryPoint=engines.nothing", "unknown backend 'nothing'"),
+        ("option.entryPoint=engines.fake\noption.oom_on_load=true", "ran out of memory"),
+        ("option.entryPoint=engines.transformers\noption.model_id=./nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence_and_status_3(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "serving.properties").write_text(text + "\nload_on_devices=-1\n")
+    done = dyno_serve("--properties", str(tmp_path / "serving.properties"), "--port", "0")
+    assert done.returncode == 3
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_file_and_a_taken_port(tmp_path: Path) -> None:
+    missing = dyno_serve("--properties", str(tmp_path / "none"))
+    assert (missing.returncode, missing.stderr.count("\n")) == (3, 1)
+    assert "cannot read it" in missing.stderr
+    (tmp_path / "serving.properties").write_text("option.entryPoint=engines.fake\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = dyno_serve("--properties", str(tmp_path / "serving.properties"), "--port", port)
+    assert refused.returncode == 3
+    assert refused.stderr.startswith(f"dyno: port {port} on 127.0.0.1 is in use")
+
+
+def test_help_has_examples() -> None:
+    done = dyno_serve("--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
