@@ -12,6 +12,7 @@ from gevent.event import AsyncResult, Event
 
 from harness.load.bodies import BodyForm, address_of
 from harness.load.clients.http import Connection, Exchange
+from harness.load.clients.timer import Timer
 from harness.load.plan import LoadPlan, share_of
 from harness.load.prompts import RequestOrder
 from harness.load.raw import WARMUP_BASE, RawRequest
@@ -118,6 +119,7 @@ class UserRun:
         self._session = session
         self._user = user
         self._connection = session.connection()
+        self._timer = Timer()
         self._unwritten: RawRequest | None = None
 
     def warm_up(self) -> None:
@@ -143,7 +145,8 @@ class UserRun:
         stop_ns = begin_ns + int(plan.max_duration_s * NS_PER_S)
         intended_ns = begin_ns + think_ns * self._user // plan.users
         while intended_ns < stop_ns:
-            _sleep_until(intended_ns)
+            if intended_ns > time.monotonic_ns():
+                self._timer.wait_until(intended_ns)
             ticket = self._session.take_measured()
             if ticket is None:
                 break
@@ -153,9 +156,10 @@ class UserRun:
         self._write()
 
     def close(self) -> None:
-        """Drop the connection and write what is left."""
+        """Write what is left, drop the connection and the timer."""
         self._write()
         self._connection.close()
+        self._timer.close()
 
     def _send(self, ticket: tuple[int, bytes], *, intended_ns: int, is_warmup: bool) -> RawRequest:
         seq, wire = ticket
@@ -187,12 +191,6 @@ def _raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_war
         marks=tuple(exchange.marks),
         body=exchange.body,
     )
-
-
-def _sleep_until(at_ns: int) -> None:
-    wait_ns = at_ns - time.monotonic_ns()
-    if wait_ns > 0:
-        gevent.sleep(wait_ns / NS_PER_S)
 
 
 def watch_parent(on_line: Callable[[str], None], on_gone: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 LAW is 'constant:MS', 'lognormal:MEDIAN_MS:SIGMA' or 'stall:MS:AFTER_S:STALL_S' (constant, but from AFTER_S to
 AFTER_S + STALL_S after request number SKIP, the first measured one, nothing is answered). Prints its port, answers any
-POST, and on SIGTERM writes LOG: one line "receipt_ns write_ns" per request - the truth to compare a load generator with.
+POST, and on SIGTERM writes LOG, one line "receipt_ns write_ns" per request: the truth to compare a load generator with.
 """
 
 from __future__ import annotations
