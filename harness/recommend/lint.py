@@ -256,12 +256,13 @@ def _rules(given: LintInput, key: str) -> tuple[KeyRule, ...]:
 
 
 def _known_key(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Iterator[Finding]:
+    if given.container.is_own:
+        yield from _known_to_own(given, key, rules)
+        return
     if not rules:
         owners = ", ".join(sorted({rule.handler for rule in _rules(given, key)}))
         readers = ", ".join(sorted(given.handlers - {"python", "option"}))
         yield given.warning(key, f"read by the {owners} handler only, not by {readers}: no effect")
-        return
-    if given.container.is_own:
         return
     version = given.container.version
     alive = [rule for rule in rules if rule.is_in(version)]
@@ -271,6 +272,15 @@ def _known_key(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Iterat
     rule = alive[0]
     if rule.deprecated_since is not None and version >= rule.deprecated_since:
         yield given.warning(key, rule.retired or f"deprecated; write {rule.replacement}")
+
+
+def _known_to_own(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Iterator[Finding]:
+    owners = sorted({rule.handler for rule in _rules(given, key)})
+    if owners == ["ignored"]:
+        yield given.warning(key, "accepted for DJL's sake; changes nothing in our server")
+    elif not rules:
+        engine = given.values.get("option.entryPoint", "").removeprefix("engines.")
+        yield given.error(key, f"an option of engine {' or '.join(owners)}, not of {engine}: the engine refuses it")
 
 
 def _out_of_range(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Finding:

@@ -35,6 +35,9 @@ HF_DTYPES = ("fp32", "bf16", "fp16")
 NEEDS_PYTHON = {"ctranslate2": (3, 9), "onnxruntime": (3, 11)}
 """Lowest Python that the wheels of the pinned versions install on (their Requires-Python)."""
 
+ATTACHED = "attach"
+"""The engine that measures a server somebody else started."""
+
 LOADING_TIMEOUT_S = 1200
 """Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
 
@@ -60,6 +63,8 @@ def render(source: Source, container: str) -> dict[str, str]:
     """File name -> text for that container. Raises UsageError when it cannot serve the candidate, with what to choose
     instead."""
     target = parse_container(container)
+    if source.trial.candidate.engine == ATTACHED:
+        raise UsageError("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
     if target.is_own:
         values = _own_values(source)
         return {PROPERTIES: _file(values, source, _own_note(source))}
