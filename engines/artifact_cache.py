@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engines.errors import Unavailable
+from engines.errors import ModelInvalid, Unavailable
 
 WHOLE_HASH_BYTES = 256 << 20
 """Files up to this size are hashed whole; a larger file by size, modification time and three 1 MiB samples, because
@@ -80,6 +80,18 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel if this process dies
         yield
+
+
+def model_digest(model_dir: Path) -> str:
+    """The digest of what a conversion reads: configs, tokenizer and weights."""
+    return folder_digest(model_dir, names=lambda name: name.endswith((".json", ".safetensors", ".bin")))
+
+
+def check_unchanged(model_dir: Path, digest: str) -> None:
+    """Raises ModelInvalid if the folder is no longer what `digest` was taken of, so that a cache never holds a mixture
+    (somebody may be saving a new checkpoint while the old one is converted)."""
+    if model_digest(model_dir) != digest:
+        raise ModelInvalid(f"{model_dir}: its files changed while they were converted; try again once they are still")
 
 
 def folder_digest(folder: Path, *, names: Callable[[str], bool] = lambda _: True) -> str:

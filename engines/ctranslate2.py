@@ -25,9 +25,9 @@ from engines.api import (
     GenerateRequest,
     TokenEvent,
 )
-from engines.artifact_cache import build_once, cache_root, folder_digest
+from engines.artifact_cache import build_once, cache_root, check_unchanged, model_digest
 from engines.decoding import check_request
-from engines.errors import ModelInvalid, Unavailable
+from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.isolated import run_isolated
 from engines.model_folder import SpecialIds, read_config, special_ids
 from engines.server.hosted import HostedEngine, RunningServer
@@ -90,7 +90,6 @@ class CTranslate2Backend(Backend):
         check_spec(spec, capabilities())
         import ctranslate2
 
-        self._ctranslate2 = ctranslate2
         self._special: SpecialIds = special_ids(spec.model_dir)
         self._vocab_size = int(read_config(spec.model_dir)["vocab_size"])
         compute_type = _COMPUTE_TYPES[spec.dtype]
@@ -117,6 +116,11 @@ class CTranslate2Backend(Backend):
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
             check_request(request, self._vocab_size)
+            if request.params.do_sample and request.params.seed is not None:
+                raise RequestInvalid(
+                    "ctranslate2: seed with do_sample is not possible: its generators are seeded once, when their thread "
+                    "starts; leave the seed out"
+                )
         groups: dict[GenerateParams, list[int]] = {}
         for index, request in enumerate(batch):
             groups.setdefault(_shared(request.params), []).append(index)
@@ -153,8 +157,6 @@ class CTranslate2Backend(Backend):
                 "sampling_topp": params.top_p,
                 "sampling_temperature": params.temperature,
             }
-            if params.seed is not None:
-                self._ctranslate2.set_random_seed(params.seed % (1 << 31))
         return arguments
 
     def _stream(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
@@ -245,22 +247,19 @@ class _Steps:
 
 
 def _shared(params: GenerateParams) -> GenerateParams:
-    """What must be equal for requests to decode together. Lengths and logprobs are each request's own in greedy and
-    sampling; a beam search has one length for all. A seed is of the whole call, so a seeded request runs alone with its
-    equals."""
+    """What must be equal for requests to decode together. The limit and the logprobs are each request's own in greedy
+    and sampling; a beam search has one limit for all."""
     if params.num_beams > 1:
         return params
-    plain = replace(params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0)
-    if params.do_sample:
-        return plain
-    return replace(plain, temperature=1.0, top_k=0, top_p=1.0, seed=None)
+    plain = replace(params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0, seed=None)
+    return plain if params.do_sample else replace(plain, temperature=1.0, top_k=0, top_p=1.0)
 
 
 def converted(model_dir: Path, compute_type: str, cache: Path) -> Path:
     """The cached CTranslate2 folder of a Hugging Face folder. Raises ModelInvalid, Unavailable."""
     import ctranslate2
 
-    digest = folder_digest(model_dir, names=lambda name: name.endswith((".json", ".safetensors", ".bin")))
+    digest = model_digest(model_dir)
     name = f"{digest}-{compute_type}-ct{ctranslate2.__version__}-v{CONVERSION}"
 
     def build(folder: Path) -> None:
@@ -268,6 +267,7 @@ def converted(model_dir: Path, compute_type: str, cache: Path) -> Path:
         if not available.is_available:
             raise Unavailable(f"ctranslate2 must convert {model_dir} first: {available.reason}")
         run_isolated("engines.ctranslate2:convert", [str(model_dir), compute_type, str(folder)])
+        check_unchanged(model_dir, digest)
 
     return build_once(cache / "ctranslate2" / name, build)
 

@@ -25,7 +25,7 @@ from engines.api import (
     GenerateRequest,
     TokenEvent,
 )
-from engines.artifact_cache import build_once, cache_root, folder_digest
+from engines.artifact_cache import build_once, cache_root, check_unchanged, model_digest
 from engines.decoding import Decoding, Ids, Logits, check_request, padded
 from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.isolated import run_isolated
@@ -166,7 +166,7 @@ class OnnxRuntimeBackend(Backend):
 
 def exported(model_dir: Path, dtype: str, cache: Path) -> Path:
     """The cached folder of ONNX graphs of a Hugging Face folder. Raises ModelInvalid, Unavailable."""
-    digest = folder_digest(model_dir, names=lambda name: name.endswith((".json", ".safetensors", ".bin")))
+    digest = model_digest(model_dir)
     versions = package_availability(("onnxruntime", "torch"), "onnxruntime").versions
     name = f"{digest}-{dtype}-ort{versions['onnxruntime']}-torch{versions.get('torch', '')}-v{EXPORT}"
 
@@ -178,5 +178,6 @@ def exported(model_dir: Path, dtype: str, cache: Path) -> Path:
             run_isolated("engines.onnx_export:quantize", [str(exported(model_dir, "fp32", cache)), str(folder)])
         else:
             run_isolated("engines.onnx_export:export", [str(model_dir), str(folder)])
+            check_unchanged(model_dir, digest)
 
     return build_once(cache / "onnxruntime" / name, build)
