@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engines.registry import load_engine
 from engines.server import properties as server
 from harness.errors import UsageError
 from harness.recommend.containers import (
@@ -67,3 +68,17 @@ def test_the_table_of_our_own_container_is_what_our_server_reads() -> None:
     known = set(key_rules(parse_container("dynamometer-0.1")))
     reads = set(server.SERVER_KEYS) | {f"option.{n}" for n in (*server.OPTION_FIELDS, *server.IGNORED_OPTIONS)}
     assert reads <= known
+
+
+@pytest.mark.parametrize("engine", ["transformers", "ctranslate2", "onnxruntime", "fake"])
+def test_every_option_of_an_engine_is_in_the_table_of_our_own_container(engine: str) -> None:
+    adapter = load_engine(engine)
+    availability = adapter.probe()
+    if not availability.is_available:
+        pytest.skip(availability.reason)
+    listed = {
+        key.removeprefix("option.")
+        for key, rules in key_rules(parse_container("dynamometer-0.1")).items()
+        if any(rule.handler == engine for rule in rules)
+    }
+    assert listed == set(adapter.capabilities().options)

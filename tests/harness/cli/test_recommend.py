@@ -1,0 +1,111 @@
+"""`dyno recommend` on stored runs, and `--lint` on files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import harness.execute.verify
+from harness.cli.main import run as dyno
+from harness.execute.verify import Verification
+from harness.records import Recommendation
+from harness.store.reader import Run
+from tests.harness.recommend.runs import candidate, store, trial
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    root = tmp_path / "results"
+    store(
+        root,
+        [trial(1, candidate(), (61.2, 60.0, 62.0)), trial(2, candidate("ctranslate2"), (20.1, 19.8, 20.6))],
+    )
+    return root
+
+
+def test_the_choice_its_reasons_its_file_and_the_next_command(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dyno(["recommend", "made", "--results", str(results)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Recommendation: ctranslate2 fp32, batch 1")
+    assert "transformers fp32, batch 1, 1 worker (t0001-" in shown.out
+    assert "slower by 41.1 ms (+204.5 %)" in shown.out
+    (path,) = results.rglob("serving.properties")
+    assert f"wrote {path}" in shown.err
+    assert shown.out.strip().splitlines()[-1] == f"Next: dyno serve --properties {path} --port 8080"
+
+
+def test_json_is_nothing_but_itself(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = ["recommend", "--results", str(results), "--json", "--container", "0.36.0-lmi20", "--out", str(out)]
+    assert dyno(arguments) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["recommendation"]["trial"]["candidate"]["engine"] == "ctranslate2"
+    assert (out / "model.py").exists()
+    assert str(out / "serving.properties") in answer["files"]
+
+
+def test_nothing_feasible_is_exit_4_with_what_came_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(tmp_path, [trial(1, candidate(), (61.2, 60.0, 62.0), violations=("latency_p50_ms 61.2 ms > 50",))])
+    assert dyno(["recommend", "--results", str(tmp_path)]) == 4
+    assert "which broke latency_p50_ms 61.2 ms > 50" in capsys.readouterr().err
+
+
+def test_a_container_that_cannot_serve_it_is_exit_2(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["recommend", "--results", str(results), "--container", "0.20.0"]) == 2
+    assert "choose 0.22.1 or newer" in capsys.readouterr().err
+    assert not list(results.rglob("serving.properties"))
+
+
+@pytest.mark.parametrize(("is_inside", "code"), [(True, 0), (False, 4)])
+def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
+    is_inside: bool, code: int, results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(
+        run: Run, recommendation: Recommendation, properties_path: Path, progress: Callable[[str], None]
+    ) -> Verification:
+        assert "option.entryPoint=engines.ctranslate2" in properties_path.read_text()
+        progress("starting")
+        return Verification(trial=recommendation.trial, is_inside=is_inside, sentence="the sentence")
+
+    monkeypatch.setattr(harness.execute.verify, "verify", verify)
+    assert dyno(["recommend", "--results", str(results), "--verify"]) == code
+    shown = capsys.readouterr()
+    assert "the sentence" in shown.out
+    assert "starting" in shown.err
+
+
+def test_only_our_own_server_can_be_verified(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 2
+    assert "--verify starts our own server" in capsys.readouterr().err
+
+
+def test_lint_prints_file_line_and_message_and_exits_1_on_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "serving.properties"
+    path.write_text("engine=MPI\noption.rolling_batch=lmi - dist\n")
+    assert dyno(["recommend", "--lint", str(path), "--container", "0.26.0"]) == 1
+    assert f"{path}:2: error: option.rolling_batch:" in capsys.readouterr().out
+    path.write_text("engine=MPI\noption.rolling_batch=lmi-dist\n")
+    assert dyno(["recommend", "--lint", str(path), "--container", "0.26.0"]) == 0
+    assert capsys.readouterr().out == f"{path}: clean\n"
+
+
+def test_lint_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "serving.properties"
+    path.write_text("engine=Python\nbatchsize=4\n")
+    assert dyno(["recommend", "--lint", str(path), "--container", "0.28.0", "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["line"], finding["key"], finding["severity"]) == (2, "batchsize", "error")
+
+
+def test_lint_of_a_missing_file_or_with_a_run_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["recommend", "--lint", str(tmp_path / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert dyno(["recommend", "latest", "--lint", str(tmp_path / "none")]) == 2
+    assert "leave RUN, --out and --verify out" in capsys.readouterr().err

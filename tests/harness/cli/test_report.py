@@ -1,0 +1,72 @@
+"""`dyno report` on stored runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import run as dyno
+from tests.harness.recommend.runs import candidate, failed, store, trial
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    root = tmp_path / "results"
+    store(
+        root,
+        [
+            trial(1, candidate(), (61.2, 60.0, 62.0)),
+            trial(2, candidate("ctranslate2"), (20.1, 19.8, 20.6)),
+            failed(3, candidate(batch_size=8)),
+        ],
+    )
+    return root
+
+
+def test_the_table_ends_with_the_next_command(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["report", "made", "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert "Data" in out
+    assert "launch_failed: transformers fp32, batch 8" in out
+    assert out.strip().splitlines()[-1].startswith("Next: dyno recommend ")
+
+
+def test_csv_and_json_are_nothing_but_themselves(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["report", "latest", "--results", str(results), "--format", "csv"]) == 0
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 3
+    assert dyno(["report", "--results", str(results), "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["trials"]) == 3
+
+
+def test_the_page_is_written_where_asked_and_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "deep" / "report.html"
+    assert dyno(["report", "--results", str(results), "--format", "markdown", "--html", str(page)]) == 0
+    shown = capsys.readouterr()
+    assert page.read_text().startswith("<!doctype html>")
+    assert f"wrote {page}" in shown.err
+    assert shown.out.startswith("### made")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "nowhere"], "neither a run folder, nor a scenario with runs"),
+        (["report", "made", "--sort", "speed"], "--sort speed: not a metric"),
+    ],
+)
+def test_a_wrong_run_or_metric_is_one_sentence_and_exit_2(
+    arguments: list[str], said: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dyno([*arguments, "--results", str(results)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_published_row_is_asked_for_by_option(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dyno(["report", "made", "--results", str(results), "--baseline", "published"]) == 0
+    assert "Published baseline: none for flan-t5-bench" in capsys.readouterr().out
