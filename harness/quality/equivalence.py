@@ -21,6 +21,8 @@ COLLAPSE_FACTOR = 0.5
 """Agreement below this share of what was expected is a collapse (wrong scaling, overflow), not a loss of precision."""
 COLLAPSE_MIN_PROMPTS = 8
 """Fewer prompts cannot tell a collapse from chance."""
+INFORMATIVE_FRAC = 0.1
+"""When fp32 itself gets fewer than this right (random weights, foreign prompts), exact match has nowhere to fall."""
 LONG_REFERENCE_WORDS = 20
 """Tasks whose references are longer than this on average are the long ones; chrF and ROUGE-L are for them."""
 
@@ -103,7 +105,8 @@ def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict,
     match_frac = same / len(compared)
     says = f"{same} of {len(compared)} answers equal the fp32 reference's"
     wrong: list[str] = []
-    if graded:
+    fp32_right = sum(case.reference_is_correct for case in graded)
+    if graded and fp32_right >= INFORMATIVE_FRAC * len(graded):
         drop, paired = _exact_match_drop(graded)
         says = f"{paired}; {says}"
         if _is_collapsed(graded):
@@ -111,7 +114,8 @@ def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict,
         if drop > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"exact match fell by {drop:.3f}, allowed {rule.max_exact_match_drop:g}")
     else:
-        says += "; no task references, so equality with the fp32 reference stands for exact match"
+        why = f"fp32 itself has {fp32_right} of {len(graded)} right" if graded else "no task references"
+        says += f"; {why}, so equality with the fp32 reference stands for exact match"
         agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
         if same == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
             return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {says}"

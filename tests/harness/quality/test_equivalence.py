@@ -111,6 +111,17 @@ def test_without_task_references_equality_with_fp32_stands_in() -> None:
     assert _judge(_wrong(100), graded=False).verdict == "Broken"
 
 
+def test_a_reference_that_is_hardly_ever_right_cannot_excuse_wrong_answers() -> None:
+    """Random weights: exact match is 0 for fp32 and for garbage alike, so its drop says nothing."""
+    prompts = _prompts()
+    fp32 = {prompt.prompt_id: f"babble {prompt.prompt_id} and more" for prompt in prompts}
+    assert judge(prompts, fp32, fp32, RULE).verdict == "Normal"
+    report = judge(prompts, {**fp32, **_wrong(10)}, fp32, RULE)
+    assert report.verdict == "Degraded"
+    assert "fp32 itself has 0 of 100 right" in report.reason
+    assert judge(prompts, _wrong(100), fp32, RULE).verdict == "Broken"
+
+
 def test_without_fp32_answers_it_is_unknown_but_still_scored() -> None:
     prompts = _prompts()
     report = judge(prompts, _right(prompts), {}, RULE)
