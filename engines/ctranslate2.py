@@ -118,8 +118,8 @@ class CTranslate2Backend(Backend):
             check_request(request, self._vocab_size)
             if request.params.do_sample and request.params.seed is not None:
                 raise RequestInvalid(
-                    "ctranslate2: seed with do_sample is not possible: its generators are seeded once, when their thread "
-                    "starts; leave the seed out"
+                    "ctranslate2: seed with do_sample is not possible: its random generators are seeded once, when "
+                    "their thread starts; leave the seed out"
                 )
         groups: dict[GenerateParams, list[int]] = {}
         for index, request in enumerate(batch):

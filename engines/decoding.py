@@ -7,7 +7,7 @@ before any of that. A row that has finished is fed padding until `shrink` takes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,3 +177,15 @@ def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     weights = np.exp(values - values.max())
     total: NDArray[np.float64] = weights / weights.sum()
     return total
+
+
+def renumbered(steps: Iterator[Sequence[TokenEvent]], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
+    """Events of a part of a batch, with the indices they have in the whole batch."""
+    if list(indices) == list(range(len(indices))):
+        yield from steps
+        return
+    for events in steps:
+        yield [
+            TokenEvent(index=indices[event.index], token_id=event.token_id, logprob=event.logprob, finish=event.finish)
+            for event in events
+        ]

@@ -26,8 +26,9 @@ from engines.api import (
     TokenEvent,
 )
 from engines.artifact_cache import build_once, cache_root, check_unchanged, model_digest
-from engines.decoding import Decoding, Ids, Logits, check_request, padded
-from engines.errors import ModelInvalid, RequestInvalid, Unavailable
+from engines.beams import BeamSearches
+from engines.decoding import Decoding, Ids, Logits, check_request, padded, renumbered
+from engines.errors import ModelInvalid, Unavailable
 from engines.isolated import run_isolated
 from engines.model_folder import SpecialIds, read_config, special_ids
 from engines.server.hosted import HostedEngine, RunningServer
@@ -130,9 +131,17 @@ class OnnxRuntimeBackend(Backend):
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
             check_request(request, self._vocab_size)
-            if request.params.num_beams > 1:
-                raise RequestInvalid("onnxruntime: num_beams > 1 is not offered by this adapter; use 1")
-        return self._decode(batch)
+        greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
+        beams = [index for index, request in enumerate(batch) if request.params.num_beams > 1]
+        return self._events(batch, greedy, beams)
+
+    def _events(
+        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: Sequence[int]
+    ) -> Iterator[Sequence[TokenEvent]]:
+        if greedy:
+            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
+        if beams:
+            yield from renumbered(self._beam_search([batch[index] for index in beams]), beams)
 
     def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         decoding = Decoding(batch, self._special)
@@ -141,8 +150,23 @@ class OnnxRuntimeBackend(Backend):
             yield decoding.step(self._step(state, decoding.next_ids))
             keep = decoding.shrink()
             if keep is not None:
-                for name, value in state.items():
-                    state[name] = self._value(value.numpy()[keep])
+                self._select(state, list(state), keep)
+
+    def _beam_search(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        searches = BeamSearches(batch, self._special)
+        state = self._encode(*padded(batch, self._special.pad))
+        self._select(state, list(state), searches.sources)
+        while not searches.is_done:
+            events = searches.step(self._step(state, searches.next_ids))
+            if events:
+                yield events
+            # The rows of one search share their source: only a search that ended changes masks and cross-attention.
+            self._select(state, list(state) if searches.has_closed else self._past_names, searches.sources)
+
+    def _select(self, state: dict[str, Any], names: Sequence[str], rows: Ids) -> None:
+        """Rows of the named inputs, repeated or left out as `rows` says."""
+        for name in names:
+            state[name] = self._value(state[name].numpy()[rows])
 
     def _encode(self, ids: Ids, mask: Ids) -> dict[str, Any]:
         """The decoder's inputs that stay (mask, cross keys and values) and empty pasts."""

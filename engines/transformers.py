@@ -24,7 +24,7 @@ from engines.api import (
     GenerateRequest,
     TokenEvent,
 )
-from engines.decoding import Decoding, Ids, Logits, check_request, padded
+from engines.decoding import Decoding, Ids, Logits, check_request, padded, renumbered
 from engines.errors import ModelInvalid, SpecInvalid
 from engines.model_folder import SpecialIds, special_ids
 from engines.server.hosted import HostedEngine
@@ -140,7 +140,7 @@ class TransformersBackend(Backend):
         self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: dict[GenerateParams, list[int]]
     ) -> Iterator[Sequence[TokenEvent]]:
         if greedy:
-            yield from _renumbered(self._decode([batch[index] for index in greedy]), greedy)
+            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
         for indices in beams.values():
             with self._torch.inference_mode():
                 events = self._beam_search([batch[index] for index in indices], indices)
@@ -297,15 +297,3 @@ def until_eos(row: Ids, eos: Sequence[int], limit: int) -> list[int]:
     ends = np.flatnonzero(np.isin(row, eos))
     end = int(ends[0]) + 1 if len(ends) else len(row)
     return [int(token) for token in row[: min(end, limit)]]
-
-
-def _renumbered(steps: Iterator[Sequence[TokenEvent]], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
-    """Events of a part of a batch, with the indices they have in the whole batch."""
-    if list(indices) == list(range(len(indices))):
-        yield from steps
-        return
-    for events in steps:
-        yield [
-            TokenEvent(index=indices[event.index], token_id=event.token_id, logprob=event.logprob, finish=event.finish)
-            for event in events
-        ]

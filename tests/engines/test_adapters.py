@@ -174,7 +174,30 @@ def test_a_batch_may_mix_greedy_and_sampled_requests(bench: Bench, engine: str) 
     assert tokens(mixed[1]) == tokens(answers(backend, [greedy])[0])
 
 
-@pytest.mark.parametrize("engine", ["transformers", "ctranslate2"])
+@pytest.mark.parametrize("model", ["tiny-flan", "bundled"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"num_beams": 2},
+        {"num_beams": 4, "length_penalty": 0.0},
+        {"num_beams": 4, "length_penalty": 2.0, "repetition_penalty": 1.4, "min_new_tokens": 3},
+        {"num_beams": 3, "length_penalty": -1.0, "no_repeat_ngram_size": 2},
+    ],
+)
+def test_onnxruntime_beams_are_hugging_faces(bench: Bench, model: str, params: dict[str, object]) -> None:
+    batch = requests(bench.yardstick(model).vocab_size, 3, seed=4, max_new_tokens=12, **params)
+    other_width = requests(bench.yardstick(model).vocab_size, 1, seed=5, max_new_tokens=5, num_beams=5)
+    batch += other_width
+
+    ours = answers(bench.backend("onnxruntime", model), batch)
+    theirs = answers(bench.backend("transformers", model), batch)
+
+    assert [tokens(events) for events in ours] == [tokens(events) for events in theirs]
+    for left, right in zip(ours, theirs, strict=True):
+        assert [event.logprob for event in left] == pytest.approx([event.logprob for event in right], abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_beams_score_at_least_as_well_as_greedy(bench: Bench, engine: str) -> None:
     yardstick, backend = bench.yardstick("bundled"), bench.backend(engine, "bundled")
     beams = requests(yardstick.vocab_size, 3, max_new_tokens=16, num_beams=4, length_penalty=0.0)
