@@ -64,7 +64,7 @@ class ServerProcess:
         command.log_path.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, **command.env}
         if command.temp_dir:
-            command.temp_dir.mkdir(parents=True, exist_ok=True)
+            command.temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             env["TMPDIR"] = str(command.temp_dir)
         temp_dir = str(command.temp_dir.resolve()) if command.temp_dir else ""
         argv = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), temp_dir, "--", *command.argv]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,9 +125,9 @@ def _run(
     argv += ["--host", HOST, "--port", "0", "--state-file", str(state_path), "--drain-s", str(DRAIN_S)]
     if model_dir is not None:
         argv += ["--model-dir", str(model_dir)]
-    command = Command(
-        argv=argv, log_path=workdir / "server.log", env=_environment(), temp_dir=workdir / f"tmp-{os.getpid()}"
-    )
+    # Not under workdir: libraries put Unix sockets into TMPDIR, whose paths may have 107 characters at most.
+    temp_dir = Path(tempfile.gettempdir()) / f"dyno-{os.getpid()}-{secrets.token_hex(4)}"
+    command = Command(argv=argv, log_path=workdir / "server.log", env=_environment(), temp_dir=temp_dir)
     process = ServerProcess(command)
     try:
         port = process.wait_for(lambda: _ready_port(process, state_path), ready_timeout_s, "loaded model")

@@ -7,7 +7,9 @@ that a heavy engine starts few times.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +69,7 @@ class Served:
 @contextmanager
 def serve(case: EngineCase, workdir: Path, **changes: Any) -> Iterator[Served]:
     """Launch, yield, stop - and check that nothing stayed behind."""
+    before = temporary_folders()
     with ExitStack() as stack:
         running = stack.enter_context(case.engine.launch(replace(case.spec, **changes), workdir, READY_TIMEOUT_S))
         client = httpx.Client(base_url=running.endpoint.url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
@@ -75,10 +78,15 @@ def serve(case: EngineCase, workdir: Path, **changes: Any) -> Iterator[Served]:
         yield Served(running=running, client=client)
         pids = tuple({*pids, *running.pids})
     assert not [pid for pid in pids if psutil.pid_exists(pid)], "processes stayed behind"
-    assert not list(workdir.glob("tmp-*")), "a temporary folder stayed behind"
+    assert temporary_folders() <= before, "a temporary folder stayed behind"
     if case.is_hosted:
         with pytest.raises(httpx.TransportError):
             httpx.get(running.endpoint.url + "/ping", trust_env=False, timeout=2.0)
+
+
+def temporary_folders() -> set[Path]:
+    """The private temporary folders of servers that this process launched."""
+    return set(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-*"))
 
 
 class EngineSuite:

@@ -6,16 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engines import supervisor
 from engines.errors import LaunchFailed, NotReady, OutOfMemory
 from engines.process import Command, ServerProcess, free_port, http_status, log_tail
+from tests.engines.server.running import is_alive
 
 ROOT = Path(__file__).parents[2]
 GONE_WITHIN_S = 5.0
@@ -42,12 +43,6 @@ def wait_until(check: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    def is_alive(pid: int) -> bool:
-        try:
-            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
     return [pid for pid in pids if is_alive(pid)]
 
 
@@ -112,7 +107,8 @@ running = launch.__enter__()
     owner.wait()
     wait_until(lambda: not alive(everyone), GONE_WITHIN_S)
     assert time.monotonic() - killed < GONE_WITHIN_S
-    wait_until(lambda: not list(tmp_path.glob("tmp*")), GONE_WITHIN_S)
+    temporary = Path(tempfile.gettempdir())
+    wait_until(lambda: not [*tmp_path.glob("tmp"), *temporary.glob(f"dyno-{owner.pid}-*")], GONE_WITHIN_S)
 
 
 def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from engines.server.hosted import RunningServer, launch_file
 
@@ -63,6 +64,14 @@ def eventually(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "what was waited for did not come"
         time.sleep(0.02)
     return value
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie that waits for its parent does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def lines(response: httpx.Response) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ def failed_launch(
         pass
     assert type(caught.value) is error
     assert set(supervisor.descendants(os.getpid())) <= before
-    assert not list(tmp_path.glob("tmp-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-*"))
     return str(caught.value)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engines import supervisor
 from engines.server.hosted import RunningServer
-from tests.engines.server.running import ask, ask_many, eventually, fake_server, lines, metric
+from tests.engines.server.running import ask, ask_many, eventually, fake_server, is_alive, lines, metric
 
 ROOT = Path(__file__).parents[3]
 
@@ -318,6 +319,17 @@ def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
     process.wait(timeout=30)
     thread.join(timeout=30)
     assert failed.is_set()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_killing_a_front_that_nobody_supervises_ends_its_workers(tmp_path: Path) -> None:
+    process, _ = start_cli(tmp_path, maxWorkers=2, minWorkers=2, option__service_ms=600_000)
+    workers = supervisor.descendants(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait(timeout=30)
+    eventually(lambda: not any(map(is_alive, workers)), timeout_s=5.0)
     assert process.stderr is not None
     process.stderr.close()
 
