@@ -24,6 +24,13 @@ class Encoding:
         self._blocks = {block.label: block for block in plan.blocks}
         self._by_index = {block.block: block for block in plan.blocks}
         self._known = {candidate.candidate_id: candidate for candidate in plan.candidates}
+        self._points = {
+            (block.label, repr(tuple(candidate.axes()[name] for name in block.axes))): self._known[
+                candidate.candidate_id
+            ]
+            for block in plan.blocks
+            for candidate in block.candidates
+        }
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether the candidate is one of the plan."""
@@ -34,6 +41,13 @@ class Encoding:
         block = self._by_index[self._known[candidate.candidate_id].block]
         axes = candidate.axes()
         return {BLOCK: block.label, **{f"{block.label}.{name}": axes[name] for name in _varying(block)}}
+
+    def distributions(self, candidate: Candidate) -> dict[str, optuna.distributions.BaseDistribution]:
+        """The choices that each parameter of the candidate had."""
+        block = self._by_index[self._known[candidate.candidate_id].block]
+        categorical = optuna.distributions.CategoricalDistribution
+        choices = {BLOCK: tuple(self._blocks), **{f"{block.label}.{n}": v for n, v in _varying(block).items()}}
+        return {name: categorical(values) for name, values in choices.items()}
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """The candidate that Optuna's sampler (or an enqueued trial) means."""
@@ -46,16 +60,9 @@ class Encoding:
 
     def candidate(self, block: BlockPlan, chosen: Mapping[str, OptionValue | None]) -> Candidate:
         """The candidate of `block` with the chosen values; axes with one value take it."""
-        for each in block.candidates:
-            axes = each.axes()
-            if all(_same(axes[name], value) for name, value in chosen.items()):
-                return self._known[each.candidate_id]
-        raise AssertionError(f"{chosen} is no candidate of {block.label}")
+        values = tuple(chosen.get(name, axis[0]) for name, axis in block.axes.items())
+        return self._points[block.label, repr(values)]
 
 
 def _varying(block: BlockPlan) -> dict[str, tuple[OptionValue | None, ...]]:
     return {name: values for name, values in block.axes.items() if len(values) > 1}
-
-
-def _same(left: OptionValue | None, right: OptionValue | None) -> bool:
-    return left == right and isinstance(left, bool) == isinstance(right, bool)

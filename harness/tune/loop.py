@@ -93,7 +93,8 @@ class _Session:
         self._limits = context.scenario.search
         self.trials = list(context.done)
         self._study = StudyRecord(context.study_path, context.plan, context.scenario)
-        self._study.recover(context.done)
+        for trial in context.done:
+            self._study.add(trial)
         self._proposals = Proposals(context.plan, context.scenario)
         for trial in first_measurements(context.done):
             self._proposals.learn(trial)
@@ -115,7 +116,7 @@ class _Session:
             if (why := implausible(candidate, self.trials)) is not None:
                 self._skip(candidate, why)
                 continue
-            late = self._budget.why_stop(candidate, self._reserve_s())
+            late = self._budget.why_stop(candidate, self._reserve_s(candidate))
             if late is not None and measured > 0:
                 return "budget", late
             trial = self._launch(candidate)
@@ -145,7 +146,6 @@ class _Session:
         launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
         expected_s = self._budget.expected_s(candidate.engine)
         self._context.on_event(replace(launching, candidate=candidate, number=number, expected_s=expected_s))
-        asked = self._study.begin(candidate, number)
         begin_ns = self._context.clock.now_ns()
         try:
             trial = self._context.run_trial(candidate, number)
@@ -154,7 +154,6 @@ class _Session:
         if repetition:
             trial = replace(trial, notes=(*trial.notes, f"repetition {repetition}: a finalist measured again"))
         self._keep(trial)
-        self._study.finish(asked, trial)
         if trial.outcome != "interrupted":
             self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
@@ -170,19 +169,22 @@ class _Session:
             reason=why,
         )
         self._keep(trial)
-        self._study.finish(self._study.begin(candidate, number), trial)
         self._proposals.learn(trial)
         self._context.on_event(self.event("skipped", trial=trial))
 
     def _keep(self, trial: Trial) -> None:
         self._context.record_trial(trial)
         self.trials.append(trial)
+        self._study.add(trial)
 
     def _measured(self) -> int:
         return sum(not is_skipped(trial) for trial in first_measurements(self.trials))
 
-    def _reserve_s(self) -> float:
-        """What measuring the present finalists again would take."""
+    def _reserve_s(self, candidate: Candidate) -> float:
+        """What measuring the present finalists again would take; nothing is kept back from a block's first trial,
+        since an engine that was never measured is the larger gap."""
+        if any(candidate == block.default for block in self._context.plan.blocks):
+            return 0.0
         left = remaining(self.trials, self._context.scenario)
         return sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
 

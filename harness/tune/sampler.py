@@ -2,8 +2,9 @@
 
 Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from (search.seed, trials so
 far), so the next candidate is a pure function of the recorded trials, and a resumed search proposes what the
-interrupted one would have. `StudyRecord` is the run folder's study.db, one Optuna trial per launched candidate, that
-optuna-dashboard opens; sampling there directly would fill it with the duplicates a discrete space provokes.
+interrupted one would have. `StudyRecord` is the run folder's study.db, which optuna-dashboard opens: one Optuna trial
+per recorded trial, added when it is finished, so that a kill leaves no RUNNING zombie and a lost file can be made again
+from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete space provokes.
 
 Optuna facts (5.0.0): constraints go through `set_constraint`, since `constraints_func` is deprecated; a failed trial
 teaches a sampler nothing, so a candidate that did not run is told as completed, with the worst value, and infeasible.
@@ -40,10 +41,11 @@ class Proposals:
         self._encoding = Encoding(plan)
         self._study = _new_study(scenario, storage=None, name=scenario.name)
         self._seen: set[str] = set()
+        self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
     def next(self) -> Candidate | None:
         """The candidate to measure next; None when every one was measured or skipped. Changes nothing but the RNG."""
-        unseen = [each for each in self._plan.candidates if each.candidate_id not in self._seen]
+        unseen = [each for name, each in self._candidates.items() if name not in self._seen]
         if not unseen:
             return None
         for block in self._plan.blocks:
@@ -104,7 +106,7 @@ def first_candidates(plan: SpacePlan, scenario: Scenario, count: int) -> tuple[C
 
 
 class StudyRecord:
-    """The run folder's study.db: what was launched, with values, constraints, outcome and reason."""
+    """The run folder's study.db: every recorded trial with its values, constraints, outcome and reason."""
 
     def __init__(self, path: Path, plan: SpacePlan, scenario: Scenario) -> None:
         """Opens or creates the study. Raises EnvironmentFault when the file cannot be written or is not a study."""
@@ -112,45 +114,33 @@ class StudyRecord:
         self._encoding = Encoding(plan)
         try:
             self._study = _new_study(scenario, storage=f"sqlite:///{path}", name=scenario.name)
+            self._known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
         except Exception as error:  # sqlalchemy and sqlite raise a dozen kinds; all mean this file
             if isinstance(error, ImportError | AssertionError):
                 raise
             raise EnvironmentFault(
                 f"{path}: expected a writable Optuna study, got {type(error).__name__}: {error}; "
-                "free disk space, or start a new run with --new"
+                "free disk space if there is none, else delete the file: it is made again from trials.jsonl"
             ) from error
 
-    def begin(self, candidate: Candidate, number: int) -> optuna.Trial:
-        """A RUNNING Optuna trial of `candidate`."""
-        self._study.enqueue_trial(
-            self._encoding.params(candidate), user_attrs={"candidate_id": candidate.candidate_id, "number": number}
+    def add(self, trial: Trial) -> None:
+        """Store a recorded trial, in one transaction; one that is there already, or outside the plan, is left out."""
+        if trial.trial_id in self._known or not self._encoding.knows(trial.candidate):
+            return
+        attrs = {"trial_id": trial.trial_id, "number": trial.number, "candidate_id": trial.candidate.candidate_id}
+        attrs |= {"outcome": trial.outcome, "reason": trial.reason, "violations": list(trial.violations)}
+        is_finished = trial.outcome != "interrupted"
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE if is_finished else TrialState.FAIL,
+                params=self._encoding.params(trial.candidate),
+                distributions=self._encoding.distributions(trial.candidate),
+                values=objective_values(trial, self._scenario) if is_finished else None,
+                constraints=excesses(trial, self._scenario) if is_finished else None,
+                user_attrs=attrs,
+            )
         )
-        asked = self._study.ask()
-        self._encoding.suggest(asked)
-        return asked
-
-    def finish(self, asked: optuna.Trial, trial: Trial) -> None:
-        """Store what `trial` showed; an interrupted one is a failed Optuna trial."""
-        for name, value in (("trial_id", trial.trial_id), ("outcome", trial.outcome), ("reason", trial.reason)):
-            asked.set_user_attr(name, value)
-        if trial.violations:
-            asked.set_user_attr("violations", list(trial.violations))
-        if trial.outcome == "interrupted":
-            self._study.tell(asked, state=TrialState.FAIL)
-        else:
-            _tell(self._study, asked, trial, self._scenario)
-
-    def recover(self, trials: Sequence[Trial]) -> None:
-        """After a kill: fail what was left waiting or running, and store recorded trials that the study misses."""
-        states = (TrialState.RUNNING, TrialState.WAITING)
-        for left in self._study.get_trials(deepcopy=False, states=states):
-            if left.state == TrialState.WAITING:
-                self._study.ask()
-            self._study.tell(left.number, state=TrialState.FAIL)
-        known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
-        for trial in trials:
-            if trial.trial_id not in known and self._encoding.knows(trial.candidate):
-                self.finish(self.begin(trial.candidate, trial.number), trial)
+        self._known.add(trial.trial_id)
 
 
 def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial, scenario: Scenario) -> None:
