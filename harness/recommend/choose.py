@@ -3,7 +3,8 @@
 One objective: best value; candidates whose interval overlaps the best one's are a tie, and of a tie the cheapest wins
 (fewer workers, then a lower tensor parallel degree, then less memory, then the better value).
 Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
-scaled to 0..1 over the front; equal distances go to the cheaper.
+scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best; equal distances go to
+the cheaper, and are a tie where every objective's intervals meet.
 Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
 rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
 every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
@@ -115,35 +116,37 @@ def cost_of(one: Pooled, goals: Goals, index: int) -> float:
 
 def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
     ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), expense(one)))
-    best = ranked[0].metric(goals.objectives[0].metric)
-    assert best is not None
-    near = [one for one in ranked if _overlaps(one, best, goals.objectives[0].metric)]
+    near = [one for one in ranked if _meets(one, ranked[0], goals.objectives[0].metric)]
     if not all(one.doubts(goals) for one in near):
         near = [one for one in near if not one.doubts(goals)]
     chosen = min(near, key=lambda one: (expense(one), cost_of(one, goals, 0)))
     return chosen, tuple(one for one in near if one is not chosen), ranked
 
 
-def _overlaps(one: Pooled, best: Metric, name: str) -> bool:
-    metric = one.metric(name)
-    return metric is not None and overlap(metric, best)
+def _meets(one: Pooled, other: Pooled, name: str) -> bool:
+    mine, its = one.metric(name), other.metric(name)
+    return mine is not None and its is not None and overlap(mine, its)
 
 
 def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
     front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
     distance = {id(one): _distance(one, front, goals) for one in front}
-    ranked = sorted(front, key=lambda one: (round(distance[id(one)], 9), expense(one)))
-    rest = [one for one in field if one not in front]
-    rest.sort(key=lambda one: cost_of(one, goals, 0))
-    return ranked[0], (), [*ranked, *rest], tuple(ranked)
+    ranked = sorted(front, key=lambda one: (bool(one.doubts(goals)), expense(one)))
+    ranked.sort(key=lambda one: round(distance[id(one)], 9))
+    chosen = ranked[0]
+    tied = tuple(one for one in ranked[1:] if all(_meets(one, chosen, o.metric) for o in goals.objectives))
+    rest = sorted((one for one in field if one not in front), key=lambda one: cost_of(one, goals, 0))
+    return chosen, tied, [*ranked, *rest], tuple(ranked)
 
 
 def _distance(one: Pooled, front: Sequence[Pooled], goals: Goals) -> float:
     total = 0.0
     for index in range(len(goals.objectives)):
         costs = [cost_of(other, goals, index) for other in front]
+        best = front[costs.index(min(costs))]
         span = max(costs) - min(costs)
-        total += ((cost_of(one, goals, index) - min(costs)) / span) ** 2 if span else 0.0
+        if span and not _meets(one, best, goals.objectives[index].metric):
+            total += ((cost_of(one, goals, index) - min(costs)) / span) ** 2
     return math.sqrt(total)
 
 

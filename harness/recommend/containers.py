@@ -71,13 +71,15 @@ class KeyRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedValue:
-    """A value that comes and goes with versions: an engine, a rolling batch type, a handler module."""
+    """A value that comes and goes with versions: an engine, a rolling batch type, a handler module. `retired` and
+    `early` say what to do after `until` and before `since`."""
 
     name: str
     since: Version = ()
     until: Version = ()
     images: tuple[str, ...] = ()
     retired: str = ""
+    early: str = ""
     handler: str = ""
 
     def is_in(self, container: Container) -> bool:
@@ -238,6 +240,7 @@ def _named(table: str) -> dict[str, NamedValue]:
             until=parse_version(row.get("until", "")),
             images=tuple(row.get("images", ())),
             retired=row.get("retired", ""),
+            early=row.get("early", ""),
             handler=row.get("handler", ""),
         )
         for name, row in _table()[table].items()

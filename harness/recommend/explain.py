@@ -64,10 +64,12 @@ def why_lost(one: Pooled, choice: Choice) -> str:
 
 
 def _remarks(one: Pooled, choice: Choice) -> str:
-    doubts, disturbances = one.doubts(choice.goals), one.disturbances()
-    if doubts:
+    """What may have cost it the choice; what holds for the chosen one as well decides nothing and is left out."""
+    if (doubts := one.doubts(choice.goals)) and not choice.chosen.doubts(choice.goals):
         return f" (in doubt, so counted {DOUBT_FRAC:.0%} worse: {doubts[0]})"
-    return f" (disturbed while measured: {disturbances[0]})" if disturbances else ""
+    if (disturbances := one.disturbances()) and not choice.chosen.disturbances():
+        return f" (disturbed while measured: {disturbances[0]})"
+    return ""
 
 
 def _against(choice: Choice) -> str:
@@ -77,8 +79,10 @@ def _against(choice: Choice) -> str:
         return f"a tie: the interval overlaps with {names}{more}; the cheapest of them was taken"
     if choice.runner_up is None:
         return "the only feasible candidate"
-    if len(choice.goals.objectives) > 1:
+    if len(choice.goals.objectives) > 1 and len(choice.front) > 1:
         return f"the knee of a Pareto front of {len(choice.front)}"
+    if len(choice.goals.objectives) > 1:
+        return "the best in every objective"
     objective = choice.goals.objectives[0]
     best, next_best = choice.chosen.metric(objective.metric), choice.runner_up.metric(objective.metric)
     if best is None or next_best is None:
@@ -104,6 +108,8 @@ def _lost_on_front(one: Pooled, choice: Choice) -> str:
         if mine is not None and best is not None:
             pairs.append(f"{objective.metric} {_change(mine, best)}")
     against = f"against the chosen one: {', '.join(pairs)}"
+    if one in choice.tied:
+        return f"a tie: every interval meets the chosen one's ({', '.join(pairs)}), but {_dearer(one, choice.chosen)}"
     if one in choice.front:
         return f"on the Pareto front, but further from the ideal corner than the knee; {against}"
     if dominates(choice.chosen, one, choice.goals):

@@ -9,7 +9,7 @@ from harness.recommend.lint import Finding, LintInput
 
 T5_NEEDS_HF = "set option.rolling_batch=disable and option.entryPoint=djl_python.huggingface"
 T5_FILE = "engine=Python, option.entryPoint=djl_python.huggingface, option.rolling_batch=disable, option.model_id=..."
-ROLLING = ("auto", "vllm", "lmi-dist", "scheduler", "trtllm", "deepspeed", "neuronx")
+ROLLING = ("auto", "vllm", "lmi-dist", "scheduler", "trtllm", "deepspeed", "tnx")
 LAST_LMI_WITH_TRANSFORMERS_4 = 24
 """From LMI release 25 the image may hold transformers 5, whose text2text-generation task is gone (KeyError)."""
 SAGEMAKER_RESPONSE_LIMIT_S = 60

@@ -48,7 +48,8 @@ def _gone(given: LintInput, key: str, row: NamedValue) -> str:
     if row.until and version > row.until:
         return f"{key}={row.name} is retired: last container {format_version(row.until)}{why}"
     if row.since and version < row.since:
-        return f"{key}={row.name} is not known yet: first container {format_version(row.since)}"
+        early = f" ({row.early})" if row.early else ""
+        return f"{key}={row.name} is not known yet: first container {format_version(row.since)}{early}"
     return f"{key}={row.name} needs the {' or '.join(row.images)} image, not {given.container.name}"
 
 

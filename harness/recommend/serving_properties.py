@@ -35,6 +35,11 @@ HF_DTYPES = ("fp32", "bf16", "fp16")
 NEEDS_PYTHON = {"ctranslate2": (3, 9), "onnxruntime": (3, 11)}
 """Lowest Python that the wheels of the pinned versions install on (their Requires-Python)."""
 
+FIRST_HF_DTYPE = (0, 21, 0)
+"""Before it the Hugging Face handler handed option.dtype to torch unread, and fp32 is what it loads without."""
+FIRST_TASK_FROM_HUB = (0, 23, 0)
+"""Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
+
 ATTACHED = "attach"
 """The engine that measures a server somebody else started."""
 
@@ -108,6 +113,8 @@ def _no_huggingface(candidate: Candidate, target: Container) -> str:
             f"the Hugging Face handler has no CPU {candidate.dtype} (its bitsandbytes needs a GPU and computes "
             f"otherwise); choose a candidate with {', '.join(HF_DTYPES)}, or --container dynamometer-0.1"
         )
+    if candidate.dtype != "fp32" and target.version < FIRST_HF_DTYPE:
+        return f"its Hugging Face handler loads fp32 only; choose 0.21.0 or newer for {candidate.dtype}"
     switched_on = [name for name, value in candidate.options.items() if value not in (False, "", "none", "false")]
     if switched_on:
         return (
@@ -150,9 +157,14 @@ def _lmi_values(source: Source, target: Container) -> dict[str, str]:
         "option.entryPoint": "djl_python.huggingface" if is_hf else "model.py",
         **(_model_id(source, is_own=False) if is_hf else {}),
         "option.dtype": candidate.dtype,
-        "option.tensor_parallel_degree": str(candidate.tensor_parallel_degree),
     }
-    if named_values("rolling_batch")["scheduler"].since <= target.version:
+    if is_hf and target.version < FIRST_HF_DTYPE:
+        del values["option.dtype"]
+    if is_hf and target.version < FIRST_TASK_FROM_HUB:
+        values["option.task"] = "text2text-generation"
+    if candidate.device != "cpu":  # on a machine without GPUs early handlers count them and refuse any degree
+        values["option.tensor_parallel_degree"] = str(candidate.tensor_parallel_degree)
+    if named_values("rolling_batch")["disable"].is_in(target):
         values["option.rolling_batch"] = "disable"
     if is_hf and candidate.tensor_parallel_degree > 1:
         values["option.device_map"] = "auto"

@@ -47,13 +47,22 @@ def print_table(table: ReportTable, console: Console) -> None:
     if legend:
         console.print(Text("   ".join(legend), style="dim"))
     for failure in table.failures:
-        console.print(Text(f"{failure.outcome}: {failure.label} ({failure.trial_id}): {failure.reason}"))
+        console.print(
+            Text(f"{failure.outcome}: {failure.label} ({failure.trial_id}): {failure.reason}"), soft_wrap=True
+        )
     for note in table.notes:
-        console.print(Text(f"Note: {note}", style="dim"))
+        _say(console, f"Note: {note}", "dim")
     left_out = len(table.columns) - len(kept)
     if left_out:
         names = ", ".join(c.title for i, c in enumerate(table.columns) if i not in kept)
-        console.print(Text(f"Left out for want of width: {names} (--format csv has everything)", style="dim"))
+        console.print(
+            Text(f"Left out for want of width: {names} (--format csv has everything)", style="dim"), soft_wrap=True
+        )
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """One line, which the terminal may wrap but a pipe gets whole."""
+    console.print(Text(text, style=style), soft_wrap=True)
 
 
 def as_markdown(table: ReportTable) -> str:

@@ -253,8 +253,8 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     few = [m for m in tails if m is not None and m.high is None]
     if few:
         notes.append(
-            f"P99 '>= x (n=...)': so few requests prove only a lower bound (95 %); 368 bound it above. "
-            f"Seen there: {', '.join(number(m.value) for m in few[:6])}{' ...' if len(few) > 6 else ''} ms."
+            f"'>= x (n=...)': so few requests prove only a lower bound (95 %); 368 independent ones bound a P99 above. "
+            f"P99 seen there: {', '.join(number(m.value) for m in few[:6])}{' ...' if len(few) > 6 else ''} ms."
         )
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):

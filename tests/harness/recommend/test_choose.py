@@ -169,6 +169,22 @@ def test_several_objectives_take_the_knee_of_the_front() -> None:
     assert _why(found, worse).startswith("dominated by the chosen one")
 
 
+def test_on_the_front_a_difference_within_the_noise_is_none() -> None:
+    one, many = candidate(batch_size=2), candidate(batch_size=8, workers=2)
+
+    def at(number: int, what, p50: float, rps: float):  # type: ignore[no-untyped-def]
+        rate = metric(rps, rps - 5, rps + 5, unit="requests/s")
+        return trial(number, what, (p50, p50 - 1, p50 + 1), metrics={"throughput_rps": rate})
+
+    clear = choose(run_of(at(1, many, 40, 102), at(2, one, 20, 100), objectives=TWO_GOALS))
+    assert clear.trial.candidate == one
+    assert not clear.is_tie
+    tie = choose(run_of(at(1, many, 20, 102), at(2, one, 20.5, 100), objectives=TWO_GOALS))
+    assert tie.trial.candidate == one
+    assert tie.is_tie
+    assert "it needs 2 workers instead of 1" in _why(tie, many)
+
+
 def test_nothing_feasible_names_the_nearest_and_what_it_broke() -> None:
     near, far = candidate(batch_size=1), candidate(batch_size=4)
     over = {"latency_p99_ms": metric(510.0)}

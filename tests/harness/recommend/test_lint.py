@@ -75,6 +75,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_known_one(line: str, said: 
         ("option.rolling_batch=disable", "0.22.1", "not known yet: first read by 0.23.0"),
         ("option.rolling_batch=lmi-dist", "0.33.0", "retired: last container 0.32.0"),
         ("option.rolling_batch=vllm", "0.20.0", "not known yet"),
+        ("option.rolling_batch=disable", "0.24.0", "before it any value turned rolling batch on"),
         ("option.async_mode=true", "0.28.0", "not known yet: first read by 0.33.0"),
         ("engine=DeepSpeed", "0.28.0", "retired: last container 0.27.0"),
         ("engine=MPI", "0.21.0", "not known yet: first container 0.23.0"),

@@ -67,7 +67,7 @@ def test_an_unbounded_tail_is_shown_as_a_lower_bound() -> None:
     tail = {"latency_p99_ms": metric(70.0, 61.2, None, n=150)}
     table = report_table(run_of(trial(1, candidate(), (20.0, 19.0, 21.0), metrics=tail)))
     assert ">= 61.2 (n=150)" in table.rows[0].cells
-    assert any("Seen there: 70.0 ms" in note for note in table.notes)
+    assert any("P99 seen there: 70.0 ms" in note for note in table.notes)
 
 
 def test_what_really_computed_is_said_where_it_differs() -> None:
