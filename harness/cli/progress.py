@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from harness.execute.trial import Phase
     from harness.records import Trial
     from harness.tune.loop import SearchEvent
+
+
+REASON_LENGTH = 240
+"""Characters of a failure's reason in a line of progress; the record and the log hold the rest."""
 
 
 class Display(Protocol):
@@ -140,8 +145,8 @@ def event_lines(event: SearchEvent, scenario: Scenario) -> list[str]:
 def trial_text(trial: Trial, scenario: Scenario) -> str:
     """'ctranslate2 int8, batch 4: latency_p50_ms 20.1 ms [19.8, 20.6], quality Normal' or why it failed."""
     if trial.outcome != "ok":
-        reason = trial.reason.strip().splitlines()
-        return f"{label(trial.candidate)}: {trial.outcome}{f': {reason[0]}' if reason else ''}"
+        reason = shorten(trial.reason, REASON_LENGTH, placeholder=" ...")
+        return f"{label(trial.candidate)}: {trial.outcome}{f': {reason}' if reason else ''}"
     parts = [
         f"{objective.metric} {quantity(metric)}"
         for objective in scenario.objectives

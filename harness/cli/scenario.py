@@ -68,9 +68,9 @@ def schema() -> None:
     Example:
       dyno scenario schema > scenario.schema.json
     """
-    from harness.scenario.schema import Scenario
+    from harness.scenario.schema import json_schema
 
-    click.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:

@@ -277,7 +277,7 @@ class _Tuning:
             return
         click.echo(f"Stopped: {result.stop_reason}")
         if found is not None:
-            click.echo(f"Verified: {found.sentence}" if found.is_inside else f"NOT {found.sentence}")
+            click.echo(f"Verification: {found.sentence}")
         click.echo(f"Run: {writer.layout.root}")
         click.echo(f"Next: {following}")
 

@@ -56,8 +56,7 @@ class ModelSource(Strict):
     hub: Annotated[Word | None, Field(description="Hugging Face hub id, such as google/flan-t5-xxl")] = None
     s3: Annotated[str | None, Field(description="s3:// prefix that holds a Hugging Face folder")] = None
     shape: Annotated[
-        Word | None,
-        BeforeValidator(one_of("a shape", SHAPES)),
+        Annotated[str, BeforeValidator(one_of("a shape", SHAPES))] | None,
         Field(description="random weights of a published shape"),
     ] = None
     seed: Annotated[AtLeastZero | None, Field(description="seed of the random weights; only with shape")] = None
@@ -280,3 +279,20 @@ class Scenario(Strict):
         if asked and not self.workload.stream:
             raise expected(f"workload.stream: true, because {asked} is asked for", self.workload.stream)
         return self
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of scenario files, for editors; an axis may be one value or a list, which pydantic does not tell."""
+    schema = Scenario.model_json_schema()
+    block = schema["$defs"]["EngineBlock"]["properties"]
+    for name, field in block.items():
+        if field.get("type") == "array":
+            block[name] = _scalar_or_list(field)
+    block["options"]["additionalProperties"] = _scalar_or_list(block["options"]["additionalProperties"])
+    return schema
+
+
+def _scalar_or_list(array: dict[str, Any]) -> dict[str, Any]:
+    about = {name: array[name] for name in ("default", "title", "description") if name in array}
+    plain = {name: value for name, value in array.items() if name not in about}
+    return {**about, "anyOf": [plain["items"], {**plain, "minItems": 1, "uniqueItems": True}]}

@@ -1,0 +1,49 @@
+"""Every scenario file of the repository is right, and says what its name promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.scenario.load import check_files, load_scenario
+from harness.scenario.resolve import resolve
+from harness.tune.plan_text import expectation
+
+FOLDER = Path(__file__).resolve().parents[2] / "scenarios"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(FOLDER)) for path in FILES])
+def test_every_scenario_file_is_right(path: Path) -> None:
+    scenario = load_scenario(path)
+    check_files(resolve(scenario, path))
+    assert scenario.name == path.stem
+    assert scenario.description
+    assert path.read_text().startswith("# "), "the header states the question"
+
+
+def test_quickstart_spans_what_it_promises_within_its_five_minutes() -> None:
+    scenario = load_scenario(FOLDER / "quickstart.yaml")
+    assert {block.engine for block in scenario.space} >= {"transformers", "ctranslate2", "onnxruntime"}
+    assert all(len(block.dtype) >= 2 and block.workers == (1, 2) for block in scenario.space)
+    assert all((min(block.batch_size), max(block.batch_size)) == (1, 8) for block in scenario.space)
+    assert scenario.search.max_minutes <= 4
+    assert expectation(scenario, 84).total_s <= 4 * 60
+
+
+def test_the_published_configuration_is_the_first_candidate() -> None:
+    scenario = load_scenario(FOLDER / "flan-t5-xxl-g5.yaml")
+    block = scenario.space[0]
+    assert scenario.model is not None
+    assert scenario.model.hub == "google/flan-t5-xxl"
+    assert (block.dtype[0], block.tensor_parallel_degree[0], block.batch_size, block.workers) == ("fp32", 4, (4,), (1,))
+    assert block.device == ("cuda",)
+    assert set(block.tensor_parallel_degree) == {1, 2, 4}
+    assert scenario.workload.inputs_per_request == 4
+
+
+def test_the_published_row_stands_in_the_header_with_what_it_leaves_out() -> None:
+    text = (FOLDER / "flan-t5-xxl-g5.yaml").read_text()
+    for words in ("327.39", "331.01", "612.73", "Not published", "concurrency", "sample count", "percentile method"):
+        assert words in text
