@@ -19,19 +19,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from harness.errors import MeasurementInvalid
+from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.bodies import address_of
-from harness.load.plan import LoadPlan
+from harness.load.plan import DISK_FULL_STATUS, LoadPlan
 from harness.load.prompts import RequestOrder
 from harness.load.raw import read_raw, record_of
 from harness.records import RequestRecord
+from harness.store.disk import disk_faults
 from harness.units import NS_PER_S
 
 POLL_S = 0.1
 START_TIMEOUT_S = 180.0
 """For interpreter start and Locust's import (1 s on an idle core); a starved machine may take much longer."""
-GO_DELAY_NS = 20_000_000
-"""The window opens this long after the signal is sent, so that every process has it in time."""
+GO_DELAY_NS = 100_000_000
+"""The window opens this long after the signal is sent, so that every process has it in time on a loaded machine too."""
 GRACE_S = 30.0
 """Beyond max_duration_s plus one request timeout, a load process is considered hung."""
 
@@ -58,14 +59,16 @@ def drive(
     """Run the plan and return its records; `on_progress` gets the number of measured requests done.
 
     Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
-    them crashed or hung, or nothing could be measured; UsageError when the endpoint address cannot be used.
+    them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
+    endpoint address cannot be used.
     """
     address_of(plan.endpoint_url, plan.protocol)
     plan = replace(plan, processes=max(1, min(plan.processes, plan.users)))  # a process without a user has no work
     folder = workdir / "load"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    plan.write(folder / "plan.json")
+    with disk_faults(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        plan.write(folder / "plan.json")
     with LoadProcesses(plan, folder) as processes:
         watch = _Watch(processes=processes, should_stop=should_stop, on_progress=on_progress)
         begin_ns, stopped = watch.run(plan)
@@ -102,8 +105,9 @@ class LoadProcesses:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self._children:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+            if child.poll() is None:  # a reaped child's group number may already be somebody else's
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
@@ -163,6 +167,11 @@ class LoadProcesses:
             code = child.poll()
             if code is not None and part not in self.ended:
                 self.listen(0)  # its last words may still be in the pipe
+                if code == DISK_FULL_STATUS:
+                    raise EnvironmentFault(
+                        f"{self._folder}: the disk filled up while load process {part} wrote its records; free some "
+                        "space and run the same command again"
+                    )
                 if part not in self.ended:
                     raise MeasurementInvalid(
                         f"load process {part} ended early with exit status {code}; nothing measured by it can be "

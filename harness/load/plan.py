@@ -10,6 +10,9 @@ from typing import Any
 
 from harness.records import Prompt
 
+DISK_FULL_STATUS = 74
+"""Exit status of a load process that could not write its records (EX_IOERR of sysexits.h)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:

@@ -6,19 +6,22 @@ threads or an event loop.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
+import sys
 import time
+import traceback
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import gevent
 from locust import User, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from harness.load.plan import LoadPlan
+from harness.load.plan import DISK_FULL_STATUS, LoadPlan
 from harness.load.session import Session, say, watch_parent
 
 PROGRESS_S = 0.2
@@ -32,9 +35,20 @@ class EndpointUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def live(self) -> None:
-        """Warm up, wait for the start signal, load."""
-        self.session.run_user(self.session.enter())
+        """Warm up, wait for the start signal, load. An error ends the process: Locust would go on without the user."""
+        try:
+            self.session.run_user(self.session.enter())
+        except Exception as error:
+            leave(error)
         raise StopUser
+
+
+def leave(error: Exception) -> NoReturn:
+    """End this process at once, with the reason as its last words and a status of its own for a full disk."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    os._exit(DISK_FULL_STATUS if is_full else 1)
 
 
 def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
@@ -51,10 +65,13 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
     say("warm")
     session.go.wait()
     cpu_s = time.process_time()
-    while not session.is_finished.wait(timeout=PROGRESS_S):
-        session.flush()
-        say(f"done {session.done_requests}")
-    session.close()
+    try:
+        while not session.is_finished.wait(timeout=PROGRESS_S):
+            session.flush()
+            say(f"done {session.done_requests}")
+        session.close()
+    except OSError as error:
+        leave(error)
     say(f"done {session.done_requests}")
     say(f"end {time.process_time() - cpu_s:.6f}")
     runner.quit()

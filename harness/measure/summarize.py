@@ -115,12 +115,14 @@ def _resources(use: ResourceUse) -> dict[str, Metric]:
     shares = {"cpu_frac_client": use.client_s, "cpu_frac_other": use.other_s}
     if use.engine_s is not None:
         shares["cpu_frac_engine"] = use.engine_s
+    note = "" if use.engine_s is not None else "the engine is among the others if it runs on this machine"
     for name, cpu_s in shares.items():
         metrics[name] = Metric(
             value=use.frac(cpu_s),
             unit="frac",
             estimator=f"CPU seconds over window times {use.cores} cores",
             n=use.samples,
+            note=note if name == "cpu_frac_other" else "",
         )
     return metrics
 

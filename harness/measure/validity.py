@@ -96,7 +96,7 @@ def _failures(chosen: Sequence[RequestRecord]) -> str:
 
 def _other_cpu(use: ResourceUse) -> str:
     share = use.frac(use.other_s)
-    if share <= OTHER_CPU_FRAC:
+    if share <= OTHER_CPU_FRAC or use.engine_s is None:  # an attached engine may be the other process
         return ""
     return f"other processes used {share:.0%} of the machine's CPU while measuring (limit {OTHER_CPU_FRAC:.0%})"
 

@@ -29,7 +29,7 @@ PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=
 
 @dataclass(slots=True)
 class TruthServer:
-    """The server's address and process, and after it ended its true times [N, 2] (receipt, write) in ns."""
+    """The server's address and process; after it ended, [N, 3] times in ns: receipt, first write, last write."""
 
     url: str
     pid: int
@@ -37,6 +37,10 @@ class TruthServer:
 
     def true_ms(self) -> npt.NDArray[np.float64]:
         """Service time of every measured request, in order of arrival."""
+        return (self.log[WARMUP:, 2] - self.log[WARMUP:, 0]) / 1e6
+
+    def true_first_ms(self) -> npt.NDArray[np.float64]:
+        """Time to the first write of every measured request."""
         return (self.log[WARMUP:, 1] - self.log[WARMUP:, 0]) / 1e6
 
 
@@ -48,7 +52,7 @@ def truth_server(law: str, folder: Path) -> Iterator[TruthServer]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         server = TruthServer(
-            url=f"http://127.0.0.1:{int(process.stdout.readline())}", pid=process.pid, log=np.zeros((0, 2), np.int64)
+            url=f"http://127.0.0.1:{int(process.stdout.readline())}", pid=process.pid, log=np.zeros((0, 3), np.int64)
         )
         try:
             yield server
@@ -73,7 +77,7 @@ def _measure(law: str, folder: Path, users: int, requests: int) -> tuple[LoadRes
             requests=requests,
             max_duration_s=60.0,
             request_timeout_s=30.0,
-            stream=False,
+            stream=law.startswith("tokens:"),
             seed=0,
         )
         with ResourceSampler(lambda: (server.pid,)) as sampler:
@@ -106,7 +110,7 @@ def test_no_latency_is_shorter_than_the_truth(tmp_path: Path) -> None:
 
 def test_throughput_agrees_with_what_the_server_counted(tmp_path: Path) -> None:
     result, summary, server = _measure("constant:20", tmp_path, users=4, requests=240)
-    written = server.log[WARMUP:, 1]
+    written = server.log[WARMUP:, 2]
     served_rps = (len(written) - 4) / ((np.sort(written)[-5] - result.begin_ns) / 1e9)
     rate = summary.metrics["throughput_rps"]
     assert rate.value == pytest.approx(served_rps, rel=0.05)
@@ -122,3 +126,14 @@ def test_a_stall_is_seen_by_every_user_it_held(tmp_path: Path) -> None:
     true_max = float(server.true_ms().max())
     assert summary.metrics["latency_max_ms"].value == pytest.approx(true_max, abs=25.0)
     assert summary.metrics["latency_p50_ms"].value < 100.0
+
+
+def test_the_first_token_and_the_gaps_between_tokens_come_back(tmp_path: Path) -> None:
+    result, summary, server = _measure("tokens:40:10:8", tmp_path, users=2, requests=60)
+    error_ms = summary.metrics["ttft_p50_ms"].value - float(np.median(server.true_first_ms()))
+    assert -0.5 <= error_ms <= 5.0
+    measured = [record for record in result.records if not record.is_warmup]
+    assert {len(record.token_ns) for record in measured} == {8}
+    spans_ms = [(record.token_ns[-1] - record.token_ns[0]) / 1e6 for record in measured]
+    true_span_ms = float(np.median(server.true_ms() - server.true_first_ms())) * 7 / 8
+    assert float(np.median(spans_ms)) == pytest.approx(true_span_ms, abs=8.0)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.errors import MeasurementInvalid, UsageError
+from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load import driver
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
@@ -279,6 +279,18 @@ def test_a_load_process_that_cannot_start_shows_its_last_words(tmp_path: Path, m
     monkeypatch.setattr(driver.sys, "executable", str(broken))
     with pytest.raises(MeasurementInvalid, match=r"exit status 7; .* Its last words: no module named locust"):
         _drive(_plan("http://127.0.0.1:9"), tmp_path)
+
+
+def test_a_disk_that_fills_up_under_the_records_is_an_environment_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ulimit -f` stands for the full disk: the kernel refuses to let the records grow beyond some KiB."""
+    limited = tmp_path / "python"
+    limited.write_text(f'#!/bin/sh\nulimit -f 16\nexec {sys.executable} "$@"\n')
+    limited.chmod(0o755)
+    monkeypatch.setattr(driver.sys, "executable", str(limited))
+    with odd_server(echo) as url, pytest.raises(EnvironmentFault, match="the disk filled up while load process 0"):
+        _drive(_plan(url, requests=2000), tmp_path)
 
 
 def test_no_request_in_time_is_an_invalid_measurement(tmp_path: Path) -> None:

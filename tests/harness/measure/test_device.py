@@ -35,7 +35,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def test_a_busy_engine_is_charged_to_the_engine_and_not_to_others() -> None:
     child, _ = _started(BURN)
     try:
-        with ResourceSampler(lambda: (child.pid,), interval_s=0.05) as sampler:
+        with ResourceSampler(lambda: (child.pid,), interval_s=0.2) as sampler:
             begin_ns = time.monotonic_ns()
             time.sleep(1.0)
             end_ns = time.monotonic_ns()
@@ -43,7 +43,7 @@ def test_a_busy_engine_is_charged_to_the_engine_and_not_to_others() -> None:
     finally:
         _end(child)
     assert use.engine_s is not None
-    assert use.engine_s > 0.2  # the machine may be shared by others
+    assert use.engine_s > 0.1  # the machine may be shared by many others
     assert use.harness_s < use.engine_s
     assert use.window_s == pytest.approx(1.0, rel=0.5)
     assert use.other_s <= use.window_s * use.cores
@@ -85,7 +85,7 @@ def test_an_attached_endpoint_has_no_engine_numbers() -> None:
 
 def test_a_process_that_ends_keeps_what_it_used() -> None:
     child, _ = _started(
-        "import time\nend = time.process_time() + 0.3\nprint('on', flush=True)\nwhile time.process_time() < end: pass"
+        "import time\nend = time.process_time() + 0.6\nprint('on', flush=True)\nwhile time.process_time() < end: pass"
     )
     with ResourceSampler(lambda: (child.pid,), interval_s=0.02) as sampler:
         begin_ns = time.monotonic_ns()

@@ -29,6 +29,10 @@ def test_resource_reasons(fields: dict[str, float], says: str) -> None:
     assert says in reason
 
 
+def test_an_attached_engine_is_not_taken_for_a_disturbance() -> None:
+    assert distrust(STEADY, use(engine_s=None, other_s=15.0)) == ()
+
+
 def test_too_few_samples_for_p99() -> None:
     (reason,) = distrust(STEADY[:100], use())
     assert "100 answered requests" in reason
