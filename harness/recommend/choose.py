@@ -1,10 +1,10 @@
 """The choice of a run: the best feasible candidate, from stored trials alone.
 
 One objective: best value; candidates whose interval overlaps the best one's are a tie, and of a tie the cheapest wins
-(fewer workers, then a lower tensor parallel degree, then less memory, then the better value).
+(see `cheapest`).
 Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
-scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best; equal distances go to
-the cheaper, and are a tie where every objective's intervals meet.
+scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates whose
+intervals meet the knee's in every objective are a tie, and the cheapest wins.
 Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
 rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
 every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
@@ -28,6 +28,9 @@ from harness.store.reader import Run
 DOUBT_FRAC = 0.10
 """A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
 machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
+
+MEMORY_FRAC = 0.10
+"""Peak memory is one sample of a varying thing; a smaller difference does not make a candidate cheaper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +85,24 @@ def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
     )
 
 
-def expense(one: Pooled) -> tuple[float, ...]:
-    """What a candidate costs to run, cheaper first: workers, tensor parallel degree, peak memory in MiB."""
-    memory = one.metric("peak_memory_mib")
-    return (
-        one.candidate.workers,
-        one.candidate.tensor_parallel_degree,
-        round(memory.value) if memory is not None else math.inf,
-    )
+def cheapest(tied: Sequence[Pooled], goals: Goals) -> Pooled:
+    """Of a tie: free of doubt if any is, then fewest workers, lowest tensor parallel degree, least memory (a
+    difference below MEMORY_FRAC is none), then the better first objective."""
+    left = [one for one in tied if not one.doubts(goals)] or list(tied)
+    fewest = min(_places(one) for one in left)
+    left = [one for one in left if _places(one) == fewest]
+    least = min(_memory(one) for one in left)
+    left = [one for one in left if _memory(one) <= least * (1 + MEMORY_FRAC)] or left
+    return min(left, key=lambda one: cost_of(one, goals, 0))
+
+
+def _places(one: Pooled) -> tuple[int, int]:
+    return one.candidate.workers, one.candidate.tensor_parallel_degree
+
+
+def _memory(one: Pooled) -> float:
+    metric = one.metric("peak_memory_mib")
+    return metric.value if metric is not None else math.inf
 
 
 def overlap(first: Metric, second: Metric) -> bool:
@@ -115,11 +128,9 @@ def cost_of(one: Pooled, goals: Goals, index: int) -> float:
 
 
 def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
-    ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), expense(one)))
+    ranked = sorted(field, key=lambda one: cost_of(one, goals, 0))
     near = [one for one in ranked if _meets(one, ranked[0], goals.objectives[0].metric)]
-    if not all(one.doubts(goals) for one in near):
-        near = [one for one in near if not one.doubts(goals)]
-    chosen = min(near, key=lambda one: (expense(one), cost_of(one, goals, 0)))
+    chosen = cheapest(near, goals)
     return chosen, tuple(one for one in near if one is not chosen), ranked
 
 
@@ -130,11 +141,12 @@ def _meets(one: Pooled, other: Pooled, name: str) -> bool:
 
 def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
     front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
-    distance = {id(one): _distance(one, front, goals) for one in front}
-    ranked = sorted(front, key=lambda one: (bool(one.doubts(goals)), expense(one)))
-    ranked.sort(key=lambda one: round(distance[id(one)], 9))
-    chosen = ranked[0]
-    tied = tuple(one for one in ranked[1:] if all(_meets(one, chosen, o.metric) for o in goals.objectives))
+    distance = {id(one): round(_distance(one, front, goals), 9) for one in front}
+    ranked = sorted(front, key=lambda one: distance[id(one)])
+    knee = cheapest([one for one in ranked if distance[id(one)] == distance[id(ranked[0])]], goals)
+    near = [one for one in field if all(_meets(one, knee, objective.metric) for objective in goals.objectives)]
+    chosen = cheapest(near, goals)
+    tied = tuple(one for one in near if one is not chosen)
     rest = sorted((one for one in field if one not in front), key=lambda one: cost_of(one, goals, 0))
     return chosen, tied, [*ranked, *rest], tuple(ranked)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.measure.metrics import metric_of
-from harness.recommend.choose import DOUBT_FRAC, Choice, dominates, overlap
+from harness.recommend.choose import DOUBT_FRAC, MEMORY_FRAC, Choice, dominates, overlap
 from harness.recommend.goals import Objective
 from harness.recommend.label import label, quantity, unit_suffix
 from harness.recommend.pool import Pooled
@@ -149,9 +149,9 @@ def _dearer(one: Pooled, chosen: Pooled) -> str:
     if mine.tensor_parallel_degree != its.tensor_parallel_degree:
         return f"it needs {mine.tensor_parallel_degree} devices instead of {its.tensor_parallel_degree}"
     memory, less = one.metric("peak_memory_mib"), chosen.metric("peak_memory_mib")
-    if memory is not None and less is not None and round(memory.value) > round(less.value):
+    if memory is not None and less is not None and memory.value > less.value * (1 + MEMORY_FRAC):
         return f"it needs {memory.value - less.value:.0f} MiB more memory ({memory.value:.0f} against {less.value:.0f})"
-    return "it costs the same and its value is no better"
+    return "it is no cheaper and its value no better"
 
 
 def _short(reason: str) -> str:

@@ -27,11 +27,19 @@ def label(candidate: Candidate) -> str:
 
 
 def quantity(metric: Metric) -> str:
-    """'20.1 ms [19.8, 20.6]', the interval left out where there is none."""
+    """'20.1 ms [19.8, 20.6]'; a missing end is '?', the interval is left out where there is none."""
     text = f"{metric.value:.4g}{unit_suffix(metric.unit)}"
-    if metric.low is None or metric.high is None:
+    if metric.low is None and metric.high is None:
         return text
-    return f"{text} [{metric.low:.4g}, {metric.high:.4g}]"
+    low, high = (f"{end:.4g}" if end is not None else "?" for end in (metric.low, metric.high))
+    return f"{text} [{low}, {high}]"
+
+
+def claim(metric: Metric) -> str:
+    """What the samples prove: `quantity`, or '>= 61.2 ms (n=150)' where they bound a tail from below only."""
+    if metric.high is None and metric.low is not None:
+        return f">= {metric.low:.4g}{unit_suffix(metric.unit)} (n={metric.n})"
+    return quantity(metric)
 
 
 def unit_suffix(unit: str) -> str:

@@ -25,7 +25,7 @@ from harness.recommend.containers import (
     parse_container,
     python_version,
 )
-from harness.recommend.label import label, quantity
+from harness.recommend.label import claim, label
 from harness.recommend.lint_combinations import LAST_LMI_WITH_TRANSFORMERS_4
 from harness.records import Candidate, Trial
 from harness.store.formats import RunManifest
@@ -206,7 +206,8 @@ def _evidence(source: Source) -> str:
     for name in MEASURED:
         metric = metric_of(trial, name)
         if metric is not None:
-            numbers.append(f"  {name}: {quantity(metric)} (n={metric.n})")
+            counted = "" if metric.high is None and metric.low is not None else f" (n={metric.n})"
+            numbers.append(f"  {name}: {claim(metric)}{counted}")
     quality = f"{trial.quality.verdict} ({trial.quality.reason})" if trial.quality is not None else "not checked"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(trial.versions.items()))
     machine = manifest.machine

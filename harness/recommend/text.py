@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.measure.metrics import metric_of
 from harness.recommend.containers import image_tag, parse_container
-from harness.recommend.label import label, quantity
+from harness.recommend.label import claim, label
 from harness.recommend.lint import Finding
 from harness.records import Recommendation
 
@@ -29,7 +29,7 @@ def as_text(recommendation: Recommendation) -> str:
     trial = recommendation.trial
     word = "Recommendation (a tie, the cheapest of it)" if recommendation.is_tie else "Recommendation"
     lines = [f"{word}: {label(trial.candidate)}", f"  trial {trial.trial_id} of {recommendation.run_dir}"]
-    numbers = [f"{name} {quantity(metric)}" for name, key in SHOWN if (metric := metric_of(trial, key)) is not None]
+    numbers = [f"{name} {claim(metric)}" for name, key in SHOWN if (metric := metric_of(trial, key)) is not None]
     lines.append(f"  {'   '.join(numbers)}")
     if trial.quality is not None:
         lines.append(f"  data quality {trial.quality.verdict}: {trial.quality.reason}")
