@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,20 +25,28 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundled model, so that nobody changes it while an engine converts it."""
+    return Path(shutil.copytree(MODEL_DIR, tmp_path_factory.mktemp("model") / "flan-t5-bench"))
+
+
 @pytest.fixture(scope="module", params=engine_names())
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineCase]:
+def case(
+    request: pytest.FixtureRequest, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineCase]:
     """One engine, skipped where it cannot run."""
     engine = load_engine(request.param)
     availability = engine.probe()
     if not availability.is_available:
         pytest.skip(f"{request.param} cannot run here: {availability.reason}")
-    spec = EngineSpec(engine=request.param, model_dir=MODEL_DIR, batch_size=4, max_batch_delay_ms=50, threads=1)
+    spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
     if request.param != "attach":
         yield EngineCase(engine=engine, spec=spec, prompts=PROMPTS)
         return
-    other = EngineSpec(engine="fake", model_dir=MODEL_DIR, batch_size=4, max_batch_delay_ms=50)
+    other = EngineSpec(engine="fake", model_dir=model_dir, batch_size=4, max_batch_delay_ms=50)
     with load_engine("fake").launch(other, tmp_path_factory.mktemp("other"), 120.0) as running:
-        attached = EngineSpec(engine="attach", model_dir=MODEL_DIR, options={"url": running.endpoint.url})
+        attached = EngineSpec(engine="attach", model_dir=model_dir, options={"url": running.endpoint.url})
         yield EngineCase(engine=engine, spec=attached, prompts=PROMPTS)
 
 
