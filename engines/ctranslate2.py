@@ -41,6 +41,9 @@ _PACKAGES = ("ctranslate2",)
 _CONVERTER_PACKAGES = ("torch", "transformers")
 _COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
 _POLL_S = 0.5
+_HANDOVER_S = 0.005
+"""Steps that follow each other faster than this are handed over together: waking the listener every step costs a small
+model more than the step itself. The first step is never held back."""
 
 
 class CTranslate2Engine(HostedEngine):
@@ -160,7 +163,7 @@ class CTranslate2Backend(Backend):
         return arguments
 
     def _stream(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
-        """Greedy or sampling. CTranslate2 decodes on its own thread and hands over the tokens of one step at a time."""
+        """Greedy or sampling. CTranslate2 decodes on its own thread and hands over the tokens step by step."""
         steps: queue.SimpleQueue[list[TokenEvent]] = queue.SimpleQueue()
         collector = _Steps(requests, indices, self._special, steps)
         results = self._translator.translate_batch(
@@ -208,7 +211,7 @@ class CTranslate2Backend(Backend):
 
 
 class _Steps:
-    """Gathers CTranslate2's per-token callbacks (on its thread) into one list of events per decode step."""
+    """Gathers CTranslate2's per-token callbacks (on its thread) into lists of events, a step or several in each."""
 
     def __init__(
         self,
@@ -224,6 +227,7 @@ class _Steps:
         self._steps = steps
         self._events: list[TokenEvent] = []
         self._expected = self._alive = len(requests)
+        self._next_handover = 0.0
         self.is_cancelled = False
 
     def on_token(self, step: Any) -> bool:
@@ -241,8 +245,11 @@ class _Steps:
         self._alive -= finish is not None
         self._expected -= 1
         if self._expected == 0:
-            self._steps.put(self._events)
-            self._events, self._expected = [], self._alive
+            self._expected = self._alive
+            now = time.monotonic()
+            if not self._alive or now >= self._next_handover:
+                self._steps.put(self._events)
+                self._events, self._next_handover = [], now + _HANDOVER_S
         return self.is_cancelled or finish is not None
 
 

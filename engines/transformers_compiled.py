@@ -1,6 +1,6 @@
 """A decode step of Hugging Face's own T5, compiled once by torch.compile for one fixed shape.
 
-Dynamic shapes were tried and recompiled for every other batch (25 to 58 s each, 3-layer model, 2 cores), so everything
+Dynamic shapes were tried and recompiled for every other batch (25 to 58 s each, 3 layers, 2 busy cores), so everything
 is static: rows are padded to the server's batch size, sources and answers live in caches of a fixed length. A batch
 that does not fit runs uncompiled. Source of the idea: transformers' static cache; both caches static, first step eager.
 """
