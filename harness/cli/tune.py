@@ -163,7 +163,8 @@ class _Tuning:
         from harness.execute.trial import TrialRunner
 
         runner = TrialRunner(inputs, writer, clock, display.on_phase)
-        display.note("asking the fp32 reference")
+        if not writer.layout.reference_json.exists():
+            display.note("asking the fp32 reference")
         reference = reference_answers(self.resolved.scenario, runner, writer.layout.reference_json)
         display.note(f"reference: {reference.source}")
         runner.use_reference(reference.answers)

@@ -293,6 +293,6 @@ def json_schema() -> dict[str, Any]:
 
 
 def _scalar_or_list(array: dict[str, Any]) -> dict[str, Any]:
-    about = {name: array[name] for name in ("default", "title", "description") if name in array}
+    about: dict[str, Any] = {name: array[name] for name in ("default", "title", "description") if name in array}
     plain = {name: value for name, value in array.items() if name not in about}
     return {**about, "anyOf": [plain["items"], {**plain, "minItems": 1, "uniqueItems": True}]}

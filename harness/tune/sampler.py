@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
-from harness.tune.encoding import Encoding
+from harness.tune.encoding import Encoding, SharedEncoding
 from harness.tune.objective import excesses, objective_values
 from harness.tune.space import SpacePlan
 
@@ -38,8 +38,10 @@ class Proposals:
     def __init__(self, plan: SpacePlan, scenario: Scenario) -> None:
         self._plan = plan
         self._scenario = scenario
-        self._encoding = Encoding(plan)
+        self._is_genetic = scenario.search.sampler == "nsga2"
+        self._encoding = SharedEncoding(plan) if self._is_genetic else Encoding(plan)
         self._study = _new_study(scenario, storage=None, name=scenario.name)
+        self._study.sampler = _sampler(scenario, scenario.search.seed, blocks=len(plan.blocks))
         self._seen: set[str] = set()
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
@@ -69,6 +71,8 @@ class Proposals:
         self._study.enqueue_trial(self._encoding.params(candidate))
         asked = self._study.ask()
         self._encoding.suggest(asked)
+        if self._is_genetic:
+            _ = asked.relative_params  # gives the trial its generation, which enqueued parameters alone would not
         _tell(self._study, asked, trial, self._scenario)
 
     def _next_of_grid(self) -> Candidate:
