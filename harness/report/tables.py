@@ -7,7 +7,7 @@ the published benchmarks print it, then the other axes that vary, throughput, er
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from harness.store.reader import Run
 
 Mark = Literal["best", "tie", "broke constraint", ""]
 
+Cell = Callable[[Trial], str]
+
 HIGH_PRIORITY = 0
 """Columns of the published table: never left out of a narrow terminal."""
 
@@ -34,6 +36,9 @@ _AXIS_TITLES = {
     "job_queue_size": "Queue size",
     "device": "Device",
 }
+
+_ONLY_WHERE_MEASURED = {"Tokens/s": "output_tokens_per_s", "First token P50 (ms)": "ttft_p50_ms"}
+"""Columns left out when no trial has their metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
     measured = [trial for trial in run.trials if trial.outcome == "ok"]
     ordered = _sorted(measured, _sort_metric(run, sort))
     marks = {trial.trial_id: _mark(trial, recommendation) for trial in measured}
-    columns, cells = _columns(run, measured)
+    fields = _fields(run, measured)
     failures = tuple(
         Failure(
             trial_id=trial.trial_id, label=label(trial.candidate), outcome=trial.outcome, reason=one_line(trial.reason)
@@ -92,8 +97,8 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
     )
     return ReportTable(
         title=f"{run.manifest.scenario.get('name', run.root.name)}: {run.root.name}",
-        columns=columns,
-        rows=tuple(Row(trial=t, mark=marks[t.trial_id], cells=tuple(cells(t, marks[t.trial_id]))) for t in ordered),
+        columns=tuple(column for column, _ in fields),
+        rows=tuple(_row(trial, marks[trial.trial_id], fields) for trial in ordered),
         failures=failures,
         notes=_notes(run, measured, recommendation),
     )
@@ -140,65 +145,66 @@ def one_line(reason: str) -> str:
     return " ".join(reason.split())
 
 
-def _columns(run: Run, trials: Sequence[Trial]) -> tuple[tuple[Column, ...], Any]:
+def _fields(run: Run, trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
+    """Every column with what stands in its cells: the published ones, the axes that vary, the rest."""
+    return [*_published_fields(model_name(run)), *_axis_fields(trials), *_further_fields(trials)]
+
+
+def _published_fields(name: str) -> list[tuple[Column, Cell]]:
+    return [
+        (Column(title="Choice", is_number=False), lambda trial: ""),
+        (Column(title="Model", is_number=False), lambda trial: name),
+        (Column(title="Engine", is_number=False), lambda trial: trial.candidate.engine),
+        (Column(title="Quantization", is_number=False), quantization),
+        (Column(title="Batch size"), lambda trial: str(trial.candidate.batch_size)),
+        (Column(title="Tensor parallel degree"), lambda trial: str(trial.candidate.tensor_parallel_degree)),
+        (Column(title="Workers"), lambda trial: str(trial.candidate.workers)),
+        (Column(title="P50 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p50_ms"))),
+        (Column(title="P90 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p90_ms"))),
+        (Column(title="P99 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p99_ms"))),
+        (
+            Column(title="Data quality", is_number=False),
+            lambda trial: trial.quality.verdict if trial.quality is not None else ABSENT,
+        ),
+    ]
+
+
+def _axis_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
     varying = [axis for axis in _AXES if len({getattr(t.candidate, axis) for t in trials}) > 1]
     options = sorted({name for t in trials for name in t.candidate.options})
     options = [name for name in options if len({t.candidate.options.get(name) for t in trials}) > 1]
-    has_tokens = any(metric_of(t, "output_tokens_per_s") for t in trials)
-    has_ttft = any(metric_of(t, "ttft_p50_ms") for t in trials)
-    columns = [
-        Column(title="Choice", is_number=False),
-        Column(title="Model", is_number=False),
-        Column(title="Engine", is_number=False),
-        Column(title="Quantization", is_number=False),
-        Column(title="Batch size"),
-        Column(title="Tensor parallel degree"),
-        Column(title="Workers"),
-        Column(title="P50 (ms)"),
-        Column(title="P90 (ms)"),
-        Column(title="P99 (ms)"),
-        Column(title="Data quality", is_number=False),
-        *(Column(title=_AXIS_TITLES[axis], priority=1) for axis in varying),
-        *(Column(title=name, priority=1, is_number=False) for name in options),
-        Column(title="Requests/s", priority=2),
-        *([Column(title="Tokens/s", priority=5)] if has_tokens else []),
-        *([Column(title="First token P50 (ms)", priority=3)] if has_ttft else []),
-        Column(title="Errors", priority=3),
-        Column(title="Peak memory (MiB)", priority=4),
-        Column(title="n", priority=3),
-        Column(title="P50 interval (ms)", priority=6),
-        Column(title="P99 interval (ms)", priority=8),
-        Column(title="Trial", priority=7, is_number=False),
+    fields: list[tuple[Column, Cell]] = []
+    for axis in varying:
+        column = Column(title=_AXIS_TITLES[axis], priority=1)
+        fields.append((column, _axis(axis)))
+    for name in options:
+        column = Column(title=name, priority=1, is_number=False)
+        fields.append((column, _axis(f"options.{name}")))
+    return fields
+
+
+def _axis(name: str) -> Cell:
+    return lambda trial: _axis_cell(trial.candidate.axes().get(name))
+
+
+def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
+    fields: list[tuple[Column, Cell]] = [
+        (Column(title="Requests/s", priority=2), lambda trial: value_cell(metric_of(trial, "throughput_rps"))),
+        (Column(title="Tokens/s", priority=5), lambda trial: value_cell(metric_of(trial, "output_tokens_per_s"))),
+        (Column(title="First token P50 (ms)", priority=3), lambda trial: value_cell(metric_of(trial, "ttft_p50_ms"))),
+        (Column(title="Errors", priority=3), lambda trial: percent_cell(metric_of(trial, "error_frac"))),
+        (Column(title="Peak memory (MiB)", priority=4), lambda trial: _whole_cell(metric_of(trial, "peak_memory_mib"))),
+        (Column(title="n", priority=3), lambda trial: _count_cell(metric_of(trial, "latency_p50_ms"))),
+        (Column(title="P50 interval (ms)", priority=6), lambda t: interval_cell(metric_of(t, "latency_p50_ms"))),
+        (Column(title="P99 interval (ms)", priority=8), lambda t: interval_cell(metric_of(t, "latency_p99_ms"))),
+        (Column(title="Trial", priority=7, is_number=False), lambda trial: trial.trial_id),
     ]
-    name = model_name(run)
+    absent = {title for title, name in _ONLY_WHERE_MEASURED.items() if not any(metric_of(t, name) for t in trials)}
+    return [(column, cell) for column, cell in fields if column.title not in absent]
 
-    def cells(trial: Trial, mark: Mark) -> list[str]:
-        candidate = trial.candidate
-        latency = {p: metric_of(trial, f"latency_p{p}_ms") for p in (50, 90, 99)}
-        return [
-            mark,
-            name,
-            candidate.engine,
-            quantization(trial),
-            str(candidate.batch_size),
-            str(candidate.tensor_parallel_degree),
-            str(candidate.workers),
-            *(value_cell(latency[p]) for p in (50, 90, 99)),
-            trial.quality.verdict if trial.quality is not None else ABSENT,
-            *(_axis_cell(getattr(candidate, axis)) for axis in varying),
-            *(_axis_cell(candidate.options.get(option)) for option in options),
-            value_cell(metric_of(trial, "throughput_rps")),
-            *([value_cell(metric_of(trial, "output_tokens_per_s"))] if has_tokens else []),
-            *([value_cell(metric_of(trial, "ttft_p50_ms"))] if has_ttft else []),
-            percent_cell(metric_of(trial, "error_frac")),
-            _whole_cell(metric_of(trial, "peak_memory_mib")),
-            str(latency[50].n) if latency[50] is not None else ABSENT,
-            interval_cell(latency[50]),
-            interval_cell(latency[99]),
-            trial.trial_id,
-        ]
 
-    return tuple(columns), cells
+def _row(trial: Trial, mark: Mark, fields: Sequence[tuple[Column, Cell]]) -> Row:
+    return Row(trial=trial, mark=mark, cells=(mark, *(cell(trial) for _, cell in fields[1:])))
 
 
 def _axis_cell(value: object) -> str:
@@ -209,6 +215,10 @@ def _axis_cell(value: object) -> str:
 
 def _whole_cell(metric: Metric | None) -> str:
     return f"{metric.value:.0f}" if metric is not None else ABSENT
+
+
+def _count_cell(metric: Metric | None) -> str:
+    return str(metric.n) if metric is not None else ABSENT
 
 
 def _mark(trial: Trial, recommendation: Recommendation | None) -> Mark:
