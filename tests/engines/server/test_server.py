@@ -110,7 +110,7 @@ def test_an_oversized_body_is_413_whether_its_length_is_declared_or_not(quick: S
 
 
 def test_a_full_queue_is_503_and_nothing_admitted_is_lost(tmp_path: Path) -> None:
-    with fake_server(tmp_path, option__service_ms=300, job_queue_size=3) as (_, client):
+    with fake_server(tmp_path, option__service_ms=1000, job_queue_size=3) as (_, client):
         codes = [response.status_code for response in ask_many(client, [f"p{n}" for n in range(12)])]
         assert set(codes) == {200, 503}
         # one in service and two waiting: the third place is refused while every worker is busy
