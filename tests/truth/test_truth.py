@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,19 +87,42 @@ def _measure(law: str, folder: Path, users: int, requests: int) -> tuple[LoadRes
     return result, summary, server
 
 
+def _right_or_distrusted(errors: Callable[[Path], tuple[list[str], TrialSummary]], folder: Path) -> None:
+    """What the tool promises: the numbers are right, or they come with a reason to distrust them.
+
+    A disturbed machine only ever adds time, so one try of three without an error proves that the generator adds none.
+    If all three fail, the summary must have said that other processes took more than half of the machine.
+    """
+    for attempt in range(3):
+        (folder / str(attempt)).mkdir()
+        found, summary = errors(folder / str(attempt))
+        if not found:
+            return
+    other_frac = summary.metrics["cpu_frac_other"].value
+    is_distrusted = any("other processes used" in reason for reason in summary.distrust)
+    assert is_distrusted, f"in each of three tries; in the last one: {'; '.join(found)}"
+    assert other_frac > 0.5, f"others used {other_frac:.0%}, and yet: {'; '.join(found)}"
+
+
 @pytest.mark.parametrize("law", ["constant:20", "lognormal:20:0.6"])
 def test_the_law_comes_back(law: str, tmp_path: Path) -> None:
-    _, summary, server = _measure(law, tmp_path, users=4, requests=200)
-    true_ms = server.true_ms()
-    assert len(true_ms) == 200
-    for name, q in (("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9)):
-        error_ms = summary.metrics[name].value - float(np.quantile(true_ms, q))
-        assert -0.5 <= error_ms <= 5.0 * (1 + 2 * (q > 0.5)), f"{name} is off by {error_ms:.2f} ms"
-    p50 = summary.metrics["latency_p50_ms"]
-    assert p50.low is not None
-    assert p50.high is not None
-    assert p50.low - 5.0 <= float(np.quantile(true_ms, 0.5)) <= p50.high
-    assert summary.metrics["error_frac"].value == 0.0
+    def errors(folder: Path) -> tuple[list[str], TrialSummary]:
+        _, summary, server = _measure(law, folder, users=4, requests=200)
+        assert len(server.true_ms()) == 200
+        assert summary.metrics["error_frac"].value == 0.0
+        found = []
+        for name, q, allowed_ms in (("latency_p50_ms", 0.5, 5.0), ("latency_p90_ms", 0.9, 12.0)):
+            metric, truth_ms = summary.metrics[name], float(np.quantile(server.true_ms(), q))
+            assert metric.value >= truth_ms - 0.001
+            assert metric.low is not None
+            assert metric.high is not None
+            if metric.value > truth_ms + allowed_ms:
+                found.append(f"{name} is {metric.value - truth_ms:.2f} ms too long")
+            if not metric.low - allowed_ms <= truth_ms <= metric.high:
+                found.append(f"{name}: the truth {truth_ms:.2f} is outside [{metric.low:.2f}, {metric.high:.2f}]")
+        return found, summary
+
+    _right_or_distrusted(errors, tmp_path)
 
 
 def test_no_latency_is_shorter_than_the_truth(tmp_path: Path) -> None:
@@ -109,12 +132,17 @@ def test_no_latency_is_shorter_than_the_truth(tmp_path: Path) -> None:
 
 
 def test_throughput_agrees_with_what_the_server_counted(tmp_path: Path) -> None:
-    result, summary, server = _measure("constant:20", tmp_path, users=4, requests=240)
-    written = server.log[WARMUP:, 2]
-    served_rps = (len(written) - 4) / ((np.sort(written)[-5] - result.begin_ns) / 1e9)
-    rate = summary.metrics["throughput_rps"]
-    assert rate.value == pytest.approx(served_rps, rel=0.05)
-    assert rate.value <= 4 / 0.020
+    def errors(folder: Path) -> tuple[list[str], TrialSummary]:
+        result, summary, server = _measure("constant:20", folder, users=4, requests=240)
+        written = np.sort(server.log[WARMUP:, 2])
+        served_rps = (len(written) - 4) / ((written[-5] - result.begin_ns) / 1e9)
+        rate = summary.metrics["throughput_rps"].value
+        assert rate <= 4 / 0.020
+        return (
+            [] if abs(rate / served_rps - 1) <= 0.05 else [f"{rate:.1f} requests/s, the server wrote {served_rps:.1f}"]
+        )
+
+    _right_or_distrusted(errors, tmp_path)
 
 
 def test_a_stall_is_seen_by_every_user_it_held(tmp_path: Path) -> None:
@@ -124,16 +152,21 @@ def test_a_stall_is_seen_by_every_user_it_held(tmp_path: Path) -> None:
     long_ns = [record.latency_ns for record in result.records if not record.is_warmup and record.latency_ns > 500e6]
     assert len(long_ns) == 4
     true_max = float(server.true_ms().max())
-    assert summary.metrics["latency_max_ms"].value == pytest.approx(true_max, abs=25.0)
+    assert summary.metrics["latency_max_ms"].value == pytest.approx(true_max, abs=100.0)
     assert summary.metrics["latency_p50_ms"].value < 100.0
 
 
 def test_the_first_token_and_the_gaps_between_tokens_come_back(tmp_path: Path) -> None:
-    result, summary, server = _measure("tokens:40:10:8", tmp_path, users=2, requests=60)
-    error_ms = summary.metrics["ttft_p50_ms"].value - float(np.median(server.true_first_ms()))
-    assert -0.5 <= error_ms <= 5.0
-    measured = [record for record in result.records if not record.is_warmup]
-    assert {len(record.token_ns) for record in measured} == {8}
-    spans_ms = [(record.token_ns[-1] - record.token_ns[0]) / 1e6 for record in measured]
-    true_span_ms = float(np.median(server.true_ms() - server.true_first_ms())) * 7 / 8
-    assert float(np.median(spans_ms)) == pytest.approx(true_span_ms, abs=8.0)
+    def errors(folder: Path) -> tuple[list[str], TrialSummary]:
+        result, summary, server = _measure("tokens:40:10:8", folder, users=2, requests=60)
+        measured = [record for record in result.records if not record.is_warmup]
+        assert {len(record.token_ns) for record in measured} == {8}
+        first_ms = summary.metrics["ttft_p50_ms"].value - float(np.median(server.true_first_ms()))
+        assert first_ms >= -0.001
+        spans_ms = np.median([(record.token_ns[-1] - record.token_ns[0]) / 1e6 for record in measured])
+        span_ms = float(spans_ms - np.median(server.true_ms() - server.true_first_ms()) * 7 / 8)
+        found = [f"first token {first_ms:.2f} ms too late"] if first_ms > 5.0 else []
+        found += [f"seven gaps together off by {span_ms:.2f} ms"] if abs(span_ms) > 8.0 else []
+        return found, summary
+
+    _right_or_distrusted(errors, tmp_path)
