@@ -21,7 +21,7 @@ LINT_FAILED = 1
 
 
 @click.command(
-    "recommend", epilog="Exit codes: 0 ok, 1 lint or --verify said no, 2 usage, 3 machine, 4 no valid choice."
+    "recommend", epilog="Exit: 0 ok, 1 --lint found errors, 2 usage, 3 machine, 4 no valid choice or not reproduced."
 )
 @click.argument("run", required=False)
 @click.option("--container", metavar="VERSION", help="Where it will be served: dynamometer-0.1, 0.36.0-lmi20, ...")
@@ -49,6 +49,8 @@ def command(
       dyno recommend quickstart --container 0.36.0-lmi20 --out model/
       dyno recommend latest --container dynamometer-0.1 --verify
       dyno recommend --lint serving.properties --container 0.24.0
+
+    --lint also reads the config.json and model.py beside FILE, where there are any.
     """
     if lint_file is not None:
         if run is not None or verify or out is not None:
@@ -58,12 +60,12 @@ def command(
 
 
 def _lint(path: Path, container: str, as_json: bool) -> int:
-    from harness.recommend.lint import lint
+    from harness.recommend.lint import lint, model_facts
     from harness.recommend.text import findings_text
 
     text = _read(path)
     script = path.parent / "model.py"
-    findings = lint(text, container, script=_read(script) if script.is_file() else "")
+    findings = lint(text, container, model_facts(path.parent), _read(script) if script.is_file() else "")
     if as_json:
         click.echo(json.dumps({"file": str(path), "container": container, "findings": _as_rows(findings)}, indent=2))
     else:

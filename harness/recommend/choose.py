@@ -1,10 +1,10 @@
 """The choice of a run: the best feasible candidate, from stored trials alone.
 
-One objective: best value; candidates whose interval overlaps the best one's are a tie, and of a tie the cheapest wins
-(see `cheapest`).
+One objective: best value; candidates that cannot be told from it (`_near`: intervals overlap, nobody surely better) are
+a tie, and of a tie the cheapest wins (`cheapest`).
 Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
-scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates whose
-intervals meet the knee's in every objective are a tie, and the cheapest wins.
+scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates that
+cannot be told from the knee in any objective are a tie, and the cheapest wins.
 Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
 rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
 every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
@@ -93,7 +93,7 @@ def cheapest(tied: Sequence[Pooled], goals: Goals) -> Pooled:
     left = [one for one in left if _places(one) == fewest]
     least = min(_memory(one) for one in left)
     left = [one for one in left if _memory(one) <= least * (1 + MEMORY_FRAC)] or left
-    return min(left, key=lambda one: cost_of(one, goals, 0))
+    return min(left, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
 
 
 def _places(one: Pooled) -> tuple[int, int]:
@@ -128,10 +128,33 @@ def cost_of(one: Pooled, goals: Goals, index: int) -> float:
 
 
 def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
-    ranked = sorted(field, key=lambda one: cost_of(one, goals, 0))
-    near = [one for one in ranked if _meets(one, ranked[0], goals.objectives[0].metric)]
+    ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
+    near = _near(ranked[0], ranked, goals)
     chosen = cheapest(near, goals)
     return chosen, tuple(one for one in near if one is not chosen), ranked
+
+
+def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
+    """`best` and the candidates that cannot be told from it: their intervals meet its own in every objective, and
+    nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
+    metrics = [objective.metric for objective in goals.objectives]
+    return [
+        one
+        for one in field
+        if one is best
+        or (all(_meets(one, best, name) for name in metrics) and not any(_is_beaten(one, by, goals) for by in field))
+    ]
+
+
+def _is_beaten(one: Pooled, by: Pooled, goals: Goals) -> bool:
+    """Whether `by` is at least as good in every objective and in one of them better by more than the intervals."""
+    places = range(len(goals.objectives))
+    if any(cost_of(by, goals, i) > cost_of(one, goals, i) for i in places):
+        return False
+    return any(
+        not _meets(one, by, goals.objectives[i].metric) and cost_of(by, goals, i) < cost_of(one, goals, i)
+        for i in places
+    )
 
 
 def _meets(one: Pooled, other: Pooled, name: str) -> bool:
@@ -142,9 +165,9 @@ def _meets(one: Pooled, other: Pooled, name: str) -> bool:
 def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
     front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
     distance = {id(one): round(_distance(one, front, goals), 9) for one in front}
-    ranked = sorted(front, key=lambda one: distance[id(one)])
+    ranked = sorted(front, key=lambda one: (distance[id(one)], one.candidate.candidate_id))
     knee = cheapest([one for one in ranked if distance[id(one)] == distance[id(ranked[0])]], goals)
-    near = [one for one in field if all(_meets(one, knee, objective.metric) for objective in goals.objectives)]
+    near = _near(knee, field, goals)
     chosen = cheapest(near, goals)
     tied = tuple(one for one in near if one is not chosen)
     rest = sorted((one for one in field if one not in front), key=lambda one: cost_of(one, goals, 0))

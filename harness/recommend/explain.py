@@ -97,7 +97,7 @@ def _lost_on_value(one: Pooled, choice: Choice) -> str:
         return "was not measured"
     if one in choice.tied:
         return f"a tie ({quantity(mine)} against {quantity(best)}), but {_dearer(one, choice.chosen)}"
-    also = "; the intervals overlap, but not with the best value's" if overlap(mine, best) else ""
+    also = "; the intervals overlap, but others are surely better than it" if overlap(mine, best) else ""
     return f"{_worse(objective, mine, best)}{also}"
 
 

@@ -6,10 +6,12 @@ trailing blanks, inline comments and backslashes as part of the value.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
 from engines.properties import PropertiesSyntaxError, PropertyLine, parse_lines
@@ -52,6 +54,20 @@ class ModelFacts:
 
     family: str = ""
     heads: int | None = None
+
+
+def model_facts(folder: Path) -> ModelFacts:
+    """What the config.json in `folder` says of the model; nothing known where there is none or it is damaged."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ModelFacts()
+    if not isinstance(config, dict):
+        return ModelFacts()
+    kind = str(config.get("model_type", ""))
+    heads = config.get("num_heads") or config.get("num_attention_heads")
+    family = "t5" if kind in ("t5", "mt5", "umt5") else kind
+    return ModelFacts(family=family, heads=heads if isinstance(heads, int) else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeasurementInvalid
-from harness.recommend.lint import Finding, lint
+from harness.recommend.lint import Finding, lint, model_facts
 from harness.recommend.serving_properties import PROPERTIES, Source, render
 from harness.records import Recommendation
 from harness.store.codec import to_json
@@ -52,7 +52,8 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
     folder = out if out is not None else top if container == scenario_container(run) else top / container
     source = Source(run_name=run.root.name, manifest=run.manifest, trial=recommendation.trial)
     rendered = render(source, container)
-    findings = lint(rendered[PROPERTIES], container, script=rendered.get("model.py", ""))
+    facts = model_facts(Path(str(source.model.get("value", "")))) if source.model.get("kind") == "path" else None
+    findings = lint(rendered[PROPERTIES], container, facts, rendered.get("model.py", ""))
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         told = "; ".join(f"{finding.key}: {finding.message}" for finding in errors)

@@ -96,6 +96,18 @@ def test_lint_prints_file_line_and_message_and_exits_1_on_errors(
     assert capsys.readouterr().out == f"{path}: clean\n"
 
 
+def test_lint_reads_the_model_beside_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "serving.properties"
+    path.write_text("engine=Python\noption.rolling_batch=vllm\noption.tensor_parallel_degree=4\n")
+    assert dyno(["recommend", "--lint", str(path), "--container", "0.35.0"]) == 0
+    capsys.readouterr()
+    (tmp_path / "config.json").write_text('{"model_type": "t5", "num_heads": 6}')
+    assert dyno(["recommend", "--lint", str(path), "--container", "0.35.0"]) == 1
+    out = capsys.readouterr().out
+    assert "vLLM does not serve T5" in out
+    assert "4 does not divide the model's 6 heads; possible: 1, 2, 3, 6" in out
+
+
 def test_lint_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "serving.properties"
     path.write_text("engine=Python\nbatchsize=4\n")

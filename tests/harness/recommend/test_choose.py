@@ -43,6 +43,17 @@ def test_of_a_tie_the_cheaper_one_wins_although_its_value_is_worse() -> None:
     assert "it needs 2 workers instead of 1" in _why(found, two)
 
 
+def test_a_wide_interval_of_the_best_does_not_let_a_surely_worse_one_win() -> None:
+    wide, narrow, cheap = candidate(workers=2, batch_size=8), candidate(workers=2), candidate(workers=1)
+    found = choose(
+        run_of(
+            trial(1, wide, (10.0, 6.0, 14.0)), trial(2, narrow, (11.0, 11.0, 11.0)), trial(3, cheap, (13.0, 13.0, 13.0))
+        )
+    )
+    assert found.trial.candidate in (wide, narrow)
+    assert "others are surely better" in _why(found, cheap) or "slower by" in _why(found, cheap)
+
+
 def test_a_tie_of_equal_workers_goes_to_less_memory() -> None:
     big, small = candidate("transformers"), candidate("onnxruntime")
     heavy = {"peak_memory_mib": metric(900.0, unit="MiB")}
