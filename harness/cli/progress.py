@@ -88,6 +88,7 @@ class BarDisplay:
             TextColumn("{task.fields[more]}"),
             console=Console(stderr=True),
             transient=True,
+            refresh_per_second=4,  # a terminal redrawn more often would take CPU from what is measured
         )
         self._search: Any = self._progress.add_task("search", total=scenario.search.trials, more="")
         self._trial: Any = self._progress.add_task("starting", total=None, more="")

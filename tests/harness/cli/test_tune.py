@@ -1,0 +1,112 @@
+"""`dyno tune` as a user runs it, on the fake engine: ends, is interrupted, resumes, refuses a second writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.store.reader import read_run
+
+FAKE = Path(__file__).resolve().parents[3] / "scenarios" / "smoke" / "fake-tiny.yaml"
+DEADLINE_S = 180
+"""Generous: a loaded machine starts a server process in seconds."""
+
+
+def _command(results: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "harness", "tune", str(FAKE), "--results", str(results), *more]
+
+
+def _tune(results: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_command(results, *more), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def _start(results: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(_command(results, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"ended without saying {text!r}")
+
+
+def _run_folder(results: Path) -> Path:
+    (root,) = (results / "fake-tiny").iterdir()
+    return root
+
+
+def _alive(marker: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if marker in line and entry.parent.name != str(os.getpid()):
+            found.append(line)
+    return found
+
+
+def test_a_whole_run_ends_in_a_verified_file_and_the_next_command(tmp_path: Path) -> None:
+    done = _tune(tmp_path, "--set", "space.0.workers=1", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    answer = json.loads(done.stdout)
+    root = _run_folder(tmp_path)
+    assert answer["run"] == str(root)
+    assert answer["stop"] == "exhausted"
+    assert done.returncode == (0 if answer["verification"]["is_inside"] else 1)
+    properties = Path(answer["files"][0])
+    assert properties.name == "serving.properties"
+    assert (properties.parent / "verification.json").is_file()
+    assert answer["next"].startswith("dyno serve --properties")
+    assert "[2/4]" in done.stderr
+    assert len(read_run(root).trials) == 2, "the verification is no trial of the search"
+    assert json.loads((root / "search.json").read_text())["stop"] == "exhausted"
+
+
+def test_interrupted_then_resumed_ends_with_every_candidate_once(tmp_path: Path) -> None:
+    first = _start(tmp_path, "--no-verify")
+    _wait_for(first, "trial 2")
+    second = _tune(tmp_path)
+    assert second.returncode == 3
+    assert f"process {first.pid} is writing this run" in second.stderr
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=DEADLINE_S)
+    assert first.returncode == 130
+    root = _run_folder(tmp_path)
+    assert err.splitlines()[-2:] == [
+        f"interrupted; everything finished is kept in {root}",
+        "Next: the same command again goes on from there (--new begins again)",
+    ]
+    assert [trial.outcome for trial in read_run(root).trials] == ["ok", "interrupted"]
+
+    third = _tune(tmp_path, "--no-verify")
+    assert third.returncode == 0, third.stderr
+    assert f"resuming {root}" in third.stderr
+    assert third.stdout.splitlines()[-1].startswith("Next: dyno serve --properties ")
+    trials = read_run(_run_folder(tmp_path)).trials
+    assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
+    measured = [trial.candidate.candidate_id for trial in trials if trial.outcome == "ok"]
+    assert len(measured) == len(set(measured)) == 4
+
+
+def test_after_kill_9_nothing_is_alive_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    first = _start(tmp_path, "--no-verify")
+    _wait_for(first, "trial 2")
+    time.sleep(0.5)
+    first.kill()
+    first.communicate()
+    deadline = time.monotonic() + 5
+    while _alive(str(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _alive(str(tmp_path)) == []
+    done = _tune(tmp_path, "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert [trial.outcome for trial in read_run(_run_folder(tmp_path)).trials] == ["ok"] * 4

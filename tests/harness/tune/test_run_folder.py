@@ -1,0 +1,60 @@
+"""Which run a search goes on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import EnvironmentFault
+from harness.records import Candidate, Trial
+from harness.scenario.resolve import ResolvedScenario, resolve
+from harness.scenario.schema import Scenario
+from harness.tune.loop import SearchResult
+from harness.tune.run_folder import find_unfinished, finish_run, open_run
+
+TRIAL = Trial(trial_id="t0001-x", number=1, candidate=Candidate(block=0, engine="fake"), outcome="ok")
+
+
+def _resolved(trials: int = 3, path: str = "/a/s.yaml") -> ResolvedScenario:
+    of = Scenario.model_validate(
+        {"name": "s", "space": [{"engine": "fake"}], "search": {"trials": trials}, "workload": {"prompts": "p.jsonl"}}
+    )
+    return resolve(of, Path(path))
+
+
+def test_an_unfinished_run_of_the_same_scenario_is_resumed_with_its_trials(tmp_path: Path) -> None:
+    writer, done = open_run(_resolved(), tmp_path, is_new=False)
+    assert done == ()
+    with writer:
+        writer.append_trial(TRIAL)
+    again, done = open_run(_resolved(), tmp_path, is_new=False)
+    with again:
+        assert again.layout.root == writer.layout.root
+        assert done == (TRIAL,)
+
+
+def test_a_finished_run_another_scenario_and_new_begin_a_new_folder(tmp_path: Path) -> None:
+    writer, _ = open_run(_resolved(), tmp_path, is_new=False)
+    writer.close()
+    assert find_unfinished(_resolved(trials=4), tmp_path) is None
+    assert find_unfinished(_resolved(path="/b/s.yaml"), tmp_path) is None, "other prompts, though the same words"
+    assert find_unfinished(_resolved(), tmp_path) == writer.layout.root
+    fresh, _ = open_run(_resolved(), tmp_path, is_new=True)
+    fresh.close()
+    assert fresh.layout.root != writer.layout.root
+    for root in (writer.layout.root, fresh.layout.root):
+        finish_run(root, SearchResult(trials=(), stop="budget", stop_reason="trial budget"))
+    assert find_unfinished(_resolved(), tmp_path) is None
+
+
+def test_a_run_that_is_being_written_is_left_alone_with_one_sentence(tmp_path: Path) -> None:
+    writer, _ = open_run(_resolved(), tmp_path, is_new=False)
+    with writer, pytest.raises(EnvironmentFault, match=r"process \d+ is writing this run; wait until it ends"):
+        open_run(_resolved(), tmp_path, is_new=False)
+
+
+def test_a_damaged_folder_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "s" / "broken").mkdir(parents=True)
+    (tmp_path / "s" / "broken" / "run.json").write_text("{")
+    assert find_unfinished(_resolved(), tmp_path) is None
