@@ -17,6 +17,7 @@
       themed[axis].gridcolor = line;
       themed[axis].linecolor = line;
     });
+    if (window.innerWidth < 800) { themed.legend = { orientation: "h", x: 0, y: -0.25, yanchor: "top" }; }
     return themed;
   }
   function draw() {
