@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.errors import Interrupted
+
 if TYPE_CHECKING:
     from harness.cli.progress import Display
     from harness.execute.trial import TrialRunner
@@ -125,7 +127,7 @@ class _Tuning:
                 try:
                     runner = self._runner(inputs, writer, display, clock)
                     result = self._search(runner, writer, display, done, (clock, start_ns))
-                except KeyboardInterrupt:
+                except (KeyboardInterrupt, Interrupted):
                     return self._interrupted(writer)
             if result.stop == "interrupted":
                 return self._interrupted(writer)
@@ -216,7 +218,7 @@ class _Tuning:
             click.echo(findings_text(written.properties_path, written.warnings), err=True)
         try:
             found = self._verify(runner, recommendation, written, result)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             click.echo(
                 f"interrupted while verifying; the recommendation is in {written.properties_path.parent}", err=True
             )

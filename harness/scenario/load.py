@@ -80,7 +80,11 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def check_files(resolved: ResolvedScenario) -> None:
-    """Raises ScenarioError when the prompts file or the local model folder does not exist."""
+    """Raises ScenarioError when the prompts file, the local model folder or the container does not exist: found here,
+    before anything is measured, not at the end of the search."""
+    from harness.errors import UsageError
+    from harness.recommend.containers import container_names, parse_container
+    from harness.scenario.fields import did_you_mean, sentence
     from harness.scenario.yaml_nodes import parse
 
     lines = parse(_read(resolved.path)).lines
@@ -97,6 +101,13 @@ def check_files(resolved: ResolvedScenario) -> None:
             f"{resolved.path}:{line}: model.path: expected a Hugging Face model folder, got {resolved.model.value!r} "
             "(not there); the path is relative to the scenario file"
         )
+    container = resolved.scenario.recommend.container
+    try:
+        parse_container(container)
+    except UsageError:
+        line = lines.get(("recommend", "container"), 1)
+        hint = did_you_mean(container, container_names()) or f"known: {', '.join(container_names())}"
+        wrong.append(f"{resolved.path}:{line}: recommend.container: {sentence('a known container', container, hint)}")
     if wrong:
         raise ScenarioError("\n".join(wrong))
 

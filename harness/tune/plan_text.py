@@ -15,8 +15,9 @@ from harness.units import format_duration
 LAUNCH_S = 8.0
 PROMPT_S = 0.1
 KIB_PER_REQUEST = 0.5
-"""What one trial is taken to cost before any was seen: launch to ready, one quality or warm-up prompt, and one stored
-request with its answer. Upper ends of what the bundled model took on 2 cores; a larger model takes longer."""
+"""Assumed, not measured, until a run has trials of its own: launch to ready, one quality or warm-up prompt, one stored
+request with its answer. Meant for the bundled model on 2 idle cores; a larger model or a busy machine takes longer, and
+the search then stops at its time budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -281,3 +281,13 @@ def test_files_that_are_not_there_are_told_with_their_line(tmp_path: Path) -> No
         f"{path}:3: model.path: expected a Hugging Face model folder, got {str(tmp_path / 'nowhere')!r} (not there); "
         "the path is relative to the scenario file",
     ]
+
+
+def test_an_unknown_container_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    path = _write(tmp_path, HEAD + "recommend: {container: dynamometer-0.7}\n")
+    with pytest.raises(ScenarioError) as caught:
+        check_files(resolve(load_scenario(path), path))
+    assert str(caught.value) == (
+        f"{path}:3: recommend.container: expected a known container, got 'dynamometer-0.7'; "
+        "did you mean 'dynamometer-0.1'?"
+    )
