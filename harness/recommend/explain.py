@@ -41,7 +41,7 @@ def margin(choice: Choice) -> str:
     if rooms:
         parts.append("within " + ", ".join(rooms))
     if choice.chosen.doubts(choice.goals):
-        parts.append(f"in doubt, so counted {DOUBT_FRAC:.0%} worse: " + "; ".join(choice.chosen.doubts(choice.goals)))
+        parts.append(f"in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: " + "; ".join(choice.chosen.doubts(choice.goals)))
     if choice.chosen.disturbances():
         parts.append("disturbed while measured: " + "; ".join(choice.chosen.disturbances()))
     return "; ".join(part for part in parts if part)
@@ -66,7 +66,7 @@ def why_lost(one: Pooled, choice: Choice) -> str:
 def _remarks(one: Pooled, choice: Choice) -> str:
     """What may have cost it the choice; what holds for the chosen one as well decides nothing and is left out."""
     if (doubts := one.doubts(choice.goals)) and not choice.chosen.doubts(choice.goals):
-        return f" (in doubt, so counted {DOUBT_FRAC:.0%} worse: {doubts[0]})"
+        return f" (in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: {doubts[0]})"
     if (disturbances := one.disturbances()) and not choice.chosen.disturbances():
         return f" (disturbed while measured: {disturbances[0]})"
     return ""

@@ -97,9 +97,9 @@ def _headline(trial: Trial) -> str:
         if metric is not None:
             interval = interval_cell(metric)
             range_text = f" · {interval}" if metric.low is not None else ""
-            shown.append(
-                f"<div><b>{escape(value_cell(metric))} {unit}</b><span>{name}{escape(range_text)}</span></div>"
-            )
+            value, _, counted = value_cell(metric).partition(" (")
+            below = f"{name} · {counted.rstrip(')')}" if counted else name + range_text
+            shown.append(f"<div><b>{escape(value)} {unit}</b><span>{escape(below)}</span></div>")
     shown.append(f"<div><b>{escape(percent_cell(metric_of(trial, 'error_frac')))}</b><span>errors</span></div>")
     if trial.quality is not None:
         match = metric_of(trial, "exact_match_frac")

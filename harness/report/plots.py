@@ -6,6 +6,7 @@ what the theme decides (text, grid, background) is left to the page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ SYMBOLS = {"fp32": "circle", "bf16": "square", "fp16": "diamond", "int8": "trian
 PHASES = (("launch", "#56B4E9"), ("quality", "#009E73"), ("load", "#2E86C9"))
 CDF_POINTS = 240
 """Points kept of each distribution: enough for a smooth line, few enough for a small file."""
+MIN_TICKS, MAX_TICKS = 4, 14
 CDF_SHOWN = 6
 """Distributions drawn at first; the others are one click away in the legend."""
 
@@ -92,7 +94,7 @@ def latency_cdf(run: Run, trials: Sequence[Trial], recommendation: Recommendatio
             }
         )  # fmt: skip
     layout = _layout("Latency (ms)", "Share of requests answered")
-    layout["xaxis"]["type"] = "log"
+    layout["xaxis"] |= {"type": "log", "tickmode": "array", "tickvals": _log_ticks(data)}
     layout["yaxis"]["tickformat"] = ".0%"
     layout["legend"] = {"orientation": "v", "x": 1.02, "y": 1}
     return {"data": data, "layout": layout}
@@ -136,7 +138,9 @@ def progress(run: Run) -> Figure:
         )  # fmt: skip
     row = METRICS.get(objective.metric.split(".")[0])
     unit = f" ({row.unit})" if row is not None and row.unit != "frac" else ""
-    return {"data": data, "layout": _layout("Trial", f"{objective.metric}{unit}", rangemode="tozero")}
+    layout = _layout("Trial", f"{objective.metric}{unit}", rangemode="tozero")
+    layout["xaxis"] |= {"tickformat": "d", "rangemode": "normal"} | ({"dtick": 1} if len(run.trials) <= 20 else {})
+    return {"data": data, "layout": layout}
 
 
 def phases(trials: Sequence[Trial]) -> Figure:
@@ -162,6 +166,21 @@ def phases(trials: Sequence[Trial]) -> Figure:
     layout["yaxis"] = {"automargin": True, "autorange": "reversed", "type": "category"}
     layout["height"] = 150 + 26 * len(timed)
     return {"data": data, "layout": layout}
+
+
+def _log_ticks(lines: Sequence[dict[str, Any]]) -> list[float]:
+    """Round numbers over the lines' range, written out (plotly shortens 20 to 2 on a logarithmic axis)."""
+    if not lines:
+        return []
+    low, high = min(line["x"][0] for line in lines), max(line["x"][-1] for line in lines)
+    decades = range(math.floor(math.log10(max(low, 1e-3))), math.ceil(math.log10(max(high, 1e-3))) + 1)
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(range(10, 100))):
+        scale = 10 if steps[-1] > 10 else 1
+        ticks = [step * 10.0**decade / scale for decade in decades for step in steps]
+        inside = [float(f"{tick:.4g}") for tick in ticks if low * 0.99 <= tick <= high * 1.01]
+        if len(inside) >= MIN_TICKS:
+            break
+    return inside[:: math.ceil(len(inside) / MAX_TICKS)]
 
 
 def _points(engine: str, colour: str, trials: Sequence[Trial]) -> dict[str, Any]:

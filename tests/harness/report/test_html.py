@@ -82,6 +82,9 @@ def test_the_figures_hold_what_was_measured(run: Run) -> None:
     assert [line["name"].split()[0] for line in lines] == ["ctranslate2", "onnxruntime", "transformers"]
     middle = lines[0]["x"][len(lines[0]["x"]) // 2]
     assert middle == pytest.approx(20.0, rel=0.05)
+    ticks = drawn["cdf"]["layout"]["xaxis"]["tickvals"]
+    assert ticks == sorted(ticks)
+    assert 4 <= len(ticks) <= 14
     ring = drawn["tradeoff"]["data"][-1]
     assert ring["name"] == "recommended"
     best = next(line for line in drawn["progress"]["data"] if line["name"] == "best so far")
