@@ -40,8 +40,8 @@ def margin(choice: Choice) -> str:
     ]
     if rooms:
         parts.append("within " + ", ".join(rooms))
-    if choice.chosen.doubts(choice.goals):
-        parts.append(f"in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: " + "; ".join(choice.chosen.doubts(choice.goals)))
+    if doubts := choice.chosen.doubts(choice.goals):
+        parts.append(f"in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: " + "; ".join(doubts))
     if choice.chosen.disturbances():
         parts.append("disturbed while measured: " + "; ".join(choice.chosen.disturbances()))
     return "; ".join(part for part in parts if part)

@@ -232,7 +232,10 @@ def _evidence(source: Source) -> str:
 def _own_note(source: Source) -> str:
     if source.model.get("kind") == "shape":
         seed = source.model.get("seed", 0)
-        return f"The model was a stand-in: random weights of shape {source.model.get('value')}, seed {seed}."
+        return (
+            f"The model was a stand-in: random weights of shape {source.model.get('value')}, seed {seed}.\n"
+            "Start it on a model folder of that shape: dyno serve --properties serving.properties --model-dir FOLDER"
+        )
     return "Start it: dyno serve --properties serving.properties"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engines.properties import parse_properties
 from harness.measure.metrics import metric_of
 from harness.recommend.containers import image_tag, parse_container
 from harness.recommend.label import claim, label
 from harness.recommend.lint import Finding
+from harness.recommend.serving_properties import PROPERTIES
 from harness.records import Recommendation
 
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
@@ -51,10 +53,12 @@ def findings_text(path: Path, findings: Sequence[Finding]) -> str:
 
 
 def next_command(container: str, folder: Path) -> str:
-    """What to type next: serve the file here, or start the image it was written for."""
+    """What to type next: serve the file in `folder` here, or start the image it was written for."""
     target = parse_container(container)
+    path = folder / PROPERTIES
     if target.is_own:
-        return f"dyno serve --properties {folder / 'serving.properties'} --port 8080"
+        has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
+        return f"dyno serve --properties {path}{'' if has_model else ' --model-dir MODEL_FOLDER'} --port 8080"
     return (
         f"docker run --rm -p 8080:8080 -v {folder.resolve()}:/opt/ml/model {REGISTRY}/djl-inference:{image_tag(target)}"
     )

@@ -39,6 +39,15 @@ def test_the_choice_its_reasons_its_file_and_the_next_command(
     assert shown.out.strip().splitlines()[-1] == f"Next: dyno serve --properties {path} --port 8080"
 
 
+def test_a_stand_in_model_has_no_folder_to_serve_and_the_next_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = {"model": {"kind": "shape", "value": "flan-t5-base", "seed": 0}}
+    store(tmp_path, [trial(1, candidate("ctranslate2"), (20.1, 19.8, 20.6))], resolved=shape)
+    assert dyno(["recommend", "--results", str(tmp_path)]) == 0
+    assert "serving.properties --model-dir MODEL_FOLDER --port 8080" in capsys.readouterr().out
+
+
 def test_json_is_nothing_but_itself(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["recommend", "--results", str(results), "--json", "--container", "0.36.0-lmi20", "--out", str(out)]
