@@ -5,7 +5,7 @@ decoder: ids [B,1], mask [B,S], past_k_i, past_v_i [B,H,P,D], cross_k_i, cross_v
          -> logits [B,V], k_i, v_i [B,H,P+1,D]; P may be 0, so one graph serves the first step too.
 
 The modules below are hand-written around the weights of the Hugging Face model: the relative position bias is a table
-over distances (its bucket edges computed by Hugging Face's own function, so no log runs in the graph), and every weight
+over distances (filled by Hugging Face's own function, so no log runs in the graph), and every weight
 is stored transposed so that ONNX Runtime's quantizer sees plain matrix products. `torch.onnx.export(dynamo=True)` keeps
 B, S and P free; the older exporter bakes positions in and is wrong at any other length.
 """
@@ -108,14 +108,11 @@ class Bias(nn.Module):
     def __init__(self, source: Any) -> None:
         super().__init__()
         self.reach = int(source.relative_attention_max_distance)
-        distances = torch.arange(-self.reach, self.reach + 1)
-        buckets = source._relative_position_bucket(
-            distances,
-            bidirectional=not source.is_decoder,
-            num_buckets=source.relative_attention_num_buckets,
-            max_distance=source.relative_attention_max_distance,
-        )
-        self.table = nn.Parameter(source.relative_attention_bias.weight.detach()[buckets], requires_grad=False)
+        square = source.compute_bias(self.reach + 1, self.reach + 1).detach()[0]  # [H, query, key]
+        table = torch.cat(
+            [square[:, -1, :], square[:, 0, 1:]], dim=1
+        )  # the last query sees -reach..0, the first 0..reach
+        self.table = nn.Parameter(table.t().contiguous(), requires_grad=False)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions [T] and [K] -> [1,H,T,K]."""

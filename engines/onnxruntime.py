@@ -35,7 +35,7 @@ from engines.server.hosted import HostedEngine, RunningServer
 from engines.spec_check import check_spec, flag, package_availability
 from engines.threads import compute_threads
 
-EXPORT = 1
+EXPORT = 2
 """Part of the cache key: raise it when onnx_export changes what it writes."""
 
 _PACKAGES = ("onnxruntime",)

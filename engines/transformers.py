@@ -1,7 +1,7 @@
 """Hugging Face transformers on torch: the reference every other engine's answers are compared with.
 
-Greedy decoding and sampling run an own loop over the model's forward pass and its dynamic cache, because `generate` has one
-set of parameters for a whole batch; beams go through `generate`.
+Greedy decoding and sampling run an own loop over the model's forward pass and its dynamic cache, because `generate` has
+one set of parameters for a whole batch; beams go through `generate`.
 """
 
 from __future__ import annotations

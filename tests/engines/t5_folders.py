@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest, TokenEvent
 from engines.registry import load_backend
 from engines.shapes import T5Shape, write_random_model
+from engines.stand_in_tokenizer import write_tokenizer
 from engines.transformers import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,22 @@ MARGIN = 1e-4
 def write_model(folder: Path, shape: T5Shape, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_random_model(folder, shape, seed)
+    return folder
+
+
+def write_umt5(folder: Path) -> Path:
+    """A tiny random umT5, whose layers each have a relative bias of their own."""
+    from transformers import UMT5Config, UMT5ForConditionalGeneration
+
+    sizes = {"d_model": 64, "d_ff": 128, "num_heads": 3, "num_layers": 2, "d_kv": 16, "vocab_size": 1100}
+    torch.manual_seed(0)
+    config = UMT5Config(**sizes, feed_forward_proj="gated-gelu", decoder_start_token_id=0, initializer_factor=0.5)
+    model = UMT5ForConditionalGeneration(config)
+    for block in (*model.encoder.block, *model.decoder.block):
+        torch.nn.init.normal_(block.layer[0].SelfAttention.relative_attention_bias.weight)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.3)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, config.vocab_size)
     return folder
 
 
@@ -98,9 +115,3 @@ class Yardstick:
         assert events[-1].finish == ("eos" if ends else "length")
         assert len(answer) <= request.params.max_new_tokens
         assert ends or len(answer) == request.params.max_new_tokens
-
-
-def close_all(backends: Mapping[Any, Backend]) -> Iterator[None]:
-    for backend in backends.values():
-        backend.close()
-    yield

@@ -25,10 +25,11 @@ from tests.engines.t5_folders import (
     requests,
     tokens,
     write_model,
+    write_umt5,
 )
 
 ENGINES = ("transformers", "ctranslate2", "onnxruntime")
-MODELS = ("tiny-flan", "tiny-v1", "bundled")
+MODELS = ("tiny-flan", "tiny-v1", "tiny-umt5", "bundled")
 
 
 class Bench:
@@ -38,6 +39,7 @@ class Bench:
         self.folders = {
             "tiny-flan": write_model(folder / "flan", TINY_FLAN),
             "tiny-v1": write_model(folder / "v1", TINY_V1),
+            "tiny-umt5": write_umt5(folder / "umt5"),
             "bundled": Path(shutil.copytree(BUNDLED, folder / "bundled")),
         }
         self.backend = cache(self._backend)
