@@ -109,7 +109,10 @@ class _Session:
         while True:
             candidate = self._proposals.next()
             if candidate is None:
-                return "exhausted", f"all {self._context.plan.size} candidates were measured or ruled out"
+                return (
+                    "exhausted",
+                    f"space exhausted: each of its {self._context.plan.size} candidates measured or skipped",
+                )
             measured = self._measured()
             if measured >= self._limits.trials:
                 return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cli.progress import LineDisplay, event_lines, time_left_s
+from harness.cli.progress import BarDisplay, LineDisplay, event_lines, time_left_s
 from harness.execute.trial import Phase
 from harness.records import Trial
 from harness.tune.loop import SearchEvent
@@ -56,3 +56,17 @@ def test_a_phase_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:
     for done in range(5):
         display.on_phase(Phase(name="load", done=done, total=150))
     assert capsys.readouterr().err == "    load, 150 requests\n"
+
+
+def test_bars_keep_the_lines_and_stay_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    launching = SearchEvent(kind="launching", measured=0, spent_s=1.0, candidate=CANDIDATE, number=1)
+    finished = SearchEvent(kind="finished", measured=1, spent_s=20.0, trial=trial_of(CANDIDATE, 1, OF))
+    with BarDisplay(OF) as display:
+        display.on_event(launching)
+        display.on_phase(Phase(name="load", done=3, total=150))
+        display.on_event(finished)
+        display.note("a [bracketed] note")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "[1/12] transformers fp32" in shown.err
+    assert "a [bracketed] note" in shown.err

@@ -50,7 +50,10 @@ def test_a_small_space_is_measured_whole_and_the_stop_says_so(tmp_path: Path, sa
     )
     result = _run(Bench(of, tmp_path / "study.db"))
     assert sorted(_ids(result.trials)) == sorted(each.candidate_id for each in plan(of).candidates)
-    assert (result.stop, result.stop_reason) == ("exhausted", "all 4 candidates were measured or ruled out")
+    assert (result.stop, result.stop_reason) == (
+        "exhausted",
+        "space exhausted: each of its 4 candidates measured or skipped",
+    )
 
 
 def test_the_same_seed_gives_the_same_search_and_another_seed_another(tmp_path: Path) -> None:
