@@ -1,4 +1,4 @@
-"""libt5k.so by ctypes: its structures, and one function that opens it. Mirrors kernels/include/t5k.h field by field."""
+"""libt5k.so by ctypes: its structures, and one function that opens it. Mirrors kernels/include/t5k.h and t5k_ops.h."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "t5k_packed_bytes": (c.c_int64, (c.c_int32, c.c_int64, c.c_int64)),
     "t5k_pack": (
         c.c_int32,
-        (c.c_int32, c.c_void_p, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_int64, c.c_void_p),
+        (c.c_int32, c.c_void_p, *[c.c_int64] * 6, c.c_void_p, c.c_void_p),
     ),
     "t5k_unpack": (c.c_int32, (c.c_int32, c.c_void_p, c.c_int64, c.c_int64, c.c_void_p)),
     "t5k_digest": (None, (c.c_void_p, c.c_int64, c.POINTER(c.c_uint64))),
@@ -126,6 +126,24 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "t5k_load": (None, (_ENGINE, _I32P, _I32P)),
     "t5k_encode": (c.c_int32, (_ENGINE, _I32P, _I32P, c.c_int32, c.c_void_p, _ERROR)),
     "t5k_score": (c.c_int32, (_ENGINE, _I32P, c.c_int32, _I32P, c.c_int32, c.c_void_p, _ERROR)),
+    "t5k_bench_open": (c.c_void_p, (c.c_char_p, c.c_int32)),
+    "t5k_bench_close": (None, (c.c_void_p,)),
+    "t5k_op_linear": (
+        c.c_int32,
+        (c.c_void_p, *[c.c_int32] * 4, c.c_void_p, *[c.c_int64] * 3, c.c_void_p, c.c_int64, c.c_void_p, c.c_int32),
+    ),
+    "t5k_op_attend": (
+        c.c_int32,
+        (*[c.c_void_p] * 5, *[c.c_int64] * 6, c.c_int32, c.c_void_p, c.c_int32),
+    ),
+    "t5k_op_rms_norm": (
+        c.c_int32,
+        (c.c_void_p, c.c_void_p, c.c_void_p, c.c_int64, c.c_int64, c.c_float, c.c_float, c.c_void_p),
+    ),
+    "t5k_op_log_normalizer": (c.c_int32, (c.c_void_p, c.c_void_p, c.c_int64, c.POINTER(c.c_double))),
+    "t5k_op_read": (c.c_double, (c.c_void_p, c.c_void_p, c.c_int64, c.c_int32)),
+    "t5k_op_peak": (c.c_double, (c.c_void_p, c.c_double)),
+    "t5k_op_barrier": (c.c_double, (c.c_void_p, c.c_int32)),
     "t5k_process": (c.c_int32, (_ENGINE, c.POINTER(Params), _I32P, c.c_int32, c.c_void_p, _ERROR)),
 }
 

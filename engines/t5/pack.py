@@ -82,6 +82,14 @@ class _Cut:
     def read(self, checkpoint: Checkpoint) -> FloatArray:
         return checkpoint.read(self.name, self.shape)[self.rows, self.columns]
 
+    def peaks(self, checkpoint: Checkpoint) -> FloatArray | None:
+        """max |row| of the uncut matrix when its inputs are cut over ranks."""
+        if _length(self.columns, self.shape[1]) == self.shape[1]:
+            return None
+        whole = checkpoint.read(self.name, self.shape)[self.rows]
+        peaks: FloatArray = np.maximum(whole.max(axis=1), -whole.min(axis=1)).astype(np.float32)
+        return peaks
+
 
 def plan(config: T5Config, dtype: str, degree: int, names: frozenset[str]) -> list[PlannedTensor]:
     """Every tensor of the model for this dtype and degree, in the order a pass uses them.
@@ -185,7 +193,7 @@ class _Planner:
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
             parts = [cut.read(checkpoint) for cut in cuts]
             rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            pack_rows(self.linear_format, rows, len(rows), out)
+            pack_rows(self.linear_format, rows, len(rows), out, peaks=cuts[0].peaks(checkpoint))
 
         widths = [_length(cut.rows, cut.shape[0]) for cut in cuts]
         K = _length(cuts[0].columns, cuts[0].shape[1])
@@ -251,13 +259,20 @@ def round_to_bf16(values: FloatArray) -> npt.NDArray[np.uint16]:
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
-def pack_rows(form: str, rows: FloatArray, total: int, out: Bytes, *, first_panel: int = 0, step: int = 1) -> None:
-    """Pack rows [N, K] (outputs by inputs) into `out`, a packed matrix of `total` outputs."""
+def pack_rows(
+    form: str, rows: FloatArray, total: int, out: Bytes, *,
+    first_panel: int = 0, step: int = 1, peaks: FloatArray | None = None,
+) -> None:  # fmt: skip
+    """Pack rows [N, K] (outputs by inputs) into `out`, a packed matrix of `total` outputs.
+
+    `peaks` [N]: max |row| of the uncut matrix, for int8 ranks that must round alike.
+    """
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     N, K = rows.shape
     status = native.library().t5k_pack(
-        native.FORMATS[form], rows.ctypes.data, K, K, N, total, first_panel, step, out.ctypes.data
-    )
+        native.FORMATS[form], rows.ctypes.data, K, K, N, total, first_panel, step, out.ctypes.data,
+        None if peaks is None else peaks.ctypes.data,
+    )  # fmt: skip
     if status:
         raise ModelInvalid(f"packing a [{N}, {K}] matrix as {form} failed with status {status}")
 

@@ -62,9 +62,10 @@ class CpuDevice final : public Device {
 
     Status reserve(const Reservation &most) override {
         keys_ = std::max(keys_, round_up(most.keys, LANES));
-        const int64_t rows = most.rows * most.shards;
+        const int64_t rows = most.rows * most.shards, width = round_up(most.width, 64);
         const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * keys_ * 4) &&
-                        quantized_.reserve(rows * round_up(most.width, 64)) && row_scales_.reserve(rows * 4) &&
+                        quantized_.reserve(rows * width * 2) && row_scales_.reserve(rows * width / I4_GROUP * 4) &&
+                        row_offsets_.reserve(rows * width / I4_GROUP * 4) &&
                         best_.reserve(rows * CHUNKS_PER_THREAD * (team_.threads() + 1) * 8);
         return ok ? Status::good() : Status{Code::no_memory, "out of memory for the device's scratch"};
     }
@@ -177,21 +178,27 @@ class CpuDevice final : public Device {
         run(chunks, R * work_per_row, body);
     }
 
-    // Fills job.rows where w8a8 asks for it. Shards that read the same x share one copy.
+    // Fills job.rows for the integer formats. Shards that read the same x share one copy.
     void quantize(LinearJob *jobs, int n) {
-        if (!jobs[0].quantize_rows) return;
-        const int64_t R = jobs[0].R, K = jobs[0].w.K, K4 = round_up(K, 4), ldq = round_up(K, 64);
+        const RowRounding kind = rounding_of(jobs[0]);
+        if (kind == ROWS_PLAIN) return;
+        const int64_t R = jobs[0].R, K = jobs[0].w.K, ldq = round_up(K, 64), lds = ldq / I4_GROUP;
+        const int64_t width = kind == ROWS_W8 ? 2 : 1;
         for (int i = 0; i < n; ++i) {
-            if (i > 0 && jobs[i].x == jobs[0].x) {
-                jobs[i].rows = jobs[0].rows;
+            LinearJob &job = jobs[i];
+            if (i > 0 && job.x == jobs[0].x) {
+                job.rows = jobs[0].rows;
                 continue;
             }
-            int8_t *q = quantized_.as<int8_t>() + i * R * ldq;
-            float *scale = row_scales_.as<float>() + i * R;
-            const LinearJob &job = jobs[i];
-            auto row = [&](int64_t r) { scale[r] = kernels_.quantize_row(job.x + r * job.ldx, K, K4, q + r * ldq); };
+            int8_t *q = quantized_.as<int8_t>() + i * R * ldq * width;
+            float *scale = row_scales_.as<float>() + i * R * lds;
+            int32_t *offset = row_offsets_.as<int32_t>() + i * R * lds;
+            auto row = [&](int64_t r) {
+                kernels_.quantize_row(kind, job.x + r * job.ldx, K, q + r * ldq * width, scale + r * lds,
+                                      offset + r * lds);
+            };
             over_rows(R, K, row);
-            jobs[i].rows = {q, scale, ldq};
+            job.rows = {q, ldq, scale, offset, lds};
         }
     }
 
@@ -224,7 +231,7 @@ class CpuDevice final : public Device {
 
     const KernelTable &kernels_;
     Team team_;
-    Memory scores_, quantized_, row_scales_, best_;
+    Memory scores_, quantized_, row_scales_, row_offsets_, best_;
     int64_t keys_ = 0;
 };
 

@@ -10,25 +10,29 @@ enum class Isa { scalar = 0, avx2 = 1, avx512 = 2 };
 
 struct KernelTable {
     void (*linear_panels)(const LinearJob &job, int64_t begin, int64_t end, Best *best);
-    float (*quantize_row)(const float *x, int64_t K, int64_t K4, int8_t *q);
+    void (*quantize_row)(RowRounding kind, const float *x, int64_t K, void *q, float *scale, int32_t *offset);
     void (*rms_norm_row)(const float *x, const float *w, float *y, int64_t E, float eps, float out_scale);
     void (*embed_row)(const void *table, int format, int64_t id, int64_t E, float *y);
     void (*attend)(const AttendJob &job, float *scratch);
     void (*store_kv)(const StoreJob &job);
     double (*log_normalizer)(const float *x, int64_t V);
     Best (*argmax)(const float *x, int64_t V);
+    float (*read_block)(const void *memory, int64_t bytes);
+    float (*fma_block)(int64_t rounds);
 };
 
 #define T5K_DECLARE_KERNELS(ns)                                                                              \
     namespace ns {                                                                                           \
     void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best);                        \
-    float quantize_row(const float *x, int64_t K, int64_t K4, int8_t *q);                                    \
+    void quantize_row(RowRounding kind, const float *x, int64_t K, void *q, float *scale, int32_t *offset);  \
     void rms_norm_row(const float *x, const float *w, float *y, int64_t E, float eps, float out_scale);      \
     void embed_row(const void *table, int format, int64_t id, int64_t E, float *y);                          \
     void attend(const AttendJob &job, float *scratch);                                                       \
     void store_kv(const StoreJob &job);                                                                      \
     double log_normalizer(const float *x, int64_t V);                                                        \
     Best argmax(const float *x, int64_t V);                                                                  \
+    float read_block(const void *memory, int64_t bytes);                                                     \
+    float fma_block(int64_t rounds);                                                                         \
     }
 T5K_DECLARE_KERNELS(scalar)
 #if defined(__x86_64__)

@@ -124,10 +124,11 @@ typedef struct t5k_event {
 T5K_API const char *t5k_isa(const char *forced);
 
 /* Bytes of a packed matrix, and packing of a row-major [N, K] fp32 source (torch's Linear layout) into it.
+ * peaks (int8, may be null): max|row| of each row of the uncut matrix, so that tensor-parallel ranks round alike.
  * first_panel counts panels of the whole matrix, step is 1, or 2 to interleave gated halves. Columns beyond N are 0. */
 T5K_API int64_t t5k_packed_bytes(int32_t format, int64_t K, int64_t N);
 T5K_API t5k_status t5k_pack(int32_t format, const float *source, int64_t ld, int64_t K, int64_t N, int64_t total_N,
-                            int64_t first_panel, int64_t step, void *packed);
+                            int64_t first_panel, int64_t step, void *packed, const float *peaks);
 T5K_API t5k_status t5k_unpack(int32_t format, const void *packed, int64_t K, int64_t N, float *out);
 
 /* A 128-bit checksum that finds damage (model/digest.h). */

@@ -62,8 +62,8 @@ int64_t t5k_packed_bytes(int32_t format, int64_t K, int64_t N) {
 }
 
 t5k_status t5k_pack(int32_t format, const float *source, int64_t ld, int64_t K, int64_t N, int64_t total_N,
-                    int64_t first_panel, int64_t step, void *packed) {
-    return guarded(nullptr, [&] { return t5k::pack({format, source, ld, K, N, total_N, first_panel, step, packed}); });
+                    int64_t first_panel, int64_t step, void *packed, const float *peaks) {
+    return guarded(nullptr, [&] { return t5k::pack({format, source, ld, K, N, total_N, first_panel, step, packed, peaks}); });
 }
 
 t5k_status t5k_unpack(int32_t format, const void *packed, int64_t K, int64_t N, float *out) {

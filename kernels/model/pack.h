@@ -18,6 +18,7 @@ struct PackJob {
     int64_t first_panel;
     int64_t step;
     void *packed;
+    const float *peaks;  // i8: max|W[:, n]| of each output over all ranks, so that every rank rounds alike; null: own
 };
 
 Status pack(const PackJob &job);

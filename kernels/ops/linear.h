@@ -11,19 +11,22 @@
 //
 // Accumulation  fp32, one chain over k = 0, 1, 2, ... per output, true fma. So y[r, n] has the same bits for any R, any
 //               number of threads, any chunking and any ISA: a row does not depend on its batch mates.
-//               i8 (w8): the same chain over x[k] * float(q), times scale[n] at the end.
-//               i4: the chain over x[k] * float(q) restarts every 32 k; each part is scaled and added in order.
-//               i8 with quantised x (w8a8): x is rounded to int8 per row (max-abs / 127); the dot product is exact in
-//               int32 (|a| as u8 times sign(a) * w stays below 32258 per pair, so AVX2 never saturates); then
-//               acc = float(dot) * (x_scale[r] * scale[n]).
-// Tolerance     |y - f64 result on the stored weights| <= K * 2^-23 * sum_k |x W|; w8a8 adds x_scale/2 * sum_k |W|.
+//               The integer formats round x first; the products are then exact in int32 and their order is free:
+//               i8 (w8)    x to int16 per row and block of 128 k (max-abs / 32767); |block sum| < 2^30.
+//               i8 (w8a8)  x to int8 per row (max-abs / 127). |a| as u8 times sign(a) * w stays below 32258 per pair,
+//                          so AVX2 never saturates; AVX-512 VNNI has no saturation.
+//               i4         x to int8 per row and group of 32 k; each group is scaled and added in order.
+// Tolerance     |y - f64 result on the stored weights| <= K * 2^-23 * sum_k |x W|, plus for the integer formats half a
+//               step of x times sum_k |W| over the block: step = max|x| / 32767 (w8) or / 127 (w8a8, i4).
 // Preconditions checked by the model when it is built (shapes, alignment); kernels assume. K <= 2^17 in w8a8 (int32).
 // Bytes         panels (packed_bytes) + 4 R (K + N).    Flops 2 R K N.   Intensity R / 2 flop per byte in fp32.
 // Bound         R <= ~8: memory (R = 1 must run at read bandwidth).   R > 16: FMA ports.
 // Kernels       R rows x P panels in registers (AVX2 6 x 1, AVX-512 12 x 2), P = 4 for R = 1 so that eight chains hide
 //               the fma latency; weights are prefetched 1 KB ahead per stream. Whole K per tile: a panel of K = 2816 is
 //               180 KB and stays in L2 while the rows pass over it.
-// Not promised  equal bits between w8 and w8a8, or between i4 and i8.
+// Rejected      w8 with fp32 x (widen, convert, fma): 15 instructions per 32 weights where int16 needs 7, 12 GB/s on a
+//               Zen core whose memory gives 25; the block-wise int16 rounding adds 2^-16 of the block's largest |x|.
+// Not promised  equal bits between formats.
 #pragma once
 
 #include "ops/panels.h"
@@ -33,11 +36,19 @@ namespace t5k {
 enum Epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_ACT, EPILOGUE_GATED, EPILOGUE_ARGMAX };
 enum Activation { ACT_RELU = 0, ACT_GELU_NEW = 1, ACT_GELU = 2, ACT_SILU = 3 };
 
-// Rows rounded to int8: q [R, ldq] (ldq a multiple of 4, zero padded), scale [R]. bias_u8 is q + 128 for VNNI.
+enum RowRounding { ROWS_PLAIN, ROWS_W8A8, ROWS_W8, ROWS_W4 };
+
+constexpr int64_t ROW_BLOCK = 128;  // k per scale of w8: 64 products of 2 x 127 x 32767 stay below 2^30
+
+// Rows rounded for the integer kernels: values [R, ldq], zero padded to whole groups.
+//   W8A8  int8, one scale per row            W8  int16, a scale per 128 k, each four k as 0 2 1 3
+//   W4    int8, a scale and an offset (8 x the sum of the values) per 32 k, each eight k as 0 2 4 6 1 3 5 7
 struct QuantizedRows {
-    const int8_t *q = nullptr;
+    const void *q = nullptr;
+    int64_t ldq = 0;  // values, not bytes
     const float *scale = nullptr;
-    int64_t ldq = 0;
+    const int32_t *offset = nullptr;
+    int64_t lds = 0;
 };
 
 struct Best {
@@ -59,5 +70,11 @@ struct LinearJob {
     int64_t first_column = 0;    // ARGMAX: index of column 0 (tensor-parallel shard)
     QuantizedRows rows;          // set by the device when quantize_rows
 };
+
+static inline RowRounding rounding_of(const LinearJob &job) {
+    if (job.w.format == FORMAT_I4) return ROWS_W4;
+    if (job.w.format == FORMAT_I8) return job.quantize_rows ? ROWS_W8A8 : ROWS_W8;
+    return ROWS_PLAIN;
+}
 
 }  // namespace t5k

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.kernels.build import ensure_library
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,14 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _library() -> None:
-    from engines.t5 import native
-
-    if not native.library_path().is_file():
-        build = ROOT / "build" / "native"
-        subprocess.run(  # a build tool of the environment, found on PATH
-            ["cmake", "-S", str(ROOT / "kernels"), "-B", str(build), "-DT5K_INPLACE=ON"], check=True, stdout=sys.stderr
-        )
-        subprocess.run(["cmake", "--build", str(build), "-j", "2"], check=True, stdout=sys.stderr)
+    ensure_library()
 
 
 @pytest.fixture(scope="session")

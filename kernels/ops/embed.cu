@@ -1,0 +1,17 @@
+// embed_<table>: contract in device/cuda_jobs.h.
+#include "device/cuda_port.cuh"
+
+namespace t5k::cuda {
+
+template <class T>
+T5K_DEVICE void embed(const EmbedJob &job) {
+    const T *from = static_cast<const T *>(job.table) + (i64)job.ids[blockIdx.x] * job.E;  // [E]
+    float *y = job.y + blockIdx.x * job.ldy;
+    for (int e = threadIdx.x; e < job.E; e += blockDim.x) y[e] = to_float(from[e]);
+}
+
+T5K_KERNEL(embed_f32, 256, EmbedJob, embed<float>)
+T5K_KERNEL(embed_f16, 256, EmbedJob, embed<f16>)
+T5K_KERNEL(embed_bf16, 256, EmbedJob, embed<bf16>)
+
+}  // namespace t5k::cuda

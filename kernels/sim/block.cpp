@@ -1,0 +1,305 @@
+#include "sim/block.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "sim/fiber.h"
+
+namespace t5k::sim {
+
+Thread self;
+Dim block_dim, grid_dim;
+
+namespace {
+
+constexpr size_t STACK_BYTES = 128 << 10;
+constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;  // ptxas refuses more
+constexpr size_t CANARY_BYTES = 64;
+constexpr unsigned char CANARY = 0xa5, POISON = 0xff;  // 0xff...: NaN in every float format, -1 in integers
+constexpr unsigned MAX_THREADS = 1024;
+constexpr size_t MAX_VALUE = 64;
+
+enum class State { ready, barrier, collective, done };
+
+struct Copy {
+    void *to;
+    const void *from;
+};
+
+struct Lane {
+    Fiber fiber;
+    Dim index;
+    State state;
+    int line, kind;
+    unsigned mask;
+    unsigned char value[MAX_VALUE], values[32 * MAX_VALUE];
+    std::vector<Copy> open;              // copies of the group not yet committed
+    std::deque<std::vector<Copy>> groups;  // committed, not yet waited for
+};
+
+// A heap object of the exact size with canaries behind it: ASan sees reads past it, the canaries see writes without ASan.
+struct Shared {
+    std::unique_ptr<unsigned char[]> bytes;
+    size_t size = 0;
+};
+
+struct Block {
+    const Launch *launch = nullptr;
+    Fiber main;
+    std::vector<std::unique_ptr<Lane>> lanes;
+    unsigned count = 0, current = 0, arrived = 0, live = 0;
+    std::deque<unsigned> ready;
+    std::map<const void *, Shared> shared;
+    Shared dynamic;
+    std::string error;
+    unsigned char *stacks = nullptr;
+};
+
+Block b;
+unsigned long long order_seed = 0;
+Kernel *kernels = nullptr;
+
+std::vector<unsigned> ordered(unsigned n, unsigned long long salt) {
+    std::vector<unsigned> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    if (order_seed == 1) std::reverse(order.begin(), order.end());
+    if (order_seed > 1) std::shuffle(order.begin(), order.end(), std::mt19937_64(order_seed * 1000003 + salt));
+    return order;
+}
+
+Shared poisoned(size_t bytes) {
+    Shared s{std::unique_ptr<unsigned char[]>(new unsigned char[bytes + CANARY_BYTES]), bytes};
+    memset(s.bytes.get(), POISON, bytes);
+    memset(s.bytes.get() + bytes, CANARY, CANARY_BYTES);
+    return s;
+}
+
+void check(const Shared &s, const char *what) {
+    for (size_t i = 0; s.bytes && i < CANARY_BYTES; ++i)
+        if (s.bytes[s.size + i] != CANARY && b.error.empty())
+            b.error = std::string("wrote past the end of ") + what + " (" + std::to_string(s.size) + " bytes)";
+}
+
+Lane &me() { return *b.lanes[b.current]; }
+
+void leave() { Fiber::switch_to(me().fiber, b.main); }
+
+// Lets every lane of the warp's mask go on.
+void wake(unsigned lane_index) {
+    b.lanes[lane_index]->state = State::ready;
+    b.ready.push_back(lane_index);
+}
+
+void release_barrier() {
+    int line = 0;
+    for (unsigned i = 0; i < b.count; ++i) {
+        Lane &l = *b.lanes[i];
+        if (l.state != State::barrier) continue;
+        if (line && l.line != line) fail("barrier divergence: some threads wait at line %d, others at line %d", line, l.line);
+        line = l.line;
+    }
+    b.arrived = 0;
+    for (unsigned i : ordered(b.count, 7))
+        if (b.lanes[i]->state == State::barrier) wake(i);
+}
+
+void entry() {
+    b.launch->kernel->body(b.launch->job);
+    Lane &l = me();
+    l.state = State::done;
+    --b.live;
+    if (!l.open.empty() || !l.groups.empty()) fail("thread left with asynchronous copies it never waited for");
+    if (b.live && b.arrived == b.live) release_barrier();
+    leave();
+    abort();
+}
+
+// Why nobody can go on: where the threads stand.
+std::string census() {
+    std::map<std::string, int> where;
+    for (unsigned i = 0; i < b.count; ++i) {
+        const Lane &l = *b.lanes[i];
+        const char *what = l.state == State::barrier ? "barrier" : l.state == State::done ? "exit" : "warp collective";
+        ++where[l.state == State::done ? what : std::string(what) + " at line " + std::to_string(l.line)];
+    }
+    std::string text = "deadlock:";
+    for (const auto &[place, n] : where) text += " " + std::to_string(n) + " threads at " + place + ";";
+    return text;
+}
+
+void run_block() {
+    b.shared.clear();
+    b.dynamic = poisoned(b.launch->dynamic_bytes);
+    b.ready.clear();
+    b.live = b.count;
+    b.arrived = 0;
+    const unsigned salt = self.block.x + 31 * self.block.y + 977 * self.block.z;
+    for (unsigned i : ordered(b.count, salt)) {
+        Lane &l = *b.lanes[i];
+        const Dim &n = b.launch->block;
+        l.index = {i % n.x, i / n.x % n.y, i / n.x / n.y};
+        l.open.clear();
+        l.groups.clear();
+        l.fiber.prepare(b.stacks + i * STACK_BYTES, STACK_BYTES, entry);
+        wake(i);
+    }
+    while (!b.ready.empty() && b.error.empty()) {
+        b.current = b.ready.front();
+        b.ready.pop_front();
+        self.thread = me().index;
+        Fiber::switch_to(b.main, me().fiber);
+    }
+    if (b.error.empty() && b.live) b.error = census();
+    for (const auto &[key, s] : b.shared) check(s, "static shared memory");
+    check(b.dynamic, "dynamic shared memory");
+}
+
+void make_room(unsigned threads) {
+    if (!b.stacks) {
+        void *p = mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) abort();
+        b.stacks = static_cast<unsigned char *>(p);
+    }
+    while (b.lanes.size() < threads) b.lanes.push_back(std::make_unique<Lane>());
+}
+
+}  // namespace
+
+Kernel::Kernel(const char *name_, Body body_, size_t job_bytes_, unsigned max_threads_)
+    : name(name_), body(body_), job_bytes(job_bytes_), max_threads(max_threads_), next(kernels) {
+    kernels = this;
+}
+
+const Kernel *first_kernel() { return kernels; }
+
+const Kernel *find_kernel(const char *name) {
+    for (const Kernel *k = kernels; k; k = k->next)
+        if (!strcmp(k->name, name)) return k;
+    return nullptr;
+}
+
+void set_order(unsigned long long seed) { order_seed = seed; }
+
+void fail(const char *format, ...) {
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (b.error.empty()) b.error = text;
+    leave();  // the block is abandoned: nothing on these stacks owns anything
+    abort();
+}
+
+int lane() { return static_cast<int>(b.current % 32); }
+
+void *shared(const void *key, size_t bytes) {
+    Shared &s = b.shared[key];
+    if (!s.bytes) {
+        s = poisoned(bytes);
+        size_t total = 0;
+        for (const auto &[k, each] : b.shared) total += each.size;
+        if (total > STATIC_SHARED_LIMIT) fail("%zu bytes of static shared memory, the limit is %zu", total, STATIC_SHARED_LIMIT);
+    }
+    return s.bytes.get();
+}
+
+void *dynamic_shared() { return b.dynamic.bytes.get(); }
+
+void barrier(int line) {
+    Lane &l = me();
+    l.state = State::barrier;
+    l.line = line;
+    if (++b.arrived == b.live) release_barrier();
+    leave();
+}
+
+const unsigned char *exchange(unsigned mask, const void *value, size_t bytes, int kind, int line) {
+    Lane &l = me();
+    const unsigned warp = b.current / 32 * 32;
+    if (!(mask >> lane() & 1)) fail("line %d: a lane calls a collective whose mask %08x leaves it out", line, mask);
+    l.state = State::collective;
+    l.line = line;
+    l.kind = kind;
+    l.mask = mask;
+    memcpy(l.value, value, bytes);
+    bool is_complete = true;
+    for (unsigned i = 0; i < 32; ++i) {
+        if (!(mask >> i & 1)) continue;
+        if (warp + i >= b.count || b.lanes[warp + i]->state == State::done)
+            fail("line %d: collective mask %08x names lane %u, which has exited", line, mask, i);
+        const Lane &other = *b.lanes[warp + i];
+        is_complete &= other.state == State::collective && other.mask == mask && other.kind == kind && other.line == line;
+    }
+    if (is_complete) {
+        unsigned char values[32 * MAX_VALUE];
+        memset(values, POISON, 32 * bytes);
+        for (unsigned i = 0; i < 32; ++i)
+            if (mask >> i & 1) memcpy(values + i * bytes, b.lanes[warp + i]->value, bytes);
+        for (unsigned i = 0; i < 32; ++i) {
+            if (!(mask >> i & 1)) continue;
+            memcpy(b.lanes[warp + i]->values, values, 32 * bytes);
+            if (warp + i != b.current) wake(warp + i);
+        }
+        l.state = State::ready;
+    } else {
+        leave();
+    }
+    return l.values;
+}
+
+void copy_async(void *to, const void *from) {
+    check_aligned(to, 16);
+    check_aligned(from, 16);
+    memset(to, POISON, 16);
+    me().open.push_back({to, from});
+}
+
+void commit_copies() {
+    me().groups.push_back(std::move(me().open));
+    me().open.clear();
+}
+
+// The copies land here and not earlier: a read before the wait meets NaN.
+void wait_copies(int pending) {
+    while (me().groups.size() > static_cast<size_t>(pending)) {
+        for (const Copy &c : me().groups.front()) memcpy(c.to, c.from, 16);
+        me().groups.pop_front();
+    }
+}
+
+std::string run(const Launch &launch) {
+    const Dim &n = launch.block, &g = launch.grid;
+    b.count = n.x * n.y * n.z;
+    if (!b.count || b.count > launch.kernel->max_threads || b.count > MAX_THREADS)
+        return std::to_string(b.count) + " threads a block, the kernel's limit is " + std::to_string(launch.kernel->max_threads);
+    if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535) return "grid size out of range";
+    make_room(b.count);
+    b.launch = &launch;
+    b.error.clear();
+    block_dim = n;
+    grid_dim = g;
+    for (unsigned i : ordered(g.x * g.y * g.z, 3)) {
+        self.block = {i % g.x, i / g.x % g.y, i / g.x / g.y};
+        run_block();
+        if (b.error.empty()) continue;
+        const Dim &t = self.thread;
+        char where[160];
+        snprintf(where, sizeof where, " [%s, block (%u, %u, %u), thread (%u, %u, %u)]", launch.kernel->name, self.block.x,
+                 self.block.y, self.block.z, t.x, t.y, t.z);
+        return b.error + where;
+    }
+    return {};
+}
+
+}  // namespace t5k::sim

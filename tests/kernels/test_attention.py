@@ -1,0 +1,110 @@
+"""attention, rms_norm and log_normalizer against float64, odd shapes included."""
+
+# ruff: noqa: N803, N806 - tensor letters
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engines.t5.bias import bias_table, buckets_of
+from tests.kernels import ops
+
+WINDOW = 40
+
+
+def exact(q, k, v, heads, bias=None, first=0, causal=False):
+    """[R, heads * D] in float64; bias(relative) -> [H, ...]."""
+    q, k, v = (np.moveaxis(a.astype(np.float64).reshape(len(a), heads, -1), 1, 0) for a in (q, k, v))
+    scores = q @ k.swapaxes(1, 2)
+    relative = np.arange(k.shape[1])[None, :] - (np.arange(q.shape[1])[:, None] + first)
+    if bias is not None:
+        scores = scores + bias(relative)
+    if causal:
+        scores = np.where(relative[None] > 0, -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.moveaxis(weights @ v, 0, 1).reshape(q.shape[1], -1)
+
+
+def data(R, keys, heads, D, seed=0):
+    rng = np.random.default_rng(seed)
+    q, k, v = (rng.standard_normal((n, heads * D)).astype(np.float32) for n in (R, keys, keys))
+    return q, k, v
+
+
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 17, 2, 5),
+    (3, 16, 1, 16),
+    (5, 100, 3, 24),
+    (9, 33, 2, 64),
+    (20, 20, 2, 17),
+    (1, 200, 2, 256),
+]
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cross_attention_is_softmax_of_unscaled_scores(shape, isa):
+    heads = shape[2]
+    q, k, v = data(*shape)
+    got = ops.attend(isa, q, k, v, heads)
+    np.testing.assert_allclose(got, exact(q, k, v, heads), atol=2.0**-17 * abs(v).max())
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize(("R", "causal"), [(1, False), (70, False), (150, True), (150, False)])
+def test_bias_is_right_at_every_distance(R, causal, isa):
+    heads, D = 2, 8
+    q, k, v = data(R, 150, heads, D, seed=1)
+    weight = np.random.default_rng(2).standard_normal((32, heads)).astype(np.float32)
+    table = bias_table(weight, bidirectional=not causal, max_distance=WINDOW)
+    first = 0 if R > 1 else 149
+
+    def bias(relative):
+        index = buckets_of(relative, bidirectional=not causal, buckets=32, max_distance=WINDOW)
+        return np.moveaxis(weight[index], 2, 0)
+
+    got = ops.attend(isa, q, k, v, heads, bias=table, window=WINDOW, first=first, causal=causal)
+    np.testing.assert_allclose(got, exact(q, k, v, heads, bias, first, causal), atol=2.0**-17 * abs(v).max())
+
+
+def test_every_isa_and_company_gives_the_same_bits():
+    q, k, v = data(23, 75, 3, 24, seed=3)
+    whole = [ops.attend(isa, q, k, v, 3, threads=threads) for isa in ops.isas() for threads in (1, 2)]
+    for other in whole[1:]:
+        np.testing.assert_array_equal(other, whole[0])
+    for isa in ops.isas():
+        np.testing.assert_array_equal(ops.attend(isa, q[4:7], k, v, 3), whole[0][4:7])
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+def test_large_scores_do_not_overflow(isa):
+    q, k, v = data(4, 30, 1, 16, seed=4)
+    got = ops.attend(isa, q * 100, k * 100, v, 1)
+    np.testing.assert_allclose(got, exact(q * 100, k * 100, v, 1), atol=1e-3)
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize(("R", "E"), [(1, 1), (2, 15), (3, 16), (7, 513), (40, 64)])
+def test_rms_norm(R, E, isa):
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((R, E)).astype(np.float32) * 50, rng.standard_normal(E).astype(np.float32)
+    scale = 1 / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(ops.rms_norm(isa, x, w, 1e-6, 0.125), w * x * scale * 0.125, rtol=6 * 2.0**-23)
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+def test_rms_norm_of_zeros_is_zero_and_of_1e18_is_finite(isa):
+    w = np.ones(20, np.float32)
+    assert (ops.rms_norm(isa, np.zeros((1, 20), np.float32), w, 1e-6, 1.0) == 0).all()
+    np.testing.assert_allclose(ops.rms_norm(isa, np.full((1, 20), 1e18, np.float32), w, 1e-6, 1.0), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("V", [1, 15, 16, 250, 5000])
+def test_log_normalizer(V, isa):
+    x = np.random.default_rng(6).standard_normal(V).astype(np.float32) * 10
+    expected = np.log(np.exp(x.astype(np.float64) - x.max()).sum()) + x.max()
+    assert ops.log_normalizer(isa, x) == pytest.approx(expected, abs=2e-6)
