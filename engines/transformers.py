@@ -274,13 +274,22 @@ def load_model(model_dir: Path, dtype: str, attention: str) -> Any:
     transformers.utils.logging.disable_progress_bar()
     torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
     try:
-        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-            str(model_dir), dtype=torch_dtype, attn_implementation=attention, local_files_only=True
-        ).eval()
+        model, found = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            str(model_dir),
+            dtype=torch_dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelInvalid(f"{model_dir}: transformers cannot load it: {reason}") from error
-    return _quantized(model) if dtype == "int8" else model
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ModelInvalid(
+            f"{model_dir}: the weights lack {len(missing)} tensors (first: {missing[0]}); download the model again"
+        )
+    return _quantized(model.eval()) if dtype == "int8" else model.eval()
 
 
 def _quantized(model: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from engines.errors import Unavailable
+from engines.errors import ModelInvalid, Unavailable
 from engines.shapes import SHAPES, random_model, tensors, write_random_model
 from engines.tokenizer import Tokenizer
 from engines.transformers import load_model, scales_outputs
@@ -54,6 +56,17 @@ def test_every_tensor_is_one_hugging_face_expects(tmp_path: Path, shape: object)
     expected = {name: tuple(value.shape) for name, value in load_model(folder, "fp32", "eager").named_parameters()}
 
     assert written == expected
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused_not_filled_with_random_numbers(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, TINY_FLAN)
+    values = load_file(folder / "model.safetensors")
+    lost = "decoder.block.1.layer.1.EncDecAttention.k.weight"
+    del values[lost]
+    save_file(values, folder / "model.safetensors")
+
+    with pytest.raises(ModelInvalid, match=rf"lack 1 tensors \(first: {re.escape(lost)}\)"):
+        load_model(folder, "fp32", "eager")
 
 
 def test_greedy_answers_vary_from_token_to_token(tmp_path: Path) -> None:
