@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import Interrupted
+from harness.errors import Interrupted, MeasurementInvalid
 
 if TYPE_CHECKING:
     from harness.cli.progress import Display
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.recommend.write import Written
     from harness.records import Recommendation, Trial
     from harness.scenario.resolve import ResolvedScenario
+    from harness.store.reader import Run
     from harness.store.writer import RunWriter
     from harness.tune.loop import SearchResult
     from harness.tune.space import SpacePlan
@@ -35,8 +36,8 @@ FIRST_SHOWN = 6
 
 @click.command(
     "tune",
-    epilog="Exit codes: 0 ok, 1 not reproduced when verified, 2 usage or scenario, 3 machine, "
-    "4 nothing feasible, 130 interrupted (the same command resumes).",
+    epilog="Exit codes: 0 ok, 2 usage or scenario, 3 machine, 4 nothing feasible or not reproduced when verified, "
+    "130 interrupted (the same command resumes).",
 )
 @click.argument("scenario", type=click.Path(path_type=Path), metavar="SCENARIO")
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field: search.trials=30.")
@@ -208,6 +209,7 @@ class _Tuning:
         run = read_run(writer.layout.root)
         if not self.as_json:
             self._print_table(run)
+        self._write_page(run)
         recommendation = choose(run)
         written = write_recommendation(run, recommendation, self.resolved.scenario.recommend.container)
         if not self.as_json:
@@ -224,7 +226,14 @@ class _Tuning:
             )
             return 130
         self._print_end(writer, result, recommendation, written, found)
-        return 0 if found is None or found.is_inside else 1
+        return 0 if found is None or found.is_inside else MeasurementInvalid.exit_code
+
+    def _write_page(self, run: Run) -> None:
+        from harness.report.html import write_html
+        from harness.report.tables import report_table
+
+        write_html(run, report_table(run), run.layout.report_html)
+        click.echo(f"wrote {run.layout.report_html}", err=True)
 
     def _print_table(self, run: Any) -> None:
         from rich.console import Console
