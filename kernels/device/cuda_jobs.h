@@ -96,8 +96,8 @@ struct BestJob {
     int count;
 };
 
-// log_normalizer: out[r] = log sum_v exp(x[r, v]), fp32 sums of one thread each folded in fixed order. Grid (R).
-// log_softmax: also y[r, v] = x[r, v] - out[r]; y may be x, or null to skip. Tolerance 2e-6 absolute + 2^-23 |out|.
+// log_softmax: out[r] = log sum_v exp(x[r, v]); y[r, v] = x[r, v] - out[r], y may be x, or null for the sums alone.
+//   Grid (R), 32..1024 threads. Each thread's fp32 sum, folded in a fixed order. Tolerance 4e-6 + 2^-22 |x - out|.
 struct LogSoftmaxJob {
     const float *x;
     float *y;

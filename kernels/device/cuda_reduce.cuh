@@ -38,6 +38,9 @@ T5K_DEVICE float block_max(float v, float *part) {
     return top;
 }
 
+// Loses against every number, and every tie.
+T5K_DEVICE Best nothing() { return {float_of_bits(0xff800000u), 0x7fffffff}; }
+
 // The larger value; of equals the lower index. A NaN never wins.
 T5K_DEVICE Best better(Best a, Best b) {
     const bool takes_b = b.value > a.value || (b.value == a.value && b.index < a.index);

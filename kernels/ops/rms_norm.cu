@@ -21,7 +21,7 @@ T5K_DEVICE void rms_norm(const RmsNormJob &job) {
     for (int e = threadIdx.x; e < job.E; e += blockDim.x) assign(y[e], job.w[e] * (x[e] * scale) * job.out_scale);
 }
 
-T5K_DEVICE void add_shards(const AddShardsJob &job) {
+T5K_DEVICE void add_rows(const AddShardsJob &job) {
     float *y = job.y + blockIdx.x * job.ldy;
     for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < job.N; n += gridDim.y * blockDim.x) {
         float sum = y[n];
@@ -33,6 +33,6 @@ T5K_DEVICE void add_shards(const AddShardsJob &job) {
 T5K_KERNEL(rms_norm_f32, 256, RmsNormJob, rms_norm<float>)
 T5K_KERNEL(rms_norm_f16, 256, RmsNormJob, rms_norm<f16>)
 T5K_KERNEL(rms_norm_bf16, 256, RmsNormJob, rms_norm<bf16>)
-T5K_KERNEL(add_shards, 256, AddShardsJob, add_shards)
+T5K_KERNEL(add_shards, 256, AddShardsJob, add_rows)
 
 }  // namespace t5k::cuda

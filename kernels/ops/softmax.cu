@@ -1,29 +1,27 @@
-// best_panels, best_logits, log_normalizer, log_softmax: contracts in device/cuda_jobs.h.
+// best_panels, best_logits, log_softmax: contracts in device/cuda_jobs.h.
 #include "device/cuda_reduce.cuh"
 
 namespace t5k::cuda {
 
-constexpr int NOWHERE = 0x7fffffff;  // loses every tie
-
-T5K_DEVICE void best_panels(const BestJob &job) {
+T5K_DEVICE void reduce_panels(const BestJob &job) {
     T5K_SHARED(Best[32], part);
     const Best *parts = job.parts + (i64)blockIdx.x * job.count;  // [count]
-    Best best{-INFINITY, NOWHERE};
+    Best best = nothing();
     for (int i = threadIdx.x; i < job.count; i += blockDim.x) best = better(best, parts[i]);
     best = block_best(best, part);
     if (threadIdx.x == 0) job.best[blockIdx.x] = best;
 }
 
-T5K_DEVICE void best_logits(const BestJob &job) {
+T5K_DEVICE void reduce_logits(const BestJob &job) {
     T5K_SHARED(Best[32], part);
     const float *x = job.x + blockIdx.x * job.ldx;  // [count]
-    Best best{-INFINITY, NOWHERE};
+    Best best = nothing();
     for (int v = threadIdx.x; v < job.count; v += blockDim.x) best = better(best, Best{x[v], v});
     best = block_best(best, part);
     if (threadIdx.x == 0) job.best[blockIdx.x] = best;
 }
 
-T5K_DEVICE void log_softmax(const LogSoftmaxJob &job) {
+T5K_DEVICE void normalize(const LogSoftmaxJob &job) {
     T5K_SHARED(float[32], part_top);
     T5K_SHARED(float[32], part_sum);
     const float *x = job.x + blockIdx.x * job.ldx;  // [V]
@@ -39,8 +37,8 @@ T5K_DEVICE void log_softmax(const LogSoftmaxJob &job) {
     for (int v = threadIdx.x; v < job.V; v += blockDim.x) y[v] = x[v] - normalizer;
 }
 
-T5K_KERNEL(best_panels, 1024, BestJob, best_panels)
-T5K_KERNEL(best_logits, 1024, BestJob, best_logits)
-T5K_KERNEL(log_softmax, 1024, LogSoftmaxJob, log_softmax)
+T5K_KERNEL(best_panels, 1024, BestJob, reduce_panels)
+T5K_KERNEL(best_logits, 1024, BestJob, reduce_logits)
+T5K_KERNEL(log_softmax, 1024, LogSoftmaxJob, normalize)
 
 }  // namespace t5k::cuda

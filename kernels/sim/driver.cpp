@@ -5,6 +5,7 @@
 // An error inside a kernel is sticky, as on a device; sim_last_error() says what it was.
 #include "device/cuda_driver.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -39,6 +40,7 @@ struct Graph {
 
 std::string last_error;
 Stream default_stream;
+std::vector<Stream *> streams{&default_stream};
 unsigned long long turns = 0;
 size_t dynamic_limit = 48 << 10, launches = 0;
 int module_object;
@@ -142,7 +144,7 @@ API CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes) {
 }
 // Frees wait for the device, as cuMemFree does.
 API CUresult cuMemFree_v2(CUdeviceptr memory) {
-    drain(default_stream);
+    for (Stream *s : streams) drain(*s);
     return !memory || sim::free_memory(memory_of(memory)) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream s) {
@@ -161,13 +163,16 @@ API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, 
 }
 
 API CUresult cuStreamCreate(CUstream *stream, unsigned) {
-    *stream = reinterpret_cast<CUstream>(new Stream);
+    streams.push_back(new Stream);
+    *stream = reinterpret_cast<CUstream>(streams.back());
     return CUDA_SUCCESS;
 }
 API CUresult cuStreamSynchronize(CUstream stream) { return drain(stream_of(stream)); }
 API CUresult cuStreamDestroy_v2(CUstream stream) {
     const CUresult result = drain(stream_of(stream));
-    if (stream) delete reinterpret_cast<Stream *>(stream);
+    if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+    streams.erase(std::find(streams.begin(), streams.end(), reinterpret_cast<Stream *>(stream)));
+    delete reinterpret_cast<Stream *>(stream);
     return result;
 }
 

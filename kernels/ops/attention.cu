@@ -1,0 +1,93 @@
+// attend_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in device/cuda_jobs.h.
+#include "device/cuda_reduce.cuh"
+
+namespace t5k::cuda {
+
+constexpr int THREADS = 128;
+constexpr int MAX_D = 256;
+
+T5K_DEVICE i64 k_at(i64 t, int d, int D) { return t / 16 * 16 * D + d * 16 + t % 16; }
+T5K_DEVICE i64 v_at(i64 t, int d, i64 capacity) { return (d / 16 * capacity + t) * 16 + d % 16; }
+T5K_DEVICE i64 v_head(int D, i64 capacity) { return (i64)(D + 15) / 16 * 16 * capacity; }
+
+// Bias of `key` seen from `position`: the table's saturated ends make the clamp exact.
+T5K_DEVICE float bias_at(const float *bias, int key, int position, int W) {
+    const int e = key - position + W + 16, last = 2 * W + 31;
+    return bias[e < 0 ? 0 : e > last ? last : e];
+}
+
+template <class A>
+T5K_DEVICE void attend(const AttendJob &job) {
+    T5K_DYNAMIC_SHARED(float, q);  // [D], then scores [keys]
+    T5K_SHARED(float[32], part_top);
+    T5K_SHARED(float[32], part_sum);
+    T5K_SHARED(float[THREADS / 32][MAX_D], part);
+    const AttendRows b = job.blocks[blockIdx.y];
+    const int h = blockIdx.x, D = job.D;
+    float *s = q + D;
+    A *k = static_cast<A *>(b.k) + h * b.capacity * D;                   // [ceil(T/16), D, 16]
+    A *v = static_cast<A *>(b.v) + h * v_head(D, b.capacity);            // [ceil(D/16), capacity, 16]
+    const A *q_row = static_cast<const A *>(b.q) + h * D;                // [D]
+    for (int d = threadIdx.x; d < D; d += blockDim.x) {
+        q[d] = to_float(q_row[d]);
+        if (!b.append_k) continue;
+        k[k_at(b.keys - 1, d, D)] = static_cast<const A *>(b.append_k)[h * D + d];
+        v[v_at(b.keys - 1, d, b.capacity)] = static_cast<const A *>(b.append_v)[h * D + d];
+    }
+    __syncthreads();
+
+    const float *bias = b.bias ? b.bias + h * (2 * job.W + 32) : nullptr;
+    float top = LOWEST;
+    for (int key = threadIdx.x; key < b.keys; key += blockDim.x) {
+        const A *column = k + k_at(key, 0, D);
+        float score = 0.0f;
+        for (int d = 0; d < D; ++d) score = fmaf(q[d], to_float(column[d * 16]), score);
+        if (bias) score += bias_at(bias, key, b.first_position, job.W);
+        s[key] = score;
+        top = fmaxf(top, score);
+    }
+    top = block_max(top, part_top);
+    float sum = 0.0f;
+    for (int key = threadIdx.x; key < b.keys; key += blockDim.x) sum += s[key] = expf(s[key] - top);
+    const float inverse = 1.0f / block_sum(sum, part_sum);
+
+    // Half-warps take every eighth key; sixteen lanes read sixteen neighbouring dims.
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int d = lane % 16; d < MAX_D && d / 16 * 16 < D; d += 16) {
+        float acc = 0.0f;
+        for (int key = threadIdx.x / 16; key < b.keys; key += blockDim.x / 16)
+            acc = fmaf(s[key], to_float(v[v_at(key, d, b.capacity)]), acc);
+        acc += __shfl_xor_sync(ALL_LANES, acc, 16);
+        if (lane < 16) part[warp][d] = acc;
+    }
+    __syncthreads();
+    A *out = static_cast<A *>(b.out) + h * D;
+    for (int d = threadIdx.x; d < D; d += blockDim.x) {
+        float total = 0.0f;
+        for (u32 w = 0; w < blockDim.x / 32; ++w) total += part[w][d];
+        assign(out[d], total * inverse);
+    }
+}
+
+template <class A>
+T5K_DEVICE void store_kv(const AttendJob &job) {
+    const AttendRows b = job.blocks[blockIdx.z];
+    const int r = blockIdx.x, h = blockIdx.y, D = job.D;
+    if (r >= b.R) return;
+    A *k = static_cast<A *>(b.k) + h * b.capacity * D;
+    A *v = static_cast<A *>(b.v) + h * v_head(D, b.capacity);
+    for (int d = threadIdx.x; d < D; d += blockDim.x) {
+        const i64 from = r * b.ldq + h * D + d, t = b.first_position + r;
+        k[k_at(t, d, D)] = static_cast<const A *>(b.append_k)[from];
+        v[v_at(t, d, b.capacity)] = static_cast<const A *>(b.append_v)[from];
+    }
+}
+
+T5K_KERNEL(attend_f32, THREADS, AttendJob, attend<float>)
+T5K_KERNEL(attend_f16, THREADS, AttendJob, attend<f16>)
+T5K_KERNEL(attend_bf16, THREADS, AttendJob, attend<bf16>)
+T5K_KERNEL(store_kv_f32, THREADS, AttendJob, store_kv<float>)
+T5K_KERNEL(store_kv_f16, THREADS, AttendJob, store_kv<f16>)
+T5K_KERNEL(store_kv_bf16, THREADS, AttendJob, store_kv<bf16>)
+
+}  // namespace t5k::cuda

@@ -1,0 +1,139 @@
+// linear_<format>_<x>: a few rows times packed panels. Contract in device/cuda_jobs.h, layouts in ops/panels.h.
+//
+// Lane l of a warp takes columns 4 (l % 4) .. + 3 of every eighth dword group, starting at l / 4: 32 lanes read 512
+// contiguous bytes. The block's warps deal the groups out among themselves and meet in shared memory.
+#include "device/cuda_epilogue.cuh"
+#include "device/cuda_reduce.cuh"
+
+namespace t5k::cuda {
+
+enum { F32, F16, BF16, I8, I4 };
+constexpr int WARPS = LINEAR_THREADS / 32;
+constexpr int I4_DWORDS = 72;  // of a 32-k group: 4 x 16 of nibbles, 8 of bf16 scales
+
+template <int FORMAT>
+T5K_DEVICE constexpr int k_of_dword() {
+    return FORMAT == F32 ? 1 : FORMAT == I8 ? 4 : FORMAT == I4 ? 8 : 2;
+}
+
+// Values k .. k + n - 1 of one column, from the dword that holds them.
+template <int FORMAT>
+T5K_DEVICE void unpack(u32 v, float *w) {
+    if constexpr (FORMAT == F32) w[0] = float_of_bits(v);
+    if constexpr (FORMAT == F16) w[0] = low_half(v, f16{}), w[1] = high_half(v, f16{});
+    if constexpr (FORMAT == BF16) w[0] = low_half(v, bf16{}), w[1] = high_half(v, bf16{});
+    if constexpr (FORMAT == I8)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) w[i] = (float)(i8)(v >> (8 * i) & 0xffu);
+    if constexpr (FORMAT == I4)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) w[i] = (float)((int)(v << (28 - 4 * i)) >> 28);
+}
+
+template <class A, int N>
+T5K_DEVICE void load_x(const A *from, float *x) {
+    constexpr int AT_ONCE = N * sizeof(A) > 16 ? 16 / (int)sizeof(A) : N;
+    struct alignas(AT_ONCE * sizeof(A)) Several {
+        A v[AT_ONCE];
+    };
+#pragma unroll
+    for (int i = 0; i < N; i += AT_ONCE) {
+        const Several s = *reinterpret_cast<const Several *>(from + i);
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; ++j) x[i + j] = to_float(s.v[j]);
+    }
+}
+
+template <int FORMAT, class A>
+T5K_DEVICE void accumulate(const LinearJob &job, const u32 *panel, i64 first, int rows, float (&acc)[LINEAR_ROWS][4],
+                           float (&squares)[LINEAR_ROWS]) {
+    constexpr int G = k_of_dword<FORMAT>();
+    const int lane = threadIdx.x % 32, column = lane % 4 * 4;
+    const int groups = FORMAT == I4 ? (job.K + 31) / 32 * 4 : (job.K + G - 1) / G;
+    for (int group = threadIdx.x / 32 * 8 + lane / 4; group < groups; group += WARPS * 8) {
+        const u32 *at = panel + (FORMAT == I4 ? group / 4 * I4_DWORDS + group % 4 * 16 : group * 16);  // [16]
+        const Quad quad = load16(at + column);
+        float scale[4] = {1.0f, 1.0f, 1.0f, 1.0f}, w[4][G];
+#pragma unroll
+        for (int c = 0; c < 4; ++c) unpack<FORMAT>(quad.v[c], w[c]);
+        if constexpr (FORMAT == I4)
+            load_x<bf16, 4>(reinterpret_cast<const bf16 *>(panel + group / 4 * I4_DWORDS + 64) + column, scale);
+#pragma unroll
+        for (int r = 0; r < LINEAR_ROWS; ++r) {
+            if (r >= rows) break;
+            float x[G];
+            load_x<A, G>(static_cast<const A *>(job.x) + (first + r) * job.ldx + group * G, x);
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                float sum = FORMAT == I4 ? 0.0f : acc[r][c];
+#pragma unroll
+                for (int i = 0; i < G; ++i) sum = fmaf(x[i], w[c][i], sum);
+                acc[r][c] = FORMAT == I4 ? fmaf(scale[c], sum, acc[r][c]) : sum;
+            }
+#pragma unroll
+            for (int i = 0; i < G; ++i) squares[r] = fmaf(x[i], x[i], squares[r]);
+        }
+    }
+}
+
+template <int FORMAT, class A>
+T5K_DEVICE void linear(const LinearJob &job) {
+    T5K_SHARED(float[2][WARPS][LINEAR_ROWS][16], part);
+    T5K_SHARED(float[WARPS][LINEAR_ROWS], part_squares);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const i64 first = (i64)blockIdx.y * LINEAR_ROWS;
+    const int rows = job.R - first < LINEAR_ROWS ? (int)(job.R - first) : LINEAR_ROWS;
+    const int halves = job.epilogue == EPILOGUE_GATED ? 2 : 1;
+    const i64 dwords = FORMAT == I4 ? (job.K + 31) / 32 * I4_DWORDS
+                                    : (i64)((job.K + k_of_dword<FORMAT>() - 1) / k_of_dword<FORMAT>()) * 16;
+    for (int half = 0; half < halves; ++half) {
+        float acc[LINEAR_ROWS][4] = {}, squares[LINEAR_ROWS] = {};
+        accumulate<FORMAT, A>(job, job.w + ((i64)blockIdx.x * halves + half) * dwords, first, rows, acc, squares);
+#pragma unroll
+        for (int r = 0; r < LINEAR_ROWS; ++r) {
+#pragma unroll
+            for (int offset = 4; offset < 32; offset *= 2) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c) acc[r][c] += __shfl_xor_sync(ALL_LANES, acc[r][c], offset);
+                squares[r] += __shfl_xor_sync(ALL_LANES, squares[r], offset);
+            }
+            if (lane >= 4) continue;
+            for (int c = 0; c < 4; ++c) part[half][warp][r][lane * 4 + c] = acc[r][c];
+            part_squares[warp][r] = squares[r];
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x >= LINEAR_ROWS * 16) return;
+    const int row = threadIdx.x / 16, column = threadIdx.x % 16, n = blockIdx.x * 16 + column;
+    float sum[2] = {}, squares = 0.0f;
+    for (int w = 0; w < WARPS; ++w) {
+        sum[0] += part[0][w][row][column];
+        if (halves == 2) sum[1] += part[1][w][row][column];
+        squares += part_squares[w][row];
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        if (half >= halves) break;
+        if (FORMAT == I8) sum[half] *= job.scale[(blockIdx.x * halves + half) * 16 + column];
+        if (job.norm_eps > 0.0f) sum[half] *= 1.0f / sqrtf(squares / (float)job.K + job.norm_eps);
+    }
+    const bool exists = row < rows && n < job.N;
+    if (job.epilogue == EPILOGUE_ARGMAX) {
+        const Best best = lanes_best(exists ? Best{sum[0], job.first_column + n} : nothing(), 16);
+        if (row < rows && column == 0) job.best[(first + row) * gridDim.x + blockIdx.x] = best;
+    } else if (exists) {
+        finish<A>(job, first + row, n, sum[0], sum[1]);
+    }
+}
+
+#define T5K_LINEAR(NAME, FORMAT)                                              \
+    T5K_KERNEL(linear_##NAME##_f32, LINEAR_THREADS, LinearJob, linear<FORMAT, float>) \
+    T5K_KERNEL(linear_##NAME##_f16, LINEAR_THREADS, LinearJob, linear<FORMAT, f16>)   \
+    T5K_KERNEL(linear_##NAME##_bf16, LINEAR_THREADS, LinearJob, linear<FORMAT, bf16>)
+T5K_LINEAR(f32, F32)
+T5K_LINEAR(f16, F16)
+T5K_LINEAR(bf16, BF16)
+T5K_LINEAR(i8, I8)
+T5K_LINEAR(i4, I4)
+
+}  // namespace t5k::cuda
