@@ -250,13 +250,14 @@ class _Tuning:
         """Only our own server can be started from the file here; another container's file is written unverified."""
         if not self.verifies or not written.container.startswith("dynamometer-"):
             return None
-        from harness.execute.verify import verify_file
+        from harness.execute.verify import measurements, verify_file
         from harness.store.codec import to_json
         from harness.store.disk import write_text
 
         number = max(trial.number for trial in result.trials) + 1
         path = written.properties_path
-        found = verify_file(runner, recommendation.trial, path, number, lambda text: click.echo(text, err=True))
+        promised = measurements(result.trials, recommendation)
+        found = verify_file(runner, promised, path, number, lambda text: click.echo(text, err=True))
         stored = {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)}
         write_text(path.parent / "verification.json", json.dumps(stored, indent=2) + "\n")
         return found

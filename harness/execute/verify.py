@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,12 @@ class Verification:
 
 
 def verify_file(
-    runner: TrialRunner, promised: Trial, properties_path: Path, number: int, progress: Callable[[str], None]
+    runner: TrialRunner, promised: Sequence[Trial], properties_path: Path, number: int, progress: Callable[[str], None]
 ) -> Verification:
-    """Measure the server started from `properties_path` against what `promised` recorded."""
+    """Measure the server started from `properties_path` against what `promised` recorded: every finished trial of the
+    recommended candidate, see `measurements`."""
     progress(f"starting the server from {properties_path}")
-    trial = runner.run_file(promised.candidate, properties_path, number)
+    trial = runner.run_file(promised[0].candidate, properties_path, number)
     if trial.outcome != "ok":
         return Verification(trial=trial, is_inside=False, sentence=f"not reproduced: {trial.outcome}: {trial.reason}")
     parts = [_compare(name, promised, trial) for name in VERIFIED_METRICS]
@@ -70,14 +71,22 @@ def verify(
         runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
         runner.use_reference(reference_answers(scenario, runner, writer.layout.reference_json).answers)
         number = max((trial.number for trial in run.trials), default=0) + 1
-        return verify_file(runner, recommendation.trial, properties_path, number, progress)
+        return verify_file(runner, measurements(run.trials, recommendation), properties_path, number, progress)
 
 
-def _compare(name: str, promised: Trial, again: Trial) -> tuple[bool, str]:
-    first, second = _metric(promised, name), _metric(again, name)
-    low = min(first.low if first.low is not None else first.value, first.value * (1 - REPRODUCIBLE_FRAC))
-    high = max(first.high if first.high is not None else first.value, first.value * (1 + REPRODUCIBLE_FRAC))
-    overlaps = (second.low or second.value) <= high and (second.high or second.value) >= low
+def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tuple[Trial, ...]:
+    """The recommended candidate's finished trials: the first measurement and its repetitions."""
+    return tuple(t for t in trials if t.candidate == recommendation.trial.candidate and t.outcome == "ok")
+
+
+def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, str]:
+    """Is the second value inside the range that the promised measurements span, intervals and drift included?"""
+    first, second = [_metric(trial, name) for trial in promised], _metric(again, name)
+    low = min(min(m.value if m.low is None else m.low, m.value * (1 - REPRODUCIBLE_FRAC)) for m in first)
+    high = max(max(m.value if m.high is None else m.high, m.value * (1 + REPRODUCIBLE_FRAC)) for m in first)
+    second_low = second.value if second.low is None else second.low
+    second_high = second.value if second.high is None else second.high
+    overlaps = second_low <= high and second_high >= low
     word = "inside" if overlaps else "outside"
     return overlaps, f"{name} {second.value:.4g} {second.unit}, {word} [{low:.4g}, {high:.4g}]"
 
