@@ -20,7 +20,7 @@ from engines.api import (
 )
 from engines.errors import RequestInvalid, Unavailable
 from engines.server.hosted import HostedEngine
-from engines.spec_check import check_spec, whole_number
+from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import native
 from engines.t5.engine import Event, T5Engine, load
 from engines.t5.params import Params
@@ -63,7 +63,10 @@ def capabilities() -> Capabilities:
         effective_dtypes=EFFECTIVE_DTYPES,
         max_tensor_parallel_degree=MAX_RANKS,
         has_rolling_batch=True,
-        options={"max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)"},
+        options={
+            "exact_head": "true: an int8 copy of the head finds the same greedy tokens with fewer bytes (fp32, bf16)",
+            "max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)",
+        },
         reasons={
             "fp16": "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well",
             "tensor_parallel_degree": f"at most {MAX_RANKS} ranks, and they must divide the model's heads and d_ff",
@@ -88,6 +91,7 @@ class T5Backend(RollingBackend):
             tensor_parallel_degree=spec.tensor_parallel_degree,
             threads=threads,
             max_slots=self._slots,
+            exact_head=flag(spec, "exact_head", False),
         )
         self._engine.generate([[2, self._engine.config.eos_ids[0]]], max_new_tokens=2)
         self._wants_logprob: dict[int, bool] = {}

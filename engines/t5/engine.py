@@ -51,12 +51,14 @@ def load(
     threads: int | None = None,
     max_slots: int = 8,
     *,
+    exact_head: bool = False,
     admission: str = "in_flight",
     max_source: int = 8192,
     max_target: int = 8192,
 ) -> T5Engine:
     """A loaded engine for a Hugging Face folder or one written by `partition`. Close it, or use it in a `with`.
 
+    `exact_head` keeps an int8 copy of an fp32 or bf16 head: greedy tokens, unchanged, at a quarter of the head's bytes.
     `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
     'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
     `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
@@ -69,8 +71,12 @@ def load(
     folder = Path(path)
     dtype = resolve_dtype(dtype)
     config = read_config(folder)
-    build = open_partition if is_partition(folder) else pack_in_memory
-    model = build(folder, config, dtype, tensor_parallel_degree)
+    if not is_partition(folder):
+        model = pack_in_memory(folder, config, dtype, tensor_parallel_degree, exact_head=exact_head)
+    elif exact_head:
+        raise SpecInvalid(f"exact_head: {folder} is a partition, which holds no int8 copy; load the model folder")
+    else:
+        model = open_partition(folder, config, dtype, tensor_parallel_degree)
     roles = {record.role for record in model.records}
     record = native_config(config, degree=tensor_parallel_degree, has_decoder=native.ROLES.index("head") in roles)
     record.activation = ACTIVATIONS[config.activation]

@@ -16,6 +16,7 @@ FINISHES = (None, "eos", "length", "stop", "cancelled")
 ROLES = (
     "embed", "head", "norm_att", "qkv", "out", "norm_cross", "cross_q",
     "cross_kv", "cross_out", "norm_ff", "ff_in", "ff_out", "norm_final", "bias",
+    "head_screen", "screen_norms",
 )  # fmt: skip
 
 

@@ -91,17 +91,25 @@ class _Cut:
         return peaks
 
 
-def plan(config: T5Config, dtype: str, degree: int, names: frozenset[str]) -> list[PlannedTensor]:
+def plan(
+    config: T5Config, dtype: str, degree: int, names: frozenset[str], *, exact_head: bool = False
+) -> list[PlannedTensor]:
     """Every tensor of the model for this dtype and degree, in the order a pass uses them.
 
     `names` are the checkpoint's tensor names: they decide whether the head is its own and which layers own a bias.
+    `exact_head` adds an int8 copy of an fp32 or bf16 head, with which greedy tokens are found at int8 cost. SpecInvalid
+    if the head is int8 already.
     """
     check_degree(config, degree)
-    return list(_Planner(config, resolve_dtype(dtype), degree, names).tensors())
+    dtype = resolve_dtype(dtype)
+    if exact_head and _HEAD_FORMATS[dtype] == "int8":
+        raise SpecInvalid(f"exact_head: expected dtype 'fp32' or 'bf16' beside it, got {dtype!r}: its head is int8")
+    return list(_Planner(config, dtype, degree, names, exact_head).tensors())
 
 
 class _Planner:
-    def __init__(self, config: T5Config, dtype: str, degree: int, names: frozenset[str]) -> None:
+    def __init__(self, config: T5Config, dtype: str, degree: int, names: frozenset[str], exact_head: bool) -> None:
+        self.exact_head = exact_head
         self.config, self.degree, self.names = config, degree, names
         self.linear_format, self.head_format = _LINEAR_FORMATS[dtype], _HEAD_FORMATS[dtype]
         self.embed_format = "fp32" if dtype == "fp32" else "bf16"
@@ -116,7 +124,7 @@ class _Planner:
         if self.has_decoder:
             yield from self._stack("decoder", self.config.decoder_layers)
             for rank in range(self.degree):
-                yield self._head(rank)
+                yield from self._head(rank)
 
     def _stack(self, stack: str, layers: int) -> Iterator[PlannedTensor]:
         for layer in range(layers):
@@ -174,7 +182,7 @@ class _Planner:
         cut = _Cut(f"{prefix}.wo.weight", (config.d_model, config.d_ff), slice(None), mine)
         return self._linear(stack, layer, rank, "ff_out", [cut])
 
-    def _head(self, rank: int) -> PlannedTensor:
+    def _head(self, rank: int) -> Iterator[PlannedTensor]:
         """The head's own matrix when the checkpoint holds one, else the shared table; rows cut over the ranks."""
         config = self.config
         name = "lm_head.weight" if "lm_head.weight" in self.names else self.embed_name
@@ -182,12 +190,22 @@ class _Planner:
         width = config.vocab if self.degree == 1 else -(-config.vocab // step) * step // self.degree
         cut = _Cut(name, (config.vocab, config.d_model), slice(rank * width, (rank + 1) * width))
 
-        def fill(checkpoint: Checkpoint, out: Bytes) -> None:
-            rows = cut.read(checkpoint)
-            if len(rows):
-                pack_rows(self.head_format, rows, width, out)
+        def packed_as(form: str) -> Callable[[Checkpoint, Bytes], None]:
+            def fill(checkpoint: Checkpoint, out: Bytes) -> None:
+                rows = cut.read(checkpoint)
+                if len(rows):
+                    pack_rows(form, rows, width, out)
 
-        return self._planned("decoder", 0, rank, "head", self.head_format, config.d_model, width, fill)
+            return fill
+
+        K, form = config.d_model, self.head_format
+        yield self._planned("decoder", 0, rank, "head", form, K, width, packed_as(form))
+        if self.exact_head:
+            padded = -(-width // LANES) * LANES
+            yield self._planned("decoder", 0, rank, "head_screen", "int8", K, width, packed_as("int8"))
+            yield self._plain(
+                "decoder", 0, rank, "screen_norms", (2, padded), lambda c: screen_norms(cut.read(c), padded, form)
+            )
 
     def _linear(self, stack: str, layer: int, rank: int, role: str, cuts: Sequence[_Cut]) -> PlannedTensor:
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
@@ -277,6 +295,31 @@ def pack_rows(
         raise ModelInvalid(f"packing a [{N}, {K}] matrix as {form} failed with status {status}")
 
 
+def screen_norms(rows: FloatArray, padded: int, form: str) -> FloatArray:
+    """[2, padded]: per output, the norm of what its int8 copy leaves out of the stored head, and of the copy itself.
+
+    Rounded up, so that the bounds of kernels/ops/screen.h hold. `form` is how the head itself is stored.
+    """
+    norms = np.zeros((2, padded), dtype=np.float32)
+    for first in range(0, len(rows), 4096):  # bounds the float64 copies
+        part = rows[first : first + 4096]
+        copy, stored = (stored_values(f, part).astype(np.float64) for f in ("int8", form))
+        for row, values in enumerate((stored - copy, copy)):
+            norms[row, first : first + len(part)] = np.sqrt((values * values).sum(axis=1)) * (1 + 1e-6)
+    return norms
+
+
+def stored_values(form: str, rows: FloatArray) -> FloatArray:
+    """What rows [N, K] are once packed: the numbers the kernels compute with."""
+    N, K = rows.shape
+    library, number = native.library(), native.FORMATS[form]
+    packed = np.zeros(library.t5k_packed_bytes(number, K, N), dtype=np.uint8)
+    pack_rows(form, rows, N, packed)
+    out = np.empty((N, K), dtype=np.float32)
+    library.t5k_unpack(number, packed.ctypes.data, K, N, out.ctypes.data)
+    return out
+
+
 class PackedModel:
     """Packed tensors in one block of memory, with the C records that point into it."""
 
@@ -300,10 +343,10 @@ def offsets_of(tensors: Sequence[PlannedTensor]) -> tuple[list[int], int]:
     return offsets, end
 
 
-def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int) -> PackedModel:
+def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int, *, exact_head: bool = False) -> PackedModel:
     """Pack a Hugging Face folder into huge-page memory. Raises ModelInvalid, SpecInvalid, MemoryError."""
     checkpoint = Checkpoint(folder)
-    tensors = plan(config, dtype, degree, checkpoint.names())
+    tensors = plan(config, dtype, degree, checkpoint.names(), exact_head=exact_head)
     offsets, total = offsets_of(tensors)
     block = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     block.madvise(mmap.MADV_HUGEPAGE)

@@ -1,5 +1,7 @@
 """Model folders with random weights in the shapes of published T5 checkpoints, written tensor by tensor."""
 
+# ruff: noqa: N806 - tensor letters
+
 from __future__ import annotations
 
 import json

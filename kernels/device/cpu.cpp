@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -104,6 +105,30 @@ class CpuDevice final : public Device {
         return Status::good();
     }
 
+    Status screened_argmax(LinearJob *coarse, const LinearJob *fine, const float *const *norms, int n,
+                           Best *best) override {
+        T5K_TRY(linear(coarse, n));
+        const int64_t R = coarse[0].R;
+        for (int64_t r = 0; r < R; ++r) best[r] = {-__builtin_inff(), 0};
+        for (int i = 0; i < n; ++i)
+            for (int64_t r = 0; r < R; ++r) {
+                LinearJob row = fine[i];
+                row.x += r * row.ldx;
+                row.R = 1;
+                const ScreenJob screen = screen_of(coarse[i], row, norms[i], r);
+                int32_t panels[MAX_SCREENED];
+                const int count = kernels_.screen_panels(screen, panels);
+                Best found{-__builtin_inff(), 0};
+                if (count > MAX_SCREENED) {
+                    T5K_TRY(linear_argmax(&row, 1, &found));
+                } else {
+                    for (int c = 0; c < count; ++c) kernels_.linear_panels(row, panels[c], panels[c] + 1, &found);
+                }
+                if (found.value > best[r].value) best[r] = found;
+            }
+        return Status::good();
+    }
+
     Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
                       int64_t N) override {
         auto row = [&](int64_t r) {
@@ -176,6 +201,25 @@ class CpuDevice final : public Device {
             for (int64_t r = first; r < last; ++r) row(r);
         };
         run(chunks, R * work_per_row, body);
+    }
+
+    // The factors of the screen's bound for one row, rounded up: rounding steps of w8 and fp32 summation included.
+    ScreenJob screen_of(const LinearJob &coarse, const LinearJob &row, const float *norms, int64_t r) const {
+        const int64_t K = coarse.w.K;
+        double squares = 0.0, steps = 0.0;
+        for (int64_t k = 0; k < K; ++k) squares += static_cast<double>(row.x[k]) * row.x[k];
+        const float *scale = coarse.rows.scale + r * coarse.rows.lds;
+        for (int64_t k = 0; k < K; k += ROW_BLOCK)
+            steps += 0.2501 * scale[k / ROW_BLOCK] * scale[k / ROW_BLOCK] * static_cast<double>(std::min(ROW_BLOCK, K - k));
+        const double norm = std::sqrt(squares) * 1.000001, chain = static_cast<double>(K + 64) * 0x1.0p-23;
+        ScreenJob job;
+        job.approx = coarse.y + r * coarse.ldy;
+        job.norms = norms;
+        job.padded = panel_count(coarse.w.N) * LANES;
+        job.columns = coarse.columns;
+        job.x_norm = static_cast<float>(norm * (1.0 + 2 * chain));
+        job.round_norm = static_cast<float>((std::sqrt(steps) + 2 * chain * norm) * 1.000001);
+        return job;
     }
 
     // Fills job.rows for the integer formats. Shards that read the same x share one copy.

@@ -36,6 +36,9 @@ class Device {
     virtual Status linear(LinearJob *jobs, int n) = 0;
     // ARGMAX epilogue over all shards; best: [R] host memory.
     virtual Status linear_argmax(LinearJob *jobs, int n, Best *best) = 0;
+    // The same result from an int8 copy of the weights and its norms (ops/screen.h). coarse[i].y is scratch for [R, N].
+    virtual Status screened_argmax(LinearJob *coarse, const LinearJob *fine, const float *const *norms, int n,
+                                   Best *best) = 0;
     // y[r, :] += parts[0][r, :] + parts[1][r, :] + ... in that order (the all-reduce of tensor parallelism).
     virtual Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
                               int64_t N) = 0;

@@ -8,7 +8,7 @@ namespace {
 #define T5K_TABLE(ns)                                                                                            \
     {                                                                                                            \
         ns::linear_panels, ns::quantize_row, ns::rms_norm_row, ns::embed_row, ns::attend, ns::store_kv,          \
-            ns::log_normalizer, ns::argmax, ns::read_block, ns::fma_block                                        \
+            ns::log_normalizer, ns::argmax, ns::screen_panels, ns::read_block, ns::fma_block                     \
     }
 constexpr KernelTable TABLES[] = {
     T5K_TABLE(scalar),

@@ -3,6 +3,7 @@
 
 #include "ops/attention.h"
 #include "ops/linear.h"
+#include "ops/screen.h"
 
 namespace t5k {
 
@@ -17,6 +18,7 @@ struct KernelTable {
     void (*store_kv)(const StoreJob &job);
     double (*log_normalizer)(const float *x, int64_t V);
     Best (*argmax)(const float *x, int64_t V);
+    int (*screen_panels)(const ScreenJob &job, int32_t *panels);
     float (*read_block)(const void *memory, int64_t bytes);
     float (*fma_block)(int64_t rounds);
 };
@@ -31,6 +33,7 @@ struct KernelTable {
     void store_kv(const StoreJob &job);                                                                      \
     double log_normalizer(const float *x, int64_t V);                                                        \
     Best argmax(const float *x, int64_t V);                                                                  \
+    int screen_panels(const ScreenJob &job, int32_t *panels);                                                \
     float read_block(const void *memory, int64_t bytes);                                                     \
     float fma_block(int64_t rounds);                                                                         \
     }

@@ -38,7 +38,9 @@ enum {
     T5K_FF_OUT = 11,    /* [F / tp, E] */
     T5K_NORM_FINAL = 12,
     T5K_BIAS = 13,      /* [H / tp, 2 W + 32] fp32, see ops/attention.h; layer 0 serves layers without their own */
-    T5K_ROLES = 14
+    T5K_HEAD_SCREEN = 14,  /* optional: the head again as int8 panels, for the exact argmax at int8 cost */
+    T5K_SCREEN_NORMS = 15, /* [2, columns padded to 16] fp32: |W - copy| and |copy| per column (ops/screen.h) */
+    T5K_ROLES = 16
 };
 
 typedef struct t5k_tensor {

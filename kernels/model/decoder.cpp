@@ -59,8 +59,8 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
 }
 
 // One job per rank; each writes its own columns of the same rows.
-Status Model::head_jobs(int n, float *out, int64_t ld) {
-    column_jobs(weights_.head, decoder_.normed.data(), stride_of(config_.d_model), out, ld, n, EPILOGUE_STORE);
+void Model::head_jobs(const Sharded &w, int n, float *out, int64_t ld) {
+    column_jobs(w, decoder_.normed.data(), stride_of(config_.d_model), out, ld, n, EPILOGUE_STORE);
     int64_t column = 0;
     for (LinearJob &job : jobs_) {
         job.first_column = column;
@@ -69,19 +69,25 @@ Status Model::head_jobs(int n, float *out, int64_t ld) {
         job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));
         column += job.w.N;
     }
-    return Status::good();
 }
 
 Status Model::logits(int n, const float **out, int64_t *ld) {
     *ld = stride_of(round_up(config_.vocab, LANES * ranks()));
     *out = logits_.data();
-    T5K_TRY(head_jobs(n, logits_.data(), *ld));
+    head_jobs(weights_.head, n, logits_.data(), *ld);
     return device_->linear(jobs_.data(), static_cast<int>(jobs_.size()));
 }
 
 Status Model::best(int n, Best *out) {
-    T5K_TRY(head_jobs(n, nullptr, 0));
+    head_jobs(weights_.head, n, logits_.data(), 0);
     for (LinearJob &job : jobs_) job.epilogue = EPILOGUE_ARGMAX;
+    if (!weights_.screen.empty()) {
+        fine_jobs_ = jobs_;
+        head_jobs(weights_.screen, n, logits_.data(), stride_of(round_up(config_.vocab, LANES * ranks())));
+        for (LinearJob &job : jobs_) job.quantize_rows = false;  // w8, whatever the other layers do
+        return device_->screened_argmax(jobs_.data(), fine_jobs_.data(), weights_.screen_norms.data(),
+                                        static_cast<int>(jobs_.size()), out);
+    }
     return device_->linear_argmax(jobs_.data(), static_cast<int>(jobs_.size()), out);
 }
 

@@ -91,7 +91,7 @@ class Model {
     Status feed_forward(Activations &a, const LayerWeights &layer, int64_t R);
     Status encoder_layer(const LayerWeights &layer, const Sequence *sequences, int n, int64_t R);
     Status decoder_layer(const LayerWeights &layer, int64_t index, const Row *rows, int n);
-    Status head_jobs(int n, float *out, int64_t ld);
+    void head_jobs(const Sharded &w, int n, float *out, int64_t ld);
     void column_jobs(const Sharded &w, const float *x, int64_t ldx, float *y, int64_t ldy, int64_t R, Epilogue epilogue);
     Status reserve_rows(Activations &a, int64_t rows);
 
@@ -105,7 +105,7 @@ class Model {
     Activations encoder_, decoder_;
     LayerCache scratch_cache_;  // the encoder's keys and values, one layer at a time
     Buffer logits_;
-    std::vector<LinearJob> jobs_;
+    std::vector<LinearJob> jobs_, fine_jobs_;
     std::vector<AttendJob> attends_;
     std::vector<StoreJob> stores_;
     std::vector<const float *> parts_;

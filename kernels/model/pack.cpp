@@ -93,7 +93,7 @@ void pack_i4(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
             uint32_t dword = 0;
             for (int64_t j = 0; j < 8 && word * 8 + j < n; ++j) {
                 const float q = std::clamp(std::nearbyint(row[k + word * 8 + j] / scale), -8.0f, 7.0f);
-                dword |= static_cast<uint32_t>(static_cast<int32_t>(q) + 8) << 4 * j;
+                dword |= (static_cast<uint32_t>(static_cast<int32_t>(q)) & 0xfu) << 4 * j;
             }
             panel[word * LANES + lane] = dword;
         }
@@ -118,7 +118,7 @@ void unpack_column(const Panels &w, int64_t n, float *out) {
             default: {
                 const uint32_t *group = panel + k / I4_GROUP * I4_GROUP_DWORDS;
                 const int32_t nibble =
-                    static_cast<int32_t>(group[k % I4_GROUP / 8 * LANES + lane] >> 4 * (k % 8) & 15) - 8;
+                    static_cast<int32_t>(group[k % I4_GROUP / 8 * LANES + lane] << (28 - 4 * (k % 8))) >> 28;
                 uint16_t half;
                 std::memcpy(&half, reinterpret_cast<const char *>(group + 4 * LANES) + lane * 2, 2);
                 out[k] = static_cast<float>(nibble) * from_bf16(half);

@@ -6,7 +6,7 @@ namespace t5k {
 namespace {
 
 constexpr const char *ROLE_NAMES[T5K_ROLES] = {"embed",    "head",      "norm_att", "qkv",    "out",        "norm_cross", "cross_q",
-                                               "cross_kv", "cross_out", "norm_ff",  "ff_in",  "ff_out",     "norm_final", "bias"};
+                                               "cross_kv", "cross_out", "norm_ff",  "ff_in",  "ff_out",     "norm_final", "bias", "head_screen", "screen_norms"};
 
 std::string name_of(const t5k_tensor &t) {
     const char *role = t.role >= 0 && t.role < T5K_ROLES ? ROLE_NAMES[t.role] : "unknown";
@@ -24,6 +24,8 @@ Shape shape_of(const t5k_config &c, int role) {
     const int64_t V = round_up(c.vocab, LANES * c.ranks) / c.ranks;
     switch (role) {
         case T5K_EMBED: return {E, c.vocab};
+        case T5K_SCREEN_NORMS: return {2, panel_count(c.ranks == 1 ? c.vocab : V) * LANES};
+        case T5K_HEAD_SCREEN:
         case T5K_HEAD: return {E, c.ranks == 1 ? c.vocab : V};
         case T5K_QKV: return {E, 3 * I};
         case T5K_OUT:
@@ -44,6 +46,7 @@ Shape shape_of(const t5k_config &c, int role) {
 bool is_panels(int role) {
     switch (role) {
         case T5K_HEAD:
+        case T5K_HEAD_SCREEN:
         case T5K_QKV:
         case T5K_OUT:
         case T5K_CROSS_Q:
@@ -110,6 +113,15 @@ Status bind_one(const t5k_config &config, const t5k_tensor &t, Weights *out) {
     }
     if (t.role == T5K_HEAD) {
         out->head[static_cast<size_t>(t.rank)] = panels;
+        return Status::good();
+    }
+    if (t.role == T5K_HEAD_SCREEN) {
+        if (t.format != FORMAT_I8) return Status::invalid(name_of(t) + ": expected int8");
+        out->screen[static_cast<size_t>(t.rank)] = panels;
+        return Status::good();
+    }
+    if (t.role == T5K_SCREEN_NORMS) {
+        out->screen_norms[static_cast<size_t>(t.rank)] = numbers;
         return Status::good();
     }
     if (t.role == T5K_NORM_FINAL) {
@@ -205,11 +217,16 @@ Status bind_weights(const t5k_config &config, const t5k_tensor *tensors, int32_t
     size_stack(out->encoder, config.encoder_layers, config.ranks);
     size_stack(out->decoder, config.decoder_layers, config.ranks);
     out->head.resize(static_cast<size_t>(config.ranks));
+    out->screen.resize(static_cast<size_t>(config.ranks));
+    out->screen_norms.resize(static_cast<size_t>(config.ranks));
     for (int32_t i = 0; i < count; ++i) T5K_TRY(bind_one(config, tensors[i], out));
     T5K_TRY(check_stack(out->encoder, false));
     T5K_TRY(check_stack(out->decoder, true));
     if (!out->embed) return Status::invalid("missing embed");
     if (config.decoder_layers && !complete(out->head)) return Status::invalid("missing head");
+    bool has_screen = complete(out->screen);
+    for (const float *norms : out->screen_norms) has_screen = has_screen && norms;
+    if (!has_screen) out->screen.clear();
     return Status::good();
 }
 

@@ -31,6 +31,8 @@ struct Weights {
     int embed_format = FORMAT_F32;
     StackWeights encoder, decoder;
     Sharded head;
+    Sharded screen;                           // optional int8 copy of the head; all shards or none
+    std::vector<const float *> screen_norms;  // per rank
 };
 
 // Sorts the tensors into layers; refuses a missing, repeated, misshapen or misaligned one by name.

@@ -8,7 +8,7 @@
 //   f32     1             the float                                   4                  -
 //   bf16    2             k+0 in the low half                         2                  -
 //   i8      4             k+0 in the low byte, in [-127, 127]         1                  scale f32 [Np], sum i32 [Np]
-//   i4      8             k+0 in the low nibble, the integer + 8       0.5625             bf16 scale per 32 k, in line
+//   i4      8             k+0 in the low nibble, two's complement     0.5625             bf16 scale per 32 k, in line
 //
 // K is padded with zeros to a multiple of `group`: 1, 2, 4, 32. i4: each 32-k group is 4 x 16 dwords of nibbles and
 // then 16 bf16 scales. i8: scale[n] = max|W[:, n]| / 127, and sum[n] = sum over k of the stored integers (the offset

@@ -1,0 +1,279 @@
+"""The bundled engine side by side with its rivals: same ids first, then interleaved medians. `make bench-engines`.
+
+    python kernels/bench/bench_engines.py --models flan-t5-small flan-t5-base --out results/local/bench-engines
+    python kernels/bench/bench_engines.py --big flan-t5-xl:int8 flan-t5-xxl:int4
+
+Every engine runs in a process of its own through its Backend (the adapter that the harness tunes), all loaded at once,
+one running at a time, in random order within each repetition. Writes run.json (every sample, with the other load on the
+machine during it) and table.md. Engines that are not installed are listed as such, never dropped silently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import machine  # noqa: E402 - after the path is set: this is a script
+import shapes  # noqa: E402
+
+from engines.registry import engine_names, load_engine  # noqa: E402
+
+SOURCE_TOKENS, NEW_TOKENS = 64, 64
+BATCHES = (1, 4, 8)
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One engine at one setting; `precision` is the group in which ratios are taken."""
+
+    engine: str
+    dtype: str
+    precision: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.engine, self.dtype, *(f"{k}={v}" for k, v in self.options)])
+
+
+VARIANTS = (
+    Variant("t5", "fp32", "fp32"),
+    Variant("t5", "fp32", "fp32", (("exact_head", True),)),
+    Variant("t5", "bf16", "bf16"),
+    Variant("t5", "int8", "int8"),
+    Variant("t5", "w8a8", "int8"),
+    Variant("t5", "int4", "int4"),
+    Variant("transformers", "fp32", "fp32"),
+    Variant("transformers", "fp32", "fp32", (("compile", True),)),
+    Variant("ctranslate2", "fp32", "fp32"),
+    Variant("ctranslate2", "int8", "int8"),
+    Variant("onnxruntime", "fp32", "fp32"),
+    Variant("onnxruntime", "int8", "int8"),
+    Variant("openvino", "fp32", "fp32"),
+)
+
+
+class Worker:
+    """A variant loaded in its own process."""
+
+    def __init__(self, variant: Variant, threads: int, folder: Path) -> None:
+        self.variant, self.threads = variant, threads
+        env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        arguments = [variant.engine, variant.dtype, str(threads), str(folder), json.dumps(dict(variant.options))]
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py")), *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
+        )  # fmt: skip
+        self.loaded = self._reply()
+
+    def run(self, batch: Sequence[Sequence[int]], new: int) -> dict[str, Any]:
+        """One batch; wall_s, cpu_s, peak_bytes, ids, and the cores other processes kept busy meanwhile."""
+        assert self._process.stdin is not None
+        before = machine.busy_s()
+        self._process.stdin.write(json.dumps({"batch": batch, "new": new}) + "\n")
+        self._process.stdin.flush()
+        reply = self._reply()
+        reply["other_cores"] = max(0.0, machine.busy_s() - before - reply["cpu_s"]) / max(reply["wall_s"], 1e-9)
+        return reply
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                reply: dict[str, Any] = json.loads(line)
+                return reply
+        raise RuntimeError(f"{self.variant.name} ended with status {self._process.wait()}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@contextmanager
+def workers(folder: Path, variants: Sequence[Variant], threads: int, absent: dict[str, str]) -> Iterator[list[Worker]]:
+    """Every variant that can run, loaded; why the others cannot goes into `absent`."""
+    with ExitStack() as stack:
+        ready = []
+        for variant in variants:
+            reason = missing(variant)
+            if not reason:
+                try:
+                    ready.append(Worker(variant, threads, folder))
+                    stack.callback(ready[-1].close)
+                except (RuntimeError, OSError) as error:
+                    reason = str(error)
+            if reason:
+                absent[variant.name] = reason
+            print(f"  {variant.name}: {reason or 'loaded'}", file=sys.stderr)
+        yield ready
+
+
+def missing(variant: Variant) -> str:
+    """Why a variant cannot run here, or ''."""
+    if variant.engine not in engine_names():
+        return "no adapter of this name is registered"
+    engine = load_engine(variant.engine)
+    availability = engine.probe()
+    if not availability.is_available:
+        return availability.reason
+    capabilities = engine.capabilities()
+    if variant.dtype not in capabilities.effective_dtypes:
+        return capabilities.reasons.get(variant.dtype, f"no {variant.dtype}")
+    unknown = [name for name, _ in variant.options if name not in capabilities.options]
+    return f"no option {unknown[0]}" if unknown else ""
+
+
+def inputs(count: int, seed: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(3, 32000) for _ in range(SOURCE_TOKENS - 1)] + [1] for _ in range(count)]
+
+
+def same_ids(ready: Sequence[Worker]) -> dict[str, bool]:
+    """Whether each fp32 variant gives the ids of the first fp32 variant, batch of eight."""
+    exact = [worker for worker in ready if worker.variant.precision == "fp32"]
+    ids = {worker.variant.name: worker.run(inputs(8, 1), NEW_TOKENS)["ids"] for worker in exact}
+    first = next(iter(ids.values()), None)
+    return {name: rows == first for name, rows in ids.items()}
+
+
+def measure(ready: Sequence[Worker], repetitions: int) -> list[dict[str, Any]]:
+    """All samples: (variant, threads, batch) x repetitions, order drawn anew in each repetition."""
+    samples: list[dict[str, Any]] = []
+    rng = random.Random(0)
+    for repetition in range(-1, repetitions):  # -1 warms up
+        jobs = [(worker, batch, new) for worker in ready for batch in BATCHES for new in (1, NEW_TOKENS)]
+        rng.shuffle(jobs)
+        for worker, batch, new in jobs:
+            result = worker.run(inputs(batch, 2), new)
+            if repetition < 0:
+                continue
+            del result["ids"]
+            samples.append(
+                {"variant": worker.variant.name, "precision": worker.variant.precision, "threads": worker.threads,
+                 "batch": batch, "new": new, "repetition": repetition, **result}
+            )  # fmt: skip
+    return samples
+
+
+def summary(samples: Sequence[dict[str, Any]], streamed: dict[str, int], read_bps: dict[int, float]) -> list[Any]:
+    """One row per (threads, batch, variant): median tokens/s, ratio to the best rival of its precision, roofline."""
+    cells: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for threads, batch, name in dict.fromkeys((s["threads"], s["batch"], s["variant"]) for s in samples):
+        mine = [s for s in samples if (s["threads"], s["batch"], s["variant"]) == (threads, batch, name)]
+        whole = statistics.median(s["wall_s"] for s in mine if s["new"] == NEW_TOKENS)
+        first = statistics.median(s["wall_s"] for s in mine if s["new"] == 1)
+        step = (whole - first) / (NEW_TOKENS - 1)
+        row = {
+            "threads": threads, "batch": batch, "variant": name, "precision": mine[0]["precision"],
+            "tokens_per_s": batch * NEW_TOKENS / whole, "first_token_ms": first * 1e3, "step_ms": step * 1e3,
+            "peak_mb": max(s["peak_bytes"] for s in mine) / 1e6,
+            "other_cores": statistics.median(s["other_cores"] for s in mine),
+        }  # fmt: skip
+        if name in streamed and step > 0:
+            row["roofline_frac"] = streamed[name] / read_bps[threads] / step
+        cells[threads, batch, name] = row
+    for (threads, batch, name), row in cells.items():
+        rivals = [
+            other["tokens_per_s"]
+            for (t, b, n), other in cells.items()
+            if (t, b) == (threads, batch) and not n.startswith("t5 ")
+            and other["precision"] == ("int8" if row["precision"] == "int4" else row["precision"])
+        ]  # fmt: skip
+        if rivals and name.startswith("t5 "):
+            row["ratio_to_best_rival"] = row["tokens_per_s"] / max(rivals)
+    return list(cells.values())
+
+
+def table(model: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [f"### {model}", "", "| threads | batch | engine | tokens/s | vs best rival | roofline | first token ms | "
+             "step ms | peak MB | other load, cores |", "|" + " --- |" * 10]  # fmt: skip
+    for row in sorted(rows, key=lambda r: (r["threads"], r["batch"], r["precision"], -r["tokens_per_s"])):
+        ratio, roof = row.get("ratio_to_best_rival"), row.get("roofline_frac")
+        lines.append(
+            f"| {row['threads']} | {row['batch']} | {row['variant']} | {row['tokens_per_s']:.0f} | "
+            f"{f'{ratio:.2f}x' if ratio else ''} | {f'{roof:.0%}' if roof else ''} | {row['first_token_ms']:.1f} | "
+            f"{row['step_ms']:.2f} | {row['peak_mb']:.0f} | {row['other_cores']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def bench_model(model: str, folder: Path, repetitions: int, variants: Sequence[Variant]) -> dict[str, Any]:
+    """Everything about one model shape."""
+    absent: dict[str, str] = {}
+    samples: list[dict[str, Any]] = []
+    agreement: dict[str, bool] = {}
+    loads: dict[str, Any] = {}
+    for threads in THREADS:
+        print(f"{model}, {threads} threads", file=sys.stderr)
+        with workers(folder, variants, threads, absent) as ready:
+            agreement |= same_ids(ready)
+            loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
+            samples += measure(ready, repetitions)
+    read_bps = {threads: machine.read_bytes_per_s(threads) for threads in THREADS}
+    streamed = {
+        v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in variants
+        if v.engine == "t5"
+    }  # fmt: skip
+    return {
+        "model": model, "absent": absent, "same_ids_fp32": agreement, "load": loads, "read_bytes_per_s": read_bps,
+        "streamed_bytes_per_step": streamed, "samples": samples, "rows": summary(samples, streamed, read_bps),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """See the module's docstring; --help lists the options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=["flan-t5-small", "flan-t5-base", "flan-t5-large"])
+    parser.add_argument(
+        "--big", nargs="*", default=[], metavar="MODEL:DTYPE", help="partition, map and run large shapes"
+    )
+    parser.add_argument("--engines", nargs="*", help="only these engines")
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "bench-models", help="where model folders are kept"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "local" / "bench-engines")
+    arguments = parser.parse_args()
+    variants = [v for v in VARIANTS if not arguments.engines or v.engine in arguments.engines]
+    out = arguments.out / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    out.mkdir(parents=True)
+    run: dict[str, Any] = {"machine": machine.facts(), "python": platform.python_version(), "models": [], "big": []}
+    text = (
+        f"# Engines side by side\n\n{SOURCE_TOKENS} tokens in, {NEW_TOKENS} out, median of {arguments.repetitions}.\n\n"
+    )
+    for model in arguments.models:
+        folder = shapes.write(model, arguments.work / model)
+        run["models"].append(bench_model(model, folder, arguments.repetitions, variants))
+        text += table(model, run["models"][-1]["rows"]) + "\n"
+        for name, reason in run["models"][-1]["absent"].items():
+            text += f"- {name} did not run: {reason}\n"
+    for job in arguments.big:
+        model, _, dtype = job.partition(":")
+        run["big"].append(machine.run_big(model, dtype or "int8", arguments.work))
+        text += f"- {json.dumps(run['big'][-1])}\n"
+    (out / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    (out / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"wrote {out / 'run.json'} and {out / 'table.md'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

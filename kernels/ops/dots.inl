@@ -1,0 +1,147 @@
+// Integer dot products of packed weights with rounded rows, sixteen outputs at a time: exact in int32 on every ISA, so
+// their order does not matter. The only file besides device/vec.h that names intrinsics; included by linear.cpp.
+#pragma once
+
+#include "device/vec.h"
+
+namespace t5k::T5K_NS {
+
+// Sixteen int32 sums, one per output, and the three ways a group of packed weights is multiplied into them.
+//   dot8   four int8 weights by four int8 values        (w8a8)
+//   dot16  four int8 weights by four int16 values       (w8): values k0 k2 | k1 k3, as bytes widen in place
+//   dot4   eight 4-bit weights by eight int8 values (int4): values k0 k2 k4 k6 | k1 k3 k5 k7. Flipping the sign bit makes
+//          the weight unsigned and 8 too large; the excess, 8 x the sum of the values, is taken off per group
+#if defined(T5K_ISA_AVX512)
+struct Dots {
+    __m512i v;
+};
+T5K_INLINE Dots no_dots() { return {_mm512_setzero_si512()}; }
+T5K_INLINE Dots added(Dots x, Dots y) { return {_mm512_add_epi32(x.v, y.v)}; }
+// The values are stored as a + 128, unsigned; 128 * (sum of weights) is taken off once per tile.
+T5K_INLINE Dots dot8(Dots acc, I16 w, const int8_t *q) {
+    int32_t a;
+    __builtin_memcpy(&a, q, 4);
+    return {_mm512_dpbusd_epi32(acc.v, _mm512_set1_epi32(a), w.v)};
+}
+T5K_INLINE V16 dots8_to_float(Dots d, const int32_t *sums) {
+    return {_mm512_cvtepi32_ps(_mm512_sub_epi32(d.v, _mm512_slli_epi32(_mm512_loadu_si512(sums), 7)))};
+}
+struct Wide {
+    __m512i even, odd;
+};
+T5K_INLINE Wide widened(I16 w) {
+    return {_mm512_srai_epi16(_mm512_slli_epi16(w.v, 8), 8), _mm512_srai_epi16(w.v, 8)};
+}
+T5K_INLINE Dots dot16(Dots acc, Wide w, const int16_t *q) {
+    int32_t even, odd;
+    __builtin_memcpy(&even, q, 4);
+    __builtin_memcpy(&odd, q + 2, 4);
+    const __m512i sum = _mm512_dpwssd_epi32(acc.v, w.even, _mm512_set1_epi32(even));
+    return {_mm512_dpwssd_epi32(sum, w.odd, _mm512_set1_epi32(odd))};
+}
+T5K_INLINE Wide nibbles(I16 w) {
+    const __m512i mask = _mm512_set1_epi8(15), shifted = _mm512_xor_si512(w.v, _mm512_set1_epi8((char)0x88));
+    return {_mm512_and_si512(shifted, mask), _mm512_and_si512(_mm512_srli_epi16(shifted, 4), mask)};
+}
+T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
+    int32_t even, odd;
+    __builtin_memcpy(&even, q, 4);
+    __builtin_memcpy(&odd, q + 4, 4);
+    const __m512i sum = _mm512_dpbusd_epi32(acc.v, w.even, _mm512_set1_epi32(even));
+    return {_mm512_dpbusd_epi32(sum, w.odd, _mm512_set1_epi32(odd))};
+}
+T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
+    return {_mm512_cvtepi32_ps(_mm512_sub_epi32(d.v, _mm512_set1_epi32(offset)))};
+}
+#elif defined(T5K_ISA_AVX2)
+struct Dots {
+    __m256i a, b;
+};
+struct Wide {
+    I16 even, odd;
+};
+T5K_INLINE Dots no_dots() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+T5K_INLINE Dots added(Dots x, Dots y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+T5K_INLINE __m256i pairs_added(__m256i acc, __m256i pairs) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+T5K_INLINE Dots dot8(Dots acc, I16 w, const int8_t *q) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, q, 4);
+    const __m256i a = _mm256_set1_epi32(bytes), magnitude = _mm256_abs_epi8(a);
+    return {pairs_added(acc.a, _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w.a, a))),
+            pairs_added(acc.b, _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w.b, a)))};
+}
+T5K_INLINE V16 dots8_to_float(Dots d, const int32_t *) { return {_mm256_cvtepi32_ps(d.a), _mm256_cvtepi32_ps(d.b)}; }
+T5K_INLINE Wide widened(I16 w) {
+    return {{_mm256_srai_epi16(_mm256_slli_epi16(w.a, 8), 8), _mm256_srai_epi16(_mm256_slli_epi16(w.b, 8), 8)},
+            {_mm256_srai_epi16(w.a, 8), _mm256_srai_epi16(w.b, 8)}};
+}
+T5K_INLINE Dots dot16(Dots acc, Wide w, const int16_t *q) {
+    int32_t low, high;
+    __builtin_memcpy(&low, q, 4);
+    __builtin_memcpy(&high, q + 2, 4);
+    const __m256i even = _mm256_set1_epi32(low), odd = _mm256_set1_epi32(high);
+    const __m256i a = _mm256_add_epi32(_mm256_madd_epi16(w.even.a, even), _mm256_madd_epi16(w.odd.a, odd));
+    const __m256i b = _mm256_add_epi32(_mm256_madd_epi16(w.even.b, even), _mm256_madd_epi16(w.odd.b, odd));
+    return {_mm256_add_epi32(acc.a, a), _mm256_add_epi32(acc.b, b)};
+}
+T5K_INLINE Wide nibbles(I16 w) {
+    const __m256i mask = _mm256_set1_epi8(15), eights = _mm256_set1_epi8((char)0x88);
+    const __m256i a = _mm256_xor_si256(w.a, eights), b = _mm256_xor_si256(w.b, eights);
+    return {{_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)},
+            {_mm256_and_si256(_mm256_srli_epi16(a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(b, 4), mask)}};
+}
+T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
+    int32_t low, high;
+    __builtin_memcpy(&low, q, 4);
+    __builtin_memcpy(&high, q + 4, 4);
+    const __m256i even = _mm256_set1_epi32(low), odd = _mm256_set1_epi32(high);
+    // 4 * 15 * 127 = 7620 per 16-bit lane: no saturation.
+    return {pairs_added(acc.a, _mm256_add_epi16(_mm256_maddubs_epi16(w.even.a, even), _mm256_maddubs_epi16(w.odd.a, odd))),
+            pairs_added(acc.b, _mm256_add_epi16(_mm256_maddubs_epi16(w.even.b, even), _mm256_maddubs_epi16(w.odd.b, odd)))};
+}
+T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
+    const __m256i o = _mm256_set1_epi32(offset);
+    return {_mm256_cvtepi32_ps(_mm256_sub_epi32(d.a, o)), _mm256_cvtepi32_ps(_mm256_sub_epi32(d.b, o))};
+}
+#else
+struct Dots {
+    int32_t v[16];
+};
+using Wide = I16;
+T5K_INLINE Dots no_dots() { return {}; }
+T5K_INLINE Dots added(Dots x, Dots y) {
+    for (int i = 0; i < 16; ++i) x.v[i] += y.v[i];
+    return x;
+}
+T5K_INLINE Dots dot8(Dots acc, I16 w, const int8_t *q) {
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 4; ++j) acc.v[i] += (int8_t)((uint32_t)w.v[i] >> 8 * j) * q[j];
+    return acc;
+}
+T5K_INLINE V16 dots8_to_float(Dots d, const int32_t *) {
+    V16 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = (float)d.v[i];
+    return r;
+}
+T5K_INLINE Wide widened(I16 w) { return w; }
+T5K_INLINE Wide nibbles(I16 w) { return w; }
+T5K_INLINE Dots dot16(Dots acc, Wide w, const int16_t *q) {
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 4; ++j) acc.v[i] += (int8_t)((uint32_t)w.v[i] >> 8 * j) * q[j % 2 * 2 + j / 2];
+    return acc;
+}
+T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 8; ++j) acc.v[i] += (int)(((uint32_t)w.v[i] ^ 0x88888888u) >> 4 * j & 15) * q[j % 2 * 4 + j / 2];
+    return acc;
+}
+T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
+    V16 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = (float)(d.v[i] - offset);
+    return r;
+}
+#endif
+
+}  // namespace t5k::T5K_NS
