@@ -1,5 +1,6 @@
 """Cases of the two matrix kernels: skinny linears in every weight format, tensor-core GEMM in 16 bits."""
 
+# ruff: noqa: N806 - tensor letters
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

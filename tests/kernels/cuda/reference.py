@@ -1,5 +1,6 @@
 """What the kernels must compute, in float64 NumPy, and the packed layouts of ops/panels.h and ops/attention.h."""
 
+# ruff: noqa: N803, N806 - tensor letters
 from __future__ import annotations
 
 import math

@@ -96,7 +96,8 @@ class Sim:
         stream: c.c_void_p | None = None,
     ) -> None:
         """Runs a kernel and waits, unless a stream is given. Raises LaunchFailed."""
-        assert c.sizeof(job) == self.lib.sim_job_bytes(kernel.encode()), f"{kernel}: the record's size differs"
+        if c.sizeof(job) != self.lib.sim_job_bytes(kernel.encode()):
+            raise TypeError(f"{kernel}: not in this library, or its record has another size")
         arguments = (c.c_void_p * 1)(c.cast(c.byref(job), c.c_void_p))
         size = (*grid, 1, 1)[:3]
         self.call("cuLaunchKernel", self.function(kernel), *size, threads, 1, 1, shared, stream, arguments, None)
@@ -104,7 +105,7 @@ class Sim:
             self.call("cuStreamSynchronize", None)
 
     def order(self, seed: int) -> None:
-        """Lanes and blocks run 0: upwards, 1: downwards, else at random."""
+        """Lanes and blocks run 0: upwards, 1: downwards, else at random; odd: one warp as far ahead as it may."""
         self.lib.sim_set_order(c.c_uint64(seed))
 
     def reset(self) -> None:

@@ -1,0 +1,204 @@
+"""Seeded faults in the kernels, one line each, and the check that finds each of them.
+
+`python -m tests.kernels.cuda.mutants OBJECTS...` builds every mutant, links it with the sound objects of all else, runs
+its cases in a forked process and prints {mutant: what caught it, or "survived"} as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kernels.cuda.cases import CASES, run_case
+from tests.kernels.cuda.sim import ROOT, LaunchFailed, Sim
+
+KERNELS = ROOT / "kernels"
+BARRIER = "__syncthreads();"
+FLAGS = (
+    "-std=c++17",
+    "-O0",
+    "-fPIC",
+    "-w",
+    "-DT5K_SIM",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+)
+NUMBERS, NAN, RULE = "numbers", "NaN", "rule"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """`old` becomes `new` where it first stands after `after` in `file`; `unit` is compiled."""
+
+    file: str
+    old: str
+    new: str
+    caught_by: str
+    cases: str
+    after: str = ""
+    unit: str = ""
+
+    def source(self) -> str:
+        text = (KERNELS / self.file).read_text()
+        start = text.index(self.after)
+        assert self.old in text[start:], f"{self.file}: nothing to change: {self.old!r}"
+        return text[:start] + text[start:].replace(self.old, self.new, 1)
+
+
+def _m(op: str, old: str, new: str, caught_by: str, cases: str = "", after: str = "") -> Mutant:
+    return Mutant(file=f"ops/{op}.cu", old=old, new=new, caught_by=caught_by, cases=cases or op, after=after)
+
+
+def _header(name: str, old: str, new: str, caught_by: str, cases: str, unit: str) -> Mutant:
+    return Mutant(file=f"device/{name}", old=old, new=new, caught_by=caught_by, cases=cases, unit=f"ops/{unit}.cu")
+
+
+MUTANTS: dict[str, Mutant] = {
+    "control: nothing changed": _m("attention_rows", "D = job.D", "D = job.D", "survived", "attend_rows-f32"),
+    "norm: mean over E + 1": _m("rms_norm", "(float)job.E", "(float)(job.E + 1)", NUMBERS),
+    "norm: residual not written back": _m("rms_norm", "x[e] = v = v + delta[e]", "v = v + delta[e]", NUMBERS),
+    "norm: wrong row stride": _m("rms_norm", "blockIdx.x * job.ldy", "blockIdx.x * job.E", NAN),
+    "shards: last one left out": _m("rms_norm", "p < job.count", "p < job.count - 1", NUMBERS, "add_shards"),
+    "embed: wrong table stride": _m("embed", "* job.E", "* (job.E - 1)", NUMBERS),
+    "sum: block barrier missing": _header(
+        "cuda_reduce.cuh",
+        "part[threadIdx.x / 32] = v;\n    __syncthreads();",
+        "part[threadIdx.x / 32] = v;",
+        NAN,
+        "rms_norm",
+        "rms_norm",
+    ),
+    "sum: half of the warp left out": _header(
+        "cuda_reduce.cuh", "offset = 16", "offset = 8", NUMBERS, "rms_norm", "rms_norm"
+    ),
+    "best: highest index wins a tie": _header(
+        "cuda_reduce.cuh", "b.index < a.index", "b.index > a.index", NUMBERS, "best", "softmax"
+    ),
+    "best: ties left to chance": _header(
+        "cuda_reduce.cuh", " || (b.value == a.value && b.index < a.index)", "", NUMBERS, "best", "softmax"
+    ),
+    "log_softmax: maximum not subtracted": _m("softmax", "expf(x[v] - top)", "expf(x[v])", NUMBERS, "log_softmax"),
+    "linear: barrier before the fold missing": _m("linear", BARRIER, "", NAN),
+    "linear: unsigned nibbles": _m(
+        "linear", "((int)(v << (28 - 4 * i)) >> 28)", "(int)(v >> (4 * i) & 15u)", NUMBERS, "linear-i4"
+    ),
+    "linear: unsigned bytes": _m(
+        "linear", "(float)(i8)(v >> (8 * i) & 0xffu)", "(float)(v >> (8 * i) & 0xffu)", NUMBERS, "linear-i8"
+    ),
+    "linear: wrong stride in an int4 group": _m("linear", "group % 4 * 16", "group % 4 * 8", NUMBERS, "linear-i4"),
+    "linear: lanes left out of the fold": _m("linear", "offset = 4", "offset = 8", NUMBERS, "linear-f32"),
+    "linear: shard's first column forgotten": _m("linear", "job.first_column + n", "n", NUMBERS, "linear-f32"),
+    "linear: a column too many": _m("linear", "n < job.N", "n <= job.N", NUMBERS, "linear-f32"),
+    "linear: both gate halves read wi_0": _m(
+        "linear", "* halves + half) * dwords", "* halves) * dwords", NUMBERS, "linear-f32"
+    ),
+    "linear: norm's mean forgotten": _m("linear", "squares / (float)job.K", "squares", NUMBERS, "linear-f32"),
+    "epilogue: gelu coefficient": _header(
+        "cuda_epilogue.cuh", "0.044715f", "0.04715f", NUMBERS, "linear-f32", "linear"
+    ),
+    "epilogue: residual overwritten": _header(
+        "cuda_epilogue.cuh", "[at] += value", "[at] = value", NUMBERS, "linear-f32", "linear"
+    ),
+    "epilogue: gate not applied": _header("cuda_epilogue.cuh", ") * other", ")", NUMBERS, "linear-f32", "linear"),
+    "attend: bias bucket off by one": _m("attention", "+ W + 16", "+ W + 15", NUMBERS, "attend-f32"),
+    "attend: barrier after the append missing": _m("attention", BARRIER, "", NAN, "attend-f32"),
+    "attend: appended one position late": _m("attention", "k_at(b.keys - 1,", "k_at(b.keys,", NUMBERS, "attend-f32"),
+    "attend: wrong panel stride in V": _m(
+        "attention", "(d / 16 * capacity + t)", "(d / 16 * (capacity - 16) + t)", NUMBERS, "attend-f32"
+    ),
+    "attend: barrier before the sum missing": _m(
+        "attention", BARRIER, "", NAN, "attend-f32", after="part[warp][d] = acc"
+    ),
+    "rows: causal mask off by one": _m(
+        "attention_rows", "key <= position + r", "key <= position + r + 1", NUMBERS, "attend_rows-f32"
+    ),
+    "rows: old values not faded": _m(
+        "attention_rows", "now.acc[r][i] *= fade", "now.acc[r][i] *= 1.0f", NUMBERS, "attend_rows-f32"
+    ),
+    "rows: warp barrier missing": _m("attention_rows", "__syncwarp();", "", NAN, "attend_rows-f32"),
+    "rows: keys beyond the end are mixed in": _m(
+        "attention_rows", "head.keys - tile < TILE ? head.keys - tile : TILE", "TILE", NAN, "attend_rows-f32"
+    ),
+    "gemm: wrong fragment column": _m(
+        "gemm", "a[m][2] = stage.a[r][k + t + 4]", "a[m][2] = stage.a[r][k + t]", NUMBERS
+    ),
+    "gemm: fragment rows swapped": _m("gemm", "a[m][1] = stage.a[r + 8]", "a[m][1] = stage.a[r]", NUMBERS),
+    "gemm: copies not waited for": _m("gemm", "wait_copies<1>", "wait_copies<2>", NAN),
+    "gemm: copies never waited for at the end": _m("gemm", "wait_copies<0>();", "", RULE),
+    "gemm: barrier after the copy missing": _m("gemm", BARRIER, "", NAN),
+    "gemm: barrier before the next copy missing": _m("gemm", BARRIER, "", NAN, after="multiply<A>(stages"),
+    "gemm: gated halves swapped": _m(
+        "gemm", "acc[m][n][i], acc[m][(n + 2) % 4][i]", "acc[m][(n + 2) % 4][i], acc[m][n][i]", NUMBERS
+    ),
+    "sample: top-k off by one": _m("sample", ">= wanted) floor", "> wanted) floor", NUMBERS),
+    "sample: top-p the wrong way round": _m("sample", "row.top_p * total", "(1.0f - row.top_p) * total", NUMBERS),
+    "sample: nine rounds of Philox": _m("sample", "round < 10", "round < 9", NUMBERS),
+    "sample: barrier missing": _m("sample", BARRIER, "", NUMBERS, after="below[threadIdx.x] = mine"),
+    "beams: beam and token of the wrong base": _m(
+        "beams", "last.index / job.V", "last.index / job.beams", NUMBERS, "beam_step"
+    ),
+    "beams: barrier missing": _m("beams", BARRIER, "", NUMBERS, "beam_step"),
+}
+
+
+def _compile(mutant: Mutant, folder: Path, objects: list[str]) -> Path:
+    changed = folder / mutant.file
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    changed.write_text(mutant.source())
+    unit = KERNELS / mutant.unit if mutant.unit else changed
+    library = folder / "mutant.so"
+    others = [o for o in objects if not Path(o).name.startswith(unit.name)]
+    assert len(others) == len(objects) - 1
+    command = ["g++", *FLAGS, f"-I{folder}", f"-I{KERNELS}", "-shared", "-o", str(library), "-x", "c++", str(unit)]
+    subprocess.run([*command, "-x", "none", *others], check=True)
+    return library
+
+
+def _first_failure(library: Path, names: list[str]) -> str:
+    sim = Sim(library)
+    for name, order in itertools.product(names, (2, 3)):
+        try:
+            run_case(sim, name, order)
+        except LaunchFailed:
+            return RULE
+        except AssertionError as error:
+            return NAN if "not finite" in str(error) else NUMBERS
+    return "survived"
+
+
+def _outcome(library: Path, names: list[str]) -> str:
+    """In a process of its own: a mutant may write anywhere."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writable, _first_failure(library, names).encode())
+        finally:
+            os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text or "crash"
+
+
+def main(objects: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    outcomes = {}
+    for title, mutant in MUTANTS.items():
+        names = sorted((n for n in CASES if n.startswith(mutant.cases)), key=len)
+        with tempfile.TemporaryDirectory() as folder:
+            outcomes[title] = _outcome(_compile(mutant, Path(folder), objects), names)
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
