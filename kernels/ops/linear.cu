@@ -91,11 +91,12 @@ T5K_DEVICE void linear(const LinearJob &job) {
         accumulate<FORMAT, A>(job, job.w + ((i64)blockIdx.x * halves + half) * dwords, first, rows, acc, squares);
 #pragma unroll
         for (int r = 0; r < LINEAR_ROWS; ++r) {
+            if (r >= rows) break;
 #pragma unroll
             for (int offset = 4; offset < 32; offset *= 2) {
 #pragma unroll
                 for (int c = 0; c < 4; ++c) acc[r][c] += __shfl_xor_sync(ALL_LANES, acc[r][c], offset);
-                squares[r] += __shfl_xor_sync(ALL_LANES, squares[r], offset);
+                if (job.norm_eps > 0.0f) squares[r] += __shfl_xor_sync(ALL_LANES, squares[r], offset);
             }
             if (lane >= 4) continue;
             for (int c = 0; c < 4; ++c) part[half][warp][r][lane * 4 + c] = acc[r][c];
@@ -106,7 +107,7 @@ T5K_DEVICE void linear(const LinearJob &job) {
     if (threadIdx.x >= LINEAR_ROWS * 16) return;
     const int row = threadIdx.x / 16, column = threadIdx.x % 16, n = blockIdx.x * 16 + column;
     float sum[2] = {}, squares = 0.0f;
-    for (int w = 0; w < WARPS; ++w) {
+    for (int w = 0; w < WARPS && row < rows; ++w) {
         sum[0] += part[0][w][row][column];
         if (halves == 2) sum[1] += part[1][w][row][column];
         squares += part_squares[w][row];

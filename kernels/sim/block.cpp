@@ -42,7 +42,11 @@ struct Lane {
     State state;
     int line, kind;
     unsigned mask;
-    unsigned char value[MAX_VALUE], values[32 * MAX_VALUE];
+    unsigned char value[MAX_VALUE];
+    // What all lanes gave, for those that read this lane's: two, since with the full mask nobody can be two behind.
+    unsigned char values[2][32 * MAX_VALUE];
+    int turn;
+    const unsigned char *result;
     std::vector<Copy> open;              // copies of the group not yet committed
     std::deque<std::vector<Copy>> groups;  // committed, not yet waited for
 };
@@ -53,11 +57,17 @@ struct Shared {
     size_t size = 0;
 };
 
+struct Warp {
+    unsigned done = 0;     // lanes that have left, and lanes that never were
+    unsigned waiting = 0;  // lanes inside a collective
+};
+
 struct Block {
     const Launch *launch = nullptr;
     Fiber main;
     std::vector<std::unique_ptr<Lane>> lanes;
     unsigned count = 0, current = 0, arrived = 0, live = 0;
+    Warp warps[MAX_THREADS / 32];
     std::deque<unsigned> ready;
     std::map<const void *, Shared> shared;
     Shared dynamic;
@@ -117,6 +127,7 @@ void entry() {
     b.launch->kernel->body(b.launch->job);
     Lane &l = me();
     l.state = State::done;
+    b.warps[b.current / 32].done |= 1u << lane();
     --b.live;
     if (!l.open.empty() || !l.groups.empty()) fail("thread left with asynchronous copies it never waited for");
     if (b.live && b.arrived == b.live) release_barrier();
@@ -143,6 +154,8 @@ void run_block() {
     b.ready.clear();
     b.live = b.count;
     b.arrived = 0;
+    for (unsigned w = 0; w < MAX_THREADS / 32; ++w) b.warps[w] = {};
+    if (b.count % 32) b.warps[b.count / 32].done = ~0u << b.count % 32;
     const unsigned salt = self.block.x + 31 * self.block.y + 977 * self.block.z;
     for (unsigned i : ordered(b.count, salt)) {
         Lane &l = *b.lanes[i];
@@ -190,6 +203,8 @@ const Kernel *find_kernel(const char *name) {
     return nullptr;
 }
 
+int lane() { return static_cast<int>(b.current % 32); }
+
 void set_order(unsigned long long seed) { order_seed = seed; }
 
 void fail(const char *format, ...) {
@@ -202,8 +217,6 @@ void fail(const char *format, ...) {
     leave();  // the block is abandoned: nothing on these stacks owns anything
     abort();
 }
-
-int lane() { return static_cast<int>(b.current % 32); }
 
 void *shared(const void *key, size_t bytes) {
     Shared &s = b.shared[key];
@@ -230,34 +243,46 @@ const unsigned char *exchange(unsigned mask, const void *value, size_t bytes, in
     Lane &l = me();
     const unsigned warp = b.current / 32 * 32;
     if (!(mask >> lane() & 1)) fail("line %d: a lane calls a collective whose mask %08x leaves it out", line, mask);
+    Warp &w = b.warps[b.current / 32];
+    if (mask & w.done)
+        fail("line %d: collective mask %08x names lane %d, which has exited", line, mask, __builtin_ctz(mask & w.done));
     l.state = State::collective;
     l.line = line;
     l.kind = kind;
     l.mask = mask;
     memcpy(l.value, value, bytes);
-    bool is_complete = true;
+    bool is_complete = ++w.waiting >= static_cast<unsigned>(__builtin_popcount(mask));
+    for (unsigned i = 0; i < 32 && is_complete; ++i) {
+        if (!(mask >> i & 1)) continue;
+        const Lane &other = *b.lanes[warp + i];
+        is_complete = other.state == State::collective && other.mask == mask && other.kind == kind && other.line == line;
+    }
+    if (!is_complete) {
+        leave();
+        return l.result;
+    }
+    unsigned char *values = l.values[l.turn ^= 1];
+    memset(values, POISON, 32 * bytes);
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1)) continue;
-        if (warp + i >= b.count || b.lanes[warp + i]->state == State::done)
-            fail("line %d: collective mask %08x names lane %u, which has exited", line, mask, i);
-        const Lane &other = *b.lanes[warp + i];
-        is_complete &= other.state == State::collective && other.mask == mask && other.kind == kind && other.line == line;
+        Lane &other = *b.lanes[warp + i];
+        memcpy(values + i * bytes, other.value, bytes);
+        other.result = values;
+        --w.waiting;
+        if (warp + i != b.current) wake(warp + i);
     }
-    if (is_complete) {
-        unsigned char values[32 * MAX_VALUE];
-        memset(values, POISON, 32 * bytes);
-        for (unsigned i = 0; i < 32; ++i)
-            if (mask >> i & 1) memcpy(values + i * bytes, b.lanes[warp + i]->value, bytes);
-        for (unsigned i = 0; i < 32; ++i) {
-            if (!(mask >> i & 1)) continue;
-            memcpy(b.lanes[warp + i]->values, values, 32 * bytes);
-            if (warp + i != b.current) wake(warp + i);
-        }
-        l.state = State::ready;
-    } else {
-        leave();
+    l.state = State::ready;
+    if (mask == ~0u) return values;
+    // Lanes outside the mask may let this one run on: the others take copies.
+    for (unsigned i = 0; i < 32; ++i) {
+        if (!(mask >> i & 1) || warp + i == b.current) continue;
+        Lane &other = *b.lanes[warp + i];
+        other.result = other.values[other.turn ^= 1];
     }
-    return l.values;
+    for (unsigned i = 0; i < 32; ++i)
+        if ((mask >> i & 1) && warp + i != b.current)
+            memcpy(const_cast<unsigned char *>(b.lanes[warp + i]->result), values, 32 * bytes);
+    return values;
 }
 
 void copy_async(void *to, const void *from) {
