@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from harness.cli.help_page import help_page
 from harness.cli.main import VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,10 @@ DOCUMENTS = sorted(
 
 def test_the_help_page_is_what_the_commands_say() -> None:
     written = (ROOT / "harness" / "cli" / "HELP.md").read_text()
-    assert written.rstrip() == help_page().rstrip(), "run: python -m harness.cli.help_page > harness/cli/HELP.md"
+    # In a process of its own: click caches a verb's help option, and other tests run verbs without their group.
+    command = [sys.executable, "-m", "harness.cli.help_page"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert written == shown, "run: python -m harness.cli.help_page > harness/cli/HELP.md"
 
 
 def test_every_dyno_verb_in_the_documents_exists() -> None:
@@ -35,7 +39,7 @@ def test_every_dyno_verb_in_the_documents_exists() -> None:
 def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
-    used = set(re.findall(r"\bmake ([a-z][a-z-]+)", (ROOT / "README.md").read_text()))
+    used = set(re.findall(r"(?:\$ |`)make ([a-z][a-z-]+)", (ROOT / "README.md").read_text()))
     assert used >= {"quickstart", "test"}
     assert used <= targets
 

@@ -62,8 +62,7 @@ def test_tune_measures_every_candidate_and_keeps_its_raw_records(tuned: tuple[Pa
 
 def test_tune_ends_with_table_recommendation_and_next_command(tuned: tuple[Path, Path, str]) -> None:
     _, run, shown = tuned
-    assert "P50" in shown
-    assert "Data quality" in shown
+    assert all(heading in shown for heading in ("Engine", "Quantization", "P50", "P90", "P99", "Normal"))
     assert (run / "recommendation" / "serving.properties").exists()
     assert "dyno " in shown.strip().splitlines()[-1]
 
