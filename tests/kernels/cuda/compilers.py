@@ -44,7 +44,7 @@ def nvcc_resources(arch: int) -> dict[str, list[int]]:
     folder = BUILD / "cuda-nvcc"
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"sm_{arch}-{_hash(version, *FLAGS)}.json"
-    if not kept.exists():
+    if not kept.exists() or not (folder / f"sm_{arch}.cubin").exists():
         source = folder / f"all-{arch}.cu"
         source.write_text(unit())
         command = [compiler, f"-arch=sm_{arch}", f"-I{KERNELS}", *FLAGS, "-o", str(folder / f"sm_{arch}.cubin")]
@@ -53,6 +53,12 @@ def nvcc_resources(arch: int) -> dict[str, list[int]]:
         kept.write_text(json.dumps(_resources(done.stdout + done.stderr)))
     found: dict[str, list[int]] = json.loads(kept.read_text())
     return found
+
+
+def nvcc_cubin(arch: int) -> bytes:
+    """What nvcc made of every kernel for one architecture."""
+    nvcc_resources(arch)
+    return (BUILD / f"cuda-nvcc/sm_{arch}.cubin").read_bytes()
 
 
 def _resources(log: str) -> dict[str, list[int]]:

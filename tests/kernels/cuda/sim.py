@@ -70,13 +70,17 @@ class Sim:
     def up(self, array: np.ndarray) -> int:
         array = np.ascontiguousarray(array)
         memory = self.empty(array.nbytes)
-        self.call("cuMemcpyHtoDAsync_v2", c.c_uint64(memory), c.c_void_p(array.ctypes.data), array.nbytes, None)
+        self.call(
+            "cuMemcpyHtoDAsync_v2", c.c_uint64(memory), c.c_void_p(array.ctypes.data), c.c_size_t(array.nbytes), None
+        )
         self.call("cuStreamSynchronize", None)
         return memory
 
     def down(self, memory: int, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         array = np.empty(shape, dtype)
-        self.call("cuMemcpyDtoHAsync_v2", c.c_void_p(array.ctypes.data), c.c_uint64(memory), array.nbytes, None)
+        self.call(
+            "cuMemcpyDtoHAsync_v2", c.c_void_p(array.ctypes.data), c.c_uint64(memory), c.c_size_t(array.nbytes), None
+        )
         self.call("cuStreamSynchronize", None)
         return array
 
@@ -96,7 +100,7 @@ class Sim:
         stream: c.c_void_p | None = None,
     ) -> None:
         """Runs a kernel and waits, unless a stream is given. Raises LaunchFailed."""
-        if c.sizeof(job) != self.lib.sim_job_bytes(kernel.encode()):
+        if c.sizeof(job) != self.job_bytes(kernel):
             raise TypeError(f"{kernel}: not in this library, or its record has another size")
         arguments = (c.c_void_p * 1)(c.cast(c.byref(job), c.c_void_p))
         size = (*grid, 1, 1)[:3]
@@ -104,12 +108,20 @@ class Sim:
         if stream is None:
             self.call("cuStreamSynchronize", None)
 
+    def job_bytes(self, kernel: str) -> int:
+        """Size of the record this kernel takes, 0 for a kernel that is not there."""
+        return int(self.lib.sim_job_bytes(kernel.encode()))
+
     def order(self, seed: int) -> None:
         """Lanes and blocks run 0: upwards, 1: downwards, else at random; odd: one warp as far ahead as it may."""
         self.lib.sim_set_order(c.c_uint64(seed))
 
-    def reset(self) -> None:
+    def forget_errors(self) -> None:
         self.lib.sim_reset()
+
+    def reset(self) -> None:
+        """Errors forgotten, all memory freed."""
+        self.forget_errors()
         for memory in self._memory:
             self.call("cuMemFree_v2", memory)
         self._memory.clear()
