@@ -114,44 +114,69 @@ struct W4 {
 // taken in any order, so a small tile is one panel wide: one sequential stream, which the prefetchers like best.
 constexpr int sums_for(int R, int P) { return R * P <= 2 ? 4 : R * P <= 4 ? 2 : 1; }
 
-// sums[r][p] = the next `groups` groups of each panel times the values at q (row stride ldq); advances w.
+// sums += one group of each panel times the values at q; advances w.
 template <class Kind, int R, int P>
-T5K_INLINE void dot_groups(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq,
-                           int64_t groups) {
-    constexpr int U = sums_for(R, P);
-    Dots part[U][R][P];
+T5K_INLINE void dot_group(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq) {
+    typename Kind::Group g[P];
 #pragma GCC unroll 4
-    for (int u = 0; u < U; ++u)
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-            for (int p = 0; p < P; ++p) part[u][r][p] = no_dots();
-    const auto take = [&](int u, int64_t i) __attribute__((always_inline)) {
-        typename Kind::Group g[P];
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            prefetch(w[p] + AHEAD);
-            g[p] = Kind::unpacked(w[p]);
-            w[p] += LANES;
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-            for (int p = 0; p < P; ++p) part[u][r][p] = Kind::dot(part[u][r][p], g[p], q + r * ldq + i * Kind::PER);
-    };
-    int64_t i = 0;
-    for (; i + U <= groups; i += U)
-#pragma GCC unroll 4
-        for (int u = 0; u < U; ++u) take(u, i + u);
-    for (; i < groups; ++i) take(0, i);
+    for (int p = 0; p < P; ++p) {
+        prefetch(w[p] + AHEAD);
+        g[p] = Kind::unpacked(w[p]);
+        w[p] += LANES;
+    }
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            sums[r][p] = part[0][r][p];
+        for (int p = 0; p < P; ++p) sums[r][p] = Kind::dot(sums[r][p], g[p], q + r * ldq);
+}
+
+template <int R, int P>
+T5K_INLINE void clear(Dots (&sums)[R][P]) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int u = 1; u < U; ++u) sums[r][p] = added(sums[r][p], part[u][r][p]);
+        for (int p = 0; p < P; ++p) sums[r][p] = no_dots();
+}
+
+template <int R, int P>
+T5K_INLINE void fold(Dots (&sums)[R][P], const Dots (&more)[R][P]) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) sums[r][p] = added(sums[r][p], more[r][p]);
+}
+
+// sums = the next `groups` groups of each panel times the values at q (row stride ldq); advances w.
+template <class Kind, int R, int P>
+T5K_INLINE void dot_groups(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq,
+                           int64_t groups) {
+    constexpr int U = sums_for(R, P), PER = Kind::PER;
+    clear<R, P>(sums);
+    int64_t i = 0;
+    if constexpr (U == 4) {
+        Dots b[R][P], c[R][P], d[R][P];
+        clear<R, P>(b);
+        clear<R, P>(c);
+        clear<R, P>(d);
+        for (; i + 4 <= groups; i += 4) {
+            dot_group<Kind, R, P>(sums, w, q + i * PER, ldq);
+            dot_group<Kind, R, P>(b, w, q + (i + 1) * PER, ldq);
+            dot_group<Kind, R, P>(c, w, q + (i + 2) * PER, ldq);
+            dot_group<Kind, R, P>(d, w, q + (i + 3) * PER, ldq);
         }
+        fold<R, P>(sums, b);
+        fold<R, P>(c, d);
+        fold<R, P>(sums, c);
+    } else if constexpr (U == 2) {
+        Dots b[R][P];
+        clear<R, P>(b);
+        for (; i + 2 <= groups; i += 2) {
+            dot_group<Kind, R, P>(sums, w, q + i * PER, ldq);
+            dot_group<Kind, R, P>(b, w, q + (i + 1) * PER, ldq);
+        }
+        fold<R, P>(sums, b);
+    }
+    for (; i < groups; ++i) dot_group<Kind, R, P>(sums, w, q + i * PER, ldq);
 }
 
 template <int R, int P>

@@ -20,17 +20,22 @@ float read_block(const void *memory, int64_t bytes) {
     return sum(all);
 }
 
+#if defined(T5K_ISA_AVX512)
+constexpr int CHAINS = 24;
+#else
+constexpr int CHAINS = 6;  // twelve of sixteen registers
+#endif
+
 float fma_block(int64_t rounds) {
-    V16 acc[24];
-#pragma GCC unroll 24
-    for (int i = 0; i < 24; ++i) acc[i] = bcast((float)i);
+    V16 acc[CHAINS];
+    for (int i = 0; i < CHAINS; ++i) acc[i] = bcast((float)i);
     const V16 a = bcast(0.999f), b = bcast(0.001f);
-    for (int64_t n = 0; n < rounds; ++n) {
+    for (int64_t n = 0; n < rounds * (24 / CHAINS); ++n) {
 #pragma GCC unroll 24
-        for (int i = 0; i < 24; ++i) acc[i] = fma(acc[i], a, b);
+        for (int i = 0; i < CHAINS; ++i) acc[i] = fma(acc[i], a, b);
     }
     V16 all = zero();
-    for (int i = 0; i < 24; ++i) all = add(all, acc[i]);
+    for (int i = 0; i < CHAINS; ++i) all = add(all, acc[i]);
     return sum(all);
 }
 
