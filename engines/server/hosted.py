@@ -61,9 +61,14 @@ class HostedEngine:
             raise SpecInvalid(f"{self.name}: max_batch_delay_ms={spec.max_batch_delay_ms}: expected >= 0")
         check_spec(spec, self.capabilities())
         if self.needs_model:
-            from engines.model_folder import check_model_folder
+            self.check_model(spec.model_dir)
 
-            check_model_folder(spec.model_dir)
+    def check_model(self, model_dir: Path) -> None:
+        """Raises ModelInvalid unless `model_dir` is a whole Hugging Face folder; for engines with a format of their own
+        to widen."""
+        from engines.model_folder import check_model_folder
+
+        check_model_folder(model_dir)
 
 
 @contextmanager

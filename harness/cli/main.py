@@ -14,6 +14,7 @@ VERBS = {
     "report": "Print a stored run as the field's table, or write it as a page.",
     "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
     "serve": "Serve a model from a serving.properties file.",
+    "partition": "Pack a model ahead of time for the bundled T5 engine.",
     "scenario": "Check, show or describe scenario files.",
     "doctor": "Say what this machine can launch and measure, and why not the rest.",
 }
