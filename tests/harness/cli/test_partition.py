@@ -20,7 +20,7 @@ def test_a_partition_is_written_with_the_file_that_serves_it(
     out = tmp_path / "packed"
     assert run(["partition", str(MODEL), "--dtype", "int8", "--tensor-parallel-degree", "2", "--out", str(out)]) == 0
     assert f"Next: dyno serve --properties {out}" in capsys.readouterr().out
-    spec = read_serving((out / "serving.properties").read_text(), None).spec
+    spec = read_serving((out / "serving.properties").read_text(), out).spec
     assert (spec.engine, spec.dtype, spec.tensor_parallel_degree) == ("t5", "int8", 2)
 
     packed = load(spec.model_dir, dtype=spec.dtype, tensor_parallel_degree=2, threads=1)
