@@ -100,7 +100,7 @@ T5K_DEVICE void linear(const LinearJob &job) {
             }
             if (lane >= 4) continue;
             for (int c = 0; c < 4; ++c) part[half][warp][r][lane * 4 + c] = acc[r][c];
-            part_squares[warp][r] = squares[r];
+            if (lane == 0) part_squares[warp][r] = squares[r];
         }
     }
     __syncthreads();

@@ -14,6 +14,17 @@
 #include <vector>
 
 #include "sim/fiber.h"
+#include "sim/memory.h"
+
+// ThreadSanitizer's view, when the process has it (the symbols are null otherwise): a fiber of its own per lane, ordered by
+// the launch, by barriers and by __syncwarp, and by nothing else. Shuffles deliberately do not order memory.
+extern "C" {
+__attribute__((weak)) void *__tsan_create_fiber(unsigned flags);
+__attribute__((weak)) void *__tsan_get_current_fiber();
+__attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+__attribute__((weak)) void __tsan_acquire(void *address);
+__attribute__((weak)) void __tsan_release(void *address);
+}
 
 namespace t5k::sim {
 
@@ -38,6 +49,8 @@ struct Copy {
 
 struct Lane {
     Fiber fiber;
+    void *tsan = nullptr;
+    unsigned syncs = 0;  // __syncwarp calls so far
     Dim index;
     State state;
     int line, kind;
@@ -51,7 +64,7 @@ struct Lane {
     std::deque<std::vector<Copy>> groups;  // committed, not yet waited for
 };
 
-// A heap object of the exact size with canaries behind it: ASan sees reads past it, the canaries see writes without ASan.
+// A heap object with canaries behind it: they show writes past the end, and ASan's guard shows reads.
 struct Shared {
     std::unique_ptr<unsigned char[]> bytes;
     size_t size = 0;
@@ -60,11 +73,15 @@ struct Shared {
 struct Warp {
     unsigned done = 0;     // lanes that have left, and lanes that never were
     unsigned waiting = 0;  // lanes inside a collective
+    char order[2];         // for ThreadSanitizer, in turns: with one object late leavers would order early comers
 };
 
 struct Block {
     const Launch *launch = nullptr;
     Fiber main;
+    void *tsan = nullptr;
+    unsigned barriers = 0;
+    char start, end, order[2];  // for ThreadSanitizer
     std::vector<std::unique_ptr<Lane>> lanes;
     unsigned count = 0, current = 0, arrived = 0, live = 0;
     Warp warps[MAX_THREADS / 32];
@@ -91,6 +108,7 @@ Shared poisoned(size_t bytes) {
     Shared s{std::unique_ptr<unsigned char[]>(new unsigned char[bytes + CANARY_BYTES]), bytes};
     memset(s.bytes.get(), POISON, bytes);
     memset(s.bytes.get() + bytes, CANARY, CANARY_BYTES);
+    guard(s.bytes.get() + bytes, CANARY_BYTES);
     return s;
 }
 
@@ -102,7 +120,23 @@ void check(const Shared &s, const char *what) {
 
 Lane &me() { return *b.lanes[b.current]; }
 
-void leave() { Fiber::switch_to(me().fiber, b.main); }
+void acquire(void *order) {
+    if (__tsan_acquire) __tsan_acquire(order);
+}
+
+void release(void *order) {
+    if (__tsan_release) __tsan_release(order);
+}
+
+void leave() {
+    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(b.tsan, 1);
+    Fiber::switch_to(me().fiber, b.main);
+}
+
+void enter(Lane &l) {
+    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(l.tsan, 1);
+    Fiber::switch_to(b.main, l.fiber);
+}
 
 // Lets every lane of the warp's mask go on.
 void wake(unsigned lane_index) {
@@ -119,12 +153,15 @@ void release_barrier() {
         line = l.line;
     }
     b.arrived = 0;
+    ++b.barriers;
     for (unsigned i : ordered(b.count, 7))
         if (b.lanes[i]->state == State::barrier) wake(i);
 }
 
 void entry() {
+    acquire(&b.start);
     b.launch->kernel->body(b.launch->job);
+    release(&b.end);
     Lane &l = me();
     l.state = State::done;
     b.warps[b.current / 32].done |= 1u << lane();
@@ -152,6 +189,7 @@ void run_block() {
     b.shared.clear();
     b.dynamic = poisoned(b.launch->dynamic_bytes);
     b.ready.clear();
+    release(&b.start);
     b.live = b.count;
     b.arrived = 0;
     for (unsigned w = 0; w < MAX_THREADS / 32; ++w) b.warps[w] = {};
@@ -172,8 +210,9 @@ void run_block() {
         b.current = runs_ahead ? b.ready.back() : b.ready.front();
         runs_ahead ? b.ready.pop_back() : b.ready.pop_front();
         self.thread = me().index;
-        Fiber::switch_to(b.main, me().fiber);
+        enter(me());
     }
+    acquire(&b.end);
     if (b.error.empty() && b.live) b.error = census();
     for (const auto &[key, s] : b.shared) check(s, "static shared memory");
     check(b.dynamic, "dynamic shared memory");
@@ -185,7 +224,11 @@ void make_room(unsigned threads) {
         if (p == MAP_FAILED) abort();
         b.stacks = static_cast<unsigned char *>(p);
     }
-    while (b.lanes.size() < threads) b.lanes.push_back(std::make_unique<Lane>());
+    while (b.lanes.size() < threads) {
+        b.lanes.push_back(std::make_unique<Lane>());
+        if (__tsan_create_fiber) b.lanes.back()->tsan = __tsan_create_fiber(0);
+    }
+    if (__tsan_get_current_fiber) b.tsan = __tsan_get_current_fiber();
 }
 
 }  // namespace
@@ -235,11 +278,14 @@ void barrier(int line) {
     Lane &l = me();
     l.state = State::barrier;
     l.line = line;
+    char *order = &b.order[b.barriers % 2];
+    release(order);
     if (++b.arrived == b.live) release_barrier();
     leave();
+    acquire(order);
 }
 
-const unsigned char *exchange(unsigned mask, const void *value, size_t bytes, int kind, int line) {
+static const unsigned char *rendezvous(unsigned mask, const void *value, size_t bytes, int kind, int line) {
     Lane &l = me();
     const unsigned warp = b.current / 32 * 32;
     if (!(mask >> lane() & 1)) fail("line %d: a lane calls a collective whose mask %08x leaves it out", line, mask);
@@ -283,6 +329,15 @@ const unsigned char *exchange(unsigned mask, const void *value, size_t bytes, in
         if ((mask >> i & 1) && warp + i != b.current)
             memcpy(const_cast<unsigned char *>(b.lanes[warp + i]->result), values, 32 * bytes);
     return values;
+}
+
+const unsigned char *exchange(unsigned mask, const void *value, size_t bytes, int kind, int line) {
+    if (kind != KIND_SYNC) return rendezvous(mask, value, bytes, kind, line);
+    char *order = &b.warps[b.current / 32].order[me().syncs++ % 2];
+    release(order);
+    const unsigned char *result = rendezvous(mask, value, bytes, kind, line);
+    acquire(order);
+    return result;
 }
 
 void copy_async(void *to, const void *from) {

@@ -4,6 +4,12 @@
 #include <cstring>
 #include <map>
 
+// Null unless the process has AddressSanitizer, which then sees reads of the canaries too.
+extern "C" {
+__attribute__((weak)) void __asan_poison_memory_region(const volatile void *start, size_t bytes);
+__attribute__((weak)) void __asan_unpoison_memory_region(const volatile void *start, size_t bytes);
+}
+
 namespace t5k::sim {
 namespace {
 
@@ -15,7 +21,11 @@ size_t capacity = size_t{1} << 40, used = 0;
 
 }  // namespace
 
-// Small tail pieces are not rounded up: the first byte past the end is a canary, and out of bounds for ASan's malloc too.
+void guard(const void *start, size_t bytes) {
+    if (__asan_poison_memory_region) __asan_poison_memory_region(start, bytes);
+}
+
+// Sizes are not rounded up: the first byte past the end is a canary already.
 void *allocate_memory(size_t bytes) {
     if (!bytes || used + bytes > capacity) return nullptr;
     void *raw = nullptr;
@@ -23,6 +33,8 @@ void *allocate_memory(size_t bytes) {
     auto *start = static_cast<unsigned char *>(raw) + EDGE;
     memset(raw, CANARY, EDGE + bytes + EDGE);
     memset(start, POISON, bytes);
+    guard(start - EDGE, EDGE);
+    guard(start + bytes, EDGE);
     live[start] = bytes;
     used += bytes;
     return start;
@@ -32,6 +44,7 @@ bool free_memory(void *memory) {
     const auto it = live.find(static_cast<unsigned char *>(memory));
     if (it == live.end()) return false;
     used -= it->second;
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(it->first - EDGE, EDGE + it->second + EDGE);
     free(it->first - EDGE);
     live.erase(it);
     return true;

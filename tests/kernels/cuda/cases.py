@@ -1,7 +1,7 @@
 """Every kernel x dtype x awkward shape, each checked against float64 NumPy with a stated tolerance.
 
 A case is a function of a simulator and a random generator that raises AssertionError. As a program, with a library and
-either `small` or names of cases, it runs those and exits 1 at the first failure (sanitizer builds, mutants).
+`small`, names of cases or `wrong:` kernels, it runs those and exits 1 at the first failure (sanitizer builds, mutants).
 """
 
 # ruff: noqa: N803, N806, E741 - tensor letters
@@ -271,11 +271,25 @@ def run_case(sim: Sim, name: str, order: int = 0) -> None:
         sim.reset()
 
 
-def main(library: str, names: list[str]) -> None:
+class WrongJob(c.Structure):
+    """The record of every kernel in wrong/wrong.cu."""
+
+    _fields_ = [("x", c.c_void_p), ("n", c.c_int32)]
+
+
+def _wrong(sim: Sim, kernel: str) -> None:
+    sim.launch(f"wrong_{kernel}", WrongJob(sim.up(np.zeros(64, np.float32)), 64), grid=(1,), threads=64)
+
+
+def main(library: str, wanted: list[str]) -> None:
     sim = Sim(Path(library))
-    for name in sorted(SMALL) if names == ["small"] else names:
+    names = [name for each in wanted for name in (sorted(SMALL) if each == "small" else [each])]
+    for name in names:
         try:
-            run_case(sim, name, order=3)
+            if name.startswith("wrong:"):
+                _wrong(sim, name.removeprefix("wrong:"))
+            else:
+                run_case(sim, name, order=3)
         except Exception as error:
             print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
             sys.exit(1)

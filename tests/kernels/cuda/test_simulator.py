@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 
 from tests.kernels.cuda import jobs
+from tests.kernels.cuda.cases import WrongJob
 from tests.kernels.cuda.sim import LaunchFailed, Sim, build
-
-
-class WrongJob(c.Structure):
-    _fields_ = [("x", c.c_void_p), ("n", c.c_int32)]
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,25 @@ T5K_DEVICE void race(const WrongJob &job) {
     job.x[threadIdx.x] = s[63 - threadIdx.x];
 }
 
+// Lanes of a warp exchange through shared memory after a shuffle only: __syncwarp is missing.
+T5K_DEVICE void race_in_warp(const WrongJob &job) {
+    T5K_SHARED(float[64], s);
+    s[threadIdx.x] = __shfl_xor_sync(ALL_LANES, (float)threadIdx.x, 1);
+    const float other = s[threadIdx.x ^ 2];
+    job.x[threadIdx.x] = __shfl_xor_sync(ALL_LANES, other, 1);
+}
+
+T5K_DEVICE void read_past_shared(const WrongJob &job) {
+    T5K_SHARED(float[64], s);
+    s[threadIdx.x] = 1.0f;
+    __syncthreads();
+    job.x[threadIdx.x] = s[threadIdx.x + 16];
+}
+
+T5K_DEVICE void read_past_global(const WrongJob &job) { job.x[0] = job.x[threadIdx.x + 64]; }
+
+T5K_DEVICE void shift(const WrongJob &job) { job.x[threadIdx.x] = (float)(1 << (threadIdx.x + job.n)); }
+
 #define T5K_WRONG(NAME) T5K_KERNEL(wrong_##NAME, 64, WrongJob, NAME)
 T5K_WRONG(diverge)
 T5K_WRONG(lock_up)
@@ -106,5 +125,9 @@ T5K_WRONG(misaligned)
 T5K_WRONG(early_read)
 T5K_WRONG(never_waits)
 T5K_WRONG(race)
+T5K_WRONG(race_in_warp)
+T5K_WRONG(read_past_shared)
+T5K_WRONG(read_past_global)
+T5K_WRONG(shift)
 
 }  // namespace t5k::cuda
