@@ -140,9 +140,16 @@ inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
     return launch_attention(rows, "store_kv_f32", jobs[0].heads, jobs[0].D, 0);
 }
 
+// Rows that follow each other over one cache, as the beams of a source do in cross-attention, become one block: the cache is
+// read once for all of them. A row's kernel depends on its own request only, never on what else is in the batch.
+inline bool continues(const AttendRows &last, const AttendRows &next) {
+    const auto after = [](const void *p, i64 elements) { return static_cast<const float *>(p) + elements; };
+    return next.R == 1 && !last.append_k && !next.append_k && !last.bias && !next.bias && last.k == next.k &&
+           last.keys == next.keys && next.q == after(last.q, last.R * last.ldq) && next.out == after(last.out, last.R * last.ldo);
+}
+
 inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
-    std::vector<AttendRows> rows;
-    bool is_decode = true;
+    std::vector<AttendRows> all, single, several;
     for (int i = 0; i < n; ++i) {
         const t5k::AttendJob &from = jobs[i];
         AttendRows to{};
@@ -162,10 +169,18 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         to.keys = static_cast<int>(from.keys);
         to.first_position = static_cast<int>(from.first_position);
         to.causal = from.causal;
-        is_decode &= from.R == 1 && (!from.causal || from.first_position + 1 >= from.keys);
-        rows.push_back(to);
+        if (!all.empty() && continues(all.back(), to))
+            ++all.back().R;
+        else
+            all.push_back(to);
     }
-    return launch_attention(rows, is_decode ? "attend_f32" : "attend_rows_f32", jobs[0].heads, jobs[0].D, jobs[0].W);
+    for (const AttendRows &each : all) {
+        const bool sees_all = !each.causal || each.first_position + 1 >= each.keys;
+        (each.R == 1 && sees_all ? single : several).push_back(each);
+    }
+    const int64_t heads = jobs[0].heads, D = jobs[0].D, W = jobs[0].W;
+    if (!single.empty()) T5K_TRY(launch_attention(single, "attend_f32", heads, D, W));
+    return several.empty() ? Status::good() : launch_attention(several, "attend_rows_f32", heads, D, W);
 }
 
 inline Status CudaDevice::log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) {

@@ -119,6 +119,19 @@ def test_encoder_rows_and_scores_are_the_cpu_device_s(
     np.testing.assert_allclose(scores, cpu_scores, atol=2e-5 * np.ptp(cpu_scores))
 
 
+def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any], on_sim: None) -> None:
+    model, folder = family("byt5")
+    prompts = ck.prompts(3, model.config.vocab_size, seed=23, longest=16)
+    for params in ({}, {"num_beams": 2}):
+
+        def work(engine: Any, params: dict[str, int] = params) -> list[list[int]]:
+            alone = [engine.generate([p], max_new_tokens=6, **params)[0] for p in prompts]
+            assert engine.generate(prompts, max_new_tokens=6, **params) == alone
+            return alone
+
+        _on_sim(folder, work, max_slots=6)
+
+
 def test_w8a8_is_refused_by_name(family: Callable[..., Any], on_sim: None) -> None:
     _, folder = family("flan")
     with pytest.raises(Exception, match="w8a8: not on the cuda device"):
