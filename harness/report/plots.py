@@ -33,6 +33,10 @@ CDF_SHOWN = 6
 """Distributions drawn at first; the others are one click away in the legend."""
 
 
+LOG_FROM_RATIO = 20.0
+"""Largest over smallest value from which an axis is logarithmic: below it a linear one still tells points apart."""
+
+
 def figures(run: Run, recommendation: Recommendation | None) -> dict[str, Figure]:
     """Name -> {data, layout} for every figure the run has data for."""
     measured = [trial for trial in run.trials if trial.outcome == "ok"]
@@ -60,7 +64,10 @@ def tradeoff(trials: Sequence[Trial], recommendation: Recommendation | None) -> 
                 "marker": {"symbol": "circle-open", "size": 24, "color": CHOSEN, "line": {"width": 3}},
             }
         )  # fmt: skip
-    return {"data": data, "layout": _layout("Throughput (requests/s)", "P50 latency (ms)", rangemode="tozero")}
+    layout = _layout("Throughput (requests/s)", "P50 latency (ms)", rangemode="tozero")
+    for axis in ("x", "y"):
+        layout[f"{axis}axis"] |= _stretched([value for points in data for value in points[axis]])
+    return {"data": data, "layout": layout}
 
 
 def latency_cdf(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> Figure:
@@ -76,7 +83,7 @@ def latency_cdf(run: Run, trials: Sequence[Trial], recommendation: Recommendatio
     for trial in sorted(trials, key=lambda t: (t.candidate.candidate_id != chosen, bool(t.violations), cost(t))):
         groups.setdefault(trial.candidate.candidate_id, []).append(trial)
     colours = _colours(trials)
-    data = []
+    data: list[dict[str, Any]] = []
     for place, (candidate_id, group) in enumerate(groups.items()):
         samples = _latencies(run, group)
         if not samples.size:
@@ -94,7 +101,9 @@ def latency_cdf(run: Run, trials: Sequence[Trial], recommendation: Recommendatio
             }
         )  # fmt: skip
     layout = _layout("Latency (ms)", "Share of requests answered")
-    layout["xaxis"] |= {"type": "log", "tickmode": "array", "tickvals": _log_ticks(data)}
+    if data:
+        ends = min(line["x"][0] for line in data), max(line["x"][-1] for line in data)
+        layout["xaxis"] |= {"type": "log", "tickmode": "array", "tickvals": _log_ticks(*ends)}
     layout["yaxis"]["tickformat"] = ".0%"
     layout["legend"] = {"orientation": "v", "x": 1.02, "y": 1}
     return {"data": data, "layout": layout}
@@ -125,12 +134,14 @@ def progress(run: Run) -> Figure:
                 "x": [number for number, _ in best], "y": _rounded([value for _, value in best]), "hoverinfo": "skip",
             }
         )  # fmt: skip
+    scale = _stretched([value for points in data for value in points["y"]])
+    floor = min((value for points in data for value in points["y"]), default=0.0) * 0.8 if scale else 0.0
     failed = [trial for trial in run.trials if trial.outcome != "ok"]
     if failed and data:
         data.append(
             {
                 "type": "scatter", "mode": "markers", "name": "no numbers", "cliponaxis": False,
-                "x": [trial.number for trial in failed], "y": [0.0] * len(failed),
+                "x": [trial.number for trial in failed], "y": [floor] * len(failed),
                 "text": [f"{label(trial.candidate)}<br>{trial.outcome}" for trial in failed],
                 "hovertemplate": "%{text}<extra></extra>",
                 "marker": {"symbol": "x", "size": 9, "color": "#C0392B"},
@@ -139,6 +150,7 @@ def progress(run: Run) -> Figure:
     row = METRICS.get(objective.metric.split(".")[0])
     unit = f" ({row.unit})" if row is not None and row.unit != "frac" else ""
     layout = _layout("Trial", f"{objective.metric}{unit}", rangemode="tozero")
+    layout["yaxis"] |= scale
     layout["xaxis"] |= {"tickformat": "d", "rangemode": "normal"} | ({"dtick": 1} if len(run.trials) <= 20 else {})
     return {"data": data, "layout": layout}
 
@@ -168,11 +180,15 @@ def phases(trials: Sequence[Trial]) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _log_ticks(lines: Sequence[dict[str, Any]]) -> list[float]:
-    """Round numbers over the lines' range, written out (plotly shortens 20 to 2 on a logarithmic axis)."""
-    if not lines:
-        return []
-    low, high = min(line["x"][0] for line in lines), max(line["x"][-1] for line in lines)
+def _stretched(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis where a linear one would press the small values into its corner; else nothing."""
+    if not values or min(values) <= 0 or max(values) / min(values) < LOG_FROM_RATIO:
+        return {}
+    return {"type": "log", "rangemode": "normal", "tickmode": "array", "tickvals": _log_ticks(min(values), max(values))}
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, written out (plotly shortens 20 to 2 on a logarithmic axis)."""
     decades = range(math.floor(math.log10(max(low, 1e-3))), math.ceil(math.log10(max(high, 1e-3))) + 1)
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(range(10, 100))):
         scale = 10 if steps[-1] > 10 else 1
