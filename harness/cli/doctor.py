@@ -85,4 +85,6 @@ def _one_line(value: Any) -> str:
         return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(each) for each in value)
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
