@@ -65,7 +65,7 @@ struct EmbedJob {
 //   epilogue: STORE, ADD (y fp32, the residual), ACT, GATED (panels alternate wi_0, wi_1; N = F), ARGMAX (per panel one
 //   Best to best[r, panel], index first_column + n). y is of x's type, or fp32 when y_is_f32 or ADD.
 // gemm_<type>: the same for many rows by mma.m16n8k16; x and W of one 16-bit type. Grid (ceil(panels of y / 4, or / 2
-//   gated), ceil(R / 64)), GEMM_THREADS threads. No norm_eps, no ARGMAX; K a multiple of 2.
+//   gated), ceil(R / 64)), GEMM_THREADS threads. No norm_eps, no ARGMAX.
 // Tolerance K 2^-23 sum |x W| before rounding to y. Bytes: the packed matrix + R (K + N) w_x. Flops 2 R K N.
 enum { EPILOGUE_STORE = 0, EPILOGUE_ADD = 1, EPILOGUE_ACT = 2, EPILOGUE_GATED = 3, EPILOGUE_ARGMAX = 4 };
 enum { ACT_RELU = 0, ACT_GELU_NEW = 1, ACT_GELU = 2, ACT_SILU = 3 };
