@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
 import os
 from collections.abc import Sequence
@@ -147,7 +148,8 @@ class T5Engine:
     def _abandon(self, handles: Sequence[int]) -> None:
         for handle in handles:
             if handle in self._requests:
-                self.cancel(handle)
+                with contextlib.suppress(ValueError):  # a failed step has ended it already; the first error matters
+                    self.cancel(handle)
         self.step(0)
 
     # ---- requests that join and leave -----------------------------------------------------------------------------
