@@ -28,13 +28,15 @@ from engines.t5.params import Params
 from engines.t5.partition import is_partition
 from engines.threads import compute_threads
 
+# What multiplies what; sums are fp32, or exact int32 within a block (ops/linear.h). int16 activations are fp32 rounded per
+# row and 128 inputs, int4's int8 ones per 32 inputs.
 EFFECTIVE_DTYPES = {
     "fp32": "fp32",
-    "bf16": "bf16 weights, fp32 arithmetic",
-    "int8": "int8 weights, fp32 arithmetic",
-    "w8": "int8 weights, fp32 arithmetic",
-    "w8a8": "int8 weights and activations, int32 dot products",
-    "int4": "int4 weights in groups of 32 (head int8), fp32 arithmetic",
+    "bf16": "bf16 weights, fp32 activations",
+    "int8": "int8 weights, int16 activations",
+    "w8": "int8 weights, int16 activations",
+    "w8a8": "int8 weights, int8 activations",
+    "int4": "int4 weights (head int8), int8 activations",
 }
 
 MAX_RANKS = 16

@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 DTYPES = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8": "w8", "w8a8": "w8a8", "int4": "int4"}
-"""Accepted dtype -> what it means: w8 is int8 weights with fp32 activations, w8a8 also rounds activations to int8."""
+"""Accepted dtype -> what it means: w8 is int8 weights with activations rounded to int16, w8a8 with int8."""
 
 _LINEAR_FORMATS = {"fp32": "fp32", "bf16": "bf16", "w8": "int8", "w8a8": "int8", "int4": "int4"}
 _HEAD_FORMATS = {**_LINEAR_FORMATS, "int4": "int8"}  # the head decides ties between tokens: it keeps 8 bits
