@@ -28,8 +28,8 @@ from engines.t5.params import Params
 from engines.t5.partition import is_partition
 from engines.threads import compute_threads
 
-# What multiplies what; sums are fp32, or exact int32 within a block (ops/linear.h). int16 activations are fp32 rounded per
-# row and 128 inputs, int4's int8 ones per 32 inputs.
+# What multiplies what; sums are fp32, or exact int32 within a block (ops/linear.h). int16 activations are fp32 rounded
+# per row and 128 inputs, int4's int8 ones per 32 inputs.
 EFFECTIVE_DTYPES = {
     "fp32": "fp32",
     "bf16": "bf16 weights, fp32 activations",
