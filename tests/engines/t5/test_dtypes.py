@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,9 +9,6 @@ from engines.t5.config import read_config
 from engines.t5.reference import Reference
 from engines.t5.weights import Checkpoint
 from tests.engines.t5 import checkpoints as ck
-
-BENCH = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
-PROMPTS = BENCH.parent / "prompts" / "tasks.jsonl"
 
 
 def states_error(engine, exact, prompts):
@@ -89,27 +83,3 @@ def test_a_broken_model_says_so_with_nan(load, tmp_path):
     engine = load(ck.save(model, tmp_path / "broken", member))
     engine.submit([5, 1])
     assert engine.step()[0].logprob != engine.step()[0].logprob
-
-
-def bench_prompts(count):
-    lines = PROMPTS.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[:: max(1, len(lines) // count)][:count]]
-
-
-def is_trained():
-    """Whether the bench model has been trained (its README says how); a random one proves nothing about quality."""
-    readme = BENCH / "README.md"
-    return PROMPTS.is_file() and readme.is_file() and "@TRAINING@" not in readme.read_text(encoding="utf-8")
-
-
-@pytest.mark.skipif(not is_trained(), reason=f"{BENCH} holds no trained model with prompts yet")
-@pytest.mark.parametrize(("dtype", "agreement"), [("bf16", 0.98), ("int8", 0.98), ("w8a8", 0.97)])
-def test_the_bundled_model_answers_as_in_fp32(dtype, agreement, load):
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(BENCH / "tokenizer.json"))
-    key = next(k for k in ("prompt", "inputs", "input", "text") if k in bench_prompts(1)[0])
-    inputs = [tokenizer.encode(line[key]).ids for line in bench_prompts(200)]
-    exact = load(BENCH, max_slots=16).generate(inputs, max_new_tokens=32)
-    got = load(BENCH, max_slots=16, dtype=dtype).generate(inputs, max_new_tokens=32)
-    assert sum(a == b for a, b in zip(exact, got, strict=True)) >= agreement * len(inputs)
