@@ -38,21 +38,37 @@ void penalize_repetition(float penalty, const Ids &history, float *scores) {
     for (const int32_t id : seen) scores[id] = scores[id] < 0.0f ? scores[id] * penalty : scores[id] / penalty;
 }
 
-void forbid_ngrams(int64_t size, const Ids &history, float *scores) {
+// Each calls forbid(token) for every token its rule excludes.
+template <class Forbid>
+void forbid_ngrams(int64_t size, const Ids &history, const Forbid &forbid) {
     const auto length = static_cast<int64_t>(history.size());
-    if (length + 1 < size) return;
+    if (size == 0 || length + 1 < size) return;
     const auto tail = history.end() - (size - 1);
     for (int64_t i = 0; i + size <= length; ++i)
-        if (std::equal(tail, history.end(), history.begin() + i)) scores[history[static_cast<size_t>(i + size - 1)]] = MINUS_INFINITY;
+        if (std::equal(tail, history.end(), history.begin() + i)) forbid(history[static_cast<size_t>(i + size - 1)]);
 }
 
-void forbid_words(const t5k_config &config, const Params &params, const Ids &history, float *scores) {
+template <class Forbid>
+void forbid_words(const t5k_config &config, const Params &params, const Ids &history, const Forbid &forbid) {
     for (const Ids &word : params.bad_words) {
         const auto prefix = static_cast<int64_t>(word.size()) - 1;
         if (prefix == 0 && params.is_eos(config, word[0])) continue;
         if (prefix > static_cast<int64_t>(history.size())) continue;
-        if (std::equal(word.begin(), word.end() - 1, history.end() - prefix)) scores[word.back()] = MINUS_INFINITY;
+        if (std::equal(word.begin(), word.end() - 1, history.end() - prefix)) forbid(word.back());
     }
+}
+
+template <class Forbid>
+void forbid_eos(const t5k_config &config, const Params &params, const Ids &history, const Forbid &forbid) {
+    if (static_cast<int64_t>(history.size()) - 1 >= params.raw.min_new_tokens) return;
+    for (int32_t i = 0; i < config.eos_count; ++i) forbid(config.eos_ids[i]);
+}
+
+template <class Forbid>
+void forbid_all(const t5k_config &config, const Params &params, const Ids &history, const Forbid &forbid) {
+    forbid_ngrams(params.raw.no_repeat_ngram_size, history, forbid);
+    forbid_words(config, params, history, forbid);
+    forbid_eos(config, params, history, forbid);
 }
 
 void keep_top_k(int64_t vocab, int64_t k, float *scores, std::vector<float> &scratch) {
@@ -96,9 +112,8 @@ bool Params::is_eos(const t5k_config &config, int32_t token) const {
     return std::find(config.eos_ids, config.eos_ids + config.eos_count, token) != config.eos_ids + config.eos_count;
 }
 
-bool Params::is_plain(int64_t generated) const {
-    return raw.num_beams == 1 && !raw.do_sample && raw.repetition_penalty == 1.0f && raw.no_repeat_ngram_size == 0 &&
-           bad_words.empty() && !raw.return_logprobs && generated >= raw.min_new_tokens;
+bool Params::is_greedy() const {
+    return raw.num_beams == 1 && !raw.do_sample && raw.repetition_penalty == 1.0f;
 }
 
 Status read_params(const t5k_config &config, const t5k_params &raw, Params *out) {
@@ -130,15 +145,18 @@ void process_scores(const t5k_config &config, const Params &params, const Ids &h
                     std::vector<float> &scratch) {
     const t5k_params &raw = params.raw;
     if (raw.repetition_penalty != 1.0f) penalize_repetition(raw.repetition_penalty, history, scores);
-    if (raw.no_repeat_ngram_size > 0) forbid_ngrams(raw.no_repeat_ngram_size, history, scores);
-    forbid_words(config, params, history, scores);
-    if (static_cast<int64_t>(history.size()) - 1 < raw.min_new_tokens)
-        for (int32_t i = 0; i < config.eos_count; ++i) scores[config.eos_ids[i]] = MINUS_INFINITY;
+    forbid_all(config, params, history, [&](int32_t token) { scores[token] = MINUS_INFINITY; });
     if (!raw.do_sample) return;
     if (raw.temperature != 1.0f)
         for (int64_t i = 0; i < config.vocab; ++i) scores[i] /= raw.temperature;
     if (raw.top_k > 0) keep_top_k(config.vocab, raw.top_k, scores, scratch);
     if (raw.top_p < 1.0f) keep_top_p(config.vocab, raw.top_p, scores, scratch);
+}
+
+bool is_forbidden(const t5k_config &config, const Params &params, const Ids &history, int32_t token) {
+    bool found = false;
+    forbid_all(config, params, history, [&](int32_t other) { found |= other == token; });
+    return found;
 }
 
 int32_t draw(const float *scores, int64_t vocab, uint64_t seed, uint64_t n) {

@@ -22,8 +22,8 @@ struct Params {
     std::vector<Ids> bad_words, stop_sequences;
 
     bool is_eos(const t5k_config &config, int32_t token) const;
-    // True if the next token is the plain argmax of the logits: no row of scores need be looked at.
-    bool is_plain(int64_t generated) const;
+    // True if the next token is the argmax of the logits unless a ban forbids that token.
+    bool is_greedy() const;
 };
 
 Status read_params(const t5k_config &config, const t5k_params &raw, Params *out);
@@ -31,6 +31,10 @@ Status read_params(const t5k_config &config, const t5k_params &raw, Params *out)
 // history = start id, then the generated ids; scores [vocab] in place. Uses `scratch` for sorting.
 void process_scores(const t5k_config &config, const Params &params, const Ids &history, float *scores,
                     std::vector<float> &scratch);
+
+// True if process_scores would rule `token` out. For greedy parameters the argmax of the scores is then another token; else
+// it is the argmax of the logits.
+bool is_forbidden(const t5k_config &config, const Params &params, const Ids &history, int32_t token);
 
 // A token drawn from softmax(scores): inverse distribution function over ids, with the n-th number of this seed. Depends on
 // nothing but its arguments, so a request draws the same tokens whatever runs beside it.

@@ -164,17 +164,31 @@ Status Scheduler::decode_once() {
         }
     }
     T5K_TRY(model_->decode(rows_.data(), static_cast<int>(rows_.size())));
-    const bool all_plain = std::all_of(active.begin(), active.end(), [](const Slot *s) {
-        return s->request->params.is_plain(static_cast<int64_t>(s->request->ids.size()) - 1);
+    const bool all_greedy = std::all_of(active.begin(), active.end(), [](const Slot *s) {
+        const Request &r = *s->request;
+        return r.params.is_greedy() && !r.params.raw.return_logprobs && r.looks == 0;
     });
-    return all_plain ? choose_plain(active) : choose(active);
+    for (Slot *slot : active) slot->request->looks -= slot->request->looks > 0;
+    return all_greedy ? choose_greedy(active) : choose(active);
 }
 
-// Every row takes the argmax: no logits are stored at all.
-Status Scheduler::choose_plain(const std::vector<Slot *> &active) {
+// Every row takes the argmax and no logits are stored at all - unless one is forbidden: then the scores decide.
+Status Scheduler::choose_greedy(const std::vector<Slot *> &active) {
+    constexpr int32_t LOOKS = 8;  // a row that met its ban often meets it again: then the try would be in vain
     best_.resize(active.size());
     T5K_TRY(model_->best(static_cast<int>(active.size()), best_.data()));
-    for (size_t i = 0; i < active.size(); ++i) emit(*active[i], best_[i].index, finite_mark(best_[i].value));
+    const float *logits = nullptr;
+    int64_t ld = 0;
+    for (size_t i = 0; i < active.size(); ++i) {
+        Request &r = *active[i]->request;
+        if (!is_forbidden(model_->config(), r.params, r.ids, best_[i].index)) {
+            emit(*active[i], best_[i].index, finite_mark(best_[i].value));
+            continue;
+        }
+        r.looks = LOOKS;
+        if (!logits) T5K_TRY(model_->logits(static_cast<int>(active.size()), &logits, &ld));
+        T5K_TRY(choose_one(*active[i], logits + static_cast<int64_t>(i) * ld, 0.0));
+    }
     return Status::good();
 }
 
@@ -204,6 +218,17 @@ Status Scheduler::choose(const std::vector<Slot *> &active) {
 Status Scheduler::choose_one(Slot &slot, const float *logits, double logsum) {
     const t5k_config &c = model_->config();
     const Request &r = *slot.request;
+    auto mark = [&](float logit) {
+        return r.params.raw.return_logprobs ? static_cast<float>(logit - logsum) : finite_mark(logit);
+    };
+    if (r.params.is_greedy()) {
+        Best best;
+        T5K_TRY(model_->device().argmax(logits, c.vocab, &best));
+        if (!is_forbidden(c, r.params, r.ids, best.index)) {
+            emit(slot, best.index, mark(best.value));
+            return Status::good();
+        }
+    }
     scores_.resize(static_cast<size_t>(c.vocab));
     T5K_TRY(model_->device().read(scores_.data(), logits, int64_t{c.vocab} * 4));
     process_scores(c, r.params, r.ids, scores_.data(), scratch_);
@@ -215,7 +240,7 @@ Status Scheduler::choose_one(Slot &slot, const float *logits, double logsum) {
     }
     float logit;
     T5K_TRY(model_->device().read(&logit, logits + token, 4));
-    emit(slot, token, r.params.raw.return_logprobs ? static_cast<float>(logit - logsum) : finite_mark(logit));
+    emit(slot, token, mark(logit));
     return Status::good();
 }
 

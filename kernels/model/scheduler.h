@@ -35,6 +35,7 @@ class Scheduler {
         Ids ids;  // start id, then generated ids (one beam)
         std::unique_ptr<Beams> beams;
         bool is_cancelled = false;
+        int32_t looks = 0;  // steps for which the scores are looked at before the argmax alone is tried again
     };
     struct Slot {
         std::unique_ptr<Request> request;
@@ -49,7 +50,7 @@ class Scheduler {
     Status prepare_slot(Slot &slot);
     Status decode_once();
     Status choose(const std::vector<Slot *> &active);
-    Status choose_plain(const std::vector<Slot *> &active);
+    Status choose_greedy(const std::vector<Slot *> &active);
     Status choose_one(Slot &slot, const float *logits, double logsum);
     Status choose_beams(Slot &slot, const float *logits, int64_t ld, const double *logsum);
     Status inherit(Slot &slot, int64_t positions);

@@ -22,6 +22,21 @@ def test_greedy_tokens_are_the_same(name, degree, dtype, family, load):
     assert load(folder, exact_head=True, **options).generate(prompts, max_new_tokens=40) == expected
 
 
+@pytest.mark.parametrize("exact_head", [False, True])
+@pytest.mark.parametrize(
+    "bans", [{"no_repeat_ngram_size": 2}, {"bad_words_ids": [[7], [9], [11, 12]]}, {"min_new_tokens": 60}], ids=str
+)
+def test_a_forbidden_argmax_gives_way_to_the_best_allowed_token(exact_head, bans, family, load):
+    """Logprobs make the engine look at every score; without them it tries the argmax first. Same tokens either way."""
+    model, folder = family("flan")
+    prompts = ck.prompts(48, model.config.vocab_size, seed=11)
+    engine = load(folder, exact_head=exact_head, max_slots=4)
+    options = {"max_new_tokens": 60, **bans}
+    expected = engine.generate(prompts, return_logprobs=True, **options)
+    assert engine.generate(prompts, **options) == expected
+    assert expected != engine.generate(prompts, max_new_tokens=60), "no ban was ever met"
+
+
 def test_ties_go_to_the_lowest_id_as_without_it(load, tmp_path):
     member = next(m for m in ck.FAMILY if m.name == "flan")
     model = ck.build(member)
