@@ -15,16 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from engines.errors import ModelInvalid, SpecInvalid
+from engines.errors import SpecInvalid
 from engines.t5 import native
 from engines.t5.bias import LANES, bias_table
 from engines.t5.config import T5Config
+from engines.t5.panels import Bytes, FloatArray, pack_rows, round_to_bf16, screen_norms
 from engines.t5.weights import Checkpoint
-
-FloatArray = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
 DTYPES = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8": "w8", "w8a8": "w8a8", "int4": "int4"}
 """Accepted dtype -> what it means: w8 is int8 weights with activations rounded to int16, w8a8 with int8."""
@@ -33,6 +30,9 @@ _LINEAR_FORMATS = {"fp32": "fp32", "bf16": "bf16", "w8": "int8", "w8a8": "int8",
 _HEAD_FORMATS = {**_LINEAR_FORMATS, "int4": "int8"}  # the head decides ties between tokens: it keeps 8 bits
 
 ALIGNMENT = 64
+
+CHUNK_BYTES = 8 << 20
+"""A checkpoint tensor is read and packed this much of it at a time, and what was read is given back."""
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -52,7 +52,10 @@ def check_degree(config: T5Config, degree: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTensor:
-    """One tensor of t5k.h: where it goes, how large it is, and how to fill its (zeroed) bytes."""
+    """One tensor of t5k.h: where it goes, how large it is, and how to fill its (zeroed) bytes.
+
+    `mapped` gives the very same bytes in the checkpoint's own mapping, where they lie there as they are needed.
+    """
 
     role: str
     is_decoder: bool
@@ -63,6 +66,7 @@ class PlannedTensor:
     N: int
     size_bytes: int
     fill: Callable[[Checkpoint, Bytes], None]
+    mapped: Callable[[Checkpoint], Bytes | None] = field(default=lambda checkpoint: None)
 
     @property
     def name(self) -> str:
@@ -79,16 +83,51 @@ class _Cut:
     rows: slice
     columns: slice = field(default_factory=lambda: slice(None))
 
-    def read(self, checkpoint: Checkpoint) -> FloatArray:
-        return checkpoint.read(self.name, self.shape)[self.rows, self.columns]
+    @property
+    def height(self) -> int:
+        return _length(self.rows, self.shape[0])
 
-    def peaks(self, checkpoint: Checkpoint) -> FloatArray | None:
-        """max |row| of the uncut matrix when its inputs are cut over ranks."""
-        if _length(self.columns, self.shape[1]) == self.shape[1]:
-            return None
-        whole = checkpoint.read(self.name, self.shape)[self.rows]
-        peaks: FloatArray = np.maximum(whole.max(axis=1), -whole.min(axis=1)).astype(np.float32)
-        return peaks
+    @property
+    def is_cut_inside(self) -> bool:
+        """Whether the inputs of a row are shared out over ranks."""
+        return _length(self.columns, self.shape[1]) < self.shape[1]
+
+    def read(self, checkpoint: Checkpoint, first: int, last: int) -> tuple[FloatArray, FloatArray | None]:
+        """Rows `first` to `last` of this cut, and max |row| of the uncut matrix when its inputs are cut."""
+        start = self.rows.indices(self.shape[0])[0]
+        whole = checkpoint.read(self.name, self.shape, slice(start + first, start + last))
+        if not self.is_cut_inside:
+            return whole, None
+        return whole[:, self.columns], np.maximum(whole.max(axis=1), -whole.min(axis=1)).astype(np.float32)
+
+
+def _chunks(checkpoint: Checkpoint, cuts: Sequence[_Cut]) -> Iterator[tuple[int, FloatArray, FloatArray | None]]:
+    """(first row, rows, peaks) of the cuts laid end to end, a few panels at a time; each chunk is given back after."""
+    total, start = sum(cut.height for cut in cuts), 0
+    step = max(LANES, CHUNK_BYTES // (4 * cuts[0].shape[1]) // LANES * LANES)
+    while start < total:
+        end, begin = min(start + step, total), 0
+        pieces, peaks = [], []
+        for cut in cuts:
+            low, high = max(start, begin) - begin, min(end, begin + cut.height) - begin
+            begin += cut.height
+            if low < high:
+                rows, peak = cut.read(checkpoint, low, high)
+                pieces.append(rows)
+                peaks.append(peak)
+        whole = [peak for peak in peaks if peak is not None]
+        yield start, pieces[0] if len(pieces) == 1 else np.concatenate(pieces), np.concatenate(whole) if whole else None
+        checkpoint.release()
+        start = end
+
+
+def _pack_cuts(
+    form: str, checkpoint: Checkpoint, cuts: Sequence[_Cut], total: int, out: Bytes, panels: tuple[int, int] = (0, 1)
+) -> None:
+    """Pack cuts laid end to end into `out`, a matrix of `total` outputs; `panels`: their first and the step."""
+    start, step = panels
+    for first, rows, peaks in _chunks(checkpoint, cuts):
+        pack_rows(form, rows, total, out, first_panel=start + first // LANES * step, step=step, peaks=peaks)
 
 
 def plan(
@@ -172,7 +211,7 @@ class _Planner:
 
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
             for first, cut in enumerate(cuts):
-                pack_rows(self.linear_format, cut.read(checkpoint), N, out, first_panel=first, step=2)
+                _pack_cuts(self.linear_format, checkpoint, [cut], N, out, (first, 2))
 
         return self._planned(stack, layer, rank, "ff_in", self.linear_format, K, N, fill)
 
@@ -192,9 +231,7 @@ class _Planner:
 
         def packed_as(form: str) -> Callable[[Checkpoint, Bytes], None]:
             def fill(checkpoint: Checkpoint, out: Bytes) -> None:
-                rows = cut.read(checkpoint)
-                if len(rows):
-                    pack_rows(form, rows, width, out)
+                _pack_cuts(form, checkpoint, [cut], width, out)
 
             return fill
 
@@ -203,19 +240,22 @@ class _Planner:
         if self.exact_head:
             padded = -(-width // LANES) * LANES
             yield self._planned("decoder", 0, rank, "head_screen", "int8", K, width, packed_as("int8"))
-            yield self._plain(
-                "decoder", 0, rank, "screen_norms", (2, padded), lambda c: screen_norms(cut.read(c), padded, form)
-            )
+
+            def norms(checkpoint: Checkpoint) -> FloatArray:
+                found = np.zeros((2, padded), dtype=np.float32)
+                for first, rows, _ in _chunks(checkpoint, [cut]):
+                    found[:, first : first + len(rows)] = screen_norms(rows, form)
+                return found
+
+            yield self._plain("decoder", 0, rank, "screen_norms", (2, padded), norms)
 
     def _linear(self, stack: str, layer: int, rank: int, role: str, cuts: Sequence[_Cut]) -> PlannedTensor:
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
-            parts = [cut.read(checkpoint) for cut in cuts]
-            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            pack_rows(self.linear_format, rows, len(rows), out, peaks=cuts[0].peaks(checkpoint))
+            _pack_cuts(self.linear_format, checkpoint, cuts, total, out)
 
-        widths = [_length(cut.rows, cut.shape[0]) for cut in cuts]
+        total = sum(cut.height for cut in cuts)
         K = _length(cuts[0].columns, cuts[0].shape[1])
-        return self._planned(stack, layer, rank, role, self.linear_format, K, sum(widths), fill)
+        return self._planned(stack, layer, rank, role, self.linear_format, K, total, fill)
 
     def _planned(
         self, stack: str, layer: int, rank: int, role: str, form: str, K: int, N: int,
@@ -258,66 +298,21 @@ class _Planner:
         shape = (config.vocab, config.d_model)
 
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
-            table = checkpoint.read(self.embed_name, shape).reshape(-1)
-            out[:] = (round_to_bf16(table) if is_half else table).view(np.uint8)
+            row_bytes = config.d_model * (2 if is_half else 4)
+            for first, rows, _ in _chunks(checkpoint, [_Cut(self.embed_name, shape, slice(None))]):
+                table = np.ascontiguousarray(rows).reshape(-1)
+                data = (round_to_bf16(table) if is_half else table).view(np.uint8)
+                out[first * row_bytes : first * row_bytes + len(data)] = data
 
         return PlannedTensor(
             role="embed", is_decoder=False, layer=0, rank=0, format=self.embed_format, K=config.d_model,
             N=config.vocab, size_bytes=config.vocab * config.d_model * (2 if is_half else 4), fill=fill,
+            mapped=lambda checkpoint: checkpoint.mapped(self.embed_name, shape, self.embed_format),
         )  # fmt: skip
 
 
 def _length(part: slice, whole: int) -> int:
     return len(range(*part.indices(whole)))
-
-
-def round_to_bf16(values: FloatArray) -> npt.NDArray[np.uint16]:
-    """Nearest bf16, ties to even (finite inputs)."""
-    bits = values.view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-
-
-def pack_rows(
-    form: str, rows: FloatArray, total: int, out: Bytes, *,
-    first_panel: int = 0, step: int = 1, peaks: FloatArray | None = None,
-) -> None:  # fmt: skip
-    """Pack rows [N, K] (outputs by inputs) into `out`, a packed matrix of `total` outputs.
-
-    `peaks` [N]: max |row| of the uncut matrix, for int8 ranks that must round alike.
-    """
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
-    N, K = rows.shape
-    status = native.library().t5k_pack(
-        native.FORMATS[form], rows.ctypes.data, K, K, N, total, first_panel, step, out.ctypes.data,
-        None if peaks is None else peaks.ctypes.data,
-    )  # fmt: skip
-    if status:
-        raise ModelInvalid(f"packing a [{N}, {K}] matrix as {form} failed with status {status}")
-
-
-def screen_norms(rows: FloatArray, padded: int, form: str) -> FloatArray:
-    """[2, padded]: per output, the norm of what its int8 copy leaves out of the stored head, and of the copy itself.
-
-    Rounded up, so that the bounds of kernels/ops/screen.h hold. `form` is how the head itself is stored.
-    """
-    norms = np.zeros((2, padded), dtype=np.float32)
-    for first in range(0, len(rows), 4096):  # bounds the float64 copies
-        part = rows[first : first + 4096]
-        copy, stored = (stored_values(f, part).astype(np.float64) for f in ("int8", form))
-        for row, values in enumerate((stored - copy, copy)):
-            norms[row, first : first + len(part)] = np.sqrt((values * values).sum(axis=1)) * (1 + 1e-6)
-    return norms
-
-
-def stored_values(form: str, rows: FloatArray) -> FloatArray:
-    """What rows [N, K] are once packed: the numbers the kernels compute with."""
-    N, K = rows.shape
-    library, number = native.library(), native.FORMATS[form]
-    packed = np.zeros(library.t5k_packed_bytes(number, K, N), dtype=np.uint8)
-    pack_rows(form, rows, N, packed)
-    out = np.empty((N, K), dtype=np.float32)
-    library.t5k_unpack(number, packed.ctypes.data, K, N, out.ctypes.data)
-    return out
 
 
 class PackedModel:
@@ -344,17 +339,23 @@ def offsets_of(tensors: Sequence[PlannedTensor]) -> tuple[list[int], int]:
 
 
 def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int, *, exact_head: bool = False) -> PackedModel:
-    """Pack a Hugging Face folder into huge-page memory. Raises ModelInvalid, SpecInvalid, MemoryError."""
+    """Pack a Hugging Face folder into huge-page memory, which peaks at little more than the packed model.
+
+    A table of token embeddings that is stored as it is needed stays in the folder's file, mapped: only the rows of
+    tokens that occur take memory. Raises ModelInvalid, SpecInvalid, MemoryError.
+    """
     checkpoint = Checkpoint(folder)
     tensors = plan(config, dtype, degree, checkpoint.names(), exact_head=exact_head)
-    offsets, total = offsets_of(tensors)
+    in_place = {t.name: mapped for t in tensors if (mapped := t.mapped(checkpoint)) is not None}
+    filled = [t for t in tensors if t.name not in in_place]
+    offsets, total = offsets_of(filled)
     block = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     block.madvise(mmap.MADV_HUGEPAGE)
     memory = np.frombuffer(block, dtype=np.uint8)
-    buffers = [memory[o : o + t.size_bytes] for o, t in zip(offsets, tensors, strict=True)]
-    for tensor, buffer in zip(tensors, buffers, strict=True):
-        tensor.fill(checkpoint, buffer)
-    return PackedModel(tensors, buffers, block)
+    buffers = in_place | {t.name: memory[o : o + t.size_bytes] for o, t in zip(offsets, filled, strict=True)}
+    for tensor in filled:
+        tensor.fill(checkpoint, buffers[tensor.name])
+    return PackedModel(tensors, [buffers[t.name] for t in tensors], block)
 
 
 def native_config(config: T5Config, *, degree: int, has_decoder: bool) -> native.Config:

@@ -10,7 +10,9 @@ import io
 import json
 import mmap
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from engines.errors import ModelInvalid
 
 FloatArray = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 
 _SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bf16"}
 _TORCH_STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16"}
@@ -36,18 +39,30 @@ class _Stored:
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
 
+    def of_rows(self, rows: slice) -> _Stored:
+        """The same tensor, cut along its first dimension."""
+        first, last, _ = rows.indices(self.shape[0])
+        inner = int(np.prod(self.shape[1:])) if self.strides is None else self.strides[0]
+        skipped = first * inner * _size_of(self.dtype)
+        return _Stored(self.buffer[skipped:], self.dtype, (max(0, last - first), *self.shape[1:]), self.strides)
+
     def as_float(self) -> FloatArray:
         kind = "<u2" if self.dtype == "bf16" else self.dtype
         flat = np.frombuffer(self.buffer, dtype=kind)
-        size = np.dtype(kind).itemsize
+        size = _size_of(self.dtype)
         count = int(np.prod(self.shape))
         if self.strides is None:
             values = flat[:count].reshape(self.shape)
         else:
             values = np.lib.stride_tricks.as_strided(flat, self.shape, tuple(s * size for s in self.strides))
         if self.dtype == "bf16":
-            return np.ascontiguousarray(values).astype(np.uint32).__lshift__(16).view(np.float32)
+            wide = values.astype(np.uint32, order="C")
+            return np.left_shift(wide, 16, out=wide).view(np.float32)
         return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _size_of(dtype: str) -> int:
+    return 2 if dtype == "bf16" else np.dtype(dtype).itemsize
 
 
 class _Archive(Protocol):
@@ -74,14 +89,27 @@ class Checkpoint:
     def names(self) -> frozenset[str]:
         return frozenset(self._where)
 
-    def read(self, name: str, shape: tuple[int, ...]) -> FloatArray:
-        """The tensor as a fresh or mapped fp32 array of this shape. Raises ModelInvalid if absent or of another."""
+    def read(self, name: str, shape: tuple[int, ...], rows: slice | None = None) -> FloatArray:
+        """The tensor, or some of its rows, as a fresh or mapped fp32 array. Raises ModelInvalid if it is absent or of
+        another shape."""
+        stored = self._stored(name, shape)
+        return (stored if rows is None else stored.of_rows(rows)).as_float()
+
+    def mapped(self, name: str, shape: tuple[int, ...], dtype: str) -> Bytes | None:
+        """The tensor's own bytes in the mapped file, row-major; None unless it is stored as `dtype` (fp32 or bf16)."""
+        stored = self._stored(name, shape)
+        kind = "<f4" if dtype == "fp32" else dtype
+        if stored.dtype != kind or stored.strides is not None:
+            return None
+        return np.frombuffer(stored.buffer, np.uint8, count=int(np.prod(shape)) * _size_of(kind))
+
+    def _stored(self, name: str, shape: tuple[int, ...]) -> _Stored:
         if name not in self._where:
             raise ModelInvalid(f"{self.folder}: expected a tensor {name!r}, it is missing")
         stored = self._where[name].stored(name)
         if stored.shape != shape:
             raise ModelInvalid(f"{self.folder}: {name}: expected shape {shape}, got {stored.shape}")
-        return stored.as_float()
+        return stored
 
     def release(self) -> None:
         """Give back the memory of what has been read (mapped pages stay in the system's file cache)."""
@@ -131,7 +159,7 @@ class _Safetensors:
         dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
         if dtype is None:
             raise ModelInvalid(f"{self._path}: {name}: expected a float tensor, got {entry['dtype']}")
-        expected = int(np.prod(shape)) * (2 if dtype == "bf16" else np.dtype(dtype).itemsize)
+        expected = int(np.prod(shape)) * _size_of(dtype)
         if end - begin != expected or self._start + end > len(self._map):
             raise ModelInvalid(f"{self._path}: {name}: expected {expected} bytes, got {end - begin} (a damaged file?)")
         return _Stored(memoryview(self._map)[self._start + begin : self._start + end], dtype, shape)
@@ -184,20 +212,24 @@ class _SafeUnpickler(pickle.Unpickler):
 
 
 class _TorchZip:
-    """A torch.save archive: a zip with data.pkl and one uncompressed entry per storage."""
+    """A torch.save archive: a zip with data.pkl and one uncompressed entry per storage, mapped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
             pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
+            content = self._zip.read(pickled)
         except (zipfile.BadZipFile, StopIteration, OSError) as error:
             raise ModelInvalid(
                 f"{path}: expected a zip archive of torch >= 1.6 (re-save older files as safetensors), got {error!r}"
             ) from error
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._checked: set[str] = set()
         self._prefix = pickled.removesuffix("data.pkl")
         try:
-            state: Mapping[str, Any] = _SafeUnpickler(io.BytesIO(self._zip.read(pickled))).load()
+            state: Mapping[str, Any] = _SafeUnpickler(io.BytesIO(content)).load()
         except (pickle.UnpicklingError, EOFError, AttributeError, ModelInvalid) as error:
             raise ModelInvalid(f"{path}: {error}") from error
         self._views = {k: v for k, v in state.items() if isinstance(v, _View)}
@@ -207,12 +239,31 @@ class _TorchZip:
 
     def stored(self, name: str) -> _Stored:
         view = self._views[name]
-        data = memoryview(self._zip.read(f"{self._prefix}data/{view.storage.key}"))
-        size = 2 if view.storage.dtype == "bf16" else np.dtype(view.storage.dtype).itemsize
+        data = self._storage(view.storage.key, name)
+        size = _size_of(view.storage.dtype)
         last = view.offset + 1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
         if last * size > len(data) or view.offset < 0 or min(view.strides, default=0) < 0:
             raise ModelInvalid(f"{self._path}: {name}: its storage is too short (a damaged file?)")
-        return _Stored(data[view.offset * size :], view.storage.dtype, view.shape, view.strides)
+        row_major = tuple(int(np.prod(view.shape[i + 1 :])) for i in range(len(view.shape)))
+        strides = None if view.strides == row_major else view.strides
+        return _Stored(data[view.offset * size :], view.storage.dtype, view.shape, strides)
+
+    def _storage(self, key: str, name: str) -> memoryview:
+        """The bytes of one storage; its checksum is looked at once. Local file header: APPNOTE.TXT 4.3.7."""
+        try:
+            entry = self._zip.getinfo(f"{self._prefix}data/{key}")
+        except KeyError as error:
+            raise ModelInvalid(f"{self._path}: {name}: its storage {key!r} is missing (a damaged file?)") from error
+        header = self._map[entry.header_offset : entry.header_offset + 30]
+        begin = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30])) if len(header) == 30 else 0
+        data = memoryview(self._map)[begin : begin + entry.file_size]
+        if entry.compress_type != zipfile.ZIP_STORED or len(data) != entry.file_size:
+            raise ModelInvalid(f"{self._path}: {name}: expected {entry.file_size} uncompressed bytes (a damaged file?)")
+        if key not in self._checked:
+            if zlib.crc32(data) != entry.CRC:
+                raise ModelInvalid(f"{self._path}: {name}: its bytes do not match their checksum (a damaged file)")
+            self._checked.add(key)
+        return data
 
     def release(self) -> None:
-        """Nothing is mapped: each tensor's bytes go with the array made of them."""
+        self._map.madvise(mmap.MADV_DONTNEED)

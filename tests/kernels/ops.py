@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.t5 import native, pack
+from engines.t5 import native, panels
 
 EPILOGUES = {"store": 0, "add": 1, "act": 2, "gated": 3, "argmax": 4}
 
@@ -60,9 +60,9 @@ def packed(form: str, w: np.ndarray, gated: bool = False) -> tuple[Any, int]:
     out = aligned((native.library().t5k_packed_bytes(native.FORMATS[form], K, N),), np.uint8)
     if gated:
         for first in (0, 1):
-            pack.pack_rows(form, w[first * half : (first + 1) * half], N, out, first_panel=first, step=2)
+            panels.pack_rows(form, w[first * half : (first + 1) * half], N, out, first_panel=first, step=2)
     else:
-        pack.pack_rows(form, w, N, out)
+        panels.pack_rows(form, w, N, out)
     return out, N
 
 
