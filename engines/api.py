@@ -57,7 +57,9 @@ class EngineSpec:
     """Everything needed to start one serving configuration. Field names are DJL Serving's words.
 
     `model_dir` is a local Hugging Face folder (already resolved). `threads` is compute threads per worker
-    (None: cores // workers, at least 1). `options` are engine-specific, see Capabilities.options.
+    (None: cores // workers, at least 1). `options` are engine-specific, see Capabilities.options. `python` names the
+    environment that its workers run in (see environments; None: this one, or the engine's installed one). `source_root`
+    is another checkout whose `engines` package is the whole server (None: this one).
     """
 
     engine: str
@@ -72,6 +74,8 @@ class EngineSpec:
     rolling_batch: str = "disable"
     threads: int | None = None
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    python: str | None = None
+    source_root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engines import transformers
 from engines.api import (
-    Availability,
     Backend,
     Capabilities,
     EngineFacts,
@@ -30,7 +28,7 @@ from engines.decoding import check_request
 from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.isolated import run_isolated
 from engines.model_folder import SpecialIds, read_config, special_ids
-from engines.server.hosted import HostedEngine, RunningServer
+from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, package_availability
 from engines.threads import compute_threads
 
@@ -50,20 +48,14 @@ class CTranslate2Engine(HostedEngine):
     """CTranslate2 behind our model server."""
 
     name = "ctranslate2"
-
-    def probe(self) -> Availability:
-        return package_availability(_PACKAGES, "ctranslate2")
+    packages = _PACKAGES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
 
-    @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningServer]:
-        """As HostedEngine; the model is converted first (once, cached), outside the server and its ready deadline."""
-        self.check(spec)
+    def prepare(self, spec: EngineSpec) -> None:
+        """Convert the model."""
         converted(spec.model_dir, _COMPUTE_TYPES[spec.dtype], cache_root())
-        with super().launch(spec, workdir, ready_timeout_s) as running:
-            yield running
 
 
 def capabilities() -> Capabilities:

@@ -15,19 +15,21 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from engines import errors
+from engines.environments import child_environment
 from engines.supervisor import PR_SET_PDEATHSIG, set_process_option
 
 _MARK = "engines.isolated:"
 
 
-def run_isolated(function: str, arguments: Sequence[str]) -> None:
-    """Call `module:function` with string arguments in a child process.
+def run_isolated(function: str, arguments: Sequence[str], python: str | None = None) -> None:
+    """Call `module:function` with string arguments in a child process, of another interpreter if `python` names one.
 
     An EngineError there is raised here with the same class and words; any other end becomes ModelInvalid with the last
     lines it wrote.
     """
-    command = [sys.executable, "-m", "engines.isolated", str(os.getpid()), function, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    command = [python or sys.executable, "-m", "engines.isolated", str(os.getpid()), function, *arguments]
+    env = {**os.environ, **child_environment()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
         try:
             out, log = child.communicate()
         except BaseException:

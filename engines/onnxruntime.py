@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.api import (
-    Availability,
     Backend,
     Capabilities,
     EngineFacts,
@@ -31,7 +29,7 @@ from engines.decoding import Decoding, Ids, Logits, check_request, padded, renum
 from engines.errors import ModelInvalid, Unavailable
 from engines.isolated import run_isolated
 from engines.model_folder import SpecialIds, read_config, special_ids
-from engines.server.hosted import HostedEngine, RunningServer
+from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, flag, package_availability
 from engines.threads import compute_threads
 
@@ -47,20 +45,14 @@ class OnnxRuntimeEngine(HostedEngine):
     """ONNX Runtime behind our model server."""
 
     name = "onnxruntime"
-
-    def probe(self) -> Availability:
-        return package_availability(_PACKAGES, "onnxruntime")
+    packages = _PACKAGES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
 
-    @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningServer]:
-        """As HostedEngine; the model is exported first (once, cached), outside the server and its ready deadline."""
-        self.check(spec)
+    def prepare(self, spec: EngineSpec) -> None:
+        """Export the model."""
         exported(spec.model_dir, spec.dtype, cache_root())
-        with super().launch(spec, workdir, ready_timeout_s) as running:
-            yield running
 
 
 def capabilities() -> Capabilities:

@@ -32,9 +32,26 @@ def engine_names() -> tuple[str, ...]:
     return tuple(ENGINES)
 
 
-def load_engine(name: str) -> Engine:
-    """The engine called `name`. Raises SpecInvalid with the nearest known name."""
+def engine_here(name: str) -> Engine:
+    """The engine called `name` in this environment. Raises SpecInvalid with the nearest known name."""
     return cast(Engine, _load(ENGINES, name, "engine")())
+
+
+def load_engine(name: str, python: str | None = None) -> Engine:
+    """The engine called `name`, in the environment that `python` names (see environments); without a name, here, or
+    from its installed environment where its packages are missing here. Raises SpecInvalid, Unavailable."""
+    engine = engine_here(name)
+    from engines.environments import serving_python
+
+    place = serving_python(name, python)
+    if place is None:
+        return engine
+    from engines.elsewhere import ElsewhereEngine
+    from engines.server.hosted import HostedEngine
+
+    if not isinstance(engine, HostedEngine):
+        raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process of its own")
+    return ElsewhereEngine(engine, place)
 
 
 def load_backend(name: str) -> Backend:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from engines.api import (
-    Availability,
     Backend,
     Capabilities,
     EngineFacts,
@@ -46,9 +45,7 @@ class TransformersEngine(HostedEngine):
     """transformers behind our model server."""
 
     name = "transformers"
-
-    def probe(self) -> Availability:
-        return package_availability(_PACKAGES, "transformers")
+    packages = _PACKAGES
 
     def capabilities(self) -> Capabilities:
         return capabilities()

@@ -21,7 +21,8 @@ RequestOutcome = Literal["ok", "rejected", "bad_request", "server_error", "timed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One point of the search space, in DJL's words. `block` is the index of its engine block in the scenario."""
+    """One point of the search space, in DJL's words. `block` is the index of its engine block in the scenario;
+    `python` the block's environment ('' for none, 'auto', or an absolute path)."""
 
     block: int
     engine: str
@@ -35,6 +36,7 @@ class Candidate:
     threads: int | None = None
     device: str = "cpu"
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    python: str = ""
 
     def axes(self) -> dict[str, OptionValue | None]:
         """Axis name -> value, options as 'options.<name>'; what the search varies and the report prints."""
@@ -44,7 +46,7 @@ class Candidate:
         )  # fmt: skip
         axes: dict[str, OptionValue | None] = {name: getattr(self, name) for name in names}
         axes.update({f"options.{name}": value for name, value in sorted(self.options.items())})
-        return axes
+        return {**axes, "python": self.python} if self.python else axes
 
     @property
     def candidate_id(self) -> str:

@@ -10,31 +10,47 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import engines
 from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.environments import child_environment, describe, interpreter
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
+from engines.isolated import run_isolated
 from engines.process import Command, ServerProcess
 from engines.server.properties import read_serving, read_text, spec_to_properties
-from engines.spec_check import check_spec
+from engines.spec_check import check_spec, package_availability
 
 HOST = "127.0.0.1"
 STOP_GRACE_S = 10.0
 DRAIN_S = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """Which server program: an interpreter, and the checkout whose `engines` it runs (None: this one)."""
+
+    python: str
+    source_root: Path | None = None
+
+
+HERE = Front(python=sys.executable)
+
+
 class HostedEngine:
-    """An Engine whose Backend runs in our model server. A subclass gives `name`, `probe` and `capabilities`."""
+    """An Engine whose Backend runs in our model server. A subclass gives `name`, `capabilities`, and `packages` or a
+    `probe` of its own; `prepare` where it converts models."""
 
     name = ""
+    packages: tuple[str, ...] = ()
+    """What must be importable; the extra of the same name installs it."""
     needs_model = True
     """False for an engine that reads nothing from its model folder (fake)."""
 
     def probe(self) -> Availability:
-        raise NotImplementedError
+        return package_availability(self.packages, self.name)
 
     def capabilities(self) -> Capabilities:
         raise NotImplementedError
@@ -42,24 +58,52 @@ class HostedEngine:
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningServer]:
         """Write <workdir>/serving.properties and serve it; ends the server at the end. Raises as Engine.launch says."""
+        if spec.python:
+            spec = replace(spec, python=str(interpreter(spec.python, self.name)))
         self.check(spec)
+        self._prepare_there(spec)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "serving.properties"
-        path.write_text(spec_to_properties(spec), encoding="ascii")
-        with _run(path, spec.model_dir, workdir, ready_timeout_s) as running:
+        # A server of another checkout runs whole in the named environment: its properties need not know the key.
+        written = replace(spec, python=None) if spec.source_root else spec
+        path.write_text(spec_to_properties(written), encoding="ascii")
+        front = Front(python=spec.python or sys.executable, source_root=spec.source_root) if spec.source_root else HERE
+        with _run(path, spec.model_dir, workdir, ready_timeout_s, front) as running:
             yield running
+
+    def prepare(self, spec: EngineSpec) -> None:
+        """Make what loading needs and what must not count against the ready deadline (a converted model); once,
+        cached. Raises ModelInvalid, Unavailable."""
+
+    def _prepare_there(self, spec: EngineSpec) -> None:
+        """`prepare`, in the environment the model will be served from; another checkout prepares while it loads."""
+        if spec.source_root is not None:
+            return
+        if spec.python is None:
+            self.prepare(spec)
+        elif type(self).prepare is not HostedEngine.prepare:
+            text = json.dumps({**asdict(spec), "model_dir": str(spec.model_dir)})
+            run_isolated("engines.described:prepare", [text], python=spec.python)
 
     def check(self, spec: EngineSpec) -> None:
         """Raises Unavailable, SpecInvalid or ModelInvalid for what can be known without starting anything."""
-        availability = self.probe()
+        if spec.source_root is not None:  # only that checkout knows what it can do: it refuses when it loads
+            if not (spec.source_root / "engines" / "server").is_dir():
+                raise SpecInvalid(f"source_root {spec.source_root}: no engines/server in it; name a checkout's root")
+            return
+        availability: Availability = self.probe()
+        able: Capabilities | None = None
+        if spec.python is not None:
+            availability, able = describe(self.name, Path(spec.python))
         if not availability.is_available:
-            raise Unavailable(f"{self.name} cannot run here: {availability.reason}")
+            where = f"in {spec.python}" if spec.python else "here"
+            raise Unavailable(f"{self.name} cannot run {where}: {availability.reason}")
         for field in ("workers", "batch_size", "job_queue_size"):
             if getattr(spec, field) < 1:
                 raise SpecInvalid(f"{self.name}: {field}={getattr(spec, field)}: expected a whole number >= 1")
         if spec.max_batch_delay_ms < 0:
             raise SpecInvalid(f"{self.name}: max_batch_delay_ms={spec.max_batch_delay_ms}: expected >= 0")
-        check_spec(spec, self.capabilities())
+        check_spec(spec, able or self.capabilities())
         if self.needs_model:
             self.check_model(spec.model_dir)
 
@@ -82,11 +126,12 @@ def launch_file(
     from engines.registry import load_engine
 
     text = read_text(properties_path)
-    engine = load_engine(read_serving(text, model_dir or properties_path.parent).spec.engine)
+    spec = read_serving(text, model_dir or properties_path.parent).spec
+    engine = load_engine(spec.engine, spec.python)
     if model_dir is not None and isinstance(engine, HostedEngine):
-        engine.check(read_serving(text, model_dir).spec)
+        engine.check(replace(spec, python=None))  # the engine is already the one of that environment
     workdir.mkdir(parents=True, exist_ok=True)
-    with _run(properties_path, model_dir, workdir, ready_timeout_s) as running:
+    with _run(properties_path, model_dir, workdir, ready_timeout_s, HERE) as running:
         yield running
 
 
@@ -122,17 +167,17 @@ class RunningServer:
 
 @contextmanager
 def _run(
-    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float
+    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float, front: Front
 ) -> Iterator[RunningServer]:
     state_path = workdir / "server-state.json"
     state_path.unlink(missing_ok=True)
-    argv = [sys.executable, "-u", "-m", "engines.server", "--properties", str(properties_path)]
+    argv = [front.python, "-u", "-m", "engines.server", "--properties", str(properties_path)]
     argv += ["--host", HOST, "--port", "0", "--state-file", str(state_path), "--drain-s", str(DRAIN_S)]
     if model_dir is not None:
         argv += ["--model-dir", str(model_dir)]
     # Not under workdir: libraries put Unix sockets into TMPDIR, whose paths may have 107 characters at most.
     temp_dir = Path(tempfile.gettempdir()) / f"dyno-{os.getpid()}-{secrets.token_hex(4)}"
-    command = Command(argv=argv, log_path=workdir / "server.log", env=_environment(), temp_dir=temp_dir)
+    command = Command(argv=argv, log_path=workdir / "server.log", env=_environment(front), temp_dir=temp_dir)
     process = ServerProcess(command)
     try:
         port = process.wait_for(lambda: _ready_port(process, state_path), ready_timeout_s, "loaded model")
@@ -141,9 +186,8 @@ def _run(
         process.stop(STOP_GRACE_S)
 
 
-def _environment() -> dict[str, str]:
-    root = str(Path(engines.__file__).parents[1])
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+def _environment(front: Front) -> dict[str, str]:
+    env = child_environment(front.source_root)
     env["PYTHONUNBUFFERED"] = "1"
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # it would lie in TMPDIR, which is private and soon gone
         from engines.artifact_cache import cache_root

@@ -23,7 +23,7 @@ SERVER_KEYS = (
 )  # fmt: skip
 OPTION_FIELDS = (
     "entryPoint", "model_id", "dtype", "tensor_parallel_degree", "rolling_batch", "threads", "predict_timeout",
-    "model_loading_timeout", "max_rolling_batch_size",
+    "model_loading_timeout", "max_rolling_batch_size", "pythonExecutable",
 )  # fmt: skip
 IGNORED_OPTIONS = frozenset(
     ("device_map", "task", "trust_remote_code", "revision", "low_cpu_mem_usage", "parallel_loading", "mpi_mode",
@@ -81,6 +81,8 @@ def spec_to_properties(spec: EngineSpec) -> str:
         "maxWorkers": str(spec.workers),
         "load_on_devices": _devices_text(spec.device),
     }
+    if spec.python is not None:
+        values["option.pythonExecutable"] = spec.python
     if spec.threads is not None:
         values["option.threads"] = str(spec.threads)
     for name, value in sorted(spec.options.items()):
@@ -131,6 +133,7 @@ def read_serving(text: str, model_dir: Path) -> Serving:
         rolling_batch=rolling_batch,
         threads=reader.integer("option.threads", 1, low=1) if "option.threads" in values else None,
         options=_engine_options(values, notes),
+        python=reader.text("option.pythonExecutable", "") or None,
     )
     settings = _settings(reader, None if min_workers == workers else min_workers)
     return Serving(spec=spec, settings=settings, model_id=reader.text("option.model_id", ""), notes=tuple(notes))

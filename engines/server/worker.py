@@ -93,8 +93,14 @@ def _facts_message(facts: EngineFacts) -> dict[str, Any]:
         "effective_dtype": facts.effective_dtype,
         "versions": dict(facts.versions),
         "load_s": facts.load_s,
-        "notes": list(facts.notes),
+        "notes": [*facts.notes, *_place_notes()],
     }
+
+
+def _place_notes() -> tuple[str, ...]:
+    """Where this worker runs, when that is not the front's environment."""
+    front = os.environ.get("DYNO_FRONT_PYTHON", sys.executable)
+    return () if front == sys.executable else (f"served by the environment {sys.prefix}",)
 
 
 class BatchLoop:

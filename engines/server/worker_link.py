@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import engines
 from engines import errors
 from engines.api import EngineSpec
+from engines.environments import child_environment, serving_python
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
 from engines.process import oom_kills
 from engines.server.queue import Job
@@ -53,15 +53,16 @@ class WorkerLink:
     async def start(cls, spec: EngineSpec, number: int) -> WorkerLink:
         """A worker process that has not loaded yet."""
         ours, theirs = socket.socketpair()
-        root = str(Path(engines.__file__).parents[1])
-        env = {**os.environ, "DYNO_WORKER": str(number)}
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        python = str(serving_python(spec.engine, spec.python) or sys.executable)
+        env = {**os.environ, "DYNO_WORKER": str(number), "DYNO_FRONT_PYTHON": sys.executable, **child_environment()}
+        # Tools that an environment brings (ninja compiles DeepSpeed's operators) lie beside its interpreter.
+        env["PATH"] = os.pathsep.join((str(Path(python).parent), os.environ.get("PATH", os.defpath)))
         env.update(dict.fromkeys(THREAD_VARIABLES, str(compute_threads(spec))))
         argv = ("-u", "-m", "engines.server.worker", str(theirs.fileno()), str(os.getpid()))
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, *argv, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=env
+                    python, *argv, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=env
                 )
             except OSError as error:
                 ours.close()
@@ -71,7 +72,7 @@ class WorkerLink:
 
     async def load(self, spec: EngineSpec, timeout_s: float) -> None:
         """Have it load `spec`. Raises what the backend raised, or LaunchFailed, OutOfMemory, NotReady."""
-        self._send({"kind": "load", "spec": {**asdict(spec), "model_dir": str(spec.model_dir)}})
+        self._send({"kind": "load", "spec": {**asdict(spec), "model_dir": str(spec.model_dir), "source_root": None}})
         try:
             async with asyncio.timeout(timeout_s):
                 message = await read_message(self._reader)

@@ -236,11 +236,12 @@ def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
         rolling_batch=candidate.rolling_batch,
         threads=candidate.threads,
         options=candidate.options,
+        python=candidate.python or None,
     )
 
 
 def _launch(spec: EngineSpec, workdir: Path) -> _Launch:
-    return load_engine(spec.engine).launch(spec, workdir, READY_TIMEOUT_S)
+    return load_engine(spec.engine, spec.python).launch(spec, workdir, READY_TIMEOUT_S)
 
 
 def _died(trial: Trial, why: str, phase_s: Mapping[str, float], quality: QualityReport | None) -> Trial:

@@ -143,6 +143,8 @@ def _own_values(source: Source) -> dict[str, str]:
         "option.rolling_batch": candidate.rolling_batch,
         **_server_values(candidate),
     }
+    if candidate.python:
+        values["option.pythonExecutable"] = candidate.python
     if candidate.threads is not None:
         values["option.threads"] = str(candidate.threads)
     values |= {f"option.{name}": _text(value) for name, value in sorted(candidate.options.items())}

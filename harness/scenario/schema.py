@@ -127,6 +127,10 @@ class EngineBlock(Strict):
     """One engine with its own axes; each axis is one value or a list."""
 
     engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names()))]
+    python: Annotated[
+        Word | None,
+        Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),
+    ] = None
     dtype: Dtypes = ("fp32",)
     tensor_parallel_degree: Wholes = (1,)
     workers: Wholes = (1,)

@@ -10,10 +10,11 @@ from engines.registry import load_engine
 
 
 @cache
-def engine_capabilities(name: str) -> Capabilities | Availability:
-    """Capabilities of an engine that can be launched here, else the Availability that says why not."""
+def engine_capabilities(name: str, python: str = "") -> Capabilities | Availability:
+    """Capabilities of an engine that can be launched here (in the environment `python`, if it names one), else the
+    Availability that says why not."""
     try:
-        engine = load_engine(name)
+        engine = load_engine(name, python or None)
         availability = engine.probe()
         return engine.capabilities() if availability.is_available else availability
     except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from engines.api import Availability, Capabilities
 from harness.errors import EnvironmentFault, ScenarioError
@@ -68,11 +70,12 @@ class SpacePlan:
 
 def plan_space(
     resolved: ResolvedScenario,
-    capabilities: Callable[[str], Capabilities | Availability],
+    capabilities: Callable[[str, str], Capabilities | Availability],
     cores: int | None = None,
 ) -> SpacePlan:
-    """What can be measured here. `capabilities(engine)` answers what it can do, or an Availability saying why not.
+    """What can be measured here.
 
+    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not.
     `cores` (for a warning only) is the number of CPU cores. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
     blocks: list[BlockPlan] = []
@@ -85,13 +88,14 @@ def plan_space(
                 f"{resolved.path}: space.{index}: expected at most {MAX_CANDIDATES} candidates, got {size}; "
                 "list fewer values per axis"
             )
-        able = capabilities(block.engine)
+        python = _python(block.python, resolved.path.parent)
+        able = capabilities(block.engine, python)
         if isinstance(able, Availability):
             pruned.append(Pruned(block=index, description=block.engine, reason=able.reason, count=size))
             continue
         axes, gone = _prune(index, block.engine, axes, able)
         pruned += gone
-        blocks.append(_block_plan(index, resolved.scenario.space, axes, able))
+        blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
     blocks = [block for block in blocks if block.candidates]
     unique: dict[str, Candidate] = {}
     for planned in blocks:
@@ -159,7 +163,16 @@ def _why_not(engine: str, name: str, value: OptionValue | None, able: Capabiliti
     return None
 
 
-def _block_plan(index: int, space: Sequence[EngineBlock], axes: Mapping[str, Axis], able: Capabilities) -> BlockPlan:
+def _python(written: str | None, folder: Path) -> str:
+    """'' (none), 'auto', or the absolute path; a venv may be a symbolic link, so it is not followed."""
+    if written is None or written == "auto":
+        return written or ""
+    return os.path.normpath(folder.absolute() / Path(written).expanduser())
+
+
+def _block_plan(
+    index: int, space: Sequence[EngineBlock], axes: Mapping[str, Axis], able: Capabilities, python: str
+) -> BlockPlan:
     engine = space[index].engine
     alone = sum(block.engine == engine for block in space) == 1
     return BlockPlan(
@@ -167,16 +180,16 @@ def _block_plan(index: int, space: Sequence[EngineBlock], axes: Mapping[str, Axi
         label=engine if alone else f"{engine}#{index}",
         engine=engine,
         axes=axes,
-        candidates=tuple(_candidates(index, engine, axes)),
+        candidates=tuple(_candidates(index, engine, axes, python)),
         effective_dtypes=able.effective_dtypes,
     )
 
 
-def _candidates(index: int, engine: str, axes: Mapping[str, Axis]) -> Iterator[Candidate]:
+def _candidates(index: int, engine: str, axes: Mapping[str, Axis], python: str) -> Iterator[Candidate]:
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         options = {name.removeprefix("options."): point.pop(name) for name in axes if name.startswith("options.")}
-        yield Candidate(block=index, engine=engine, options=options, **point)  # type: ignore[arg-type]
+        yield Candidate(block=index, engine=engine, python=python, options=options, **point)  # type: ignore[arg-type]
 
 
 def _repeats(blocks: Sequence[BlockPlan], unique: int) -> list[str]:

@@ -24,7 +24,7 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}
 ABLE = Capabilities(effective_dtypes={name: name for name in DTYPE_COST}, options={"compile": "compile"})
 
 
-def able(engine: str) -> Capabilities | Availability:
+def able(engine: str, python: str) -> Capabilities | Availability:
     """Every engine of the landscape can do everything that is asked in it."""
     return ABLE
 

@@ -23,7 +23,7 @@ def _plan(
     space: list[dict[str, object]], able: Capabilities | Availability = CPU, cores: int | None = None
 ) -> SpacePlan:
     of = Scenario.model_validate({"name": "s", "space": space})
-    return plan_space(resolve(of, Path("s.yaml")), lambda engine: able, cores)
+    return plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, cores)
 
 
 def test_a_block_is_the_product_of_its_axes_first_values_first() -> None:
@@ -84,7 +84,7 @@ def test_an_engine_that_is_not_there_takes_its_block_with_it() -> None:
     of = Scenario.model_validate(
         {"name": "s", "space": [{"engine": "onnxruntime", "workers": [1, 2]}, {"engine": "fake"}]}
     )
-    plan = plan_space(resolve(of, Path("s.yaml")), lambda engine: gone if engine == "onnxruntime" else CPU)
+    plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: gone if engine == "onnxruntime" else CPU)
     assert [block.engine for block in plan.blocks] == ["fake"]
     assert plan.candidates[0].block == 1
     assert [(each.reason, each.count) for each in plan.pruned] == [(gone.reason, 2)]

@@ -1,0 +1,111 @@
+"""Environments of their own for engines whose packages do not fit beside the others: where they are, what is in them.
+
+An engine names one by `python` (EngineSpec, `python:` in a scenario, `option.pythonExecutable` in serving.properties):
+a folder made by venv, an interpreter, or 'auto' for the one that `dyno engine install` made. Without a name, an engine
+whose packages are missing here is served from its installed environment. Only its workers run there: they find this
+checkout's `engines` by PYTHONPATH, so such an environment holds the engine's packages and nothing of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import engines
+from engines.api import Availability, Capabilities
+from engines.artifact_cache import cache_root
+from engines.errors import Unavailable
+
+AUTO = "auto"
+STAMP = "environment.json"
+"""Written last into an installed environment: without it, the folder is what an interrupted installation left."""
+DESCRIBE_TIMEOUT_S = 60.0
+
+
+def environment_folder(engine: str) -> Path:
+    """Where `dyno engine install` puts the environment of `engine`; it need not exist."""
+    return cache_root() / "engines" / engine
+
+
+def installed_python(engine: str) -> Path | None:
+    """The interpreter of the engine's installed environment; None when there is none, or only half of one."""
+    folder = environment_folder(engine)
+    python = folder / "bin" / "python"
+    return python if (folder / STAMP).is_file() and python.exists() else None
+
+
+def interpreter(python: str, engine: str) -> Path:
+    """The interpreter that `python` names: a venv folder, an interpreter, or 'auto'. Raises Unavailable."""
+    if python == AUTO:
+        found = installed_python(engine)
+        if found is None:
+            raise Unavailable(f"{engine} has no environment of its own here: `dyno engine install {engine}` makes it")
+        return found
+    path = Path(python).expanduser()
+    path = path / "bin" / "python" if path.is_dir() else path
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        raise Unavailable(f"python {python!r}: {path} is no interpreter; name a venv folder, an interpreter or 'auto'")
+    return path.absolute()
+
+
+def child_environment(source_root: Path | None = None) -> dict[str, str]:
+    """Variables for a Python child that must find `engines` of `source_root` (default: this checkout) first."""
+    root = str(source_root or Path(engines.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # the second: not the `engines` of the folder we stand in
+
+
+def describe(engine: str, python: Path) -> tuple[Availability, Capabilities | None]:
+    """What `engine` can do in the environment of `python`, asked there once; Capabilities only where available."""
+    return _described(engine, str(python), python.stat().st_mtime_ns, _stamp_time(python))
+
+
+def _stamp_time(python: Path) -> int:
+    stamp = python.parents[1] / STAMP
+    return stamp.stat().st_mtime_ns if stamp.is_file() else 0
+
+
+@lru_cache(maxsize=32)
+def _described(engine: str, python: str, *_changed: int) -> tuple[Availability, Capabilities | None]:
+    argv = [python, "-m", "engines.described", engine]
+    env = {**os.environ, **child_environment()}
+    try:
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Availability(is_available=False, reason=f"{python} could not be asked: {error}"), None
+    if done.returncode != 0:
+        tail = " | ".join(done.stderr.strip().splitlines()[-2:])
+        return Availability(is_available=False, reason=f"{python} could not be asked about {engine}: {tail}"), None
+    from engines.described import from_text
+
+    return from_text(done.stdout.splitlines()[-1])
+
+
+def serving_python(engine: str, python: str | None) -> Path | None:
+    """The interpreter for the workers of `engine`: the named one, else None where its packages are here, else its
+    installed environment's. Raises Unavailable for a named one that is not there."""
+    if python:
+        return interpreter(python, engine)
+    installed = installed_python(engine)
+    if installed is None or _is_inside(installed):
+        return None
+    from engines.registry import engine_here
+
+    return None if engine_here(engine).probe().is_available else installed
+
+
+def _is_inside(python: Path) -> bool:
+    return Path(sys.prefix).absolute() == python.parents[1].absolute()
+
+
+def installed_packages(engine: str) -> dict[str, str]:
+    """Package -> version as the installation recorded them; empty when there is none."""
+    try:
+        stamp: dict[str, dict[str, str]] = json.loads((environment_folder(engine) / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp["packages"]
