@@ -56,7 +56,8 @@ class WorkerLink:
         python = str(serving_python(spec.engine, spec.python) or sys.executable)
         env = {**os.environ, "DYNO_WORKER": str(number), "DYNO_FRONT_PYTHON": sys.executable, **child_environment()}
         # Tools that an environment brings (ninja compiles DeepSpeed's operators) lie beside its interpreter.
-        env["PATH"] = os.pathsep.join((str(Path(python).parent), os.environ.get("PATH", os.defpath)))
+        beside = dict.fromkeys(str(Path(each).parent) for each in (python, sys.executable))
+        env["PATH"] = os.pathsep.join((*beside, os.environ.get("PATH", os.defpath)))
         env.update(dict.fromkeys(THREAD_VARIABLES, str(compute_threads(spec))))
         argv = ("-u", "-m", "engines.server.worker", str(theirs.fileno()), str(os.getpid()))
         with theirs:

@@ -16,6 +16,7 @@ VERBS = {
     "serve": "Serve a model from a serving.properties file.",
     "partition": "Pack a model ahead of time for the bundled T5 engine.",
     "scenario": "Check, show or describe scenario files.",
+    "engine": "Make, list and remove environments of their own for engines.",
     "doctor": "Say what this machine can launch and measure, and why not the rest.",
 }
 """Verb -> one line. Each verb lives in harness/cli/<verb>.py as `command`; here so that --help imports none of them."""

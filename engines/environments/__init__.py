@@ -8,7 +8,6 @@ checkout's `engines` by PYTHONPATH, so such an environment holds the engine's pa
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -100,12 +99,3 @@ def serving_python(engine: str, python: str | None) -> Path | None:
 
 def _is_inside(python: Path) -> bool:
     return Path(sys.prefix).absolute() == python.parents[1].absolute()
-
-
-def installed_packages(engine: str) -> dict[str, str]:
-    """Package -> version as the installation recorded them; empty when there is none."""
-    try:
-        stamp: dict[str, dict[str, str]] = json.loads((environment_folder(engine) / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamp["packages"]

@@ -19,7 +19,7 @@ from engines.fake import FakeEngine
 from engines.registry import engine_here, load_engine
 
 READY_TIMEOUT_S = 120.0
-ROOT = Path(environments.__file__).parents[1]
+ROOT = Path(environments.__file__).parents[2]
 
 
 @pytest.fixture

@@ -1,0 +1,216 @@
+"""Making and removing an engine's environment, from the pinned list <engine>.txt beside this file.
+
+Where the interpreter is the one that runs this, the new environment sees this one's packages behind its own (one line
+in a .pth file): torch, some 900 MB, is not installed twice, and pip installs only what is missing or pinned
+differently. Another interpreter (`--python`) gets everything of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engines.environments import STAMP, environment_folder
+from engines.errors import SpecInvalid, Unavailable
+from engines.process import Command, ServerProcess
+from engines.registry import engine_names
+
+LISTS = Path(__file__).parent
+_POLL_S = 0.2
+_SHOWN = ("Collecting ", "Downloading ", "Building wheel", "Installing collected", "Successfully installed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """One engine that can have an environment. `state`: installed, stale (made from another list or Python), broken
+    (an installation did not finish) or absent."""
+
+    engine: str
+    state: str
+    folder: Path
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stamp:
+    """What an installation was made from, and what came out."""
+
+    digest: str
+    base: str
+    packages: dict[str, str]
+
+
+def installable() -> tuple[str, ...]:
+    """Engines with a pinned list."""
+    return tuple(name for name in engine_names() if (LISTS / f"{name}.txt").is_file())
+
+
+def environments() -> tuple[Environment, ...]:
+    """Every engine that can have an environment, and whether it has."""
+    return tuple(_environment(name) for name in installable())
+
+
+def _environment(engine: str) -> Environment:
+    folder = environment_folder(engine)
+    stamp = _read_stamp(folder)
+    if stamp is None:
+        return Environment(engine=engine, state="broken" if folder.exists() else "absent", folder=folder, packages={})
+    is_current = stamp.digest == _digest(engine, stamp.base) and Path(stamp.base).exists()
+    state = "installed" if is_current else "stale"
+    return Environment(engine=engine, state=state, folder=folder, packages=stamp.packages)
+
+
+def install(engine: str, python: Path | None, progress: Callable[[str], None]) -> Environment:
+    """The engine's environment, made from its list unless it is there and current.
+
+    `python` is the interpreter to make it from (default: this one). An interruption leaves nothing that counts as
+    installed. Raises SpecInvalid for an engine without a list, Unavailable when it cannot be made.
+    """
+    requirements = _list_of(engine)
+    base = (python or Path(sys.executable)).absolute()
+    folder = environment_folder(engine)
+    with _locked(folder, progress):
+        stamp = _read_stamp(folder)
+        if stamp is not None and (stamp.base, stamp.digest) == (str(base), _digest(engine, str(base))):
+            progress(f"{folder} is there and current")
+            return _environment(engine)
+        if folder.exists():
+            progress(f"removing {folder}")
+            shutil.rmtree(folder)
+        try:
+            _make(folder, base, requirements, progress)
+            packages = _packages(folder, requirements)
+            made = _Stamp(digest=_digest(engine, str(base)), base=str(base), packages=packages)
+            (folder / STAMP).write_text(json.dumps(asdict(made), indent=2), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return _environment(engine)
+
+
+def remove(engine: str) -> bool:
+    """Whether there was an environment of `engine`, or half of one, to remove. Raises SpecInvalid."""
+    _list_of(engine)
+    folder = environment_folder(engine)
+    if not folder.exists():
+        return False
+    with _locked(folder, lambda line: None):
+        (folder / STAMP).unlink(missing_ok=True)  # first: what is left of an interrupted removal does not count
+        shutil.rmtree(folder)
+    return True
+
+
+def _list_of(engine: str) -> Path:
+    if engine not in installable():
+        raise SpecInvalid(f"{engine!r} has no environment to install; these have: {', '.join(installable())}")
+    return LISTS / f"{engine}.txt"
+
+
+def _make(folder: Path, base: Path, requirements: Path, progress: Callable[[str], None]) -> None:
+    """A venv with the packages of `requirements`; the log lies beside it."""
+    is_linked = base == Path(sys.executable).absolute()
+    began = time.monotonic()
+    progress(f"making {folder} from {base}")
+    log = folder.parent / f"{folder.name}.log"
+    log.unlink(missing_ok=True)
+    _run([str(base), "-m", "venv", *(["--without-pip"] if is_linked else []), str(folder)], log, progress)
+    python = folder / "bin" / "python"
+    if is_linked:
+        _link(python)
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    _run([str(python), "-m", "pip", "install", *options, "-r", str(requirements)], log, progress)
+    progress(f"installed in {time.monotonic() - began:.0f} s")
+
+
+def _link(python: Path) -> None:
+    """Let the environment of `python` see the packages of this one, behind its own."""
+    asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([str(python), "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+    here = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+    (Path(site) / "zz_linked.pth").write_text("".join(f"{path}\n" for path in here), encoding="utf-8")
+
+
+def _run(argv: list[str], log: Path, progress: Callable[[str], None]) -> None:
+    """Run one command to its end, its telling lines shown as they come; it never outlives this process."""
+    shown = 0
+    with ServerProcess(Command(argv=argv, log_path=log, env={"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""})) as process:
+        while True:
+            code = process.exit_code()
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+            for line in lines[shown:]:
+                if line.strip().startswith(_SHOWN):
+                    progress(line.strip()[:160])
+            shown = len(lines)
+            if code is not None:
+                break
+            time.sleep(_POLL_S)
+    if code != 0:
+        reasons = [line for line in lines if "ERROR" in line or line.lower().startswith("error")] or lines
+        why = " | ".join(reasons[-2:]).strip() or f"status {code}"
+        raise Unavailable(f"{' '.join(argv[:4])} ... failed: {why}; the whole log: {log}")
+
+
+def _packages(folder: Path, requirements: Path) -> dict[str, str]:
+    """Name -> version of every package that the list pins, as the new environment imports them."""
+    names = sorted(_pins(requirements))
+    asked = "import json, sys; from importlib.metadata import version; "
+    asked += "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    done = subprocess.run(
+        [str(folder / "bin" / "python"), "-c", asked, *names], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Unavailable(f"{folder}: not everything was installed: {done.stderr.strip().splitlines()[-1]}")
+    packages: dict[str, str] = json.loads(done.stdout)
+    return packages
+
+
+def _pins(requirements: Path) -> dict[str, str]:
+    """Package -> version of a list and the lists it includes."""
+    pins: dict[str, str] = {}
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            pins |= _pins(requirements.with_name(line.removeprefix("-r ").strip()))
+        elif line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pins[name.partition("[")[0]] = version
+    return pins
+
+
+def _digest(engine: str, base: str) -> str:
+    """Changes with the pins and with what a linked environment sees of this one."""
+    told = json.dumps([_pins(LISTS / f"{engine}.txt"), base, sysconfig.get_python_version()], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _read_stamp(folder: Path) -> _Stamp | None:
+    try:
+        return _Stamp(**json.loads((folder / STAMP).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _locked(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """One installation of an engine at a time."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.lock").open("w")
+    except OSError as error:
+        raise Unavailable(f"cannot write {folder.parent}: {error.strerror}; point DYNO_CACHE elsewhere") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting: another process installs {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,136 @@
+"""Installing an environment from a pinned list: once, whole or not at all. A wheel made here is the package."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engines.environments import environment_folder, install, installed_python
+from engines.environments.install import LISTS, Environment
+from engines.errors import Unavailable
+
+ROOT = LISTS.parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list for `fake` that pins one package, found in a folder of wheels; the network is not asked."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for version in ("1.0", "2.0"):
+        wheel(wheels, version)
+    (lists / "fake.txt").write_text("dynoprobe==1.0\n")
+    monkeypatch.setattr(install, "LISTS", lists)
+    monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    return lists
+
+
+def wheel(folder: Path, version: str) -> None:
+    info = f"dynoprobe-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"dynoprobe-{version}-py3-none-any.whl", "w") as file:
+        file.writestr("dynoprobe.py", f"VERSION = {version!r}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: dynoprobe\nVersion: {version}\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+
+
+def made() -> tuple[Environment, list[str]]:
+    told: list[str] = []
+    return install.install("fake", None, told.append), told
+
+
+def says(statement: str) -> str:
+    python = installed_python("fake")
+    assert python is not None
+    return subprocess.run([str(python), "-c", statement], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_it_is_made_once_and_sees_the_packages_of_this_one() -> None:
+    environment, told = made()
+    assert (environment.state, environment.packages) == ("installed", {"dynoprobe": "1.0"})
+    assert any(line.startswith("Successfully installed") for line in told)
+    assert says("import dynoprobe, numpy; print(dynoprobe.VERSION)") == "1.0"
+
+    again, told = made()
+    assert again == environment
+    assert told == [f"{environment.folder} is there and current"]
+
+
+def test_a_changed_list_makes_it_stale_and_installing_makes_it_anew(own_lists: Path) -> None:
+    made()
+    (own_lists / "fake.txt").write_text("dynoprobe==2.0\n")
+    assert [row.state for row in install.environments()] == ["stale"]
+
+    environment, _ = made()
+    assert environment.packages == {"dynoprobe": "2.0"}
+
+
+def test_a_package_that_is_not_to_be_had_is_one_sentence_and_nothing_stays(own_lists: Path) -> None:
+    (own_lists / "fake.txt").write_text("dynoprobe==3.0\n")
+    with pytest.raises(Unavailable, match=r"failed: .*dynoprobe==3\.0.*the whole log: .*fake\.log"):
+        made()
+    assert not environment_folder("fake").exists()
+
+
+def test_removing() -> None:
+    assert install.remove("fake") is False
+    made()
+    assert install.remove("fake") is True
+    assert installed_python("fake") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_installation_does_not_count_and_pip_ends(
+    number: signal.Signals, own_lists: Path, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "setup.py").write_text("import time\ntime.sleep(600)\n")
+    (own_lists / "fake.txt").write_text(f"dynoprobe @ file://{slow}\n")
+    program = (
+        "from pathlib import Path; from engines.environments import install; "
+        f"install.LISTS = Path({str(own_lists)!r}); install.install('fake', None, lambda line: None)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+    log = environment_folder("fake").parent / "fake.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "Processing" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.05)
+    below = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(number)
+    child.wait(30)
+
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert not alive
+    assert installed_python("fake") is None
+    if number == signal.SIGINT:
+        assert not environment_folder("fake").exists()
+    else:
+        assert [row.state for row in install.environments()] == ["broken"]
+
+
+def test_every_pin_agrees_with_the_constraints_of_the_development_environment() -> None:
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    lists = sorted(LISTS.glob("*.txt"))
+    assert lists
+    for each in lists:
+        pins = install._pins(each)
+        assert all(pins.values()), f"{each.name}: a package without a version"
+        assert {name: pins[name] for name in pins.keys() & constraints.keys()} == {
+            name: constraints[name] for name in pins.keys() & constraints.keys()
+        }
