@@ -43,8 +43,9 @@ def check_spec(spec: EngineSpec, capabilities: Capabilities) -> None:
         )
         raise SpecInvalid(f"{spec.engine}: tensor_parallel_degree {degree} refused: {reason}")
     if spec.device not in capabilities.devices:
+        reason = f": {capabilities.reasons[spec.device]}" if spec.device in capabilities.reasons else ""
         raise SpecInvalid(
-            f"{spec.engine}: device {spec.device!r} refused; it runs here on {', '.join(capabilities.devices)}"
+            f"{spec.engine}: device {spec.device!r} refused{reason}; it runs here on {', '.join(capabilities.devices)}"
         )
     if spec.rolling_batch != "disable" and not capabilities.has_rolling_batch:
         raise SpecInvalid(f"{spec.engine}: rolling_batch {spec.rolling_batch!r} refused; use 'disable'")

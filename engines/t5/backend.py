@@ -22,7 +22,7 @@ from engines.api import (
 from engines.errors import RequestInvalid, Unavailable
 from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, flag, whole_number
-from engines.t5 import native
+from engines.t5 import cuda, native
 from engines.t5.engine import Event, T5Engine, load
 from engines.t5.params import Params
 from engines.t5.partition import is_partition
@@ -37,6 +37,15 @@ EFFECTIVE_DTYPES = {
     "w8": "int8 weights, int16 activations",
     "w8a8": "int8 weights, int8 activations",
     "int4": "int4 weights (head int8), int8 activations",
+}
+
+# On a GPU weights stay as they are stored and meet fp32 activations; sums are fp32.
+CUDA_DTYPES = {
+    "fp32": "fp32",
+    "bf16": "bf16 weights, fp32 activations",
+    "int8": "int8 weights, fp32 activations",
+    "w8": "int8 weights, fp32 activations",
+    "int4": "int4 weights (head int8), fp32 activations",
 }
 
 MAX_RANKS = 16
@@ -67,24 +76,27 @@ class T5HostedEngine(HostedEngine):
 
 
 def capabilities() -> Capabilities:
-    """What the bundled engine accepts on any x86-64 machine."""
+    """What the bundled engine accepts on this machine: any CPU, and a GPU if nothing it needs is missing."""
+    gone = cuda.missing("cuda")
     return Capabilities(
         effective_dtypes=EFFECTIVE_DTYPES,
         max_tensor_parallel_degree=MAX_RANKS,
         has_rolling_batch=True,
+        devices=("cpu",) if gone else ("cpu", "cuda"),
         options={
             "exact_head": "true: an int8 copy of the head finds the same greedy tokens with fewer bytes (fp32, bf16)",
             "max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)",
         },
         reasons={
             "fp16": "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well",
+            **({"cuda": gone} if gone else {}),
             "tensor_parallel_degree": f"at most {MAX_RANKS} ranks, and they must divide the model's heads and d_ff",
         },
     )
 
 
 class T5Backend(RollingBackend):
-    """One engine in this process, on the CPU."""
+    """One engine in this process."""
 
     def load(self, spec: EngineSpec) -> EngineFacts:
         """Pack (or map) the weights and run one token. Raises ModelInvalid, SpecInvalid, Unavailable, MemoryError."""
@@ -105,7 +117,7 @@ class T5Backend(RollingBackend):
         self._engine.generate([[2, self._engine.config.eos_ids[0]]], max_new_tokens=2)
         self._wants_logprob: dict[int, bool] = {}
         return EngineFacts(
-            effective_dtype=EFFECTIVE_DTYPES[spec.dtype],
+            effective_dtype=(EFFECTIVE_DTYPES if spec.device == "cpu" else CUDA_DTYPES)[spec.dtype],
             versions=T5HostedEngine().probe().versions,
             load_s=time.monotonic() - began,
             notes=(

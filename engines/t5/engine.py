@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
-from engines.t5 import native
+from engines.t5 import cuda, native
 from engines.t5.config import ACTIVATIONS, T5Config, read_config
 from engines.t5.pack import PackedModel, native_config, pack_in_memory, resolve_dtype
 from engines.t5.params import Params, id_array
@@ -60,17 +60,19 @@ def load(
     """A loaded engine for a Hugging Face folder or one written by `partition`. Close it, or use it in a `with`.
 
     `exact_head` keeps an int8 copy of an fp32 or bf16 head: greedy tokens, unchanged, at a quarter of the head's bytes.
+    `device` is 'cpu', 'cuda' (kernels are compiled for the GPU on first use) or 'cuda-sim', the emulator of the tests.
     `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
     'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
     `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
     MemoryError.
     """
-    if device != "cpu":
-        raise SpecInvalid(f"device: this build of the t5 engine runs on 'cpu', got {device!r}")
+    if device not in ("cpu", *cuda.DEVICES):
+        raise SpecInvalid(f"device: expected 'cpu', 'cuda' or 'cuda-sim', got {device!r}")
     if admission not in ("in_flight", "static"):
         raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
     folder = Path(path)
     dtype = resolve_dtype(dtype)
+    on = None if device == "cpu" else cuda.target(device)
     config = read_config(folder)
     if not is_partition(folder):
         model = pack_in_memory(folder, config, dtype, tensor_parallel_degree, exact_head=exact_head)
@@ -85,16 +87,22 @@ def load(
     record.max_slots, record.max_source, record.max_target = max_slots, max_source, max_target
     record.quantize_rows = dtype == "w8a8"
     record.is_static = admission == "static"
-    record.isa = native.forced_isa()
-    return T5Engine(config, dtype, model, record)
+    if on is None:
+        record.isa = native.forced_isa()
+        return T5Engine(config, dtype, model, record)
+    record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
+    return T5Engine(config, dtype, model, record, on.name)
 
 
 class T5Engine:
     """A loaded model. One thread at a time. Closing frees the memory; a closed engine refuses calls."""
 
-    def __init__(self, config: T5Config, dtype: str, model: PackedModel, record: native.Config) -> None:
-        """Take over packed weights. Raises ModelInvalid, SpecInvalid, MemoryError."""
-        self.config, self.dtype, self.isa = config, dtype, native.isa()
+    def __init__(
+        self, config: T5Config, dtype: str, model: PackedModel, record: native.Config, isa: str | None = None
+    ) -> None:
+        """Take over packed weights; `isa` says what runs them (None: the CPU's). Raises ModelInvalid, SpecInvalid,
+        MemoryError."""
+        self.config, self.dtype, self.isa = config, dtype, isa or native.isa()
         self.weight_bytes = model.size_bytes
         self._model: PackedModel | None = model
         self._library, self._error, self._engine = native.library(), native.Error(), c.c_void_p()

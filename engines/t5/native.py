@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 
-ABI = 1
+ABI = 2
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
 
@@ -66,6 +66,19 @@ class Config(c.Structure):
         ("quantize_rows", c.c_int32),
         ("is_static", c.c_int32),
         ("isa", c.c_char * 16),
+        ("cuda_driver", c.c_char_p),
+        ("cuda_image", c.c_char_p),
+    )
+
+
+class Cuda(c.Structure):
+    _fields_ = (
+        ("devices", c.c_int32),
+        ("arch", c.c_int32),
+        ("driver_version", c.c_int32),
+        ("reserved", c.c_int32),
+        ("memory_bytes", c.c_int64),
+        ("name", c.c_char * 128),
     )
 
 
@@ -112,6 +125,7 @@ _ERROR = c.POINTER(Error)
 
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "t5k_isa": (c.c_char_p, (c.c_char_p,)),
+    "t5k_cuda_look": (c.c_int32, (c.c_char_p, c.POINTER(Cuda), _ERROR)),
     "t5k_packed_bytes": (c.c_int64, (c.c_int32, c.c_int64, c.c_int64)),
     "t5k_pack": (
         c.c_int32,

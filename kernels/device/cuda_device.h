@@ -2,7 +2,7 @@
 //
 // One stream, in order; only `read` and the calls that return host values wait for it. Ids and attention records go up
 // through an arena (mirrored on the host, so that a copy's source lives until the copy has happened) which starts again
-// after each wait. Weights are uploaded whole when an op first names them, and stay.
+// after each wait. Weights go up whole when they are bound, and stay.
 // fp32 activations and caches, weights fp32, bf16, int8, int4 (weight-only); w8a8 is refused.
 // Executed on the simulator (sim/) only; not yet run on a GPU.
 #pragma once
@@ -54,10 +54,18 @@ class CudaDevice final : public Device {
         driver_.free(address(memory));
     }
 
-    // Only a head needs scratch, and the reservation does not say how wide it is: the first step of a size grows it.
-    Status reserve(const Reservation &) override { return Status::good(); }
+    // Only a head needs scratch: a Best per panel and shard of each row.
+    Status reserve(const Reservation &most) override {
+        return grow_scratch(most.scores / LANES * 8 + most.rows * most.shards * 8 + 256);
+    }
 
-    // Rows are gathered here and go up with the call: the interface does not say how large the table is.
+    Status bind(const void *host, int64_t bytes) override {
+        CUdeviceptr &at = weights_[host];
+        if (at) return Status::good();
+        T5K_TRY(grab(bytes, &at));
+        return check(driver_.to_device(at, host, static_cast<size_t>(bytes), stream_), "cuMemcpyHtoDAsync");
+    }
+
     Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) override;
     Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
                     float out_scale) override;
@@ -146,15 +154,16 @@ class CudaDevice final : public Device {
         return check(driver_.to_device(*memory, *host, static_cast<size_t>(bytes), stream_), "cuMemcpyHtoDAsync");
     }
 
-    // Where a weight lives on the device; it goes up the first time.
-    Status weight(const void *host, int64_t bytes, const void **memory) {
-        CUdeviceptr &at = weights_[host];
-        if (!at) {
-            T5K_TRY(grab(bytes, &at));
-            T5K_TRY(check(driver_.to_device(at, host, static_cast<size_t>(bytes), stream_), "cuMemcpyHtoDAsync"));
-        }
-        *memory = pointer(at);
+    // Where a bound weight lives on the device.
+    Status weight(const void *host, const void **memory) const {
+        const auto found = weights_.find(host);
+        if (found == weights_.end()) return {Code::internal, "a job names a weight that was not bound"};
+        *memory = pointer(found->second);
         return Status::good();
+    }
+
+    Status scratch(int64_t bytes) const {
+        return bytes <= scratch_bytes_ ? Status::good() : Status{Code::internal, "more scratch than was reserved"};
     }
 
     struct Grid {

@@ -26,6 +26,7 @@ enum : CUresult {
     CUDA_SUCCESS = 0,
     CUDA_ERROR_INVALID_VALUE = 1,
     CUDA_ERROR_OUT_OF_MEMORY = 2,
+    CUDA_ERROR_NO_DEVICE = 100,
     CUDA_ERROR_INVALID_HANDLE = 400,
     CUDA_ERROR_NOT_FOUND = 500,
     CUDA_ERROR_LAUNCH_FAILED = 719,
@@ -41,6 +42,9 @@ constexpr unsigned CU_STREAM_NON_BLOCKING = 1;
 #define T5K_CUDA_DRIVER(X)                                                                                            \
     X(init, cuInit, (unsigned flags))                                                                                 \
     X(error_string, cuGetErrorString, (CUresult code, const char **text))                                             \
+    X(driver_version, cuDriverGetVersion, (int *version))                                                             \
+    X(device_name, cuDeviceGetName, (char *name, int bytes, CUdevice device))                                         \
+    X(device_memory, cuDeviceTotalMem_v2, (size_t * bytes, CUdevice device))                                          \
     X(device_count, cuDeviceGetCount, (int *count))                                                                   \
     X(device_get, cuDeviceGet, (CUdevice * device, int ordinal))                                                      \
     X(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, CUdevice device))                           \

@@ -9,33 +9,29 @@ namespace t5k::cuda {
 
 inline Status CudaDevice::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
                                 int64_t ldy) {
-    const int64_t width = E * (format == FORMAT_BF16 ? 2 : 4);
-    void *rows, *order;
-    CUdeviceptr rows_at, order_at;
-    T5K_TRY(stage(R * width, &rows, &rows_at));
-    for (int64_t r = 0; r < R; ++r)
-        std::memcpy(static_cast<char *>(rows) + r * width, static_cast<const char *>(table) + ids[r] * width,
-                    static_cast<size_t>(width));
-    T5K_TRY(stage(R * 4, &order, &order_at));
-    for (int64_t r = 0; r < R; ++r) static_cast<int32_t *>(order)[r] = static_cast<int32_t>(r);
-    const EmbedJob job{pointer(rows_at), static_cast<const int *>(pointer(order_at)), y, ldy, static_cast<int>(E)};
+    const void *rows;
+    T5K_TRY(weight(table, &rows));
+    void *host;
+    CUdeviceptr at;
+    T5K_TRY(stage(R * 4, &host, &at));
+    std::memcpy(host, ids, static_cast<size_t>(R) * 4);
+    const EmbedJob job{rows, static_cast<const int *>(pointer(at)), y, ldy, static_cast<int>(E)};
     return launch(format == FORMAT_BF16 ? "embed_bf16" : "embed_f32", job, {R}, 256);
 }
 
 inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
                                    float eps, float out_scale) {
     const void *w_at;
-    T5K_TRY(weight(w, E * 4, &w_at));
+    T5K_TRY(weight(w, &w_at));
     const RmsNormJob job{const_cast<float *>(x), nullptr, static_cast<const float *>(w_at), y, ldx, ldy, static_cast<int>(E),
                          eps, out_scale};
     return launch("rms_norm_f32", job, {R}, 256);
 }
 
 inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best) {
-    if (from.quantize_rows) return Status::invalid("dtype w8a8: not on the cuda device, int8 weights are read as they are");
     static const char *const names[] = {"linear_f32_f32", "linear_bf16_f32", "linear_i8_f32", "linear_i4_f32"};
     const void *w;
-    T5K_TRY(weight(from.w.data, packed_bytes(from.w.format, from.w.K, from.w.N), &w));
+    T5K_TRY(weight(from.w.data, &w));
     const int64_t panels = panel_count(from.w.N);
     LinearJob job{};
     job.w = static_cast<const u32 *>(w);
@@ -67,7 +63,7 @@ inline Status CudaDevice::linear_argmax(t5k::LinearJob *jobs, int n, t5k::Best *
     const int64_t R = jobs[0].R;
     int64_t bytes = R * n * 8;
     for (int i = 0; i < n; ++i) bytes += R * panel_count(jobs[i].columns) * 8;
-    T5K_TRY(grow_scratch(bytes));
+    T5K_TRY(scratch(bytes));
     auto *each = static_cast<Best *>(pointer(scratch_));  // [n, R], then the partial bests of each shard
     Best *parts = each + n * R;
     std::vector<Best> found(static_cast<size_t>(n * R), Best{-__builtin_inff(), 0});
@@ -154,7 +150,7 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         const t5k::AttendJob &from = jobs[i];
         AttendRows to{};
         const void *bias = nullptr;
-        if (from.bias) T5K_TRY(weight(from.bias, from.heads * (2 * from.W + 2 * LANES) * 4, &bias));
+        if (from.bias) T5K_TRY(weight(from.bias, &bias));
         to.q = from.q;
         to.out = from.out;
         to.append_k = from.append_k;
@@ -184,7 +180,7 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
 }
 
 inline Status CudaDevice::log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) {
-    T5K_TRY(grow_scratch(R * 4));
+    T5K_TRY(scratch(R * 4));
     const LogSoftmaxJob job{x, nullptr, static_cast<float *>(pointer(scratch_)), ldx, 0, static_cast<int>(V)};
     T5K_TRY(launch("log_softmax", job, {R}, 256));
     std::vector<float> found(static_cast<size_t>(R));
@@ -194,7 +190,7 @@ inline Status CudaDevice::log_normalizers(const float *x, int64_t ldx, int64_t R
 }
 
 inline Status CudaDevice::argmax(const float *x, int64_t V, t5k::Best *best) {
-    T5K_TRY(grow_scratch(8));
+    T5K_TRY(scratch(8));
     const BestJob job{nullptr, x, static_cast<Best *>(pointer(scratch_)), V, static_cast<int>(V)};
     T5K_TRY(launch("best_logits", job, {1}, 256));
     return read(best, pointer(scratch_), 8);

@@ -3,7 +3,7 @@
 // One call is one phase: it may use the whole device, and its results are visible to the next call. Pointers inside jobs
 // are device memory from `allocate`, or weights the device can read in place; ids and positions are host values. Jobs
 // in one call never write what another of them reads or writes. Contracts: ops/*.h.
-// No call after `reserve` allocates. Every call returns a Status; nothing throws, nothing ends the process.
+// No call after `bind` and `reserve` allocates. Every call returns a Status; nothing throws, nothing ends the process.
 #pragma once
 
 #include "device/status.h"
@@ -18,6 +18,7 @@ struct Reservation {
     int64_t width = 0;    // K of any linear
     int64_t keys = 0;     // keys of any attention
     int64_t shards = 1;   // jobs of one linear call
+    int64_t scores = 0;   // rows x columns of any head, its shards together
 };
 
 class Device {
@@ -28,6 +29,8 @@ class Device {
     virtual Status allocate(int64_t bytes, void **out) = 0;
     virtual void release(void *memory, int64_t bytes) = 0;
     virtual Status reserve(const Reservation &most) = 0;
+    // A weight that jobs will name, `bytes` at `host`, for the life of the device; said of each before it is used.
+    virtual Status bind(const void *host, int64_t bytes) = 0;
 
     virtual Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
                          int64_t ldy) = 0;

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define T5K_API __attribute__((visibility("default")))
-#define T5K_ABI 1
+#define T5K_ABI 2
 
 enum { T5K_OK = 0, T5K_INVALID = 1, T5K_NO_MEMORY = 2, T5K_INTERNAL = 3, T5K_BUSY = 4 };
 typedef int32_t t5k_status;
@@ -82,7 +82,19 @@ typedef struct t5k_config {
     int32_t quantize_rows; /* 1: w8a8 */
     int32_t is_static;     /* 1: admit only into an empty engine (static batching) */
     char isa[16];          /* "" chooses; else scalar, avx2, avx512 */
+    const char *cuda_driver; /* null: the CPU device; else the driver library to open: libcuda.so.1, or the simulator */
+    const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
 } t5k_config;
+
+/* A CUDA driver and its first device. */
+typedef struct t5k_cuda {
+    int32_t devices;
+    int32_t arch;           /* 80 for sm_80 */
+    int32_t driver_version; /* 12040 for CUDA 12.4 */
+    int32_t reserved;
+    int64_t memory_bytes;
+    char name[128];
+} t5k_cuda;
 
 typedef struct t5k_engine t5k_engine;
 
@@ -124,6 +136,9 @@ typedef struct t5k_event {
 
 /* The ISA this machine would run, or what `forced` names; NULL if it cannot run here. */
 T5K_API const char *t5k_isa(const char *forced);
+
+/* What `driver` (a library's path, as t5k_config's) says of its devices; an error names what is missing. */
+T5K_API t5k_status t5k_cuda_look(const char *driver, t5k_cuda *out, t5k_error *error);
 
 /* Bytes of a packed matrix, and packing of a row-major [N, K] fp32 source (torch's Linear layout) into it.
  * peaks (int8, may be null): max|row| of each row of the uncut matrix, so that tensor-parallel ranks round alike.

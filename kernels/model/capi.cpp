@@ -5,6 +5,7 @@
 #include <new>
 
 #include "device/cpu.h"
+#include "device/cuda.h"
 #include "include/t5k.h"
 #include "model/digest.h"
 #include "model/pack.h"
@@ -36,13 +37,26 @@ t5k_status guarded(t5k_error *error, F body) noexcept {
     }
 }
 
-Status create(const t5k_config &config, const t5k_tensor *tensors, int32_t count, t5k_engine **out) {
-    T5K_TRY(t5k::check_config(config));
+Status make_device(const t5k_config &config, std::unique_ptr<t5k::Device> *out) {
+    if (config.cuda_driver) {
+        if (config.quantize_rows)
+            return Status::invalid("dtype w8a8: not on the cuda device, which reads int8 weights beside unrounded activations; "
+                                   "use int8");
+        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, out);
+    }
     t5k::Isa isa;
     const std::string forced(config.isa, strnlen(config.isa, sizeof config.isa));
     if (!t5k::choose_isa(forced.c_str(), &isa))
         return Status::invalid("isa '" + forced + "': this machine cannot run it (expected scalar, avx2 or avx512)");
-    auto model = std::make_unique<t5k::Model>(config, t5k::make_cpu_device(isa, config.threads));
+    *out = t5k::make_cpu_device(isa, config.threads);
+    return Status::good();
+}
+
+Status create(const t5k_config &config, const t5k_tensor *tensors, int32_t count, t5k_engine **out) {
+    T5K_TRY(t5k::check_config(config));
+    std::unique_ptr<t5k::Device> device;
+    T5K_TRY(make_device(config, &device));
+    auto model = std::make_unique<t5k::Model>(config, std::move(device));
     T5K_TRY(model->bind(tensors, count));
     *out = new t5k_engine{t5k::Scheduler(std::move(model))};
     return Status::good();
@@ -55,6 +69,12 @@ extern "C" {
 const char *t5k_isa(const char *forced) {
     t5k::Isa isa;
     return t5k::choose_isa(forced, &isa) ? t5k::isa_name(isa) : nullptr;
+}
+
+t5k_status t5k_cuda_look(const char *driver, t5k_cuda *out, t5k_error *error) {
+    return guarded(error, [&] {
+        return driver && out ? t5k::look_at_cuda(driver, out) : Status::invalid("null argument");
+    });
 }
 
 int64_t t5k_packed_bytes(int32_t format, int64_t K, int64_t N) {

@@ -42,7 +42,9 @@ Model::Model(const t5k_config &config, std::unique_ptr<Device> device) : config_
 Status Model::bind(const t5k_tensor *tensors, int32_t count) {
     jobs_.resize(static_cast<size_t>(ranks()));
     parts_.resize(static_cast<size_t>(ranks()));
-    return bind_weights(config_, tensors, count, &weights_);
+    T5K_TRY(bind_weights(config_, tensors, count, &weights_));
+    for (int32_t i = 0; i < count; ++i) T5K_TRY(device_->bind(tensors[i].data, tensors[i].bytes));
+    return Status::good();
 }
 
 Status Model::reserve_rows(Activations &a, int64_t rows) {
@@ -61,7 +63,7 @@ Status Model::reserve_rows(Activations &a, int64_t rows) {
 Status Model::reserve_encoder(int64_t rows, int64_t longest, int sequences) {
     T5K_TRY(reserve_rows(encoder_, rows));
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
-    T5K_TRY(device_->reserve({rows, width, longest, ranks()}));
+    T5K_TRY(device_->reserve({rows, width, longest, ranks(), 0}));
     // Each sequence rounds up to whole panels of keys; one layer at a time.
     const int64_t positions = rows + LANES * sequences;
     T5K_TRY(scratch_cache_.k.reserve(*device_, config_.heads * k_cache_floats(positions, config_.d_kv)));
@@ -72,8 +74,9 @@ Status Model::reserve_decoder(int64_t rows) {
     T5K_TRY(reserve_rows(decoder_, rows));
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
     const int64_t keys = std::max(config_.max_source, config_.max_target);
-    T5K_TRY(device_->reserve({rows, width, keys, ranks()}));
-    return logits_.reserve(*device_, rows * stride_of(round_up(config_.vocab, LANES * ranks())));
+    const int64_t columns = stride_of(round_up(config_.vocab, LANES * ranks()));
+    T5K_TRY(device_->reserve({rows, width, keys, ranks(), rows * columns}));
+    return logits_.reserve(*device_, rows * columns);
 }
 
 // One job per rank: y[rank] = x W[rank]. x is shared by the ranks.

@@ -43,6 +43,7 @@ Stream default_stream;
 std::vector<Stream *> streams{&default_stream};
 unsigned long long turns = 0;
 size_t dynamic_limit = 48 << 10, launches = 0;
+int devices = 1, arch = 80, version = 13000;
 int module_object;
 
 Stream &stream_of(CUstream s) { return s ? *reinterpret_cast<Stream *>(s) : default_stream; }
@@ -103,14 +104,19 @@ API CUresult cuGetErrorString(CUresult code, const char **text) {
                                                : "invalid argument";
     return CUDA_SUCCESS;
 }
-API CUresult cuDeviceGetCount(int *count) { return *count = 1, CUDA_SUCCESS; }
+API CUresult cuDriverGetVersion(int *version) { return *version = ::version, CUDA_SUCCESS; }
+API CUresult cuDeviceGetName(char *name, int bytes, CUdevice) {
+    return strncpy(name, "cuda-sim", static_cast<size_t>(bytes)), CUDA_SUCCESS;
+}
+API CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice) { return *bytes = sim::capacity_bytes(), CUDA_SUCCESS; }
+API CUresult cuDeviceGetCount(int *count) { return *count = devices, CUDA_SUCCESS; }
 API CUresult cuDeviceGet(CUdevice *device, int ordinal) {
     *device = ordinal;
-    return ordinal ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    return ordinal < 0 || ordinal >= devices ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 API CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice) {
-    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) return *value = 8, CUDA_SUCCESS;
-    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) return *value = 0, CUDA_SUCCESS;
+    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) return *value = arch / 10, CUDA_SUCCESS;
+    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) return *value = arch % 10, CUDA_SUCCESS;
     return CUDA_ERROR_INVALID_VALUE;
 }
 API CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice) {
@@ -245,6 +251,12 @@ API CUresult cuGraphDestroy(CUgraph graph) { return delete reinterpret_cast<Grap
 API const char *sim_last_error() { return last_error.c_str(); }
 API void sim_reset() { last_error.clear(); }
 API void sim_set_order(unsigned long long seed) { sim::set_order(seed); }
+// What the driver says of itself from now on: devices, their architecture (80 for sm_80), its CUDA version (13000).
+API void sim_pretend(int devices_, int arch_, int version_) {
+    devices = devices_;
+    arch = arch_;
+    version = version_;
+}
 API void sim_set_capacity(size_t bytes) { sim::set_capacity(bytes); }
 API size_t sim_allocations() { return sim::allocations(); }
 API size_t sim_launches() { return launches; }

@@ -69,6 +69,7 @@ std::string damaged() {
 }
 
 void set_capacity(size_t bytes) { capacity = bytes; }
+size_t capacity_bytes() { return capacity; }
 size_t allocations() { return live.size(); }
 
 }  // namespace t5k::sim

@@ -13,6 +13,7 @@ std::string damaged();                        // "" or which allocation was writ
 // Makes AddressSanitizer, if it is there, report whoever touches these bytes (the simulator itself is not checked).
 void guard(const void *start, size_t bytes);
 void set_capacity(size_t bytes);
+size_t capacity_bytes();
 size_t allocations();
 
 }  // namespace t5k::sim

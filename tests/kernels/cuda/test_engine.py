@@ -5,7 +5,7 @@ Tiny checkpoints of every family member give the same ids as the CPU device, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from engines import t5
-from engines.t5 import native
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
-from tests.kernels.cuda.sim import build
+from tests.kernels.cuda.sim import Sim
 
 NAMES = [member.name for member in ck.FAMILY]
 
@@ -34,44 +33,24 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
-@pytest.fixture(scope="module")
-def sim_library() -> Path:
-    return build("cuda-sim-engine", "-DT5K_SIM_ENGINE=ON").with_name("libt5k_cuda_sim.so")
-
-
-@pytest.fixture
-def on_sim(sim_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Engines loaded from here on run on cuda-sim."""
+@pytest.fixture(autouse=True)
+def sim_device(sim: Sim) -> None:
+    """The simulator built, and where the engine looks for it."""
     ensure_library()
-    monkeypatch.setenv("T5K_LIBRARY", str(sim_library))
-    ops = {name: s for name, s in native._SIGNATURES.items() if "_bench_" not in name and "_op_" not in name}
-    monkeypatch.setattr(native, "_SIGNATURES", ops)
-    native.library.cache_clear()
-    assert native.isa() == "cuda-sim"
-    yield
-    monkeypatch.undo()
-    native.library.cache_clear()
 
 
-def _on_cpu(folder: Path, work: Callable[[Any], Any], **options: Any) -> Any:
-    native.library.cache_clear()
-    with t5.load(folder, threads=1, **options) as engine:
-        assert engine.isa != "cuda-sim"
-        return work(engine)
-
-
-def _on_sim(folder: Path, work: Callable[[Any], Any], **options: Any) -> Any:
-    with t5.load(folder, threads=1, **options) as engine:
-        assert engine.isa == "cuda-sim"
+def _on(device: str, folder: Path, work: Callable[[Any], Any], **options: Any) -> Any:
+    with t5.load(folder, device=device, threads=1, **options) as engine:
+        assert (engine.isa == "cuda-sim") == (device == "cuda-sim")
         return work(engine)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any], on_sim: None) -> None:
+def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any]) -> None:
     model, folder = family(name)
     prompts = ck.prompts(3, model.config.vocab_size, seed=21, longest=24)
     expected = ck.generated(model, prompts, max_new_tokens=10, do_sample=False, num_beams=1)
-    got = _on_sim(folder, lambda engine: engine.generate(prompts, max_new_tokens=10), max_slots=2)
+    got = _on("cuda-sim", folder, lambda engine: engine.generate(prompts, max_new_tokens=10), max_slots=2)
     assert got == expected
 
 
@@ -89,7 +68,7 @@ def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any], on
     ids=lambda each: "-".join(map(str, each.values())) or "greedy",
 )
 def test_every_mode_gives_the_cpu_device_s_ids(
-    options: dict[str, Any], params: dict[str, Any], family: Callable[..., Any], on_sim: None, monkeypatch: Any
+    options: dict[str, Any], params: dict[str, Any], family: Callable[..., Any]
 ) -> None:
     model, folder = family("umt5")
     prompts = ck.prompts(3, model.config.vocab_size, seed=22, longest=20)
@@ -97,29 +76,25 @@ def test_every_mode_gives_the_cpu_device_s_ids(
     def work(engine: Any) -> list[list[int]]:
         return engine.generate(prompts, max_new_tokens=8, **params)
 
-    got = _on_sim(folder, work, **({"max_slots": 2} | options))
-    monkeypatch.delenv("T5K_LIBRARY")
-    assert got == _on_cpu(folder, work, **({"max_slots": 2} | options))
+    got = _on("cuda-sim", folder, work, **({"max_slots": 2} | options))
+    assert got == _on("cpu", folder, work, **({"max_slots": 2} | options))
 
 
-def test_encoder_rows_and_scores_are_the_cpu_device_s(
-    family: Callable[..., Any], on_sim: None, monkeypatch: Any
-) -> None:
+def test_encoder_rows_and_scores_are_the_cpu_device_s(family: Callable[..., Any]) -> None:
     _, folder = family("odd")
     prompts = [[5, 9, 1], list(range(2, 40)), [7]]
 
     def work(engine: Any) -> tuple[list[np.ndarray], np.ndarray]:
         return engine.encode(prompts), engine.score(prompts[1], [0, 3, 4, 5])
 
-    rows, scores = _on_sim(folder, work)
-    monkeypatch.delenv("T5K_LIBRARY")
-    cpu_rows, cpu_scores = _on_cpu(folder, work)
+    rows, scores = _on("cuda-sim", folder, work)
+    cpu_rows, cpu_scores = _on("cpu", folder, work)
     for got, want in zip(rows, cpu_rows, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
     np.testing.assert_allclose(scores, cpu_scores, atol=2e-5 * np.ptp(cpu_scores))
 
 
-def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any], on_sim: None) -> None:
+def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any]) -> None:
     model, folder = family("byt5")
     prompts = ck.prompts(3, model.config.vocab_size, seed=23, longest=16)
     for params in ({}, {"num_beams": 2}):
@@ -129,10 +104,10 @@ def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any], on_sim:
             assert engine.generate(prompts, max_new_tokens=6, **params) == alone
             return alone
 
-        _on_sim(folder, work, max_slots=6)
+        _on("cuda-sim", folder, work, max_slots=6)
 
 
-def test_w8a8_is_refused_by_name(family: Callable[..., Any], on_sim: None) -> None:
+def test_w8a8_is_refused_by_name(family: Callable[..., Any]) -> None:
     _, folder = family("flan")
     with pytest.raises(Exception, match="w8a8: not on the cuda device"):
-        _on_sim(folder, lambda engine: engine.encode([[5, 1]]), dtype="w8a8")
+        _on("cuda-sim", folder, lambda engine: engine.encode([[5, 1]]), dtype="w8a8")
