@@ -28,8 +28,9 @@ class Buffer {
     int64_t floats_ = 0;
 };
 
-// Row stride of an activation buffer: room for the zero padding that packed formats read.
-inline int64_t stride_of(int64_t width) { return round_up(width, 32); }
+// Row stride of an activation buffer: room for the zero padding that packed formats read, and an odd number of cache
+// lines, so that the rows of a column do not share a few cache sets.
+inline int64_t stride_of(int64_t width) { return round_up(width, 32) + 16; }
 
 // Activations of one pass over R rows. Every buffer is [ranks][R][stride]; the residual is not cut.
 struct Activations {

@@ -357,10 +357,16 @@ void finish_row(const LinearJob &job, int64_t row, int64_t first, int panels, co
     }
 }
 
-}  // namespace
+// Rows taken together over all panels: their inputs stay in a quarter of a 1 MiB L2 and their outputs are written while
+// they are near. The weights are read again for every block, which costs 64 / rows bytes a cycle, less than L3 gives.
+int64_t rows_in_block(const LinearJob &job) {
+    constexpr int64_t BLOCK_BYTES = 256 << 10, FEWEST = 3 * WIDE_ROWS;
+    const int64_t rows = BLOCK_BYTES / (4 * job.w.K) / WIDE_ROWS * WIDE_ROWS;
+    return rows < FEWEST ? FEWEST : rows;
+}
 
-// Computes panels [begin, end) of one job for all its rows. Gated jobs get even bounds. best: [R], ARGMAX only.
-void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+// Panels [begin, end) for rows [row, stop).
+void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin, int64_t end, Best *best) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
     const int wide = job.R > WIDE_ROWS ? WIDE_ROWS : (int)job.R;
     const bool is_integer = rounding_of(job) != ROWS_PLAIN;
@@ -369,18 +375,27 @@ void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best)
     for (int64_t first = begin; first < end;) {
         int panels = want;
         while (panels > end - first) panels /= 2;
-        for (int64_t row = 0; row < job.R;) {
-            const int rows = job.R - row < WIDE_ROWS ? (int)(job.R - row) : WIDE_ROWS;
+        for (int64_t r = row; r < stop;) {
+            const int rows = stop - r < WIDE_ROWS ? (int)(stop - r) : WIDE_ROWS;
             int done = rows;
             // A pair of panels for a gated epilogue may be wider than this ISA's tile: compute it in two passes.
             const int step = panels_for(rows, is_integer) < panels && panels == 2 ? 1 : panels;
-            for (int p = 0; p < panels; p += step) done = tile_rows(job, row, rows, first + p, step, acc + p * LANES);
-            for (int r = 0; r < done; ++r)
-                finish_row(job, row + r, first, panels, acc + r * MAX_PANELS * LANES, best);
-            row += done;
+            for (int p = 0; p < panels; p += step) done = tile_rows(job, r, rows, first + p, step, acc + p * LANES);
+            for (int i = 0; i < done; ++i)
+                finish_row(job, r + i, first, panels, acc + i * MAX_PANELS * LANES, best);
+            r += done;
         }
         first += panels;
     }
+}
+
+}  // namespace
+
+// Computes panels [begin, end) of one job for all its rows. Gated jobs get even bounds. best: [R], ARGMAX only.
+void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+    const int64_t block = rows_in_block(job);
+    for (int64_t row = 0; row < job.R; row += block)
+        block_panels(job, row, job.R - row < block ? job.R : row + block, begin, end, best);
 }
 
 }  // namespace t5k::T5K_NS
