@@ -13,6 +13,7 @@ ENGINES: dict[str, str] = {
     "fake": "engines.fake:FakeEngine",
     "attach": "engines.attach:AttachEngine",
     "transformers": "engines.transformers:TransformersEngine",
+    "accelerate": "engines.accelerate:AccelerateEngine",
     "ctranslate2": "engines.ctranslate2:CTranslate2Engine",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
     "t5": "engines.t5.backend:T5HostedEngine",
@@ -21,6 +22,7 @@ ENGINES: dict[str, str] = {
 BACKENDS: dict[str, str] = {
     "fake": "engines.fake:FakeBackend",
     "transformers": "engines.transformers:TransformersBackend",
+    "accelerate": "engines.accelerate:AccelerateBackend",
     "ctranslate2": "engines.ctranslate2:CTranslate2Backend",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeBackend",
     "t5": "engines.t5.backend:T5Backend",

@@ -1,42 +1,29 @@
-"""Hugging Face transformers on torch: the reference every other engine's answers are compared with.
-
-Greedy decoding and sampling run an own loop over the model's forward pass and its dynamic cache, because `generate` has
-one set of parameters for a whole batch; beams go through `generate`.
-"""
+"""Hugging Face transformers on torch: the reference every other engine's answers are compared with."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from engines.api import (
-    Backend,
-    Capabilities,
-    EngineFacts,
-    EngineSpec,
-    GenerateParams,
-    GenerateRequest,
-    TokenEvent,
-)
-from engines.decoding import Decoding, Ids, Logits, check_request, padded, renumbered
+from engines.api import Capabilities, EngineFacts, EngineSpec
 from engines.errors import ModelInvalid, SpecInvalid
-from engines.model_folder import SpecialIds, special_ids
+from engines.model_folder import special_ids
 from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
 from engines.threads import compute_threads
-from engines.transformers_compiled import CompiledStep
+from engines.torch_backend import TorchBackend
+from engines.torch_model import TorchModel
+from engines.transformers_compiled import StaticStep
 
 _PACKAGES = ("torch", "transformers")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names in /proc/cpuinfo on x86 and Arm
 _OPTIONS = {
     "compile": "true: torch.compile the decode step at load, 30 s and more (needs a C++ compiler)",
-    "compile_source_tokens": "longest source the compiled step takes; longer batches run uncompiled (default 128)",
-    "compile_new_tokens": "most new tokens the compiled step gives; longer batches run uncompiled (default 128)",
+    "cache": "keys and values in caches that grow (dynamic, default) or lie ready (static; always so with compile)",
+    "cache_source_tokens": "longest source of the static cache; longer batches run as with dynamic (default 128)",
+    "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
     "attn": "attention implementation: sdpa (default) or eager",
 }
 
@@ -54,18 +41,29 @@ class TransformersEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
-        effective_dtypes={
-            "fp32": "fp32",
-            "bf16": "bf16" if has_native_bf16() else "bf16 (emulated)",
-            "fp16": "fp16 (wo in fp32)",  # Hugging Face keeps T5's FFN output layer in fp32, or it overflows
-            "int8": "int8 (dynamic, torch)",
-        },
+        effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
         options=_OPTIONS,
         reasons={
             "int4": "torch has no int4 linear layers on this path",
             "tensor_parallel_degree": "transformers shards T5 across GPUs only, and this adapter runs on the CPU",
         },
     )
+
+
+def dtypes_in_torch() -> dict[str, str]:
+    """What Hugging Face's T5 really computes in on this CPU, by the dtype asked for."""
+    return {
+        "fp32": "fp32",
+        "bf16": "bf16" if has_native_bf16() else "bf16 (emulated)",
+        "fp16": "fp16 (wo in fp32)",  # Hugging Face keeps T5's FFN output layer in fp32, or it overflows
+    }
+
+
+def torch_devices() -> tuple[str, ...]:
+    """cpu, and cuda where a driver is there and torch is not its CPU build; torch itself is not asked."""
+    has_driver = Path("/dev/nvidiactl").exists()
+    is_cpu_build = package_availability(("torch",), "transformers").versions.get("torch", "+cpu").endswith("+cpu")
+    return ("cpu", "cuda") if has_driver and not is_cpu_build else ("cpu",)
 
 
 def has_native_bf16() -> bool:
@@ -78,38 +76,40 @@ def has_native_bf16() -> bool:
     return bool(lines) and bool(_BF16_FLAGS & set(lines[0].split()))
 
 
-class TransformersBackend(Backend):
+class TransformersBackend(TorchBackend):
     """One model in this process, on CPU."""
 
     def load(self, spec: EngineSpec) -> EngineFacts:
         """Raises ModelInvalid, SpecInvalid, MemoryError."""
         began = time.monotonic()
         check_spec(spec, capabilities())
-        is_compiled, attention = flag(spec, "compile", False), choice(spec, "attn", ("sdpa", "eager"), "sdpa")
-        if is_compiled and spec.dtype == "int8":
-            raise SpecInvalid(
-                "transformers: option compile with dtype 'int8' refused: torch does not compile its int8 layers"
-            )
+        attention = choice(spec, "attn", ("sdpa", "eager"), "sdpa")
+        is_compiled = flag(spec, "compile", False)
+        is_static = choice(spec, "cache", ("dynamic", "static"), "static" if is_compiled else "dynamic") == "static"
+        check_compile(spec, is_compiled, is_static)
         import torch
 
-        self._torch = torch
         torch.set_num_threads(compute_threads(spec))
-        self._special: SpecialIds = special_ids(spec.model_dir)
-        self._model = load_model(spec.model_dir, spec.dtype, attention)
-        self._compiled: CompiledStep | None = None
-        if is_compiled:
-            self._compiled = CompiledStep(
-                self._model,
+        special = special_ids(spec.model_dir)
+        model = load_model(spec.model_dir, spec.dtype, attention)
+        static = None
+        if is_static:
+            static = StaticStep(
+                model,
                 rows=spec.batch_size,
-                source=whole_number(spec, "compile_source_tokens", 128),
-                target=whole_number(spec, "compile_new_tokens", 128),
+                source=whole_number(spec, "cache_source_tokens", 128),
+                target=whole_number(spec, "cache_new_tokens", 128),
+                is_compiled=is_compiled,
             )
-        self._warm_up()
+        self._use(TorchModel(model, special, static=static), special, model.config.vocab_size)
         notes = [f"attention {attention}", f"{torch.get_num_threads()} threads"]
         if spec.dtype == "bf16" and not has_native_bf16():
             notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
+        if static is not None:
+            shape = f"{static.rows} rows, {static.source} source and {static.target} new tokens"
+            notes.append(f"static cache of {shape}; a batch that does not fit runs with caches that grow")
         if is_compiled:
-            notes.append("decode step compiled by torch.compile with a static cache")
+            notes.append("decode step compiled by torch.compile")
         return EngineFacts(
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "transformers").versions,
@@ -117,137 +117,18 @@ class TransformersBackend(Backend):
             notes=tuple(notes),
         )
 
-    def _warm_up(self) -> None:
-        """One short request, so that no user's request pays for compiling or first-touch allocation."""
-        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
-        for _ in self.generate([GenerateRequest(input_ids=(2, self._special.eos[0]), params=params)]):
-            pass
 
-    def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
-        for request in batch:
-            check_request(request, self._model.config.vocab_size)
-        greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
-        beams: dict[GenerateParams, list[int]] = {}
-        for index, request in enumerate(batch):
-            if request.params.num_beams > 1:
-                beams.setdefault(request.params, []).append(index)
-        return self._events(batch, greedy, beams)
-
-    def _events(
-        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: dict[GenerateParams, list[int]]
-    ) -> Iterator[Sequence[TokenEvent]]:
-        if greedy:
-            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
-        for indices in beams.values():
-            with self._torch.inference_mode():
-                events = self._beam_search([batch[index] for index in indices], indices)
-            yield events
-
-    def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
-        ids, mask = (self._torch.from_numpy(array) for array in padded(batch, self._special.pad))
-        with self._torch.inference_mode():  # never held across a yield: the mode belongs to the thread
-            encoded = self._model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        longest = max(request.params.max_new_tokens for request in batch)
-        step: CompiledStep | _DynamicStep
-        if self._compiled is not None and self._compiled.fits(len(batch), int(mask.shape[1]), longest):
-            step = self._compiled
-        else:
-            step = _DynamicStep(self._model)
-        decoding = Decoding(batch, self._special)
-        with self._torch.inference_mode():
-            step.begin(encoded, mask)
-        while not decoding.is_done:
-            with self._torch.inference_mode():
-                logits = step(decoding.next_ids)[:, -1].float().numpy()
-            yield decoding.step(logits)
-            keep = decoding.shrink() if isinstance(step, _DynamicStep) else None
-            if keep is not None and isinstance(step, _DynamicStep):
-                with self._torch.inference_mode():
-                    step.select(keep)
-
-    def _beam_search(self, batch: Sequence[GenerateRequest], indices: Sequence[int]) -> Sequence[TokenEvent]:
-        """Every token of each best hypothesis at once."""
-        params = batch[0].params
-        ids, mask = (self._torch.from_numpy(array) for array in padded(batch, self._special.pad))
-        found = self._model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=self._generation_config(params),
-            return_dict_in_generate=True,
+def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:
+    """Raises SpecInvalid for combinations that torch.compile does not do."""
+    if is_compiled and spec.dtype == "int8":
+        raise SpecInvalid(
+            "transformers: option compile with dtype 'int8' refused: torch does not compile its int8 layers"
         )
-        rows = found.sequences[:, 1:].numpy()  # without the start token
-        answers = [until_eos(row, self._special.eos, params.max_new_tokens) for row in rows]
-        logprobs = self._teacher_forced(ids, mask, rows) if params.return_logprobs else None
-        events = []
-        for row, (index, answer) in enumerate(zip(indices, answers, strict=True)):
-            for position, token in enumerate(answer):
-                is_last = position == len(answer) - 1
-                finish = ("eos" if token in self._special.eos else "length") if is_last else None
-                logprob = None if logprobs is None else float(logprobs[row, position])
-                events.append(TokenEvent(index=index, token_id=token, logprob=logprob, finish=finish))
-        return events
-
-    def _generation_config(self, params: GenerateParams) -> Any:
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
-            max_new_tokens=params.max_new_tokens,
-            min_new_tokens=params.min_new_tokens,
-            num_beams=params.num_beams,
-            length_penalty=params.length_penalty,
-            repetition_penalty=params.repetition_penalty,
-            no_repeat_ngram_size=params.no_repeat_ngram_size,
-            do_sample=False,
-            eos_token_id=list(self._special.eos),
-            pad_token_id=self._special.pad,
-            decoder_start_token_id=self._special.start,
+    if is_compiled and not is_static:
+        raise SpecInvalid(
+            "transformers: option compile with cache 'dynamic' refused: growing caches recompile at every length; "
+            "leave cache out or say static"
         )
-
-    def _teacher_forced(self, ids: Any, mask: Any, rows: Ids) -> Logits:
-        """log P of every token of `rows` [B, T] given the ones before it, one forward pass."""
-        targets = self._torch.from_numpy(rows.copy())
-        start = self._torch.full((len(rows), 1), self._special.start)
-        fed = self._torch.cat([start, targets[:, :-1]], dim=1)
-        logits = self._model(input_ids=ids, attention_mask=mask, decoder_input_ids=fed, use_cache=False).logits
-        scores: Logits = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0].numpy()
-        return scores
-
-    def close(self) -> None:
-        self._model = self._compiled = None
-
-
-class _DynamicStep:
-    """The decode step as it is, with caches that grow."""
-
-    def __init__(self, model: Any) -> None:
-        from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-
-        self._model = model
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-
-    def begin(self, encoded: Any, mask: Any) -> None:
-        """Take the encoder output [B, S, E] and mask [B, S]."""
-        self._encoded, self._mask = encoded, mask
-
-    def __call__(self, next_ids: Ids) -> Any:
-        """Logits [B, 1, V] for the next ids [B, 1]."""
-        import torch
-
-        return self._model(
-            decoder_input_ids=torch.from_numpy(next_ids),
-            encoder_outputs=(self._encoded,),
-            attention_mask=self._mask,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits
-
-    def select(self, positions: Ids) -> None:
-        """Keep these rows only."""
-        import torch
-
-        rows = torch.from_numpy(positions)
-        self._cache.batch_select_indices(rows)
-        self._encoded, self._mask = self._encoded[rows], self._mask[rows]
 
 
 def scales_outputs(model: Any) -> bool:
@@ -262,8 +143,9 @@ def scales_outputs(model: Any) -> bool:
     return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
 
-def load_model(model_dir: Path, dtype: str, attention: str) -> Any:
-    """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8."""
+def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
+    """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
+    from_pretrained that say where the weights go."""
     import torch
     import transformers
 
@@ -277,6 +159,7 @@ def load_model(model_dir: Path, dtype: str, attention: str) -> Any:
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            **placement,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -296,10 +179,3 @@ def _quantized(model: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, in two ways, since torch 2.10; there through 2.13
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
-
-
-def until_eos(row: Ids, eos: Sequence[int], limit: int) -> list[int]:
-    """The ids of `row` up to and including the first eos, at most `limit`."""
-    ends = np.flatnonzero(np.isin(row, eos))
-    end = int(ends[0]) + 1 if len(ends) else len(row)
-    return [int(token) for token in row[: min(end, limit)]]

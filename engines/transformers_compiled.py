@@ -1,4 +1,4 @@
-"""A decode step of Hugging Face's own T5, compiled once by torch.compile for one fixed shape.
+"""A decode step of Hugging Face's own T5 over static caches, as it is or compiled once by torch.compile.
 
 Dynamic shapes were tried and recompiled for every other batch (25 to 58 s each, 3 layers, 2 busy cores), so everything
 is static: rows are padded to the server's batch size, sources and answers live in caches of a fixed length. A batch
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.decoding import Ids
 
+class StaticStep:
+    """The step and its caches, B rows by `source` positions by `target` tokens, reused from batch to batch."""
 
-class CompiledStep:
-    """The compiled step and its caches, B rows by `source` positions by `target` tokens, reused from batch to batch."""
-
-    def __init__(self, model: Any, *, rows: int, source: int, target: int) -> None:
+    def __init__(self, model: Any, *, rows: int, source: int, target: int, is_compiled: bool) -> None:
         import torch
         from transformers.cache_utils import EncoderDecoderCache, StaticCache
 
@@ -37,11 +35,11 @@ class CompiledStep:
 
         self._cache = cache
         self._plain = forward
-        self._compiled = torch.compile(forward, dynamic=False)
+        self._later = torch.compile(forward, dynamic=False) if is_compiled else forward
         self._forward: Any = forward
 
     def fits(self, rows: int, source: int, target: int) -> bool:
-        """Whether a batch of these sizes can use the compiled shape."""
+        """Whether a batch of these sizes can use the fixed shape."""
         return rows <= self.rows and source <= self.source and target <= self.target
 
     def begin(self, encoded: Any, mask: Any) -> None:
@@ -55,11 +53,11 @@ class CompiledStep:
         self._cache.reset()
         self._forward = self._plain
 
-    def __call__(self, next_ids: Ids) -> Any:
+    def __call__(self, next_ids: Any) -> Any:
         """Logits [b, 1, V] for the next ids [b, 1]."""
         count = len(next_ids)
         ids = self._torch.zeros((self.rows, 1), dtype=self._torch.int64)
-        ids[:count] = self._torch.from_numpy(next_ids)
+        ids[:count] = next_ids
         logits = self._forward(ids, self._encoded, self._mask)
-        self._forward = self._compiled
+        self._forward = self._later
         return logits[:count]

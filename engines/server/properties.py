@@ -31,6 +31,8 @@ IGNORED_OPTIONS = frozenset(
      "disable_flash_attn", "waiting_steps")
 )  # fmt: skip
 """DJL options that change nothing here: the handler features they switch are absent or always on."""
+HONOURED = {"accelerate": frozenset(("device_map",))}
+"""Engines for which some of them do."""
 
 DTYPE_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float": "fp32"}
 HANDLERS = {"djl_python.huggingface": "transformers"}
@@ -132,7 +134,7 @@ def read_serving(text: str, model_dir: Path) -> Serving:
         job_queue_size=reader.integer("job_queue_size", 1000, low=1),
         rolling_batch=rolling_batch,
         threads=reader.integer("option.threads", 1, low=1) if "option.threads" in values else None,
-        options=_engine_options(values, notes),
+        options=_engine_options(values, engine, notes),
         python=reader.text("option.pythonExecutable", "") or None,
     )
     settings = _settings(reader, None if min_workers == workers else min_workers)
@@ -243,13 +245,14 @@ def _devices_text(device: str) -> str:
     return device.removeprefix("cuda:") if device.startswith("cuda:") else "*"
 
 
-def _engine_options(values: Mapping[str, str], notes: list[str]) -> dict[str, OptionValue]:
+def _engine_options(values: Mapping[str, str], engine: str, notes: list[str]) -> dict[str, OptionValue]:
+    ignored = IGNORED_OPTIONS - HONOURED.get(engine, frozenset())
     options: dict[str, OptionValue] = {}
     for key, value in values.items():
         name = key.removeprefix("option.")
         if name == key or name in OPTION_FIELDS:
             continue
-        if name in IGNORED_OPTIONS:
+        if name in ignored:
             notes.append(f"{key}={value} has no effect in this server")
         else:
             options[name] = _option_value(value)

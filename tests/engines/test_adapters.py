@@ -3,6 +3,7 @@ a wrong output scaling leaves greedy tokens as they are."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engines import ctranslate2, transformers
-from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
+from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest, OptionValue
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.registry import load_backend, load_engine
 from tests.engines.t5_folders import (
@@ -293,8 +294,9 @@ def test_eager_and_sdpa_attention_agree(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
-def test_the_compiled_step_gives_hugging_faces_scores(bench: Bench) -> None:
-    options = {"compile": True, "compile_source_tokens": 24, "compile_new_tokens": 16}
+@pytest.mark.parametrize("how", [{"cache": "static"}, {"compile": True}])
+def test_the_static_step_gives_hugging_faces_scores(bench: Bench, how: dict[str, OptionValue]) -> None:
+    options = {**how, "cache_source_tokens": 24, "cache_new_tokens": 16}
     backend = loaded("transformers", bench.folders["tiny-flan"], batch_size=3, options=options)
     yardstick = bench.yardstick("tiny-flan")
 
@@ -302,4 +304,27 @@ def test_the_compiled_step_gives_hugging_faces_scores(bench: Bench) -> None:
     for batch in batches:  # one that fits, one that may not (long sources), one that does not (5 rows)
         for request, events in zip(batch, answers(backend, batch), strict=True):
             yardstick.check(request, events)
+    backend.close()
+
+
+def test_compiling_with_growing_caches_is_refused(bench: Bench) -> None:
+    with pytest.raises(SpecInvalid, match="compile with cache 'dynamic' refused"):
+        loaded("transformers", bench.folders["tiny-flan"], options={"compile": True, "cache": "dynamic"})
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential"])
+def test_layers_on_disk_give_hugging_faces_scores_and_the_facts_show_the_split(bench: Bench, device_map: str) -> None:
+    backend = load_backend("accelerate")
+    options = {"device_map": device_map, "max_cpu_memory_mib": 6}
+    facts = backend.load(
+        EngineSpec(engine="accelerate", model_dir=bench.folders["bundled"], threads=1, options=options)
+    )
+    yardstick = bench.yardstick("bundled")
+
+    (split,) = [note for note in facts.notes if note.startswith("hf_device_map ")]
+    assert set(json.loads(split.removeprefix("hf_device_map ")).values()) == {"cpu", "disk"}
+    assert any(note.startswith("weights: disk ") and ", cpu " in note for note in facts.notes)
+    batch = requests(yardstick.vocab_size, 3, max_new_tokens=12)
+    for request, events in zip(batch, answers(backend, batch), strict=True):
+        yardstick.check(request, events)
     backend.close()
