@@ -9,10 +9,10 @@ namespace t5k::cuda {
 
 inline Status CudaDevice::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
                                 int64_t ldy) {
-    const void *rows;
+    const void *rows = nullptr;
     T5K_TRY(weight(table, &rows));
-    void *host;
-    CUdeviceptr at;
+    void *host = nullptr;
+    CUdeviceptr at = 0;
     T5K_TRY(stage(R * 4, &host, &at));
     std::memcpy(host, ids, static_cast<size_t>(R) * 4);
     const EmbedJob job{rows, static_cast<const int *>(pointer(at)), y, ldy, static_cast<int>(E)};
@@ -21,7 +21,7 @@ inline Status CudaDevice::embed(const void *table, int format, const int32_t *id
 
 inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
                                    float eps, float out_scale) {
-    const void *w_at;
+    const void *w_at = nullptr;
     T5K_TRY(weight(w, &w_at));
     const RmsNormJob job{const_cast<float *>(x), nullptr, static_cast<const float *>(w_at), y, ldx, ldy, static_cast<int>(E),
                          eps, out_scale};
@@ -30,7 +30,7 @@ inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, 
 
 inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best) {
     static const char *const names[] = {"linear_f32_f32", "linear_bf16_f32", "linear_i8_f32", "linear_i4_f32"};
-    const void *w;
+    const void *w = nullptr;
     T5K_TRY(weight(from.w.data, &w));
     const int64_t panels = panel_count(from.w.N);
     LinearJob job{};
@@ -105,8 +105,8 @@ inline Status CudaDevice::add_shards(const float *const *parts, int n, int64_t l
 inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, const char *kernel, int64_t heads, int64_t D,
                                            int64_t W) {
     const auto n = static_cast<int64_t>(rows.size());
-    void *host;
-    CUdeviceptr at;
+    void *host = nullptr;
+    CUdeviceptr at = 0;
     T5K_TRY(stage(n * static_cast<int64_t>(sizeof(AttendRows)), &host, &at));
     std::memcpy(host, rows.data(), rows.size() * sizeof(AttendRows));
     int64_t R = 0, keys = 0;
