@@ -8,7 +8,7 @@ in which every user had work; the tail, in which users run dry one by one, would
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.measure.device import ResourceUse
 from harness.measure.stats import mean, percentile, rate, wilson_interval
@@ -20,9 +20,21 @@ _PERCENTILES = (("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9), ("latency_p99_
 
 
 def summarize(
-    records: Sequence[RequestRecord], begin_ns: int, end_ns: int, use: ResourceUse, *, load_s: float
+    records: Sequence[RequestRecord],
+    begin_ns: int,
+    end_ns: int,
+    use: ResourceUse,
+    *,
+    load_s: float,
+    slo: Mapping[str, float] | None = None,
+    asked_rps: float | None = None,
+    is_open_loop: bool = False,
 ) -> TrialSummary:
-    """The summary of one load. Latency and throughput are absent when no request was answered."""
+    """The summary of one load. Latency and throughput are absent when no request was answered.
+
+    `slo` holds the thresholds of one request (any of latency_ms, ttft_ms, tpot_ms, itl_ms); without it there is no
+    goodput. `asked_rps` is the rate of the schedule, `is_open_loop` whether there was one.
+    """
     chosen = measured(records)
     metrics: dict[str, Metric] = {}
     metrics.update(_latency(chosen))
