@@ -60,7 +60,8 @@ class RequestRecord:
 
     `intended_ns` is when the schedule wanted it sent (closed loop: when the user became free), `sent_ns` when the
     first byte was written, `first_token_ns` when the first answer byte with content came (None unless streaming),
-    `done_ns` when the last byte was read. `output_ids` name the answers in outputs/<trial>.jsonl.
+    `done_ns` when the last byte arrived. `output_ids` name the answers in outputs/<trial>.jsonl. `connect_ns` is the
+    set-up time of the connection (a duration) where this request was the first one on it.
     """
 
     seq: int
@@ -78,6 +79,7 @@ class RequestRecord:
     is_warmup: bool
     error: str = ""
     token_ns: tuple[int, ...] = ()
+    connect_ns: int | None = None
 
     @property
     def latency_ns(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -217,7 +217,8 @@ def _index(items: list[Any], part: str | int, override: str) -> int:
 def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
     """One pydantic error as (line, 'file:line: field.path: expected ..., got ...; hint')."""
     path = _path_in(source.document.value, details)
-    return source.line(path), f"{source.origin(path)}: {_dotted(path)}{_text(details, path)}"
+    text = _text(details, path, source.document.value)
+    return source.line(path), f"{source.origin(path)}: {_dotted(path)}{text}"
 
 
 def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
@@ -238,13 +239,13 @@ def _holds(raw: Any, part: str | int) -> bool:
     return isinstance(raw, dict) and part in raw
 
 
-def _text(details: ErrorDetails, path: Sequence[str | int]) -> str:
+def _text(details: ErrorDetails, path: Sequence[str | int], raw: Any) -> str:
     from harness.scenario.fields import did_you_mean, sentence
 
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "expected":
         return str(context["text"])
-    known = _fields_around(path)
+    known = _fields_around(path, raw)
     if kind == "missing":
         return "expected a value, got nothing; this key is required"
     if kind == "extra_forbidden":
@@ -261,22 +262,35 @@ def _is_number(text: str) -> bool:
     return isinstance(scalar(text), int | float)
 
 
-def _fields_around(path: Sequence[str | int]) -> tuple[str, ...]:
-    """The keys that are known where the last part of `path` stands."""
+def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
+    """The keys that are known where the last part of `path` stands, in the raw document `raw`."""
     from harness.scenario.schema import Scenario
 
     model: Any = Scenario
     for part in path[:-1]:
+        raw = raw[part]
         if part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+            models = list(_models_in(model.model_fields[part].annotation))
+            kind = raw.get("kind") if isinstance(raw, dict) else None
+            model = next((each for each in models if _has_kind(each, kind)), next(iter(models), model))
     return tuple(model.model_fields)
 
 
-def _model_in(annotation: Any) -> Any:
+def _has_kind(model: Any, kind: object) -> bool:
+    """Whether this variant of a union is the one that is written with `kind`."""
+    from typing import get_args
+
+    field = model.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
+
+
+def _models_in(annotation: Any) -> Iterator[Any]:
     from typing import get_args
 
     from pydantic import BaseModel
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
+        yield annotation
+        return
+    for each in get_args(annotation):
+        yield from _models_in(each)

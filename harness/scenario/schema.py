@@ -27,6 +27,7 @@ from harness.scenario.fields import (
     one_of,
     one_or_more,
 )
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad
 
 SHAPES = (
     *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
@@ -93,14 +94,6 @@ class Parameters(Strict):
         return self
 
 
-class ClosedLoad(Strict):
-    """Closed loop: each of `users` sends its next request `think_time_s` after its last answer."""
-
-    kind: Literal["closed"] = "closed"
-    users: AtLeastOne = 8
-    think_time_s: Annotated[float, Field(ge=0.0)] = 0.0
-
-
 class Workload(Strict):
     """What is sent, how hard, and for how long."""
 
@@ -108,11 +101,32 @@ class Workload(Strict):
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False
-    load: ClosedLoad = ClosedLoad()
+    load: Load = ClosedLoad()
+    slo: Annotated[Slo | None, Field(description="what makes a request good; gives goodput")] = None
     warmup_requests: AtLeastZero = 16
     requests: Annotated[AtLeastOne, Field(description="measured requests after which a trial stops ...")] = 200
     max_duration_s: Annotated[PositiveSeconds, Field(description="... or this long, whichever is first")] = 15.0
     request_timeout_s: PositiveSeconds = 60.0
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Requests leave on a schedule, whatever is outstanding."""
+        return not isinstance(self.load, ClosedLoad)
+
+    @model_validator(mode="after")
+    def _load_fits(self) -> Workload:
+        load = self.load
+        if isinstance(load, StagesLoad) and load.total_s > self.max_duration_s:
+            raise expected(f"max_duration_s >= {load.total_s:g}, the sum of the stages", self.max_duration_s)
+        if isinstance(load, MaxRateLoad) and not load.slo and self.slo is None:
+            raise expected(
+                "an SLO beside load.kind max_rate: workload.slo or load.slo",
+                "neither",
+                "write load: {kind: max_rate, ..., slo: {latency_p99_ms: {max: 200}}}",
+            )
+        if self.slo is not None and self.slo.needs_stream and not self.stream:
+            raise expected("stream: true, because slo has token times", self.stream)
+        return self
 
 
 class Quality(Strict):

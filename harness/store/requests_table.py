@@ -14,6 +14,7 @@ _COLUMNS = (
     ("sent_ns", "int64"), ("first_token_ns", "int64"), ("done_ns", "int64"), ("outcome", "string"),
     ("status_code", "int32"), ("input_tokens", "int64"), ("output_tokens", "int64"),
     ("output_ids", "list<string>"), ("is_warmup", "bool"), ("error", "string"), ("token_ns", "list<int64>"),
+    ("connect_ns", "int64"),
 )  # fmt: skip
 
 
@@ -39,7 +40,8 @@ def read_table(path: Path) -> tuple[RequestRecord, ...]:
     """The records that `write_table` wrote, exactly."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(path, columns=[name for name, _ in _COLUMNS]).to_pylist()
+    present = set(pq.read_schema(path).names)  # a run of an earlier version lacks the younger columns
+    rows = pq.read_table(path, columns=[name for name, _ in _COLUMNS if name in present]).to_pylist()
     return tuple(RequestRecord(**{name: _tupled(value) for name, value in row.items()}) for row in rows)
 
 

@@ -106,7 +106,35 @@ BROKEN = [
     (
         "an unknown load kind",
         HEAD + "workload:\n  load: {kind: opne}\n",
-        "{f}:4: workload.load.kind: expected 'closed', got 'opne'",
+        "{f}:4: workload.load: expected kind: one of closed, constant, poisson, gamma, ramp, stages, trace, max_rate, "
+        "got 'opne'",
+    ),
+    (
+        "a rate below zero",
+        HEAD + "workload:\n  load: {kind: poisson, rate_rps: -1}\n",
+        "{f}:4: workload.load.rate_rps: expected a number > 0, got -1",
+    ),
+    (
+        "a key of another load kind",
+        HEAD + "workload:\n  load: {kind: poisson, rate_rps: 5, users: 3}\n",
+        "{f}:4: workload.load.users: expected a known key, got 'users'; "
+        "known: kind, rate_rps, max_in_flight, processes",
+    ),
+    (
+        "stages that do not fit",
+        HEAD + "workload:\n  load: {kind: stages, stages: [{rate_rps: 3, duration_s: 100}]}\n",
+        "{f}:3: workload: expected max_duration_s >= 100, the sum of the stages, got 15.0",
+    ),
+    (
+        "a maximum rate without a service level",
+        HEAD + "workload:\n  load: {kind: max_rate, low_rps: 3, high_rps: 30}\n",
+        "{f}:3: workload: expected an SLO beside load.kind max_rate: workload.slo or load.slo, got 'neither'; "
+        "write load: {{kind: max_rate, ..., slo: {{latency_p99_ms: {{max: 200}}}}}}",
+    ),
+    (
+        "a range of rates that is none",
+        HEAD + "workload:\n  load: {kind: max_rate, low_rps: 30, high_rps: 3, slo: {latency_p90_ms: {max: 9}}}\n",
+        "{f}:4: workload.load: expected high_rps > low_rps (30), got 3.0",
     ),
     (
         "two models",

@@ -1,0 +1,229 @@
+"""How requests arrive (`workload.load`), by `kind`: one closed loop, and open loops whose schedule is fixed before."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from harness.measure.metrics import METRICS, metric_row
+from harness.scenario.fields import (
+    AtLeastOne,
+    Fraction,
+    PositiveSeconds,
+    Strict,
+    Word,
+    did_you_mean,
+    expected,
+    listed,
+)
+
+Arrivals = Literal["constant", "poisson"]
+Rate = Annotated[float, Field(gt=0.0, description="requests per second")]
+RateFromZero = Annotated[float, Field(ge=0.0, description="requests per second")]
+MaxInFlight = Annotated[AtLeastOne, Field(description="outstanding requests at most; reaching it is reported")]
+Processes = Annotated[AtLeastOne | None, Field(description="load processes; null: as many as the rate needs")]
+PositiveMs = Annotated[float, Field(gt=0.0)]
+
+DEFAULT_MAX_IN_FLIGHT = 1000
+"""Outstanding requests of an open loop: far beyond what an engine under test serves in time, far below the ports and
+descriptors of one machine."""
+
+
+class ClosedLoad(Strict):
+    """Closed loop: each of `users` sends its next request `think_time_s` after its last answer."""
+
+    kind: Literal["closed"] = "closed"
+    users: AtLeastOne = 8
+    think_time_s: Annotated[float, Field(ge=0.0)] = 0.0
+    processes: Processes = None
+
+
+class ConstantLoad(Strict):
+    """Open loop, equal gaps."""
+
+    kind: Literal["constant"]
+    rate_rps: Rate
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+
+class PoissonLoad(Strict):
+    """Open loop, independent arrivals: exponential gaps."""
+
+    kind: Literal["poisson"]
+    rate_rps: Rate
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+
+class GammaLoad(Strict):
+    """Open loop, bursty (cv > 1) or smoother than Poisson (cv < 1): gamma gaps of coefficient of variation `cv`."""
+
+    kind: Literal["gamma"]
+    rate_rps: Rate
+    cv: Annotated[float, Field(gt=0.0, le=20.0, description="standard deviation of a gap over its mean")]
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+
+class RampLoad(Strict):
+    """Open loop, the rate goes linearly from one value to the other over workload.max_duration_s."""
+
+    kind: Literal["ramp"]
+    from_rps: RateFromZero
+    to_rps: RateFromZero
+    arrivals: Arrivals = "poisson"
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+    @model_validator(mode="after")
+    def _has_a_rate(self) -> RampLoad:
+        if self.from_rps == self.to_rps == 0:
+            raise expected("a rate above 0 at one end of the ramp", "0 at both")
+        return self
+
+
+class Stage(Strict):
+    """One flat part of a staged load; a rate of 0 is a pause."""
+
+    rate_rps: RateFromZero
+    duration_s: PositiveSeconds
+
+
+class StagesLoad(Strict):
+    """Open loop, flat stages one after the other."""
+
+    kind: Literal["stages"]
+    stages: Annotated[tuple[Stage, ...], BeforeValidator(listed), Field(min_length=1)]
+    arrivals: Arrivals = "poisson"
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+    @property
+    def total_s(self) -> float:
+        """How long all stages take."""
+        return sum(stage.duration_s for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _has_a_rate(self) -> StagesLoad:
+        if not any(stage.rate_rps for stage in self.stages):
+            raise expected("a stage with a rate above 0", "0 in every stage")
+        return self
+
+
+class TraceLoad(Strict):
+    """Open loop, the times (and, where it has them, lengths) of a recorded trace."""
+
+    kind: Literal["trace"]
+    path: Annotated[Word, Field(description="JSONL or CSV file, relative to the scenario")]
+    speed: Annotated[float, Field(gt=0.0, description="2 replays it twice as fast")] = 1.0
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+
+class RateBound(Strict):
+    """The largest value a metric may take."""
+
+    max: float
+
+
+def _slo_name(name: Any) -> Any:
+    row = metric_row(name) if isinstance(name, str) else None
+    if row is None or row.source != "load" or row.direction != "minimize":
+        known = ", ".join(each for each, r in METRICS.items() if r.source == "load" and r.direction == "minimize")
+        raise expected("a metric of the load that has an upper bound", name, did_you_mean(name, METRICS) or known)
+    return name
+
+
+class MaxRateLoad(Strict):
+    """The largest rate that meets the SLO: probes of workload.max_duration_s each, bracketing, then bisection.
+
+    The SLO is `slo` (bounds on metrics of a probe), workload.slo (thresholds of a request, met by `good_frac` of all
+    requests), or both.
+    """
+
+    kind: Literal["max_rate"]
+    low_rps: Rate
+    high_rps: Rate
+    arrivals: Arrivals = "poisson"
+    probes: Annotated[AtLeastOne, Field(description="probes at most")] = 12
+    precision_frac: Annotated[float, Field(gt=0.0, lt=1.0, description="stop when the bracket is this narrow")] = 0.05
+    slo: Annotated[
+        dict[Annotated[str, BeforeValidator(_slo_name)], RateBound], Field(description="metric: {max: value}")
+    ] = Field(default_factory=dict)
+    good_frac: Annotated[Fraction, Field(description="share of requests that must meet workload.slo")] = 0.99
+    min_delivered_frac: Annotated[Fraction, Field(description="answers over requests in a probe's second half")] = 0.95
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> MaxRateLoad:
+        if self.low_rps >= self.high_rps:
+            raise expected(f"high_rps > low_rps ({self.low_rps:g})", self.high_rps)
+        return self
+
+
+class Slo(Strict):
+    """What one request must meet to count as good; milliseconds, any subset."""
+
+    latency_ms: PositiveMs | None = None
+    ttft_ms: PositiveMs | None = None
+    tpot_ms: PositiveMs | None = None
+    itl_ms: PositiveMs | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Slo:
+        if self.thresholds() == {}:
+            raise expected("a threshold: latency_ms, ttft_ms, tpot_ms or itl_ms", "none")
+        return self
+
+    def thresholds(self) -> dict[str, float]:
+        """Name -> milliseconds, of those that were given."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+    @property
+    def needs_stream(self) -> bool:
+        """Token times exist only in a stream."""
+        return any(value is not None for value in (self.ttft_ms, self.tpot_ms, self.itl_ms))
+
+
+KINDS: dict[str, type[Strict]] = {
+    "closed": ClosedLoad,
+    "constant": ConstantLoad,
+    "poisson": PoissonLoad,
+    "gamma": GammaLoad,
+    "ramp": RampLoad,
+    "stages": StagesLoad,
+    "trace": TraceLoad,
+    "max_rate": MaxRateLoad,
+}
+
+
+def _kind_of(load: Any) -> str:
+    """The kind a load is written with; a load without one is closed, as in the first scenarios."""
+    return str(load.get("kind", "closed")) if isinstance(load, dict) else str(getattr(load, "kind", "closed"))
+
+
+def _known_kind(load: Any) -> Any:
+    kind = _kind_of(load)
+    if kind not in KINDS:
+        raise expected(f"kind: one of {', '.join(KINDS)}", kind, did_you_mean(kind, KINDS))
+    return load
+
+
+Load = Annotated[
+    Annotated[
+        Annotated[ClosedLoad, Tag("closed")]
+        | Annotated[ConstantLoad, Tag("constant")]
+        | Annotated[PoissonLoad, Tag("poisson")]
+        | Annotated[GammaLoad, Tag("gamma")]
+        | Annotated[RampLoad, Tag("ramp")]
+        | Annotated[StagesLoad, Tag("stages")]
+        | Annotated[TraceLoad, Tag("trace")]
+        | Annotated[MaxRateLoad, Tag("max_rate")],
+        Discriminator(_kind_of),
+    ],
+    BeforeValidator(_known_kind),
+]
+OpenLoad = ConstantLoad | PoissonLoad | GammaLoad | RampLoad | StagesLoad | TraceLoad | MaxRateLoad
