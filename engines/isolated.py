@@ -28,7 +28,7 @@ def run_isolated(function: str, arguments: Sequence[str], python: str | None = N
     lines it wrote.
     """
     command = [python or sys.executable, "-m", "engines.isolated", str(os.getpid()), function, *arguments]
-    env = {**os.environ, **child_environment()}
+    env = {**os.environ, **child_environment(python)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
         try:
             out, log = child.communicate()

@@ -51,11 +51,15 @@ def interpreter(python: str, engine: str) -> Path:
     return path.absolute()
 
 
-def child_environment(source_root: Path | None = None) -> dict[str, str]:
-    """Variables for a Python child that must find `engines` of `source_root` (default: this checkout) first."""
+def child_environment(python: str | None = None, source_root: Path | None = None) -> dict[str, str]:
+    """Variables for a child in the environment of `python` that must find `engines` of `source_root` (default: this
+    checkout) first, whatever folder it stands in, and the tools beside its interpreter and ours (ninja, which compiles
+    operators: two versions of it would not accept each other's builds)."""
     root = str(source_root or Path(engines.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # the second: not the `engines` of the folder we stand in
+    beside = dict.fromkeys(str(Path(each).parent) for each in (python or sys.executable, sys.executable))
+    tools = os.pathsep.join((*beside, os.environ.get("PATH", os.defpath)))
+    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PATH": tools}
 
 
 def describe(engine: str, python: Path) -> tuple[Availability, Capabilities | None]:
@@ -71,7 +75,7 @@ def _stamp_time(python: Path) -> int:
 @lru_cache(maxsize=32)
 def _described(engine: str, python: str, *_changed: int) -> tuple[Availability, Capabilities | None]:
     argv = [python, "-m", "engines.described", engine]
-    env = {**os.environ, **child_environment()}
+    env = {**os.environ, **child_environment(python)}
     try:
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

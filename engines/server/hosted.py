@@ -187,7 +187,7 @@ def _run(
 
 
 def _environment(front: Front) -> dict[str, str]:
-    env = child_environment(front.source_root)
+    env = child_environment(front.python, front.source_root)
     env["PYTHONUNBUFFERED"] = "1"
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # it would lie in TMPDIR, which is private and soon gone
         from engines.artifact_cache import cache_root

@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from engines import errors
@@ -54,10 +53,8 @@ class WorkerLink:
         """A worker process that has not loaded yet."""
         ours, theirs = socket.socketpair()
         python = str(serving_python(spec.engine, spec.python) or sys.executable)
-        env = {**os.environ, "DYNO_WORKER": str(number), "DYNO_FRONT_PYTHON": sys.executable, **child_environment()}
-        # Tools that an environment brings (ninja compiles DeepSpeed's operators) lie beside its interpreter.
-        beside = dict.fromkeys(str(Path(each).parent) for each in (python, sys.executable))
-        env["PATH"] = os.pathsep.join((*beside, os.environ.get("PATH", os.defpath)))
+        env = {**os.environ, "DYNO_WORKER": str(number), "DYNO_FRONT_PYTHON": sys.executable}
+        env |= child_environment(python)
         env.update(dict.fromkeys(THREAD_VARIABLES, str(compute_threads(spec))))
         argv = ("-u", "-m", "engines.server.worker", str(theirs.fileno()), str(os.getpid()))
         with theirs:
