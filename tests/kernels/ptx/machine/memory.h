@@ -1,0 +1,34 @@
+// Device memory and who touched it: allocations, bounds, and a history per 4 bytes that finds races.
+//
+// The first functions stand in for kernels/sim/memory.cpp behind the same driver; see sim/memory.h.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "program.h"
+#include "sim/memory.h"
+
+namespace t5k::ptx {
+
+// The last write and two last readers of 4 bytes. Masks name the bytes meant.
+struct History {
+    struct Access {
+        u32 launch = 0, block = 0, thread = 0, epoch = 0, clock = 0;
+        u8 mask = 0;
+        bool is_strong = false;
+        int line = 0;
+    };
+    Access write, reads[2];
+};
+
+struct Allocation {
+    unsigned char *start = nullptr;
+    size_t bytes = 0;
+    std::vector<History> history;  // empty until a kernel touches it
+};
+
+// The allocation that holds [address, address + bytes), or null.
+Allocation *allocation_of(u64 address, size_t bytes);
+
+}  // namespace t5k::ptx
