@@ -132,6 +132,7 @@ class TrialRunner:
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, quality=quality)
         self._keep(trial.trial_id, result, asked)
+        self._writer.write_telemetry(trial.trial_id, sampler.telemetry())
         if died is not None:
             return _died(trial, died, phase_s, quality)
         return self._conclude(trial, result, sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s))

@@ -1,7 +1,8 @@
-"""CPU and memory of the engine, the harness and everything else while a load runs, from /proc.
+"""CPU, memory, GPU and energy of the engine, the harness and everything else while a load runs.
 
 A thread samples every 200 ms: CPU seconds of the engine's process tree, of the harness's own (this process, the load
-processes, supervisors), and of the whole machine. What remains is 'other', time stolen by a hypervisor included.
+processes, supervisors), and of the whole machine, from /proc; the GPUs through NVML and the energy counters, where the
+machine lets us read them. What remains of the CPU is 'other', time stolen by a hypervisor included.
 Memory is PSS (shared pages counted once, from smaps_rollup) where the kernel lets us read it, else the sum of RSS.
 """
 
@@ -11,12 +12,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from harness.units import NS_PER_S
+from harness.measure.energy import CpuEnergy
+from harness.measure.gpu import GpuReading, Gpus
+from harness.units import NS_PER_S, mib_from_bytes
 
 INTERVAL_S = 0.2
 TREE_INTERVAL_S = 1.0
@@ -28,16 +32,26 @@ _PROC = Path("/proc")
 
 MemoryKind = Literal["PSS", "RSS"]
 
+TELEMETRY = (
+    "t_ns", "cpu_frac_engine", "cpu_frac_client", "cpu_frac_other", "memory_mib",
+    "gpu_memory_mib", "gpu_util_frac", "gpu_power_w", "energy_j",
+)  # fmt: skip
+"""Columns of a telemetry file. `energy_j` counts up from an arbitrary start."""
+
+_NO_GPU = GpuReading(memory_mib=None, util_frac=None, power_w=None, energy_j=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSample:
-    """One look at the machine: CPU seconds since some fixed point, engine memory in bytes."""
+    """One look at the machine: CPU seconds and joules since some fixed point, engine memory in bytes."""
 
     at_ns: int
     engine_s: float
     harness_s: float
     busy_s: float
     memory_bytes: int
+    gpu: GpuReading | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +60,9 @@ class ResourceUse:
 
     `peak_memory_bytes` is the largest sample of the whole load, warm-up included: memory does not forget a peak.
     `engine_s` None and no memory: the engine's processes are not on this machine. `harness_s` is dyno itself and its
-    children, the load processes (`client_s`) among them.
+    children, the load processes (`client_s`) among them. GPU memory is the largest sample of the whole load,
+    utilisation and power are means over the window; `energy_j` covers the parts that `energy_of` names. What this
+    machine does not let us read is None, with its reason in `unavailable`.
     """
 
     window_s: float
@@ -59,6 +75,12 @@ class ResourceUse:
     memory_kind: MemoryKind
     samples: int
     client_processes: int = 1
+    gpu_memory_mib: float | None = None
+    gpu_util_frac: float | None = None
+    gpu_power_w: float | None = None
+    energy_j: float | None = None
+    energy_of: str = ""
+    unavailable: tuple[str, ...] = ()
 
     def frac(self, cpu_s: float) -> float:
         """CPU seconds as a share of what the machine had in the window."""
@@ -68,9 +90,13 @@ class ResourceUse:
 class ResourceSampler:
     """Samples while its context is open. `pids` names the engine's processes; their children are found."""
 
-    def __init__(self, pids: Callable[[], tuple[int, ...]], interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, pids: Callable[[], tuple[int, ...]], interval_s: float = INTERVAL_S, gpus: Gpus | None = None
+    ) -> None:
         self._pids = pids
         self._interval_s = interval_s
+        self._gpus = gpus or Gpus()
+        self._cpu_energy = CpuEnergy()
         self._engine = _CpuMeter()
         self._harness = _CpuMeter()
         self._tree: frozenset[int] = frozenset()
@@ -94,10 +120,12 @@ class ResourceSampler:
         self._thread.join()
         self._tree_at_ns = 0
         self._look()
+        self._gpus.__exit__()
 
-    def use(self, begin_ns: int, end_ns: int, client_cpu_s: float) -> ResourceUse:
+    def use(self, begin_ns: int, end_ns: int, client_cpu_s: float, client_processes: int = 1) -> ResourceUse:
         """What was used between two monotonic times (ns), interpolated between samples; call after the context."""
         first, last = self._at(begin_ns), self._at(end_ns)
+        inside = [s.gpu for s in self._samples if s.gpu is not None and begin_ns <= s.at_ns <= end_ns]
         engine_s = last.engine_s - first.engine_s
         harness_s = max(last.harness_s - first.harness_s, client_cpu_s)
         busy_s = last.busy_s - first.busy_s
@@ -112,7 +140,56 @@ class ResourceSampler:
             peak_memory_bytes=peak if self._engine.has_seen else None,
             memory_kind=self._memory_kind,
             samples=len(self._samples),
+            client_processes=client_processes,
+            gpu_memory_mib=_largest(sample.gpu.memory_mib for sample in self._samples if sample.gpu is not None),
+            gpu_util_frac=_mean(gpu.util_frac for gpu in inside),
+            gpu_power_w=_mean(gpu.power_w for gpu in inside),
+            energy_j=None if first.energy_j is None or last.energy_j is None else last.energy_j - first.energy_j,
+            energy_of=self._energy_of(),
+            unavailable=self._unavailable(),
         )
+
+    def telemetry(self) -> dict[str, list[float | None]]:
+        """Column -> one value per sampling interval, `t_ns` (monotonic) its end; CPU as shares of all cores.
+
+        Client is dyno with its load processes. Memory is the engine's. None where there is nothing to read.
+        """
+        cores = os.cpu_count() or 1
+        rows: dict[str, list[float | None]] = {name: [] for name in TELEMETRY}
+        for before, now in pairwise(self._samples):
+            available_s = max(1, now.at_ns - before.at_ns) / NS_PER_S * cores
+            engine, client, busy = (
+                (getattr(now, name) - getattr(before, name)) / available_s
+                for name in ("engine_s", "harness_s", "busy_s")
+            )
+            gpu = now.gpu or _NO_GPU
+            is_here = self._engine.has_seen
+            values: tuple[float | None, ...] = (
+                now.at_ns,
+                engine if is_here else None,
+                client,
+                max(0.0, busy - engine - client),
+                mib_from_bytes(now.memory_bytes) if is_here else None,
+                gpu.memory_mib,
+                gpu.util_frac,
+                gpu.power_w,
+                now.energy_j,
+            )
+            for name, value in zip(TELEMETRY, values, strict=True):
+                rows[name].append(value)
+        return rows
+
+    def _energy_of(self) -> str:
+        gpu = self._samples[-1].gpu
+        parts = (
+            ("CPU packages", not self._cpu_energy.unavailable),
+            ("GPUs", gpu is not None and gpu.energy_j is not None),
+        )
+        return " and ".join(name for name, is_read in parts if is_read)
+
+    def _unavailable(self) -> tuple[str, ...]:
+        parts = (("CPU energy", self._cpu_energy.unavailable), ("GPU telemetry", self._gpus.unavailable))
+        return tuple(f"{name} unavailable: {reason}" for name, reason in parts if reason)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -128,6 +205,7 @@ class ResourceSampler:
             self._own = _tree((os.getpid(),), children) - self._tree
         if is_due or self._memory_kind == "RSS":
             self._memory_bytes = self._read_memory()
+        gpu = self._gpus.read()
         self._samples.append(
             ResourceSample(
                 at_ns=now_ns,
@@ -135,6 +213,8 @@ class ResourceSampler:
                 harness_s=self._harness.total_s(self._own),
                 busy_s=_busy_s(),
                 memory_bytes=self._memory_bytes,
+                gpu=gpu,
+                energy_j=_total(self._cpu_energy.total_j(), None if gpu is None else gpu.energy_j),
             )
         )
 
@@ -144,7 +224,7 @@ class ResourceSampler:
             if None not in sizes:
                 return sum(size for size in sizes if size is not None)
             self._memory_kind = "RSS"
-            self._samples = [_without_memory(sample) for sample in self._samples]
+            self._samples = [replace(sample, memory_bytes=0) for sample in self._samples]
         return sum(_rss_bytes(pid) for pid in self._tree)
 
     def _at(self, at_ns: int) -> ResourceSample:
@@ -161,17 +241,27 @@ class ResourceSampler:
             harness_s=low.harness_s + part * (high.harness_s - low.harness_s),
             busy_s=low.busy_s + part * (high.busy_s - low.busy_s),
             memory_bytes=low.memory_bytes,
+            energy_j=_between(low.energy_j, high.energy_j, part),
         )
 
 
-def _without_memory(sample: ResourceSample) -> ResourceSample:
-    return ResourceSample(
-        at_ns=sample.at_ns,
-        engine_s=sample.engine_s,
-        harness_s=sample.harness_s,
-        busy_s=sample.busy_s,
-        memory_bytes=0,
-    )
+def _between(low: float | None, high: float | None, part: float) -> float | None:
+    return None if low is None or high is None else low + part * (high - low)
+
+
+def _total(*parts: float | None) -> float | None:
+    """The sum of what can be read; None when nothing can."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 class _CpuMeter:

@@ -59,6 +59,10 @@ class RunLayout:
         """The raw records of a trial."""
         return self.root / "requests" / f"{trial_id}.parquet"
 
+    def telemetry(self, trial_id: str) -> Path:
+        """What the machine did while a trial was loaded, one row per sampling interval."""
+        return self.root / "telemetry" / f"{trial_id}.parquet"
+
     def outputs(self, trial_id: str) -> Path:
         """The answers of a trial, {"id", "text"} per line."""
         return self.root / "outputs" / f"{trial_id}.jsonl"

@@ -74,6 +74,15 @@ def read_request_records(root: Path, trial_id: str) -> tuple[RequestRecord, ...]
     return read_table(_requests_path(root, trial_id))
 
 
+def read_telemetry(root: Path, trial_id: str) -> pd.DataFrame | None:
+    """What the machine did while a trial was loaded (t_ns, cpu_frac_*, memory_mib, gpu_*, energy_j; NaN where it could
+    not be read); None when nothing was stored: the trial ended before its load, or an earlier version wrote the run."""
+    import pandas as pd
+
+    path = RunLayout(root).telemetry(trial_id)
+    return pd.read_parquet(path) if path.is_file() else None
+
+
 def read_outputs(root: Path, trial_id: str) -> dict[str, str]:
     """Output id -> text. Raises UsageError when absent."""
     path = RunLayout(root).outputs(trial_id)

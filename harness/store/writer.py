@@ -19,6 +19,7 @@ from harness.store.formats import FORMAT, RunManifest
 from harness.store.layout import RunLayout, runs_root
 from harness.store.reader import read_manifest, whole_lines
 from harness.store.requests_table import write_table
+from harness.store.telemetry_table import write_columns
 
 
 class RunWriter:
@@ -75,6 +76,15 @@ class RunWriter:
         """Write a trial's raw records and say where. Raises EnvironmentFault."""
         path = self.layout.requests(trial_id)
         write_whole(path, lambda partial: write_table(partial, records))
+        return path
+
+    def write_telemetry(self, trial_id: str, columns: Mapping[str, Sequence[float | None]]) -> Path:
+        """Write what the machine did during a trial (column -> values, t_ns first) and say where.
+
+        Raises EnvironmentFault.
+        """
+        path = self.layout.telemetry(trial_id)
+        write_whole(path, lambda partial: write_columns(partial, columns))
         return path
 
     def write_outputs(self, trial_id: str, outputs: Mapping[str, str]) -> Path:

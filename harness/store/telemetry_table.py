@@ -1,0 +1,18 @@
+"""What the machine did while a trial was loaded: t_ns an integer, every other column a float, null where unreadable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[float | None]]) -> None:
+    """Write the columns as parquet (zstd). Raises OSError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {
+        name: pa.array(values, type=pa.int64() if name.endswith("_ns") else pa.float64())
+        for name, values in columns.items()
+    }
+    pq.write_table(pa.table(arrays), path, compression="zstd")
