@@ -13,6 +13,7 @@ VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
     "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
+    "properties": "Check, compare, migrate and translate serving.properties files.",
     "serve": "Serve a model from a serving.properties file.",
     "partition": "Pack a model ahead of time for the bundled T5 engine.",
     "scenario": "Check, show or describe scenario files.",

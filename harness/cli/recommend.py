@@ -1,4 +1,4 @@
-"""`dyno recommend`: choose from a stored run, write the files, verify them; or lint a file that exists."""
+"""`dyno recommend`: choose from a stored run, write the files, verify them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ if TYPE_CHECKING:
     from harness.records import Recommendation
     from harness.store.reader import Run
 
-LINT_FAILED = 1
-"""Exit code when the linter found an error: a check said no (house style 35)."""
 
-
-@click.command(
-    "recommend", epilog="Exit: 0 ok, 1 --lint found errors, 2 usage, 3 machine, 4 no valid choice or not reproduced."
-)
+@click.command("recommend", epilog="Exit: 0 ok, 2 usage, 3 machine, 4 no valid choice or not reproduced.")
 @click.argument("run", required=False)
 @click.option("--container", metavar="VERSION", help="Where it will be served: dynamometer-0.1, 0.36.0-lmi20, ...")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option("--verify", is_flag=True, help="Start the server from the written file and measure again.")
-@click.option("--lint", "lint_file", type=click.Path(path_type=Path), metavar="FILE", help="Only check FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
@@ -35,7 +29,6 @@ def command(
     container: str | None,
     out: Path | None,
     verify: bool,
-    lint_file: Path | None,
     as_json: bool,
     results: Path | None,
 ) -> int:
@@ -48,38 +41,10 @@ def command(
       dyno recommend latest
       dyno recommend quickstart --container 0.36.0-lmi20 --out model/
       dyno recommend latest --container dynamometer-0.1 --verify
-      dyno recommend --lint serving.properties --container 0.24.0
 
-    --lint also reads the config.json and model.py beside FILE, where there are any.
+    `dyno properties` checks, compares and migrates files that exist.
     """
-    if lint_file is not None:
-        if run is not None or verify or out is not None:
-            raise UsageError("--lint FILE checks a file that exists: leave RUN, --out and --verify out")
-        return _lint(lint_file, container or "dynamometer-0.1", as_json)
     return _recommend(run, container, out, verify, as_json, results)
-
-
-def _lint(path: Path, container: str, as_json: bool) -> int:
-    from harness.recommend.lint import lint, model_facts
-    from harness.recommend.text import findings_text
-
-    text = _read(path)
-    script = path.parent / "model.py"
-    findings = lint(text, container, model_facts(path.parent), _read(script) if script.is_file() else "")
-    if as_json:
-        click.echo(json.dumps({"file": str(path), "container": container, "findings": _as_rows(findings)}, indent=2))
-    else:
-        click.echo(findings_text(path, findings))
-    return LINT_FAILED if any(finding.severity == "error" for finding in findings) else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return path.read_bytes().decode("latin-1")  # what java.util.Properties does with a byte stream
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing serving.properties") from error
 
 
 def _as_rows(findings: list[Finding]) -> list[dict[str, Any]]:

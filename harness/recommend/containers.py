@@ -63,6 +63,7 @@ class KeyRule:
     retired: str = ""
     is_never: bool = False
     deprecated_since: Version | None = None
+    default: str = ""
 
     def is_in(self, version: Version) -> bool:
         """Whether a container of that version reads this key."""
@@ -228,6 +229,7 @@ def _rule(key: str, handler: str, row: Mapping[str, Any]) -> KeyRule:
         retired=row.get("retired", ""),
         is_never=row.get("never", False),
         deprecated_since=deprecated,
+        default=row.get("default", ""),
     )
 
 

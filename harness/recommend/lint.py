@@ -73,7 +73,7 @@ def model_facts(folder: Path) -> ModelFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LintInput:
     """A parsed file and its target. `values` holds the last of duplicates, `lines` the line it stands on;
-    `script` is the text of the author's own handler, where there is one."""
+    `script` is the author's own handler and `requirements` the requirements.txt beside it, where there are any."""
 
     container: Container
     model: ModelFacts
@@ -82,6 +82,7 @@ class LintInput:
     lines: Mapping[str, int]
     handlers: frozenset[str] = field(default=frozenset())
     script: str = ""
+    requirements: str = ""
 
     def error(self, key: str, message: str) -> Finding:
         """An error at the line of `key`."""
@@ -92,9 +93,12 @@ class LintInput:
         return Finding(line=self.lines.get(key, 0), key=key, severity="warning", message=message)
 
 
-def lint(text: str, container: str, model: ModelFacts | None = None, script: str = "") -> list[Finding]:
+def lint(
+    text: str, container: str, model: ModelFacts | None = None, script: str = "", requirements: str = ""
+) -> list[Finding]:
     """Findings in line order, errors first within a line; empty when the file is clean. An option that `script` (the
-    model.py beside the file) names counts as known. Raises UsageError on an unknown container."""
+    model.py beside the file) names counts as known; `requirements` is the requirements.txt beside it. Raises UsageError
+    on an unknown container."""
     from harness.recommend.lint_combinations import combination_findings
     from harness.recommend.lint_values import branch_findings, value_findings
 
@@ -103,7 +107,7 @@ def lint(text: str, container: str, model: ModelFacts | None = None, script: str
         entries = parse_lines(text)
     except PropertiesSyntaxError as error:
         return [Finding(line=_line_of(error), key="", severity="error", message=f"Java refuses the file: {error}")]
-    given = replace(_lint_input(target, model or ModelFacts(), entries), script=script)
+    given = replace(lint_input(target, model or ModelFacts(), entries), script=script, requirements=requirements)
     findings = [
         *syntax_findings(text, entries),
         *branch_findings(given),
@@ -114,7 +118,8 @@ def lint(text: str, container: str, model: ModelFacts | None = None, script: str
     return sorted(dict.fromkeys(findings), key=lambda finding: (finding.line, finding.severity, finding.key))
 
 
-def _lint_input(target: Container, model: ModelFacts, entries: tuple[PropertyLine, ...]) -> LintInput:
+def lint_input(target: Container, model: ModelFacts, entries: tuple[PropertyLine, ...]) -> LintInput:
+    """The parsed file with what can be told of its model and handlers."""
     values = {entry.key: entry.value for entry in entries}
     lines = {entry.key: entry.line for entry in entries}
     place = f"{values.get('option.model_id', '')} {values.get('option.s3url', '')}".lower()

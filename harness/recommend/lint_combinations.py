@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness.recommend.containers import named_values
@@ -12,6 +13,9 @@ T5_FILE = "engine=Python, option.entryPoint=djl_python.huggingface, option.rolli
 ROLLING = ("auto", "vllm", "lmi-dist", "scheduler", "trtllm", "deepspeed", "tnx")
 LAST_LMI_WITH_TRANSFORMERS_4 = 24
 """From LMI release 25 the image may hold transformers 5, whose text2text-generation task is gone (KeyError)."""
+TRANSFORMERS_4 = "transformers>=4.57,<5"
+"""The pin under which the Hugging Face handler of the newest releases serves T5 (the container installs it at load)."""
+PIN = re.compile(r"^transformers\s*(==\s*4|~=\s*4|<\s*5|>=?\s*4[^#\n]*<\s*5)", re.MULTILINE)
 SAGEMAKER_RESPONSE_LIMIT_S = 60
 
 
@@ -110,11 +114,19 @@ def _t5(given: LintInput) -> Iterator[Finding]:
     release = given.container.lmi_release
     uses_hf = given.values.get("option.entryPoint", "").strip() == "djl_python.huggingface"
     is_streaming = given.values.get("option.enable_streaming", "false").strip().lower() not in ("", "false")
-    if uses_hf and release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4 and not is_streaming:
+    is_pinned = PIN.search(given.requirements) is not None
+    if (
+        uses_hf
+        and release is not None
+        and release > LAST_LMI_WITH_TRANSFORMERS_4
+        and not is_streaming
+        and not is_pinned
+    ):
         yield given.error(
             "option.entryPoint",
             f"LMI {release} may hold transformers 5, where the handler's T5 path ends with 'Unknown task "
-            "text2text-generation'; use 0.36.0-lmi20 or older, or a model.py of your own",
+            f"text2text-generation'; put a requirements.txt with {TRANSFORMERS_4} beside the file, use 0.36.0-lmi20 or "
+            "older, or a model.py of your own",
         )
 
 

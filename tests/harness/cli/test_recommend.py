@@ -1,4 +1,4 @@
-"""`dyno recommend` on stored runs, and `--lint` on files."""
+"""`dyno recommend` on stored runs."""
 
 from __future__ import annotations
 
@@ -91,42 +91,3 @@ def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
 def test_only_our_own_server_can_be_verified(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 2
     assert "--verify starts our own server" in capsys.readouterr().err
-
-
-def test_lint_prints_file_line_and_message_and_exits_1_on_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "serving.properties"
-    path.write_text("engine=MPI\noption.rolling_batch=lmi - dist\n")
-    assert dyno(["recommend", "--lint", str(path), "--container", "0.26.0"]) == 1
-    assert f"{path}:2: error: option.rolling_batch:" in capsys.readouterr().out
-    path.write_text("engine=MPI\noption.rolling_batch=lmi-dist\n")
-    assert dyno(["recommend", "--lint", str(path), "--container", "0.26.0"]) == 0
-    assert capsys.readouterr().out == f"{path}: clean\n"
-
-
-def test_lint_reads_the_model_beside_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "serving.properties"
-    path.write_text("engine=Python\noption.rolling_batch=vllm\noption.tensor_parallel_degree=4\n")
-    assert dyno(["recommend", "--lint", str(path), "--container", "0.35.0"]) == 0
-    capsys.readouterr()
-    (tmp_path / "config.json").write_text('{"model_type": "t5", "num_heads": 6}')
-    assert dyno(["recommend", "--lint", str(path), "--container", "0.35.0"]) == 1
-    out = capsys.readouterr().out
-    assert "vLLM does not serve T5" in out
-    assert "4 does not divide the model's 6 heads; possible: 1, 2, 3, 6" in out
-
-
-def test_lint_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "serving.properties"
-    path.write_text("engine=Python\nbatchsize=4\n")
-    assert dyno(["recommend", "--lint", str(path), "--container", "0.28.0", "--json"]) == 1
-    (finding,) = json.loads(capsys.readouterr().out)["findings"]
-    assert (finding["line"], finding["key"], finding["severity"]) == (2, "batchsize", "error")
-
-
-def test_lint_of_a_missing_file_or_with_a_run_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dyno(["recommend", "--lint", str(tmp_path / "none")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
-    assert dyno(["recommend", "latest", "--lint", str(tmp_path / "none")]) == 2
-    assert "leave RUN, --out and --verify out" in capsys.readouterr().err

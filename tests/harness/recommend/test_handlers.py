@@ -103,9 +103,9 @@ def _folder(engine: str, weights: Path, tmp_path: Path) -> Path:
 
         (tmp_path / "ct2").symlink_to(converted(weights, "float32", cache))
     else:
-        from engines.onnxruntime import exported
+        from engines.onnx_artifacts import exported
 
-        (tmp_path / "onnx").symlink_to(exported(weights, "fp32", cache))
+        (tmp_path / "onnx").symlink_to(exported(weights, "fp32", cache, "onnxruntime"))
     return tmp_path
 
 
