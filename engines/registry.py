@@ -17,6 +17,7 @@ ENGINES: dict[str, str] = {
     "deepspeed": "engines.deepspeed:DeepSpeedEngine",
     "ctranslate2": "engines.ctranslate2:CTranslate2Engine",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "engines.openvino:OpenVinoEngine",
     "t5": "engines.t5.backend:T5HostedEngine",
 }
 
@@ -27,6 +28,7 @@ BACKENDS: dict[str, str] = {
     "deepspeed": "engines.deepspeed:DeepSpeedBackend",
     "ctranslate2": "engines.ctranslate2:CTranslate2Backend",
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "engines.openvino:OpenVinoBackend",
     "t5": "engines.t5.backend:T5Backend",
 }
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,18 +32,36 @@ def main() -> None:
     load = wire.receive()
     if load is None:
         return
-    backend, codec, facts = _load_or_exit(wire, load)
+    loaded = _load_or_exit(wire, load)
     is_rolling = load["spec"]["rolling_batch"] != "disable"
-    wire.send({"kind": "loaded", "facts": facts, "is_rolling": is_rolling})
+    wire.send({"kind": "loaded", "facts": loaded.facts, "is_rolling": is_rolling})
     try:
         if is_rolling:
-            RollingLoop(wire, cast(RollingBackend, backend), codec).run()
+            RollingLoop(wire, cast(RollingBackend, loaded.backend), loaded.codec).run()
         else:
-            BatchLoop(wire, backend, codec).run()
+            BatchLoop(wire, loaded.backend, loaded.codec).run()
     except ConnectionError:
         pass  # the front is gone; nobody waits for an answer
     finally:
-        backend.close()
+        loaded.backend.close()
+
+
+def answer_batch(loaded: Loaded, jobs: Sequence[Message]) -> list[Message]:
+    """The finished message of every job of one batch, in no particular order, for a caller in the same process."""
+    return BatchLoop(_NoWire(), loaded.backend, loaded.codec).answer(jobs)
+
+
+class _NoWire:
+    """Nobody to stream to, nobody who cancels."""
+
+    def send(self, *messages: Message) -> None:
+        """Drop token messages."""
+
+    def poll(self) -> Message | None:
+        return None
+
+    def receive(self) -> Message | None:
+        return None
 
 
 def _die_with_the_front(front: int) -> None:
@@ -58,23 +77,39 @@ def spec_of(message: Message) -> EngineSpec:
     return EngineSpec(**{**message["spec"], "model_dir": Path(message["spec"]["model_dir"])})
 
 
-def _load_or_exit(wire: BlockingWire, load: Message) -> tuple[Backend, TextCodec, dict[str, Any]]:
-    """Load the backend; on failure tell the front why and end the process with status 3."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A backend that is ready, its tokenizer, and what it says of itself."""
+
+    backend: Backend
+    codec: TextCodec
+    facts: Message
+
+
+def load_of(load: Message) -> Loaded | tuple[str, str]:
+    """The backend of a load message; on failure the error's name and its sentence."""
     spec = spec_of(load)
     try:
         backend = load_backend(spec.engine)
         facts = backend.load(spec)
         if spec.rolling_batch != "disable" and not (hasattr(backend, "admit") and hasattr(backend, "step")):
             raise SpecInvalid(f"{spec.engine}: rolling_batch {spec.rolling_batch!r} refused; use 'disable'")
-        return backend, _codec(backend, spec), _facts_message(facts)
+        return Loaded(backend=backend, codec=_codec(backend, spec), facts=_facts_message(facts))
     except MemoryError as error:
-        failure = ("OutOfMemory", f"{spec.engine} ran out of memory while loading {spec.model_dir}: {error!r}")
+        return ("OutOfMemory", f"{spec.engine} ran out of memory while loading {spec.model_dir}: {error!r}")
     except EngineError as error:
-        failure = (type(error).__name__, str(error))
+        return (type(error).__name__, str(error))
     except Exception as error:  # the boundary of one worker's load: it becomes a failed launch with its reason
         traceback.print_exc()
-        failure = ("LaunchFailed", f"{spec.engine} could not load {spec.model_dir}: {type(error).__name__}: {error}")
-    wire.send({"kind": "failed", "error": failure[0], "message": failure[1]})
+        return ("LaunchFailed", f"{spec.engine} could not load {spec.model_dir}: {type(error).__name__}: {error}")
+
+
+def _load_or_exit(wire: BlockingWire, load: Message) -> Loaded:
+    """Load the backend; on failure tell the front why and end the process with status 3."""
+    found = load_of(load)
+    if isinstance(found, Loaded):
+        return found
+    wire.send({"kind": "failed", "error": found[0], "message": found[1]})
     sys.exit(3)
 
 
@@ -106,7 +141,7 @@ def _place_notes() -> tuple[str, ...]:
 class BatchLoop:
     """Static batches: one at a time; every answer of a batch is sent when the whole batch has finished, as DJL does."""
 
-    def __init__(self, wire: BlockingWire, backend: Backend, codec: TextCodec) -> None:
+    def __init__(self, wire: BlockingWire | _NoWire, backend: Backend, codec: TextCodec) -> None:
         self._wire = wire
         self._backend = backend
         self._codec = codec
@@ -121,9 +156,10 @@ class BatchLoop:
                 return
             if message["kind"] == "batch":
                 self._cancelled.clear()
-                self._wire.send(*self._answer_batch(message["jobs"]), {"kind": "batch_done", "batch": message["batch"]})
+                self._wire.send(*self.answer(message["jobs"]), {"kind": "batch_done", "batch": message["batch"]})
 
-    def _answer_batch(self, jobs: Sequence[Message]) -> list[Message]:
+    def answer(self, jobs: Sequence[Message]) -> list[Message]:
+        """The finished message of every job of one batch."""
         done: list[Message] = []
         answers: list[Answer] = []
         for job in jobs:
@@ -137,7 +173,7 @@ class BatchLoop:
             if len(answers) == 1:
                 return [*done, failure(answers[0].job_id, error)]
             for answer in answers:  # one of them is at fault: ask one by one, so that the others are served
-                done += self._answer_batch([answer.job])
+                done += self.answer([answer.job])
         except Exception as error:  # the boundary of one request batch: the model failed, the worker lives on
             traceback.print_exc()
             done += [failure(answer.job_id, error) for answer in answers]

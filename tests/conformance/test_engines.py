@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +16,20 @@ from engines.registry import engine_names, load_engine
 from tests.conformance.engine_suite import EngineCase, EngineSuite, Served, serve
 
 MODEL_DIR = Path(__file__).parents[2] / "scenarios" / "assets" / "flan-t5-bench"
+INSTALLED = MODEL_DIR.parents[2] / ".dyno-cache" / "engines"
+"""Where `make test` installs the environments of engines that do not share the development one."""
 PROMPTS = ("spell: 42", "date: 04/12/1987", "label: the soup was cold.", "spell: 1,306,346")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Converted models go to a folder of this test run."""
+    """Converted models go to a folder of this test run; installed environments are those of the checkout."""
+    given = os.environ.get("DYNO_TEST_CACHE")
+    cache = Path(given) if given else tmp_path_factory.mktemp("cache")
+    if not (cache / "engines").exists() and INSTALLED.is_dir():
+        (cache / "engines").symlink_to(INSTALLED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DYNO_CACHE", os.environ.get("DYNO_TEST_CACHE") or str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DYNO_CACHE", str(cache))
         yield
 
 
@@ -31,18 +39,27 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(MODEL_DIR, tmp_path_factory.mktemp("model") / "flan-t5-bench"))
 
 
-@pytest.fixture(scope="module", params=engine_names())
+VARIANTS: dict[str, dict[str, Any]] = {
+    "deepspeed-tp2": {"tensor_parallel_degree": 2, "options": {"communication": "gloo"}},
+    "accelerate-disk": {"options": {"max_cpu_memory_mib": 6}},
+    "openvino-stateful": {"options": {"stateful": True}},
+}
+"""Engines once more, in another way that must answer the same."""
+
+
+@pytest.fixture(scope="module", params=[*engine_names(), *VARIANTS])
 def case(
     request: pytest.FixtureRequest, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EngineCase]:
     """One engine, skipped where it cannot run."""
-    engine = load_engine(request.param)
+    name = request.param.partition("-")[0] if request.param in VARIANTS else request.param
+    engine = load_engine(name)
     availability = engine.probe()
     if not availability.is_available:
-        pytest.skip(f"{request.param} cannot run here: {availability.reason}")
-    spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
-    if request.param != "attach":
-        yield EngineCase(engine=engine, spec=spec, prompts=PROMPTS)
+        pytest.skip(f"{name} cannot run here: {availability.reason}")
+    spec = EngineSpec(engine=name, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
+    if name != "attach":
+        yield EngineCase(engine=engine, spec=replace(spec, **VARIANTS.get(request.param, {})), prompts=PROMPTS)
         return
     other = EngineSpec(engine="fake", model_dir=model_dir, batch_size=4, max_batch_delay_ms=50)
     with load_engine("fake").launch(other, tmp_path_factory.mktemp("other"), 120.0) as running:
