@@ -58,15 +58,17 @@ class BodyForm:
         """OpenAI's chat form, recognised by its path."""
         return self.protocol == "openai" and "/chat/" in self.address.path
 
-    def body(self, prompts: Sequence[Prompt]) -> bytes:
-        """The JSON body for these prompts; one prompt is sent as a string, several as a list."""
+    def body(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
+        """The JSON body for these prompts; one prompt is sent as a string, several as a list. `parameters` replace
+        the form's own in this request."""
         texts = [prompt.text for prompt in prompts]
-        fields = self._djl(texts) if self.protocol == "djl" else self._openai(texts)
+        given = self.parameters if parameters is None else parameters
+        fields = self._djl(texts, given) if self.protocol == "djl" else self._openai(texts, given)
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
-    def request(self, prompts: Sequence[Prompt]) -> bytes:
-        """The whole HTTP/1.1 request, head and body."""
-        body = self.body(prompts)
+    def request(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
+        """The whole HTTP/1.1 request, head and body; see `body`."""
+        body = self.body(prompts, parameters)
         host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
         head = (
             f"POST {self.address.path} HTTP/1.1\r\nHost: {host}:{self.address.port}\r\n"
@@ -74,16 +76,16 @@ class BodyForm:
         )
         return head.encode("latin-1") + body
 
-    def _djl(self, texts: list[str]) -> dict[str, object]:
+    def _djl(self, texts: list[str], parameters: Mapping[str, object]) -> dict[str, object]:
         fields: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
-        if self.parameters:
-            fields["parameters"] = dict(self.parameters)
+        if parameters:
+            fields["parameters"] = dict(parameters)
         if self.stream:
             fields["stream"] = True
         return fields
 
-    def _openai(self, texts: list[str]) -> dict[str, object]:
-        given = {name: value for name, value in self.parameters.items() if name not in _OPENAI_UNKNOWN}
+    def _openai(self, texts: list[str], parameters: Mapping[str, object]) -> dict[str, object]:
+        given = {name: value for name, value in parameters.items() if name not in _OPENAI_UNKNOWN}
         fields: dict[str, object] = {"model": self.model_name, "temperature": 0}
         fields.update({_OPENAI_NAMES.get(name, name): value for name, value in given.items()})
         if self.is_chat:

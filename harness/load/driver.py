@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import IO
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.bodies import address_of
-from harness.load.plan import DISK_FULL_STATUS, LoadPlan
+from harness.load.plan import DISK_FULL_STATUS, NOBODY, START_USERS, LoadPlan
 from harness.load.prompts import RequestOrder
 from harness.load.raw import read_raw, record_of
 from harness.records import RequestRecord
@@ -38,11 +39,39 @@ GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoopFacts:
+    """What the schedule asked for and what became of it.
+
+    `asked_rps`: mean rate of the schedule over its `window_s`. `planned` requests were scheduled, `sent` ones left.
+    `waited` found `max_in_flight` outstanding when they were due; `peak_in_flight` sums the processes' peaks.
+    """
+
+    asked_rps: float
+    window_s: float
+    planned: int
+    sent: int
+    max_in_flight: int
+    peak_in_flight: int
+    waited: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadState:
+    """Now: measured requests done, and outstanding; seconds since the window opened. `asked`: due by now, 0 closed."""
+
+    done: int
+    in_flight: int
+    asked: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """What came back. The measured window opens at `begin_ns` (the first intended send) for all users and ends with
-    the last measured answer, `end_ns`. `records` are sorted by intended send and hold the warm-up too, flagged.
+    """What came back. The measured window opens at `begin_ns` for all users and ends with the last measured answer,
+    `end_ns`. `records` are sorted by intended send and hold the warm-up too, flagged.
     `outputs`: output id -> text, measured requests only. `client_cpu_s`: CPU of the load processes in the window.
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
+    `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
     """
 
     records: tuple[RequestRecord, ...]
@@ -51,28 +80,43 @@ class LoadResult:
     end_ns: int
     client_cpu_s: float
     stopped: str = ""
+    client_busy_s: tuple[float, ...] = ()
+    open_loop: OpenLoopFacts | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many load processes there were."""
+        return max(1, len(self.client_busy_s))
 
 
 def drive(
-    plan: LoadPlan, workdir: Path, *, should_stop: Callable[[], str | None], on_progress: Callable[[int], None]
+    plan: LoadPlan,
+    workdir: Path,
+    *,
+    should_stop: Callable[[], str | None],
+    on_progress: Callable[[int], None],
+    on_state: Callable[[LoadState], None] | None = None,
 ) -> LoadResult:
-    """Run the plan and return its records; `on_progress` gets the number of measured requests done.
+    """Run the plan and return its records; `on_progress` gets the number of measured requests done, `on_state` more.
 
     Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
     them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
     endpoint address cannot be used.
     """
     address_of(plan.endpoint_url, plan.protocol)
-    plan = replace(plan, processes=max(1, min(plan.processes, plan.users)))  # a process without a user has no work
+    users = min(plan.max_in_flight, len(plan.offsets_ns)) if plan.is_open_loop else plan.users
+    plan = replace(plan, processes=max(1, min(plan.processes, users)))  # a process without a user has no work
     folder = workdir / "load"
     with disk_faults(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         plan.write(folder / "plan.json")
     with LoadProcesses(plan, folder) as processes:
-        watch = _Watch(processes=processes, should_stop=should_stop, on_progress=on_progress)
-        begin_ns, stopped = watch.run(plan)
-    result = _collect(plan, folder, begin_ns, processes.cpu_s, stopped)
+        watch = _Watch(
+            processes=processes, plan=plan, should_stop=should_stop, on_progress=on_progress, on_state=on_state
+        )
+        begin_ns, stopped = watch.run()
+    result = _collect(plan, folder, begin_ns, processes, stopped)
     for leftover in (*folder.glob("raw-*.jsonl"), *folder.glob("tickets-*"), folder / "plan.json"):
         leftover.unlink(missing_ok=True)
     return result
@@ -90,7 +134,8 @@ class LoadProcesses:
         self.warm: set[int] = set()
         self.ended: set[int] = set()
         self.done: dict[int, int] = {}
-        self.cpu_s = 0.0
+        self.busy_s: dict[int, float] = {}
+        self.pools: dict[int, tuple[int, int, int]] = {}
 
     def __enter__(self) -> LoadProcesses:
         try:
@@ -159,7 +204,10 @@ class LoadProcesses:
             self.done[part] = int(value)
         elif word == "end":
             self.ended.add(part)
-            self.cpu_s += float(value)
+            self.busy_s[part] = float(value)
+        elif word == "pool":
+            in_flight, peak, waited = (int(number) for number in value.split())
+            self.pools[part] = (in_flight, peak, waited)
 
     def check(self) -> None:
         """Raise MeasurementInvalid when a process ended before its work was done."""
@@ -188,22 +236,47 @@ class _Watch:
     """Listens to the processes, the engine and the clock until the load is over."""
 
     processes: LoadProcesses
+    plan: LoadPlan
     should_stop: Callable[[], str | None]
     on_progress: Callable[[int], None]
+    on_state: Callable[[LoadState], None] | None
+    begin_ns: int = 0
 
-    def run(self, plan: LoadPlan) -> tuple[int, str]:
+    def run(self) -> tuple[int, str]:
         """(when the window opened, why it was stopped early or '')."""
-        count = self.processes.count
-        warmup_s = START_TIMEOUT_S + plan.warmup_requests * plan.request_timeout_s / plan.users
+        count, plan = self.processes.count, self.plan
+        users = min(plan.max_in_flight, count * START_USERS) if plan.is_open_loop else plan.users
+        warmup_s = START_TIMEOUT_S + plan.warmup_requests * plan.request_timeout_s / users
         for reason in self._until(lambda: len(self.processes.warm) == count, warmup_s, "warm-up"):
             return time.monotonic_ns(), reason
-        begin_ns = time.monotonic_ns() + GO_DELAY_NS
-        self.processes.go(begin_ns)
-        load_s = plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
-        for reason in self._until(lambda: len(self.processes.ended) == count, load_s, "load"):
-            return begin_ns, reason
-        self.on_progress(sum(self.processes.done.values()))
-        return begin_ns, ""
+        self.begin_ns = time.monotonic_ns() + GO_DELAY_NS
+        self.processes.go(self.begin_ns)
+        for reason in self._until(lambda: len(self.processes.ended) == count, self._load_s(), "load"):
+            return self.begin_ns, reason
+        self._tell()
+        return self.begin_ns, ""
+
+    def _load_s(self) -> float:
+        plan = self.plan
+        if plan.is_open_loop:  # the last request may wait one timeout to be sent, and one for its answer
+            return plan.offsets_ns[-1] / NS_PER_S + 2 * plan.request_timeout_s + GRACE_S
+        return plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
+
+    def _tell(self) -> int:
+        """Tell what is done; returns it."""
+        done = sum(self.processes.done.values())
+        self.on_progress(done)
+        if self.on_state is not None and self.begin_ns:
+            elapsed_ns = max(0, time.monotonic_ns() - self.begin_ns)
+            self.on_state(
+                LoadState(
+                    done=done,
+                    in_flight=sum(pool[0] for pool in self.processes.pools.values()),
+                    asked=bisect_right(self.plan.offsets_ns, elapsed_ns),
+                    elapsed_s=elapsed_ns / NS_PER_S,
+                )
+            )
+        return done
 
     def _until(self, is_over: Callable[[], bool], limit_s: float, phase: str) -> Iterator[str]:
         """Yields the reason, once, when the engine says stop; ends silently when `is_over`."""
@@ -213,8 +286,7 @@ class _Watch:
             self.processes.listen(POLL_S)
             done = sum(self.processes.done.values())
             if done != told:
-                self.on_progress(done)
-                told = done
+                told = self._tell()
             if (reason := self.should_stop()) is not None:
                 yield reason
                 return
@@ -226,7 +298,7 @@ class _Watch:
                 )
 
 
-def _collect(plan: LoadPlan, folder: Path, begin_ns: int, cpu_s: float, stopped: str) -> LoadResult:
+def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: LoadProcesses, stopped: str) -> LoadResult:
     order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
     records: list[RequestRecord] = []
     outputs: dict[str, str] = {}
@@ -247,8 +319,23 @@ def _collect(plan: LoadPlan, folder: Path, begin_ns: int, cpu_s: float, stopped:
         outputs=outputs,
         begin_ns=begin_ns,
         end_ns=max((record.done_ns for record in measured), default=begin_ns),
-        client_cpu_s=cpu_s,
+        client_cpu_s=sum(processes.busy_s.values()),
         stopped=stopped,
+        client_busy_s=tuple(busy_s for _, busy_s in sorted(processes.busy_s.items())),
+        open_loop=_facts(plan, measured, processes) if plan.is_open_loop else None,
+    )
+
+
+def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: LoadProcesses) -> OpenLoopFacts:
+    window_s = plan.window_s or plan.offsets_ns[-1] / NS_PER_S
+    return OpenLoopFacts(
+        asked_rps=len(plan.offsets_ns) / window_s if window_s else 0.0,
+        window_s=window_s,
+        planned=len(plan.offsets_ns),
+        sent=sum(record.user != NOBODY for record in measured),
+        max_in_flight=plan.max_in_flight,
+        peak_in_flight=sum(pool[1] for pool in processes.pools.values()),
+        waited=sum(pool[2] for pool in processes.pools.values()),
     )
 
 

@@ -13,15 +13,27 @@ from harness.records import Prompt
 DISK_FULL_STATUS = 74
 """Exit status of a load process that could not write its records (EX_IOERR of sysexits.h)."""
 
+START_USERS = 8
+"""Users that each load process of an open loop begins with, and warms up with; more follow as they are needed."""
+NOBODY = -1
+"""The user of a request that was never sent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """One load: warm-up, then `requests` measured requests or `max_duration_s`, whichever comes first.
+    """One load: warm-up, then the measured requests.
 
-    `kind` tags the arrival law. 'closed': `users` users, each sends its next request `think_time_s` after its last
-    answer. `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `processes` load
-    processes share the users and one global ticket counter, so request number `seq` carries the same prompts in every
-    run with the same seed, whichever user sends it.
+    Closed loop: `users` users, each sends its next request `think_time_s` after its last answer, until `requests` are
+    sent or `max_duration_s` is over. Open loop, where `offsets_ns` says when each request leaves (from the opening of
+    the window, never falling): `users`, `think_time_s` and `requests` mean nothing, `window_s` is the time the schedule
+    covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
+    `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;
+    `tokens_per_word` is the estimate used for that. `template` is the request body of the 'template' protocol,
+    `answer_path` where its answer stands.
+
+    `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `processes` load processes
+    share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
+    user sends it.
     """
 
     endpoint_url: str
@@ -39,7 +51,19 @@ class LoadPlan:
     stream: bool
     seed: int
     processes: int = 1
-    kind: str = "closed"
+    offsets_ns: tuple[int, ...] = ()
+    window_s: float = 0.0
+    max_in_flight: int = 1000
+    input_lengths: tuple[int | None, ...] = ()
+    output_lengths: tuple[int | None, ...] = ()
+    tokens_per_word: float = 1.0
+    template: str = ""
+    answer_path: str = ""
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Requests leave on a schedule."""
+        return bool(self.offsets_ns)
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
@@ -50,9 +74,16 @@ class LoadPlan:
         """The plan that `write` wrote."""
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
+        for name in ("offsets_ns", "input_lengths", "output_lengths"):
+            fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
 def share_of(total: int, part: int, parts: int) -> int:
     """How many of `total` belong to part number `part` of `parts`; shares differ by at most one and sum to `total`."""
     return total // parts + (1 if part < total % parts else 0)
+
+
+def part_of(requests: int, part: int, parts: int) -> range:
+    """The request numbers that load process `part` of `parts` sends in an open loop."""
+    return range(part, requests, parts)

@@ -29,6 +29,7 @@ class RawRequest:
     error: str
     input_header: str
     output_header: str
+    connect_ns: int | None
     marks: tuple[tuple[int, int], ...]
     body: bytes
 
@@ -84,6 +85,7 @@ def record_of(raw: RawRequest, plan: LoadPlan, order: RequestOrder) -> tuple[Req
         is_warmup=raw.is_warmup,
         error=error,
         token_ns=answer.token_ns if answer is not None else (),
+        connect_ns=raw.connect_ns,
     )
     return record, outputs
 

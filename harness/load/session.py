@@ -13,7 +13,9 @@ from gevent.event import AsyncResult, Event
 from harness.load.bodies import BodyForm, address_of
 from harness.load.clients.http import Connection, Exchange
 from harness.load.clients.timer import Timer
-from harness.load.plan import LoadPlan, share_of
+from harness.load.lengths import shaped
+from harness.load.open_loop import Due, Pool, PoolUser
+from harness.load.plan import LoadPlan, part_of, share_of
 from harness.load.prompts import RequestOrder
 from harness.load.raw import WARMUP_BASE, RawRequest
 from harness.load.tickets import Tickets
@@ -31,8 +33,10 @@ class Session:
 
     def __init__(self, plan: LoadPlan, workdir: Path, part: int) -> None:
         self.plan = plan
-        self.users = share_of(plan.users, part, plan.processes)
-        self._first_user = sum(share_of(plan.users, earlier, plan.processes) for earlier in range(part))
+        self._part = part
+        self.pool = Pool(plan, part, self._grow, self._keep_open) if plan.is_open_loop else None
+        self.users = self.pool.begin_users() if self.pool else share_of(plan.users, part, plan.processes)
+        self.add_users: Callable[[int], None] = _no_users
         self._started = 0
         self._form = BodyForm(
             address=address_of(plan.endpoint_url, plan.protocol),
@@ -56,22 +60,48 @@ class Session:
     def enter(self) -> int:
         """The number of the next user, unique over all processes."""
         self._started += 1
-        return self._first_user + self._started - 1
+        return (self._started - 1) * self.plan.processes + self._part
 
     def run_user(self, user: int) -> None:
         """The whole life of one user."""
+        if self._waiting < self.users:
+            self._warm_up_and_load(user)
+        else:  # the pool grew
+            self._serve(user, self.connection())
+
+    def run_schedule(self, begin_ns: int) -> None:
+        """Open loop: send this process's part of the schedule. Returns when everything is answered."""
+        assert self.pool is not None
+        offsets_ns = self.plan.offsets_ns
+        self.pool.run(begin_ns, part_of(len(offsets_ns), self._part, self.plan.processes), offsets_ns, self._wire_of)
+        self.is_finished.set()
+
+    def _warm_up_and_load(self, user: int) -> None:
         worker = UserRun(self, user)
         try:
             worker.warm_up()
             self._waiting += 1
             if self._waiting == self.users:
                 self.is_warm.set()
-            worker.load(self.go.get())
+            if self.pool is not None:
+                self._serve(user, worker.connection)
+            else:
+                worker.load(self.go.get())
         finally:
             worker.close()
             self._finished += 1
             if self._finished == self.users:
                 self.is_finished.set()
+
+    def _serve(self, user: int, connection: Connection) -> None:
+        assert self.pool is not None
+        PoolUser(self.pool, connection, user).live()
+
+    def _grow(self, count: int) -> None:
+        self.add_users(count)
+
+    def _keep_open(self, due: Due, user: int) -> None:
+        self.keep(raw_of(due.exchange, seq=due.seq, user=user, intended_ns=due.intended_ns, is_warmup=False))
 
     def connection(self) -> Connection:
         """A fresh connection to the endpoint."""
@@ -102,6 +132,13 @@ class Session:
         self._warmup.close()
         self._measured.close()
 
+    def _wire_of(self, seq: int) -> bytes:
+        prompts = self._order.measured(seq)
+        plan = self.plan
+        if not plan.input_lengths and not plan.output_lengths:
+            return self._wire(prompts)
+        return self._form.request(*shaped(plan, seq, prompts))
+
     def _wire(self, prompts: tuple[Prompt, ...]) -> bytes:
         key = tuple(prompt.prompt_id for prompt in prompts)
         wire = self._requests.get(key)
@@ -113,19 +150,19 @@ class Session:
 
 
 class UserRun:
-    """One closed-loop user with a connection of its own."""
+    """One user with a connection of its own: its warm-up, and its closed loop."""
 
     def __init__(self, session: Session, user: int) -> None:
         self._session = session
         self._user = user
-        self._connection = session.connection()
+        self.connection = session.connection()
         self._timer = Timer()
         self._unwritten: RawRequest | None = None
 
     def warm_up(self) -> None:
         """Connect, then send warm-up requests until none is left. Returns when this user's last one is answered."""
         try:
-            self._connection.open()
+            self.connection.open()
         except OSError:
             gevent.sleep(FAILURE_PAUSE_NS / NS_PER_S)  # the first request will say what is wrong
         while (ticket := self._session.take_warmup()) is not None:
@@ -158,14 +195,14 @@ class UserRun:
     def close(self) -> None:
         """Write what is left, drop the connection and the timer."""
         self._write()
-        self._connection.close()
+        self.connection.close()
         self._timer.close()
 
     def _send(self, ticket: tuple[int, bytes], *, intended_ns: int, is_warmup: bool) -> RawRequest:
         seq, wire = ticket
-        exchange = self._connection.exchange(wire, self._write)
+        exchange = self.connection.exchange(wire, self._write)
         self._write()
-        raw = _raw_of(exchange, seq=seq, user=self._user, intended_ns=intended_ns, is_warmup=is_warmup)
+        raw = raw_of(exchange, seq=seq, user=self._user, intended_ns=intended_ns, is_warmup=is_warmup)
         self._unwritten = raw
         return raw
 
@@ -175,7 +212,7 @@ class UserRun:
             self._session.keep(raw)
 
 
-def _raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_warmup: bool) -> RawRequest:
+def raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_warmup: bool) -> RawRequest:
     return RawRequest(
         seq=seq,
         user=user,
@@ -188,9 +225,14 @@ def _raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_war
         error=exchange.error,
         input_header=exchange.input_header,
         output_header=exchange.output_header,
+        connect_ns=exchange.connect_ns,
         marks=tuple(exchange.marks),
         body=exchange.body,
     )
+
+
+def _no_users(count: int) -> None:
+    raise RuntimeError(f"{count} more users wanted before there was a runner to make them")
 
 
 def watch_parent(on_line: Callable[[str], None], on_gone: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -57,24 +58,42 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
     session = EndpointUser.session = Session(plan, workdir, part)
     environment = Environment(user_classes=[EndpointUser])
     runner = environment.create_local_runner()
+    session.add_users = lambda count: runner.spawn_users({EndpointUser.__name__: count})
     gevent.spawn(watch_parent, lambda line: _start(session, line), lambda: os._exit(0))
     runner.start(session.users, spawn_rate=session.users)
     session.is_warm.wait()
     gc.collect()
     gc.freeze()  # what exists now is never scanned again: no collector pause inside the measured window
     say("warm")
-    session.go.wait()
+    begin_ns = session.go.get()
+    if plan.is_open_loop:
+        gevent.spawn(_or_leave, session.run_schedule, begin_ns)
     cpu_s = time.process_time()
     try:
         while not session.is_finished.wait(timeout=PROGRESS_S):
             session.flush()
-            say(f"done {session.done_requests}")
+            _tell(session)
         session.close()
     except OSError as error:
         leave(error)
-    say(f"done {session.done_requests}")
+    _tell(session)
     say(f"end {time.process_time() - cpu_s:.6f}")
     runner.quit()
+
+
+def _tell(session: Session) -> None:
+    """Progress: requests done; in an open loop also outstanding now, at most so far, and how many had to wait."""
+    pool = session.pool
+    say(f"done {session.done_requests}")
+    if pool is not None:
+        say(f"pool {pool.in_flight} {pool.peak_in_flight} {pool.waited}")
+
+
+def _or_leave(work: Callable[[int], None], begin_ns: int) -> None:
+    try:
+        work(begin_ns)
+    except Exception as error:
+        leave(error)
 
 
 def _start(session: Session, line: str) -> None:

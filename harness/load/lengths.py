@@ -1,0 +1,39 @@
+"""Requests of asked lengths: prompts cut or repeated to a number of tokens, and max_new_tokens per request.
+
+Tokens are estimated from words (`tokens_per_word` of the plan), since no tokenizer runs in a load process; what the
+server counted stands in the records, so the error of the estimate can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.load.plan import LoadPlan
+from harness.records import Prompt
+
+
+def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[Prompt, ...], dict[str, object] | None]:
+    """The prompts of request `seq` at its input length, and its parameters at its output length (None: the plan's).
+
+    A request of several prompts shares its lengths equally among them. An output length sets max_new_tokens, and
+    min_new_tokens too, so that an engine that honours it writes exactly as many.
+    """
+    asked = plan.input_lengths[seq] if plan.input_lengths else None
+    wanted = plan.output_lengths[seq] if plan.output_lengths else None
+    if asked is not None:
+        prompts = [replace(p, text=of_length(p.text, asked / len(prompts) / plan.tokens_per_word)) for p in prompts]
+    if wanted is None:
+        return tuple(prompts), None
+    each = max(1, round(wanted / len(prompts)))
+    return tuple(prompts), {**plan.parameters, "max_new_tokens": each, "min_new_tokens": each}
+
+
+def of_length(text: str, words: float) -> str:
+    """`text` cut after, or repeated up to, about `words` words, at least one."""
+    count = max(1, round(words))
+    own = text.split()
+    if len(own) == count:
+        return text
+    repeated = own * (count // len(own) + 1)
+    return " ".join(repeated[:count])
