@@ -69,3 +69,7 @@ class PtxMachine(Sim):
     def noise(self, seed: int) -> None:
         """Approximate instructions err at random as far as the PTX manual allows; 0: correctly rounded."""
         self.lib.ptx_set_noise(c.c_ulonglong(seed))
+
+    def limit(self, steps: int) -> None:
+        """Instructions after which a block is given up; 0: two thousand million."""
+        self.lib.ptx_set_limit(c.c_ulonglong(steps))

@@ -10,8 +10,8 @@
 
 namespace t5k::ptx {
 
-u64 order_seed = 0, noise_seed = 0, launches_run = 0, steps_run = 0;
-constexpr u64 STEP_LIMIT = 2'000'000'000;  // of one block: a loop that does not end
+constexpr u64 MOST_STEPS = 2'000'000'000;  // of one block: a loop that does not end
+u64 order_seed = 0, noise_seed = 0, launches_run = 0, steps_run = 0, step_limit = MOST_STEPS;
 
 u64 Lane::special(u64 number) const {
     const sim::Launch &launch = *block->launch;
@@ -154,7 +154,7 @@ class Runner {
             ins_ = &ins;
             ++l.pc;
             ++steps_run;
-            if (++steps_ > STEP_LIMIT) fail("the block did not end within %llu instructions", static_cast<unsigned long long>(STEP_LIMIT));
+            if (++steps_ > step_limit) fail("the block did not end within %llu instructions", static_cast<unsigned long long>(step_limit));
             if (ins.guard >= 0 && static_cast<bool>(l.registers[ins.guard] & 1) == ins.guard_is_negated) continue;
             ins.was_run = true;
             if (ins.is_collective)
@@ -387,3 +387,4 @@ API size_t ptx_length(const char *kernel) { return module->kernels.at(kernel)->i
 API unsigned long long ptx_steps() { return steps_run; }
 // Approximate instructions are off by as much as the manual allows, at random from this seed; 0: correctly rounded.
 API void ptx_set_noise(unsigned long long seed) { noise_seed = seed; }
+API void ptx_set_limit(unsigned long long steps) { step_limit = steps ? steps : MOST_STEPS; }
