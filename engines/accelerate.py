@@ -31,6 +31,16 @@ _OPTIONS = {
     "max_cpu_memory_mib": "weights kept in CPU memory at most; the rest is read from disk at every step (default: all)",
     "max_gpu_memory_mib": "weights kept on each GPU at most; the rest goes to CPU memory (default: what is free)",
 }
+_FEATURES = {
+    "model_parallel": "layers over devices",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "yes",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "yes, and on disk",
+    "streaming": "yes",
+    "fast_loading": "memory-mapped safetensors",
+    "hardware": "CPU, NVIDIA GPU",
+}
 
 
 class AccelerateEngine(HostedEngine):
@@ -38,6 +48,7 @@ class AccelerateEngine(HostedEngine):
 
     name = "accelerate"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -46,6 +57,7 @@ class AccelerateEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
+        features=_FEATURES,
         effective_dtypes=dtypes_in_torch(),
         devices=torch_devices(),
         options=_OPTIONS,

@@ -25,6 +25,19 @@ DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 """The dtypes a scenario may name, DJL's words. An engine may add its own (`w8a8`), listed in its Capabilities."""
 
 
+FEATURES = {
+    "model_parallel": "Model parallel",
+    "loads_hugging_face": "Loads Hugging Face checkpoints",
+    "runtime_partition": "Partitions while loading",
+    "ahead_of_time_partition": "Partitions ahead of time",
+    "partition_on_cpu_memory": "Partitions on CPU memory",
+    "streaming": "Token streaming",
+    "fast_loading": "Fast loading",
+    "hardware": "Hardware",
+}
+"""Rows of the field's comparison of serving frameworks: key -> heading."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
     """Whether an engine can run here. `reason` says why not and what to install; `versions` are package versions."""
@@ -38,6 +51,7 @@ class Availability:
 class Capabilities:
     """What an engine can do on this machine.
 
+    `features` answers the rows of FEATURES in a few words each, 'no' where it cannot.
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype
     (or "tensor_parallel_degree") -> why, so that a pruned candidate can say so.
@@ -50,6 +64,7 @@ class Capabilities:
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,16 @@ _POLL_S = 0.5
 _HANDOVER_S = 0.005
 """Steps that follow each other faster than this are handed over together: waking the listener every step costs a small
 model more than the step itself. The first step is never held back."""
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "converted once",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "kept conversion",
+    "hardware": "CPU",
+}
 
 
 class CTranslate2Engine(HostedEngine):
@@ -49,6 +59,7 @@ class CTranslate2Engine(HostedEngine):
 
     name = "ctranslate2"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -74,7 +85,7 @@ def capabilities() -> Capabilities:
         "int4": "CTranslate2 has no int4 for T5 on a CPU",
         "tensor_parallel_degree": "CTranslate2 shards decoder-only models on GPUs only",
     }
-    return Capabilities(effective_dtypes=usable, reasons=reasons)
+    return Capabilities(effective_dtypes=usable, reasons=reasons, features=_FEATURES)
 
 
 class CTranslate2Backend(Backend):

@@ -42,6 +42,16 @@ _OPTIONS = {
     "communication": "how ranks add up on a CPU: shm (DeepSpeed's operator, compiled at first use; default) or gloo",
     "kernel_inject": "true: DeepSpeed's fused kernels where it has them (GPU only; the facts count them)",
 }
+_FEATURES = {
+    "model_parallel": "tensor",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "yes",
+    "ahead_of_time_partition": "no (not for T5)",
+    "partition_on_cpu_memory": "yes",
+    "streaming": "yes",
+    "fast_loading": "no",
+    "hardware": "CPU, NVIDIA GPU",
+}
 
 
 class DeepSpeedEngine(HostedEngine):
@@ -49,6 +59,7 @@ class DeepSpeedEngine(HostedEngine):
 
     name = "deepspeed"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -63,6 +74,7 @@ def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     in_torch = dtypes_in_torch()
     return Capabilities(
+        features=_FEATURES,
         effective_dtypes={dtype: in_torch[dtype] for dtype in ("fp32", "bf16")},
         max_tensor_parallel_degree=max(2, usable_cores()),
         devices=torch_devices(),

@@ -19,6 +19,7 @@ class ElsewhereEngine(HostedEngine):
     def __init__(self, here: HostedEngine, python: Path) -> None:
         self.name = here.name
         self.needs_model = here.needs_model
+        self.features = here.features
         self.python = python
         self._here = here
 

@@ -26,6 +26,16 @@ from engines.threads import compute_threads
 
 _PACKAGES = ("onnxruntime",)
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "converted once",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "kept conversion",
+    "hardware": "CPU",
+}
 
 
 class OnnxRuntimeEngine(HostedEngine):
@@ -33,6 +43,7 @@ class OnnxRuntimeEngine(HostedEngine):
 
     name = "onnxruntime"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -45,6 +56,7 @@ class OnnxRuntimeEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
+        features=_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
         reasons={

@@ -26,6 +26,16 @@ from engines.transformers import has_native_bf16
 _PACKAGES = ("openvino",)
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 _OPTIONS = {"stateful": "true: keys and values stay inside the runtime from step to step (default false)"}
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "converted once",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "kept conversion",
+    "hardware": "CPU",
+}
 
 
 class OpenVinoEngine(HostedEngine):
@@ -33,6 +43,7 @@ class OpenVinoEngine(HostedEngine):
 
     name = "openvino"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -53,7 +64,9 @@ def capabilities() -> Capabilities:
     if not has_native_bf16():
         reasons["bf16"] = "this CPU has no bf16 instructions, and OpenVINO then computes in fp32"
     dtypes = ("fp32", "bf16") if has_native_bf16() else ("fp32",)
-    return Capabilities(effective_dtypes={dtype: dtype for dtype in dtypes}, options=_OPTIONS, reasons=reasons)
+    return Capabilities(
+        effective_dtypes={dtype: dtype for dtype in dtypes}, options=_OPTIONS, reasons=reasons, features=_FEATURES
+    )
 
 
 class OpenVinoBackend(GraphBackend):

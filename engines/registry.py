@@ -19,6 +19,11 @@ ENGINES: dict[str, str] = {
     "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "engines.openvino:OpenVinoEngine",
     "t5": "engines.t5.backend:T5HostedEngine",
+    "fastertransformer": "engines.fastertransformer:engine",
+    "tensorrt_llm": "engines.tensorrt_llm:engine",
+    "neuronx": "engines.neuronx:engine",
+    "multi-model-server": "engines.multi_model_server:MultiModelServerEngine",
+    "torchserve": "engines.torchserve:TorchServeEngine",
 }
 
 BACKENDS: dict[str, str] = {

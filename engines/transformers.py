@@ -26,6 +26,16 @@ _OPTIONS = {
     "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
     "attn": "attention implementation: sdpa (default) or eager",
 }
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "memory-mapped safetensors",
+    "hardware": "CPU",
+}
 
 
 class TransformersEngine(HostedEngine):
@@ -33,6 +43,7 @@ class TransformersEngine(HostedEngine):
 
     name = "transformers"
     packages = _PACKAGES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -41,6 +52,7 @@ class TransformersEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
+        features=_FEATURES,
         effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
         options=_OPTIONS,
         reasons={

@@ -46,6 +46,8 @@ class HostedEngine:
     name = ""
     packages: tuple[str, ...] = ()
     """What must be importable; the extra of the same name installs it."""
+    features: Mapping[str, str] = {}
+    """Answers to the rows of api.FEATURES; the same as in its capabilities."""
     needs_model = True
     """False for an engine that reads nothing from its model folder (fake)."""
 

@@ -54,10 +54,23 @@ MAX_RANKS = 16
 ROLLING_SLOTS = 32
 
 
+FEATURES = {
+    "model_parallel": "tensor",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "yes",
+    "ahead_of_time_partition": "yes",
+    "partition_on_cpu_memory": "yes",
+    "streaming": "yes",
+    "fast_loading": "memory-mapped shards",
+    "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+}
+
+
 class T5HostedEngine(HostedEngine):
     """The bundled engine behind our model server."""
 
     name = "t5"
+    features = FEATURES
 
     def probe(self) -> Availability:
         try:
@@ -79,6 +92,7 @@ def capabilities() -> Capabilities:
     """What the bundled engine accepts on this machine: any CPU, and a GPU if nothing it needs is missing."""
     gone = cuda.missing("cuda")
     return Capabilities(
+        features=FEATURES,
         effective_dtypes=EFFECTIVE_DTYPES,
         max_tensor_parallel_degree=MAX_RANKS,
         has_rolling_batch=True,
