@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.api import Endpoint, EngineSpec, RunningEngine
 from engines.errors import EngineError
-from engines.registry import load_engine
+from engines.registry import engine_here, load_engine
 from harness.clock import Clock
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.execute.ask import Answers, ask
@@ -44,12 +44,21 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """Another checkout whose `engines` serve instead of this one's, by its own interpreter where it has one."""
+
+    root: Path
+    python: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialInputs:
     """Everything about a run that every trial shares: read once, before the first launch."""
 
     scenario: Scenario
     model_dir: Path
     prompts: tuple[Prompt, ...]
+    checkout: Checkout | None = None
 
 
 _Launch = AbstractContextManager[RunningEngine]
@@ -80,7 +89,7 @@ class TrialRunner:
     def run(self, candidate: Candidate, number: int) -> Trial:
         """The finished trial of `candidate`. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
         trial = _begun(candidate, number, f"t{number:04d}-{candidate.candidate_id}")
-        return self._run(trial, lambda workdir: _launch(spec_of(candidate, self._inputs.model_dir), workdir))
+        return self._run(trial, lambda workdir: _launch(self._spec(candidate), workdir))
 
     def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
         """Like `run`, but the server is started from a written serving.properties; trial id 'verify-...'."""
@@ -94,8 +103,14 @@ class TrialRunner:
     def answers(self, candidate: Candidate) -> Answers:
         """What `candidate` answers to the quality prompts; raises EngineError when it cannot run."""
         workdir = self._writer.layout.logs("reference")
-        with _launch(spec_of(candidate, self._inputs.model_dir), workdir) as engine:
+        with _launch(self._spec(candidate), workdir) as engine:
             return self._ask(engine, candidate)
+
+    def _spec(self, candidate: Candidate) -> EngineSpec:
+        spec, checkout = spec_of(candidate, self._inputs.model_dir), self._inputs.checkout
+        if checkout is None:
+            return spec
+        return replace(spec, source_root=checkout.root, python=checkout.python or spec.python)
 
     def _run(self, trial: Trial, launch: Callable[[Path], _Launch]) -> Trial:
         phase_s: dict[str, float] = {}
@@ -242,7 +257,9 @@ def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
 
 
 def _launch(spec: EngineSpec, workdir: Path) -> _Launch:
-    return load_engine(spec.engine, spec.python).launch(spec, workdir, READY_TIMEOUT_S)
+    # Another checkout is served whole by its own interpreter; what this environment lacks does not matter there.
+    engine = engine_here(spec.engine) if spec.source_root else load_engine(spec.engine, spec.python)
+    return engine.launch(spec, workdir, READY_TIMEOUT_S)
 
 
 def _died(trial: Trial, why: str, phase_s: Mapping[str, float], quality: QualityReport | None) -> Trial:
