@@ -12,6 +12,7 @@ import click
 VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
+    "gate": "Judge a run against a baseline: pass, regressed, or cannot tell.",
     "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
     "properties": "Check, compare, migrate and translate serving.properties files.",
     "serve": "Serve a model from a serving.properties file.",

@@ -65,7 +65,11 @@ def package_versions() -> dict[str, str]:
 
 def git_commit() -> str:
     """Commit of the source tree this code runs from, '+changes' when it is not clean; '' when it is no checkout."""
-    root = Path(__file__).resolve().parents[2]
+    return commit_of(Path(__file__).resolve().parents[2])
+
+
+def commit_of(root: Path) -> str:
+    """Like `git_commit`, of the checkout in `root`."""
     if not (root / ".git").exists():
         return ""
     commit = _git(root, "rev-parse", "HEAD")

@@ -1,0 +1,200 @@
+"""`dyno gate`: is the candidate as good as the baseline? Pass, regressed, or cannot tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.execute.paired import Order
+    from harness.gate.rules import Rules
+    from harness.gate.verdict import GateResult
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(
+    "gate",
+    epilog="Exit: 0 pass, 1 regressed, 2 usage or rules file, 3 machine, 4 cannot tell (with what it would take), "
+    "130 interrupted.",
+)
+@click.option("--baseline", "baselines", multiple=True, metavar="RUN", help="What to compare with; may be repeated.")
+@click.option("--candidate", metavar="RUN", help="What is judged (default latest).")
+@click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Budgets per metric (YAML).")
+@click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="Measure the candidate now.")
+@click.option(
+    "--baseline-ref", type=click.Path(path_type=Path), metavar="DIR", help="Checkout to measure side by side."
+)
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field of the scenario.")
+@click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Launches of each side, fixed.")
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+              help="Stop measuring after this long.")  # fmt: skip
+@click.option("--allow-different-machine", is_flag=True, help="Judge the pair (machine, code) all the same.")
+@click.option("--junit", type=_FILE, metavar="FILE", help="Also write JUnit XML.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Also write a Markdown summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+@click.option("--export", type=click.Path(path_type=Path), metavar="DIR", help="Only write a compact baseline.")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
+def command(
+    baselines: tuple[str, ...],
+    candidate: str | None,
+    rules: Path | None,
+    scenario: Path | None,
+    baseline_ref: Path | None,
+    overrides: tuple[str, ...],
+    repetitions: int | None,
+    max_minutes: float,
+    allow_different_machine: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    export: Path | None,
+    results: Path | None,
+) -> int:
+    """Judge a candidate run against a baseline: pass, regressed, or cannot tell.
+
+    RUN is a run folder, a scenario's name (its newest run) or 'latest'. Three or more baseline runs put the spread
+    between sittings into the intervals. With --scenario the candidate is measured now: beside another checkout
+    (--baseline-ref, in turns, until settled), or against a stored run (--baseline).
+
+    \b
+    Examples:
+      dyno gate --baseline results/baseline --candidate latest --junit gate.xml
+      dyno gate --scenario scenarios/quickstart.yaml --baseline-ref ../main --max-minutes 20
+      dyno gate --scenario scenarios/quickstart.yaml --baseline results/baseline --repetitions 4
+      dyno gate --baseline quickstart --export results/baseline
+    """
+    from harness.gate.rules_file import load_rules
+    from harness.store.layout import DEFAULT_RESULTS
+
+    asked = _Asked(
+        baselines=baselines,
+        candidate=candidate,
+        rules=load_rules(rules),
+        scenario=scenario,
+        baseline_ref=baseline_ref,
+        overrides=overrides,
+        repetitions=repetitions,
+        max_minutes=max_minutes,
+        allows_different_machine=allow_different_machine,
+        results=results or DEFAULT_RESULTS,
+    )
+    if export is not None:
+        return asked.export(export)
+    result = asked.answer()
+    _write(result, junit, markdown)
+    _print(result, as_json=as_json)
+    return result.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """One command line."""
+
+    baselines: tuple[str, ...]
+    candidate: str | None
+    rules: Rules
+    scenario: Path | None
+    baseline_ref: Path | None
+    overrides: tuple[str, ...]
+    repetitions: int | None
+    max_minutes: float
+    allows_different_machine: bool
+    results: Path
+
+    def export(self, folder: Path) -> int:
+        """Write the one baseline as a compact run folder."""
+        from harness.gate.export import export_baseline
+        from harness.store.reader import find_run, read_run
+
+        if len(self.baselines) != 1:
+            raise UsageError("--export: expected exactly one --baseline RUN to export; name it")
+        written = export_baseline(read_run(find_run(self.results, self.baselines[0])), folder)
+        size_kib = sum(path.stat().st_size for path in written) / 1024
+        click.echo(f"wrote {folder} ({len(written)} files, {size_kib:.0f} KiB)")
+        click.echo(f"Next: dyno gate --baseline {folder} --candidate latest")
+        return 0
+
+    def answer(self) -> GateResult:
+        """Measure what is to be measured, then judge stored runs."""
+        from harness.gate.gate import gate
+        from harness.store.reader import find_run, read_run
+
+        self._check()
+        if self.scenario is not None and self.baseline_ref is not None:
+            return self._side_by_side()
+        roots = [find_run(self.results, ref) for ref in self.baselines]
+        target = find_run(self.results, self.candidate) if self.scenario is None else self._measured_now(roots[0])
+        if target.resolve() in [root.resolve() for root in roots]:
+            raise UsageError(f"{target}: both baseline and candidate; name two runs (--baseline RUN --candidate RUN)")
+        runs = [read_run(root) for root in roots]
+        return gate(runs, read_run(target), self.rules, allows_different_machine=self.allows_different_machine)
+
+    def _check(self) -> None:
+        if self.scenario is None and self.baseline_ref is not None:
+            raise UsageError("--baseline-ref: expected --scenario FILE beside it, got none; name what to measure")
+        if self.scenario is None and self.overrides:
+            raise UsageError("--set: expected --scenario FILE beside it, got none; stored runs cannot be changed")
+        if self.baseline_ref is not None and (self.baselines or self.candidate):
+            raise UsageError("--baseline-ref: measures both sides itself; leave --baseline and --candidate out")
+        if self.scenario is not None and self.candidate is not None:
+            raise UsageError("--scenario: measures the candidate itself; leave --candidate out")
+        if self.baseline_ref is None and not self.baselines:
+            raise UsageError("expected --baseline RUN (or --scenario FILE --baseline-ref DIR), got neither")
+
+    def _side_by_side(self) -> GateResult:
+        from harness.execute.paired import measure_side_by_side
+
+        assert self.scenario is not None
+        assert self.baseline_ref is not None
+        return measure_side_by_side(self._order(), self.baseline_ref, self.rules, _say)
+
+    def _measured_now(self, baseline: Path) -> Path:
+        from harness.execute.paired import measure_again
+        from harness.store.reader import read_run
+
+        return measure_again(self._order(), read_run(baseline), _say)
+
+    def _order(self) -> Order:
+        from harness.execute.paired import Order
+        from harness.scenario.load import check_files, load_scenario
+        from harness.scenario.resolve import resolve
+
+        assert self.scenario is not None
+        resolved = resolve(load_scenario(self.scenario, self.overrides), self.scenario)
+        check_files(resolved)
+        return Order(
+            resolved=resolved, results=self.results, repetitions=self.repetitions, max_minutes=self.max_minutes
+        )
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> None:
+    from harness.gate.files import as_junit, as_markdown
+    from harness.store.disk import write_text
+
+    for path, text in ((junit, as_junit), (markdown, as_markdown)):
+        if path is not None:
+            write_text(path, text(result))
+            _say(f"wrote {path}")
+
+
+def _print(result: GateResult, *, as_json: bool) -> None:
+    from harness.gate.files import as_dict
+    from harness.gate.terminal import print_result
+    from harness.report.formats import stdout_console
+
+    if as_json:
+        click.echo(json.dumps(as_dict(result), indent=2))
+        return
+    print_result(result, stdout_console())
+    click.echo(f"Next: dyno report {result.candidate}")

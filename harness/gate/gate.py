@@ -1,0 +1,170 @@
+"""Stored runs + rules -> GateResult: refuses what cannot be compared, judges what can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.gate.comparable import Comparability, compare_conditions
+from harness.gate.compare import SITTINGS_FROM, Sides, compare
+from harness.gate.match import Finding, Match, match
+from harness.gate.pairs import Pairs, read_pairs
+from harness.gate.rules import Rules
+from harness.gate.verdict import GateResult, Judged, Verdict, judge
+from harness.store.reader import Run
+
+MAX_DISTRUST_NOTES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    verdict: Verdict
+    headline: str
+    judged: tuple[Judged, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def gate(
+    baselines: Sequence[Run], candidate: Run, rules: Rules, *, allows_different_machine: bool = False
+) -> GateResult:
+    """The verdict on `candidate` against one or more baseline runs (several: sittings of the same code)."""
+    conditions = [compare_conditions(each, candidate) for each in baselines]
+    answer = _refused(conditions, allows_different_machine)
+    if answer is None:
+        answer = _judged(baselines, candidate, rules)
+        notes = [*(note for each in conditions for note in each.notes), *answer.notes]
+        differing = [fact for each in conditions for fact in each.machine]
+        if differing:
+            pair = "the machines differ (allowed): this verdict is about the pair (machine, code), not the code alone"
+            notes = [pair, *differing, *notes]
+        notes += [note for run in (*baselines, candidate) for note in run.notes]
+    else:
+        notes = []
+    return GateResult(
+        verdict=answer.verdict,
+        headline=answer.headline,
+        judged=answer.judged,
+        findings=answer.findings,
+        refusals=answer.refusals,
+        notes=tuple(dict.fromkeys(notes)),
+        baseline=tuple(run.root for run in baselines),
+        candidate=candidate.root,
+        rules=rules,
+    )
+
+
+def _refused(conditions: Sequence[Comparability], allows_different_machine: bool) -> _Answer | None:
+    question = tuple(dict.fromkeys(fact for each in conditions for fact in each.question))
+    if question:
+        return _Answer(
+            verdict="cannot tell",
+            headline="cannot tell: the two runs asked different questions; measure both with the same scenario",
+            refusals=question,
+        )
+    machine = tuple(dict.fromkeys(fact for each in conditions for fact in each.machine))
+    if machine and not allows_different_machine:
+        return _Answer(
+            verdict="cannot tell",
+            headline="cannot tell: the machines differ; measure both on one machine, or pass --allow-different-machine",
+            refusals=machine,
+        )
+    return None
+
+
+def _judged(baselines: Sequence[Run], candidate: Run, rules: Rules) -> _Answer:
+    matches, findings = match(baselines, candidate, wants_all=rules.candidates == "all")
+    if not matches and not any(finding.verdict == "regressed" for finding in findings):
+        return _Answer(
+            verdict="cannot tell",
+            headline="cannot tell: no candidate was measured in both runs",
+            findings=findings,
+        )
+    pairs = read_pairs(candidate.root, baselines[0].root) if len(baselines) == 1 else None
+    comparisons = compare(Sides(baselines=tuple(baselines), candidate=candidate, matches=matches, pairs=pairs), rules)
+    judged = judge(comparisons, rules, looks=pairs.looks if pairs is not None else 1)
+    verdict = _overall(judged, findings)
+    return _Answer(
+        verdict=verdict,
+        headline=_headline(verdict, judged, findings),
+        judged=judged,
+        findings=findings,
+        notes=(*_setting(baselines, pairs), *_served_by(matches), *_distrust(matches)),
+    )
+
+
+def _overall(judged: Sequence[Judged], findings: Sequence[Finding]) -> Verdict:
+    """Regressed wins over cannot tell, which wins over pass; nothing judged at all cannot pass."""
+    verdicts = [*(each.verdict for each in judged), *(each.verdict for each in findings)]
+    if "regressed" in verdicts:
+        return "regressed"
+    return "cannot tell" if "cannot tell" in verdicts or not judged else "pass"
+
+
+def _headline(verdict: Verdict, judged: Sequence[Judged], findings: Sequence[Finding]) -> str:
+    counts = {word: sum(each.verdict == word for each in judged) for word in ("pass", "regressed", "cannot tell")}
+    total = len(judged)
+    if verdict == "pass":
+        return f"pass: all {total} comparisons lie inside their budgets"
+    if verdict == "regressed":
+        parts = (
+            [f"{counts['regressed']} of {total} comparisons lie beyond their budgets"] if counts["regressed"] else []
+        )
+        failures = sum(finding.verdict == "regressed" for finding in findings)
+        parts += (
+            [f"{failures} {'candidate fails' if failures == 1 else 'candidates fail'} that worked"] if failures else []
+        )
+        return f"regressed: {', '.join(parts)}"
+    open_ones = counts["cannot tell"] + sum(finding.verdict == "cannot tell" for finding in findings)
+    return f"cannot tell: {open_ones} open, {counts['pass']} of {total} comparisons inside their budgets" + _settle(
+        judged
+    )
+
+
+def _settle(judged: Sequence[Judged]) -> str:
+    """The largest demand among the open comparisons."""
+    wanted = [each.more for each in judged if each.more is not None and each.more.requests is not None]
+    if not wanted:
+        return ""
+    most = max(wanted, key=lambda more: more.requests or 0)
+    launches = f"{most.launches} more launches of each side, " if most.launches else ""
+    return f"; about {launches}{most.requests:,} more {most.noun} would settle it"
+
+
+def _setting(baselines: Sequence[Run], pairs: Pairs | None) -> tuple[str, ...]:
+    if pairs is not None:
+        looks = f", levels shared among {pairs.looks} planned looks" if pairs.looks > 1 else ""
+        return (f"measured side by side in {len(pairs.trial_ids)} pairs{looks}",)
+    if len(baselines) >= SITTINGS_FROM:
+        return (f"{len(baselines)} baseline runs: the spread between runs is in the intervals",)
+    return (
+        "measured in separate sittings: what the machine drifted between them is not in the intervals; "
+        f"{SITTINGS_FROM} baseline runs, or --baseline-ref (side by side), would put it there",
+    )
+
+
+def _served_by(matches: Sequence[Match]) -> tuple[str, ...]:
+    """What the engines say they are, where the two sides differ: versions and the dtype that really computes."""
+    notes = []
+    for each in matches:
+        before, now = next(group for group in each.baseline if group)[-1], each.candidate[-1]
+        if before.effective_dtype != now.effective_dtype:
+            notes.append(f"{each.label}: computed in {before.effective_dtype} before, in {now.effective_dtype} now")
+        for name in sorted({*before.versions, *now.versions}):
+            first, second = before.versions.get(name, "none"), now.versions.get(name, "none")
+            if first != second:
+                notes.append(f"{each.label}: {name} {first} before, {second} now")
+    return tuple(dict.fromkeys(notes))
+
+
+def _distrust(matches: Sequence[Match]) -> tuple[str, ...]:
+    """Reasons to distrust that launches carry, counted."""
+    counted: dict[str, int] = {}
+    for each in matches:
+        for trial in (*(t for group in each.baseline for t in group), *each.candidate):
+            for reason in trial.summary.distrust if trial.summary is not None else ():
+                counted[reason] = counted.get(reason, 0) + 1
+    shown = [f"distrust ({count} x): {reason}" for reason, count in list(counted.items())[:MAX_DISTRUST_NOTES]]
+    left = len(counted) - len(shown)
+    return (*shown, *([f"and {left} more reasons to distrust; dyno report lists them"] if left > 0 else []))
