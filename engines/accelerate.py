@@ -39,7 +39,7 @@ _FEATURES = {
     "partition_on_cpu_memory": "yes, and on disk",
     "streaming": "yes",
     "fast_loading": "memory-mapped safetensors",
-    "hardware": "CPU, NVIDIA GPU",
+    "hardware": "CPU, NVIDIA GPU (not yet run on one)",
 }
 
 

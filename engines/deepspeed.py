@@ -50,7 +50,7 @@ _FEATURES = {
     "partition_on_cpu_memory": "yes",
     "streaming": "yes",
     "fast_loading": "no",
-    "hardware": "CPU, NVIDIA GPU",
+    "hardware": "CPU, NVIDIA GPU (not yet run on one)",
 }
 
 

@@ -22,9 +22,9 @@ def engine() -> ContainerEngine:
             "loads_hugging_face": "yes",
             "runtime_partition": "yes",
             "ahead_of_time_partition": "yes, from 0.22.1",
-            "partition_on_cpu_memory": "yes",
+            "partition_on_cpu_memory": "not known",
             "streaming": "yes, from 0.23.0",
-            "fast_loading": "yes",
+            "fast_loading": "not known",
             "hardware": "NVIDIA GPU",
         },
     )

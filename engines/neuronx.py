@@ -30,9 +30,9 @@ def engine() -> ContainerEngine:
             "loads_hugging_face": "decoder-only",
             "runtime_partition": "yes",
             "ahead_of_time_partition": "compiled graphs, from 0.25.0",
-            "partition_on_cpu_memory": "yes",
+            "partition_on_cpu_memory": "not known",
             "streaming": "yes",
-            "fast_loading": "no",
+            "fast_loading": "not known",
             "hardware": "AWS Inferentia 2, Trainium",
         },
     )

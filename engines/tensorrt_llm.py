@@ -35,7 +35,7 @@ def engine() -> ContainerEngine:
             "loads_hugging_face": "converted",
             "runtime_partition": "yes",
             "ahead_of_time_partition": "yes",
-            "partition_on_cpu_memory": "no",
+            "partition_on_cpu_memory": "not known",
             "streaming": "yes",
             "fast_loading": "yes, of built engines",
             "hardware": "NVIDIA GPU",

@@ -135,7 +135,7 @@ class T5Backend(RollingBackend):
             versions=T5HostedEngine().probe().versions,
             load_s=time.monotonic() - began,
             notes=(
-                f"isa {self._engine.isa}, {threads} threads",
+                f"isa {self._engine.isa}, {threads} threads, {spec.tensor_parallel_degree} tensor-parallel rank(s)",
                 f"{self._engine.weight_bytes / 1e6:.0f} MB of weights",
             ),
         )

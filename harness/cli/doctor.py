@@ -10,14 +10,22 @@ import click
 
 @click.command(name="doctor", short_help="What this machine can launch and measure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(as_json: bool) -> None:
+@click.option("--engines", "wants_features", is_flag=True, help="Only the feature table of the engines.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="With --engines: the table as README has it.")
+def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
     """Say what this machine can launch and measure, and why not the rest.
 
     \b
     Examples:
       dyno doctor
+      dyno doctor --engines
       dyno doctor --json | jq '.engines[] | select(.is_available)'
     """
+    if as_markdown and not wants_features:
+        raise click.UsageError("--markdown writes the feature table: say --engines --markdown")
+    if wants_features:
+        _features(as_json, as_markdown)
+        return
     from harness.measure.environment import machine_facts
 
     facts = machine_facts()
@@ -26,6 +34,18 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps({"machine": facts, "engines": engines}, indent=2, default=str))
         return
     _print_tables(facts, engines)
+
+
+def _features(as_json: bool, as_markdown: bool) -> None:
+    from harness.cli.features import feature_rows, markdown, print_features
+
+    rows = feature_rows()
+    if as_json:
+        click.echo(json.dumps({"engines": rows}, indent=2))
+    elif as_markdown:
+        click.echo(markdown(rows))
+    else:
+        print_features(rows)
 
 
 def _engine_names() -> tuple[str, ...]:

@@ -11,18 +11,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from engines.api import DTYPES, Engine, EngineSpec, RunningEngine
+from engines.api import DTYPES, FEATURES, Engine, EngineSpec, OptionValue, RunningEngine
+from engines.artifact_cache import cache_root
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
 from engines.server.hosted import HostedEngine
 
@@ -32,11 +34,13 @@ REQUEST_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCase:
-    """One engine under test, and a spec that it should be able to serve in fp32."""
+    """One engine under test, and a spec that it should be able to serve in fp32; `parallel_options` are what it needs
+    beside for another degree."""
 
     engine: Engine
     spec: EngineSpec
     prompts: tuple[str, ...]
+    parallel_options: Mapping[str, OptionValue] = field(default_factory=dict)
 
     @property
     def is_hosted(self) -> bool:
@@ -45,7 +49,7 @@ class EngineCase:
 
     @property
     def reads_model(self) -> bool:
-        return isinstance(self.engine, HostedEngine) and self.engine.needs_model
+        return bool(getattr(self.engine, "needs_model", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,12 @@ class Served:
     client: httpx.Client
 
     def ask(self, inputs: object, **parameters: object) -> httpx.Response:
-        return self.client.post("/invocations", json={"inputs": inputs, "parameters": parameters})
+        return self.post({"inputs": inputs, "parameters": parameters})
+
+    def post(self, body: object) -> httpx.Response:
+        """The endpoint's own path where it names one, else SageMaker's."""
+        path = urlsplit(self.running.endpoint.url).path.rstrip("/")
+        return self.client.post(path or "/invocations", json=body)
 
     def tokens(self, prompt: str, **parameters: object) -> list[int]:
         """The generated ids."""
@@ -72,7 +81,8 @@ def serve(case: EngineCase, workdir: Path, **changes: Any) -> Iterator[Served]:
     before = temporary_folders()
     with ExitStack() as stack:
         running = stack.enter_context(case.engine.launch(replace(case.spec, **changes), workdir, READY_TIMEOUT_S))
-        client = httpx.Client(base_url=running.endpoint.url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        parts = urlsplit(running.endpoint.url)
+        client = httpx.Client(base_url=f"{parts.scheme}://{parts.netloc}", timeout=REQUEST_TIMEOUT_S, trust_env=False)
         stack.enter_context(client)
         pids = running.pids
         yield Served(running=running, client=client)
@@ -117,6 +127,44 @@ class EngineSuite:
             assert facts.versions
             assert len(served.running.pids) >= 2
             assert all(psutil.pid_exists(pid) for pid in served.running.pids)
+
+    def test_every_feature_is_answered(self, case: EngineCase) -> None:
+        if not case.reads_model:
+            pytest.skip(f"{case.engine.name} runs no model of its own")
+        features = case.engine.capabilities().features
+        assert list(features) == list(FEATURES)
+        assert all(features.values())
+        assert features["loads_hugging_face"] in ("yes", "converted once")  # the suite serves a Hugging Face folder
+
+    def test_streaming_is_as_the_feature_says(self, case: EngineCase, served: Served) -> None:
+        if not case.engine.capabilities().can_stream:
+            pytest.skip(f"{case.engine.name} cannot stream")
+        body = {"inputs": case.prompts[0], "parameters": {"max_new_tokens": 64, "min_new_tokens": 64}, "stream": True}
+        with served.client.stream("POST", "/invocations", json=body) as response:
+            chunks = list(response.iter_raw())
+        assert len(chunks) > 1, "all tokens came at once, at the end"
+
+    def test_partitioning_while_loading_is_as_the_feature_says(
+        self, case: EngineCase, served: Served, tmp_path: Path
+    ) -> None:
+        able = case.engine.capabilities()
+        if not case.reads_model or "tensor" not in able.features["model_parallel"]:
+            assert able.max_tensor_parallel_degree == 1 or not case.reads_model
+            pytest.skip(f"{case.engine.name} splits no tensors")
+        other = 1 if case.spec.tensor_parallel_degree > 1 else 2
+        expected = [served.tokens(prompt, max_new_tokens=24) for prompt in case.prompts]
+        options = {**case.spec.options, **case.parallel_options}
+        with serve(case, tmp_path, tensor_parallel_degree=other, options=options) as split:
+            assert [split.tokens(prompt, max_new_tokens=24) for prompt in case.prompts] == expected
+            assert split.running.facts.notes != served.running.facts.notes, "the facts do not say what was split"
+
+    def test_a_converted_model_is_kept(self, case: EngineCase, served: Served, tmp_path: Path) -> None:
+        if not case.reads_model or case.engine.capabilities().features["fast_loading"] != "kept conversion":
+            pytest.skip(f"{case.engine.name} converts nothing")
+        kept = {path: path.stat().st_mtime_ns for path in cache_root().rglob("*") if path.is_file()}
+        with serve(case, tmp_path) as again:
+            assert again.ask(case.prompts[0], max_new_tokens=2).status_code == 200
+        assert kept == {path: path.stat().st_mtime_ns for path in cache_root().rglob("*") if path.is_file()}
 
     def test_one_input_and_a_list(self, case: EngineCase, served: Served) -> None:
         one = served.ask(case.prompts[0], max_new_tokens=4)
@@ -174,7 +222,12 @@ class EngineSuite:
     def test_a_stream_joins_to_the_whole_answer(self, case: EngineCase, served: Served) -> None:
         whole = served.ask(case.prompts[0], max_new_tokens=12, details=True).json()
         body = {"inputs": case.prompts[0], "parameters": {"max_new_tokens": 12}, "stream": True}
-        *tokens, last = [json.loads(line) for line in served.client.post("/invocations", json=body).text.splitlines()]
+        answer = served.post(body)
+        if not case.engine.capabilities().can_stream:
+            assert answer.status_code == 400
+            assert "stream" in answer.text
+            return
+        *tokens, last = [json.loads(line) for line in answer.text.splitlines()]
         assert [token["token"]["id"] for token in tokens] == whole["details"]["tokens"]
         assert last["generated_text"] == whole["generated_text"]
         assert "".join(token["token"]["text"] for token in tokens).strip() == whole["generated_text"].strip()
@@ -183,7 +236,7 @@ class EngineSuite:
         "body", [{}, {"inputs": []}, {"inputs": 3}, {"inputs": "a", "parameters": {"max_new_tokens": 0}}, [1]]
     )
     def test_bad_input_is_400_and_the_engine_lives_on(self, case: EngineCase, served: Served, body: object) -> None:
-        response = served.client.post("/invocations", json=body)
+        response = served.post(body)
         assert response.status_code == 400
         assert response.json()["message"]
         assert served.ask(case.prompts[0], max_new_tokens=2).status_code == 200

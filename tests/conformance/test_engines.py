@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engines.api import EngineSpec
+from engines.api import EngineSpec, OptionValue
 from engines.registry import engine_names, load_engine
 from tests.conformance.engine_suite import EngineCase, EngineSuite, Served, serve
 
@@ -19,6 +19,9 @@ MODEL_DIR = Path(__file__).parents[2] / "scenarios" / "assets" / "flan-t5-bench"
 INSTALLED = MODEL_DIR.parents[2] / ".dyno-cache" / "engines"
 """Where `make test` installs the environments of engines that do not share the development one."""
 PROMPTS = ("spell: 42", "date: 04/12/1987", "label: the soup was cold.", "spell: 1,306,346")
+
+PARALLEL: dict[str, dict[str, OptionValue]] = {"deepspeed": {"communication": "gloo"}}
+"""What another degree needs beside; DeepSpeed's shared-memory operator would be compiled for a minute."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +62,8 @@ def case(
         pytest.skip(f"{name} cannot run here: {availability.reason}")
     spec = EngineSpec(engine=name, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
     if name != "attach":
-        yield EngineCase(engine=engine, spec=replace(spec, **VARIANTS.get(request.param, {})), prompts=PROMPTS)
+        spec = replace(spec, **VARIANTS.get(request.param, {}))
+        yield EngineCase(engine=engine, spec=spec, prompts=PROMPTS, parallel_options=PARALLEL.get(name, {}))
         return
     other = EngineSpec(engine="fake", model_dir=model_dir, batch_size=4, max_batch_delay_ms=50)
     with load_engine("fake").launch(other, tmp_path_factory.mktemp("other"), 120.0) as running:
@@ -74,5 +78,21 @@ def served(case: EngineCase, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+@pytest.fixture(scope="module")
+def reference(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
+    """Hugging Face's greedy tokens of every prompt."""
+    spec = EngineSpec(engine="transformers", model_dir=model_dir, threads=1)
+    case = EngineCase(engine=load_engine("transformers"), spec=spec, prompts=PROMPTS)
+    with serve(case, tmp_path_factory.mktemp("reference")) as served:
+        return [served.tokens(prompt, max_new_tokens=24) for prompt in PROMPTS]
+
+
 class TestEngines(EngineSuite):
     """The suite, once per registered engine."""
+
+    def test_fp32_gives_the_tokens_of_the_reference(
+        self, case: EngineCase, served: Served, reference: list[list[int]]
+    ) -> None:
+        if not case.reads_model:
+            pytest.skip(f"{case.engine.name} reads no model folder")
+        assert [served.tokens(prompt, max_new_tokens=24) for prompt in PROMPTS] == reference
