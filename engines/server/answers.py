@@ -98,3 +98,20 @@ class GrowingText:
             return ""
         self._window, self._shown = self._shown, len(self._ids)
         return after[len(before) :]
+
+
+def shape(answer: Message, wants_details: bool) -> Message:
+    """One element of the answer body."""
+    shaped: Message = {"generated_text": answer["text"]}
+    if wants_details:
+        shaped["details"] = details(answer, with_tokens=True)
+    return shaped
+
+
+def details(answer: Message, *, with_tokens: bool) -> Message:
+    """Counts and why it ended; with tokens also ids, log-probabilities (null unless return_logprobs) and whether any
+    was not finite."""
+    names = ["generated_tokens", "input_tokens", "finish_reason"]
+    if with_tokens:
+        names += ["tokens", "logprobs", "nonfinite"]
+    return {name: answer[name] for name in names}

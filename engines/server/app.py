@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from engines.errors import RequestInvalid
+from engines.server.answers import details, shape
 from engines.server.body import Body, parse_body
 from engines.server.metrics import CONTENT_TYPE, ServerMetrics
 from engines.server.pool import NoWorkers, WorkerPool
@@ -172,23 +173,6 @@ class Front:
         finally:
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
-
-
-def shape(answer: Answer, wants_details: bool) -> Answer:
-    """One element of the answer body."""
-    shaped: Answer = {"generated_text": answer["text"]}
-    if wants_details:
-        shaped["details"] = details(answer, with_tokens=True)
-    return shaped
-
-
-def details(answer: Answer, *, with_tokens: bool) -> Answer:
-    """Counts and why it ended; with tokens also ids, log-probabilities (null unless return_logprobs) and whether any
-    was not finite."""
-    names = ["generated_tokens", "input_tokens", "finish_reason"]
-    if with_tokens:
-        names += ["tokens", "logprobs", "nonfinite"]
-    return {name: answer[name] for name in names}
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:

@@ -43,6 +43,9 @@ FIRST_TASK_FROM_HUB = (0, 23, 0)
 ATTACHED = "attach"
 """The engine that measures a server somebody else started."""
 
+OTHER_FRONTS = ("multi-model-server", "torchserve")
+"""Engines whose own Java front end was measured: another server with the same settings is another measurement."""
+
 LOADING_TIMEOUT_S = 1200
 """Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
 
@@ -70,6 +73,11 @@ def render(source: Source, container: str) -> dict[str, str]:
     target = parse_container(container)
     if source.trial.candidate.engine == ATTACHED:
         raise UsageError("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
+    if source.trial.candidate.engine in OTHER_FRONTS:
+        raise UsageError(
+            f"{source.trial.candidate.engine} was measured with a front end of its own, which reads no "
+            f"{PROPERTIES}: start it on the files in the trial's log folder (config.properties, model-store/)"
+        )
     if target.is_own:
         values = _own_values(source)
         return {PROPERTIES: _file(values, source, _own_note(source))}

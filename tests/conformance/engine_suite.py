@@ -30,6 +30,10 @@ from engines.server.hosted import HostedEngine
 
 READY_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 120.0
+PROMPTS = ("spell: 42", "date: 04/12/1987", "label: the soup was cold.", "spell: 1,306,346")
+
+PARALLEL: dict[str, dict[str, OptionValue]] = {"deepspeed": {"communication": "gloo"}}
+"""What another degree needs beside; DeepSpeed's shared-memory operator would be compiled for a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +169,13 @@ class EngineSuite:
         with serve(case, tmp_path) as again:
             assert again.ask(case.prompts[0], max_new_tokens=2).status_code == 200
         assert kept == {path: path.stat().st_mtime_ns for path in cache_root().rglob("*") if path.is_file()}
+
+    def test_fp32_gives_the_tokens_of_the_reference(
+        self, case: EngineCase, served: Served, reference: list[list[int]]
+    ) -> None:
+        if not case.reads_model:
+            pytest.skip(f"{case.engine.name} reads no model folder")
+        assert [served.tokens(prompt, max_new_tokens=24) for prompt in case.prompts] == reference
 
     def test_one_input_and_a_list(self, case: EngineCase, served: Served) -> None:
         one = served.ask(case.prompts[0], max_new_tokens=4)
