@@ -1,0 +1,363 @@
+"""What a T5 must read and multiply, and so how fast it can be and whether it fits: predictions of a byte model.
+
+    >>> predict(config, "int8", device_row("A10G"), Work(batch=4)).step.expected_s
+
+Nothing here was measured on a GPU. Device rows hold the vendor's peaks and the share of them that we assume a good
+kernel reaches; `floor_s` is time at the peaks alone. A CPU's row is made from its measured bandwidth and FMA rate
+(cpu_row), and there the model is tested against measured steps. Letters as in kernels/README.md; bytes and seconds.
+"""
+
+# ruff: noqa: E741, N806 - tensor letters
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from engines.errors import SpecInvalid
+from engines.t5.config import T5Config
+
+WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "w8": 1.0, "w8a8": 1.0, "int4": 0.5625}
+"""Bytes per weight as packed (int4: a bf16 scale per 32). int4 keeps the head in int8."""
+
+LANES = 16
+CONTEXT_BYTES = 600 << 20
+"""What a CUDA context, its modules and the allocator's rounding take on a GPU: an assumption, not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRow:
+    """One kind of device: the vendor's peaks and, as `*_frac`, the share of them we assume is reached (CPU: 1)."""
+
+    name: str
+    memory_bytes: float
+    read_bps: float
+    flops: dict[str, float]
+    memory_frac: dict[str, float]
+    compute_frac: float = 0.6
+    launch_s: float = 2e-6
+    reduce_s: float = 30e-6
+    link_bps: float = 16e9
+    is_overlapping: bool = True
+    """Whether reading hides behind multiplying: on a GPU; on our CPU kernels the two times add up (measured)."""
+
+
+def _gpu(name: str, memory_gb: float, read_gbps: float, tflops: tuple[float, float], fracs: tuple[float, float, float],
+         reduce_s: float = 30e-6, link_bps: float = 16e9) -> DeviceRow:  # fmt: skip
+    fp32, half = (each * 1e12 for each in tflops)
+    wide, byte, nibble = fracs
+    return DeviceRow(
+        name=name, memory_bytes=memory_gb * 1e9, read_bps=read_gbps * 1e9,
+        # int8 and int4 are weight-only on CUDA: multiplied in the activations' fp32.
+        flops={"fp32": fp32, "bf16": half, "fp16": half, "int8": fp32, "int4": fp32},
+        memory_frac={"fp32": wide, "bf16": wide, "fp16": wide, "int8": byte, "int4": nibble},
+        reduce_s=reduce_s, link_bps=link_bps,
+    )  # fmt: skip
+
+
+# (fp32, dense 16-bit tensor) TFLOP/s and GB/s from the vendor's data sheets; reached shares from kernels/README.md.
+_NVLINK_S, _NVLINK_BPS = 12e-6, 200e9
+DEVICES = {
+    row.name: row
+    for row in (
+        _gpu("L4", 24.0, 300, (30.3, 121), (0.87, 0.85, 0.80)),
+        _gpu("A10G", 24.0, 600, (31.2, 70), (0.87, 0.85, 0.80)),
+        _gpu("A100-40", 40.0, 1555, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK_S, _NVLINK_BPS),
+        _gpu("A100-80", 80.0, 2039, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK_S, _NVLINK_BPS),
+        _gpu("H100", 80.0, 3350, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK_S, _NVLINK_BPS),
+    )
+}
+
+
+def device_row(name: str) -> DeviceRow:
+    """The row of a GPU by name. Raises SpecInvalid naming those we have."""
+    if name not in DEVICES:
+        raise SpecInvalid(f"device row: expected one of {sorted(DEVICES)}, got {name!r}")
+    return DEVICES[name]
+
+
+def cpu_row(read_bps: float, fma_flops: float, memory_bytes: float, *, name: str = "cpu") -> DeviceRow:
+    """A CPU from its measured read bandwidth and FMA rate at the number of threads that will run.
+
+    Products of int8 weights run at about the FMA rate a row, those of w8a8 at twice it. Starting a phase costs well
+    under a microsecond (the thread team spins).
+    """
+    return DeviceRow(
+        name=name, memory_bytes=memory_bytes, read_bps=read_bps,
+        flops=dict.fromkeys(WEIGHT_BYTES, fma_flops) | {"w8a8": 2 * fma_flops},
+        memory_frac=dict.fromkeys(WEIGHT_BYTES, 1.0), compute_frac=1.0, launch_s=0.5e-6, reduce_s=1e-6,
+        link_bps=read_bps, is_overlapping=False,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is asked of the engine: `batch` sources of `source` tokens, `beams` rows each, at output `position`."""
+
+    batch: int = 1
+    source: int = 32
+    position: int = 20
+    beams: int = 1
+    tensor_parallel_degree: int = 1
+    cache_bytes: int = 4
+    """Per cached number and activation: today's engine keeps both in fp32 whatever the weights are."""
+
+    @property
+    def rows(self) -> int:
+        """Decoder rows of a step."""
+        return self.batch * self.beams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One pass on one device. `bound` is what most of expected_s is: memory, compute, launch or link."""
+
+    bytes: float
+    flops: float
+    launches: int
+    floor_s: float
+    expected_s: float
+    bound: str
+
+    @property
+    def intensity(self) -> float:
+        """Flops per byte."""
+        return self.flops / self.bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Encoder pass (with the cross-attention keys and values) and one decode step, of the whole batch."""
+
+    encoder: Phase
+    step: Phase
+    work: Work
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of all rows together, while decoding."""
+        return self.work.batch / self.step.expected_s
+
+    def request_s(self, new_tokens: int) -> float:
+        """The batch from its ids to `new_tokens` tokens a row, every step as long as this one."""
+        return self.encoder.expected_s + new_tokens * self.step.expected_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    K: int
+    N: int
+    is_head: bool = False
+
+
+def _round_up(n: int, to: int = LANES) -> int:
+    return -(-n // to) * to
+
+
+def _matrix_bytes(matrix: _Matrix, dtype: str) -> float:
+    """Packed bytes of one rank's matrix: columns to whole panels of 16, a scale a column for int8."""
+    name = "int8" if dtype == "int4" and matrix.is_head else dtype
+    N = _round_up(matrix.N)
+    K = _round_up(matrix.K, 32) if name == "int4" else matrix.K
+    return WEIGHT_BYTES[name] * K * N + (4.0 * N if name in ("int8", "w8", "w8a8") else 0.0)
+
+
+def _feed_forward(config: T5Config, degree: int) -> tuple[_Matrix, ...]:
+    E, F = config.d_model, config.d_ff // degree
+    return _Matrix(E, (2 if config.is_gated else 1) * F), _Matrix(F, E)
+
+
+def _step_matrices(config: T5Config, degree: int) -> Iterator[_Matrix]:
+    """What one rank reads for one step: the decoder without the cross keys and values, and the head."""
+    E, I = config.d_model, config.inner // degree
+    for _ in range(config.decoder_layers):
+        yield from (_Matrix(E, 3 * I), _Matrix(I, E), _Matrix(E, I), _Matrix(I, E), *_feed_forward(config, degree))
+    yield _Matrix(E, -(-config.vocab // degree), is_head=True)
+
+
+def _encoder_matrices(config: T5Config, degree: int) -> Iterator[_Matrix]:
+    """The encoder, and every decoder layer's cross keys and values."""
+    E, I = config.d_model, config.inner // degree
+    for _ in range(config.encoder_layers):
+        yield from (_Matrix(E, 3 * I), _Matrix(I, E), *_feed_forward(config, degree))
+    for _ in range(config.decoder_layers):
+        yield _Matrix(E, 2 * I)
+
+
+def launches(config: T5Config, tensor_parallel_degree: int = 1) -> int:
+    """Kernels that one GPU runs for a greedy step: 11 a layer (14 with shards to add), embed, norm, head, argmax."""
+    return config.decoder_layers * (11 + 3 * (tensor_parallel_degree > 1)) + 4
+
+
+def _encoder_launches(config: T5Config, degree: int) -> int:
+    return config.encoder_layers * (7 + 2 * (degree > 1)) + 2 * config.decoder_layers + 2
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Adds up the parts of a pass on one device."""
+
+    device: DeviceRow
+    dtype: str
+    bytes: float = 0.0
+    flops: float = 0.0
+    floor_s: float = 0.0
+    read_s: float = 0.0
+    compute_s: float = 0.0
+
+    def add(self, size_bytes: float, flops: float, kind: str) -> None:
+        """One kernel (or a row of alike ones) whose reads overlap its products where the device does so."""
+        device = self.device
+        peak = device.flops[kind]
+        read_s, compute_s = size_bytes / device.read_bps, flops / peak
+        self.bytes += size_bytes
+        self.flops += flops
+        self.floor_s += max(read_s, compute_s)
+        read_s /= device.memory_frac[self.dtype]
+        compute_s /= device.compute_frac
+        if not device.is_overlapping:
+            self.read_s, self.compute_s = self.read_s + read_s, self.compute_s + compute_s
+        elif read_s >= compute_s:
+            self.read_s += read_s
+        else:
+            self.compute_s += compute_s
+
+    def phase(self, kernels: int, link_s: float) -> Phase:
+        launch_s = kernels * self.device.launch_s
+        parts = {"memory": self.read_s, "compute": self.compute_s, "launch": launch_s, "link": link_s}
+        return Phase(
+            bytes=self.bytes, flops=self.flops, launches=kernels, floor_s=self.floor_s, expected_s=sum(parts.values()),
+            bound=max(parts, key=lambda part: parts[part]),
+        )  # fmt: skip
+
+
+def _link_s(device: DeviceRow, config: T5Config, reductions: int, rows: int, degree: int) -> float:
+    """All-reduces of [rows, E] in fp32: latency, and each rank's traffic."""
+    if degree == 1:
+        return 0.0
+    return reductions * (device.reduce_s + 2 * (degree - 1) / degree * rows * config.d_model * 4 / device.link_bps)
+
+
+def _check(config: T5Config, dtype: str, device: DeviceRow, degree: int) -> None:
+    if dtype not in device.flops:
+        raise SpecInvalid(f"dtype: expected one of {sorted(device.flops)} on {device.name}, got {dtype!r}")
+    if degree < 1 or config.heads % degree or config.d_ff % degree:
+        raise SpecInvalid(
+            f"tensor_parallel_degree: expected a divisor of {config.heads} heads and d_ff {config.d_ff}, got {degree}"
+        )
+
+
+def predict(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Prediction:
+    """Encoder pass and decode step on `tensor_parallel_degree` such devices. Raises SpecInvalid.
+
+    What is left out: host work, sampling, in-flight admission, caches smaller than the weights' working set.
+    """
+    _check(config, dtype, device, work.tensor_parallel_degree)
+    return Prediction(encoder=_encode(config, dtype, device, work), step=_step(config, dtype, device, work), work=work)
+
+
+def _step(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
+    degree, R, c = work.tensor_parallel_degree, work.rows, work.cache_bytes
+    E, I, L = config.d_model, config.inner // degree, config.decoder_layers
+    total = _Sum(device, dtype)
+    for matrix in _step_matrices(config, degree):
+        total.add(_matrix_bytes(matrix, dtype), 2.0 * R * matrix.K * matrix.N, dtype)  # a few rows stay in cache
+    T = work.position + 1
+    self_bytes, cross_bytes = 2.0 * c * R * T * I, 2.0 * c * work.batch * work.source * I
+    total.add(L * (self_bytes + cross_bytes), L * 4.0 * R * I * (T + work.source), "fp32")
+    total.add((3 * L + 1) * 4.0 * E * (2 * R + 1), 0.0, "fp32")
+    return total.phase(launches(config, degree), _link_s(device, config, 3 * L + 1, R, degree))
+
+
+def _encode(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
+    degree, c = work.tensor_parallel_degree, work.cache_bytes
+    rows = work.batch * work.source
+    I, L = config.inner // degree, config.encoder_layers
+    total = _Sum(device, dtype)
+    for matrix in _encoder_matrices(config, degree):
+        traffic = c * rows * (matrix.K + matrix.N)
+        total.add(_matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
+    total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "fp32")
+    total.add((2 * L + 1) * 8.0 * config.d_model * rows, 0.0, "fp32")
+    return total.phase(_encoder_launches(config, degree), _link_s(device, config, 2 * L, rows, degree))
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes on each device. `kv` grows with requests, `workspace` with rows; `reserve` is the context's."""
+
+    weights_bytes: float
+    kv_bytes: float
+    workspace_bytes: float
+    reserve_bytes: float
+    tensor_parallel_degree: int
+
+    @property
+    def total_bytes(self) -> float:
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
+
+    def fits(self, device: DeviceRow) -> bool:
+        """Whether one device's share lies within its memory."""
+        return self.total_bytes <= device.memory_bytes
+
+    def explain(self, device: DeviceRow) -> str:
+        """The arithmetic in one sentence."""
+        parts = ", ".join(
+            f"{name} {size / 1e9:.2f}"
+            for name, size in (
+                ("weights", self.weights_bytes), ("keys and values", self.kv_bytes),
+                ("workspace", self.workspace_bytes), ("context", self.reserve_bytes),
+            )
+        )  # fmt: skip
+        verdict = "fits" if self.fits(device) else "does not fit"
+        return (
+            f"{self.total_bytes / 1e9:.1f} GB on each of {self.tensor_parallel_degree} ({parts}); "
+            f"{device.name} has {device.memory_bytes / 1e9:.1f} GB: {verdict}"
+        )
+
+
+def weights_bytes(config: T5Config, dtype: str, degree: int = 1) -> float:
+    """Packed weights of one rank: every matrix, the embedding (fp32, or bf16 under 16-bit dtypes), norms, bias tables.
+
+    A tied head is packed for itself: it is read in panels, the embedding in rows.
+    """
+    E = config.d_model
+    matrices = sum(
+        _matrix_bytes(m, dtype) for m in (*_step_matrices(config, degree), *_encoder_matrices(config, degree))
+    )
+    norms = 4.0 * E * (2 * config.encoder_layers + 3 * config.decoder_layers + 2)
+    embedding = config.vocab * E * (4.0 if dtype == "fp32" else 2.0)
+    tables = (config.encoder_layers + config.decoder_layers) if config.has_layer_bias else 2
+    return matrices + norms + embedding + tables * config.heads / degree * (2 * config.max_distance + 32) * 4.0
+
+
+def memory(config: T5Config, dtype: str, work: Work, *, max_source: int = 512, max_target: int = 128) -> Footprint:
+    """What `work.batch` requests of the largest size take on each device. Raises SpecInvalid for an unknown dtype."""
+    if dtype not in WEIGHT_BYTES:
+        raise SpecInvalid(f"dtype: expected one of {sorted(WEIGHT_BYTES)}, got {dtype!r}")
+    degree, c = work.tensor_parallel_degree, work.cache_bytes
+    I, E, F = config.inner // degree, config.d_model, config.d_ff // degree
+    per_layer = 2.0 * c * I * (work.rows * _round_up(max_target) + work.batch * _round_up(max_source))
+    encoder_rows = work.batch * max_source
+    widths = 2 * E + 3 * I + I + F + (E if degree > 1 else 0)
+    activations = 4.0 * (encoder_rows + work.rows) * widths + 2.0 * c * _round_up(encoder_rows) * I
+    return Footprint(
+        weights_bytes=weights_bytes(config, dtype, degree),
+        kv_bytes=config.decoder_layers * per_layer,
+        workspace_bytes=activations + 4.0 * work.rows * config.vocab,
+        reserve_bytes=float(CONTEXT_BYTES),
+        tensor_parallel_degree=degree,
+    )
+
+
+def smallest_degree(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> int | None:
+    """The least tensor-parallel degree (1, 2, 4, 8) whose share fits one device, None if none does."""
+    for degree in (1, 2, 4, 8):
+        if config.heads % degree or config.d_ff % degree:
+            continue
+        if memory(config, dtype, replace(work, tensor_parallel_degree=degree)).fits(device):
+            return degree
+    return None
