@@ -125,6 +125,21 @@ class QualityReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One window of a maximum-rate search, in the order probed (from 1). `reason`: what broke the SLO; '' if it held.
+
+    `values` are some metrics of the window, in their own units. Its raw records are requests/<trial>.probe<n>.parquet;
+    those of the largest rate that held are the trial's own.
+    """
+
+    number: int
+    rate_rps: float
+    is_held: bool
+    reason: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not."""
 
@@ -141,6 +156,7 @@ class Trial:
     summary: TrialSummary | None = None
     quality: QualityReport | None = None
     violations: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     @property
     def is_feasible(self) -> bool:

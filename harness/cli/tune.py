@@ -146,7 +146,7 @@ class _Tuning:
         prompts = read_prompts(self.resolved.prompts_path)
         is_needed = any(block.engine != "fake" for block in scenario.space)
         folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-        return TrialInputs(scenario=scenario, model_dir=folder, prompts=prompts)
+        return TrialInputs(scenario=scenario, model_dir=folder, prompts=prompts, trace_path=self.resolved.trace_path)
 
     def _announce(self, display: Display, writer: RunWriter, done: tuple[Trial, ...]) -> None:
         display.note(f"{'resuming' if done else 'run'} {writer.layout.root}")

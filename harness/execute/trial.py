@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines.api import Endpoint, EngineSpec, RunningEngine
+from engines.api import EngineSpec, RunningEngine
 from engines.errors import EngineError
 from engines.registry import engine_here, load_engine
 from harness.clock import Clock
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.execute.ask import Answers, ask
-from harness.load.driver import LoadResult, drive
-from harness.load.plan import LoadPlan
-from harness.measure.device import ResourceSampler, ResourceUse
-from harness.measure.summarize import summarize
-from harness.measure.validity import client_verdict
+from harness.execute.inputs import Checkout, Phase, TrialInputs
+from harness.execute.loads import Loaded, Loads, Window
 from harness.quality.equivalence import QualityRule, judge
-from harness.records import Candidate, Prompt, QualityReport, Trial, TrialOutcome, TrialSummary
-from harness.scenario.schema import Scenario
+from harness.records import Candidate, Prompt, QualityReport, Trial, TrialOutcome
 from harness.store.writer import RunWriter
 from harness.tune.objective import violations
 from harness.units import NS_PER_S
@@ -34,32 +30,7 @@ READY_TIMEOUT_S = 600.0
 """How long an engine may take to convert, load and answer /ping; the first export of a large model takes minutes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """What a trial is doing now, for progress displays. `done` of `total` counts prompts or requests."""
-
-    name: str
-    done: int = 0
-    total: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkout:
-    """Another checkout whose `engines` serve instead of this one's, by its own interpreter where it has one."""
-
-    root: Path
-    python: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialInputs:
-    """Everything about a run that every trial shares: read once, before the first launch."""
-
-    scenario: Scenario
-    model_dir: Path
-    prompts: tuple[Prompt, ...]
-    checkout: Checkout | None = None
-
+__all__ = ["Checkout", "Phase", "TrialInputs", "TrialInterrupted", "TrialRunner", "spec_of"]
 
 _Launch = AbstractContextManager[RunningEngine]
 
@@ -81,6 +52,7 @@ class TrialRunner:
         self._clock = clock
         self._on_phase = on_phase
         self._reference: Mapping[str, str] = {}
+        self._loads = Loads(inputs, on_phase)
 
     def use_reference(self, answers: Mapping[str, str]) -> None:
         """Compare every following trial with these answers of the fp32 reference (prompt_id -> text)."""
@@ -115,6 +87,7 @@ class TrialRunner:
     def _run(self, trial: Trial, launch: Callable[[Path], _Launch]) -> Trial:
         phase_s: dict[str, float] = {}
         try:
+            self._loads.prepare()
             return self._measure(trial, launch, phase_s)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)
@@ -140,30 +113,29 @@ class TrialRunner:
             quality = self._judge(asked)
             if (died := engine.failure()) is not None:
                 return _died(trial, died, phase_s, quality)
-            with self._timed("load", phase_s), ResourceSampler(lambda: engine.pids) as sampler:
-                result = drive(
-                    self._plan(engine.endpoint), workdir, should_stop=engine.failure, on_progress=self._on_load
-                )
+            with self._timed("load", phase_s):
+                loaded = self._loads.run(engine, workdir, phase_s["launch"])
             died = engine.failure()
-            trial = replace(trial, phase_s=phase_s, quality=quality)
-        self._keep(trial.trial_id, result, asked)
-        self._writer.write_telemetry(trial.trial_id, sampler.telemetry())
+            trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
+        self._keep(trial.trial_id, loaded, asked)
         if died is not None:
             return _died(trial, died, phase_s, quality)
-        return self._conclude(trial, result, sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s))
+        return self._conclude(trial, loaded.window)
 
-    def _conclude(self, trial: Trial, result: LoadResult, use: ResourceUse) -> Trial:
-        summary: TrialSummary = summarize(
-            result.records, result.begin_ns, result.end_ns, use, load_s=trial.phase_s["launch"]
-        )
-        trial = replace(trial, outcome="ok", summary=summary)
-        if (limited := client_verdict(result.records, use)) is not None:
-            return replace(trial, outcome="client_limited", reason=limited)
+    def _conclude(self, trial: Trial, window: Window) -> Trial:
+        trial = replace(trial, outcome="ok", summary=window.summary)
+        if window.limited:
+            return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=violations(trial, self._inputs.scenario))
 
-    def _keep(self, trial_id: str, result: LoadResult, asked: Answers) -> None:
-        self._writer.write_requests(trial_id, result.records)
-        self._writer.write_outputs(trial_id, {**result.outputs, **{f"q:{k}": v for k, v in asked.texts.items()}})
+    def _keep(self, trial_id: str, loaded: Loaded, asked: Answers) -> None:
+        """Raw records, answers and telemetry; of a maximum-rate search the other probes' too, as '<trial>.probe<n>'."""
+        windows = {trial_id: loaded.window, **{f"{trial_id}.probe{n}": each for n, each in loaded.others.items()}}
+        for name, window in windows.items():
+            self._writer.write_requests(name, window.result.records)
+            self._writer.write_telemetry(name, window.telemetry)
+        texts = {**loaded.window.result.outputs, **{f"q:{k}": v for k, v in asked.texts.items()}}
+        self._writer.write_outputs(trial_id, texts)
 
     def _judge(self, asked: Answers) -> QualityReport:
         rule = self._inputs.scenario.quality
@@ -190,30 +162,6 @@ class TrialRunner:
             parameters=workload.parameters.model_dump(),
             concurrency=max(1, candidate.workers * candidate.batch_size),
             on_progress=lambda done: self._on_phase(Phase(name="quality", done=done, total=len(prompts))),
-        )
-
-    def _on_load(self, done: int) -> None:
-        workload = self._inputs.scenario.workload
-        self._on_phase(Phase(name="load", done=done, total=workload.requests))
-
-    def _plan(self, endpoint: Endpoint) -> LoadPlan:
-        scenario = self._inputs.scenario
-        workload = scenario.workload
-        return LoadPlan(
-            endpoint_url=endpoint.url,
-            protocol=endpoint.protocol,
-            model_name=endpoint.model_name,
-            prompts=self._inputs.prompts,
-            inputs_per_request=workload.inputs_per_request,
-            parameters=workload.parameters.model_dump(),
-            users=workload.load.users,
-            think_time_s=workload.load.think_time_s,
-            warmup_requests=workload.warmup_requests,
-            requests=workload.requests,
-            max_duration_s=workload.max_duration_s,
-            request_timeout_s=workload.request_timeout_s,
-            stream=workload.stream,
-            seed=scenario.search.seed,
         )
 
     @contextmanager

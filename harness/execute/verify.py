@@ -66,7 +66,12 @@ def verify(
     model, scenario = resolved.model, resolved.scenario
     is_needed = any(block.engine != "fake" for block in scenario.space)
     folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-    inputs = TrialInputs(scenario=scenario, model_dir=folder, prompts=read_prompts(resolved.prompts_path))
+    inputs = TrialInputs(
+        scenario=scenario,
+        model_dir=folder,
+        prompts=read_prompts(resolved.prompts_path),
+        trace_path=resolved.trace_path,
+    )
     with RunWriter.resume(run.root) as writer:
         runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
         runner.use_reference(reference_answers(scenario, runner, writer.layout.reference_json).answers)

@@ -165,7 +165,7 @@ class LoadProcesses:
         argv += [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
         with self._log(part).open("wb") as log:
             child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_child_env(), process_group=0
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0
             )
         self._children.append(child)
         assert child.stdout is not None
@@ -339,7 +339,7 @@ def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: LoadProcess
     )
 
 
-def _child_env() -> dict[str, str]:
+def child_env() -> dict[str, str]:
     """This environment without Locust's own variables, and with this very package importable from any folder."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     roots = [str(Path(__file__).resolve().parents[2]), env.get("PYTHONPATH", "")]

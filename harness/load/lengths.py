@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from harness.load.plan import LoadPlan
 from harness.records import Prompt
@@ -37,3 +38,20 @@ def of_length(text: str, words: float) -> str:
         return text
     repeated = own * (count // len(own) + 1)
     return " ".join(repeated[:count])
+
+
+def tokens_per_word(prompts: Sequence[Prompt], model_dir: Path) -> float:
+    """Tokens per word of these prompts by the model's own tokenizer.json; 1.0 where it has none."""
+    path = model_dir / "tokenizer.json"
+    if not path.is_file():
+        return 1.0
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    texts = [prompt.text for prompt in prompts[:SAMPLE]]
+    words = sum(len(text.split()) for text in texts)
+    return max(0.1, sum(len(tokenizer.encode(text).ids) for text in texts) / max(1, words))
+
+
+SAMPLE = 200
+"""Prompts that are tokenized for the estimate."""

@@ -80,8 +80,8 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def check_files(resolved: ResolvedScenario) -> None:
-    """Raises ScenarioError when the prompts file, the local model folder or the container does not exist: found here,
-    before anything is measured, not at the end of the search."""
+    """Raises ScenarioError when the prompts file, the trace, the local model folder or the container does not exist:
+    found here, before anything is measured, not at the end of the search."""
     from harness.errors import UsageError
     from harness.recommend.containers import container_names, parse_container
     from harness.scenario.fields import did_you_mean, sentence
@@ -94,6 +94,12 @@ def check_files(resolved: ResolvedScenario) -> None:
         wrong.append(
             f"{resolved.path}:{line}: workload.prompts: expected a JSONL file, got {str(resolved.prompts_path)!r} "
             "(not there); the path is relative to the scenario file"
+        )
+    if resolved.trace_path is not None and not resolved.trace_path.is_file():
+        line = lines.get(("workload", "load", "path"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.load.path: expected a JSONL or CSV file, got "
+            f"{str(resolved.trace_path)!r} (not there); the path is relative to the scenario file"
         )
     if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
         line = lines.get(("model", "path"), 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import harness
+from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.schema import ModelSource, Scenario
 
 ModelKind = Literal["path", "hub", "s3", "shape"]
@@ -39,6 +40,7 @@ class ResolvedScenario:
     prompts_path: Path
     model: ModelRef
     digest: str
+    trace_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: the scenario's own keys, defaults filled in, and 'resolved' with paths, model and digest."""
@@ -49,6 +51,7 @@ class ResolvedScenario:
                 "prompts_path": str(self.prompts_path),
                 "model": {"kind": self.model.kind, "value": self.model.value, "seed": self.model.seed},
                 "digest": self.digest,
+                "trace_path": str(self.trace_path) if self.trace_path else None,
             },
         }
 
@@ -56,13 +59,14 @@ class ResolvedScenario:
 def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
     """`scenario` as read from `path`: relative paths start at its folder, absent ones are the bundled assets."""
     folder = path.parent.absolute()
-    prompts = scenario.workload.prompts
+    prompts, load = scenario.workload.prompts, scenario.workload.load
     return ResolvedScenario(
         scenario=scenario,
         path=path,
         prompts_path=_under(folder, prompts) if prompts else BUNDLED_PROMPTS,
         model=_model_ref(scenario.model, folder),
         digest=digest_of(scenario),
+        trace_path=_under(folder, load.path) if isinstance(load, TraceLoad) else None,
     )
 
 
@@ -82,6 +86,7 @@ def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
         prompts_path=Path(facts["prompts_path"]),
         model=ModelRef(**facts["model"]),
         digest=facts["digest"],
+        trace_path=Path(facts["trace_path"]) if facts.get("trace_path") else None,
     )
 
 
