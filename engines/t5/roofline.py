@@ -42,31 +42,44 @@ class DeviceRow:
     """Whether reading hides behind multiplying: on a GPU; on our CPU kernels the two times add up (measured)."""
 
 
-def _gpu(name: str, memory_gb: float, read_gbps: float, tflops: tuple[float, float], fracs: tuple[float, float, float],
-         reduce_s: float = 30e-6, link_bps: float = 16e9) -> DeviceRow:  # fmt: skip
+_PCIE, _NVLINK = (30e-6, 16e9), (12e-6, 200e9)
+"""Latency of one small all-reduce and bytes/s between two GPUs: assumptions."""
+
+
+def _gpu(
+    name: str,
+    memory_gb: float,
+    read_gbps: float,
+    tflops: tuple[float, float],
+    fracs: tuple[float, float, float],
+    link: tuple[float, float],
+) -> DeviceRow:
+    """tflops: fp32, 16-bit tensor cores (dense). fracs: share of read_gbps at 4 or 2 bytes a weight, int8, int4."""
     fp32, half = (each * 1e12 for each in tflops)
     wide, byte, nibble = fracs
     return DeviceRow(
-        name=name, memory_bytes=memory_gb * 1e9, read_bps=read_gbps * 1e9,
+        name=name,
+        memory_bytes=memory_gb * 1e9,
+        read_bps=read_gbps * 1e9,
         # int8 and int4 are weight-only on CUDA: multiplied in the activations' fp32.
         flops={"fp32": fp32, "bf16": half, "fp16": half, "int8": fp32, "int4": fp32},
         memory_frac={"fp32": wide, "bf16": wide, "fp16": wide, "int8": byte, "int4": nibble},
-        reduce_s=reduce_s, link_bps=link_bps,
-    )  # fmt: skip
+        reduce_s=link[0],
+        link_bps=link[1],
+    )
 
 
-# (fp32, dense 16-bit tensor) TFLOP/s and GB/s from the vendor's data sheets; reached shares from kernels/README.md.
-_NVLINK_S, _NVLINK_BPS = 12e-6, 200e9
 DEVICES = {
     row.name: row
     for row in (
-        _gpu("L4", 24.0, 300, (30.3, 121), (0.87, 0.85, 0.80)),
-        _gpu("A10G", 24.0, 600, (31.2, 70), (0.87, 0.85, 0.80)),
-        _gpu("A100-40", 40.0, 1555, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK_S, _NVLINK_BPS),
-        _gpu("A100-80", 80.0, 2039, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK_S, _NVLINK_BPS),
-        _gpu("H100", 80.0, 3350, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK_S, _NVLINK_BPS),
+        _gpu("L4", 24.0, 300, (30.3, 121), (0.87, 0.85, 0.80), _PCIE),
+        _gpu("A10G", 24.0, 600, (31.2, 70), (0.87, 0.85, 0.80), _PCIE),
+        _gpu("A100-40", 40.0, 1555, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK),
+        _gpu("A100-80", 80.0, 2039, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK),
+        _gpu("H100", 80.0, 3350, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK),
     )
 }
+"""Peaks from the vendor's data sheets; shares that good kernels of this kind reach elsewhere, not measured with ours."""
 
 
 def device_row(name: str) -> DeviceRow:
