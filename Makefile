@@ -27,7 +27,12 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard ker
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[quickstart,dev]"
 	@touch $@
 
-test: install        ## everything CI runs: format, lint, types, import contracts, tests
+# DeepSpeed's conformance runs in an environment of its own, which shares the venv's torch.
+$(VENV)/.engines: $(VENV)/.installed $(wildcard engines/environments/*.txt)
+	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install deepspeed
+	@touch $@
+
+test: $(VENV)/.engines  ## everything CI runs: format, lint, types, import contracts, tests
 	@BIN=$(BIN) .ci/checks
 
 lint: install        ## only the static checks
