@@ -58,7 +58,7 @@ _LOAD = (
     ("cpu_frac_client", "frac", "minimize", "share of the machine's CPU the load generator used while measured"),
     ("cpu_frac_other", "frac", "minimize", "share of the machine's CPU anything else used while measured"),
     ("gpu_memory_mib", "MiB", "minimize", "largest memory in use on the GPUs of this machine, all processes"),
-    ("gpu_util_frac", "frac", "maximize", "mean share of time a kernel ran, over the GPUs that were used"),
+    ("gpu_util_frac", "frac", "maximize", "share of time a kernel ran on the busiest GPU, mean over the window"),
     ("gpu_power_w", "W", "minimize", "mean electric power of the GPUs of this machine together"),
     ("energy_j", "J", "minimize", "energy of CPU packages and GPUs in the measured window, where both can be read"),
     ("energy_j_per_request", "J", "minimize", "that energy per good answer"),

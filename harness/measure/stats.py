@@ -29,6 +29,7 @@ __all__ = [
     "mean",
     "percentile",
     "rate",
+    "share",
     "smallest_n",
     "wilson_interval",
 ]
@@ -81,12 +82,14 @@ def _binomial_cdf(n: int, q: float) -> tuple[int, Floats]:
     return first, np.cumsum(np.exp(np.array(logs)))
 
 
-def percentile(samples: Sequence[float], q: float, *, unit: str = "ms", scale: float = 1e-6, block: int = 1) -> Metric:
+def percentile(
+    samples: Sequence[float], q: float, *, unit: str = "ms", scale: float = 1e-6, block: int = 1, note: str = ""
+) -> Metric:
     """Quantile `q` of samples in time order, times `scale` (default: ns to ms), with its distribution-free interval.
 
     `block` is a number of neighbouring samples known to share a fate (one round of all users); dependence beyond it is
-    found too. An end that does not exist is None and the note says how many samples it takes. Needs n >= 1; smallest n
-    for both ends: `smallest_n`.
+    found too. An end that does not exist is None and the note says how many samples it takes, before `note`. Needs
+    n >= 1; smallest n for both ends: `smallest_n`.
     """
     ordered_in_time = np.asarray(samples, dtype=np.float64)
     n = len(ordered_in_time)
@@ -95,7 +98,7 @@ def percentile(samples: Sequence[float], q: float, *, unit: str = "ms", scale: f
     effect = design_effect(ordered_in_time, q, block)
     ordered = np.sort(ordered_in_time)
     low, high = _end_values(ordered, q, effect)
-    notes = []
+    notes = [note] if note else []
     if high is None or low is None:
         which = "upper" if high is None else "lower"
         more = math.ceil(smallest_n(q) * effect)
@@ -127,8 +130,9 @@ def _end_values(ordered: Floats, q: float, effect: float) -> tuple[float | None,
     )
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927, equation 4: the score interval). n >= 1; wide but valid at small n."""
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927, equation 4: the score interval). n >= 1, also effective numbers; wide but
+    valid at small n."""
     share = successes / n
     spread = Z_95**2 / n
     centre = (share + spread / 2) / (1 + spread)
@@ -136,6 +140,25 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
+
+
+def share(is_hit: Sequence[bool], *, estimator: str) -> Metric:
+    """The share of hits among requests in time order, with Wilson's interval (1927, equation 4) for the number of
+    independent requests that they are worth. n >= 1."""
+    hits = np.asarray(is_hit, dtype=np.float64)
+    effect = inefficiency(hits)
+    worth = len(hits) / (effect if effect > NOTED_EFFECT else 1.0)
+    low, high = wilson_interval(float(hits.mean()) * worth, worth)
+    note = f"neighbouring requests depend on each other; worth {worth:.0f} independent ones"
+    return Metric(
+        value=float(hits.mean()),
+        unit="frac",
+        estimator=f"{estimator}, Wilson interval",
+        n=len(hits),
+        low=low,
+        high=high,
+        note=note if worth < len(hits) else "",
+    )
 
 
 def bootstrap_means(samples: Floats, block: int, seed: int) -> Floats:

@@ -3,7 +3,8 @@
 What is counted. Latency: from intended send to last byte, of measured requests that were answered; a timed-out request
 counts with the time it waited (a lower bound), so a hanging server is not forgiven; refused and failed requests are in
 error_frac, not in latency. Throughput: good answers from the opening of the window to the last intended send - the time
-in which every user had work; the tail, in which users run dry one by one, would make any engine look slower.
+in which every user had work; the tail, in which users run dry one by one, would make any engine look slower. In an open
+loop it begins with the first answer: until then nothing can have come back.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.measure.device import ResourceUse
-from harness.measure.stats import mean, percentile, rate, wilson_interval
+from harness.measure.schedule import connect_metrics, schedule_metrics
+from harness.measure.stats import mean, percentile, rate, share
+from harness.measure.tokens import meets, token_metrics
 from harness.measure.validity import distrust, measured
 from harness.records import Metric, RequestRecord, TrialSummary
 from harness.units import mib_from_bytes, ms_from_ns
 
-_PERCENTILES = (("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9), ("latency_p99_ms", 0.99))
+_PERCENTILES = (
+    ("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9), ("latency_p95_ms", 0.95), ("latency_p99_ms", 0.99),
+    ("latency_p999_ms", 0.999),
+)  # fmt: skip
 
 
 def summarize(
@@ -36,24 +42,32 @@ def summarize(
     goodput. `asked_rps` is the rate of the schedule, `is_open_loop` whether there was one.
     """
     chosen = measured(records)
+    # Requests of one round of users meet in the same batches; arrivals of an open loop know no rounds.
+    block = 1 if is_open_loop else len({record.user for record in chosen})
+    window = None if is_open_loop else (begin_ns, end_ns)
     metrics: dict[str, Metric] = {}
-    metrics.update(_latency(chosen))
-    metrics.update(_first_token(chosen))
-    metrics.update(_throughput(chosen, begin_ns, end_ns))
+    metrics.update(_latency(chosen, block))
+    metrics.update(token_metrics(chosen, block))
+    metrics.update(_throughput(chosen, window, block))
+    if slo:
+        metrics.update(_goodput(chosen, window, block, dict(slo)))
+    if is_open_loop:
+        metrics.update(schedule_metrics(chosen, begin_ns, asked_rps))
+    metrics.update(connect_metrics(records))
     metrics.update(_errors(chosen))
     metrics.update(_resources(use))
+    metrics.update(_energy(chosen, use))
     metrics["load_s"] = Metric(value=load_s, unit="s", estimator="one launch, start to ready", n=1)
-    return TrialSummary(metrics=metrics, distrust=distrust(records, use))
+    return TrialSummary(metrics=metrics, distrust=distrust(records, use, is_open_loop=is_open_loop))
 
 
-def _latency(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
+def _latency(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metric]:
     timed = [record for record in chosen if record.outcome in ("ok", "timed_out")]
     if not timed:
         return {}
     samples = [record.latency_ns for record in timed]
-    users = len({record.user for record in chosen})
-    metrics = {name: percentile(samples, q, block=users) for name, q in _PERCENTILES}
-    metrics["latency_mean_ms"] = mean(samples, block=users)
+    metrics = {name: percentile(samples, q, block=block) for name, q in _PERCENTILES}
+    metrics["latency_mean_ms"] = mean(samples, block=block)
     metrics["latency_max_ms"] = Metric(
         value=ms_from_ns(max(samples)), unit="ms", estimator="largest sample", n=len(samples)
     )
@@ -64,55 +78,71 @@ def _latency(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
     return metrics
 
 
-def _first_token(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
-    waits = [r.first_token_ns - r.intended_ns for r in chosen if r.outcome == "ok" and r.first_token_ns is not None]
-    if not waits:
-        return {}
-    users = len({record.user for record in chosen})
-    return {
-        "ttft_p50_ms": percentile(waits, 0.5, block=users),
-        "ttft_p99_ms": percentile(waits, 0.99, block=users),
-    }
+Window = tuple[int, int] | None
+"""Opening and end of a closed loop's window (ns); None: open loop."""
 
 
-def _throughput(chosen: Sequence[RequestRecord], begin_ns: int, end_ns: int) -> dict[str, Metric]:
+def _throughput(chosen: Sequence[RequestRecord], window: Window, block: int) -> dict[str, Metric]:
     good = [record for record in chosen if record.outcome == "ok"]
     if not good:
         return {}
-    users = len({record.user for record in chosen})
-    busy_until_ns = max(record.intended_ns for record in chosen)
-    # With hardly more requests than users nobody ever came back: then the whole window is all there is.
-    has_rounds = sum(record.done_ns <= busy_until_ns for record in good) >= users
-    window = (begin_ns, busy_until_ns if has_rounds else end_ns)
-    done = [record.done_ns for record in good]
     amounts: dict[str, tuple[str, list[float]]] = {
         "throughput_rps": ("requests/s", [1.0] * len(good)),
         "throughput_inputs_per_s": ("inputs/s", [float(len(record.prompt_ids)) for record in good]),
     }
     if any(record.output_tokens is not None for record in good):
         amounts["output_tokens_per_s"] = ("tokens/s", [float(record.output_tokens or 0) for record in good])
-    metrics = {name: rate(done, each, window, unit=unit, block=users) for name, (unit, each) in amounts.items()}
-    if not has_rounds:
-        note = "fewer than two requests per user: the tail, in which users run dry, is included and lowers it"
-        metrics = {name: _noted(metric, note) for name, metric in metrics.items()}
+    return _rates(chosen, good, window, block, amounts)
+
+
+def _goodput(chosen: Sequence[RequestRecord], window: Window, block: int, slo: dict[str, float]) -> dict[str, Metric]:
+    """Failed requests are in the share: shedding load is no way to a better goodput."""
+    if not chosen:
+        return {}
+    met = [record for record in chosen if meets(record, slo)]
+    bounds = ", ".join(f"{name} <= {bound:g}" for name, bound in slo.items())
+    is_met = [meets(record, slo) for record in chosen]
+    metrics = {"goodput_frac": share(is_met, estimator=f"share of all measured requests with {bounds}")}
+    if met:
+        metrics.update(_rates(chosen, met, window, block, {"goodput_rps": ("requests/s", [1.0] * len(met))}))
+    else:
+        nothing = f"no request met {bounds}"
+        metrics["goodput_rps"] = Metric(value=0.0, unit="requests/s", estimator=nothing, n=len(chosen))
     return metrics
+
+
+def _rates(
+    chosen: Sequence[RequestRecord],
+    counted: Sequence[RequestRecord],
+    window: Window,
+    block: int,
+    amounts: Mapping[str, tuple[str, list[float]]],
+) -> dict[str, Metric]:
+    """Amounts of the counted requests per second, while load was offered."""
+    done = [record.done_ns for record in counted]
+    busy_until_ns = max(record.intended_ns for record in chosen)
+    inside = sum(at_ns <= busy_until_ns for at_ns in done)
+    first_ns = min((record.done_ns for record in chosen if record.outcome == "ok"), default=0)
+    if window is None and inside > MIN_INSIDE:
+        window, note = (first_ns + 1, busy_until_ns), ""
+    elif window is not None and inside >= len({record.user for record in chosen}):
+        window, note = (window[0], busy_until_ns), ""
+    else:  # With hardly more requests than users nobody ever came back: then the whole window is all there is.
+        window = (window[0] if window else chosen[0].intended_ns, max(done))
+        note = "fewer than two requests per user: the tail, in which users run dry, is included and lowers it"
+    metrics = {name: rate(done, each, window, unit=unit, block=block) for name, (unit, each) in amounts.items()}
+    return {name: _noted(metric, note) for name, metric in metrics.items()}
+
+
+MIN_INSIDE = 10
+"""Completions while the schedule still ran; with fewer the drain after it is part of the rate."""
 
 
 def _errors(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
     if not chosen:
         return {}
-    failed = sum(record.outcome != "ok" for record in chosen)
-    low, high = wilson_interval(failed, len(chosen))
-    return {
-        "error_frac": Metric(
-            value=failed / len(chosen),
-            unit="frac",
-            estimator="share of measured requests without a good answer, Wilson interval",
-            n=len(chosen),
-            low=low,
-            high=high,
-        )
-    }
+    failed = [record.outcome != "ok" for record in chosen]
+    return {"error_frac": share(failed, estimator="share of measured requests without a good answer")}
 
 
 def _resources(use: ResourceUse) -> dict[str, Metric]:
@@ -136,6 +166,28 @@ def _resources(use: ResourceUse) -> dict[str, Metric]:
             n=use.samples,
             note=note if name == "cpu_frac_other" else "",
         )
+    return metrics
+
+
+def _energy(chosen: Sequence[RequestRecord], use: ResourceUse) -> dict[str, Metric]:
+    """GPU telemetry and energy, each only where this machine lets us read it."""
+    rows = (
+        ("gpu_memory_mib", use.gpu_memory_mib, "MiB", "largest sample, all GPUs and processes together"),
+        ("gpu_util_frac", use.gpu_util_frac, "frac", "mean over the window of the busiest GPU's share of time"),
+        ("gpu_power_w", use.gpu_power_w, "W", "mean of sampled power over the window, all GPUs together"),
+        ("energy_j", use.energy_j, "J", f"difference of the energy counters of {use.energy_of} over the window"),
+    )
+    metrics = {
+        name: Metric(value=value, unit=unit, estimator=estimator, n=use.samples)
+        for name, value, unit, estimator in rows
+        if value is not None
+    }
+    good = [record for record in chosen if record.outcome == "ok"]
+    tokens = sum(record.output_tokens or 0 for record in good)
+    for name, count in (("energy_j_per_request", len(good)), ("energy_j_per_output_token", tokens)):
+        if use.energy_j is not None and count:
+            estimator = f"energy of {use.energy_of} over the window, idle power included, over {count}"
+            metrics[name] = Metric(value=use.energy_j / count, unit="J", estimator=estimator, n=count)
     return metrics
 
 

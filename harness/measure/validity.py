@@ -53,7 +53,7 @@ def client_verdict(records: Sequence[RequestRecord], use: ResourceUse) -> str | 
     )
 
 
-def distrust(records: Sequence[RequestRecord], use: ResourceUse) -> tuple[str, ...]:
+def distrust(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False) -> tuple[str, ...]:
     """Every reason to doubt the numbers made from these records; empty when there is none."""
     chosen = measured(records)
     reasons = (

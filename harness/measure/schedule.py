@@ -1,0 +1,47 @@
+"""Open loop: the rate asked for, the rate that really left the client, and how late each request left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.measure.stats import percentile, rate
+from harness.records import Metric, RequestRecord
+from harness.units import NS_PER_S
+
+
+def schedule_metrics(chosen: Sequence[RequestRecord], begin_ns: int, asked_rps: float | None) -> dict[str, Metric]:
+    """rate_asked_rps, rate_delivered_rps, lag_* of measured requests in the order of their intended sends."""
+    if len(chosen) < 2:
+        return {}
+    last_ns = max(record.intended_ns for record in chosen)
+    asked = asked_rps or (len(chosen) - 1) * NS_PER_S / max(1, last_ns - chosen[0].intended_ns)
+    metrics = {
+        "rate_asked_rps": Metric(
+            value=asked, unit="requests/s", estimator="requests over duration of the schedule", n=len(chosen)
+        )
+    }
+    sent = [record for record in chosen if was_sent(record)]
+    if not sent:
+        return metrics
+    # The schedule's own duration, longer by what the last request was late: on time, delivered is asked, exactly.
+    end_ns = begin_ns + int(len(chosen) / asked * NS_PER_S) + max(0, max(r.sent_ns for r in sent) - last_ns)
+    times = [min(record.sent_ns, end_ns) for record in sent]
+    delivered = rate(times, [1.0] * len(sent), (begin_ns, end_ns), unit="requests/s", block=1)
+    label = "requests that left over the schedule's duration, lengthened by the last one's lag, 95 % block bootstrap"
+    lags = [record.sent_ns - record.intended_ns for record in sent]
+    metrics["rate_delivered_rps"] = replace(delivered, estimator=label)
+    metrics["lag_p50_ms"] = percentile(lags, 0.5)
+    metrics["lag_p99_ms"] = percentile(lags, 0.99)
+    return metrics
+
+
+def connect_metrics(records: Sequence[RequestRecord]) -> dict[str, Metric]:
+    """connect_p99_ms over every connection opened, warm-up included: that is where most are."""
+    times = [record.connect_ns for record in records if record.connect_ns is not None]
+    return {"connect_p99_ms": percentile(times, 0.99)} if times else {}
+
+
+def was_sent(record: RequestRecord) -> bool:
+    """False for a request that timed out in the client's queue: no user ever sent it (user -1)."""
+    return record.user >= 0

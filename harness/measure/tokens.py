@@ -1,0 +1,85 @@
+"""Streaming: time to the first token, gaps between tokens, time per output token, from the times of raw records.
+
+TTFT counts from the intended send. A gap (ITL) lies between two arrivals with content; servers that send several tokens
+at once make fewer and longer gaps, and the note says so. TPOT is one number per answer: the time from its first to its
+last arrival over the tokens that came after the first arrival - n * (1 - 1/m) of n tokens in m equal arrivals, which is
+n - 1 when each token comes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.measure.stats import percentile
+from harness.records import Metric, RequestRecord
+from harness.units import ms_from_ns
+
+CHUNKED_FRAC = 0.02
+"""Arrivals fewer than tokens by more than this: tokens came in chunks (the end token is often counted, never sent)."""
+
+
+def token_metrics(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metric]:
+    """ttft_*, itl_* and tpot_* of measured requests in time order; empty when nothing was streamed."""
+    ok = [record for record in chosen if record.outcome == "ok" and record.first_token_ns is not None]
+    if not ok:
+        return {}
+    waits = [(record.first_token_ns or 0) - record.intended_ns for record in ok]
+    metrics = {f"ttft_{name}_ms": percentile(waits, q, block=block) for name, q in _PERCENTILES.items()}
+    gaps = gaps_ns(ok)
+    if len(gaps):
+        note = _chunk_note(ok)
+        for name, q in _TAILS.items():
+            metrics[f"itl_{name}_ms"] = percentile(gaps, q, note=note)  # type: ignore[arg-type]
+    per_token = [value for record in ok if (value := tpot_ns(record)) is not None]
+    if per_token:
+        metrics.update({f"tpot_{name}_ms": percentile(per_token, q, block=block) for name, q in _TAILS.items()})
+    return metrics
+
+
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_TAILS = {"p50": 0.5, "p99": 0.99}
+
+
+def gaps_ns(records: Sequence[RequestRecord]) -> npt.NDArray[np.float64]:
+    """Every gap between arrivals of the same answer, answer by answer."""
+    gaps = [np.diff(np.asarray(record.token_ns, dtype=np.int64)) for record in records if len(record.token_ns) > 1]
+    return np.concatenate(gaps).astype(np.float64) if gaps else np.zeros(0, dtype=np.float64)
+
+
+def tpot_ns(record: RequestRecord) -> float | None:
+    """Time per output token after the first, of one answer; None with fewer than two arrivals."""
+    arrivals = len(record.token_ns)
+    if arrivals < 2:
+        return None
+    tokens = max(arrivals, record.output_tokens or 0)
+    return (record.token_ns[-1] - record.token_ns[0]) / (tokens * (1 - 1 / arrivals))
+
+
+def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
+    """Whether the answer is good and inside every threshold (ms): latency_ms, ttft_ms, tpot_ms, and itl_ms, which
+    bounds the longest gap of the answer. An answer without the token times that a threshold needs is outside, unless
+    it is too short to have them."""
+    if record.outcome != "ok":
+        return False
+    seen: dict[str, float | None] = {"latency_ms": record.latency_ns}
+    if "ttft_ms" in slo:
+        seen["ttft_ms"] = None if record.first_token_ns is None else record.first_token_ns - record.intended_ns
+    is_short = record.first_token_ns is not None and len(record.token_ns) < 2
+    if "tpot_ms" in slo:
+        seen["tpot_ms"] = 0.0 if is_short else tpot_ns(record)
+    if "itl_ms" in slo:
+        gaps = gaps_ns([record])
+        seen["itl_ms"] = 0.0 if is_short else float(gaps.max()) if len(gaps) else None
+    return all((value := seen[name]) is not None and ms_from_ns(value) <= bound for name, bound in slo.items())
+
+
+def _chunk_note(ok: Sequence[RequestRecord]) -> str:
+    counted = [record for record in ok if record.output_tokens]
+    tokens = sum(record.output_tokens or 0 for record in counted)
+    arrivals = sum(len(record.token_ns) for record in counted)
+    if tokens - len(counted) <= arrivals * (1 + CHUNKED_FRAC):  # one end token per answer may be counted
+        return ""
+    return f"tokens came in chunks of {tokens / max(1, arrivals):.2g}: gaps are between chunks"
