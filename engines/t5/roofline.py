@@ -79,7 +79,7 @@ DEVICES = {
         _gpu("H100", 80.0, 3350, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK),
     )
 }
-"""Peaks from the vendor's data sheets; shares that good kernels of this kind reach elsewhere, not measured with ours."""
+"""Peaks from the data sheets; shares that good kernels of this kind reach elsewhere, not measured with ours."""
 
 
 def device_row(name: str) -> DeviceRow:
