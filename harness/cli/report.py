@@ -1,4 +1,4 @@
-"""`dyno report`: a stored run as the field's table, and as a page."""
+"""`dyno report`: a stored run, or several side by side, as text, markdown, CSV, JSON or a page."""
 
 from __future__ import annotations
 
@@ -11,60 +11,129 @@ if TYPE_CHECKING:
     from harness.report.tables import ReportTable
     from harness.store.reader import Run
 
-FORMATS = ("table", "markdown", "csv", "json")
+FORMATS = ("terminal", "markdown", "csv", "json", "html")
+MOST_RUNS = 10
 
 
 @click.command("report", epilog="Exit: 0 ok, 2 usage (no such run), 3 the run folder is damaged.")
-@click.argument("run", required=False)
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also write a page.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write into this file.")
 @click.option("--sort", metavar="METRIC", help="Sort by this metric (default: the scenario's first objective).")
 @click.option("--baseline", type=click.Choice(["published"]), help="Add the field's published row, for its model only.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
-    run: str | None, form: str, html: Path | None, sort: str | None, baseline: str | None, results: Path | None
+    runs: tuple[str, ...],
+    form: str,
+    out: Path | None,
+    sort: str | None,
+    baseline: str | None,
+    results: Path | None,
 ) -> None:
-    """Print the table of RUN: a run folder, a scenario's name (its newest run) or 'latest'.
+    """Print a RUN: a run folder, a scenario's name (its newest run) or 'latest'. Several RUNs: side by side.
+
+    --format html writes one page that needs no network: RUN/report.html unless --out names another file.
 
     \b
     Examples:
       dyno report latest
+      dyno report latest --format html
       dyno report quickstart --format csv > quickstart.csv
-      dyno report latest --html report.html
+      dyno report RUN-BEFORE RUN-AFTER --format markdown
     """
-    from harness.report.tables import report_table
     from harness.store.layout import DEFAULT_RESULTS
     from harness.store.reader import find_run, read_run
 
-    stored = read_run(find_run(results or DEFAULT_RESULTS, run))
-    table = report_table(stored, sort)
-    if html is not None:
-        from harness.report.html import write_html
+    where = results or DEFAULT_RESULTS
+    stored = [read_run(find_run(where, name)) for name in runs or (None,)]
+    if len(stored) > 1:
+        _compare(stored, form, out)
+        return
+    from harness.report.tables import report_table
 
-        write_html(stored, table, html)
-        click.echo(f"wrote {html}", err=True)
-    _print(stored, table, form, wants_baseline=baseline is not None)
-
-
-def _print(run: Run, table: ReportTable, form: str, *, wants_baseline: bool) -> None:
-    from harness.report.formats import as_csv, as_json, as_markdown, print_table, stdout_console
-    from harness.report.tables import why_nothing
-
-    if wants_baseline:
+    table = report_table(stored[0], sort)
+    if baseline is not None:
         from harness.report.published import published_text
 
-        click.echo(published_text(run), err=form != "table")
-    if form == "csv":
-        click.echo(as_csv(run, table), nl=False)
+        click.echo(published_text(stored[0]), err=form != "terminal")
+    _show(stored[0], table, form, out)
+
+
+def _show(run: Run, table: ReportTable, form: str, out: Path | None) -> None:
+    """One run in the format asked for."""
+    from harness.report.formats import as_csv, as_json
+    from harness.report.story import story_of
+    from harness.report.text import report_markdown
+
+    if form == "html":
+        from harness.report.html import write_html
+
+        path = out or run.layout.report_html
+        write_html(run, table, path)
+        click.echo(f"wrote {path}")
+    elif form == "csv":
+        _put(as_csv(run, table), out)
     elif form == "json":
-        click.echo(as_json(run, table), nl=False)
+        _put(as_json(run, table), out)
     elif form == "markdown":
-        click.echo(as_markdown(table), nl=False)
+        _put(report_markdown(story_of(run), table), out)
     else:
-        print_table(table, stdout_console())
-        reason = why_nothing(run)
-        if reason:
-            click.echo(f"No recommendation: {reason}")
-        next_verb = "recommend" if not reason else "report"
-        tail = "" if not reason else " --html report.html"
-        click.echo(f"Next: dyno {next_verb} {run.root}{tail}")
+        _print(run, table, out)
+
+
+def _print(run: Run, table: ReportTable, out: Path | None) -> None:
+    from harness.report.formats import stdout_console
+    from harness.report.story import story_of
+    from harness.report.text import print_report
+
+    story = story_of(run)
+    console = stdout_console()
+    with console.capture() as captured:
+        print_report(story, table, console)
+    _put(captured.get(), out)
+    if out is None:
+        verb = "recommend" if story.recommendation is not None else "report"
+        tail = "" if story.recommendation is not None else " --format html"
+        click.echo(f"Next: dyno {verb} {run.root}{tail}")
+
+
+def _compare(stored: list[Run], form: str, out: Path | None) -> None:
+    """Several runs in the format asked for."""
+    from harness.errors import UsageError
+    from harness.report.compare import compare
+    from harness.report.story import story_of
+    from harness.report.text import comparison_json, comparison_markdown, print_comparison
+
+    if len(stored) > MOST_RUNS:
+        raise UsageError(f"{len(stored)} runs: at most {MOST_RUNS} stand side by side; name fewer")
+    if form == "csv":
+        raise UsageError("--format csv holds one run; ask for each run's own, or for --format json")
+    made = compare([story_of(run) for run in stored])
+    if form == "html":
+        from harness.report.compare_html import write_comparison
+
+        path = out or stored[0].root / f"compare-{stored[1].root.name}.html"
+        write_comparison(made, path)
+        click.echo(f"wrote {path}")
+    elif form == "markdown":
+        _put(comparison_markdown(made), out)
+    elif form == "json":
+        _put(comparison_json(made), out)
+    else:
+        from harness.report.formats import stdout_console
+
+        console = stdout_console()
+        with console.capture() as captured:
+            print_comparison(made, console)
+        _put(captured.get(), out)
+
+
+def _put(text: str, out: Path | None) -> None:
+    """Into the file, which is then named, or onto standard output."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    from harness.store.disk import write_text
+
+    write_text(out, text)
+    click.echo(f"wrote {out}", err=True)

@@ -225,6 +225,8 @@ class _Tuning:
                 f"interrupted while verifying; the recommendation is in {written.properties_path.parent}", err=True
             )
             return 130
+        if found is not None:
+            self._write_page(run)  # again: now it says whether the written file reproduced the numbers
         self._print_end(writer, result, recommendation, written, found)
         return 0 if found is None or found.is_inside else MeasurementInvalid.exit_code
 

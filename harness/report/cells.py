@@ -46,3 +46,8 @@ def percent_cell(metric: Metric | None) -> str:
     if metric is None:
         return ABSENT
     return "0 %" if metric.value == 0 else f"{100 * metric.value:.2g} %"
+
+
+def metric_text(metric: Metric | None) -> str:
+    """The number of a metric without its unit: '20.1', '>= 61.2 (n=150)', '1.3 %' for a fraction, a dash for none."""
+    return percent_cell(metric) if metric is not None and metric.unit == "frac" else value_cell(metric)

@@ -68,15 +68,15 @@ def _say(console: Console, text: str, style: str = "") -> None:
 def as_markdown(table: ReportTable) -> str:
     """A GitHub table, failed trials as a second one, notes as a list."""
     heads = [column.title for column in table.columns]
-    lines = [f"### {table.title}", "", _md_row(heads)]
-    lines.append(_md_row(["---:" if column.is_number else "---" for column in table.columns]))
+    lines = [f"### {table.title}", "", markdown_row(heads)]
+    lines.append(markdown_row(["---:" if column.is_number else "---" for column in table.columns]))
     for row in table.rows:
         cells = [f"**{cell}**" if row.mark == "best" and cell else cell for cell in row.cells]
-        lines.append(_md_row(cells))
+        lines.append(markdown_row(cells))
     if table.failures:
-        lines += ["", "Trials without numbers:", "", _md_row(["Trial", "Candidate", "Outcome", "Reason"])]
-        lines.append(_md_row(["---"] * 4))
-        lines += [_md_row([f.trial_id, f.label, f.outcome, f.reason]) for f in table.failures]
+        lines += ["", "Trials without numbers:", "", markdown_row(["Trial", "Candidate", "Outcome", "Reason"])]
+        lines.append(markdown_row(["---"] * 4))
+        lines += [markdown_row([f.trial_id, f.label, f.outcome, f.reason]) for f in table.failures]
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
@@ -154,8 +154,15 @@ def _axis_order(name: str) -> tuple[bool, str]:
     return name.startswith("options."), "" if name == "engine" else name
 
 
-def _md_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def markdown_row(cells: Sequence[str]) -> str:
+    """One row of a GitHub table; what would end a cell or begin markup is escaped."""
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(cell: str) -> str:
+    for mark in ("|", "<"):
+        cell = cell.replace(mark, f"\\{mark}")
+    return " ".join(cell.split())
 
 
 def _has(table: ReportTable, mark: str) -> bool:

@@ -2,211 +2,265 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from harness.measure.metrics import metric_of
 from harness.recommend.label import label
-from harness.records import Recommendation, Trial
-from harness.report.cells import interval_cell, number, percent_cell, value_cell
-from harness.report.plots import Figure, figures
-from harness.report.tables import ReportTable, Row, model_name, recommendation_of, why_nothing
+from harness.recommend.pool import Pooled
+from harness.records import Trial
+from harness.report import story as told
+from harness.report.bricks import Linker, anchor, link, part, text
+from harness.report.cells import interval_cell, metric_text, number
+from harness.report.document import Cell, Head
+from harness.report.figure import engine_places
+from harness.report.figures import Drawn, figures
+from harness.report.story import Story, story_of
+from harness.report.tables import ReportTable, model_name
+from harness.report.trial_parts import SECTIONS, failures, trial_sections
 from harness.store.disk import write_text
 from harness.store.reader import Run
 
 CAPTIONS = {
-    "tradeoff": ("Latency against throughput", "Down and to the right is better. Bars: 95 % intervals. Hollow: broke a "
-                 "constraint. Shapes: dtype. Ring: recommended."),
-    "cdf": ("Latency distribution", "From the raw requests, repetitions joined; thick: the recommended one."),
-    "progress": ("Search progress", "Trials in the order they ran; the line is the best feasible so far."),
+    "front": (
+        "Trade-off",
+        "One point per candidate, bars 95 % intervals. The line joins what nothing measured beats in both.",
+    ),
+    "cdf": (
+        "Latency distribution",
+        "From the raw requests, repetitions joined; exact quantiles at 240 levels. ★ recommended.",
+    ),
+    "percentiles": (
+        "Tail latency",
+        "The same requests by percentile; bands: 95 % intervals, where there are samples enough.",
+    ),
+    "engines": ("Median to tail of each engine's best", "P50, P90 and P99 of the candidates in the table."),
+    "timeline": (
+        "One trial over time",
+        "Shaded: warm-up, never measured. Latency and lag stand where the request was due.",
+    ),
+    "overlay": ("One candidate in every run", "Exact quantiles of the raw requests, repetitions joined."),
+    "progress": ("Search progress", "First objective of each trial; the line is the best feasible so far."),
+    "importance": ("Importance of each axis", "Grey bars are within what chance alone gives (95 %)."),
+    "parallel": (
+        "Parallel coordinates",
+        "One line per candidate, from its axes to the objective. Thick: recommended; pale: not feasible.",
+    ),
     "phases": ("Where the time went", "Seconds per trial from launch to stop."),
-}  # fmt: skip
-WIDE = ("cdf", "phases")
-"""Figures with long names beside them take the whole width."""
-
+}
 _ROW_CLASS = {"best": "best", "tie": "tie", "broke constraint": "broke", "": ""}
 
 
 def write_html(run: Run, table: ReportTable, path: Path) -> None:
     """Write the page, whole or not at all. Raises EnvironmentFault when the disk refuses."""
-    write_text(path, page(run, table))
+    write_text(path, page(run, table, path.parent))
 
 
-def page(run: Run, table: ReportTable) -> str:
-    """The page's text. About 5 MB, nearly all of it plotly.js, which draws the figures offline."""
-    recommendation = recommendation_of(run)
-    drawn = figures(run, recommendation)
-    name = str(run.manifest.scenario.get("name", run.root.name))
+def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
+    """The page's text, for a file in the folder `base` (default: the run's): links to raw files are relative to it."""
+    story = story_of(run)
+    drawn = figures(story)
+    folder = base if base is not None else run.root
+    kept = _kept(story, table)
+    linked = frozenset(trial.trial_id for trial in kept)
+    linker = Linker(linked, engine_places(trial.candidate.engine for trial in run.trials))
+    search = [drawn_part("progress", drawn), drawn_part("parallel", drawn), drawn_part("phases", drawn)]
     body = [
-        _head(run, name),
-        _card(run, recommendation),
-        _results(table),
-        _plots(drawn),
-        _losses(recommendation),
-        _failures(table),
-        _notes(table),
-        _facts(run),
+        _answer(story, folder, linked),
+        part("results", "Results", _results(table, linker)),
+        part("tradeoff", "Latency against everything else", drawn_part("front", drawn)),
+        part("latency", "Latency", _stack(drawn_part("cdf", drawn), drawn_part("percentiles", drawn))),
+        linker.section(told.engines(story), before=drawn_part("engines", drawn)),
+        part("time", "Over time", drawn_part("timeline", drawn)),
+        linker.section(told.importance(story), before=drawn_part("importance", drawn)),
+        part("search", "The search", "".join(search)),
+        linker.section(told.losses(story)),
+        failures(run, run.trials, folder, linked),
+        doubts(table.notes),
+        trial_sections(run, kept, folder),
+        linker.section(told.facts(story)),
     ]
-    return (
-        "<!doctype html>\n"
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: dynamometer</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_asset('page.css')}</style></head>\n<body>\n" + "\n".join(body) + _scripts(drawn) + "</body></html>\n"
+    description = str(run.manifest.scenario.get("description") or "")
+    under = f"{model_name(run)} · {len(run.trials)} trials · {run.manifest.created_utc} · {run.root.name}"
+    return document(story.name, description, under, body, drawn)
+
+
+def _kept(story: Story, table: ReportTable) -> list[Trial]:
+    """Trials with a section: table order, then failures, then the verification; at most SECTIONS."""
+    shown = [row.trial for row in table.rows]
+    failed = [trial for trial in story.run.trials if trial.outcome != "ok"]
+    room = SECTIONS - min(len(failed), SECTIONS // 4)
+    verify = story.verification.trial if story.verification is not None else None
+    kept = [*shown[:room], *failed[: SECTIONS - len(shown[:room])]]
+    return [*([verify] if verify is not None else []), *sorted(kept, key=lambda trial: trial.number)]
+
+
+def document(title: str, description: str, under: str, body: Sequence[str], drawn: Mapping[str, Drawn]) -> str:
+    """The whole page around its sections: head, policy, theme switch, contents, scripts."""
+    data = {name: one.data for name, one in drawn.items() if one.data is not None}
+    start, script = _asset("theme.js"), _asset("page.js")
+    scripts = [start, _asset("plotly-basic.min.js"), script] if data else [start, script]
+    policy = (
+        f"default-src 'none'; script-src {' '.join(_hash(one) for one in scripts)}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+    told_more = f"<p>{text(description)}</p>" if description else ""
+    embedded = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<title>{text(title)}: dynamometer</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<style>{_asset("page.css")}</style><script>{start}</script></head>\n<body>\n'
+        f'<a class="skip" href="#answer">Skip to the answer</a><header><div><h1>{text(title)}</h1>{told_more}'
+        f'<p class="soft">{text(under)}</p></div><button type="button" id="theme" hidden>Dark</button></header>\n'
+        f'{_contents(body)}<main>\n' + "\n".join(body) + "\n</main>\n"
+        f'<script type="application/json" id="figures">{embedded}</script>\n'
+        + "".join(f"<script>{one}</script>\n" for one in scripts[1:]) + "</body></html>\n"
+    )  # fmt: skip
+
+
+def _contents(body: Sequence[str]) -> str:
+    """Links to the sections, from their own headings."""
+    links = []
+    for one in body:
+        if one.startswith('<section id="') and "<h2>" in one:
+            key = one.split('"', 2)[1]
+            title = one.split("<h2>", 1)[1].split("</h2>", 1)[0]
+            links.append(f'<a href="#{key}">{title}</a>')
+    return f'<nav aria-label="Contents">{"".join(links)}</nav>'
 
 
 def _asset(name: str) -> str:
-    return files("harness.report").joinpath(name).read_text(encoding="utf-8")
+    return files("harness.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _head(run: Run, name: str) -> str:
-    description = str(run.manifest.scenario.get("description") or "")
-    told = f"<p>{escape(description)}</p>" if description else ""
+def _hash(script: str) -> str:
+    """The script's source for the content security policy: no other script may run in the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
+    section = told.answer(story)
+    if story.recommendation is None or story.choice is None:
+        why = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
+        return f'<section id="answer" class="card none"><h2>{text(section.title)}</h2>{why}</section>'
+    trial = story.recommendation.trial
+    properties = story.run.layout.recommendation_dir / "serving.properties"
+    state = "unverified" if story.verification is None else "good" if story.verification.is_inside else "bad"
+    mark = {"unverified": "not verified", "good": "verified", "bad": "not reproduced"}[state]
     return (
-        f"<header><h1>{escape(name)}</h1>{told}"
-        f'<p class="soft">{escape(model_name(run))} · {len(run.trials)} trials · {escape(run.manifest.created_utc)} · '
-        f'<span class="mono">{escape(run.root.name)}</span></p></header>'
+        f'<section id="answer" class="card"><h2>{text(section.title)}</h2>'
+        f'<p class="what">{text(label(trial.candidate))}</p>'
+        f'<div class="numbers">{_headline(story.choice.chosen, trial, linked)}</div>'
+        f'<dl class="why"><div><dt>Why</dt><dd>{text(story.recommendation.margin)}</dd></div>'
+        f'<div><dt>Verification</dt><dd><span class="tag {state}">{mark}</span> {text(told.verified(story))}</dd></div>'
+        f"<div><dt>To deploy</dt><dd>{link(properties, base, 'serving.properties')} · "
+        f"<code>dyno recommend {text(story.run.root)}</code></dd></div></dl></section>"
     )
 
 
-def _card(run: Run, recommendation: Recommendation | None) -> str:
-    if recommendation is None:
-        return f'<section class="card none"><h2>No recommendation</h2><p>{escape(why_nothing(run))}</p></section>'
-    trial = recommendation.trial
-    title = "Recommended (a tie, the cheapest of it)" if recommendation.is_tie else "Recommended"
-    return (
-        f'<section class="card"><h2>{title}</h2><p class="what">{escape(label(trial.candidate))}</p>'
-        f'<div class="numbers">{_headline(trial)}</div><p>{escape(recommendation.margin)}</p>'
-        f'<p class="mono">dyno recommend {escape(str(run.root))}</p></section>'
-    )
-
-
-def _headline(trial: Trial) -> str:
-    shown = []
-    for name, key, unit in (
-        ("P50", "latency_p50_ms", "ms"),
-        ("P90", "latency_p90_ms", "ms"),
-        ("P99", "latency_p99_ms", "ms"),
-        ("throughput", "throughput_rps", "requests/s"),
-        ("peak memory", "peak_memory_mib", "MiB"),
-    ):
-        metric = metric_of(trial, key)
+def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
+    shown = [
+        ("P50", "latency_p50_ms", "ms"), ("P90", "latency_p90_ms", "ms"), ("P99", "latency_p99_ms", "ms"),
+        ("first token P50", "ttft_p50_ms", "ms"), ("throughput", "throughput_rps", "requests/s"),
+        ("goodput", "goodput_rps", "requests/s"), ("peak memory", "peak_memory_mib", "MiB"),
+        ("errors", "error_frac", ""),
+    ]  # fmt: skip
+    made = []
+    for name, key, unit in shown:
+        metric = chosen.metric(key)
         if metric is not None:
-            interval = interval_cell(metric)
-            range_text = f" · {interval}" if metric.low is not None else ""
-            value, _, counted = value_cell(metric).partition(" (")
-            below = f"{name} · {counted.rstrip(')')}" if counted else name + range_text
-            shown.append(f"<div><b>{escape(value)} {unit}</b><span>{escape(below)}</span></div>")
-    shown.append(f"<div><b>{escape(percent_cell(metric_of(trial, 'error_frac')))}</b><span>errors</span></div>")
+            value, _, counted = metric_text(metric).partition(" (")
+            has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
+            more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""
+            made.append(_figure_of(value, unit, name, more, trial.trial_id if trial.trial_id in linked else ""))
     if trial.quality is not None:
         match = metric_of(trial, "exact_match_frac")
-        detail = f" · exact match {number(100 * match.value)} %" if match is not None else ""
-        shown.append(f"<div><b>{trial.quality.verdict}</b><span>data quality{escape(detail)}</span></div>")
-    return "".join(shown)
+        detail = f"exact match {number(100 * match.value)} %" if match is not None else ""
+        made.append(_figure_of(trial.quality.verdict, "", "data quality", detail, ""))
+    return "".join(made)
 
 
-def _results(table: ReportTable) -> str:
-    heads = [(column.title, column.is_number) for column in table.columns]
-    rows = [_row(row, [is_number for _, is_number in heads]) for row in table.rows]
+def _figure_of(value: str, unit: str, name: str, more: str, trial_id: str) -> str:
+    shown = f"{text(value)}{f' <small>{text(unit)}</small>' if unit else ''}"
+    shown = f'<a class="raw" href="#{anchor(trial_id)}">{shown}</a>' if trial_id else shown
+    return f"<div><span>{text(name)}</span><b>{shown}</b><span>{text(more)}</span></div>"
+
+
+def _results(table: ReportTable, linker: Linker) -> str:
+    if not table.rows:
+        return "<p>No trial gave numbers; the failures below say why.</p>"
+    constant = _constant_columns(table)
+    kept = [index for index in range(len(table.columns)) if index not in constant]
+    heads = [Head(title=table.columns[index].title, is_number=table.columns[index].is_number) for index in kept]
+    rows = []
+    for row in table.rows:
+        cells = []
+        for index in kept:
+            column = table.columns[index]
+            metric = metric_of(row.trial, column.metric) if column.metric else None
+            is_raw = column.is_number or column.title == "Trial"
+            sort = metric.value if metric is not None else _as_number(row.cells[index]) if column.is_number else None
+            cells.append(Cell(text=row.cells[index], sort=sort, trial_id=row.trial.trial_id if is_raw else ""))
+        rows.append(cells)
+    same = ", ".join(f"{table.columns[i].title} {table.rows[0].cells[i]}" for i in sorted(constant))
+    note = (
+        "Latency runs from the intended send to the last byte. Repetitions are rows of their own. "
+        "Click a head to sort, a number for its raw data."
+    )
+    search = (
+        '<p class="filter" hidden><label>Filter <input type="search" placeholder="t5 int8"></label> '
+        '<span aria-live="polite"></span></p>'
+    )
     return (
-        "<section><h2>Results</h2>"
-        + _table(heads, rows)
-        + '<p class="note">Latencies run from intended send to last byte; repetitions are separate rows.</p></section>'
+        (search if len(rows) > 8 else "")
+        + linker.table(heads, rows, "Results", [_ROW_CLASS[row.mark] for row in table.rows])
+        + (f'<p class="note">The same everywhere: {text(same)}.</p>' if same else "")
+        + f'<p class="note">{note}</p>'
     )
 
 
-def _row(row: Row, is_number: Sequence[bool]) -> str:
-    kind = _ROW_CLASS[row.mark]
-    first = f'<span class="tag {kind}">{row.mark}</span>' if row.mark else ""
-    cells = [f'<td class="tight">{first}</td>']
-    for cell, numeric in zip(row.cells[1:], is_number[1:], strict=True):
-        cells.append(f'<td class="{"num" if numeric else "tight"}">{escape(cell)}</td>')
-    return f'<tr class="{kind}">{"".join(cells)}</tr>'
-
-
-def _plots(drawn: Mapping[str, Figure]) -> str:
-    if not drawn:
-        return ""
-    shown = []
-    for name in drawn:
-        title, text = CAPTIONS[name]
-        wide = ' class="wide"' if name in WIDE else ""
-        shown.append(
-            f"<figure{wide}><figcaption>{title}<small>{text}</small></figcaption>"
-            f'<div class="plot" id="plot-{name}"></div></figure>'
-        )
-    missing = "<noscript><p>The figures need JavaScript; every number is in the tables.</p></noscript>"
-    return f'<section><h2>Figures</h2>{missing}<div class="grid">{"".join(shown)}</div></section>'
-
-
-def _losses(recommendation: Recommendation | None) -> str:
-    if recommendation is None or not recommendation.losses:
-        return ""
-    rows = [
-        f'<tr><td>{escape(label(loss.candidate))}</td><td>{escape(loss.why)}</td><td class="tight mono">'
-        f"{escape(loss.trial_id)}</td></tr>"
-        for loss in recommendation.losses
+def _constant_columns(table: ReportTable) -> set[int]:
+    """Columns that say the same in every row of a long table: one sentence says it better."""
+    if len(table.rows) < 2:
+        return set()
+    settings = [
+        i for i, column in enumerate(table.columns) if i and not column.metric and column.title not in ("n", "Trial")
     ]
-    heads = [("Candidate", False), ("Why", False), ("Trial", False)]
-    return f"<section><h2>Why the others lost</h2>{_table(heads, rows)}</section>"
+    return {i for i in settings if len({row.cells[i] for row in table.rows}) == 1}
 
 
-def _failures(table: ReportTable) -> str:
-    if not table.failures:
-        return ""
-    rows = [
-        f'<tr><td>{escape(failure.label)}</td><td class="tight"><span class="tag failed">{failure.outcome}</span></td>'
-        f'<td>{escape(failure.reason)}</td><td class="tight mono">{escape(failure.trial_id)}</td></tr>'
-        for failure in table.failures
-    ]
-    heads = [("Candidate", False), ("Outcome", False), ("Reason", False), ("Trial", False)]
-    return f"<section><h2>Trials without numbers</h2>{_table(heads, rows)}</section>"
+def _as_number(cell: str) -> float | None:
+    try:
+        return float(cell.partition(" ")[0])
+    except ValueError:
+        return None
 
 
-def _notes(table: ReportTable) -> str:
-    if not table.notes:
-        return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return f"<section><h2>Reasons to read with care</h2><ul>{items}</ul></section>"
+def doubts(notes: Sequence[str]) -> str:
+    """The reasons to read the numbers with care."""
+    items = "".join(f"<li>{text(note)}</li>" for note in notes)
+    return part("doubts", "Reasons to read with care", f"<ul>{items}</ul>" if items else "<p>None was found.</p>")
 
 
-def _facts(run: Run) -> str:
-    manifest = run.manifest
-    facts = {
-        "run": str(run.root),
-        "command": " ".join(manifest.command),
-        "scenario digest": manifest.digest,
-        "dynamometer": f"{manifest.dyno_version} {manifest.git}".strip(),
-        **{key.replace("_", " "): _plain(value) for key, value in manifest.machine.items()},
-        "packages": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
-    }
-    items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
-    return f"<section><h2>Machine and software</h2><dl>{items}</dl></section>"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)
-    return "" if value is None else str(value)
-
-
-def _table(heads: Iterable[tuple[str, bool]], rows: Sequence[str]) -> str:
-    head = "".join(f'<th class="{"num" if numeric else ""}">{escape(title)}</th>' for title, numeric in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _scripts(drawn: Mapping[str, Figure]) -> str:
-    if not drawn:
-        return ""
-    from plotly.offline import get_plotlyjs
-
-    data = json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c")
+def drawn_part(name: str, drawn: Mapping[str, Drawn]) -> str:
+    """A place for a figure under its caption, or the sentence that says why there is none."""
+    one, (title, caption) = drawn[name], CAPTIONS[name]
+    if one.data is None:
+        return f'<p class="empty">{text(one.missing)}</p>' if one.missing else ""
     return (
-        f'\n<script type="application/json" id="figures">{data}</script>\n<script>{get_plotlyjs()}</script>\n'
-        f"<script>{_asset('page.js')}</script>\n"
+        f'<figure id="figure-{name}"><figcaption>{text(title)}<small>{text(caption)}</small></figcaption>'
+        f'<div class="choose"></div>'
+        f'<div class="plot" id="plot-{name}" role="img" aria-label="{text(title)}: {text(caption)}"></div>'
+        "<noscript><p>The figure needs JavaScript; its numbers are in the tables.</p></noscript></figure>"
     )
+
+
+def _stack(*parts: str) -> str:
+    """Figures below each other; one sentence where the same is missing from all."""
+    return "".join(dict.fromkeys(parts))

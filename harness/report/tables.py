@@ -18,7 +18,7 @@ from harness.recommend.choose import choose
 from harness.recommend.goals import goals_of
 from harness.recommend.label import label
 from harness.records import Metric, Recommendation, Trial
-from harness.report.cells import ABSENT, interval_cell, number, percent_cell, value_cell
+from harness.report.cells import ABSENT, interval_cell, metric_text, number
 from harness.store.reader import Run
 
 Mark = Literal["best", "tie", "broke constraint", ""]
@@ -37,17 +37,39 @@ _AXIS_TITLES = {
     "device": "Device",
 }
 
-_ONLY_WHERE_MEASURED = {"Tokens/s": "output_tokens_per_s", "First token P50 (ms)": "ttft_p50_ms"}
-"""Columns left out when no trial has their metric."""
+_MEASURED = (
+    ("Requests/s", "throughput_rps", 2),
+    ("Goodput (requests/s)", "goodput_rps", 2),
+    ("Within SLO", "goodput_frac", 3),
+    ("Largest rate (requests/s)", "max_rate_rps", 2),
+    ("Asked (requests/s)", "rate_asked_rps", 4),
+    ("Delivered (requests/s)", "rate_delivered_rps", 4),
+    ("Lag P99 (ms)", "lag_p99_ms", 6),
+    ("Tokens/s", "output_tokens_per_s", 5),
+    ("First token P50 (ms)", "ttft_p50_ms", 3),
+    ("First token P99 (ms)", "ttft_p99_ms", 5),
+    ("Between tokens P50 (ms)", "itl_p50_ms", 4),
+    ("Between tokens P99 (ms)", "itl_p99_ms", 5),
+    ("Per output token P50 (ms)", "tpot_p50_ms", 5),
+    ("Errors", "error_frac", 3),
+    ("Peak memory (MiB)", "peak_memory_mib", 4),
+    ("GPU memory (MiB)", "gpu_memory_mib", 4),
+    ("GPU power (W)", "gpu_power_w", 6),
+    ("Energy per token (J)", "energy_j_per_output_token", 6),
+    ("USD per 1,000 prompts", "cost_usd_per_1k_prompts", 4),
+    ("USD per million tokens", "cost_usd_per_mtok", 5),
+)
+"""Title, metric, priority of the columns after the axes; each is left out when no trial has its metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column head; a higher `priority` number is left out earlier where space is short."""
+    """A column head; a higher `priority` number is left out earlier where space is short. `metric`: what it shows."""
 
     title: str
     priority: int = HIGH_PRIORITY
     is_number: bool = True
+    metric: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +181,9 @@ def _published_fields(name: str) -> list[tuple[Column, Cell]]:
         (Column(title="Batch size"), lambda trial: str(trial.candidate.batch_size)),
         (Column(title="Tensor parallel degree"), lambda trial: str(trial.candidate.tensor_parallel_degree)),
         (Column(title="Workers"), lambda trial: str(trial.candidate.workers)),
-        (Column(title="P50 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p50_ms"))),
-        (Column(title="P90 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p90_ms"))),
-        (Column(title="P99 (ms)"), lambda trial: value_cell(metric_of(trial, "latency_p99_ms"))),
+        _metric_field("P50 (ms)", "latency_p50_ms", HIGH_PRIORITY),
+        _metric_field("P90 (ms)", "latency_p90_ms", HIGH_PRIORITY),
+        _metric_field("P99 (ms)", "latency_p99_ms", HIGH_PRIORITY),
         (
             Column(title="Data quality", is_number=False),
             lambda trial: trial.quality.verdict if trial.quality is not None else ABSENT,
@@ -188,19 +210,18 @@ def _axis(name: str) -> Cell:
 
 
 def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
-    fields: list[tuple[Column, Cell]] = [
-        (Column(title="Requests/s", priority=2), lambda trial: value_cell(metric_of(trial, "throughput_rps"))),
-        (Column(title="Tokens/s", priority=5), lambda trial: value_cell(metric_of(trial, "output_tokens_per_s"))),
-        (Column(title="First token P50 (ms)", priority=3), lambda trial: value_cell(metric_of(trial, "ttft_p50_ms"))),
-        (Column(title="Errors", priority=3), lambda trial: percent_cell(metric_of(trial, "error_frac"))),
-        (Column(title="Peak memory (MiB)", priority=4), lambda trial: _whole_cell(metric_of(trial, "peak_memory_mib"))),
+    measured = [row for row in _MEASURED if any(metric_of(trial, row[1]) is not None for trial in trials)]
+    return [
+        *(_metric_field(title, name, priority) for title, name, priority in measured),
         (Column(title="n", priority=3), lambda trial: _count_cell(metric_of(trial, "latency_p50_ms"))),
         (Column(title="P50 interval (ms)", priority=6), lambda t: interval_cell(metric_of(t, "latency_p50_ms"))),
         (Column(title="P99 interval (ms)", priority=8), lambda t: interval_cell(metric_of(t, "latency_p99_ms"))),
         (Column(title="Trial", priority=7, is_number=False), lambda trial: trial.trial_id),
     ]
-    absent = {title for title, name in _ONLY_WHERE_MEASURED.items() if not any(metric_of(t, name) for t in trials)}
-    return [(column, cell) for column, cell in fields if column.title not in absent]
+
+
+def _metric_field(title: str, name: str, priority: int) -> tuple[Column, Cell]:
+    return Column(title=title, priority=priority, metric=name), lambda trial: metric_text(metric_of(trial, name))
 
 
 def _row(trial: Trial, mark: Mark, fields: Sequence[tuple[Column, Cell]]) -> Row:
@@ -211,10 +232,6 @@ def _axis_cell(value: object) -> str:
     if value is None:
         return "auto"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _whole_cell(metric: Metric | None) -> str:
-    return f"{metric.value:.0f}" if metric is not None else ABSENT
 
 
 def _count_cell(metric: Metric | None) -> str:

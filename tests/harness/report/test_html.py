@@ -1,22 +1,30 @@
-"""The page: self-contained, small enough, every number in tables that need no script."""
+"""The page: self-contained, small enough, safe whatever a run contains, every number in tables that need no script."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from harness.report.html import page
-from harness.report.plots import figures
-from harness.report.tables import recommendation_of, report_table
+from harness.report.figures import figures
+from harness.report.html import page, write_html
+from harness.report.story import story_of
+from harness.report.tables import report_table
+from harness.report.trial_parts import SECTIONS, log_tail
 from harness.store.reader import Run, read_run
 from tests.harness.recommend.runs import candidate, failed, measured_trial, records, store, trial
 
-MAX_BYTES = 6_000_000
-VOID = {"meta", "br", "link", "img"}
+MAX_BYTES = 2_500_000
+PLOTLY_SHA256 = "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
+"""plotly.js-basic-dist-min 4.1.1 as npm serves it."""
+VOID = {"meta", "br", "link", "img", "input"}
+NASTY = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         sent = records(median, seed=number)
         made.append((measured_trial(number, candidate(engine, dtype=dtype), sent), sent))
     bad = failed(4, candidate("ctranslate2", dtype="bf16"), "infeasible", "no <bf16> & such on this CPU")
-    return read_run(store(tmp_path_factory.mktemp("results"), [*made, bad], description="a <script>alert(1)</script>"))
+    root = store(tmp_path_factory.mktemp("results"), [*made, bad], description="a <script>alert(1)</script>")
+    log = root / "logs" / bad.trial_id / "server.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "\n".join(["first line", *(f"line {n}" for n in range(200)), f"\x1b[31m{NASTY}\x1b[0m \x00 \u202eend"])
+    )
+    return read_run(root)
 
 
 @pytest.fixture(scope="module")
@@ -36,70 +50,191 @@ def text(run: Run) -> str:
     return page(run, report_table(run))
 
 
+def _markup(text: str) -> str:
+    return re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.S)
+
+
 class _Balance(HTMLParser):
-    """Fails when a tag is closed that was not open."""
+    """Fails when a tag is closed that was not open; keeps ids and targets of links."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"a handler in the markup: {name}"
+            if name == "id" and value:
+                self.ids.append(value)
+            if name == "href" and value:
+                self.links.append(value)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_below_six_megabytes(text: str) -> None:
+@pytest.fixture(scope="module")
+def parsed(text: str) -> _Balance:
     balance = _Balance()
     balance.feed(text)
-    assert balance.open == []
+    return balance
+
+
+def test_the_page_is_well_formed_and_small(text: str, parsed: _Balance) -> None:
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
     assert len(text.encode()) < MAX_BYTES
 
 
-def test_the_page_asks_the_network_for_nothing(text: str) -> None:
-    markup = re.sub(r"<script>.*?</script>", "", text, flags=re.S)
-    assert not re.search(r"""(src|href)\s*=|url\(|@import""", markup)
+def test_the_page_asks_the_network_for_nothing_and_may_not(text: str) -> None:
+    markup = _markup(text)
+    assert not re.search(r"<[^>]*(src\s*=|url\(|@import|href=\"(?:https?:)?//)", markup)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    assert "script-src 'sha256-" in policy[1]
+    assert "'unsafe-inline'" not in policy[1].partition("style-src")[0]
 
 
-def test_every_trial_its_numbers_and_reasons_are_there_without_script(run: Run, text: str) -> None:
-    markup = re.sub(r"<script.*?</script>", "", text, flags=re.S)
-    for trial_ in run.trials:
-        assert trial_.trial_id in markup
-    assert "no &lt;bf16&gt; &amp; such on this CPU" in markup
-    assert "Why the others lost" in markup
-    assert "A CPU" in markup
+def test_plotly_is_the_release_it_says(text: str) -> None:
+    script = files("harness.report").joinpath("assets", "plotly-basic.min.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == PLOTLY_SHA256
+    assert text.count("plotly.js (basic - minified)") == 1
+
+
+def test_whatever_a_run_contains_stays_text(text: str, parsed: _Balance) -> None:
+    markup = _markup(text)
+    assert "img" not in parsed.tags
+    assert "&lt;img src=x onerror=alert(1)&gt;" in markup
     assert "alert(1)</script>" not in text
-    assert "<noscript>" in markup
+    for character in ("\x1b", "\x00", "\u202e"):
+        assert character not in text
+    assert "no &lt;bf16&gt; &amp; such on this CPU" in markup
+
+
+def test_every_trial_its_numbers_and_reasons_are_there_without_script(run: Run, text: str, parsed: _Balance) -> None:
+    markup = _markup(text)
+    for one in run.trials:
+        assert one.trial_id in markup
+        assert f"trial-{one.trial_id}" in parsed.ids
+    for words in ("Why the others lost", "A CPU", "<noscript>", "Type 7".lower(), "As recorded (JSON)"):
+        assert words in markup
+
+
+def test_every_link_leads_somewhere(run: Run, parsed: _Balance) -> None:
+    inside = [one[1:] for one in parsed.links if one.startswith("#")]
+    outside = [one for one in parsed.links if not one.startswith("#")]
+    assert set(inside) <= set(parsed.ids)
+    assert any(one.startswith("trial-") for one in inside)
+    assert any(one.endswith(".parquet") for one in outside)
+    assert "trials.jsonl" in outside
+    for one in outside:
+        assert (run.root / one).exists(), one
+
+
+def test_a_page_elsewhere_links_back_to_the_run(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "page.html"
+    path.parent.mkdir()
+    write_html(run, report_table(run), path)
+    balance = _Balance()
+    balance.feed(path.read_text())
+    for one in balance.links:
+        assert one.startswith("#") or (path.parent / one).exists(), one
+
+
+def test_the_end_of_a_failed_trials_log_is_on_the_page(run: Run, text: str) -> None:
+    assert "line 199" in text
+    assert "first line" not in text
+    assert "[server.log]" in log_tail(run, run.trials[3].trial_id)
+    assert log_tail(run, "t9999-none") == ""
+
+
+def test_tables_have_scopes_and_say_how_they_are_sorted(text: str) -> None:
+    markup = _markup(text)
+    heads = re.findall(r"<th [^>]*>", markup)
+    assert heads
+    assert all("scope=" in head for head in heads)
+    assert all('aria-sort="none"' in head for head in heads if "<button" in markup and 'scope="col" aria' in head)
+    levels = [int(level) for level in re.findall(r"<h([1-6])>", markup)]
+    assert levels[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
 
 
 def test_the_figures_hold_what_was_measured(run: Run) -> None:
-    drawn = figures(run, recommendation_of(run))
-    assert list(drawn) == ["tradeoff", "progress", "cdf", "phases"]
+    drawn = {name: one.data for name, one in figures(story_of(run)).items()}
     json.dumps(drawn, allow_nan=False)
-    lines = drawn["cdf"]["data"]
+    assert all(drawn[name] for name in ("front", "cdf", "percentiles", "engines", "timeline", "progress", "phases"))
+    lines = drawn["cdf"]["data"]  # type: ignore[index]
     assert [line["name"].split()[0] for line in lines] == ["ctranslate2", "onnxruntime", "transformers"]
-    middle = lines[0]["x"][len(lines[0]["x"]) // 2]
-    assert middle == pytest.approx(20.0, rel=0.05)
-    ticks = drawn["cdf"]["layout"]["xaxis"]["tickvals"]
-    assert ticks == sorted(ticks)
-    assert 4 <= len(ticks) <= 14
-    ring = drawn["tradeoff"]["data"][-1]
-    assert ring["name"] == "recommended"
-    best = next(line for line in drawn["progress"]["data"] if line["name"] == "best so far")
+    assert lines[0]["x"][len(lines[0]["x"]) // 2] == pytest.approx(20.0, rel=0.05)
+    tail = [line for line in drawn["percentiles"]["data"] if line["mode"] == "lines"]  # type: ignore[index]
+    assert tail[0]["x"][0] == 2.0
+    assert tail[0]["customdata"][0] == "50"
+    assert tail[0]["y"] == sorted(tail[0]["y"])
+    points = {point["engine"]: point for point in drawn["front"]["front"]["points"]}  # type: ignore[index]
+    assert points["ctranslate2"]["chosen"]
+    assert points["ctranslate2"]["m"]["latency_p50_ms"][0] == pytest.approx(20.0, rel=0.05)
+    best = next(line for line in drawn["progress"]["data"] if line["name"] == "best so far")  # type: ignore[index]
     assert best["y"] == sorted(best["y"], reverse=True)
-    assert [bar["name"] for bar in drawn["phases"]["data"]] == ["launch", "quality", "load"]
+    assert [choice["name"].split(":")[0] for choice in drawn["timeline"]["choices"]] == [
+        "trial 2",
+        "trial 3",
+        "trial 1",
+    ]  # type: ignore[index]
 
 
-def test_a_run_of_failures_has_a_page_without_figures(tmp_path: Path) -> None:
+def test_names_with_markup_are_plain_text_for_plotly_too(tmp_path: Path) -> None:
+    sent = records(20.0)
+    odd = candidate("fake", options={"note": "<b>bold</b>"})
+    run = read_run(store(tmp_path, [(measured_trial(1, odd, sent), sent)]))
+    drawn = re.sub(
+        r'"choices": \[\{"name": "[^"]*"', "", json.dumps([one.data for one in figures(story_of(run)).values()])
+    )
+    assert "<b>bold" not in drawn
+    assert "&lt;b&gt;bold" in drawn
+
+
+def test_a_run_of_failures_has_a_page_that_says_so(tmp_path: Path) -> None:
     run = read_run(store(tmp_path, [failed(1, candidate())]))
     text = page(run, report_table(run))
     assert "No recommendation" in text
     assert "it would not start" in text
-    assert "plot-" not in text
+    assert "No trial gave numbers" in text
+    assert 'id="plot-' not in text
+    assert "plotly.js" not in text
+
+
+def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
+    run = read_run(store(tmp_path, []))
+    assert "The run holds no trial" in page(run, report_table(run))
 
 
 def test_raw_records_that_are_gone_leave_the_other_figures(tmp_path: Path) -> None:
     run = read_run(store(tmp_path, [trial(1, candidate(), (20.0, 19.0, 21.0))]))
-    assert "cdf" not in figures(run, recommendation_of(run))
+    drawn = figures(story_of(run))
+    assert drawn["cdf"].data is None
+    assert drawn["progress"].data is not None
+    assert page(run, report_table(run)).count("No raw request records are left") == 2
+
+
+def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
+    trials = [
+        trial(n, candidate(batch_size=n, workers=1 + n % 4), (20.0 + n, 19.0 + n, 21.0 + n)) for n in range(1, 481)
+    ]
+    trials += [failed(n, candidate(batch_size=n)) for n in range(481, 501)]
+    run = read_run(store(tmp_path, trials))
+    text = page(run, report_table(run))
+    assert len(text.encode()) < 6_000_000
+    assert text.count('<details class="trial"') == SECTIONS
+    assert "300 more trials are left out" in text
+    assert text.count('<article class="failure">') == 20
+    balance = _Balance()
+    balance.feed(text)
+    assert {one[1:] for one in balance.links if one.startswith("#")} <= set(balance.ids)

@@ -1,0 +1,94 @@
+"""Several runs as one page: the sections of compare.py, and their latency distributions over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.records import Candidate
+from harness.report.bricks import Linker, definitions, link, part, text
+from harness.report.compare import LETTERS, Comparison, sections
+from harness.report.figure import Figure, layout, plain, rounded
+from harness.report.figures import Drawn
+from harness.report.figures_latency import latency_axis
+from harness.report.html import document, drawn_part
+from harness.report.samples import Samples, samples_of
+from harness.store.disk import write_text
+
+OVERLAID = 30
+"""Candidates whose distributions are put over each other, those that several runs share first."""
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Write the page, whole or not at all. Raises EnvironmentFault when the disk refuses."""
+    write_text(path, comparison_page(comparison, path.parent))
+
+
+def comparison_page(comparison: Comparison, base: Path) -> str:
+    """The page's text, for a file in the folder `base`."""
+    linker = Linker((), {})
+    drawn = {"overlay": _overlay(comparison)}
+    first, *rest = sections(comparison)
+    body = [
+        linker.section(first, after=_sources(comparison, base)),
+        part("latency", "Latency distributions", drawn_part("overlay", drawn)),
+        *(linker.section(section) for section in rest),
+    ]
+    names = " · ".join(comparison.name(index) for index in range(len(comparison.stories)))
+    return document("Runs side by side", "", names, body, drawn)
+
+
+def _sources(comparison: Comparison, base: Path) -> str:
+    rows = []
+    for index, story in enumerate(comparison.stories):
+        files = (story.run.layout.trials_jsonl, story.run.layout.run_json, story.run.layout.report_html)
+        rows.append(
+            (LETTERS[index], f"{text(story.run.root)}: " + ", ".join(link(path, base, path.name) for path in files))
+        )
+    return definitions(rows)
+
+
+def _overlay(comparison: Comparison) -> Drawn:
+    choices: list[tuple[str, Figure]] = []
+    for candidate in comparison.candidates[:OVERLAID]:
+        found = _samples(comparison, candidate)
+        if found:
+            shared = (
+                "" if len(found) == len(comparison.stories) else f" (only {', '.join(LETTERS[i] for i, _ in found)})"
+            )
+            choices.append((f"{found[0][1].name}{shared}", _figure(comparison, found)))
+    if not choices:
+        return Drawn(missing="No raw request records are left in these runs, so there is no distribution to draw.")
+    return Drawn(choices=tuple(choices))
+
+
+def _samples(comparison: Comparison, candidate: Candidate) -> list[tuple[int, Samples]]:
+    found = []
+    for index, story in enumerate(comparison.stories):
+        one = comparison.pooled(index, candidate)
+        made = samples_of(story.run, [t for t in one.trials if t.outcome == "ok"]) if one is not None else None
+        if made is not None:
+            found.append((index, made))
+    return found
+
+
+def _figure(comparison: Comparison, found: Sequence[tuple[int, Samples]]) -> Figure:
+    data: list[dict[str, Any]] = []
+    for index, samples in found:
+        levels, latency = samples.grid()
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": plain(f"{comparison.name(index)}, n={len(samples.latency_ns)}"),
+                "x": rounded(latency),
+                "y": rounded(levels),
+                "line": {"color": f"@e{index % 8}", "width": 2.4, "dash": ("solid", "dash", "dot")[index % 3]},
+                "hovertemplate": "%{y:.1%} within %{x:.4g} ms<extra>%{fullData.name}</extra>",
+            }
+        )
+    made = layout("Latency (ms)", "Share of requests answered", 440)
+    made["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.01]}
+    made["xaxis"] |= latency_axis([line["x"] for line in data])
+    return {"data": data, "layout": made}

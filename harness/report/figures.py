@@ -1,0 +1,203 @@
+"""Every figure of a run's page: name -> figure, or the sentence that stands in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.metrics import METRICS, metric_row
+from harness.recommend.label import label
+from harness.recommend.pool import Pooled
+from harness.records import Metric, Trial
+from harness.report.figure import SYMBOLS, Figure, colours, layout, log_axis, plain, rounded
+from harness.report.figures_latency import latency_cdf, percentile_curves
+from harness.report.figures_search import importance_figure, parallel, phases, progress
+from harness.report.figures_timeline import timeline_figure
+from harness.report.samples import Samples, samples_of
+from harness.report.story import Story, best_per_engine
+from harness.report.timeline import timeline
+from harness.report.words import hover, metric_title
+
+CURVES = 16
+"""Candidates whose raw records are read for the distributions, the best first."""
+TIMELINES = 24
+"""Trials with a time line on the page: the recommended one, failed loads, then the rest as the table has them."""
+FRONT_POINTS = 600
+WAITS = ("latency", "ttft", "itl", "tpot")
+"""How metrics begin that may stand on the upright axis of the front."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One place on the page: a figure, several to choose from (name -> figure), the front's points, or a reason."""
+
+    figure: Figure | None = None
+    choices: tuple[tuple[str, Figure], ...] = ()
+    front: dict[str, Any] | None = None
+    missing: str = ""
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """What page.js draws; None when there is nothing to draw."""
+        if self.front is not None:
+            return {"front": self.front}
+        if self.choices:
+            return {"choices": [{"name": name, **figure} for name, figure in self.choices]}
+        return self.figure
+
+
+def figures(story: Story) -> dict[str, Drawn]:
+    """The figures in the order of the page."""
+    samples = _samples(story)
+    objective = story.goals.objectives[0]
+    no_records = "No raw request records are left in this run, so there is no distribution to draw."
+    few = f"Fewer than two candidates have a value of {objective.metric}; nothing to compare."
+    return {
+        "front": _front(story),
+        "cdf": _drawn(latency_cdf(samples, story.chosen_id), no_records),
+        "percentiles": _drawn(percentile_curves(samples, story.chosen_id), no_records),
+        "engines": _drawn(engine_ranges(story), "No engine has a measured latency."),
+        "timeline": _timelines(story),
+        "progress": _drawn(progress(story.run), f"No trial has a value of {objective.metric}."),
+        "importance": _drawn(importance_figure(story.importances), ""),
+        "parallel": _drawn(parallel(story.everyone, objective, story.chosen_id), few),
+        "phases": _drawn(phases(story.run.trials), "No trial got as far as being timed."),
+    }
+
+
+def _drawn(figure: Figure, missing: str) -> Drawn:
+    return Drawn(figure=figure) if figure["data"] else Drawn(missing=missing)
+
+
+def _samples(story: Story) -> list[Samples]:
+    found = []
+    for one in ranked(story)[:CURVES]:
+        made = samples_of(story.run, [trial for trial in one.trials if trial.outcome == "ok"] or one.trials)
+        if made is not None:
+            found.append(made)
+    return found
+
+
+def ranked(story: Story) -> list[Pooled]:
+    """Candidates with a value of the first objective: the chosen one, feasible ones by value, then broken ones."""
+    objective = story.goals.objectives[0]
+
+    def key(one: Pooled) -> tuple[bool, bool, float]:
+        metric = one.metric(objective.metric)
+        cost = objective.cost(metric.value) if metric is not None else float("inf")
+        return one.candidate.candidate_id != story.chosen_id, not one.is_feasible, cost
+
+    return sorted((one for one in story.everyone if one.worst.outcome == "ok"), key=key)
+
+
+def _timelines(story: Story) -> Drawn:
+    trials = [trial for one in ranked(story) for trial in one.trials]
+    verify = story.verification.trial if story.verification is not None else None
+    rest = [trial for trial in story.run.trials if trial not in trials]
+    choices: list[tuple[str, Figure]] = []
+    for trial in [*trials[:1], *([verify] if verify is not None else []), *trials[1:], *rest]:
+        line = timeline(story.run, trial) if len(choices) < TIMELINES else None
+        if line is not None:
+            choices.append((_choice_name(story, trial), timeline_figure(line)))
+    if not choices:
+        return Drawn(missing="No raw request records are left in this run, so there is no time line to draw.")
+    return Drawn(choices=tuple(choices))
+
+
+def _choice_name(story: Story, trial: Trial) -> str:
+    told = "verification" if trial.trial_id.startswith("verify") else f"trial {trial.number}"
+    mark = " ★" if trial.candidate.candidate_id == story.chosen_id else ""
+    outcome = "" if trial.outcome == "ok" else f" ({trial.outcome})"
+    return f"{told}: {label(trial.candidate)}{mark}{outcome}"
+
+
+def _front(story: Story) -> Drawn:
+    """Points of every measured candidate with every metric; page.js draws the two that are asked for."""
+    shown = [one for one in ranked(story)[:FRONT_POINTS] if one.metric(story.goals.objectives[0].metric) is not None]
+    names = [name for name in METRICS if sum(one.metric(name) is not None for one in shown) >= min(2, len(shown))]
+    up = [name for name in names if name.startswith(WAITS)]
+    across = [name for name in names if name not in up]
+    if not shown or not up or not across:
+        return Drawn(missing="No candidate has both a latency and something to hold against it.")
+    first = story.goals.objectives[0].metric
+    tints = colours([trial for one in shown for trial in one.trials])
+    points = []
+    for one in shown:
+        trial = one.evidence(story.goals)
+        points.append(
+            {
+                "name": plain(label(one.candidate)),
+                "engine": plain(one.candidate.engine),
+                "colour": tints[one.candidate.engine],
+                "symbol": SYMBOLS.get(one.candidate.dtype, "cross"),
+                "dtype": plain(one.candidate.dtype),
+                "feasible": one.is_feasible,
+                "chosen": one.candidate.candidate_id == story.chosen_id,
+                "trial": trial.trial_id,
+                "hover": hover(trial),
+                "m": {name: _ends(metric) for name in names if (metric := one.metric(name)) is not None},
+            }
+        )
+    return Drawn(
+        front={
+            "points": points,
+            "metrics": {name: _metric_facts(name, shown) for name in names},
+            "up": up,
+            "across": across,
+            "y": first if first in up else "latency_p50_ms" if "latency_p50_ms" in up else up[0],
+            "x": "throughput_rps" if "throughput_rps" in across else across[0],
+        }
+    )
+
+
+def _metric_facts(name: str, shown: Sequence[Pooled]) -> dict[str, Any]:
+    row = metric_row(name)
+    unit = next((metric.unit for one in shown if (metric := one.metric(name)) is not None), "")
+    return {
+        "title": metric_title(name, unit),
+        "unit": unit,
+        "smaller": row is not None and row.direction == "minimize",
+        "help": row.help if row is not None else "",
+    }
+
+
+def _ends(metric: Metric) -> list[float | None]:
+    scale = 100 if metric.unit == "frac" else 1
+    values = (metric.value, metric.low, metric.high)
+    return [None if value is None else rounded([scale * value])[0] for value in values]
+
+
+def engine_ranges(story: Story) -> Figure:
+    """P50, P90 and P99 of each engine's best candidate on one line per engine."""
+    best = [one for one in best_per_engine(story) if one.metric("latency_p50_ms") is not None]
+    tints = colours([trial for one in best for trial in one.trials])
+    data, values = [], []
+    for one in reversed(best):
+        found = [(q, metric) for q in (50, 90, 99) if (metric := one.metric(f"latency_p{q}_ms")) is not None]
+        x = rounded(metric.value for _, metric in found)
+        values += x
+        tint = tints[one.candidate.engine]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers+text",
+                "name": plain(one.candidate.engine),
+                "showlegend": False,
+                "x": x,
+                "y": [plain(one.candidate.engine)] * len(x),
+                "line": {"color": tint, "width": 3},
+                "marker": {"color": tint, "size": 11, "symbol": ["circle", "diamond", "square"][: len(x)]},
+                "text": [f"p{q}" for q, _ in found],
+                "textposition": "top center",
+                "textfont": {"size": 10.5, "color": "@soft"},
+                "hovertemplate": f"%{{text}}: %{{x:.4g}} ms<br>{plain(label(one.candidate))}<extra></extra>",
+            }
+        )
+    made = layout("Latency (ms)", "", 96 + 48 * len(best))
+    if values and min(values) > 0:
+        made["xaxis"] |= (
+            log_axis(min(values), max(values)) if max(values) / min(values) > 5 else {"rangemode": "tozero"}
+        )
+    made["yaxis"] |= {"type": "category", "showgrid": False, "range": [-0.5, len(best) - 0.35]}
+    return {"data": data, "layout": made}

@@ -1,0 +1,62 @@
+"""Names of axes, metrics and trials as a figure or table says them."""
+
+from __future__ import annotations
+
+from harness.measure.metrics import metric_of
+from harness.recommend.label import label, quantity
+from harness.records import Trial
+from harness.report.figure import plain
+
+_AXES = {
+    "dtype": "dtype",
+    "tensor_parallel_degree": "tensor parallel",
+    "max_batch_delay_ms": "batch delay (ms)",
+    "job_queue_size": "queue size",
+}
+_HOVER = (("P50", "latency_p50_ms"), ("P99", "latency_p99_ms"), ("throughput", "throughput_rps"))
+
+
+def axis_title(name: str) -> str:
+    """'batch_size' -> 'batch size'."""
+    return _AXES.get(name, name.replace("_", " "))
+
+
+def value_word(value: object) -> str:
+    """An axis value as the scenario writes it; 'auto' for none."""
+    if value is None:
+        return "auto"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def metric_title(name: str, unit: str) -> str:
+    """'latency_p50_ms' -> 'Latency P50 (ms)', 'throughput_rps' -> 'Throughput (requests/s)'."""
+    words = name
+    for suffix in ("_ms", "_rps", "_mib", "_frac", "_usd", "_s", "_w", "_j", "_per"):
+        words = words.removesuffix(suffix)
+    told = " ".join(_METRIC_WORDS.get(word, word) for word in words.replace(".", " ").split("_"))
+    shown = f" ({unit})" if unit not in ("", "frac", "1") else " (%)" if unit == "frac" else ""
+    return told[:1].upper() + told[1:] + shown
+
+
+_METRIC_WORDS = {
+    "p50": "P50",
+    "p90": "P90",
+    "p95": "P95",
+    "p99": "P99",
+    "p999": "P99.9",
+    "ttft": "first token",
+    "itl": "between tokens",
+    "tpot": "per output token",
+    "rps": "requests/s",
+    "gpu": "GPU",
+    "cpu": "CPU",
+    "usd": "USD",
+    "mtok": "million tokens",
+}
+
+
+def hover(trial: Trial) -> str:
+    """What a point says under the mouse."""
+    numbers = [f"{name} {quantity(metric)}" for name, key in _HOVER if (metric := metric_of(trial, key)) is not None]
+    broken = [plain(f"broke: {violation}") for violation in trial.violations]
+    return "<br>".join([f"<b>{plain(label(trial.candidate))}</b>", *numbers, *broken, plain(trial.trial_id)])
