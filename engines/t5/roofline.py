@@ -198,8 +198,9 @@ def _encoder_matrices(config: T5Config, degree: int) -> Iterator[_Matrix]:
 
 
 def launches(config: T5Config, tensor_parallel_degree: int = 1) -> int:
-    """Kernels that one GPU runs for a greedy step: 11 a layer (14 with shards to add), embed, norm, head, argmax."""
-    return config.decoder_layers * (11 + 3 * (tensor_parallel_degree > 1)) + 4
+    """Kernels that one GPU runs for a greedy step: 11 a layer (14 with shards to add), embed, norm, head,
+    argmax, advance."""
+    return config.decoder_layers * (11 + 3 * (tensor_parallel_degree > 1)) + 5
 
 
 def _encoder_launches(config: T5Config, degree: int) -> int:

@@ -77,7 +77,7 @@ t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quantize_rows
                          int32_t repeats) {
     return guarded([&]() -> Status {
         if (!bench || !packed || !x || !y || K < 1 || N < 1 || R < 1 || columns > N) return Status::invalid("argument");
-        T5K_TRY(bench->device->reserve({R, K, 1, 1, 0}));
+        T5K_TRY(bench->device->reserve({R, K, 1, 0, 1, 0}));
         LinearJob job;
         job.w = {static_cast<const uint32_t *>(packed), format, K, N};
         job.x = x;
@@ -105,7 +105,7 @@ t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const
     return guarded([&]() -> Status {
         if (!bench || !q || !k || !v || !out || R < 1 || keys < 1 || heads < 1 || D < 1)
             return Status::invalid("argument");
-        T5K_TRY(bench->device->reserve({R, heads * D, keys, 1, 0}));
+        T5K_TRY(bench->device->reserve({R, heads * D, keys, 0, 1, 0}));
         const int64_t capacity = round_up(keys, LANES), ld = stride(heads * D);
         Scratch kc(*bench->device, heads * k_cache_floats(capacity, D));
         Scratch vc(*bench->device, heads * v_cache_floats(capacity, D));

@@ -1,6 +1,6 @@
 #include "device/cuda.h"
 
-#include "device/cuda_launch.h"
+#include "device/cuda_steps.h"
 
 namespace t5k {
 namespace {

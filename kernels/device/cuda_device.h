@@ -1,12 +1,15 @@
 // The CUDA device: the op interface of device/device.h over the driver table and the kernels of ops/*.cu.
 //
-// One stream, in order; only `read` and the calls that return host values wait for it. Ids and attention records go up
-// through an arena (mirrored on the host, so that a copy's source lives until the copy has happened) which starts again
-// after each wait. Weights go up whole when they are bound, and stay.
-// fp32 activations and caches, weights fp32, bf16, int8, int4 (weight-only); w8a8 is refused.
+// One stream, in order; only `read` waits for it. Ids and attention records go up through an arena (mirrored on the host, so
+// that a copy's source lives until the copy has happened) which starts again after each wait. Weights go up whole when they
+// are bound, and stay. A decode step runs ahead of the host: issued once per shape, then captured as a graph and replayed;
+// attention records lie in the graph's own memory and are rewritten when the batch changes; tokens come back through
+// page-locked memory, one step behind (cuda_steps.h).
+// fp32 activations and caches, weights fp32, bf16, int8, int4 (weight-only).
 // Executed on the simulator (sim/) only; not yet run on a GPU.
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -20,7 +23,7 @@ namespace t5k::cuda {
 
 static_assert(static_cast<int>(EPILOGUE_ARGMAX) == static_cast<int>(t5k::EPILOGUE_ARGMAX));
 static_assert(static_cast<int>(ACT_SILU) == static_cast<int>(t5k::ACT_SILU));
-static_assert(sizeof(Best) == sizeof(t5k::Best));
+static_assert(sizeof(Chosen) == sizeof(t5k::Chosen) && sizeof(BeamCandidate) == sizeof(t5k::BeamCandidate));
 
 class CudaDevice final : public Device {
    public:
@@ -33,12 +36,20 @@ class CudaDevice final : public Device {
     }
 
     ~CudaDevice() override {
+        enter();
+        if (stream_) driver_.stream_synchronize(stream_);
+        forget_plans();
+        for (CUevent event : events_)
+            if (event) driver_.event_destroy(event);
         if (stream_) driver_.stream_destroy(stream_);
         for (const auto &[host, memory] : weights_) driver_.free(memory);
-        for (CUdeviceptr memory : {arena_, scratch_}) driver_.free(memory);
+        for (CUdeviceptr memory : {arena_, scratch_, batch_.memory}) driver_.free(memory);
+        if (results_) driver_.free_host(results_);
         if (module_) driver_.module_unload(module_);
         if (context_) driver_.context_release(device_);
     }
+
+    void enter() override { driver_.context_set(context_); }
 
     Status allocate(int64_t bytes, void **out) override {
         CUdeviceptr memory = 0;
@@ -49,15 +60,15 @@ class CudaDevice final : public Device {
         return Status::good();
     }
 
+    // Recorded steps may name the memory: they are recorded again.
     void release(void *memory, int64_t) override {
+        enter();
         driver_.stream_synchronize(stream_);
+        forget_plans();
         driver_.free(address(memory));
     }
 
-    // Only a head needs scratch: a Best per panel and shard of each row.
-    Status reserve(const Reservation &most) override {
-        return grow_scratch(most.scores / LANES * 8 + most.rows * most.shards * 8 + 256);
-    }
+    Status reserve(const Reservation &most) override;
 
     Status bind(const void *host, int64_t bytes) override {
         CUdeviceptr &at = weights_[host];
@@ -70,18 +81,17 @@ class CudaDevice final : public Device {
     Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
                     float out_scale) override;
     Status linear(t5k::LinearJob *jobs, int n) override;
-    Status linear_argmax(t5k::LinearJob *jobs, int n, t5k::Best *best) override;
-    // The int8 copy saves bytes that this device does not yet count: the full product is the same result.
-    Status screened_argmax(t5k::LinearJob *, const t5k::LinearJob *fine, const float *const *, int n,
-                           t5k::Best *best) override {
-        std::vector<t5k::LinearJob> jobs(fine, fine + n);
-        return linear_argmax(jobs.data(), n, best);
-    }
     Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) override;
     Status store_kv(const StoreJob *jobs, int n) override;
     Status attend(const t5k::AttendJob *jobs, int n) override;
-    Status log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) override;
-    Status argmax(const float *x, int64_t V, t5k::Best *best) override;
+
+    bool runs_ahead() const override { return true; }
+    Status bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) override;
+    Status begin_step(const StepShape &shape, bool *issues) override;
+    Status choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) override;
+    Status end_step() override;
+    Status take(t5k::Chosen *chosen) override;
+    Status beam_candidates(int first, int n, const float *scores, int wanted, t5k::BeamCandidate *out) override;
 
     Status read(void *host, const void *memory, int64_t bytes) override {
         T5K_TRY(check(driver_.to_host(host, address(memory), static_cast<size_t>(bytes), stream_), "cuMemcpyDtoHAsync"));
@@ -111,6 +121,8 @@ class CudaDevice final : public Device {
         T5K_TRY(check(driver_.context_set(context_), "cuCtxSetCurrent"));
         T5K_TRY(check(driver_.module_load(&module_, image), "cuModuleLoadData"));
         T5K_TRY(check(driver_.stream_create(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate"));
+        for (CUevent &event : events_)
+            T5K_TRY(check(driver_.event_create(&event, CU_EVENT_DISABLE_TIMING), "cuEventCreate"));
         return grow_arena(1 << 20);
     }
 
@@ -130,15 +142,6 @@ class CudaDevice final : public Device {
         arena_ = 0;
         arena_host_.resize(static_cast<size_t>(bytes));
         return grab(bytes, &arena_);
-    }
-
-    Status grow_scratch(int64_t bytes) {
-        if (bytes <= scratch_bytes_) return Status::good();
-        T5K_TRY(wait());
-        driver_.free(scratch_);
-        scratch_ = 0;
-        scratch_bytes_ = bytes;
-        return grab(bytes, &scratch_);
     }
 
     // Room for `bytes` of the arena, filled by the caller through *host before the next call.
@@ -162,16 +165,13 @@ class CudaDevice final : public Device {
         return Status::good();
     }
 
-    Status scratch(int64_t bytes) const {
-        return bytes <= scratch_bytes_ ? Status::good() : Status{Code::internal, "more scratch than was reserved"};
-    }
-
     struct Grid {
         int64_t x = 1, y = 1, z = 1;
     };
 
     template <class Job>
     Status launch(const std::string &name, Job job, Grid grid, unsigned threads, int64_t dynamic_bytes = 0) {
+        if (phase_ == Phase::refresh) return Status::good();
         CUfunction &function = functions_[name];
         if (!function) T5K_TRY(check(driver_.module_function(&function, module_, name.c_str()), name.c_str()));
         if (dynamic_bytes > (48 << 10))
@@ -185,8 +185,45 @@ class CudaDevice final : public Device {
         return check(code, name.c_str());
     }
 
-    Status launch_linear(const t5k::LinearJob &job, Best *best);
-    Status launch_attention(const std::vector<AttendRows> &rows, const char *kernel, int64_t heads, int64_t D, int64_t W);
+    Status launch_linear(const t5k::LinearJob &job, Best *best, int64_t best_stride = 0);
+    Status launch_attention(const std::vector<AttendRows> &rows, const char *kernel, const t5k::AttendJob &first);
+    Status place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at);
+
+    // ---- steps (cuda_steps.h) ----
+
+    enum class Phase { outside, run, capture, refresh, replay };
+
+    // One recorded step. Its attention records lie at `records` in the order the model issues them.
+    struct Plan {
+        int64_t runs = 0, version = -1;
+        CUgraphExec graph = nullptr;
+        CUdeviceptr records = 0;
+        std::vector<AttendRows> host;
+        size_t used = 0;
+    };
+
+    // The bound rows on the device: one upload, then only kernels write it.
+    struct Batch {
+        CUdeviceptr memory = 0;
+        int64_t bytes = 0, version = 0;
+        std::vector<unsigned char> host;
+        StepState state{};
+    };
+
+    // Where the parts of the scratch memory lie, and for how much: largest reservation so far.
+    struct Scratch {
+        Reservation most{0, 0, 0, 0, 0, 0};
+        Best *parts = nullptr, *best = nullptr;
+        Chosen *chosen = nullptr;
+        int *drawn = nullptr;
+        float *normalizers = nullptr, *scores = nullptr, *partial = nullptr;
+        BeamCandidate *candidates = nullptr;
+    };
+
+    bool is_stepping() const { return phase_ != Phase::outside; }
+    void forget_plans();
+    Status finish_plan(Plan &plan);
+    Status enlarge_batch(int64_t rows, int64_t capacity, int64_t words, int64_t lists);
 
     const Driver driver_;
     CUdevice device_ = 0;
@@ -197,7 +234,21 @@ class CudaDevice final : public Device {
     std::map<const void *, CUdeviceptr> weights_;
     std::vector<unsigned char> arena_host_;
     CUdeviceptr arena_ = 0, scratch_ = 0;
-    int64_t arena_used_ = 0, scratch_bytes_ = 0;
+    int64_t arena_used_ = 0;
+
+    Phase phase_ = Phase::outside;
+    std::map<StepShape, Plan> plans_;
+    std::map<StepShape, Plan>::iterator plan_;
+    Batch batch_;
+    Scratch parts_;
+    struct {
+        int64_t rows = 0, capacity = 0, words = 0, lists = 0;
+    } batch_size_;
+    Chosen *results_ = nullptr;  // page-locked: two steps of results_rows_ rows
+    int64_t results_rows_ = 0;
+    std::array<CUevent, 2> events_{};
+    uint64_t issued_ = 0, taken_ = 0;
+    int64_t scores_ld_ = 0, scores_V_ = 0;
 };
 
 }  // namespace t5k::cuda

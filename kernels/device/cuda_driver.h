@@ -37,6 +37,7 @@ constexpr int CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75;
 constexpr int CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76;
 constexpr int CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1;
 constexpr unsigned CU_STREAM_NON_BLOCKING = 1;
+constexpr unsigned CU_EVENT_DISABLE_TIMING = 2;
 
 // X(member, exported symbol, parameters): every function here returns a CUresult.
 #define T5K_CUDA_DRIVER(X)                                                                                            \
@@ -57,6 +58,8 @@ constexpr unsigned CU_STREAM_NON_BLOCKING = 1;
     X(function_attribute, cuFuncSetAttribute, (CUfunction function, int attribute, int value))                        \
     X(allocate, cuMemAlloc_v2, (CUdeviceptr * memory, size_t bytes))                                                  \
     X(free, cuMemFree_v2, (CUdeviceptr memory))                                                                       \
+    X(allocate_host, cuMemAllocHost_v2, (void **memory, size_t bytes))                                                \
+    X(free_host, cuMemFreeHost, (void *memory))                                                                       \
     X(to_device, cuMemcpyHtoDAsync_v2, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))             \
     X(to_host, cuMemcpyDtoHAsync_v2, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                     \
     X(on_device, cuMemcpyDtoDAsync_v2, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))             \

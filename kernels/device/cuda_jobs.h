@@ -84,6 +84,7 @@ struct LinearJob {
     int panels;   // of W
     int epilogue, act, y_is_f32, first_column;
     float norm_eps;
+    int best_stride;  // ARGMAX: Bests of a row when shards share it; 0: the panels of y
 };
 
 // best_panels: best[r] = the better of parts[r, 0..count), lowest index on ties. Grid (R), 32..1024 threads.
@@ -116,17 +117,25 @@ struct AttendRows {
     const float *bias;
     i64 ldq, ldo, capacity;
     int R, keys, first_position, causal;
+    const int *position;  // attend only, or null: then *position stands for first_position, and *position + 1 for keys
 };
 
-// attend_<type>: one query row each (R = 1): append, scores + bias, softmax, mix. Grid (heads, blocks), 128 threads,
-//   dynamic shared memory 4 * (D + round_up(most keys, 16)) bytes. <type> of q, out and caches: f32, f16, bf16.
+// attend_<type>: one query row each (R = 1): append, scores + bias, softmax, mix. Grid (heads, blocks, splits), 128
+//   threads; split z sees keys [z, z + 1) * SPLIT_KEYS and there are enough splits for the longest row. Dynamic shared memory
+//   4 * (D + round_up(min(most keys, SPLIT_KEYS), 16)) bytes. <type> of q, out and caches: f32, f16, bf16. A block without
+//   keys (0, or *position = -1) does nothing. With one split `out` is written; with more, `partial`
+//   [blocks, heads, splits, D + 2]: unscaled mix, maximum, sum - which
+// attend_merge_<type> folds into out. Grid (heads, blocks), any threads. How a row is split depends on its own keys alone.
 // attend_rows_<type>: many query rows (encoder), keys seen in tiles of 32 with a running softmax: no [R, keys] buffer.
 //   Grid (ceil(R / 16), heads, blocks), 128 threads, dynamic shared 4 * (16 * D + 2 W + 32 + 16 * 32). D <= 256.
 // store_kv_<type>: rows append_k, append_v (stride ldq) go to positions first_position + r. Grid (R, heads, blocks).
 // Tolerance 2^-20 max|v| before rounding. Bytes, decode: w (2 T D) per head and row; flops 4 R T D.
+constexpr int SPLIT_KEYS = 512;
 struct AttendJob {
     const AttendRows *blocks;
     int D, W;
+    float *partial;
+    int splits;
 };
 
 // sample: token drawn from softmax(x / temperature) after top-k and top-p. Grid (R), 256 threads.
@@ -137,7 +146,7 @@ struct SampleRow {
     unsigned long long seed, step;
     float temperature, top_p;  // top_p >= 1: off
     int top_k;                 // 0: off
-    int unused;
+    int is_off;                // no draw for this row
 };
 struct SampleJob {
     const float *x;
@@ -148,9 +157,8 @@ struct SampleJob {
 };
 
 // beam_step: per request the `wanted` best of score[b] + logp[b, v] over its beams, best first; of equals the lower
-//   b * V + v (the order of a flattened top-k). Grid (requests), 256 threads. wanted <= MAX_WANTED.
+//   b * V + v (the order of a flattened top-k). Grid (requests), 256 threads.
 //   logp [requests * beams, ld] fp32; score [requests * beams]; out [requests, wanted].
-constexpr int MAX_WANTED = 64;
 struct BeamCandidate {
     float score;
     int beam, token;
@@ -161,6 +169,56 @@ struct BeamJob {
     BeamCandidate *out;
     i64 ld;
     int V, beams, wanted;
+};
+
+// A decode batch that goes on without the host: its rules, and its state, which `advance` moves from step to step.
+struct StepRow {
+    float penalty;                    // repetition penalty, 1: off
+    int ngram, min_new;               // no_repeat_ngram_size (0: off), min_new_tokens
+    int last;                         // position of the last token it may have
+    int first_word, words;            // its bad words: lists [first_word, first_word + words) of StepState::word_at
+    int is_beam;                      // scores are log-probabilities, and the host moves it
+    int wants_logprob, ends_at_eos;
+};
+struct StepState {
+    const StepRow *rows;
+    const int *words, *word_at;       // list i is words[word_at[i] .. word_at[i + 1])
+    const int *eos;
+    int *history;                     // [rows, capacity]: decoder ids, the start id first
+    int *token, *position, *done;     // token: at history[position], fed next. position -1: the row only pads the batch
+    SampleRow *sample;
+    i64 capacity;
+    int eos_count, R;
+};
+
+// process_scores: y[r] = x[r] (a beam's: x[r] - normalizer[r]) after repetition penalty, no-repeat n-gram, bad words and min
+//   new tokens, in Hugging Face's order. Grid (R), any threads. An id is changed only by the thread that owns it. Exact.
+struct ProcessJob {
+    StepState state;
+    const float *x;
+    const float *normalizer;  // [R]; beams only
+    float *y;
+    i64 ldx, ldy;
+    int V;
+};
+
+// advance: takes each row's token - drawn[r] where the row samples, else best[r] -, says it in chosen[r], and makes it the
+//   next input; an eos or the last position ends the row. chosen[r].token is -1 for rows that ended before, that pad, or are
+//   beams. Grid (ceil(R / threads)), any threads.
+//   logprob: x[r, token] - normalizer[r] if asked for, else 0; NaN where the logit is not finite. x null: best's values.
+struct Chosen {
+    int token;
+    float logprob;
+};
+struct AdvanceJob {
+    StepState state;
+    const Best *best;
+    const int *drawn;
+    const float *x;
+    const float *normalizer;
+    Chosen *chosen;
+    i64 ldx;
+    int V;
 };
 
 }  // namespace t5k::cuda

@@ -11,12 +11,14 @@ inline Status CudaDevice::embed(const void *table, int format, const int32_t *id
                                 int64_t ldy) {
     const void *rows = nullptr;
     T5K_TRY(weight(table, &rows));
+    const char *kernel = format == FORMAT_BF16 ? "embed_bf16" : "embed_f32";
+    if (is_stepping()) return launch(kernel, EmbedJob{rows, batch_.state.token, y, ldy, static_cast<int>(E)}, {R}, 256);
     void *host = nullptr;
     CUdeviceptr at = 0;
     T5K_TRY(stage(R * 4, &host, &at));
     std::memcpy(host, ids, static_cast<size_t>(R) * 4);
     const EmbedJob job{rows, static_cast<const int *>(pointer(at)), y, ldy, static_cast<int>(E)};
-    return launch(format == FORMAT_BF16 ? "embed_bf16" : "embed_f32", job, {R}, 256);
+    return launch(kernel, job, {R}, 256);
 }
 
 inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
@@ -28,7 +30,7 @@ inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, 
     return launch("rms_norm_f32", job, {R}, 256);
 }
 
-inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best) {
+inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, int64_t best_stride) {
     static const char *const names[] = {"linear_f32_f32", "linear_bf16_f32", "linear_i8_f32", "linear_i4_f32"};
     const void *w = nullptr;
     T5K_TRY(weight(from.w.data, &w));
@@ -49,6 +51,7 @@ inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best) 
     job.act = from.act;
     job.y_is_f32 = 1;
     job.first_column = static_cast<int>(from.first_column);
+    job.best_stride = static_cast<int>(best_stride);
     const Grid grid{panel_count(from.columns), (from.R + LINEAR_ROWS - 1) / LINEAR_ROWS};
     return launch(names[from.w.format], job, grid, LINEAR_THREADS);
 }
@@ -56,34 +59,6 @@ inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best) 
 inline Status CudaDevice::linear(t5k::LinearJob *jobs, int n) {
     for (int i = 0; i < n; ++i)
         if (jobs[i].columns > 0) T5K_TRY(launch_linear(jobs[i], nullptr));
-    return Status::good();
-}
-
-inline Status CudaDevice::linear_argmax(t5k::LinearJob *jobs, int n, t5k::Best *best) {
-    const int64_t R = jobs[0].R;
-    int64_t bytes = R * n * 8;
-    for (int i = 0; i < n; ++i) bytes += R * panel_count(jobs[i].columns) * 8;
-    T5K_TRY(scratch(bytes));
-    auto *each = static_cast<Best *>(pointer(scratch_));  // [n, R], then the partial bests of each shard
-    Best *parts = each + n * R;
-    std::vector<Best> found(static_cast<size_t>(n * R), Best{-__builtin_inff(), 0});
-    for (int i = 0; i < n; ++i) {
-        if (jobs[i].columns <= 0) continue;
-        const int64_t panels = panel_count(jobs[i].columns);
-        T5K_TRY(launch_linear(jobs[i], parts));
-        T5K_TRY(launch("best_panels", BestJob{parts, nullptr, each + i * R, 0, static_cast<int>(panels)}, {R}, 256));
-        T5K_TRY(check(driver_.to_host(found.data() + i * R, address(each + i * R), static_cast<size_t>(R) * 8, stream_),
-                      "cuMemcpyDtoHAsync"));
-        parts += R * panels;
-    }
-    T5K_TRY(wait());
-    for (int64_t r = 0; r < R; ++r) {
-        best[r] = {-__builtin_inff(), 0};
-        for (int i = 0; i < n; ++i) {
-            const Best &other = found[static_cast<size_t>(i * R + r)];
-            if (other.value > best[r].value) best[r] = {other.value, other.index};
-        }
-    }
     return Status::good();
 }
 
@@ -102,20 +77,42 @@ inline Status CudaDevice::add_shards(const float *const *parts, int n, int64_t l
     return Status::good();
 }
 
-inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, const char *kernel, int64_t heads, int64_t D,
-                                           int64_t W) {
-    const auto n = static_cast<int64_t>(rows.size());
+// Where a kernel finds its records: in the plan's memory while a step is recorded or rewritten, else in the arena.
+inline Status CudaDevice::place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at) {
+    if (phase_ == Phase::capture || phase_ == Phase::refresh) {
+        Plan &plan = plan_->second;
+        if (plan.used + rows.size() > plan.host.size()) return {Code::internal, "a step issued more than when it was recorded"};
+        std::copy(rows.begin(), rows.end(), plan.host.begin() + static_cast<int64_t>(plan.used));
+        *at = plan.records + plan.used * sizeof(AttendRows);
+        plan.used += rows.size();
+        return Status::good();
+    }
     void *host = nullptr;
+    const int64_t bytes = static_cast<int64_t>(rows.size() * sizeof(AttendRows));
+    T5K_TRY(stage(bytes, &host, at));
+    std::memcpy(host, rows.data(), static_cast<size_t>(bytes));
+    if (phase_ == Phase::run) plan_->second.used += rows.size();
+    return Status::good();
+}
+
+inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, const char *kernel,
+                                           const t5k::AttendJob &first) {
+    const int64_t n = static_cast<int64_t>(rows.size()), heads = first.heads, D = first.D, W = first.W;
     CUdeviceptr at = 0;
-    T5K_TRY(stage(n * static_cast<int64_t>(sizeof(AttendRows)), &host, &at));
-    std::memcpy(host, rows.data(), rows.size() * sizeof(AttendRows));
+    T5K_TRY(place_records(rows, &at));
     int64_t R = 0, keys = 0;
     for (const AttendRows &each : rows) R = std::max<int64_t>(R, each.R), keys = std::max<int64_t>(keys, each.keys);
-    const AttendJob job{static_cast<const AttendRows *>(pointer(at)), static_cast<int>(D), static_cast<int>(W)};
     const std::string name = kernel;
+    AttendJob job{static_cast<const AttendRows *>(pointer(at)), static_cast<int>(D), static_cast<int>(W), nullptr, 0};
     if (name == "store_kv_f32") return launch(name, job, {R, heads, n}, 64);
-    if (name == "attend_f32") return launch(name, job, {heads, n}, 128, 4 * (D + round_up(keys, 16)));
-    return launch(name, job, {(R + 15) / 16, heads, n}, 128, 4 * (16 * D + 16 * 32 + 2 * W + 32));
+    if (name == "attend_rows_f32") return launch(name, job, {(R + 15) / 16, heads, n}, 128, 4 * (16 * D + 16 * 32 + 2 * W + 32));
+    // A step is recorded for the longest row of its shape.
+    if (is_stepping()) keys = first.append_k ? plan_->first.target : plan_->first.source;
+    const int64_t splits = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
+    job.partial = parts_.partial;
+    job.splits = static_cast<int>(splits);
+    T5K_TRY(launch(name, job, {heads, n, splits}, 128, 4 * (D + round_up(std::min<int64_t>(keys, SPLIT_KEYS), 16))));
+    return splits == 1 ? Status::good() : launch("attend_merge_f32", job, {heads, n}, 128);
 }
 
 inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
@@ -133,14 +130,17 @@ inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
         to.first_position = static_cast<int>(from.first);
         rows.push_back(to);
     }
-    return launch_attention(rows, "store_kv_f32", jobs[0].heads, jobs[0].D, 0);
+    t5k::AttendJob first;
+    first.heads = jobs[0].heads;
+    first.D = jobs[0].D;
+    return launch_attention(rows, "store_kv_f32", first);
 }
 
 // Rows that follow each other over one cache, as the beams of a source do in cross-attention, become one block: the cache is
 // read once for all of them. A row's kernel depends on its own request only, never on what else is in the batch.
 inline bool continues(const AttendRows &last, const AttendRows &next) {
     const auto after = [](const void *p, i64 elements) { return static_cast<const float *>(p) + elements; };
-    return next.R == 1 && !last.append_k && !next.append_k && !last.bias && !next.bias && last.k == next.k &&
+    return next.R == 1 && last.keys > 0 && !last.append_k && !next.append_k && !last.bias && !next.bias && last.k == next.k &&
            last.keys == next.keys && next.q == after(last.q, last.R * last.ldq) && next.out == after(last.out, last.R * last.ldo);
 }
 
@@ -165,6 +165,7 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         to.keys = static_cast<int>(from.keys);
         to.first_position = static_cast<int>(from.first_position);
         to.causal = from.causal;
+        if (is_stepping() && from.append_k) to.position = batch_.state.position + from.row;
         if (!all.empty() && continues(all.back(), to))
             ++all.back().R;
         else
@@ -174,26 +175,8 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         const bool sees_all = !each.causal || each.first_position + 1 >= each.keys;
         (each.R == 1 && sees_all ? single : several).push_back(each);
     }
-    const int64_t heads = jobs[0].heads, D = jobs[0].D, W = jobs[0].W;
-    if (!single.empty()) T5K_TRY(launch_attention(single, "attend_f32", heads, D, W));
-    return several.empty() ? Status::good() : launch_attention(several, "attend_rows_f32", heads, D, W);
-}
-
-inline Status CudaDevice::log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) {
-    T5K_TRY(scratch(R * 4));
-    const LogSoftmaxJob job{x, nullptr, static_cast<float *>(pointer(scratch_)), ldx, 0, static_cast<int>(V)};
-    T5K_TRY(launch("log_softmax", job, {R}, 256));
-    std::vector<float> found(static_cast<size_t>(R));
-    T5K_TRY(read(found.data(), pointer(scratch_), R * 4));
-    std::copy(found.begin(), found.end(), logsum);
-    return Status::good();
-}
-
-inline Status CudaDevice::argmax(const float *x, int64_t V, t5k::Best *best) {
-    T5K_TRY(scratch(8));
-    const BestJob job{nullptr, x, static_cast<Best *>(pointer(scratch_)), V, static_cast<int>(V)};
-    T5K_TRY(launch("best_logits", job, {1}, 256));
-    return read(best, pointer(scratch_), 8);
+    if (!single.empty()) T5K_TRY(launch_attention(single, "attend_f32", jobs[0]));
+    return several.empty() ? Status::good() : launch_attention(several, "attend_rows_f32", jobs[0]);
 }
 
 }  // namespace t5k::cuda

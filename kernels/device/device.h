@@ -7,6 +7,7 @@
 #pragma once
 
 #include "device/status.h"
+#include "device/steps.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
 
@@ -17,6 +18,7 @@ struct Reservation {
     int64_t rows = 0;     // R of any linear
     int64_t width = 0;    // K of any linear
     int64_t keys = 0;     // keys of any attention
+    int64_t mix = 0;      // heads x (head size + 2) of one shard
     int64_t shards = 1;   // jobs of one linear call
     int64_t scores = 0;   // rows x columns of any head, its shards together
 };
@@ -24,6 +26,9 @@ struct Reservation {
 class Device {
    public:
     virtual ~Device() = default;
+
+    // Called when a thread takes up the engine: a device may have state per thread.
+    virtual void enter() {}
 
     // Zeroed memory, 64-byte aligned; *out is null and the status no_memory when there is none.
     virtual Status allocate(int64_t bytes, void **out) = 0;
@@ -37,21 +42,52 @@ class Device {
     virtual Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
                             float eps, float out_scale) = 0;
     virtual Status linear(LinearJob *jobs, int n) = 0;
-    // ARGMAX epilogue over all shards; best: [R] host memory.
-    virtual Status linear_argmax(LinearJob *jobs, int n, Best *best) = 0;
-    // The same result from an int8 copy of the weights and its norms (ops/screen.h). coarse[i].y is scratch for [R, N].
-    virtual Status screened_argmax(LinearJob *coarse, const LinearJob *fine, const float *const *norms, int n,
-                                   Best *best) = 0;
     // y[r, :] += parts[0][r, :] + parts[1][r, :] + ... in that order (the all-reduce of tensor parallelism).
     virtual Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
                               int64_t N) = 0;
     virtual Status store_kv(const StoreJob *jobs, int n) = 0;
     virtual Status attend(const AttendJob *jobs, int n) = 0;
-    // logsum[r] = log sum_v exp(x[r, v]).
-    virtual Status log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) = 0;
-    virtual Status argmax(const float *x, int64_t V, Best *best) = 0;
     virtual Status read(void *host, const void *memory, int64_t bytes) = 0;
     virtual Status copy(void *to, const void *from, int64_t bytes) = 0;
+
+    // ---- choosing tokens, on a device that the host follows step by step ----
+
+    // ARGMAX epilogue over all shards; best: [R] host memory.
+    virtual Status linear_argmax(LinearJob *, int, Best *) { return absent(); }
+    // The same result from an int8 copy of the weights and its norms (ops/screen.h). coarse[i].y is scratch for [R, N].
+    virtual Status screened_argmax(LinearJob * /* coarse */, const LinearJob * /* fine */, const float *const * /* norms */,
+                                   int, Best *) {
+        return absent();
+    }
+    // logsum[r] = log sum_v exp(x[r, v]).
+    virtual Status log_normalizers(const float * /* x */, int64_t /* ldx */, int64_t /* R */, int64_t /* V */, double *) {
+        return absent();
+    }
+    virtual Status argmax(const float * /* x */, int64_t /* V */, Best *) { return absent(); }
+
+    // ---- choosing tokens, on a device that runs ahead of the host (device/steps.h) ----
+
+    virtual bool runs_ahead() const { return false; }
+    // The rows of the steps that follow; rows.size() is a row_bucket. No step may be under way.
+    virtual Status bind_rows(const std::vector<StepRow> &, const std::vector<int32_t> & /* eos ids */) { return absent(); }
+    // Begins a step. *issues: the caller runs the decoder and calls `choose`; else the device knows what to do. Inside a
+    // step, `embed` takes the rows' own tokens, and jobs that append take the positions of their rows.
+    virtual Status begin_step(const StepShape &, bool * /* issues */) { return absent(); }
+    // `head` over the decoder's rows, into `logits` where the shape needs scores; then each row's token.
+    virtual Status choose(LinearJob * /* head */, int, float * /* logits */, int64_t /* ld */, int64_t /* V */) {
+        return absent();
+    }
+    virtual Status end_step() { return absent(); }
+    // Waits for the oldest step not yet taken: [rows].
+    virtual Status take(Chosen *) { return absent(); }
+    // After `take`: the best continuations of beams at rows [first, first + n) of that step, given their scores so far.
+    virtual Status beam_candidates(int /* first */, int /* n */, const float * /* scores */, int /* wanted */,
+                                   BeamCandidate *) {
+        return absent();
+    }
+
+   protected:
+    static Status absent() { return {Code::internal, "this device chooses tokens in another way"}; }
 };
 
 }  // namespace t5k

@@ -107,6 +107,21 @@ bool Beams::is_over(const std::vector<char> &stops) {
 
 bool Beams::advance(const std::vector<const float *> &log_probs) {
     collect(log_probs);
+    return move_on();
+}
+
+bool Beams::advance(const std::vector<BeamCandidate> &best) {
+    candidates_ = best;
+    return move_on();
+}
+
+std::vector<float> Beams::scores() const {
+    std::vector<float> all;
+    for (const Hypothesis &beam : running_) all.push_back(beam.score);
+    return all;
+}
+
+bool Beams::move_on() {
     std::vector<char> stops(candidates_.size());
     for (size_t i = 0; i < candidates_.size(); ++i) {
         const Candidate &c = candidates_[i];

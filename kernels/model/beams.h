@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "device/steps.h"
 #include "model/processors.h"
 
 namespace t5k {
@@ -25,18 +26,20 @@ class Beams {
     // cache the new beam b continues. Returns true when the search is over.
     bool advance(const std::vector<const float *> &log_probs);
 
+    // The same from the `wanted()` best (beam, token) pairs, best first, where a device has found them.
+    bool advance(const std::vector<BeamCandidate> &best);
+    int64_t wanted() const { return wanted_; }
+    std::vector<float> scores() const;
+
     int64_t beams() const { return static_cast<int64_t>(running_.size()); }
     const Ids &ids(int64_t beam) const { return running_[static_cast<size_t>(beam)].ids; }
     const std::vector<int32_t> &parents() const { return parents_; }
     const std::vector<Hypothesis> &best() const { return finished_; }
 
    private:
-    struct Candidate {
-        float score;
-        int32_t beam;
-        int32_t token;
-    };
+    using Candidate = BeamCandidate;
 
+    bool move_on();
     void collect(const std::vector<const float *> &log_probs);
     void keep_running(const std::vector<char> &stops);
     void keep_finished(const std::vector<char> &stops);

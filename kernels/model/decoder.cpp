@@ -38,6 +38,7 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
             job.D = config_.d_kv;
             job.keys = rows[i].position + 1;
             job.first_position = rows[i].position;
+            job.row = i;
             attends_.push_back(job);
         }
     T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
@@ -69,6 +70,19 @@ void Model::head_jobs(const Sharded &w, int n, float *out, int64_t ld) {
         job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));
         column += job.w.N;
     }
+}
+
+// The step of a device that runs ahead.
+Status Model::step(const Row *rows, const StepShape &shape) {
+    bool issues = false;
+    T5K_TRY(device_->begin_step(shape, &issues));
+    if (issues) {
+        T5K_TRY(decode(rows, shape.rows));
+        const int64_t ld = stride_of(round_up(config_.vocab, LANES * ranks()));
+        head_jobs(weights_.head, shape.rows, logits_.data(), ld);
+        T5K_TRY(device_->choose(jobs_.data(), static_cast<int>(jobs_.size()), logits_.data(), ld, config_.vocab));
+    }
+    return device_->end_step();
 }
 
 Status Model::logits(int n, const float **out, int64_t *ld) {

@@ -63,7 +63,7 @@ Status Model::reserve_rows(Activations &a, int64_t rows) {
 Status Model::reserve_encoder(int64_t rows, int64_t longest, int sequences) {
     T5K_TRY(reserve_rows(encoder_, rows));
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
-    T5K_TRY(device_->reserve({rows, width, longest, ranks(), 0}));
+    T5K_TRY(device_->reserve({rows, width, longest, 0, ranks(), 0}));
     // Each sequence rounds up to whole panels of keys; one layer at a time.
     const int64_t positions = rows + LANES * sequences;
     T5K_TRY(scratch_cache_.k.reserve(*device_, config_.heads * k_cache_floats(positions, config_.d_kv)));
@@ -75,7 +75,7 @@ Status Model::reserve_decoder(int64_t rows) {
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
     const int64_t keys = std::max(config_.max_source, config_.max_target);
     const int64_t columns = stride_of(round_up(config_.vocab, LANES * ranks()));
-    T5K_TRY(device_->reserve({rows, width, keys, ranks(), rows * columns}));
+    T5K_TRY(device_->reserve({rows, width, keys, config_.heads / ranks() * (config_.d_kv + 2), ranks(), rows * columns}));
     return logits_.reserve(*device_, rows * columns);
 }
 

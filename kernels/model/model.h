@@ -82,6 +82,9 @@ class Model {
     // One decode step up to the final norm.
     Status decode(const Row *rows, int n);
 
+    // Issues one step of a device that runs ahead (device/steps.h): decode and choose. rows: as many as the shape says.
+    Status step(const Row *rows, const StepShape &shape);
+
     // Over the rows of the last decode(): all logits [n, stride] at *out, or only each row's best.
     Status logits(int n, const float **out, int64_t *ld);
     Status best(int n, Best *out);

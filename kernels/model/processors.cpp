@@ -98,11 +98,20 @@ void keep_top_p(int64_t vocab, float p, float *scores, std::vector<float> &scrat
         if (scores[i] < scratch[first]) scores[i] = MINUS_INFINITY;
 }
 
-uint64_t mixed(uint64_t x) {  // splitmix64
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
+// Philox4x32-10 (Salmon et al. 2011), first word: the same number as ops/sample.cu draws with.
+uint32_t philox(uint64_t key, uint64_t counter) {
+    uint32_t k[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
+    uint32_t c[4] = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0};
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t a = uint64_t{0xd2511f53u} * c[0], b = uint64_t{0xcd9e8d57u} * c[2];
+        c[0] = static_cast<uint32_t>(b >> 32) ^ c[1] ^ k[0];
+        c[1] = static_cast<uint32_t>(b);
+        c[2] = static_cast<uint32_t>(a >> 32) ^ c[3] ^ k[1];
+        c[3] = static_cast<uint32_t>(a);
+        k[0] += 0x9e3779b9u;
+        k[1] += 0xbb67ae85u;
+    }
+    return c[0];
 }
 
 }  // namespace
@@ -163,7 +172,7 @@ int32_t draw(const float *scores, int64_t vocab, uint64_t seed, uint64_t n) {
     const float top = *std::max_element(scores, scores + vocab);
     double total = 0.0;
     for (int64_t i = 0; i < vocab; ++i) total += std::exp(static_cast<double>(scores[i]) - top);
-    const double u = static_cast<double>(mixed(mixed(seed) ^ n) >> 11) * 0x1.0p-53 * total;
+    const double u = (philox(seed, n) >> 8) * 0x1.0p-24 * total;
     double below = 0.0;
     int32_t last = 0;
     for (int64_t i = 0; i < vocab; ++i) {

@@ -126,7 +126,7 @@ Status Scheduler::admit_group(const std::vector<Slot *> &group) {
         int64_t decoder_rows = 0;
         for (auto &slot : slots_)
             if (slot->request) decoder_rows += slot->request->params.raw.num_beams;
-        T5K_TRY(model_->reserve_decoder(decoder_rows));
+        T5K_TRY(model_->reserve_decoder(row_bucket(decoder_rows)));
         const float *out;
         int64_t ld;
         T5K_TRY(model_->encode(sequences.data(), static_cast<int>(sequences.size()), &out, &ld));
@@ -139,12 +139,13 @@ Status Scheduler::admit_group(const std::vector<Slot *> &group) {
 }
 
 Status Scheduler::step(int32_t max_steps) {
+    model_->device().enter();
     events_.clear();
     drop_cancelled();
     for (int32_t i = 0; i < max_steps; ++i) {
         T5K_TRY(admit());
         if (running() == 0) break;
-        T5K_TRY(decode_once());
+        T5K_TRY(model_->device().runs_ahead() ? decode_ahead() : decode_once());
     }
     return Status::good();
 }
@@ -341,6 +342,7 @@ void Scheduler::emit_hypotheses(Slot &slot) {
 
 Status Scheduler::encode(const int32_t *ids, const int32_t *lengths, int32_t sequences, float *out) {
     const int64_t E = model_->config().d_model;
+    model_->device().enter();
     int64_t offset = 0;
     for (int32_t i = 0; i < sequences; ++i) {
         T5K_TRY(check_source(ids + offset, lengths[i]));
@@ -368,6 +370,7 @@ Status Scheduler::encode(const int32_t *ids, const int32_t *lengths, int32_t seq
 
 Status Scheduler::score(const int32_t *ids, int32_t count, const int32_t *target, int32_t targets, float *out) {
     const t5k_config &c = model_->config();
+    model_->device().enter();
     if (c.decoder_layers == 0) return Status::invalid("this model has an encoder only");
     T5K_TRY(check_source(ids, count));
     T5K_TRY(check_source(target, targets));

@@ -49,6 +49,13 @@ class Scheduler {
     Status admit_group(const std::vector<Slot *> &group);
     Status prepare_slot(Slot &slot);
     Status decode_once();
+    Status decode_ahead();
+    bool needs_binding() const;
+    Status bind();
+    Status issue();
+    bool has_more() const;
+    Status collect();
+    Status advance_beams(Slot &slot, int first);
     Status choose(const std::vector<Slot *> &active);
     Status choose_greedy(const std::vector<Slot *> &active);
     Status choose_one(Slot &slot, const float *logits, double logsum);
@@ -67,6 +74,17 @@ class Scheduler {
     std::vector<double> logsums_;
     std::vector<float> scores_, scratch_;
     int64_t next_handle_ = 1;
+
+    // Devices that run ahead: the rows they go on with. A beam's rows follow each other.
+    struct BoundRow {
+        Slot *slot = nullptr;  // null: padding
+        int64_t handle = 0;
+    };
+    std::vector<BoundRow> bound_;
+    std::vector<Chosen> chosen_;
+    bool has_beams_ = false;
+    int in_flight_ = 0;  // steps issued and not yet collected
+    LayerCache idle_;    // what padding rows name
 };
 
 }  // namespace t5k

@@ -1,4 +1,4 @@
-// attend_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in device/cuda_jobs.h.
+// attend_<type>, attend_merge_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in device/cuda_jobs.h.
 #include "device/cuda_reduce.cuh"
 
 namespace t5k::cuda {
@@ -16,56 +16,90 @@ T5K_DEVICE float bias_at(const float *bias, int key, int position, int W) {
     return bias[e < 0 ? 0 : e > last ? last : e];
 }
 
+T5K_DEVICE int keys_of(const AttendRows &b) { return b.position ? *b.position + 1 : b.keys; }
+
 template <class A>
 T5K_DEVICE void attend(const AttendJob &job) {
-    T5K_DYNAMIC_SHARED(float, q);  // [D], then scores [keys]
+    T5K_DYNAMIC_SHARED(float, q);  // [D], then scores of this split
     T5K_SHARED(float[32], part_top);
     T5K_SHARED(float[32], part_sum);
     T5K_SHARED(float[THREADS / 32][MAX_D], part);
     const AttendRows b = job.blocks[blockIdx.y];
-    const int h = blockIdx.x, D = job.D;
+    const int h = blockIdx.x, D = job.D, keys = keys_of(b), begin = blockIdx.z * SPLIT_KEYS;
+    const int end = keys < begin + SPLIT_KEYS ? keys : begin + SPLIT_KEYS, position = b.position ? keys - 1 : b.first_position;
+    if (begin >= end) return;
     float *s = q + D;
     A *k = static_cast<A *>(b.k) + h * b.capacity * D;                   // [ceil(T/16), D, 16]
     A *v = static_cast<A *>(b.v) + h * v_head(D, b.capacity);            // [ceil(D/16), capacity, 16]
     const A *q_row = static_cast<const A *>(b.q) + h * D;                // [D]
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         q[d] = to_float(q_row[d]);
-        if (!b.append_k) continue;
-        k[k_at(b.keys - 1, d, D)] = static_cast<const A *>(b.append_k)[h * D + d];
-        v[v_at(b.keys - 1, d, b.capacity)] = static_cast<const A *>(b.append_v)[h * D + d];
+        if (!b.append_k || end < keys) continue;
+        k[k_at(keys - 1, d, D)] = static_cast<const A *>(b.append_k)[h * D + d];
+        v[v_at(keys - 1, d, b.capacity)] = static_cast<const A *>(b.append_v)[h * D + d];
     }
     __syncthreads();
 
     const float *bias = b.bias ? b.bias + h * (2 * job.W + 32) : nullptr;
     float top = LOWEST;
-    for (int key = threadIdx.x; key < b.keys; key += blockDim.x) {
+    for (int key = begin + threadIdx.x; key < end; key += blockDim.x) {
         const A *column = k + k_at(key, 0, D);
         float score = 0.0f;
         for (int d = 0; d < D; ++d) score = fmaf(q[d], to_float(column[d * 16]), score);
-        if (bias) score += bias_at(bias, key, b.first_position, job.W);
-        s[key] = score;
+        if (bias) score += bias_at(bias, key, position, job.W);
+        s[key - begin] = score;
         top = fmaxf(top, score);
     }
     top = block_max(top, part_top);
     float sum = 0.0f;
-    for (int key = threadIdx.x; key < b.keys; key += blockDim.x) sum += s[key] = expf(s[key] - top);
-    const float inverse = 1.0f / block_sum(sum, part_sum);
+    for (int i = threadIdx.x; i < end - begin; i += blockDim.x) sum += s[i] = expf(s[i] - top);
+    sum = block_sum(sum, part_sum);
 
     // Half-warps take every eighth key; sixteen lanes read sixteen neighbouring dims.
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int d = lane % 16; d < MAX_D && d / 16 * 16 < D; d += 16) {
         float acc = 0.0f;
-        for (int key = threadIdx.x / 16; key < b.keys; key += blockDim.x / 16)
-            acc = fmaf(s[key], to_float(v[v_at(key, d, b.capacity)]), acc);
+        for (int key = begin + threadIdx.x / 16; key < end; key += blockDim.x / 16)
+            acc = fmaf(s[key - begin], to_float(v[v_at(key, d, b.capacity)]), acc);
         acc += __shfl_xor_sync(ALL_LANES, acc, 16);
         if (lane < 16) part[warp][d] = acc;
     }
     __syncthreads();
+    const bool is_whole = gridDim.z == 1;
+    const i64 slot = ((i64)blockIdx.y * gridDim.x + h) * gridDim.z + blockIdx.z;
+    float *partial = is_whole ? nullptr : job.partial + slot * (D + 2);
     A *out = static_cast<A *>(b.out) + h * D;
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         float total = 0.0f;
         for (u32 w = 0; w < blockDim.x / 32; ++w) total += part[w][d];
-        assign(out[d], total * inverse);
+        if (is_whole)
+            assign(out[d], total * (1.0f / sum));
+        else
+            partial[d] = total;
+    }
+    if (is_whole || threadIdx.x != 0) return;
+    partial[D] = top;
+    partial[D + 1] = sum;
+}
+
+template <class A>
+T5K_DEVICE void merge(const AttendJob &job) {
+    const AttendRows b = job.blocks[blockIdx.y];
+    const int h = blockIdx.x, D = job.D, keys = keys_of(b), used = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
+    const float *partial = job.partial + ((i64)blockIdx.y * gridDim.x + h) * job.splits * (D + 2);  // [splits, D + 2]
+    float top = LOWEST, sum = 0.0f;
+    // Few splits: nothing to gain from unrolling.
+#pragma unroll 1
+    for (int z = 0; z < used; ++z) top = fmaxf(top, partial[z * (D + 2) + D]);
+#pragma unroll 1
+    for (int z = 0; z < used; ++z) sum = fmaf(expf(partial[z * (D + 2) + D] - top), partial[z * (D + 2) + D + 1], sum);
+    if (used < 1) return;
+    A *out = static_cast<A *>(b.out) + h * D;
+    for (int d = threadIdx.x; d < D; d += blockDim.x) {
+        float total = 0.0f;
+#pragma unroll 1
+        for (int z = 0; z < used; ++z) total = fmaf(expf(partial[z * (D + 2) + D] - top), partial[z * (D + 2) + d], total);
+        assign(out[d], total * (1.0f / sum));
     }
 }
 
@@ -86,6 +120,9 @@ T5K_DEVICE void store_kv(const AttendJob &job) {
 T5K_KERNEL(attend_f32, THREADS, AttendJob, attend<float>)
 T5K_KERNEL(attend_f16, THREADS, AttendJob, attend<f16>)
 T5K_KERNEL(attend_bf16, THREADS, AttendJob, attend<bf16>)
+T5K_KERNEL(attend_merge_f32, 256, AttendJob, merge<float>)
+T5K_KERNEL(attend_merge_f16, 256, AttendJob, merge<f16>)
+T5K_KERNEL(attend_merge_bf16, 256, AttendJob, merge<bf16>)
 T5K_KERNEL(store_kv_f32, THREADS, AttendJob, store_kv<float>)
 T5K_KERNEL(store_kv_f16, THREADS, AttendJob, store_kv<f16>)
 T5K_KERNEL(store_kv_bf16, THREADS, AttendJob, store_kv<bf16>)

@@ -51,6 +51,7 @@ struct AttendJob {
     int64_t keys = 0;
     int64_t first_position = 0;
     bool causal = false;
+    int64_t row = 0;  // of the decode batch, where append_k is set
 };
 
 // Row r of k and v (stride ld, head h at + h D) goes to position first + r.

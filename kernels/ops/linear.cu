@@ -121,7 +121,8 @@ T5K_DEVICE void linear(const LinearJob &job) {
     const bool exists = row < rows && n < job.N;
     if (job.epilogue == EPILOGUE_ARGMAX) {
         const Best best = lanes_best(exists ? Best{sum[0], job.first_column + n} : nothing(), 16);
-        if (row < rows && column == 0) job.best[(first + row) * gridDim.x + blockIdx.x] = best;
+        const i64 stride = job.best_stride ? job.best_stride : (int)gridDim.x;
+        if (row < rows && column == 0) job.best[(first + row) * stride + blockIdx.x] = best;
     } else if (exists) {
         finish<A>(job, first + row, n, sum[0], sum[1]);
     }

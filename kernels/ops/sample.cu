@@ -63,6 +63,7 @@ T5K_DEVICE void draw(const SampleJob &job) {
     T5K_SHARED(float[SAMPLE_THREADS], below);
     T5K_SHARED(float[32], part_top);
     const SampleRow row = job.rows[blockIdx.x];
+    if (row.is_off) return;
     Scores s{job.x + blockIdx.x * job.ldx, 1.0f / row.temperature, LOWEST, job.V};
     float top = LOWEST;
     for (int v = threadIdx.x; v < s.V; v += blockDim.x) top = fmaxf(top, s.x[v]);

@@ -6,6 +6,7 @@
 #include "device/cuda_driver.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -42,7 +43,7 @@ std::string last_error;
 Stream default_stream;
 std::vector<Stream *> streams{&default_stream};
 unsigned long long turns = 0;
-size_t dynamic_limit = 48 << 10, launches = 0;
+size_t dynamic_limit = 48 << 10, launches = 0, submitted = 0, synchronised = 0, waited = 0, replayed = 0, captures = 0;
 int devices = 1, arch = 80, version = 13000;
 int module_object;
 
@@ -153,6 +154,12 @@ API CUresult cuMemFree_v2(CUdeviceptr memory) {
     for (Stream *s : streams) drain(*s);
     return !memory || sim::free_memory(memory_of(memory)) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
+// Page-locked host memory.
+API CUresult cuMemAllocHost_v2(void **memory, size_t bytes) {
+    *memory = malloc(bytes);
+    return *memory ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+API CUresult cuMemFreeHost(void *memory) { return free(memory), CUDA_SUCCESS; }
 API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream s) {
     return copy(s, memory_of(to), from, bytes, true, false);
 }
@@ -173,7 +180,10 @@ API CUresult cuStreamCreate(CUstream *stream, unsigned) {
     *stream = reinterpret_cast<CUstream>(streams.back());
     return CUDA_SUCCESS;
 }
-API CUresult cuStreamSynchronize(CUstream stream) { return drain(stream_of(stream)); }
+API CUresult cuStreamSynchronize(CUstream stream) {
+    ++synchronised;
+    return drain(stream_of(stream));
+}
 API CUresult cuStreamDestroy_v2(CUstream stream) {
     const CUresult result = drain(stream_of(stream));
     if (!stream) return CUDA_ERROR_INVALID_HANDLE;
@@ -205,7 +215,10 @@ static CUresult wait_for(Event *e) {
     }
     return outcome();
 }
-API CUresult cuEventSynchronize(CUevent event) { return wait_for(reinterpret_cast<Event *>(event)); }
+API CUresult cuEventSynchronize(CUevent event) {
+    ++waited;
+    return wait_for(reinterpret_cast<Event *>(event));
+}
 API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     auto *e = reinterpret_cast<Event *>(event);
     return submit(stream, [e] { wait_for(e); });
@@ -217,6 +230,7 @@ API CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsig
     const auto *kernel = reinterpret_cast<const sim::Kernel *>(function);
     if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
     if (!parameters || extra || dynamic_bytes > dynamic_limit) return CUDA_ERROR_INVALID_VALUE;
+    ++submitted;
     std::vector<unsigned char> job(kernel->job_bytes);
     memcpy(job.data(), parameters[0], kernel->job_bytes);
     return submit(stream, [=] { execute(kernel, {gx, gy, gz}, {bx, by, bz}, dynamic_bytes, job.data()); });
@@ -232,6 +246,7 @@ API CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
     Stream &s = stream_of(stream);
     if (!s.is_capturing) return CUDA_ERROR_INVALID_VALUE;
     s.is_capturing = false;
+    ++captures;
     *graph = reinterpret_cast<CUgraph>(new Graph{std::move(s.captured)});
     s.captured.clear();
     return CUDA_SUCCESS;
@@ -241,6 +256,7 @@ API CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsig
     return CUDA_SUCCESS;
 }
 API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream) {
+    ++replayed;
     for (const Work &work : reinterpret_cast<Graph *>(exec)->nodes) submit(stream, work);
     return outcome();
 }
@@ -260,6 +276,11 @@ API void sim_pretend(int devices_, int arch_, int version_) {
 API void sim_set_capacity(size_t bytes) { sim::set_capacity(bytes); }
 API size_t sim_allocations() { return sim::allocations(); }
 API size_t sim_launches() { return launches; }
+// Calls so far: kernel launches (captured ones too), captures, graph launches, stream synchronisations, event waits.
+API void sim_calls(size_t *five) {
+    const size_t all[] = {submitted, captures, replayed, synchronised, waited};
+    memcpy(five, all, sizeof all);
+}
 API size_t sim_job_bytes(const char *name) {
     const sim::Kernel *kernel = sim::find_kernel(name);
     return kernel ? kernel->job_bytes : 0;

@@ -115,8 +115,8 @@ def test_launches_are_those_of_the_engine(name: str, degree: int, tmp_path: Path
             engine.generate([[5, 9, 1]], max_new_tokens=tokens, ignore_eos=True)
             counts.append(library.sim_launches() - before)
     config = read_config(folder)
-    # One simulated device runs the linears of all ranks: five matrices a layer, attention apart, and the head's two.
-    extra = (degree - 1) * (6 * config.decoder_layers + 2)
+    # One simulated device runs the linears of all ranks: five matrices a layer, attention apart, and the head.
+    extra = (degree - 1) * (6 * config.decoder_layers + 1)
     assert counts[1] - counts[0] == launches(config, degree) + extra
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.kernels.cuda import jobs, linear_cases, reference
+from tests.kernels.cuda import jobs, linear_cases, reference, step_cases
 from tests.kernels.cuda.reference import Array, decode, encode, storage
 from tests.kernels.cuda.sim import Sim
 
@@ -135,17 +135,24 @@ def attend(dtype: str, heads: int, D: int, keys: list[int], *, has_bias: bool, a
                 sim.up(reference.k_panels(dtype, k[:, :old], capacity)),
                 sim.up(reference.v_panels(dtype, v[:, :old], capacity)),
             )
+            # With appending keys the length comes from device memory, as in a recorded step.
+            position = sim.up(np.array([T - 1], np.int32)) if appends else None
+            length = (-1, -1) if appends else (T, T - 1)
             blocks[b] = jobs.AttendRows(
                 q_up + b * I * size, out + b * I * size, *rows, *caches, bias_up if has_bias else None,
-                I, I, capacity, 1, T, T - 1, 0,
+                I, I, capacity, 1, *length, 0, position,
             )  # fmt: skip
             for h in range(heads):
                 bias = table[h].astype(np.float64) if has_bias else None
                 d = slice(h * D, h * D + D)
                 want[b, d] = reference.attend(q[b : b + 1, d], k[h], v[h], bias, T - 1, False)[0]
-        job = jobs.Attend(sim.up(np.frombuffer(blocks, np.uint8)), D, W)
-        shared = 4 * (D + (max(keys) + 15) // 16 * 16)
-        sim.launch(f"attend_{dtype}", job, grid=(heads, B), threads=128, shared=shared)
+        splits = -(-max(keys) // jobs.SPLIT_KEYS)
+        partial = sim.empty(B * heads * splits * (D + 2) * 4) if splits > 1 else None
+        job = jobs.Attend(sim.up(np.frombuffer(blocks, np.uint8)), D, W, partial, splits)
+        shared = 4 * (D + (min(max(keys), jobs.SPLIT_KEYS) + 15) // 16 * 16)
+        sim.launch(f"attend_{dtype}", job, grid=(heads, B, splits), threads=128, shared=shared)
+        if splits > 1:
+            sim.launch(f"attend_merge_{dtype}", job, grid=(heads, B), threads=64)
         got = decode(dtype, sim.down(out, (B, I), storage(dtype)))
         close(got, want, dtype, absolute=2.0**-18)
 
@@ -234,7 +241,14 @@ for t in jobs.DTYPES:
             case(name, rms_norm(t, R, E, threads, has_delta), small=E < 100)
     for R, E in ((1, 1), (3, 70), (2, 512)):
         case(f"embed-{t}-{R}x{E}", embed(t, R, E), small=E < 100)
-    for heads, D, keys in ((1, 16, [1]), (2, 64, [17, 3]), (3, 8, [40, 16, 1]), (1, 40, [150]), (1, 256, [33])):
+    for heads, D, keys in (
+        (1, 16, [1]),
+        (2, 64, [17, 3]),
+        (3, 8, [40, 16, 1]),
+        (1, 40, [150]),
+        (1, 256, [33]),
+        (1, 8, [1030, 512, 3]),
+    ):
         for kind, has_bias, appends in (("self", True, True), ("cross", False, False)):
             run = attend(t, heads, D, keys, has_bias=has_bias, appends=appends)
             case(f"attend-{t}-{kind}-{heads}x{D}x{keys[0]}", run, small=D < 64 and keys[0] < 100)
@@ -255,7 +269,7 @@ for V, top_k, top_p, temperature in (
     case(f"sample-{V}-k{top_k}-p{top_p}", sample(V, top_k, top_p, temperature), small=V < 100)
 for requests, beams, V, wanted in ((1, 1, 4, 2), (2, 3, 50, 6), (1, 4, 700, 8)):
     case(f"beam_step-{requests}x{beams}x{V}", beam_step(requests, beams, V, wanted), small=V < 100)
-for name, run, is_small in linear_cases.linear_cases():
+for name, run, is_small in (*linear_cases.linear_cases(), *step_cases.step_cases()):
     case(name, run, small=is_small)
 
 

@@ -110,7 +110,7 @@ MUTANTS: dict[str, Mutant] = {
     "epilogue: gate not applied": _header("cuda_epilogue.cuh", ") * other", ")", NUMBERS, "linear-f32", "linear"),
     "attend: bias bucket off by one": _m("attention", "+ W + 16", "+ W + 15", NUMBERS, "attend-f32"),
     "attend: barrier after the append missing": _m("attention", BARRIER, "", NAN, "attend-f32"),
-    "attend: appended one position late": _m("attention", "k_at(b.keys - 1,", "k_at(b.keys,", NUMBERS, "attend-f32"),
+    "attend: appended one position late": _m("attention", "k_at(keys - 1,", "k_at(keys,", NUMBERS, "attend-f32"),
     "attend: wrong panel stride in V": _m(
         "attention", "(d / 16 * capacity + t)", "(d / 16 * (capacity - 16) + t)", NUMBERS, "attend-f32"
     ),
@@ -142,6 +142,36 @@ MUTANTS: dict[str, Mutant] = {
     "sample: top-p the wrong way round": _m("sample", "row.top_p * total", "(1.0f - row.top_p) * total", NUMBERS),
     "sample: nine rounds of Philox": _m("sample", "round < 10", "round < 9", NUMBERS),
     "sample: barrier missing": _m("sample", BARRIER, "", NUMBERS, after="below[threadIdx.x] = mine"),
+    "attend: split without its maximum": _m(
+        "attention",
+        "expf(partial[z * (D + 2) + D] - top), partial[z * (D + 2) + d]",
+        "1.0f, partial[z * (D + 2) + d]",
+        NUMBERS,
+        "attend-f32-self-1x8x1030",
+    ),
+    "attend: last split left out": _m(
+        "attention", "z < used; ++z) total", "z < used - 1; ++z) total", NUMBERS, "attend-f32-self-1x8x1030"
+    ),
+    "attend: recorded length off by one": _m("attention", "*b.position + 1", "*b.position", NAN, "attend-f32-self"),
+    "scores: penalty once per occurrence": _m("step", "if (is_first) y", "y", NUMBERS, "process_scores"),
+    "scores: n-gram one short": _m(
+        "step", "ids + length - (row.ngram - 1)", "ids + length - row.ngram", NUMBERS, "process_scores"
+    ),
+    "scores: a lone eos word bans eos": _m(
+        "step", "prefix == 0 && row.ends_at_eos", "false", NUMBERS, "process_scores"
+    ),
+    "scores: min new tokens off by one": _m(
+        "step", "length - 1 < row.min_new", "length < row.min_new", NUMBERS, "process_scores"
+    ),
+    "scores: beams keep their logits": _m(
+        "step", "row.is_beam ? job.normalizer[r] : 0.0f", "0.0f", NUMBERS, "process_scores"
+    ),
+    "advance: token written one late": _m(
+        "step", "r * state.capacity + position]", "r * state.capacity + position + 1]", NUMBERS, "advance"
+    ),
+    "advance: ended rows go on": _m("step", "row.is_beam || state.done[r]", "row.is_beam", NUMBERS, "advance"),
+    "advance: one token too many": _m("step", "position >= row.last", "position > row.last", NUMBERS, "advance"),
+    "advance: eos does not end": _m("step", "(row.ends_at_eos && is_eos(state, token))", "false", NUMBERS, "advance"),
     "beams: beam and token of the wrong base": _m(
         "beams", "last.index / job.V", "last.index / job.beams", NUMBERS, "beam_step"
     ),

@@ -161,3 +161,22 @@ def kept(x: Array, top_k: int, top_p: float) -> Array:
         last = ordered[np.searchsorted(np.cumsum(ordered), top_p * p.sum())]
         keep &= p >= last
     return keep
+
+
+def processed(
+    scores: Array, ids: list[int], penalty: float, ngram: int, min_new: int, words: list[list[int]],
+    ending: list[int], eos: list[int],
+) -> Array:  # fmt: skip
+    """Scores after Hugging Face's processors; `ending`: the eos ids that end this row, which a lone bad word spares."""
+    out = scores.astype(np.float32)
+    for token in set(ids) if penalty != 1.0 else ():
+        out[token] = out[token] * np.float32(penalty) if out[token] < 0 else out[token] / np.float32(penalty)
+    for start in range(len(ids) - ngram + 1) if ngram else ():
+        if ids[start : start + ngram - 1] == ids[len(ids) - ngram + 1 :]:
+            out[ids[start + ngram - 1]] = -np.inf
+    for word in words:
+        if not (len(word) == 1 and word[0] in ending) and ids[len(ids) - len(word) + 1 :] == word[:-1]:
+            out[word[-1]] = -np.inf
+    if len(ids) - 1 < min_new:
+        out[eos] = -np.inf
+    return out
