@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from engines.errors import RequestInvalid
 from engines.server.answers import shape
@@ -25,6 +26,17 @@ STATUS_OF = {"RequestInvalid": (400, "Bad Request"), "ModelError": (424, "Failed
 _loaded: Loaded | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to one request: HTTP status, JSON body, and tokens generated and read (None for a refusal)."""
+
+    code: int
+    phrase: str
+    body: bytes
+    output_tokens: int | None = None
+    input_tokens: int | None = None
+
+
 def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
     """Load when `data` is None; else one JSON body per request, its status and token counts set on `context`."""
     global _loaded
@@ -32,13 +44,26 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
         _loaded = _load(Path(os.environ[SPEC_VARIABLE]))
     if data is None:
         return None
-    bodies = [_body(request) for request in data]
+    found = replies(_loaded, [request.get("body", request.get("data", b"")) for request in data])
+    for index, reply in enumerate(found):
+        context.set_response_content_type(index, "application/json")
+        context.set_response_status(reply.code, reply.phrase, index)
+        if reply.output_tokens is not None:
+            context.set_response_header(index, "x-dyno-tokens", str(reply.output_tokens))
+            context.set_response_header(index, "x-dyno-input-tokens", str(reply.input_tokens))
+    return [reply.body for reply in found]
+
+
+def replies(loaded: Loaded, requests: Sequence[Any]) -> list[Reply]:
+    """What our server would answer to each body (bytes, or the object parsed from them), generated as one batch."""
+    bodies = [_body(raw) for raw in requests]
     jobs = [_job(index, n, body, text) for index, body in enumerate(bodies) if isinstance(body, Body)
             for n, text in enumerate(body.inputs)]  # fmt: skip
+    done = {message["job"]: message for message in answer_batch(loaded, jobs)}
     answers: dict[int, list[Message]] = {}
-    for job, answer in zip(jobs, _in_batches(jobs, _loaded), strict=True):
-        answers.setdefault(job["request"], []).append(answer)
-    return [_reply(index, body, answers.get(index, []), context) for index, body in enumerate(bodies)]
+    for job in jobs:
+        answers.setdefault(job["request"], []).append(done[job["id"]])
+    return [_reply(body, answers.get(index, [])) for index, body in enumerate(bodies)]
 
 
 def _load(path: Path) -> Loaded:
@@ -57,9 +82,7 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def _body(request: Mapping[str, Any]) -> Body | RequestInvalid:
-    """The request's body; a server that has parsed JSON already hands over the object."""
-    raw = request.get("body", request.get("data", b""))
+def _body(raw: Any) -> Body | RequestInvalid:
     try:
         body = parse_body(bytes(raw) if isinstance(raw, bytes | bytearray) else json.dumps(raw).encode())
         if body.wants_stream:
@@ -75,27 +98,22 @@ def _job(request: int, n: int, body: Body, text: str) -> Message:
             "wants_details": body.wants_details}  # fmt: skip
 
 
-def _in_batches(jobs: Sequence[Message], loaded: Loaded) -> list[Message]:
-    """The finished message of every job, in order."""
-    done = {cast(Any, message["job"]): message for message in answer_batch(loaded, jobs)}
-    return [done[job["id"]] for job in jobs]
-
-
-def _reply(index: int, body: Body | RequestInvalid, answers: Sequence[Message], context: Any) -> bytes:
-    context.set_response_content_type(index, "application/json")
+def _reply(body: Body | RequestInvalid, answers: Sequence[Message]) -> Reply:
     if isinstance(body, RequestInvalid):
-        return _refuse(index, "RequestInvalid", str(body), context)
+        return _refusal("RequestInvalid", str(body))
     failed = next((answer for answer in answers if "error" in answer), None)
     if failed is not None:
-        return _refuse(index, failed["error"], failed["message"], context)
-    context.set_response_status(200, "OK", index)
-    context.set_response_header(index, "x-dyno-tokens", str(sum(a["generated_tokens"] for a in answers)))
-    context.set_response_header(index, "x-dyno-input-tokens", str(sum(a["input_tokens"] for a in answers)))
+        return _refusal(failed["error"], failed["message"])
     shaped = [shape(answer, body.wants_details) for answer in answers]
-    return json.dumps(shaped if body.is_list else shaped[0]).encode()
+    return Reply(
+        code=200,
+        phrase="OK",
+        body=json.dumps(shaped if body.is_list else shaped[0]).encode(),
+        output_tokens=sum(answer["generated_tokens"] for answer in answers),
+        input_tokens=sum(answer["input_tokens"] for answer in answers),
+    )
 
 
-def _refuse(index: int, kind: str, message: str, context: Any) -> bytes:
+def _refusal(kind: str, message: str) -> Reply:
     code, phrase = STATUS_OF.get(kind, STATUS_OF["ModelError"])
-    context.set_response_status(code, phrase, index)
-    return json.dumps({"code": code, "type": kind, "message": message}).encode()
+    return Reply(code=code, phrase=phrase, body=json.dumps({"code": code, "type": kind, "message": message}).encode())

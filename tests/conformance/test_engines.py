@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def case(
     availability = engine.probe()
     if not availability.is_available:
         pytest.skip(f"{request.param} cannot run here: {availability.reason}")
+    if request.param == "djl" and shutil.which("djl-serving") is None:
+        pytest.skip("djl-serving is not installed; tests/engines/test_djl.py plays its recorded conversation")
     spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
     if request.param != "attach":
         parallel = PARALLEL.get(request.param, {})
