@@ -139,7 +139,15 @@ class Loads:
         )
         if bounded := _why_bounded(result):
             summary = replace(summary, distrust=(*summary.distrust, bounded))
-        limited = client_verdict(result.records, use) or self._ceilings.why_beyond(result)
+        facts = result.open_loop
+        verdict = client_verdict(
+            result.records,
+            use,
+            is_open_loop=plan.is_open_loop,
+            max_in_flight=facts.max_in_flight if facts else 0,
+            waited=facts.waited if facts else 0,
+        )
+        limited = verdict or self._ceilings.why_beyond(result)
         return Window(result=result, use=use, telemetry=sampler.telemetry(), summary=summary, limited=limited)
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:

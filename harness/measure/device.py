@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from harness.measure.disturbance import disturbances, read_counters
 from harness.measure.energy import CpuEnergy
 from harness.measure.gpu import GpuReading, Gpus
 from harness.units import NS_PER_S, mib_from_bytes
@@ -81,6 +82,7 @@ class ResourceUse:
     energy_j: float | None = None
     energy_of: str = ""
     unavailable: tuple[str, ...] = ()
+    disturbances: tuple[str, ...] = ()
 
     def frac(self, cpu_s: float) -> float:
         """CPU seconds as a share of what the machine had in the window."""
@@ -110,6 +112,7 @@ class ResourceSampler:
 
     def __enter__(self) -> ResourceSampler:
         self._look()
+        self._counters = self._last_counters = read_counters()
         self._thread.start()
         return self
 
@@ -120,6 +123,7 @@ class ResourceSampler:
         self._thread.join()
         self._tree_at_ns = 0
         self._look()
+        self._last_counters = read_counters()
         self._gpus.__exit__()
 
     def use(self, begin_ns: int, end_ns: int, client_cpu_s: float, client_processes: int = 1) -> ResourceUse:
@@ -147,6 +151,12 @@ class ResourceSampler:
             energy_j=None if first.energy_j is None or last.energy_j is None else last.energy_j - first.energy_j,
             energy_of=self._energy_of(),
             unavailable=self._unavailable(),
+            disturbances=disturbances(
+                self._counters,
+                self._last_counters,
+                (self._samples[-1].at_ns - self._samples[0].at_ns) / NS_PER_S,
+                os.cpu_count() or 1,
+            ),
         )
 
     def telemetry(self) -> dict[str, list[float | None]]:

@@ -1,6 +1,6 @@
 """Reasons to distrust a measurement, each one sentence with its numbers; and the verdict on the client.
 
-Thresholds are stated here and nowhere else. `distrust` only doubts; `client_verdict` voids.
+Thresholds are stated here (and in steady.py) and nowhere else. `distrust` only doubts; `client_verdict` voids.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.measure.device import ResourceUse
-from harness.measure.stats import percentile, smallest_n
+from harness.measure.overload import overload
+from harness.measure.schedule import was_sent
+from harness.measure.stats import smallest_n
+from harness.measure.steady import SMALLEST_N, unsteadiness
 from harness.records import RequestRecord
-from harness.units import ms_from_ns
+from harness.units import NS_PER_MS, ms_from_ns
 
 OTHER_CPU_FRAC = 0.10
 """CPU of unrelated processes above this share of the machine: the engine did not have the machine it was given."""
@@ -25,8 +28,15 @@ CLIENT_BUSY_FRAC = 0.70
 LAG_FRAC = 0.10
 LAG_MIN_MS = 2.0
 """Requests leave late by more than 2 ms, and 10 % of the median latency, at the 99th percentile: the client lags."""
-DRIFT_FRAC = 0.05
-"""Medians of the two halves that differ by more than this, with intervals that do not meet: not a steady state."""
+VOID_LAG_FRAC = 0.50
+VOID_LAG_MIN_MS = 10.0
+"""Late by more than 10 ms, and half of the median time from send to answer: the tail is the client's own."""
+VOID_DELIVERED_FRAC = 0.97
+"""Less of the asked rate than this left in time: the engine was not loaded as the result would say."""
+STALL_MS = 50.0
+"""One pause of the client this long, and as long as the median latency, is said even where p99 hides it."""
+WAITED_FRAC = 0.01
+"""Requests held back by max_in_flight, without the engine being overloaded."""
 MIN_WINDOW_S = 2.0
 """In a shorter window one scheduling hiccup of 100 ms is already 5 %."""
 
@@ -36,21 +46,77 @@ def measured(records: Sequence[RequestRecord]) -> list[RequestRecord]:
     return sorted((record for record in records if not record.is_warmup), key=lambda record: record.intended_ns)
 
 
-def client_verdict(records: Sequence[RequestRecord], use: ResourceUse) -> str | None:
+def client_verdict(
+    records: Sequence[RequestRecord],
+    use: ResourceUse,
+    *,
+    is_open_loop: bool = False,
+    max_in_flight: int = 0,
+    waited: int = 0,
+) -> str | None:
     """None, or the sentence that voids the trial: the load generator was the bottleneck, not the engine.
 
-    Void when the load processes used more than 90 % of the cores they can use (one each).
+    Void when the load processes used more than 90 % of the cores they can use (one each); when requests left later than
+    10 ms and half the median service time at the 99th percentile; when less than 97 % of the asked rate left in time;
+    when `waited` requests, more than 1 %, found `max_in_flight` outstanding though the engine kept up. Lag of an engine
+    that is overloaded (see overload.py) is the engine's, and is named in `distrust`.
     """
-    if not measured(records) or use.window_s <= 0:
+    chosen = measured(records)
+    if not chosen or use.window_s <= 0:
         return None
+    if saturated := _saturated(use):
+        return saturated
+    if waited:
+        return None if overload(chosen) else _bounded(len(chosen), max_in_flight, waited)
+    return _behind(chosen, is_open_loop) or None
+
+
+def _saturated(use: ResourceUse) -> str:
     share = use.client_s / (use.window_s * use.client_processes)
     if share <= CLIENT_SATURATED_FRAC:
-        return None
+        return ""
     return (
         f"the load generator used {share:.0%} of its {use.client_processes} core(s) "
         f"(limit {CLIENT_SATURATED_FRAC:.0%}), so it was the bottleneck; "
         "use fewer users, longer answers or more load processes"
     )
+
+
+def _bounded(n: int, max_in_flight: int, waited: int) -> str:
+    if waited <= WAITED_FRAC * n:
+        return ""
+    return (
+        f"{waited} of {n} requests were held back because max_in_flight = {max_in_flight} were outstanding, though the "
+        "engine kept up; raise workload.load.max_in_flight"
+    )
+
+
+def _behind(chosen: Sequence[RequestRecord], is_open_loop: bool) -> str:
+    """The client sent too late, or too little."""
+    sent = [record for record in chosen if was_sent(record)]
+    if not sent:
+        return ""
+    lag_ms = _lag_ms(sent, 0.99)
+    service_ms = float(np.median([ms_from_ns(record.done_ns - record.sent_ns) for record in sent]))
+    advice = "lower the rate, set workload.load.processes higher, or load from another machine"
+    if lag_ms > max(VOID_LAG_MIN_MS, VOID_LAG_FRAC * service_ms):
+        return (
+            f"requests left up to {lag_ms:.1f} ms late (99th percentile) at a median service time of "
+            f"{service_ms:.1f} ms, so the client was a large part of the tail; {advice}"
+        )
+    first_ns, last_ns = sent[0].intended_ns, sent[-1].intended_ns
+    late_ns = max(0, max(record.sent_ns for record in sent) - last_ns)
+    delivered = (last_ns - first_ns) / max(1, last_ns - first_ns + late_ns)
+    if is_open_loop and len(sent) > 1 and delivered < VOID_DELIVERED_FRAC:
+        return (
+            f"only {delivered:.1%} of the asked rate left the client (limit {VOID_DELIVERED_FRAC:.0%}), "
+            f"so the engine was loaded less than the result would say; {advice}"
+        )
+    return ""
+
+
+def _lag_ms(chosen: Sequence[RequestRecord], q: float) -> float:
+    return float(np.quantile([ms_from_ns(record.sent_ns - record.intended_ns) for record in chosen], q))
 
 
 def distrust(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False) -> tuple[str, ...]:
@@ -62,9 +128,12 @@ def distrust(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop
         _failures(chosen),
         _other_cpu(use),
         _client_cpu(use),
+        overload(chosen) if is_open_loop else "",
         _lag(chosen),
-        _drift(chosen),
+        _stall(chosen),
+        _drift(chosen, is_open_loop),
         _token_counts(chosen),
+        *use.disturbances,
     )
     return tuple(reason for reason in reasons if reason)
 
@@ -73,7 +142,10 @@ def _few_samples(chosen: Sequence[RequestRecord]) -> str:
     n, needed = sum(record.outcome == "ok" for record in chosen), smallest_n(0.99)
     if n >= needed:
         return ""
-    return f"{n} answered requests: a 95 % interval for p99 needs {needed}, so latency_p99_ms has no upper bound"
+    steady = "" if n >= SMALLEST_N else f"; {SMALLEST_N} are needed to tell a steady state from a drift"
+    return (
+        f"{n} answered requests: a 95 % interval for p99 needs {needed}, so latency_p99_ms has no upper bound{steady}"
+    )
 
 
 def _short_window(use: ResourceUse) -> str:
@@ -115,28 +187,50 @@ def _client_cpu(use: ResourceUse) -> str:
 def _lag(chosen: Sequence[RequestRecord]) -> str:
     if not chosen:
         return ""
-    lag_ms = float(np.quantile([ms_from_ns(record.sent_ns - record.intended_ns) for record in chosen], 0.99))
+    lag_ms = _lag_ms(chosen, 0.99)
     median_ms = float(np.median([ms_from_ns(record.latency_ns) for record in chosen]))
     if lag_ms <= max(LAG_MIN_MS, LAG_FRAC * median_ms):
         return ""
     return f"requests left up to {lag_ms:.1f} ms late (99th percentile) at a median latency of {median_ms:.1f} ms"
 
 
-def _drift(chosen: Sequence[RequestRecord]) -> str:
-    """Compares the medians of the first and second half; both their difference and their intervals must agree on it."""
-    ok = [record.latency_ns for record in chosen if record.outcome == "ok"]
-    half = len(ok) // 2
-    if half < smallest_n(0.5):
+def _stall(chosen: Sequence[RequestRecord]) -> str:
+    """A pause that the 99th percentile of the lag does not show."""
+    if not chosen:
         return ""
-    users = len({record.user for record in chosen})
-    early, late = (percentile(part, 0.5, block=users) for part in (ok[:half], ok[half:]))
-    low, high = sorted((early, late), key=lambda metric: metric.value)
-    is_apart = low.high is not None and high.low is not None and low.high < high.low
-    if not is_apart or high.value <= low.value * (1 + DRIFT_FRAC):
+    worst = max(chosen, key=lambda record: record.sent_ns - record.intended_ns)
+    lag_ms, p99_ms = ms_from_ns(worst.sent_ns - worst.intended_ns), _lag_ms(chosen, 0.99)
+    median_ms = float(np.median([ms_from_ns(record.latency_ns) for record in chosen]))
+    is_told = p99_ms > max(LAG_MIN_MS, LAG_FRAC * median_ms)
+    if is_told or lag_ms <= max(STALL_MS, median_ms):
         return ""
+    at_s = (worst.intended_ns - chosen[0].intended_ns) / (1e3 * NS_PER_MS)
+    return f"the load generator paused for {lag_ms:.0f} ms, {at_s:.1f} s into the window; latency_max_ms holds it"
+
+
+def _drift(chosen: Sequence[RequestRecord], is_open_loop: bool) -> str:
+    """Not for schedules whose rate changes by design: there the latency must follow."""
+    ok = [record for record in chosen if record.outcome == "ok"]
+    if len(ok) < SMALLEST_N or (is_open_loop and _changes_by_design(chosen)):
+        return ""
+    found = unsteadiness([ms_from_ns(record.latency_ns) for record in ok])
+    if found is None:
+        return ""
+    if found.kind == "warmup":
+        return (
+            f"the warm-up was too short: median latency {found.early:.3g} ms in the first twelfth of the window, "
+            f"{found.late:.3g} ms after it; raise warmup_requests"
+        )
     return (
-        f"not a steady state: median latency {early.value:.3g} ms in the first half, {late.value:.3g} ms in the second"
+        f"not a steady state: median latency {found.early:.3g} ms in the first half, {found.late:.3g} ms in the second"
     )
+
+
+def _changes_by_design(chosen: Sequence[RequestRecord]) -> bool:
+    """Intended sends in the two halves of the time differ by more than four standard deviations of a Poisson count."""
+    middle_ns = (chosen[0].intended_ns + chosen[-1].intended_ns) / 2
+    early = sum(record.intended_ns < middle_ns for record in chosen)
+    return bool(abs(2 * early - len(chosen)) > 4 * np.sqrt(len(chosen)))
 
 
 def _token_counts(chosen: Sequence[RequestRecord]) -> str:
