@@ -31,6 +31,9 @@ from harness.units import NS_PER_S
 MAX_REQUESTS = 5_000_000
 """A longer schedule would not fit the memory of a load process beside its records."""
 
+UNBOUNDED = 1 << 62
+"""The number of requests of a load that ends by time alone."""
+
 PEAK_WINDOW_S = 1.0
 """The peak rate is counted over windows this long: what the client must be able to send."""
 
@@ -137,10 +140,10 @@ _Gaps = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 def _course(load: OpenLoad, requests: int, max_duration_s: float) -> tuple[list[_Part], int]:
     """The rate's course, and the largest number of requests."""
     if isinstance(load, RampLoad):
-        return [_Part(duration_s=max_duration_s, from_rps=load.from_rps, to_rps=load.to_rps)], MAX_REQUESTS
+        return [_Part(duration_s=max_duration_s, from_rps=load.from_rps, to_rps=load.to_rps)], UNBOUNDED
     if isinstance(load, StagesLoad):
         flat = [_Part(duration_s=s.duration_s, from_rps=s.rate_rps, to_rps=s.rate_rps) for s in load.stages]
-        return flat, MAX_REQUESTS
+        return flat, UNBOUNDED
     assert not isinstance(load, TraceLoad)
     rate_rps = load.low_rps if isinstance(load, MaxRateLoad) else load.rate_rps
     # One gap of a bursty law may be many means long: the margin keeps a count-limited schedule from ending early.
