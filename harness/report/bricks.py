@@ -16,6 +16,10 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and the ones that turn the direction of text: neither may rearrange what a reader sees."""
 
 
+LONG_CELL = 18
+"""Characters from which a cell may break over lines."""
+
+
 def text(value: object) -> str:
     """Escaped for markup and attributes, without terminal colours and control characters."""
     return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", str(value).replace("\r\n", "\n"))))
@@ -26,30 +30,37 @@ def anchor(trial_id: str) -> str:
     return "trial-" + re.sub(r"[^A-Za-z0-9_-]", "-", trial_id)
 
 
+def address(path: Path, base: Path) -> str:
+    """The path of a file relative to the page's folder `base`, as a link has it."""
+    return quote(Path(os.path.relpath(path.resolve(), base.resolve())).as_posix())
+
+
 def link(path: Path, base: Path, words: str) -> str:
     """A link to a file relative to the page's folder `base`; the words alone when the file is not there."""
     if not path.exists():
         return text(words)
-    relative = Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
-    return f'<a href="{quote(relative)}">{text(words)}</a>'
+    return f'<a href="{address(path, base)}">{text(words)}</a>'
 
 
 class Linker:
-    """Turns cells into markup, numbers linked to the section of their trial where the page has one."""
+    """Turns cells into markup, numbers linked to their raw data.
 
-    def __init__(self, linked: Iterable[str], places: Mapping[str, int]) -> None:
-        self.linked = frozenset(linked)
+    `hrefs` says where each cell's `trial_id` leads, `places` which colour stands for a word.
+    """
+
+    def __init__(self, hrefs: Mapping[str, str], places: Mapping[str, int]) -> None:
+        self.hrefs = hrefs
         self.places = places
 
     def cell(self, cell: Cell, *, is_number: bool, is_head: bool = False) -> str:
         """One cell; the first of a row is its head."""
         inner = _with_count(text(cell.text))
-        if cell.trial_id in self.linked:
-            inner = f'<a class="raw" href="#{anchor(cell.trial_id)}">{inner}</a>'
+        if cell.trial_id in self.hrefs:
+            inner = f'<a class="raw" href="{self.hrefs[cell.trial_id]}">{inner}</a>'
         elif cell.text in self.places:
             inner = f'<i class="dot e{self.places[cell.text]}"></i>{inner}'
         order = f' data-sort="{cell.sort!r}"' if cell.sort is not None else ""
-        kind = ' class="num"' if is_number else ""
+        kind = ' class="num"' if is_number else ' class="wrap"' if len(cell.text) > LONG_CELL else ""
         return f'<th scope="row"{kind}{order}>{inner}</th>' if is_head else f"<td{kind}{order}>{inner}</td>"
 
     def table(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from harness.recommend.goals import goals_of
 from harness.recommend.label import label
 from harness.recommend.pool import Pooled
-from harness.records import Candidate, Metric
+from harness.records import Candidate, Metric, Trial
 from harness.report.cells import ABSENT, metric_text
 from harness.report.document import Cell, Head, Section
 from harness.report.story import Story, headline, plain_value, verified
@@ -168,7 +168,14 @@ def _value(comparison: Comparison, index: int, candidate: Candidate, metric: Met
     one = comparison.pooled(index, candidate)
     if metric is None:
         return Cell(text="not run" if one is None else one.worst.outcome if one.worst.outcome != "ok" else ABSENT)
-    return Cell(text=metric_text(metric), sort=metric.value)
+    trial = one.evidence(comparison.stories[index].goals) if one is not None else None
+    key = raw_key(index, trial) if trial is not None else ""
+    return Cell(text=metric_text(metric), sort=metric.value, trial_id=key)
+
+
+def raw_key(index: int, trial: Trial) -> str:
+    """What names a trial among several runs: two runs may hold the same trial id."""
+    return f"{LETTERS[index]}/{trial.trial_id}"
 
 
 def _is_anywhere(comparison: Comparison, name: str) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import Candidate
-from harness.report.bricks import Linker, definitions, link, part, text
-from harness.report.compare import LETTERS, Comparison, sections
+from harness.report.bricks import Linker, address, anchor, definitions, link, part, text
+from harness.report.compare import LETTERS, Comparison, raw_key, sections
 from harness.report.figure import Figure, layout, plain, rounded
 from harness.report.figures import Drawn
 from harness.report.figures_latency import latency_axis
@@ -27,7 +27,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 def comparison_page(comparison: Comparison, base: Path) -> str:
     """The page's text, for a file in the folder `base`."""
-    linker = Linker((), {})
+    linker = Linker(_hrefs(comparison, base), {})
     drawn = {"overlay": _overlay(comparison)}
     first, *rest = sections(comparison)
     body = [
@@ -37,6 +37,18 @@ def comparison_page(comparison: Comparison, base: Path) -> str:
     ]
     names = " · ".join(comparison.name(index) for index in range(len(comparison.stories)))
     return document("Runs side by side", "", names, body, drawn)
+
+
+def _hrefs(comparison: Comparison, base: Path) -> dict[str, str]:
+    """Where the numbers of each run lead: the trial on its own page, or its trials.jsonl while it has no page."""
+    found = {}
+    for index, story in enumerate(comparison.stories):
+        layout = story.run.layout
+        has_page = layout.report_html.exists()
+        source = address(layout.report_html if has_page else layout.trials_jsonl, base)
+        for trial in story.run.trials:
+            found[raw_key(index, trial)] = f"{source}#{anchor(trial.trial_id)}" if has_page else source
+    return found
 
 
 def _sources(comparison: Comparison, base: Path) -> str:

@@ -14,7 +14,8 @@ from harness.recommend.pool import Pooled
 from harness.records import Trial
 from harness.report.figure import CHOSEN, Figure, colours, layout, log_ticks, plain, rounded, rounded_to, stretched
 from harness.report.importance import Importance
-from harness.report.words import axis_title, hover, metric_title, value_word
+from harness.report.tables import axis_cell
+from harness.report.words import axis_title, hover, metric_title
 from harness.store.reader import Run
 
 PHASES = (("launch", "@e5"), ("quality", "@e2"), ("load", "@e0"))
@@ -184,8 +185,7 @@ def parallel(everyone: Sequence[Pooled], objective: Objective, chosen_id: str) -
     data = []
     for place, one in reversed(list(enumerate(kept))):
         spot = (place / max(1, len(kept) - 1) - 0.5) * 0.05  # lines that share a value lie beside each other
-        axes = one.candidate.axes()
-        y = [_height(levels[name], value_word(axes.get(name))) + spot for name in names]
+        y = [_height(levels[name], axis_cell(one.candidate, name)) + spot for name in names]
         y.append(scale.height(ends[place]))
         is_chosen = one.candidate.candidate_id == chosen_id
         tint = tints[one.candidate.engine]
@@ -200,8 +200,6 @@ def parallel(everyone: Sequence[Pooled], objective: Objective, chosen_id: str) -
                 "line": {
                     "color": CHOSEN if is_chosen else tint if one.is_feasible else f"{tint}/0.3",
                     "width": 4 if is_chosen else 1.4,
-                    "shape": "spline",
-                    "smoothing": 0.5,
                 },
                 "hoverinfo": "text",
                 "text": plain(f"{label(one.candidate)}: {ends[place]:.4g}")
@@ -256,12 +254,12 @@ def _level_labels(names: Sequence[str], levels: dict[str, list[str]]) -> dict[st
 
 def _varying(kept: Sequence[Pooled]) -> list[str]:
     names = list(dict.fromkeys(name for one in kept for name in one.candidate.axes()))
-    return [name for name in names if len({value_word(one.candidate.axes().get(name)) for one in kept}) > 1][:9]
+    return [name for name in names if len({axis_cell(one.candidate, name) for one in kept}) > 1][:9]
 
 
 def _levels(kept: Sequence[Pooled], name: str) -> list[str]:
     """The values of an axis, numbers by size, words by alphabet."""
-    words = {value_word(one.candidate.axes().get(name)) for one in kept}
+    words = {axis_cell(one.candidate, name) for one in kept}
     return sorted(words, key=lambda word: (0, float(word), "") if _is_number(word) else (1, 0.0, word))
 
 

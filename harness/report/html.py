@@ -28,7 +28,8 @@ from harness.store.reader import Run
 CAPTIONS = {
     "front": (
         "Trade-off",
-        "One point per candidate, bars 95 % intervals. The line joins what nothing measured beats in both.",
+        "One point per candidate, bars 95 % intervals. Dotted: what nothing beats in both. "
+        "Hollow: broke a constraint. Shapes: dtype.",
     ),
     "cdf": (
         "Latency distribution",
@@ -67,7 +68,9 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
     folder = base if base is not None else run.root
     kept = _kept(story, table)
     linked = frozenset(trial.trial_id for trial in kept)
-    linker = Linker(linked, engine_places(trial.candidate.engine for trial in run.trials))
+    linker = Linker(
+        {one: f"#{anchor(one)}" for one in linked}, engine_places(trial.candidate.engine for trial in run.trials)
+    )
     search = [drawn_part("progress", drawn), drawn_part("parallel", drawn), drawn_part("phases", drawn)]
     body = [
         _answer(story, folder, linked),
@@ -76,6 +79,7 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
         part("latency", "Latency", _stack(drawn_part("cdf", drawn), drawn_part("percentiles", drawn))),
         linker.section(told.engines(story), before=drawn_part("engines", drawn)),
         part("time", "Over time", drawn_part("timeline", drawn)),
+        linker.section(told.rates(story)),
         linker.section(told.importance(story), before=drawn_part("importance", drawn)),
         part("search", "The search", "".join(search)),
         linker.section(told.losses(story)),
@@ -175,7 +179,7 @@ def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
     for name, key, unit in shown:
         metric = chosen.metric(key)
         if metric is not None:
-            value, _, counted = metric_text(metric).partition(" (")
+            value, _, counted = metric_text(metric).replace(">=", "≥").partition(" (")
             has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
             more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""
             made.append(_figure_of(value, unit, name, more, trial.trial_id if trial.trial_id in linked else ""))

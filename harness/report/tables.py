@@ -17,8 +17,9 @@ from harness.measure.metrics import METRICS, metric_of, metric_row
 from harness.recommend.choose import choose
 from harness.recommend.goals import goals_of
 from harness.recommend.label import label
-from harness.records import Metric, Recommendation, Trial
+from harness.records import Candidate, Metric, Recommendation, Trial
 from harness.report.cells import ABSENT, interval_cell, metric_text, number
+from harness.report.words import value_word
 from harness.store.reader import Run
 
 Mark = Literal["best", "tie", "broke constraint", ""]
@@ -206,7 +207,7 @@ def _axis_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
 
 
 def _axis(name: str) -> Cell:
-    return lambda trial: _axis_cell(trial.candidate.axes().get(name))
+    return lambda trial: axis_cell(trial.candidate, name)
 
 
 def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
@@ -228,10 +229,12 @@ def _row(trial: Trial, mark: Mark, fields: Sequence[tuple[Column, Cell]]) -> Row
     return Row(trial=trial, mark=mark, cells=(mark, *(cell(trial) for _, cell in fields[1:])))
 
 
-def _axis_cell(value: object) -> str:
-    if value is None:
-        return "auto"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def axis_cell(candidate: Candidate, name: str) -> str:
+    """An axis value as the scenario writes it: 'auto' where the engine decides, a dash where it has no such axis."""
+    axes = candidate.axes()
+    if name not in axes:
+        return ABSENT
+    return value_word(axes[name])
 
 
 def _count_cell(metric: Metric | None) -> str:

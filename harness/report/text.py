@@ -38,8 +38,8 @@ def report_markdown(story: Story, table: ReportTable) -> str:
 
 
 def _after_the_table(story: Story) -> list[Section]:
-    losses = told.losses(story)
-    return [told.engines(story), told.importance(story), *([losses] if losses is not None else []), told.facts(story)]
+    parts = [told.engines(story), told.rates(story), told.importance(story), told.losses(story), told.facts(story)]
+    return [part for part in parts if part is not None]
 
 
 def print_section(section: Section, console: Console) -> None:

@@ -40,10 +40,12 @@ def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> str:
 
 
 def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> str:
-    number = f"{trial.number}" if line is not None else "verification"
+    number = f"{trial.number}" if line is not None else "✓"
     outcome = "" if trial.outcome == "ok" else f' <span class="tag failed">{text(trial.outcome)}</span>'
+    if line is None:
+        outcome += ' <span class="tag good">verification</span>'
     if trial.violations:
-        outcome = ' <span class="tag broke">broke constraint</span>'
+        outcome += ' <span class="tag broke">broke constraint</span>'
     facts = definitions(_facts(run, trial, base, line))
     return (
         f'<details class="trial" id="{anchor(trial.trial_id)}"><summary><span class="no">{number}</span> '

@@ -104,11 +104,26 @@ def find_run(results_root: Path, ref: str | None) -> Path:
         return Path(ref)
     named = [run for run in runs if ref in (run.parent.name, run.name)]
     if not named:
-        known = ", ".join(sorted({run.parent.name for run in runs})) or "none"
         raise UsageError(
-            f"run {ref!r}: neither a run folder, nor a scenario with runs below {results_root} (there: {known})"
+            f"run {ref!r}: neither a run folder, nor a scenario with runs below {results_root}{_known(runs, ref)}"
         )
     return named[-1]
+
+
+def _known(runs: list[Path], ref: str) -> str:
+    """What there is instead, as the rest of a sentence: the nearest name, every scenario, its newest run."""
+    from difflib import get_close_matches
+
+    if not runs:
+        return " (there: none)"
+    names = sorted({run.parent.name for run in runs})
+    near = get_close_matches(ref, [*names, *(run.name for run in runs)], n=1)
+    told = [
+        f"\n  {name}: {len(its)} run{'s' if len(its) > 1 else ''}, newest {its[-1].name}"
+        for name in names
+        if (its := [run for run in runs if run.parent.name == name])
+    ]
+    return (f"; did you mean {near[0]!r}?" if near else "") + " There are:" + "".join(told)
 
 
 def _runs(results_root: Path) -> list[Path]:

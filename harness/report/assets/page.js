@@ -72,7 +72,7 @@
     if (figure.front) { figure = front(figure.front); }
     if (figure.choices) { figure = figure.choices[figure.chosen || 0]; }
     var style = getComputedStyle(root);
-    var layout = themed(figure.layout, printing ? 660 : 0);
+    var layout = themed(figure.layout, printing ? 940 : 0);
     if (place.clientWidth < 560) { narrowed(layout); }
     Plotly.react(place, coloured(figure.data, style), layout, options);
   }

@@ -160,7 +160,7 @@ def test_paper_is_light_whatever_the_screen_is(tab: Tab, pages: dict[str, Path])
     assert tab.pdf().startswith(b"%PDF")
     ground, width = tab.js("window.printed")
     assert ground == "rgb(255, 255, 255)"
-    assert width <= 700
+    assert width <= 960
     tab.look(dark=True, media="print")
     assert tab.js("getComputedStyle(document.querySelector('nav')).display") == "none"
     tab.look()
