@@ -5,7 +5,9 @@
 
 Every engine runs in a process of its own through its Backend (the adapter that the harness tunes), all loaded at once,
 one running at a time, in random order within each repetition. Writes run.json (every sample, with the other load on the
-machine during it) and table.md. Engines that are not installed are listed as such, never dropped silently.
+machine during it) and table.md after every model, so that an interrupted run keeps what it has. Engines that are not
+installed are listed as such, never dropped silently. The compiled transformers step takes minutes to compile per model
+and thread count (its layers are unrolled into one graph): it takes part with --compiled.
 """
 
 from __future__ import annotations
@@ -60,12 +62,14 @@ VARIANTS = (
     Variant("t5", "w8a8", "int8"),
     Variant("t5", "int4", "int4"),
     Variant("transformers", "fp32", "fp32"),
+    Variant("transformers", "fp32", "fp32", (("cache", "static"),)),
     Variant("transformers", "fp32", "fp32", (("compile", True),)),
     Variant("ctranslate2", "fp32", "fp32"),
     Variant("ctranslate2", "int8", "int8"),
     Variant("onnxruntime", "fp32", "fp32"),
     Variant("onnxruntime", "int8", "int8"),
     Variant("openvino", "fp32", "fp32"),
+    Variant("openvino", "fp32", "fp32", (("stateful", True),)),
 )
 
 
@@ -80,7 +84,9 @@ class Worker:
             [sys.executable, str(Path(__file__).with_name("worker.py")), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
         )  # fmt: skip
+        began = time.monotonic()
         self.loaded = self._reply()
+        print(f"  {variant.name}: loaded in {time.monotonic() - began:.1f} s", file=sys.stderr)
 
     def run(self, batch: Sequence[Sequence[int]], new: int) -> dict[str, Any]:
         """One batch; wall_s, cpu_s, peak_bytes, ids, and the cores other processes kept busy meanwhile."""
@@ -121,7 +127,7 @@ def workers(folder: Path, variants: Sequence[Variant], threads: int, absent: dic
                     reason = str(error)
             if reason:
                 absent[variant.name] = reason
-            print(f"  {variant.name}: {reason or 'loaded'}", file=sys.stderr)
+                print(f"  {variant.name}: {reason}", file=sys.stderr)
         yield ready
 
 
@@ -251,28 +257,41 @@ def main() -> None:
         "--work", type=Path, default=ROOT / "build" / "bench-models", help="where model folders are kept"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "local" / "bench-engines")
+    parser.add_argument(
+        "--compiled", action="store_true", help="with torch.compile: minutes per model and thread count"
+    )
     arguments = parser.parse_args()
-    variants = [v for v in VARIANTS if not arguments.engines or v.engine in arguments.engines]
+    variants = [
+        v for v in VARIANTS
+        if (not arguments.engines or v.engine in arguments.engines)
+        and (arguments.compiled or not dict(v.options).get("compile"))
+    ]  # fmt: skip
     out = arguments.out / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     out.mkdir(parents=True)
     run: dict[str, Any] = {"machine": machine.facts(), "python": platform.python_version(), "models": [], "big": []}
-    text = (
-        f"# Engines side by side\n\n{SOURCE_TOKENS} tokens in, {NEW_TOKENS} out, median of {arguments.repetitions}.\n\n"
-    )
     for model in arguments.models:
         folder = shapes.write(model, arguments.work / model)
         run["models"].append(bench_model(model, folder, arguments.repetitions, variants))
-        text += table(model, run["models"][-1]["rows"]) + "\n"
-        for name, reason in run["models"][-1]["absent"].items():
-            text += f"- {name} did not run: {reason}\n"
+        write(out, run, arguments.repetitions)
     for job in arguments.big:
         model, _, dtype = job.partition(":")
         run["big"].append(machine.run_big(model, dtype or "int8", arguments.work))
-        text += f"- {json.dumps(run['big'][-1])}\n"
-    (out / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(text, encoding="utf-8")
-    print(text)
-    print(f"wrote {out / 'run.json'} and {out / 'table.md'}", file=sys.stderr)
+        write(out, run, arguments.repetitions)
+    print((out / "table.md").read_text(encoding="utf-8"))
+
+
+def write(out: Path, run: dict[str, Any], repetitions: int) -> None:
+    """Everything so far as run.json and table.md, each replaced whole."""
+    text = f"# Engines side by side\n\n{SOURCE_TOKENS} tokens in, {NEW_TOKENS} out, median of {repetitions}.\n\n"
+    for model in run["models"]:
+        text += table(model["model"], model["rows"]) + "\n"
+        text += "".join(f"- {name} did not run: {reason}\n" for name, reason in model["absent"].items())
+    text += "".join(f"- {json.dumps(big)}\n" for big in run["big"])
+    for name, content in (("run.json", json.dumps(run, indent=1) + "\n"), ("table.md", text)):
+        partial = out / f".{name}"
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(out / name)
+        print(f"wrote {out / name}", file=sys.stderr)
 
 
 if __name__ == "__main__":
