@@ -38,9 +38,10 @@ from harness.tune.capabilities import engine_capabilities, usable_cores
 from harness.tune.space import plan_space, require_candidates
 from harness.units import NS_PER_S
 
-LOOKS = (4, 8, 12)
-"""Rounds after which the result is judged, unless a fixed number is asked for. 3 degrees of freedom are the least that
-say anything; after 12 rounds the interval shrinks by under 5 % per further round."""
+LOOKS = ((4, 0.1), (8, 0.2), (16, 0.7))
+"""(rounds, share of the error levels) of each look, unless a fixed number of rounds is asked for. 3 degrees of freedom
+are the least that call a large change; after 16 the interval shrinks by 3 % per further round. Early looks are for
+large changes and get little, so that the last one loses hardly any power."""
 MAX_CANDIDATES = 8
 """Each candidate costs two launches per round; more of them are a search, not a gate."""
 DEFAULT_REPETITIONS = 4
@@ -70,7 +71,7 @@ def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, say: Sa
         raise UsageError(f"--baseline-ref {baseline_ref}: no engines/server in it; name the root of a checkout")
     candidates = _candidates(order.resolved)
     inputs = _inputs(order.resolved)
-    looks = (order.repetitions,) if order.repetitions is not None else LOOKS
+    looks = ((order.repetitions, 1.0),) if order.repetitions is not None else LOOKS
     with ExitStack() as stack:
         before = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, commit_of(root))))
         after = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, git_commit())))
@@ -153,23 +154,28 @@ class _Pairing:
         for runner in self.runners:
             runner.use_reference(reference.answers)
 
-    def run(self, candidates: Sequence[Candidate], looks: Sequence[int], max_minutes: float) -> GateResult:
+    def run(
+        self, candidates: Sequence[Candidate], looks: Sequence[tuple[int, float]], max_minutes: float
+    ) -> GateResult:
         """Rounds of pairs until a look settles it, the rounds are done, or the minutes are."""
         budget = _Budget(clock=self.clock, max_minutes=max_minutes)
+        shares, last = dict(looks), looks[-1][0]
         pairs: list[tuple[str, str]] = []
-        for turn in range(looks[-1]):
+        for turn in range(last):
             if not budget.has_time_for_another(turn):
                 self.say(f"stopped after {turn} rounds: {max_minutes:g} minutes are used up")
                 break
+            # Out of time, the next look is taken early: its share is there to be spent.
+            share = next(share for rounds, share in looks if turn < rounds)
             for candidate in candidates if turn % 2 == 0 else reversed(candidates):
-                pair = self._pair(candidate, turn, looks[-1])
+                pair = self._pair(candidate, turn, last)
                 pairs.append((pair[0].trial_id, pair[1].trial_id))
-                self._keep(pairs, len(looks))
-            if turn + 1 in looks or self._has_new_failure():
+                self._keep(pairs, share)
+            if turn + 1 in shares or self._has_new_failure():
                 result = self._judge()
                 self.say(f"after {turn + 1} rounds: {result.headline}")
-                if result.verdict != "cannot tell" or turn + 1 == looks[-1]:
-                    return result
+                if result.verdict != "cannot tell":
+                    break
         return self._judge()
 
     def _pair(self, candidate: Candidate, turn: int, turns: int) -> tuple[Trial, Trial]:
@@ -185,8 +191,8 @@ class _Pairing:
             )
         return trials[0], trials[1]
 
-    def _keep(self, pairs: Sequence[tuple[str, str]], looks: int) -> None:
-        stored = Pairs(baseline=self.writers[0].layout.root.name, looks=looks, trial_ids=tuple(pairs))
+    def _keep(self, pairs: Sequence[tuple[str, str]], share: float) -> None:
+        stored = Pairs(baseline=self.writers[0].layout.root.name, share=share, trial_ids=tuple(pairs))
         write_text(self.writers[1].layout.root / PAIRS_JSON, stored.as_text())
 
     def _has_new_failure(self) -> bool:
@@ -226,7 +232,12 @@ def _inputs(resolved: ResolvedScenario) -> TrialInputs:
     model = resolved.model
     is_needed = any(block.engine != "fake" for block in resolved.scenario.space)
     folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-    return TrialInputs(scenario=resolved.scenario, model_dir=folder, prompts=read_prompts(resolved.prompts_path))
+    return TrialInputs(
+        scenario=resolved.scenario,
+        model_dir=folder,
+        prompts=read_prompts(resolved.prompts_path),
+        trace_path=resolved.trace_path,
+    )
 
 
 def _checkout(root: Path) -> Checkout:

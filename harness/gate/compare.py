@@ -28,7 +28,8 @@ OWN_SPREAD_FROM = 4
 """Launches on each side from which a candidate's own spread is used: 6 degrees of freedom."""
 SITTINGS_FROM = 3
 """Baseline runs from which the spread between runs, drift of the machine included, is estimated from them."""
-POOLED_FROM_DF = 3.0
+POOLED_FROM_DF = 2.0
+"""Below, the spread is assumed: with one degree of freedom a 99.9 % interval is 300 standard errors wide."""
 ANSWER_METRICS = ("exact_match_frac", "reference_match_frac")
 COUNTED_METRICS = ("error_frac", "nonfinite_frac")
 
@@ -101,7 +102,7 @@ class _Values:
         if len(self.groups) < SITTINGS_FROM:
             return [self.at(x) for x in self.before], [self.at(x) for x in self.now]
         sittings = [float(np.mean([self.at(x) for x in group])) for group in self.groups if group]
-        return sittings, [float(np.mean([self.at(x) for x in self.now]))]
+        return sittings, [float(np.mean([self.at(x) for x in self.now]))] if self.now else []
 
     @property
     def sampling_variance(self) -> float:
@@ -276,7 +277,8 @@ def _own_spread(values: _Values) -> _Spread | None:
     if total <= 0:
         return _Spread(value=0.0, df=len(before) + len(now) - 2)
     df = total**2 / sum(v**2 / (n - 1) for v, n in zip(variances, (len(before), len(now)), strict=True))
-    return _Spread(value=math.sqrt(total / (1 / len(before) + 1 / len(now))), df=df)
+    # Welch & Satterthwaite's degrees of freedom, rounded down.
+    return _Spread(value=math.sqrt(total / (1 / len(before) + 1 / len(now))), df=math.floor(df + 1e-9))
 
 
 def _assumed(values: _Values, seen: _Spread, rules: Rules, estimate: float) -> Launches:

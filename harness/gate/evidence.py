@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Protocol
 
-from harness.gate.student import t_quantile
+from harness.gate.student import t_cdf, t_quantile
 
 LIKELY = NormalDist().inv_cdf(0.8)
 """An estimate of 'how many more' is made so that they settle it with a probability of 80 %."""
@@ -31,6 +31,10 @@ class Evidence(Protocol):
         ...
 
     def upper(self, level: float) -> float: ...
+    def p_above(self, limit: float) -> float:
+        """One-sided p value of 'the worsening is at most `limit`': the level at which `lower` reaches it."""
+        ...
+
     def enlarged(self, factor: float) -> Evidence:
         """What `factor` times as much data with the same averages would say."""
         ...
@@ -64,6 +68,11 @@ class Launches:
 
     def upper(self, level: float) -> float:
         return self.estimate + t_quantile(1 - level, self.df) * self.standard_error
+
+    def p_above(self, limit: float) -> float:
+        if self.standard_error == 0:
+            return 0.0 if self.estimate > limit else 1.0
+        return t_cdf((limit - self.estimate) / self.standard_error, self.df)
 
     def enlarged(self, factor: float) -> Launches:
         more = replace(
@@ -111,6 +120,9 @@ class Shares:
         )
         return p - q + math.hypot(above - p, q - below)
 
+    def p_above(self, limit: float) -> float:
+        return _p_by_search(self, limit)
+
     def enlarged(self, factor: float) -> Shares:
         return Shares(
             bad_baseline=self.bad_baseline * factor,
@@ -147,6 +159,9 @@ class PairedShares:
     def upper(self, level: float) -> float:
         return 0.0 if self.is_identical else self._centre + self._half(level)
 
+    def p_above(self, limit: float) -> float:
+        return _p_by_search(self, limit)
+
     def enlarged(self, factor: float) -> PairedShares:
         return replace(self, net_worse=self.net_worse * factor, differing=self.differing * factor, n=self.n * factor)
 
@@ -168,14 +183,12 @@ def wilson(bad: float, n: float, z: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def p_worse_than(evidence: Evidence, limit: float) -> float:
-    """One-sided p value of 'the worsening is at most `limit`': the level at which `lower` reaches it; 0.5 at most."""
-    if evidence.lower(0.5) <= limit:
+def _p_by_search(evidence: Evidence, limit: float) -> float:
+    """The level, 1e-12 to 0.5, at which the lower bound reaches `limit`; 0.5 when the estimate itself lies below it."""
+    if evidence.estimate <= limit:
         return 0.5
     low, high = -12.0, math.log10(0.5)
-    if evidence.lower(10**low) > limit:
-        return float(10**low)
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (low, middle) if evidence.lower(10**middle) > limit else (middle, high)
     return float(10**high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,6 @@ from harness.gate.pairs import Pairs, read_pairs
 from harness.gate.rules import Rules
 from harness.gate.verdict import GateResult, Judged, Verdict, judge
 from harness.store.reader import Run
-
-MAX_DISTRUST_NOTES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ def _judged(baselines: Sequence[Run], candidate: Run, rules: Rules) -> _Answer:
         )
     pairs = read_pairs(candidate.root, baselines[0].root) if len(baselines) == 1 else None
     comparisons = compare(Sides(baselines=tuple(baselines), candidate=candidate, matches=matches, pairs=pairs), rules)
-    judged = judge(comparisons, rules, looks=pairs.looks if pairs is not None else 1)
+    judged = judge(comparisons, rules, share=pairs.share if pairs is not None else 1.0)
     verdict = _overall(judged, findings)
     return _Answer(
         verdict=verdict,
@@ -134,8 +133,8 @@ def _settle(judged: Sequence[Judged]) -> str:
 
 def _setting(baselines: Sequence[Run], pairs: Pairs | None) -> tuple[str, ...]:
     if pairs is not None:
-        looks = f", levels shared among {pairs.looks} planned looks" if pairs.looks > 1 else ""
-        return (f"measured side by side in {len(pairs.trial_ids)} pairs{looks}",)
+        look = f"; this look spends {pairs.share:.0%} of the error levels" if pairs.share < 1 else ""
+        return (f"measured side by side in {len(pairs.trial_ids)} pairs{look}",)
     if len(baselines) >= SITTINGS_FROM:
         return (f"{len(baselines)} baseline runs: the spread between runs is in the intervals",)
     return (
@@ -159,12 +158,10 @@ def _served_by(matches: Sequence[Match]) -> tuple[str, ...]:
 
 
 def _distrust(matches: Sequence[Match]) -> tuple[str, ...]:
-    """Reasons to distrust that launches carry, counted."""
-    counted: dict[str, int] = {}
+    """Reasons to distrust that launches carry: one example of each kind (they differ in their numbers), counted."""
+    kinds: dict[str, list[str]] = {}
     for each in matches:
         for trial in (*(t for group in each.baseline for t in group), *each.candidate):
             for reason in trial.summary.distrust if trial.summary is not None else ():
-                counted[reason] = counted.get(reason, 0) + 1
-    shown = [f"distrust ({count} x): {reason}" for reason, count in list(counted.items())[:MAX_DISTRUST_NOTES]]
-    left = len(counted) - len(shown)
-    return (*shown, *([f"and {left} more reasons to distrust; dyno report lists them"] if left > 0 else []))
+                kinds.setdefault(re.sub(r"[0-9.,]+", "#", reason), []).append(reason)
+    return tuple(f"distrust, {len(reasons)} launches: {reasons[0]}" for reasons in kinds.values())

@@ -1,4 +1,4 @@
-"""pairs.json: which launches of two runs were measured side by side, and how many looks were planned."""
+"""pairs.json: which launches of two runs were measured side by side, and how the looks at them were planned."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ PAIRS_JSON = "pairs.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
     """`baseline`: name of the other run folder. `trial_ids`: (baseline's, candidate's), in the order of measuring.
-    `looks`: how often the plan allows to judge; the false-alarm level is shared among them."""
+    `share`: which part of the error levels this look at the data may spend; the plan's parts sum to 1."""
 
     baseline: str
-    looks: int
+    share: float
     trial_ids: tuple[tuple[str, str], ...]
 
     def as_text(self) -> str:
         """The file."""
-        return json.dumps({"baseline": self.baseline, "looks": self.looks, "pairs": self.trial_ids}, indent=1) + "\n"
+        return json.dumps({"baseline": self.baseline, "share": self.share, "pairs": self.trial_ids}, indent=1) + "\n"
 
 
 def read_pairs(candidate_root: Path, baseline_root: Path) -> Pairs | None:
@@ -36,7 +36,7 @@ def read_pairs(candidate_root: Path, baseline_root: Path) -> Pairs | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         pairs = Pairs(
             baseline=str(stored["baseline"]),
-            looks=int(stored["looks"]),
+            share=float(stored["share"]),
             trial_ids=tuple((str(one), str(other)) for one, other in stored["pairs"]),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -98,7 +98,7 @@ class Spread(Strict):
         AtLeastZero, Field(description="never believe a smaller spread than this, however alike a few launches were")
     ] = 0.002
     assumed_frac: Annotated[
-        Positive, Field(description="spread where fewer than 3 degrees of freedom could estimate it")
+        Positive, Field(description="spread where fewer than 2 degrees of freedom could estimate it")
     ] = 0.05
 
 

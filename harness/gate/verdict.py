@@ -16,7 +16,7 @@ from typing import Literal
 
 from harness.errors import GateFailed, MeasurementInvalid
 from harness.gate.compare import Comparison
-from harness.gate.evidence import Evidence, Launches, PairedShares, factor_to_settle, p_worse_than
+from harness.gate.evidence import Evidence, Launches, PairedShares, factor_to_settle
 from harness.gate.match import Finding
 from harness.gate.rules import Rules
 
@@ -75,10 +75,10 @@ class GateResult:
         return EXIT_CODES[self.verdict]
 
 
-def judge(comparisons: Sequence[Comparison], rules: Rules, looks: int = 1) -> tuple[Judged, ...]:
-    """The verdict on each comparison; with several planned looks at growing data the levels are shared among them
-    (Bonferroni over looks: valid whatever the dependence)."""
-    false_alarm, false_pass = rules.false_alarm / looks, rules.false_pass / looks
+def judge(comparisons: Sequence[Comparison], rules: Rules, share: float = 1.0) -> tuple[Judged, ...]:
+    """The verdict on each comparison. Of several planned looks at growing data each spends its `share` of the error
+    levels; the shares sum to 1 (Bonferroni over looks: valid whatever the dependence between them)."""
+    false_alarm, false_pass = rules.false_alarm * share, rules.false_pass * share
     levels = holm_levels([_p(comparison) for comparison in comparisons], false_alarm)
     return tuple(_judged(comparison, level, false_pass) for comparison, level in zip(comparisons, levels, strict=True))
 
@@ -98,7 +98,7 @@ def holm_levels(p_values: Sequence[float | None], alpha: float) -> list[float]:
 
 
 def _p(comparison: Comparison) -> float | None:
-    return None if comparison.evidence is None else p_worse_than(comparison.evidence, comparison.limit)
+    return None if comparison.evidence is None else comparison.evidence.p_above(comparison.limit)
 
 
 def _judged(comparison: Comparison, level: float, false_pass: float) -> Judged:
@@ -121,7 +121,7 @@ def _judged(comparison: Comparison, level: float, false_pass: float) -> Judged:
         change=_shown(comparison, evidence.estimate),
         low=ends[0],
         high=ends[1],
-        p=p_worse_than(evidence, comparison.limit),
+        p=evidence.p_above(comparison.limit),
         level=level,
         is_better=is_better,
         reason=_reason(comparison, evidence, verdict, more),
