@@ -115,8 +115,9 @@ class BarDisplay:
             self.note(line)
 
     def on_phase(self, phase: Phase) -> None:
+        more = {"more": phase.text} if phase.text else {}
         self._progress.update(
-            self._trial, description=f"{phase.name:8}", completed=phase.done, total=phase.total or None
+            self._trial, description=f"{phase.name:8}", completed=phase.done, total=phase.total or None, **more
         )
 
     def note(self, text: str) -> None:

@@ -83,6 +83,7 @@ def check_files(resolved: ResolvedScenario) -> None:
     """Raises ScenarioError when the prompts file, the trace, the local model folder or the container does not exist:
     found here, before anything is measured, not at the end of the search."""
     from harness.errors import UsageError
+    from harness.load.trace import read_trace
     from harness.recommend.containers import container_names, parse_container
     from harness.scenario.fields import did_you_mean, sentence
     from harness.scenario.yaml_nodes import parse
@@ -101,6 +102,8 @@ def check_files(resolved: ResolvedScenario) -> None:
             f"{resolved.path}:{line}: workload.load.path: expected a JSONL or CSV file, got "
             f"{str(resolved.trace_path)!r} (not there); the path is relative to the scenario file"
         )
+    elif resolved.trace_path is not None:
+        read_trace(resolved.trace_path)
     if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
         line = lines.get(("model", "path"), 1)
         wrong.append(

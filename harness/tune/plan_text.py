@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.load.describe import load_requests, load_s, load_text
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Scenario
@@ -38,8 +39,9 @@ def expectation(scenario: Scenario, size: int) -> Expectation:
     trials = min(search.trials, size)
     repetitions = min(search.confirm.finalists, trials) * search.confirm.repetitions if trials > 1 else 0
     prompts = scenario.quality.prompts + workload.warmup_requests * workload.inputs_per_request
-    trial_s = LAUNCH_S + PROMPT_S * prompts + workload.max_duration_s
-    requests = (trials + repetitions) * (workload.requests * workload.inputs_per_request + scenario.quality.prompts)
+    trial_s = LAUNCH_S + PROMPT_S * prompts + load_s(workload)
+    asked = load_requests(workload) * workload.inputs_per_request + scenario.quality.prompts
+    requests = (trials + repetitions) * asked
     return Expectation(
         trials=trials,
         repetitions=repetitions,
@@ -57,6 +59,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
     yield f"model      {resolved.model.kind}: {resolved.model.value}"
     yield f"prompts    {resolved.prompts_path}"
+    yield f"load       {load_text(scenario.workload)}"
     yield f"candidates {plan.size}"
     for block in plan.blocks:
         yield f"  {block.label}: {len(block.candidates)} ({_axes(block)})"
@@ -86,6 +89,7 @@ def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidat
     expected = expectation(resolved.scenario, plan.size)
     return {
         "scenario": resolved.as_dict(),
+        "load": load_text(resolved.scenario.workload),
         "candidates": plan.size,
         "blocks": [
             {

@@ -155,7 +155,7 @@ BROKEN = [
     (
         "an unknown metric",
         HEAD + "objectives: [{metric: latency_p51_ms, goal: minimize}]\n",
-        "{f}:3: objectives.0.metric: expected a metric name, got 'latency_p51_ms'; did you mean 'latency_p50_ms'?",
+        "{f}:3: objectives.0.metric: expected a metric name, got 'latency_p51_ms'; did you mean 'latency_p95_ms'?",
     ),
     (
         "the wrong goal",
