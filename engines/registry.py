@@ -24,6 +24,7 @@ ENGINES: dict[str, str] = {
     "neuronx": "engines.neuronx:engine",
     "multi-model-server": "engines.multi_model_server:MultiModelServerEngine",
     "torchserve": "engines.torchserve:TorchServeEngine",
+    "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
     "djl": "engines.djl:DjlEngine",
 }
 

@@ -116,9 +116,12 @@ class Front:
         output_tokens = sum(answer["generated_tokens"] for answer in answers)
         self._metrics.tokens.inc(output_tokens)
         shaped = [shape(answer, body.wants_details) for answer in answers]
+        input_tokens = sum(answer["input_tokens"] for answer in answers)
         headers = {
             "x-dyno-tokens": str(output_tokens),
-            "x-dyno-input-tokens": str(sum(answer["input_tokens"] for answer in answers)),
+            "x-dyno-input-tokens": str(input_tokens),
+            # The one header of a container's that SageMaker hands on to the caller.
+            "x-amzn-sagemaker-custom-attributes": f"tokens={output_tokens},input-tokens={input_tokens}",
         }
         return JSONResponse(shaped if body.is_list else shaped[0], headers=headers)
 

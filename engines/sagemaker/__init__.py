@@ -1,0 +1,1 @@
+"""SageMaker endpoints: packed, created, waited for, spoken to, and deleted again whatever happens."""

@@ -1,0 +1,116 @@
+"""What is known about SageMaker instances, their prices and the LMI images, from catalogue.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from engines.errors import SpecInvalid
+
+EC2_RATIO = 1.25
+"""SageMaker's price over EC2's, for most g5, g6 and p3 sizes; a price made with it is marked estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """USD per hour of one instance, and where that number comes from."""
+
+    usd_per_hour: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One instance type. `accelerator_gib` is the memory of each, as its driver reports it. `nvme_gb` 0: its disk is an
+    EBS volume whose size may be asked for."""
+
+    name: str
+    vcpus: int
+    host_gib: float
+    chip: str = ""
+    accelerators: int = 0
+    accelerator_gib: float = 0.0
+    nvme_gb: int = 0
+    price: Price | None = None
+
+
+@cache
+def instances() -> Mapping[str, Instance]:
+    """Every known instance by name, such as 'ml.g5.12xlarge'."""
+    return {name: _instance(name, row) for name, row in _table()["instances"].items()}
+
+
+def instance_of(name: str) -> Instance:
+    """The instance called `name`. Raises SpecInvalid with the nearest known one."""
+    known = instances()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name if name.startswith("ml.") else f"ml.{name}", known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise SpecInvalid(f"sagemaker: instance {name!r} is unknown here{hint}; expected one such as ml.g5.12xlarge")
+
+
+def image_uri(image: str, region: str) -> str:
+    """The image to pull: a whole URI as it is, a djl-inference tag such as 0.28.0-lmi10.0.0-cu124 from the region's
+    account. Raises SpecInvalid for a region that has none."""
+    if "/" in image:
+        return image
+    accounts = _table()["accounts"]
+    account = accounts["others"].get(region) or (accounts["default"] if region in accounts["regions"] else "")
+    if not account:
+        raise SpecInvalid(f"sagemaker: region {region!r} holds no LMI image that is known here{_near(region)}")
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"{account}.dkr.ecr.{region}.{suffix}/djl-inference:{image.removeprefix('djl-inference:')}"
+
+
+def regions() -> tuple[str, ...]:
+    """Every region with an account for the LMI images."""
+    accounts = _table()["accounts"]
+    return tuple(sorted([*accounts["regions"], *accounts["others"]]))
+
+
+def check_region(region: str) -> None:
+    """Raises SpecInvalid with the nearest region when there is none of that name."""
+    if region not in regions():
+        raise SpecInvalid(f"sagemaker: region {region!r} is unknown{_near(region)}")
+
+
+def _near(region: str) -> str:
+    near = get_close_matches(region, regions(), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(regions())}"
+
+
+def _instance(name: str, row: Mapping[str, Any]) -> Instance:
+    return Instance(
+        name=name,
+        vcpus=row["vcpus"],
+        host_gib=float(row["host_gib"]),
+        chip=row.get("chip", ""),
+        accelerators=row.get("accelerators", 0),
+        accelerator_gib=float(row.get("gib", 0.0)),
+        nvme_gb=row.get("nvme_gb", 0),
+        price=_price(row),
+    )
+
+
+def _price(row: Mapping[str, Any]) -> Price | None:
+    prices = _table()["prices"]
+    where = f"{prices['region']}, {prices['date']}, {prices['source']}"
+    if row.get("is_stale"):
+        where += "; known to be stale, prices were cut in 2025"
+    if "usd" in row:
+        return Price(usd_per_hour=row["usd"], origin=where)
+    if "ec2_usd" in row:
+        ratio = row.get("ratio", EC2_RATIO)
+        return Price(usd_per_hour=round(row["ec2_usd"] * ratio, 4), origin=f"estimated, EC2 x {ratio:g}: {where}")
+    return None
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files("engines.sagemaker").joinpath("catalogue.toml").read_text(encoding="utf-8"))

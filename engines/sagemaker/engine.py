@@ -1,0 +1,208 @@
+"""Engine `sagemaker`: each candidate becomes a real endpoint, is spoken to through a signing proxy, and is deleted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import engines
+from engines.api import DTYPES, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.process import Command, ServerProcess
+from engines.sagemaker.aws import Aws
+from engines.sagemaker.catalogue import instances
+from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
+from engines.sagemaker.endpoint import LiveEndpoint, deployed
+from engines.sagemaker.memory import check_fit
+from engines.sagemaker.plan import OPTIONS, EndpointPlan, plan_endpoint
+from engines.sagemaker.serving import code_files, names_its_model, with_weights
+from engines.sagemaker.weights import check_bucket, shared_weights, size_bytes
+from engines.spec_check import check_spec, package_availability
+
+logger = logging.getLogger("dyno.sagemaker")
+
+PROXY_READY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything known before the first request to AWS. `uploads` says whether the weights must be put into S3."""
+
+    plan: EndpointPlan
+    files: dict[str, bytes]
+    uploads: bool
+    fit: str
+
+
+def prepare(spec: EngineSpec) -> Prepared:
+    """Plan, files and memory arithmetic of `spec`; nothing is contacted. Raises SpecInvalid, ModelInvalid."""
+    weights_bytes = size_bytes(spec.model_dir) if spec.model_dir.is_dir() else 0
+    plan = plan_endpoint(spec, weights_bytes)
+    is_lmi = "/djl-inference:" in plan.image
+    files = code_files(spec, is_lmi, plan.image.rpartition(":")[2])
+    fit = check_fit(spec, plan.instance)
+    uploads = not plan.weights_uri and not names_its_model(files)
+    return Prepared(plan=plan, files=files, uploads=uploads, fit=fit)
+
+
+class RunningEndpoint:
+    """A RunningEngine whose processes are elsewhere."""
+
+    def __init__(self, live: LiveEndpoint, proxy: ServerProcess, port: int, facts: EngineFacts) -> None:
+        self.endpoint = Endpoint(url=f"http://127.0.0.1:{port}", protocol="djl", model_name=live.name)
+        self.facts = facts
+        self.pids: tuple[int, ...] = ()
+        self.live = live
+        self._proxy = proxy
+
+    def failure(self) -> str | None:
+        """None while the endpoint should answer; else why not."""
+        if (why := self.live.ended()) is not None:
+            return why
+        if self._proxy.exit_code() is not None:
+            return str(self._proxy.ended_error())
+        return None
+
+    def learn(self, *notes: str) -> None:
+        """Add what is known only at the end."""
+        self.facts = replace(self.facts, notes=(*self.facts.notes, *notes))
+
+
+class SageMakerEngine:
+    """Engine for SageMaker real-time endpoints."""
+
+    name = "sagemaker"
+
+    def probe(self) -> Availability:
+        """Available where boto3 is installed; credentials are looked for at launch."""
+        return package_availability(("boto3",), "sagemaker")
+
+    def capabilities(self) -> Capabilities:
+        """What some instance can do; what the chosen one cannot is refused before anything is created."""
+        most = max(instance.accelerators for instance in instances().values())
+        return Capabilities(
+            effective_dtypes={dtype: dtype for dtype in (*DTYPES, "w8a8")},
+            max_tensor_parallel_degree=most,
+            has_rolling_batch=True,
+            devices=("cpu", "cuda"),
+            options=OPTIONS,
+            features={
+                "model_parallel": "as the image's engine",
+                "loads_hugging_face": "yes",
+                "runtime_partition": "as the image's engine",
+                "ahead_of_time_partition": "as the image's engine",
+                "partition_on_cpu_memory": "as the image's engine",
+                "streaming": "yes",
+                "fast_loading": "weights uncompressed in S3",
+                "hardware": "every SageMaker instance",
+            },
+        )
+
+    @contextmanager
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningEndpoint]:
+        """Create, wait, serve through the proxy, delete. The plan and CloudWatch's metrics go to workdir.
+
+        The endpoint's own option ready_timeout_s bounds the waiting; `ready_timeout_s` is for engines on this machine.
+        """
+        check_spec(spec, self.capabilities())
+        prepared = prepare(spec)
+        plan, files = prepared.plan, prepared.files
+        aws = Aws(plan.region)
+        check_bucket(aws, plan.bucket)
+        if prepared.uploads:
+            uri = shared_weights(aws, spec.model_dir, plan.bucket, plan.prefix)
+            plan = replace(plan, weights_uri=uri)
+        if plan.weights_uri:
+            files = with_weights(files, plan.weights_uri)
+        workdir.mkdir(parents=True, exist_ok=True)
+        _store(workdir / "endpoint.json", plan.requests(time.time()))
+        window_begin = time.time()
+        with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
+            running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))
+            try:
+                yield running
+            finally:
+                stats = _stats(port)
+                spent = live.spent_usd()
+                running.learn(*_closing(stats, spent, plan))
+        if plan.patience.cloudwatch_s > 0:
+            window = (window_begin, time.time())
+            found = wait_for_metrics(aws, plan.name, window, int(stats["requests"]), plan.patience.cloudwatch_s)
+            _store(workdir / "cloudwatch.json", _rows(found))
+            running.learn(summary(found))
+
+
+@contextmanager
+def _proxy(aws: Aws, plan: EndpointPlan, workdir: Path) -> Iterator[tuple[ServerProcess, int]]:
+    state = workdir / "proxy-state.json"
+    state.unlink(missing_ok=True)
+    argv = [sys.executable, "-u", "-m", "engines.sagemaker.proxy", "--runtime-url", aws.runtime_url]
+    argv += ["--region", plan.region, "--endpoint", plan.name, "--state", str(state)]
+    root = str(Path(engines.__file__).resolve().parents[1])
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    command = Command(argv=argv, log_path=workdir / "proxy.log", env={"PYTHONPATH": path})
+    with ServerProcess(command) as process:
+        port = process.wait_for(lambda: _port(state), PROXY_READY_S, "port")
+        yield process, port
+
+
+def _port(state: Path) -> int | None:
+    return int(json.loads(state.read_text())["port"]) if state.exists() else None
+
+
+def _facts(spec: EngineSpec, prepared: Prepared, live: LiveEndpoint) -> EngineFacts:
+    plan = prepared.plan
+    price = f"{plan.usd_per_hour:g} USD/h ({plan.price_origin})" if plan.usd_per_hour else "price unknown"
+    return EngineFacts(
+        effective_dtype=spec.dtype,
+        versions={},
+        load_s=live.ready_s,
+        notes=(
+            f"endpoint {live.name} on {plan.instance_count} x {plan.instance.name} in {plan.region}, {price}",
+            f"image {plan.image}; in service after {live.ready_s:.0f} s",
+            f"memory model: {prepared.fit}",
+            "the dtype is the asked one: the container does not report what it computes in",
+        ),
+    )
+
+
+def _stats(port: int) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as answer:
+            stats: dict[str, Any] = json.load(answer)
+            return stats
+    except (OSError, ValueError):
+        return {"requests": 0}
+
+
+def _closing(stats: dict[str, Any], spent_usd: float | None, plan: EndpointPlan) -> tuple[str, ...]:
+    notes = []
+    if stats["requests"]:
+        notes.append(
+            f"the signing proxy itself took p50 {stats['added_p50_us'] / 1000:.2f} ms, p99 "
+            f"{stats['added_p99_us'] / 1000:.2f} ms of each latency (n={stats['requests']})"
+        )
+    if spent_usd is not None:
+        notes.append(f"the endpoint cost about {spent_usd:.4f} USD from its creation to the end of the load")
+    return tuple(notes)
+
+
+def _rows(found: tuple[Reading, ...] | str) -> Any:
+    if isinstance(found, str):
+        return {"error": found}
+    return [
+        {"name": r.name, "statistic": r.statistic, "unit": r.unit, "values": list(r.values), "total": r.total}
+        for r in found
+    ]
+
+
+def _store(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")

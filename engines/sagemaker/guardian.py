@@ -1,0 +1,115 @@
+"""A small process that outlives its parent just long enough to delete what the parent created.
+
+Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S`. It ends quietly when told 'done' on its standard
+input. It deletes everything the journal names when the parent dies without a word (kill -9 included), and when the
+lifetime is over (a budget, or an endpoint that somebody forgot).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from engines.sagemaker.aws import Aws
+from engines.sagemaker.journal import Journal
+
+POLL_S = 1.0
+MAX_LIFETIME_S = 6 * 3600.0
+"""However large the budget: nothing measured here takes longer."""
+
+
+class Guarded:
+    """A journal with its guardian; `end` deletes what is left and lets the guardian go."""
+
+    def __init__(self, journal: Journal, aws: Aws, process: subprocess.Popen[bytes]) -> None:
+        self.journal = journal
+        self._aws = aws
+        self._process = process
+
+    @classmethod
+    def begin(cls, launch_id: str, aws: Aws, lifetime_s: float = MAX_LIFETIME_S) -> Guarded:
+        """Open the journal and start its guardian, before anything is created."""
+        journal = Journal.begin(launch_id, aws.region)
+        argv = [sys.executable, "-m", "engines.sagemaker.guardian", str(journal.path), str(lifetime_s)]
+        log_path = journal.path.with_suffix(".log")
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=_environment()
+            )
+        return cls(journal, aws, process)
+
+    def end(self) -> None:
+        """Delete what is left. Raises Unavailable when something could not be deleted; then the journal stays."""
+        from engines.sagemaker.removal import remove
+
+        try:
+            remove(self._aws, self.journal)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let the guardian go without deleting anything."""
+        try:
+            self._process.communicate(b"done\n", timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if not self.journal.path.exists():
+            self.journal.path.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, str]:
+    import engines
+
+    root = str(Path(engines.__file__).resolve().parents[1])
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def main(journal_path: str, lifetime_s: float) -> int:
+    """Watch, and delete if it must be."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    journal = Journal(Path(journal_path))
+    why = _watch(os.getppid(), time.monotonic() + lifetime_s)
+    if why is None:
+        return 0
+    if journal.remaining():
+        from engines.sagemaker.removal import remove
+
+        journal.note("expired", why)
+        remove(Aws(journal.region), journal)
+    journal.close()
+    if not journal.path.exists():
+        journal.path.with_suffix(".log").unlink(missing_ok=True)
+    return 0
+
+
+def _watch(parent: int, deadline: float) -> str | None:
+    """None when the parent said 'done'; else why it is time to delete."""
+    said = b""
+    is_open = True
+    while True:
+        if is_open and select.select([0], [], [], POLL_S)[0]:
+            data = os.read(0, 64)
+            said += data
+            is_open = bool(data)
+        elif not is_open:
+            time.sleep(POLL_S / 10)
+        if b"done" in said:
+            return None
+        if os.getppid() != parent:
+            return "the process that launched it has ended"
+        if time.monotonic() >= deadline:
+            return "its lifetime is over (budget, or forgotten)"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], float(sys.argv[2])))

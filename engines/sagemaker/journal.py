@@ -1,0 +1,124 @@
+"""What was created, written down before it is created: the list a clean-up works from after any kind of end.
+
+One file per launch, one JSON line per event, flushed to the disk. A file disappears when everything it names is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.artifact_cache import cache_root
+
+TAG = "dynamometer:launch"
+EXPIRES_TAG = "dynamometer:expires"
+"""UTC seconds since 1970 after which nobody can still be using it."""
+NAME_PREFIX = "dyno-"
+KINDS = ("endpoint", "endpoint-config", "model", "s3-prefix")
+"""In the order in which they must be deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Resource:
+    """One thing in AWS. `name` of an s3-prefix is s3://bucket/prefix/."""
+
+    kind: str
+    name: str
+
+
+def journal_folder() -> Path:
+    """Where journals lie: $DYNO_CACHE/sagemaker, else under ~/.cache/dynamometer."""
+    return cache_root() / "sagemaker"
+
+
+class Journal:
+    """The journal of one launch; the launch and its guardian both append to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def begin(cls, launch_id: str, region: str) -> Journal:
+        """A new journal, owned by this process."""
+        journal = cls(journal_folder() / f"{launch_id}.jsonl")
+        journal.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        journal._append(
+            {"event": "begin", "launch": launch_id, "region": region, "pid": os.getpid(), "start": _start(os.getpid())}
+        )
+        return journal
+
+    def will_create(self, resource: Resource) -> None:
+        """Note it, on the disk, before asking for it."""
+        self._append({"event": "create", "kind": resource.kind, "name": resource.name})
+
+    def deleted(self, resource: Resource) -> None:
+        """Note that it is gone; the file goes with the last one, see `close`."""
+        self._append({"event": "deleted", "kind": resource.kind, "name": resource.name})
+
+    def note(self, event: str, why: str) -> None:
+        """Anything else worth reading afterwards."""
+        self._append({"event": event, "why": why})
+
+    def remaining(self) -> tuple[Resource, ...]:
+        """What may still exist, in the order in which it must be deleted."""
+        left: dict[Resource, None] = {}
+        for line in self.lines():
+            if line["event"] == "create":
+                left[Resource(kind=line["kind"], name=line["name"])] = None
+            elif line["event"] == "deleted":
+                left.pop(Resource(kind=line["kind"], name=line["name"]), None)
+        return tuple(sorted(left, key=lambda resource: KINDS.index(resource.kind)))
+
+    def expired(self) -> str:
+        """Why the guardian ended it; '' when it did not."""
+        return next((str(line["why"]) for line in self.lines() if line["event"] == "expired"), "")
+
+    @property
+    def region(self) -> str:
+        """The region everything in it lies in."""
+        return next((str(line["region"]) for line in self.lines() if line["event"] == "begin"), "")
+
+    def is_owned(self) -> bool:
+        """Whether the process that wrote it still runs (its start time tells it from a later one of that number)."""
+        begin = next((line for line in self.lines() if line["event"] == "begin"), None)
+        return begin is not None and _start(begin["pid"]) == begin["start"] != ""
+
+    def close(self) -> None:
+        """Remove the file if nothing is left of what it names."""
+        if not self.remaining():
+            self.path.unlink(missing_ok=True)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Its events; a line that a crash cut short is skipped (what it announced was never asked for)."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        for line in text.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+    def _append(self, event: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def journals() -> tuple[Journal, ...]:
+    """Every journal on this machine, oldest first."""
+    return tuple(Journal(path) for path in sorted(journal_folder().glob("*.jsonl")))
+
+
+def _start(pid: int) -> str:
+    """When a process began, in ticks since boot; '' when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

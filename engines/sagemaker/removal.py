@@ -1,0 +1,152 @@
+"""Deleting what a journal or a tag names, in the order AWS allows, until it is gone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engines.errors import EngineError, Unavailable
+from engines.sagemaker.aws import Aws, NotFound
+from engines.sagemaker.journal import EXPIRES_TAG, KINDS, NAME_PREFIX, TAG, Journal, Resource, journals
+from engines.sagemaker.weights import delete_prefix
+
+logger = logging.getLogger("dyno.sagemaker")
+
+GONE_TIMEOUT_S = 900.0
+GONE_POLL_S = 2.0
+
+_DELETE = {
+    "endpoint": ("delete_endpoint", "EndpointName"),
+    "endpoint-config": ("delete_endpoint_config", "EndpointConfigName"),
+    "model": ("delete_model", "ModelName"),
+}
+
+
+def remove(aws: Aws, journal: Journal) -> tuple[Resource, ...]:
+    """Delete everything the journal still names; returns what was deleted. A resource that was never made is fine.
+
+    Every resource is tried even when another fails; then raises Unavailable, and the journal keeps what is left.
+    """
+    gone, failed = [], []
+    for resource in journal.remaining():
+        try:
+            delete(aws, resource)
+        except EngineError as error:
+            failed.append(f"{resource.kind} {resource.name}: {error}")
+            continue
+        journal.deleted(resource)
+        gone.append(resource)
+    journal.close()
+    if failed:
+        raise Unavailable(
+            f"sagemaker: could not delete {'; '.join(failed)}; `dyno deploy sagemaker cleanup` tries again"
+        )
+    return tuple(gone)
+
+
+def delete(aws: Aws, resource: Resource) -> None:
+    """Delete one resource and, for an endpoint, wait until it is gone: a config in use must not be deleted."""
+    logger.info("deleting %s %s", resource.kind, resource.name)
+    if resource.kind == "s3-prefix":
+        delete_prefix(aws, resource.name)
+        return
+    operation, name = _DELETE[resource.kind]
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        try:
+            aws.call("sagemaker", operation, {name: resource.name})
+            break
+        except NotFound:
+            break
+        except EngineError:
+            # An endpoint that is still Creating may refuse deletion for a while.
+            if resource.kind != "endpoint" or time.monotonic() > deadline:
+                raise
+            aws.sleep(GONE_POLL_S)
+    if resource.kind == "endpoint":
+        _wait_gone(aws, resource.name, deadline)
+
+
+def _wait_gone(aws: Aws, name: str, deadline: float) -> None:
+    while True:
+        try:
+            aws.call("sagemaker", "describe_endpoint", {"EndpointName": name})
+        except NotFound:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"sagemaker: endpoint {name} is still there after {GONE_TIMEOUT_S:g} s of deleting")
+        aws.sleep(GONE_POLL_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Something of ours that exists. `why` says how it was found; `is_in_use` when its launch may still be running."""
+
+    resource: Resource
+    launch: str
+    why: str
+    is_in_use: bool
+
+
+def leftovers(aws: Aws, now_s: float) -> tuple[Leftover, ...]:
+    """What exists in the region with our tag, and what this machine's journals name: endpoints first."""
+    found: dict[Resource, Leftover] = {}
+    for journal in journals():
+        if journal.region != aws.region:
+            continue
+        for resource in journal.remaining():
+            owned = journal.is_owned()
+            why = "its journal is here, its process runs" if owned else "its journal is here, its process has ended"
+            found[resource] = Leftover(resource=resource, launch=journal.path.stem, why=why, is_in_use=owned)
+    for resource, tags in _tagged(aws):
+        if resource not in found:
+            expires = float(tags.get(EXPIRES_TAG, "0"))
+            why = "its tag says expired" if expires <= now_s else "tagged, launched elsewhere, not expired"
+            found[resource] = Leftover(resource=resource, launch=tags[TAG], why=why, is_in_use=expires > now_s)
+    return tuple(sorted(found.values(), key=lambda each: (KINDS.index(each.resource.kind), each.resource.name)))
+
+
+def remove_leftovers(aws: Aws, chosen: Iterable[Leftover]) -> list[str]:
+    """Delete these; one sentence for each that could not be."""
+    failed = []
+    gone: list[Resource] = []
+    for leftover in chosen:
+        try:
+            delete(aws, leftover.resource)
+            gone.append(leftover.resource)
+        except EngineError as error:
+            failed.append(f"{leftover.resource.kind} {leftover.resource.name}: {error}")
+    for journal in journals():
+        for resource in set(journal.remaining()) & set(gone):
+            journal.deleted(resource)
+        if not journal.is_owned():
+            journal.close()
+    return failed
+
+
+def _tagged(aws: Aws) -> Iterable[tuple[Resource, dict[str, str]]]:
+    for kind, operation, listing, word in (
+        ("endpoint", "list_endpoints", "Endpoints", "Endpoint"),
+        ("endpoint-config", "list_endpoint_configs", "EndpointConfigs", "EndpointConfig"),
+        ("model", "list_models", "Models", "Model"),
+    ):
+        token: dict[str, str] = {}
+        while True:
+            page = aws.call("sagemaker", operation, {"NameContains": NAME_PREFIX, **token})
+            for row in page[listing]:
+                tags = _tags(aws, row[f"{word}Arn"])
+                if TAG in tags:
+                    yield Resource(kind=kind, name=row[f"{word}Name"]), tags
+            if not page.get("NextToken"):
+                break
+            token = {"NextToken": page["NextToken"]}
+
+
+def _tags(aws: Aws, arn: str) -> dict[str, str]:
+    try:
+        answer = aws.call("sagemaker", "list_tags", {"ResourceArn": arn})
+    except NotFound:
+        return {}
+    return {tag["Key"]: tag["Value"] for tag in answer["Tags"]}

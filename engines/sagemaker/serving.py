@@ -1,0 +1,101 @@
+"""The files inside model.tar.gz: those that were given, or a serving.properties written from the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from engines.api import EngineSpec
+from engines.errors import SpecInvalid
+from engines.properties import format_properties, parse_properties
+from engines.sagemaker.package import PROPERTIES, properties_of, read_files
+from engines.sagemaker.plan import OPTIONS
+
+HF_DTYPES = ("fp32", "bf16", "fp16")
+FIRST_DISABLE = (0, 27, 0)
+"""Container version from which rolling_batch=disable exists; before it the key is left out."""
+
+
+def code_files(spec: EngineSpec, is_lmi: bool, tag: str) -> dict[str, bytes]:
+    """File name -> content, `option.model_id` not yet in it where the weights are ours to upload (see `with_weights`).
+
+    Raises SpecInvalid: files that are no model, or axes that the image cannot serve.
+    """
+    source = str(spec.options.get("files", ""))
+    if source:
+        files = read_files(Path(source).expanduser())
+        properties_of(files, source)
+        return files
+    hosts = str(spec.options.get("hosts", "transformers"))
+    values = _lmi_values(spec, hosts, tag) if is_lmi else _own_values(spec, hosts)
+    return {PROPERTIES: format_properties(values, comment="Written for a SageMaker endpoint.").encode()}
+
+
+def names_its_model(files: Mapping[str, bytes]) -> bool:
+    """Whether the properties name weights that are already somewhere the container can fetch them."""
+    model_id = _model_id(files)
+    return model_id.startswith("s3://") or (model_id != "" and not model_id.startswith(("/", ".", "~")))
+
+
+def with_weights(files: Mapping[str, bytes], weights_uri: str) -> dict[str, bytes]:
+    """The same files, served from `weights_uri`."""
+    values = properties_of(files)
+    values.pop("option.s3url", None)
+    values["option.model_id"] = weights_uri
+    comment = "\n".join(
+        line[1:].strip() for line in files[PROPERTIES].decode("utf-8").splitlines() if line.startswith("#")
+    )
+    return {**files, PROPERTIES: format_properties(values, comment=comment).encode()}
+
+
+def _model_id(files: Mapping[str, bytes]) -> str:
+    values = properties_of(files)
+    return values.get("option.model_id", values.get("option.s3url", ""))
+
+
+def _own_values(spec: EngineSpec, hosts: str) -> dict[str, str]:
+    from engines.registry import BACKENDS
+    from engines.server.properties import spec_to_properties
+
+    if hosts not in BACKENDS:
+        raise SpecInvalid(f"sagemaker: option hosts={hosts!r}: our server has {', '.join(BACKENDS)}")
+    inner = {name: value for name, value in spec.options.items() if name not in OPTIONS}
+    values = parse_properties(spec_to_properties(replace(spec, engine=hosts, options=inner, python=None)))
+    del values["option.model_id"]
+    return values
+
+
+def _lmi_values(spec: EngineSpec, hosts: str, tag: str) -> dict[str, str]:
+    if hosts != "transformers":
+        raise SpecInvalid(
+            f"sagemaker: image {tag} has no {hosts}; give option files (a folder written by `dyno recommend "
+            "--container`), or an image that holds our server"
+        )
+    if spec.dtype not in HF_DTYPES:
+        raise SpecInvalid(f"sagemaker: the LMI Hugging Face handler takes {', '.join(HF_DTYPES)}, not {spec.dtype}")
+    values = {
+        "engine": "Python",
+        "option.entryPoint": "djl_python.huggingface",
+        "option.dtype": spec.dtype,
+        "option.model_loading_timeout": "1200",
+        "batch_size": str(spec.batch_size),
+        "max_batch_delay": str(spec.max_batch_delay_ms),
+        "job_queue_size": str(spec.job_queue_size),
+        "minWorkers": str(spec.workers),
+        "maxWorkers": str(spec.workers),
+    }
+    if _version(tag) >= FIRST_DISABLE:
+        values["option.rolling_batch"] = "disable"
+    if spec.device == "cpu":
+        values["load_on_devices"] = "-1"
+    else:
+        values["option.tensor_parallel_degree"] = str(spec.tensor_parallel_degree)
+        if spec.tensor_parallel_degree > 1:
+            values["option.device_map"] = "auto"
+    return values
+
+
+def _version(tag: str) -> tuple[int, ...]:
+    parts = tag.partition("-")[0].split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()

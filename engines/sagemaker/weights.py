@@ -1,0 +1,158 @@
+"""Weights in S3, uncompressed: uploaded once per process and model, deleted when the process ends.
+
+s5cmd is used where it is installed, else boto3 with large parts. A guardian deletes them if this process is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+from engines.artifact_cache import folder_digest
+from engines.errors import ModelInvalid, Unavailable
+from engines.model_download import PICKLED, WANTED
+from engines.sagemaker.aws import Aws, NotFound
+from engines.sagemaker.guardian import Guarded
+from engines.sagemaker.journal import Resource
+from engines.sagemaker.redaction import redact
+
+logger = logging.getLogger("dyno.sagemaker")
+
+PART_BYTES = 64 << 20
+"""At most 10,000 parts: objects up to 640 GB. Small parts cost more requests than they win (reference: part size, not
+the tool, explains most of s5cmd's lead)."""
+CONCURRENCY = 16
+_uploaded: dict[tuple[str, str, str], tuple[str, Guarded]] = {}
+
+
+def model_files(model_dir: Path) -> list[Path]:
+    """The files a model folder is served from, safetensors before pickled weights. Raises ModelInvalid."""
+    inside = sorted(path for path in model_dir.iterdir() if path.is_file())
+    chosen = [path for path in inside if any(fnmatch(path.name, pattern) for pattern in WANTED)]
+    if not any(path.suffix == ".safetensors" for path in chosen):
+        chosen += [path for path in inside if any(fnmatch(path.name, pattern) for pattern in PICKLED)]
+    if not any(path.suffix in (".safetensors", ".bin") for path in chosen):
+        raise ModelInvalid(f"{model_dir}: no weights to upload (looked for {', '.join(WANTED + PICKLED)})")
+    return chosen
+
+
+def size_bytes(model_dir: Path) -> int:
+    """Bytes that an upload of this folder moves."""
+    return sum(path.stat().st_size for path in model_files(model_dir))
+
+
+def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str) -> str:
+    """s3://bucket/prefix/weights/<digest>-<process>/ of this model, uploaded by the first call of this process."""
+    digest = folder_digest(model_dir)[:16]
+    key = (aws.region, bucket, digest)
+    if key in _uploaded:
+        return _uploaded[key][0]
+    uri = f"s3://{bucket}/{prefix}/weights/{digest}-{os.getpid()}/"
+    guarded = Guarded.begin(f"weights-{digest}-{os.getpid()}", aws)
+    try:
+        guarded.journal.will_create(Resource(kind="s3-prefix", name=uri))
+        upload(aws, model_files(model_dir), uri)
+    except BaseException:
+        guarded.end()
+        raise
+    _uploaded[key] = (uri, guarded)
+    return uri
+
+
+def release_weights() -> None:
+    """Delete what this process uploaded. Called when the process ends; safe to call twice."""
+    while _uploaded:
+        _, (_, guarded) = _uploaded.popitem()
+        guarded.end()
+
+
+atexit.register(release_weights)
+
+
+def upload(aws: Aws, files: list[Path], uri: str) -> None:
+    """Copy `files` under `uri` and check that every object has its file's size. Raises Unavailable."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    total = sum(path.stat().st_size for path in files)
+    logger.info("uploading %d files, %.1f MiB, to %s", len(files), total / (1 << 20), uri)
+    if shutil.which("s5cmd"):
+        _s5cmd(aws, files, uri)
+    else:
+        _boto3(aws, files, bucket, prefix)
+    found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
+    sizes = {item["Key"]: item["Size"] for item in found}
+    wrong = [path.name for path in files if sizes.get(prefix + path.name) != path.stat().st_size]
+    if wrong:
+        raise Unavailable(f"sagemaker: {uri}: {', '.join(wrong)} did not arrive whole; try again")
+
+
+def put(aws: Aws, data: bytes, uri: str) -> None:
+    """One small object."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    aws.call("s3", "put_object", {"Bucket": bucket, "Key": key, "Body": data})
+
+
+def check_bucket(aws: Aws, bucket: str) -> None:
+    """Raises Unavailable with one sentence when the bucket is missing, foreign or in another region."""
+    try:
+        answer = aws.call("s3", "head_bucket", {"Bucket": bucket})
+    except NotFound:
+        raise Unavailable(
+            f"sagemaker: bucket {bucket!r} does not exist; create it in {aws.region}, or name another with --bucket"
+        ) from None
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    home = headers.get("x-amz-bucket-region", aws.region)
+    if home != aws.region:
+        raise Unavailable(
+            f"sagemaker: bucket {bucket!r} lies in {home}, the endpoint in {aws.region}: SageMaker reads models of its "
+            f"own region only; name a bucket in {aws.region}"
+        )
+
+
+def delete_prefix(aws: Aws, uri: str) -> None:
+    """Remove every object under s3://bucket/prefix/; nothing there is fine."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not prefix.strip("/"):
+        raise AssertionError(f"refusing to empty a whole bucket: {uri}")
+    while True:
+        try:
+            found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
+        except NotFound:
+            return
+        if not found:
+            return
+        keys = [{"Key": item["Key"]} for item in found]
+        aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
+
+
+def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
+    transfer = import_module("boto3.s3.transfer")
+    errors = import_module("botocore.exceptions")
+    failed = import_module("boto3.exceptions").S3UploadFailedError
+    tuned = transfer.TransferConfig(
+        multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=CONCURRENCY
+    )
+    for path in files:
+        try:
+            aws.client("s3").upload_file(str(path), bucket, prefix + path.name, Config=tuned)
+        except (failed, errors.ClientError, errors.BotoCoreError) as error:
+            raise Unavailable(f"sagemaker: upload of {path.name} to {bucket}: {redact(str(error))}") from None
+
+
+def _s5cmd(aws: Aws, files: list[Path], uri: str) -> None:
+    command = ["s5cmd"]
+    if os.environ.get("AWS_ENDPOINT_URL_S3"):
+        command += ["--endpoint-url", os.environ["AWS_ENDPOINT_URL_S3"]]
+    command += ["run"]
+    options = f"--part-size {PART_BYTES >> 20} --concurrency {CONCURRENCY}"
+    lines = "".join(f'cp {options} "{path}" "{uri}{path.name}"\n' for path in files)
+    env = {**os.environ, "AWS_REGION": aws.region}
+    done = subprocess.run(command, input=lines, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Unavailable(f"sagemaker: s5cmd: {redact(said[0] if said else f'exit code {done.returncode}')}")

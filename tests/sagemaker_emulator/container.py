@@ -1,0 +1,130 @@
+"""What an endpoint hosts: our own model server on the unpacked archive, or a stub where a test needs no model."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from engines.process import Command, ServerProcess, http_status
+from engines.sagemaker.package import unpack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the container said. `pieces` are body parts as they were written; `attributes` its custom attributes."""
+
+    status: int
+    pieces: Iterator[bytes]
+    content_type: str = "application/json"
+    attributes: str = ""
+
+
+class Container(Protocol):
+    """A running container under SageMaker's contract: /ping and /invocations."""
+
+    def is_healthy(self) -> bool: ...
+    def has_ended(self) -> str: ...
+    def invoke(self, body: bytes) -> Answer: ...
+    def stop(self) -> None: ...
+
+
+class ServerContainer:
+    """`python -m engines.server` on the archive's serving.properties; its weights come from option.model_id."""
+
+    def __init__(self, archive: bytes, environment: dict[str, str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="emulated-model-"))
+        for name, content in unpack(archive, "model.tar.gz").items():
+            (self.folder / name).write_bytes(content)
+        self._state = self.folder / "state.json"
+        argv = [sys.executable, "-m", "engines.server", "--properties", str(self.folder / "serving.properties")]
+        argv += ["--host", "127.0.0.1", "--port", "0", "--state-file", str(self._state), "--drain-s", "2"]
+        temp_dir = Path(tempfile.gettempdir()) / f"emulated-{os.getpid()}-{secrets.token_hex(4)}"
+        self._process = ServerProcess(
+            Command(argv=argv, log_path=self.folder / "log", env=environment, temp_dir=temp_dir)
+        )
+
+    def is_healthy(self) -> bool:
+        port = self._port()
+        return bool(port) and http_status(f"http://127.0.0.1:{port}/ping") == 200
+
+    def has_ended(self) -> str:
+        return "" if self._process.exit_code() is None else self._process.log_tail(3)
+
+    def invoke(self, body: bytes) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port(), timeout=60)
+        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                while data := answer.read1(1 << 16):
+                    yield data
+            finally:
+                connection.close()
+
+        return Answer(
+            status=answer.status,
+            pieces=pieces(),
+            content_type=answer.headers.get("content-type", "application/json"),
+            attributes=answer.headers.get("x-amzn-sagemaker-custom-attributes", ""),
+        )
+
+    def stop(self) -> None:
+        self._process.stop(5.0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _port(self) -> int:
+        with suppress(OSError, ValueError):
+            return int(json.loads(self._state.read_text())["port"])
+        return 0
+
+
+@dataclass(slots=True)
+class StubContainer:
+    """Answers every prompt with itself. `delay_s` per request; `statuses` are given out first, one per request."""
+
+    ready_after_s: float = 0.0
+    delay_s: float = 0.0
+    statuses: list[int] = field(default_factory=list)
+    dies: str = ""
+    begun: float = field(default_factory=time.monotonic)
+    bodies: list[Any] = field(default_factory=list)
+
+    def is_healthy(self) -> bool:
+        return not self.dies and time.monotonic() - self.begun >= self.ready_after_s
+
+    def has_ended(self) -> str:
+        return self.dies
+
+    def invoke(self, body: bytes) -> Answer:
+        asked = json.loads(body)
+        self.bodies.append(asked)
+        time.sleep(self.delay_s)
+        if self.statuses and (status := self.statuses.pop(0)) != 200:
+            return Answer(status=status, pieces=iter((b'{"code": %d, "message": "the stub says so"}' % status,)))
+        texts = asked["inputs"] if isinstance(asked["inputs"], list) else [asked["inputs"]]
+        if asked.get("stream"):
+            return Answer(status=200, pieces=_lines(texts[0]), content_type="application/jsonlines")
+        rows = [{"generated_text": text} for text in texts]
+        body = json.dumps(rows if isinstance(asked["inputs"], list) else rows[0]).encode()
+        return Answer(status=200, pieces=iter((body,)), attributes=f"tokens={sum(len(t.split()) for t in texts)}")
+
+    def stop(self) -> None:
+        return
+
+
+def _lines(text: str) -> Iterator[bytes]:
+    for index, word in enumerate(text.split()):
+        yield json.dumps({"token": {"id": index, "text": word}}, ensure_ascii=False).encode() + b"\n"
+    yield json.dumps({"generated_text": text}, ensure_ascii=False).encode() + b"\n"
