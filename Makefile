@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint format bench-engines bench-gpu clean
+.PHONY: help quickstart install test lint format bench-engines bench-load bench-gpu clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,6 +44,12 @@ format: install      ## rewrite the sources in the house format
 
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python kernels/bench/bench_engines.py $(BENCH)
+
+bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
+	$(BIN)/python kernels/bench/bench_gpu.py $(BENCH)
+
+bench-load: install  ## load generators against one C server: rate, timing error (BENCH='--rounds 5')
+	$(BIN)/python tests/bench/load/bench_load.py $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,187 @@
+"""Each CUDA kernel alone, through the driver's functions: seconds a launch, and the bytes and flops it has to move.
+
+Weights rotate over copies that are larger together than any L2, so they come from memory; activations stay in L2, as
+in a step. A launch's time is that of many queued back to back, divided. Records and library calls are the tests' own.
+"""
+
+# ruff: noqa: E741, N803, N806 - tensor letters
+from __future__ import annotations
+
+import ctypes as c
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.t5.config import T5Config
+from tests.kernels.cuda import jobs, reference
+from tests.kernels.cuda.sim import Sim
+
+L2_BYTES = 256 << 20  # beyond every L2 there is (H100: 50 MB)
+FORMATS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8", "int4": "i4"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One kernel at one size. `records` differ in their weights only."""
+
+    op: str
+    kernel: str
+    records: list[c.Structure]
+    grid: tuple[int, ...]
+    threads: int
+    shared: int = 0
+    size_bytes: float
+    flops: float
+    kind: str  # whose peak: fp32, bf16
+
+
+def _tiled(values: np.ndarray, dwords: int) -> np.ndarray:
+    return np.resize(values.view(np.uint32).ravel(), dwords)
+
+
+def _weights(form: str, K: int, N: int) -> np.ndarray:
+    """Packed dwords of a matrix: valid numbers, the same few over and over."""
+    packed, _, _ = reference.pack(form, np.random.default_rng(0).normal(size=(64, 16)))
+    per_k = len(packed) // 64
+    return _tiled(packed, per_k * (-(-K // 32) * 32) * reference.panels(N) + 0)
+
+
+def linears(gpu: Sim, config: T5Config, dtype: str, R: int, copies_bytes: int) -> Iterator[Launch]:
+    """The six matrices of a decoder layer and the head, fp32 activations."""
+    E, I, F, V = config.d_model, config.inner, config.d_ff, config.vocab
+    form = FORMATS[dtype]
+    x = gpu.up(np.random.default_rng(1).normal(size=(R, max(E, I, F) + 64)).astype(np.float32))
+    for op, K, N, epilogue in (
+        ("qkv", E, 3 * I, jobs.STORE), ("out", I, E, jobs.ADD), ("ff in", E, F, jobs.GATED), ("ff out", F, E, jobs.ADD),
+        ("head", E, V, jobs.ARGMAX),
+    ):  # fmt: skip
+        columns = 2 * N if epilogue == jobs.GATED else N
+        data = _weights(form, K, columns)
+        panels = reference.panels(columns)
+        copies = [gpu.up(data) for _ in range(max(1, min(8, copies_bytes // data.nbytes)))]
+        y, best = gpu.up(np.zeros((R, columns + 64), np.float32)), gpu.empty(R * panels * 8)
+        scale = gpu.up(np.full(panels * 16, 0.01, np.float32))
+        records: list[c.Structure] = [
+            jobs.Linear(w, scale, x, y, best, max(E, I, F) + 64, columns + 64, R, K, N, panels, epilogue, 1, 1, 0, 0.0)
+            for w in copies
+        ]
+        yield Launch(
+            op=f"linear {op}, {dtype}", kernel=f"linear_{form}_f32", records=records,
+            grid=(reference.panels(N), -(-R // 8)), threads=256, size_bytes=float(data.nbytes),
+            flops=2.0 * R * K * columns, kind="fp32",
+        )  # fmt: skip
+
+
+def gemms(gpu: Sim, config: T5Config, dtype: str, R: int) -> Iterator[Launch]:
+    """Encoder products on tensor cores, both sides in 16 bits."""
+    form = FORMATS[dtype]
+    for op, K, N in (("qkv", config.d_model, 3 * config.inner), ("ff out", config.d_ff, config.d_model)):
+        data = _weights(form, K, N)
+        x = gpu.up(reference.encode(form, np.random.default_rng(2).normal(size=(R, K + 64))))
+        y, panels = gpu.up(np.zeros((R, N + 64), np.float32)), reference.panels(N)
+        record = jobs.Linear(gpu.up(data), None, x, y, None, K + 64, N + 64, R, K, N, panels, jobs.STORE, 0, 1, 0, 0.0)
+        yield Launch(
+            op=f"gemm {op}, {dtype}", kernel=f"gemm_{form}", records=[record], grid=(-(-panels // 4), -(-R // 64)),
+            threads=128, size_bytes=data.nbytes + R * (2.0 * K + 4.0 * N), flops=2.0 * R * K * N, kind="bf16",
+        )  # fmt: skip
+
+
+def _caches(gpu: Sim, config: T5Config, keys: int) -> tuple[int, int, int]:
+    capacity = -(-keys // 16) * 16
+    heads, D = config.heads, config.d_kv
+    k = gpu.up(np.full(heads * capacity * D, 0.1, np.float32))
+    return k, gpu.up(np.full(heads * capacity * reference.panels(D) * 16, 0.1, np.float32)), capacity
+
+
+def attentions(gpu: Sim, config: T5Config, batch: int, keys: int, source: int) -> Iterator[Launch]:
+    """Decode attention over a cache, and the encoder's over its own rows; fp32."""
+    heads, D, I, W = config.heads, config.d_kv, config.inner, config.max_distance
+    bias = gpu.up(np.zeros(heads * (2 * W + 32), np.float32))
+    q, out = (gpu.up(np.full((batch * source, 3 * I), 0.1, np.float32)) for _ in range(2))
+    for op, T, R in (("attend", keys, 1), ("attend_rows", source, source)):
+        blocks = (jobs.AttendRows * batch)()
+        for b in range(batch):
+            k, v, capacity = _caches(gpu, config, T)
+            at = b * R * 3 * I * 4
+            blocks[b] = jobs.AttendRows(
+                q + at, out + at, None, None, k, v, bias, 3 * I, 3 * I, capacity, R, T, T - 1 if R == 1 else 0, 0
+            )
+        record = jobs.Attend(gpu.up(np.frombuffer(blocks, np.uint8)), D, W, None, 1)
+        is_step = R == 1
+        yield Launch(
+            op=op, kernel=f"{op}_f32", records=[record],
+            grid=(heads, batch, 1) if is_step else (-(-source // 16), heads, batch), threads=128,
+            shared=4 * (D + -(-T // 16) * 16) if is_step else 4 * (16 * D + 16 * 32 + 2 * W + 32),
+            size_bytes=batch * I * 4.0 * (2 * T + 2 * R), flops=4.0 * batch * R * T * I, kind="fp32",
+        )  # fmt: skip
+
+
+def rows(gpu: Sim, config: T5Config, batch: int) -> Iterator[Launch]:
+    """Norm, embedding and what follows the logits."""
+    E, V = config.d_model, config.vocab
+    x, y, w = (gpu.up(np.ones((batch, n), np.float32)) for n in (E, E, E))
+    yield Launch(
+        op="rms_norm", kernel="rms_norm_f32", records=[jobs.RmsNorm(x, None, w, y, E, E, E, 1e-6, 1.0)], grid=(batch,),
+        threads=256, size_bytes=8.0 * batch * E, flops=4.0 * batch * E, kind="fp32",
+    )  # fmt: skip
+    table, ids = gpu.up(np.ones((64, E), np.float32)), gpu.up(np.arange(batch, dtype=np.int32))
+    yield Launch(
+        op="embed", kernel="embed_f32", records=[jobs.Embed(table, ids, y, E, E)], grid=(batch,), threads=256,
+        size_bytes=8.0 * batch * E, flops=0.0, kind="fp32",
+    )  # fmt: skip
+    logits = gpu.up(np.random.default_rng(3).normal(size=(batch, V)).astype(np.float32))
+    out, token = gpu.up(np.zeros((batch, V), np.float32)), gpu.empty(batch * 4)
+    yield Launch(
+        op="log_softmax", kernel="log_softmax", records=[jobs.LogSoftmax(logits, out, token, V, V, V)], grid=(batch,),
+        threads=1024, size_bytes=8.0 * batch * V, flops=4.0 * batch * V, kind="fp32",
+    )  # fmt: skip
+    draws = (jobs.SampleRow * batch)(*[jobs.SampleRow(7, r, 1.0, 0.9, 50) for r in range(batch)])
+    record = jobs.Sample(logits, gpu.up(np.frombuffer(draws, np.uint8)), token, V, V)
+    yield Launch(
+        op="sample top-k top-p", kernel="sample", records=[record], grid=(batch,), threads=256,
+        size_bytes=67.0 * 4 * batch * V, flops=96.0 * batch * V, kind="fp32",
+    )  # fmt: skip
+
+
+def measure(gpu: Sim, launch: Launch, seconds: float) -> dict[str, Any]:
+    """Seconds a launch: warmed up, then three samples of about `seconds` / 4 each, all kept; one launch if 0."""
+    stream = c.c_void_p()
+    gpu.call("cuStreamCreate", c.byref(stream), 1)
+
+    def run(count: int) -> float:
+        began = time.perf_counter()
+        for i in range(count):
+            record = launch.records[i % len(launch.records)]
+            gpu.launch(
+                launch.kernel, record, grid=launch.grid, threads=launch.threads, shared=launch.shared, stream=stream
+            )
+        gpu.call("cuStreamSynchronize", stream)
+        return time.perf_counter() - began
+
+    warm_s = run(len(launch.records)) / len(launch.records)
+    count = max(1, min(1000, int(seconds / 4 / max(warm_s, 1e-7))))
+    samples = [run(count) / count for _ in range(3 if seconds else 1)]
+    gpu.call("cuStreamDestroy_v2", stream)
+    return {
+        "op": launch.op, "kernel": launch.kernel, "bytes": launch.size_bytes, "flops": launch.flops,
+        "kind": launch.kind,
+        "launches_a_sample": count, "samples_s": samples,
+    }  # fmt: skip
+
+
+def every(
+    gpu: Sim, config: T5Config, dtypes: tuple[str, ...], batch: int, *, is_tiny: bool
+) -> Iterator[dict[str, Any]]:
+    """All kernels of a model, one after the other; device memory is given back in between."""
+    copies = 0 if is_tiny else L2_BYTES
+    seconds, keys, source = (0.0, 20, 24) if is_tiny else (0.5, 128, 512)
+    groups = [lambda d=d: linears(gpu, config, d, batch, copies) for d in dtypes]
+    groups += [lambda d=d: gemms(gpu, config, d, batch * source) for d in ("fp16", "bf16")]
+    groups += [lambda: attentions(gpu, config, batch, keys, source), lambda: rows(gpu, config, batch)]
+    for group in groups:
+        for launch in group():
+            yield measure(gpu, launch, seconds)
+        gpu.reset()

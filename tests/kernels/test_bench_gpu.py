@@ -1,0 +1,107 @@
+"""`make bench-gpu` is to work when it first meets a GPU: it runs to its end on the emulator, and its report is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernels.build import ensure_library
+from tests.kernels.cuda.sim import ROOT, build
+
+sys.path.append(str(ROOT / "kernels/bench"))
+
+import bench_gpu
+import roofline_tables
+
+SCRIPT = ROOT / "kernels/bench/bench_gpu.py"
+
+
+def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
+    ensure_library()
+    command = [sys.executable, str(SCRIPT), "--device", "cuda-sim", "--tiny", "--work", str(tmp_path), "--out"]
+    environment = os.environ | {"T5K_CUDA_SIM": str(build()), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path / "out")], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert (tmp_path / "out/table.md").read_text() in done.stdout
+    assert "on the CPU emulator: nothing here is a time of a GPU" in done.stdout
+    assert "GB/s" in done.stdout
+    ran = {each["kernel"].rsplit("_f", 1)[0] for each in run["kernels"]}
+    assert {"linear_i4", "gemm", "attend", "attend_rows", "rms_norm", "log_softmax", "sample", "embed"} <= ran
+    assert all(each["samples_s"][0] > 0 for each in run["kernels"])
+    engines = {each["engine"]: each for each in run["engines"]}
+    assert engines["t5"]["ids_head"] == engines["transformers"]["ids_head"]
+    assert "absent" not in engines["ctranslate2"]
+    assert engines["tensorrt_llm"]["absent"].startswith("not installed") or engines["tensorrt_llm"]["samples_s"]
+
+
+def test_without_a_gpu_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_library()
+    monkeypatch.setattr(bench_gpu.cuda, "DRIVER", "libcuda-that-nobody-has.so.1")
+    with pytest.raises(SystemExit) as left:
+        bench_gpu.main(["--device", "cuda"])
+    assert left.value.code == 3
+    assert "no CUDA driver: libcuda-that-nobody-has.so.1" in capsys.readouterr().err
+
+
+def _device(name: str, devices: int, memory_bytes: float) -> dict[str, Any]:
+    return {"name": name, "devices": devices, "memory_bytes": memory_bytes}
+
+
+@pytest.mark.parametrize(
+    ("found", "plan"),
+    [
+        (_device("NVIDIA A10G", 4, 24e9), ("fp32", 4)),
+        (_device("NVIDIA A10G", 1, 24e9), ("int8", 1)),
+        (_device("NVIDIA H100 80GB HBM3", 1, 80e9), ("fp32", 1)),
+        (_device("NVIDIA A100-SXM4-40GB", 1, 40e9), ("bf16", 1)),
+        (_device("NVIDIA T4", 1, 12e9), ("int4", 1)),
+    ],
+)
+def test_the_published_configuration_is_the_best_that_fits_and_says_so(
+    found: dict[str, Any], plan: tuple[str, int]
+) -> None:
+    dtype, degree, why = bench_gpu.plan(roofline_tables.config_of("flan-t5-xxl"), found)
+    assert (dtype, degree) == plan
+    assert why.startswith(dtype)
+
+
+def test_rows_are_found_by_the_driver_s_names() -> None:
+    for name, memory_bytes, row in (
+        ("NVIDIA A10G", 24e9, "A10G"), ("NVIDIA A100-SXM4-80GB", 80e9, "A100-80"),
+        ("NVIDIA A100-PCIE-40GB", 40e9, "A100-40"), ("NVIDIA H100 80GB HBM3", 80e9, "H100"), ("NVIDIA L4", 24e9, "L4"),
+    ):  # fmt: skip
+        found = bench_gpu.row_of(_device(name, 1, memory_bytes))
+        assert found is not None
+        assert found.name == row
+    assert bench_gpu.row_of(_device("NVIDIA GeForce RTX 3060", 1, 12e9)) is None
+
+
+def test_the_report_of_a_gpu_gives_rates_and_shares_of_the_peaks() -> None:
+    run = {
+        "device": "cuda", "facts": _device("NVIDIA H100 80GB HBM3", 1, 80e9), "published": "flan-t5-xxl: bf16 on one GPU",
+        "new": 20, "source": 32,
+        "kernels": [
+            {"op": "linear qkv, bf16", "bytes": 3.35e9, "flops": 6.69e12, "kind": "fp32", "samples_s": [2e-3, 2e-3, 9.0]}
+        ],
+        "engines": [
+            {"model": "m", "engine": "t5", "dtype": "bf16", "degree": 1, "new": 20, "samples_s": [0.1, 0.2, 0.3],
+             "first_token_s": [0.05], "predicted_s": 0.15},
+            {"model": "m", "engine": "ctranslate2", "dtype": "bf16", "degree": 1, "absent": "sees no GPU"},
+        ],
+    }  # fmt: skip
+    said = bench_gpu.table(run)
+    assert "| linear qkv, bf16 | 3350.00 | 1675 | 50% | 3345.00 | 5000% |" in said
+    assert "| m | t5 | bf16 | 1 | 200.0 (100.0 to 300.0) | 400 | 50.0 | 150.0 |" in said
+    assert "| m | ctranslate2 | bf16 | 1 | sees no GPU | | | |" in said
+    assert "emulator" not in said
