@@ -45,7 +45,8 @@ def percent_cell(metric: Metric | None) -> str:
     """A 0..1 fraction as '0 %' or '1.3 %'."""
     if metric is None:
         return ABSENT
-    return "0 %" if metric.value == 0 else f"{100 * metric.value:.2g} %"
+    percent = 100 * metric.value
+    return "0 %" if percent == 0 else f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def metric_text(metric: Metric | None) -> str:

@@ -21,6 +21,8 @@ from harness.store.reader import Run
 PHASES = (("launch", "@e5"), ("quality", "@e2"), ("load", "@e0"))
 PHASES_SHOWN = 60
 """Trials drawn: below 20 pixels a bar's name cannot be read."""
+LEVELS_TOLD = 12
+"""Values of one axis that are written out; more would cover each other."""
 LINES_SHOWN = 150
 """Candidates drawn as parallel coordinates, the best first: more is a carpet."""
 
@@ -238,7 +240,9 @@ def _parallel_layout(titles: Sequence[str], scale: Scale) -> dict[str, Any]:
 
 
 def _level_labels(names: Sequence[str], levels: dict[str, list[str]]) -> dict[str, Any]:
-    spots = [(place, _height(levels[name], word), word) for place, name in enumerate(names) for word in levels[name]]
+    spots = [
+        (place, _height(levels[name], word), word) for place, name in enumerate(names) for word in _told(levels[name])
+    ]
     return {
         "type": "scatter",
         "mode": "text",
@@ -250,6 +254,11 @@ def _level_labels(names: Sequence[str], levels: dict[str, list[str]]) -> dict[st
         "showlegend": False,
         "textfont": {"size": 11, "color": "@ink"},
     }
+
+
+def _told(levels: Sequence[str]) -> list[str]:
+    """The values that are written beside an axis: all of a few, some of many."""
+    return list(levels[:: math.ceil(len(levels) / LEVELS_TOLD)])
 
 
 def _varying(kept: Sequence[Pooled]) -> list[str]:

@@ -109,7 +109,7 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
     recommendation = recommendation_of(run)
     measured = [trial for trial in run.trials if trial.outcome == "ok"]
     ordered = _sorted(measured, _sort_metric(run, sort))
-    marks = {trial.trial_id: _mark(trial, recommendation) for trial in measured}
+    marks = _marks(measured, recommendation)
     fields = _fields(run, measured)
     failures = tuple(
         Failure(
@@ -241,18 +241,20 @@ def _count_cell(metric: Metric | None) -> str:
     return str(metric.n) if metric is not None else ABSENT
 
 
-def _mark(trial: Trial, recommendation: Recommendation | None) -> Mark:
+def _marks(trials: Sequence[Trial], recommendation: Recommendation | None) -> dict[str, Mark]:
+    """Trial id -> its mark."""
+    best, tied = "", set[str]()
+    if recommendation is not None:
+        best = recommendation.trial.candidate.candidate_id
+        tied = {loss.candidate.candidate_id for loss in recommendation.losses if loss.why.startswith("a tie")}
+    return {trial.trial_id: _mark(trial, best, tied) for trial in trials}
+
+
+def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
     if trial.violations:
         return "broke constraint"
-    if recommendation is None:
-        return ""
-    if trial.candidate.candidate_id == recommendation.trial.candidate.candidate_id:
-        return "best"
-    is_tied = any(
-        loss.candidate.candidate_id == trial.candidate.candidate_id and loss.why.startswith("a tie")
-        for loss in recommendation.losses
-    )
-    return "tie" if is_tied else ""
+    candidate_id = trial.candidate.candidate_id
+    return "best" if candidate_id == best else "tie" if candidate_id in tied else ""
 
 
 def _sort_metric(run: Run, sort: str | None) -> tuple[str, bool]:

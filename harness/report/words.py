@@ -30,14 +30,31 @@ def value_word(value: object) -> str:
 
 def metric_title(name: str, unit: str) -> str:
     """'latency_p50_ms' -> 'Latency P50 (ms)', 'throughput_rps' -> 'Throughput (requests/s)'."""
-    words = name
-    for suffix in ("_ms", "_rps", "_mib", "_frac", "_usd", "_s", "_w", "_j", "_per"):
-        words = words.removesuffix(suffix)
-    told = " ".join(_METRIC_WORDS.get(word, word) for word in words.replace(".", " ").split("_"))
+    base, _, task = name.partition(".")
+    told = _METRIC_TITLES.get(base)
+    if told is None:
+        words = base.removesuffix("_ms").removesuffix("_rps").removesuffix("_mib").removesuffix("_w").removesuffix("_j")
+        told = " ".join(_METRIC_WORDS.get(word, word) for word in words.split("_") if word != "frac")
+        told = told[:1].upper() + told[1:]
     shown = f" ({unit})" if unit not in ("", "frac", "1") else " (%)" if unit == "frac" else ""
-    return told[:1].upper() + told[1:] + shown
+    return told + (f", {task}" if task else "") + shown
 
 
+_METRIC_TITLES = {
+    "throughput_inputs_per_s": "Throughput",
+    "output_tokens_per_s": "Output",
+    "goodput_frac": "Within the SLO",
+    "max_rate_rps": "Largest rate",
+    "error_frac": "Errors",
+    "load_s": "Start",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+    "nonfinite_frac": "Non-finite answers",
+    "energy_j_per_request": "Energy per request",
+    "energy_j_per_output_token": "Energy per output token",
+    "cost_usd_per_1k_prompts": "Cost of 1,000 prompts",
+    "cost_usd_per_mtok": "Cost of a million tokens",
+}
 _METRIC_WORDS = {
     "p50": "P50",
     "p90": "P90",
@@ -47,11 +64,9 @@ _METRIC_WORDS = {
     "ttft": "first token",
     "itl": "between tokens",
     "tpot": "per output token",
-    "rps": "requests/s",
     "gpu": "GPU",
     "cpu": "CPU",
-    "usd": "USD",
-    "mtok": "million tokens",
+    "util": "utilisation",
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """A loaded two-core machine takes seconds to start a browser; nothing here is timed."""
 FLAGS = (
     "--headless=new", "--remote-debugging-port=0", "--no-first-run", "--no-default-browser-check", "--disable-gpu",
@@ -65,7 +65,8 @@ class Tab:
         self.faults.clear()
         self.requests.clear()
         self.look(width=width, height=height, dark=dark)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        answer = self.call("Page.navigate", url=path.resolve().as_uri())
+        assert "errorText" not in answer, answer
         self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready === 'yes'")
 
     def look(self, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
@@ -120,6 +121,9 @@ def browser(folder: Path) -> Iterator[Tab]:
             tab = Tab(socket)
             for domain in ("Page", "Runtime", "Log", "Network"):
                 tab.call(f"{domain}.enable")
+            tab.wait(
+                "document.readyState === 'complete'"
+            )  # a page asked for before the first one is there may get lost
             yield tab
             tab.call("Browser.close")
     finally:

@@ -89,7 +89,7 @@ def test_probes_of_the_largest_rate_are_told_lowest_first() -> None:
     section = rates(story_of(run))
     assert section is not None
     assert [row[0].text for row in section.rows] == ["50.0", "100"]
-    assert [head.title for head in section.heads][2:4] == ["Latency P99 (ms)", "Error (%)"]
+    assert [head.title for head in section.heads][2:4] == ["Latency P99 (ms)", "Errors (%)"]
     assert [cell.text for cell in section.rows[0]] == ["50.0", "yes", "80.0", "1.00", ""]
     assert rates(story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0))))) is None
 

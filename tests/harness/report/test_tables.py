@@ -152,3 +152,4 @@ def test_absent_values_are_a_dash_never_a_zero() -> None:
     assert percent_cell(None) == "–"
     assert percent_cell(metric(0.0, unit="frac")) == "0 %"
     assert percent_cell(metric(0.0125, unit="frac")) == "1.2 %"
+    assert percent_cell(metric(1.0, unit="frac")) == "100 %"
