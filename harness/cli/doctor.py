@@ -15,6 +15,9 @@ import click
 def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
     """Say what this machine can launch and measure, and why not the rest.
 
+    Each check of the machine is ok, warn (with what to do) or unavailable; half a second is spent spinning on one core
+    to see what the neighbours take.
+
     \b
     Examples:
       dyno doctor
@@ -26,14 +29,44 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
     if wants_features:
         _features(as_json, as_markdown)
         return
+    from dataclasses import asdict
+
+    from harness.measure.checks import machine_checks
     from harness.measure.environment import machine_facts
 
     facts = machine_facts()
+    checks = [asdict(check) for check in (*machine_checks(), *_telemetry())]
     engines = [_engine_row(name) for name in _engine_names()]
     if as_json:
-        click.echo(json.dumps({"machine": facts, "engines": engines}, indent=2, default=str))
+        click.echo(json.dumps({"machine": facts, "checks": checks, "engines": engines}, indent=2, default=str))
         return
-    _print_tables(facts, engines)
+    _print_tables(facts, checks, engines)
+
+
+def _telemetry() -> tuple[Any, ...]:
+    """What of GPU and energy can be read while measuring."""
+    from harness.measure.checks import Check
+    from harness.measure.energy import CpuEnergy
+    from harness.measure.gpu import Gpus
+
+    energy = CpuEnergy()
+    with Gpus() as gpus:
+        slow = ", ".join(gpus.slowdowns())
+        names = ", ".join(gpus.names)
+        unread = gpus.unavailable
+    return (
+        Check(
+            name="GPU telemetry",
+            status="unavailable" if unread else "warn" if slow else "ok",
+            found=unread or names + (f"; clocks held down now: {slow}" if slow else ""),
+            advice="let them cool, or raise the power limit" if slow else "",
+        ),
+        Check(
+            name="CPU energy",
+            status="unavailable" if energy.unavailable else "ok",
+            found=energy.unavailable or "RAPL counters are readable",
+        ),
+    )
 
 
 def _features(as_json: bool, as_markdown: bool) -> None:
@@ -75,7 +108,7 @@ def _engine_row(name: str) -> dict[str, Any]:
     return row
 
 
-def _print_tables(facts: dict[str, Any], engines: list[dict[str, Any]]) -> None:
+def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -84,6 +117,7 @@ def _print_tables(facts: dict[str, Any], engines: list[dict[str, Any]]) -> None:
     for name, value in facts.items():
         machine.add_row(name, _one_line(value))
     console.print(machine)
+    _print_checks(console, checks)
 
     table = Table(title="Engines", title_justify="left")
     for heading in ("Engine", "Can launch", "dtype → what really computes", "Versions"):
@@ -98,6 +132,19 @@ def _print_tables(facts: dict[str, Any], engines: list[dict[str, Any]]) -> None:
         table.add_row(row["engine"], "[green]yes[/green]", dtypes + refused, versions)
     console.print(table)
     console.print("Next: [bold]dyno tune scenarios/quickstart.yaml[/bold]")
+
+
+def _print_checks(console: Any, checks: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "unavailable": "[dim]unavailable[/dim]"}
+    table = Table(title="Fit for measuring", title_justify="left")
+    for heading in ("Check", "", "Found", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        table.add_row(check["name"], colours[check["status"]], escape(check["found"]), escape(check["advice"]))
+    console.print(table)
 
 
 def _one_line(value: Any) -> str:
