@@ -42,6 +42,7 @@ def with_weights(files: Mapping[str, bytes], weights_uri: str) -> dict[str, byte
     """The same files, served from `weights_uri`."""
     values = properties_of(files)
     values.pop("option.s3url", None)
+    values.pop("option.pythonExecutable", None)  # a path of the machine that was measured
     values["option.model_id"] = weights_uri
     comment = "\n".join(
         line[1:].strip() for line in files[PROPERTIES].decode("utf-8").splitlines() if line.startswith("#")

@@ -15,6 +15,7 @@ VERBS = {
     "gate": "Judge a run against a baseline: pass, regressed, or cannot tell.",
     "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
     "properties": "Check, compare, migrate and translate serving.properties files.",
+    "deploy": "Put a recommendation on a SageMaker endpoint, measure it there, take it down again.",
     "serve": "Serve a model from a serving.properties file.",
     "partition": "Pack a model ahead of time for the bundled T5 engine.",
     "scenario": "Check, show or describe scenario files.",

@@ -67,6 +67,7 @@ def command(
       dyno tune scenarios/flan-t5-xxl-g5.yaml --dry-run
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
     """
+    from harness.deploy.cost import require_prices
     from harness.scenario.load import check_files, load_scenario
     from harness.scenario.resolve import resolve
     from harness.store.layout import DEFAULT_RESULTS
@@ -75,6 +76,7 @@ def command(
 
     resolved = resolve(load_scenario(scenario, overrides), scenario)
     check_files(resolved)
+    require_prices(resolved.scenario, str(scenario))
     plan = plan_space(resolved, engine_capabilities, usable_cores())
     if dry_run:
         return _print_plan(resolved, plan, as_json)
@@ -122,7 +124,7 @@ class _Tuning:
         start_ns = clock.now_ns()
         inputs = self._inputs()
         writer, done = open_run(self.resolved, self.results, self.is_new)
-        with writer, _stopped_by_signals():
+        with writer, stopped_by_signals():
             with open_display(self.resolved.scenario) as display:
                 self._announce(display, writer, done)
                 try:
@@ -180,6 +182,8 @@ class _Tuning:
         from harness.units import NS_PER_S
 
         clock, start_ns = begun
+        for trial in done:
+            runner.spending.note_stored(trial)
         return search(
             SearchContext(
                 scenario=self.resolved.scenario,
@@ -187,6 +191,7 @@ class _Tuning:
                 study_path=writer.layout.study_db,
                 run_trial=runner.run,
                 record_trial=writer.append_trial,
+                why_unaffordable=runner.spending.why_stop,
                 clock=clock,
                 on_event=display.on_event,
                 done=done,
@@ -298,7 +303,7 @@ class _Tuning:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Iterator[None]:
     """The first SIGINT or SIGTERM becomes KeyboardInterrupt; later ones only say that the stop is under way, so that
     a second Ctrl-C cannot cut short the ending of the engine's processes."""
     seen: list[int] = []

@@ -16,6 +16,8 @@ from engines.api import EngineSpec, RunningEngine
 from engines.errors import EngineError
 from engines.registry import engine_here, load_engine
 from harness.clock import Clock
+from harness.deploy.cost import with_cost
+from harness.deploy.spending import Spending
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.execute.ask import Answers, ask
 from harness.execute.inputs import Checkout, Phase, TrialInputs
@@ -52,16 +54,23 @@ class TrialRunner:
         self._clock = clock
         self._on_phase = on_phase
         self._reference: Mapping[str, str] = {}
+        self.spending = Spending(inputs.scenario.cost, inputs.scenario.workload.max_duration_s)
         self._loads = Loads(inputs, on_phase)
 
     def use_reference(self, answers: Mapping[str, str]) -> None:
         """Compare every following trial with these answers of the fp32 reference (prompt_id -> text)."""
         self._reference = answers
 
-    def run(self, candidate: Candidate, number: int) -> Trial:
-        """The finished trial of `candidate`. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
-        trial = _begun(candidate, number, f"t{number:04d}-{candidate.candidate_id}")
-        return self._run(trial, lambda workdir: _launch(self._spec(candidate), workdir))
+    def run(self, candidate: Candidate, number: int, prefix: str = "") -> Trial:
+        """The finished trial of `candidate`. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk.
+
+        Its id begins with `prefix`, by default t<number>."""
+        trial = _begun(candidate, number, f"{prefix or f't{number:04d}'}-{candidate.candidate_id}")
+        begin_ns = self._clock.now_ns()
+        try:
+            return self._run(trial, lambda workdir: _launch(self._spec(candidate), workdir))
+        finally:
+            self.spending.note(candidate, (self._clock.now_ns() - begin_ns) / NS_PER_S)
 
     def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
         """Like `run`, but the server is started from a written serving.properties; trial id 'verify-...'."""
@@ -79,7 +88,8 @@ class TrialRunner:
             return self._ask(engine, candidate)
 
     def _spec(self, candidate: Candidate) -> EngineSpec:
-        spec, checkout = spec_of(candidate, self._inputs.model_dir), self._inputs.checkout
+        checkout = self._inputs.checkout
+        spec = self.spending.limited(spec_of(candidate, self._inputs.model_dir), candidate)
         if checkout is None:
             return spec
         return replace(spec, source_root=checkout.root, python=checkout.python or spec.python)
@@ -117,13 +127,16 @@ class TrialRunner:
                 loaded = self._loads.run(engine, workdir, phase_s["launch"])
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
+        # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
+        trial = replace(trial, notes=tuple(engine.facts.notes))
         self._keep(trial.trial_id, loaded, asked)
         if died is not None:
             return _died(trial, died, phase_s, quality)
         return self._conclude(trial, loaded.window)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
-        trial = replace(trial, outcome="ok", summary=window.summary)
+        summary = with_cost(window.summary, self._inputs.scenario.cost, trial.candidate)
+        trial = replace(trial, outcome="ok", summary=summary)
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=violations(trial, self._inputs.scenario))
@@ -161,6 +174,7 @@ class TrialRunner:
             prompts,
             parameters=workload.parameters.model_dump(),
             concurrency=max(1, candidate.workers * candidate.batch_size),
+            template=workload.template,
             on_progress=lambda done: self._on_phase(Phase(name="quality", done=done, total=len(prompts))),
         )
 

@@ -63,6 +63,8 @@ _LOAD = (
     ("energy_j", "J", "minimize", "energy of CPU packages and GPUs in the measured window, where both can be read"),
     ("energy_j_per_request", "J", "minimize", "that energy per good answer"),
     ("energy_j_per_output_token", "J", "minimize", "that energy per generated token"),
+    ("cost_usd_per_1k_prompts", "USD/1000 prompts", "minimize", "price of the instance per 1,000 prompts answered"),
+    ("cost_usd_per_mtok", "USD/Mtok", "minimize", "price of the instance per million generated tokens"),
     ("load_s", "s", "minimize", "seconds from launch to ready"),
 )
 _QUALITY = (

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from engines.registry import engine_names
 from harness.measure.metrics import METRICS, metric_row
+from harness.scenario.cost import Cost
 from harness.scenario.fields import (
     AtLeastOne,
     AtLeastZero,
@@ -27,7 +28,7 @@ from harness.scenario.fields import (
     one_of,
     one_or_more,
 )
-from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 
 SHAPES = (
     *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
@@ -101,6 +102,9 @@ class Workload(Strict):
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False
+    template: Annotated[
+        Template | None, Field(description="body and answer of a server with a protocol of its own")
+    ] = None
     load: Load = ClosedLoad()
     slo: Annotated[Slo | None, Field(description="what makes a request good; gives goodput")] = None
     warmup_requests: AtLeastZero = 16
@@ -116,6 +120,8 @@ class Workload(Strict):
     @model_validator(mode="after")
     def _load_fits(self) -> Workload:
         load = self.load
+        if self.template is not None and self.inputs_per_request != 1:
+            raise expected("inputs_per_request: 1 beside a template", self.inputs_per_request)
         if isinstance(load, StagesLoad) and load.total_s > self.max_duration_s:
             raise expected(f"max_duration_s >= {load.total_s:g}, the sum of the stages", self.max_duration_s)
         if isinstance(load, MaxRateLoad) and not load.slo and self.slo is None:
@@ -278,6 +284,7 @@ class Scenario(Strict):
     constraints: Annotated[dict[Annotated[str, BeforeValidator(_limit_name)], Limit], AfterValidator(_limits_fit)] = (
         Field(default_factory=dict)
     )
+    cost: Annotated[Cost | None, Field(description="prices, and a budget for endpoints")] = None
     search: Search = Search()
     recommend: Recommend = Recommend()
 

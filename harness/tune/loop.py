@@ -48,7 +48,8 @@ class SearchContext:
     """What a search needs. `run_trial` may raise Interrupted carrying its record as `.trial`.
 
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
-    resumed; `spent_before_s` is time of the budget used before the search began, their trials not counted.
+    resumed; `why_unaffordable(candidate)` says why the money does not suffice for it. `spent_before_s` is time of the
+    budget used before the search began, their trials not counted.
     """
 
     scenario: Scenario
@@ -58,6 +59,7 @@ class SearchContext:
     record_trial: Callable[[Trial], None]
     clock: Clock
     on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)
+    why_unaffordable: Callable[[Candidate], str | None] = field(default=lambda candidate: None)
     done: tuple[Trial, ...] = ()
     spent_before_s: float = 0.0
 
@@ -122,6 +124,8 @@ class _Session:
             late = self._budget.why_stop(candidate, self._reserve_s(candidate))
             if late is not None and measured > 0:
                 return "budget", late
+            if (broke := self._context.why_unaffordable(candidate)) is not None:
+                return "budget", broke
             trial = self._launch(candidate)
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}"
@@ -130,7 +134,8 @@ class _Session:
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
         """Measure the finalists again, in turns, while time allows."""
         for candidate, repetition in remaining(self.trials, self._context.scenario):
-            if (late := self._budget.why_stop(candidate)) is not None:
+            late = self._budget.why_stop(candidate) or self._context.why_unaffordable(candidate)
+            if late is not None:
                 return stop, f"{reason}; finalists not all measured again ({late})"
             trial = self._launch(candidate, repetition)
             if trial.outcome == "interrupted":

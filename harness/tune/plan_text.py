@@ -81,7 +81,25 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
         f"about {format_duration(expected.total_s)}, budget {format_duration(search.max_minutes * 60)}; "
         "downloads and conversions come on top, once"
     )
+    money = cost_line(scenario, plan.candidates, expected)
+    if money:
+        yield f"cost       {money}"
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
+
+
+def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
+    """What the search's endpoints may cost, and what a local run is priced at; '' where there is no price."""
+    from harness.deploy.cost import ENDPOINTS, price_of
+    from harness.deploy.spending import Spending
+
+    spending = Spending(scenario.cost, expected.trial_s)
+    endpoints = sorted((spending.expected_usd(each) for each in candidates if each.engine == ENDPOINTS), reverse=True)
+    if endpoints:
+        usd = sum(endpoints[: expected.trials]) + endpoints[0] * expected.repetitions
+        limit = f", budget {spending.limit_usd:.2f} USD" if spending.limit_usd is not None else ", no budget set"
+        return f"at most about {usd:.2f} USD of endpoints ({len(endpoints)} priced candidates){limit}"
+    price = price_of(scenario.cost, candidates[0]) if candidates else None
+    return f"nothing is rented; priced at {price.usd_per_hour:g} USD/h ({price.origin})" if price else ""
 
 
 def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> dict[str, Any]:
@@ -111,6 +129,7 @@ def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidat
             "repetitions": expected.repetitions,
             "minutes": round(expected.total_s / 60, 2),
             "disk_mib": round(expected.disk_mib, 1),
+            "cost": cost_line(resolved.scenario, plan.candidates, expected) or None,
         },
     }
 

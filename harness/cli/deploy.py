@@ -1,0 +1,183 @@
+"""`dyno deploy sagemaker`: an endpoint that is created, measured and deleted; and the clean-up of leftovers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import EnvironmentFault, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from harness.deploy.sagemaker import Deployment, Order
+    from harness.records import Trial
+    from harness.store.reader import Run
+
+DEFAULT_VERB = "run"
+
+
+class _Sagemaker(click.Group):
+    """`dyno deploy sagemaker RUN ...` means `dyno deploy sagemaker run RUN ...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = [DEFAULT_VERB, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("deploy")
+def command() -> None:
+    """Put a recommendation where it will serve, measure it there, take it down again."""
+
+
+@command.group("sagemaker", cls=_Sagemaker)
+def sagemaker() -> None:
+    """A SageMaker endpoint: created, measured with the run's load, deleted.
+
+    \b
+    Examples:
+      dyno deploy sagemaker latest --instance ml.g5.12xlarge --container 0.36.0-lmi20 --role ARN --bucket B --dry-run
+      dyno deploy sagemaker latest --instance ml.g5.xlarge --image URI --role ARN --bucket B --max-cost-usd 2
+      dyno deploy sagemaker cleanup
+    """
+
+
+@sagemaker.command("run", epilog="Exit: 0 ok, 2 usage, 3 machine or AWS, 4 measurement invalid, 130 interrupted.")
+@click.argument("run")
+@click.option("--instance", required=True, metavar="TYPE", help="Instance type, such as ml.g5.12xlarge.")
+@click.option("--role", metavar="ARN", help="Execution role (default $DYNO_SAGEMAKER_ROLE).")
+@click.option("--bucket", metavar="NAME", help="S3 bucket for archive and weights (default $DYNO_SAGEMAKER_BUCKET).")
+@click.option("--region", metavar="REGION", help="Default $AWS_REGION.")
+@click.option("--container", metavar="VERSION", help="LMI version, such as 0.36.0-lmi20 (default: the scenario's).")
+@click.option("--image", metavar="URI", help="An image of your own that holds our server.")
+@click.option("--files", type=click.Path(path_type=Path), help="Folder or model.tar.gz to serve instead.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: as measured.")
+@click.option("--tensor-parallel-degree", type=click.IntRange(min=1), metavar="N", help="Default: as measured.")
+@click.option("--max-cost-usd", type=click.FloatRange(min=0, min_open=True), help="Stop before this is exceeded.")
+@click.option("--usd-per-hour", type=click.FloatRange(min=0, min_open=True), help="Price, over the catalogue's.")
+@click.option("--poll-s", type=click.FloatRange(min=0.01), help="How often the endpoint's status is asked for.")
+@click.option("--ready-timeout-s", type=click.FloatRange(min=0.1), help="Give up waiting after this long.")
+@click.option("--cloudwatch-wait-s", type=click.FloatRange(min=0), help="Wait for CloudWatch this long at most.")
+@click.option("--keep", is_flag=True, help="Leave the endpoint running (it goes on costing).")
+@click.option("--dry-run", is_flag=True, help="Print requests, memory, time and cost; contact nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
+def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **asked: Any) -> int:
+    """Deploy the recommendation of RUN, measure it, delete everything.
+
+    RUN is a run folder, a scenario's name (its newest run) or 'latest'. Ctrl-C, a crash or kill -9 delete everything
+    too; what a dead machine leaves, `dyno deploy sagemaker cleanup` finds.
+    """
+    from harness.deploy.sagemaker import plan_deployment, plan_lines
+    from harness.store.layout import DEFAULT_RESULTS
+    from harness.store.reader import find_run, read_run
+
+    found = read_run(find_run(results or DEFAULT_RESULTS, run))
+    deployment = plan_deployment(found, _order(asked))
+    if dry_run:
+        plan = deployment.prepared.plan
+        requests = {"requests": plan.requests(0.0), "expected_usd": deployment.expected_usd}
+        click.echo(json.dumps(requests, indent=2) if as_json else "\n".join(plan_lines(deployment)))
+        return 0
+    return _carry_out(found, deployment, as_json)
+
+
+@sagemaker.command("cleanup", epilog="Exit: 0 nothing is left, 2 usage, 3 something could not be deleted.")
+@click.option("--region", metavar="REGION", help="Default $AWS_REGION.")
+@click.option("--all", "is_all", is_flag=True, help="Also what may still be in use: kept, or launched elsewhere.")
+@click.option("--dry-run", is_flag=True, help="List, delete nothing.")
+def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
+    """Delete endpoints, configs, models and uploads that an ended dyno left, found by journal and by tag."""
+    import time
+
+    from engines.sagemaker.aws import Aws
+    from engines.sagemaker.catalogue import check_region
+    from engines.sagemaker.removal import leftovers, remove_leftovers
+
+    named = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    if not named:
+        raise UsageError("no region; set AWS_REGION, or name one with --region")
+    check_region(named)
+    _log_to_stderr()
+    aws = Aws(named)
+    found = leftovers(aws, time.time())
+    chosen = [each for each in found if is_all or not each.is_in_use]
+    for each in found:
+        word = "would delete" if dry_run else "deleting"
+        verdict = word if each in chosen else "keeping (--all deletes it too)"
+        click.echo(f"{verdict} {each.resource.kind} {each.resource.name}: {each.why}")
+    failed = [] if dry_run else remove_leftovers(aws, chosen)
+    if failed:
+        raise EnvironmentFault("could not delete: " + "; ".join(failed))
+    click.echo(f"{len(chosen)} leftovers in {named}" if chosen else f"nothing to clean up in {named}")
+    return 0
+
+
+def _order(asked: dict[str, Any]) -> Order:
+    from harness.deploy.sagemaker import Order
+
+    for name in ("role", "bucket"):  # by environment, so that they do not become part of the stored candidate
+        value = asked.pop(name)
+        if value:
+            os.environ[f"DYNO_SAGEMAKER_{name.upper()}"] = value
+    own = {name: asked.pop(name) for name in ("container", "device", "tensor_parallel_degree", "files")}
+    options = {name: value for name, value in asked.items() if value not in (None, False)}
+    return Order(
+        options=options,
+        container=own["container"] or "",
+        device=own["device"] or "",
+        tensor_parallel_degree=own["tensor_parallel_degree"],
+        files=own["files"],
+    )
+
+
+def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
+    from engines.sagemaker.weights import release_weights
+    from harness.cli.tune import stopped_by_signals
+    from harness.deploy.sagemaker import as_json as result_of
+    from harness.deploy.sagemaker import carry_out, result_path
+    from harness.deploy.text import comparison
+
+    _log_to_stderr()
+    with stopped_by_signals():
+        try:
+            trial = carry_out(deployment, lambda text: click.echo(text, err=True))
+        except (KeyboardInterrupt, Interrupted):
+            click.echo("interrupted; everything that was created has been deleted", err=True)
+            return 130
+        finally:
+            if not deployment.prepared.plan.is_kept:
+                release_weights()
+    click.echo(f"wrote {result_path(deployment, trial)}", err=True)
+    if as_json:
+        click.echo(json.dumps(result_of(deployment, trial), indent=2))
+        return _code(trial)
+    if trial.outcome != "ok":
+        raise EnvironmentFault(f"{trial.outcome}: {trial.reason}")
+    click.echo(comparison(deployment.recommendation.trial, trial))
+    click.echo("Next: dyno deploy sagemaker cleanup --dry-run")
+    return _code(trial)
+
+
+def _code(trial: Trial) -> int:
+    if trial.outcome == "client_limited":
+        return 4
+    return 0 if trial.outcome == "ok" else 3
+
+
+def _log_to_stderr() -> None:
+    """Progress of the endpoint's life; every line goes through the redactor."""
+    from engines.sagemaker.redaction import redact
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(redact(record.getMessage()), err=True)
+
+    logger = logging.getLogger("dyno.sagemaker")
+    logger.handlers = [Lines()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,203 @@
+"""`dyno deploy sagemaker RUN`: the recommended configuration as an endpoint, measured as it was here, and deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engines.artifact_cache import cache_root
+from engines.errors import EngineError
+from engines.model_folder import resolve_model
+from engines.sagemaker.engine import Prepared, prepare
+from harness.clock import SystemClock
+from harness.deploy.spending import CREATION_S
+from harness.errors import EnvironmentFault, UsageError
+from harness.execute.reference import reference_answers
+from harness.execute.trial import TrialInputs, TrialRunner, spec_of
+from harness.load.prompts import read_prompts
+from harness.recommend.choose import choose
+from harness.recommend.containers import image_tag, parse_container
+from harness.recommend.write import scenario_container, write_recommendation
+from harness.records import Candidate, OptionValue, Recommendation, Trial
+from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
+from harness.store.codec import to_json
+from harness.store.disk import write_text
+from harness.store.reader import Run
+from harness.store.writer import RunWriter
+from harness.tune.plan_text import expectation
+
+DELETION_S = 120.0
+"""Assumed, for the price before launch: from the end of the load until the endpoint is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the user asked for. `options` are the engine's (instance, image, ...); '' and None mean the run's own."""
+
+    options: Mapping[str, OptionValue]
+    container: str = ""
+    device: str = ""
+    tensor_parallel_degree: int | None = None
+    files: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """An order ready to be carried out: nothing has been created, everything knowable has been checked."""
+
+    run: Run
+    resolved: ResolvedScenario
+    recommendation: Recommendation
+    candidate: Candidate
+    model_dir: Path
+    prepared: Prepared
+    expected_s: float
+
+    @property
+    def expected_usd(self) -> float | None:
+        """What it should cost at most; None without a price."""
+        plan = self.prepared.plan
+        if plan.usd_per_hour is None:
+            return None
+        return plan.usd_per_hour * plan.instance_count * self.expected_s / 3600.0
+
+
+def plan_deployment(run: Run, order: Order) -> Deployment:
+    """Choose, write the files, make the requests, check what can be known.
+
+    Raises UsageError or EnvironmentFault with one sentence; nothing has been contacted.
+    """
+    resolved = resolved_from_dict(run.manifest.scenario)
+    recommendation = _adapted(choose(run), order)
+    container = order.container or scenario_container(run)
+    options = dict(order.options)
+    options["image"] = _image(options, container, recommendation.trial.candidate)
+    if resolved.model.kind == "s3" and "weights" not in options:
+        options["weights"] = resolved.model.value
+    folder = order.files
+    if folder is None:
+        folder = run.layout.root / "deployments" / container
+        write_recommendation(run, recommendation, container, folder)
+    options["files"] = str(folder)
+    measured = recommendation.trial.candidate
+    options["hosts"] = measured.engine
+    candidate = replace(measured, engine="sagemaker", options=options, python="")
+    model = resolved.model
+    try:
+        model_dir = resolve_model(model.kind, model.value, model.seed, cache_root())
+        prepared = prepare(spec_of(candidate, model_dir))
+    except EngineError as error:
+        raise EnvironmentFault(str(error)) from error
+    expected_s = CREATION_S + expectation(resolved.scenario, 1).trial_s + DELETION_S
+    deployment = Deployment(
+        run=run,
+        resolved=resolved,
+        recommendation=recommendation,
+        candidate=candidate,
+        model_dir=model_dir,
+        prepared=prepared,
+        expected_s=expected_s,
+    )
+    _check_budget(deployment)
+    return deployment
+
+
+def _adapted(recommendation: Recommendation, order: Order) -> Recommendation:
+    """The recommendation for another device or degree than was measured, where the order says so."""
+    trial = recommendation.trial
+    candidate = replace(
+        trial.candidate,
+        device=order.device or trial.candidate.device,
+        tensor_parallel_degree=order.tensor_parallel_degree or trial.candidate.tensor_parallel_degree,
+    )
+    return replace(recommendation, trial=replace(trial, candidate=candidate))
+
+
+def _image(options: Mapping[str, OptionValue], container: str, measured: Candidate) -> str:
+    if options.get("image"):
+        return str(options["image"])
+    target = parse_container(container)
+    if target.is_own:
+        raise UsageError(
+            f"{container} is our own server and AWS has no image of it; name yours with --image URI, or an LMI version "
+            "with --container (dyno recommend lists which can serve it)"
+        )
+    if measured.engine != "transformers":
+        raise UsageError(
+            f"--container {container}: the files of {measured.engine} need its converted model beside them; name an "
+            "image of our own server with --image URI, or a complete folder with --files"
+        )
+    return image_tag(target)
+
+
+def _check_budget(deployment: Deployment) -> None:
+    plan, expected = deployment.prepared.plan, deployment.expected_usd
+    if plan.max_cost_usd is not None and expected is not None and expected > plan.max_cost_usd:
+        raise EnvironmentFault(
+            f"--max-cost-usd {plan.max_cost_usd:g}: this would cost about {expected:.2f} USD "
+            f"({plan.instance_count} x {plan.instance.name} at {plan.usd_per_hour:g} USD/h for "
+            f"{deployment.expected_s / 60:.0f} min: creation, load, deletion); nothing was created"
+        )
+
+
+def plan_lines(deployment: Deployment) -> list[str]:
+    """The dry run: what will be created, whether it fits, what it costs, and the requests themselves."""
+    plan, prepared = deployment.prepared.plan, deployment.prepared
+    expected = deployment.expected_usd
+    price = "price unknown" if plan.usd_per_hour is None else f"{plan.usd_per_hour:g} USD/h ({plan.price_origin})"
+    cost = "unknown; give --usd-per-hour" if expected is None else f"about {expected:.2f} USD for one deployment"
+    budget = "" if plan.max_cost_usd is None else f", budget {plan.max_cost_usd:g} USD"
+    uploads = f"uploaded to s3://{plan.bucket}/{plan.prefix}/weights/" if prepared.uploads else "already in place"
+    return [
+        f"endpoint   {plan.name} in {plan.region}",
+        f"instance   {plan.instance_count} x {plan.instance.name}, {price}",
+        f"image      {plan.image}",
+        f"archive    {plan.code_uri}: {', '.join(sorted(prepared.files))}",
+        f"weights    {uploads}",
+        f"memory     {prepared.fit}",
+        f"expected   {deployment.expected_s / 60:.0f} min: creation, quality, load, deletion",
+        f"cost       {cost}{budget}",
+        "requests   " + json.dumps(plan.requests(0.0), indent=2).replace("\n", "\n           "),
+    ]
+
+
+def carry_out(deployment: Deployment, progress: Callable[[str], None]) -> Trial:
+    """The trial of the endpoint: created, checked, loaded, deleted. Raw records go to the run under 'deploy-...', the
+    result to deployments/<time>-<instance>.json. Raises TrialInterrupted on Ctrl-C (everything is deleted by then)."""
+    resolved, run = deployment.resolved, deployment.run
+    inputs = TrialInputs(
+        scenario=resolved.scenario, model_dir=deployment.model_dir, prompts=read_prompts(resolved.prompts_path)
+    )
+    with RunWriter.resume(run.root) as writer:
+        runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
+        progress("asking the fp32 reference")
+        runner.use_reference(reference_answers(resolved.scenario, runner, writer.layout.reference_json).answers)
+        number = max((trial.number for trial in run.trials), default=0) + 1
+        trial = runner.run(deployment.candidate, number, prefix="deploy")
+    write_text(result_path(deployment, trial), json.dumps(as_json(deployment, trial), indent=2) + "\n")
+    return trial
+
+
+def result_path(deployment: Deployment, trial: Trial) -> Path:
+    """Where the deployment's result is kept."""
+    begun = trial.started_utc.partition("+")[0].replace(":", "").replace("-", "")
+    return deployment.run.layout.root / "deployments" / f"{begun}-{deployment.prepared.plan.instance.name}.json"
+
+
+def as_json(deployment: Deployment, trial: Trial) -> dict[str, Any]:
+    """The result, JSON-able: what was measured here and there."""
+    plan = deployment.prepared.plan
+    return {
+        "region": plan.region,
+        "instance": plan.instance.name,
+        "instance_count": plan.instance_count,
+        "image": plan.image,
+        "usd_per_hour": plan.usd_per_hour,
+        "price_origin": plan.price_origin,
+        "memory": deployment.prepared.fit,
+        "measured_here": to_json(deployment.recommendation.trial),
+        "measured_there": to_json(trial),
+    }

@@ -1,0 +1,33 @@
+"""What a deployment says on the terminal: the same metrics, here and on the endpoint."""
+
+from __future__ import annotations
+
+from harness.measure.metrics import metric_of
+from harness.recommend.label import claim, label
+from harness.records import Metric, Trial
+
+SHOWN = (
+    "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "ttft_p50_ms", "throughput_inputs_per_s",
+    "output_tokens_per_s", "error_frac", "cost_usd_per_1k_prompts", "cost_usd_per_mtok",
+)  # fmt: skip
+
+
+def comparison(here: Trial, there: Trial) -> str:
+    """A table of both measurements, then quality and notes."""
+    rows = [("", "measured here", "endpoint")]
+    for name in SHOWN:
+        before, after = metric_of(here, name), metric_of(there, name)
+        if before is not None or after is not None:
+            rows.append((name, _cell(before), _cell(after)))
+    verdicts = [trial.quality.verdict if trial.quality else "not checked" for trial in (here, there)]
+    rows.append(("quality", verdicts[0], verdicts[1]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [f"{label(here.candidate)}"]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"note: {note}" for note in there.notes]
+    lines += [f"broken constraint: {each}" for each in there.violations]
+    return "\n".join(lines)
+
+
+def _cell(metric: Metric | None) -> str:
+    return "-" if metric is None else claim(metric)
