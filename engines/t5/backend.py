@@ -19,7 +19,7 @@ from engines.api import (
     RollingBackend,
     TokenEvent,
 )
-from engines.errors import RequestInvalid, Unavailable
+from engines.errors import RequestInvalid, SpecInvalid, Unavailable
 from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native
@@ -115,6 +115,7 @@ class T5Backend(RollingBackend):
     def load(self, spec: EngineSpec) -> EngineFacts:
         """Pack (or map) the weights and run one token. Raises ModelInvalid, SpecInvalid, Unavailable, MemoryError."""
         check_spec(spec, capabilities())
+        _check_device(spec)
         is_rolling = spec.rolling_batch != "disable"
         self._slots = whole_number(spec, "max_slots", ROLLING_SLOTS if is_rolling else spec.batch_size)
         threads = compute_threads(spec)
@@ -198,6 +199,22 @@ class T5Backend(RollingBackend):
         is_shown = wants or event.logprob != event.logprob
         finish = "eos" if event.finish == "stop" else event.finish
         return TokenEvent(index=index, token_id=event.token, logprob=event.logprob if is_shown else None, finish=finish)
+
+
+def _check_device(spec: EngineSpec) -> None:
+    """What a GPU does not do, said before anything is loaded."""
+    if spec.device == "cpu":
+        return
+    if spec.tensor_parallel_degree > 1:
+        raise SpecInvalid(
+            f"t5: tensor_parallel_degree {spec.tensor_parallel_degree} on device {spec.device!r} refused: its ranks "
+            "would share one GPU, which is slower than degree 1; the engine does not use several GPUs yet"
+        )
+    if spec.dtype not in CUDA_DTYPES:
+        raise SpecInvalid(
+            f"t5: dtype {spec.dtype!r} on device {spec.device!r} refused: int8 weights meet activations that are not "
+            "rounded there; use int8"
+        )
 
 
 def params_of(params: GenerateParams) -> Params:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from engines import t5
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.spec_check import check_spec
 from engines.t5 import backend, cuda
+from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
+from tests.kernels.cuda import compilers
 from tests.kernels.cuda.sim import BUILD, Sim
 
 COMPILED: list[int] = []
@@ -115,6 +118,32 @@ def test_a_failed_compilation_leaves_nothing_behind(driver: Sim, monkeypatch: py
     with pytest.raises(Unavailable, match="NVRTC cannot compile the kernels for sm_80"):
         cuda.target("cuda")
     assert not list((cuda.cache_root() / "cubins").glob("sm_*"))
+
+
+@pytest.mark.skipif(cuda.nvrtc_library() is None, reason="the nvidia-cuda-nvrtc wheel is not installed")
+def test_device_cuda_goes_all_the_way_to_tokens(sim: Sim, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Driver, NVRTC, cache, module, engine: as on a GPU, but for the driver library's name."""
+    member = ck.FAMILY[1]
+    model = ck.build(member)
+    folder = ck.save(model, tmp_path, member)
+    monkeypatch.setattr(cuda, "DRIVER", str(BUILD / "cuda-sim/libcuda_sim.so"))
+    monkeypatch.setenv("DYNO_CACHE", str(tmp_path))
+    library = cuda.nvrtc_library()
+    assert library
+    # The engine's own call of NVRTC, its result shared with the other tests.
+    made = cuda.Compiler("nvrtc", 13, lambda arch: compilers.nvrtc_compile(library, arch)[0])
+    monkeypatch.setattr(cuda, "compilers", lambda: [made])
+    with t5.load(folder, device="cuda", threads=1) as engine:
+        assert engine.isa == "cuda-sim (sm_80)"
+        got = engine.generate([[5, 9, 1]], max_new_tokens=5)
+    assert got == ck.generated(model, [[5, 9, 1]], max_new_tokens=5, do_sample=False, num_beams=1)
+    assert cuda.target("cuda").image.startswith(b"\x7fELF")
+
+
+def test_several_gpus_are_refused_in_words(driver: Sim) -> None:
+    spec = EngineSpec(engine="t5", model_dir=Path("nowhere"), device="cuda", tensor_parallel_degree=2)
+    with pytest.raises(SpecInvalid, match="tensor_parallel_degree 2 on device 'cuda'"):
+        backend.T5Backend().load(spec)
 
 
 def test_a_simulator_that_was_not_built_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

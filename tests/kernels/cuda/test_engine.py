@@ -1,6 +1,7 @@
 """The whole engine on device cuda-sim: the model's own sources, the CUDA device, every kernel on the simulator.
 
 Tiny checkpoints of every family member give the same ids as the CPU device, and as Hugging Face, token for token.
+The same cases run on device cuda where there is a GPU (marker `gpu`); there has been none yet.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from engines import t5
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
+from tests.kernels.cuda.gpu import missing
 from tests.kernels.cuda.sim import Sim
 
 NAMES = [member.name for member in ck.FAMILY]
@@ -33,24 +35,34 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
-@pytest.fixture(autouse=True)
-def sim_device(sim: Sim) -> None:
-    """The simulator built, and where the engine looks for it."""
+REASON = missing()
+
+
+@pytest.fixture(
+    params=[
+        "cuda-sim",
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(bool(REASON), reason=REASON)]),
+    ]
+)
+def device(request: pytest.FixtureRequest, sim: Sim) -> str:
+    """Where the engine runs; the simulator is built, and lies where the engine looks for it."""
     ensure_library()
+    return str(request.param)
 
 
 def _on(device: str, folder: Path, work: Callable[[Any], Any], **options: Any) -> Any:
     with t5.load(folder, device=device, threads=1, **options) as engine:
         assert (engine.isa == "cuda-sim") == (device == "cuda-sim")
+        assert (" (sm_" in engine.isa) == (device == "cuda")
         return work(engine)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any]) -> None:
+def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any], device: str) -> None:
     model, folder = family(name)
     prompts = ck.prompts(3, model.config.vocab_size, seed=21, longest=24)
     expected = ck.generated(model, prompts, max_new_tokens=10, do_sample=False, num_beams=1)
-    got = _on("cuda-sim", folder, lambda engine: engine.generate(prompts, max_new_tokens=10), max_slots=2)
+    got = _on(device, folder, lambda engine: engine.generate(prompts, max_new_tokens=10), max_slots=2)
     assert got == expected
 
 
@@ -68,7 +80,7 @@ def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any]) ->
     ids=lambda each: "-".join(map(str, each.values())) or "greedy",
 )
 def test_every_mode_gives_the_cpu_device_s_ids(
-    options: dict[str, Any], params: dict[str, Any], family: Callable[..., Any]
+    options: dict[str, Any], params: dict[str, Any], family: Callable[..., Any], device: str
 ) -> None:
     model, folder = family("umt5")
     prompts = ck.prompts(3, model.config.vocab_size, seed=22, longest=20)
@@ -76,25 +88,25 @@ def test_every_mode_gives_the_cpu_device_s_ids(
     def work(engine: Any) -> list[list[int]]:
         return engine.generate(prompts, max_new_tokens=8, **params)
 
-    got = _on("cuda-sim", folder, work, **({"max_slots": 2} | options))
+    got = _on(device, folder, work, **({"max_slots": 2} | options))
     assert got == _on("cpu", folder, work, **({"max_slots": 2} | options))
 
 
-def test_encoder_rows_and_scores_are_the_cpu_device_s(family: Callable[..., Any]) -> None:
+def test_encoder_rows_and_scores_are_the_cpu_device_s(family: Callable[..., Any], device: str) -> None:
     _, folder = family("odd")
     prompts = [[5, 9, 1], list(range(2, 40)), [7]]
 
     def work(engine: Any) -> tuple[list[np.ndarray], np.ndarray]:
         return engine.encode(prompts), engine.score(prompts[1], [0, 3, 4, 5])
 
-    rows, scores = _on("cuda-sim", folder, work)
+    rows, scores = _on(device, folder, work)
     cpu_rows, cpu_scores = _on("cpu", folder, work)
     for got, want in zip(rows, cpu_rows, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
     np.testing.assert_allclose(scores, cpu_scores, atol=2e-5 * np.ptp(cpu_scores))
 
 
-def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any]) -> None:
+def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any], device: str) -> None:
     model, folder = family("byt5")
     prompts = ck.prompts(3, model.config.vocab_size, seed=23, longest=16)
     for params in ({}, {"num_beams": 2}):
@@ -104,10 +116,10 @@ def test_ids_do_not_depend_on_what_else_runs(family: Callable[..., Any]) -> None
             assert engine.generate(prompts, max_new_tokens=6, **params) == alone
             return alone
 
-        _on("cuda-sim", folder, work, max_slots=6)
+        _on(device, folder, work, max_slots=6)
 
 
-def test_w8a8_is_refused_by_name(family: Callable[..., Any]) -> None:
+def test_w8a8_is_refused_by_name(family: Callable[..., Any], device: str) -> None:
     _, folder = family("flan")
     with pytest.raises(Exception, match="w8a8: not on the cuda device"):
-        _on("cuda-sim", folder, lambda engine: engine.encode([[5, 1]]), dtype="w8a8")
+        _on(device, folder, lambda engine: engine.encode([[5, 1]]), dtype="w8a8")
