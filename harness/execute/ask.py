@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from engines.api import Endpoint, RunningEngine
+from harness.load.answers import BadBody, text_at
+from harness.load.bodies import filled
 from harness.records import Prompt
+from harness.scenario.load_kinds import Template
 
 ANSWER_TIMEOUT_S = 120.0
 """For one answer while checking quality; generous, since nothing is timed here."""
@@ -41,11 +45,16 @@ def ask(
     parameters: Mapping[str, object],
     concurrency: int,
     on_progress: Callable[[int], None],
+    template: Template | None = None,
 ) -> Answers:
     """The engine's answer to every prompt, `concurrency` at a time. Stops early, with failures, if the engine dies."""
     answers: list[_Answer] = []
     with httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False) as client, ThreadPoolExecutor(concurrency) as pool:
-        pending = [pool.submit(_ask_one, client, engine.endpoint, prompt, parameters) for prompt in prompts]
+        if template is None:
+            pending = [pool.submit(_ask_one, client, engine.endpoint, prompt, parameters) for prompt in prompts]
+        else:
+            url = engine.endpoint.url + template.path
+            pending = [pool.submit(_ask_template, client, url, prompt, (template, parameters)) for prompt in prompts]
         try:
             for done in as_completed(pending):
                 answers.append(done.result())
@@ -61,17 +70,37 @@ def ask(
     )
 
 
+def _ask_template(
+    client: httpx.Client, url: str, prompt: Prompt, form: tuple[Template, Mapping[str, object]]
+) -> _Answer:
+    """Like `_ask_one`, in a protocol of the user's own."""
+    template, parameters = form
+    try:
+        body = filled(template.body, prompt.text, parameters)
+        response = client.post(url, content=body, headers={"Content-Type": "application/json"})
+        if response.status_code != 200:
+            failure = f"HTTP {response.status_code}: {response.text[:200]}"
+            return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
+        return _Answer(prompt_id=prompt.prompt_id, text=text_at(response.json(), template.answer))
+    except (httpx.HTTPError, BadBody, ValueError) as error:
+        return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
+
+
 def _ask_one(client: httpx.Client, endpoint: Endpoint, prompt: Prompt, parameters: Mapping[str, object]) -> _Answer:
     is_djl = endpoint.protocol == "djl"
     try:
         if is_djl:
             wanted = {**parameters, "details": True, "return_logprobs": True}
             body: dict[str, object] = {"inputs": prompt.text, "parameters": wanted}
-            response = client.post(f"{endpoint.url}/invocations", json=body)
+            response = client.post(_address(endpoint.url, "/invocations"), json=body)
         else:
-            body = {"model": endpoint.model_name, "prompt": prompt.text, "temperature": 0}
+            url = _address(endpoint.url, "/v1/completions")
+            body = {"model": endpoint.model_name, "temperature": 0}
             body["max_tokens"] = parameters.get("max_new_tokens", 64)
-            response = client.post(f"{endpoint.url}/v1/completions", json=body)
+            body |= (
+                {"messages": [{"role": "user", "content": prompt.text}]} if "/chat/" in url else {"prompt": prompt.text}
+            )
+            response = client.post(url, json=body)
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
     if response.status_code != 200:
@@ -80,13 +109,20 @@ def _ask_one(client: httpx.Client, endpoint: Endpoint, prompt: Prompt, parameter
     return _read_answer(prompt.prompt_id, response.text)
 
 
+def _address(url: str, usual_path: str) -> str:
+    """The endpoint's own address where it names a path, else the protocol's usual one (as the load generator does)."""
+    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}{usual_path}"
+
+
 def _read_answer(prompt_id: str, body: str) -> _Answer:
     """Reads DJL's {"generated_text"}, the handlers' {"outputs": [...]}, and OpenAI's {"choices": [{"text"}]}."""
     try:
         answer: Any = json.loads(body)
         answer = answer[0] if isinstance(answer, list) else answer
         if "choices" in answer:
-            return _Answer(prompt_id=prompt_id, text=str(answer["choices"][0]["text"]))
+            choice = answer["choices"][0]
+            text = choice["message"]["content"] if "message" in choice else choice["text"]
+            return _Answer(prompt_id=prompt_id, text=str(text))
         if "outputs" in answer:
             return _Answer(prompt_id=prompt_id, text=str(answer["outputs"][0]))
         details = answer.get("details") or {}

@@ -180,10 +180,12 @@ class Loads:
         )
 
     def _plan(self, endpoint: Endpoint) -> LoadPlan:
-        workload = self._workload
+        workload, template = self._workload, self._workload.template
         return LoadPlan(
-            endpoint_url=endpoint.url,
-            protocol=endpoint.protocol,
+            endpoint_url=endpoint.url + (template.path if template else ""),
+            protocol="template" if template else endpoint.protocol,
+            template=template.body if template else "",
+            answer_path=template.answer if template else "",
             model_name=endpoint.model_name,
             prompts=self._inputs.prompts,
             inputs_per_request=workload.inputs_per_request,

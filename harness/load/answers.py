@@ -3,6 +3,7 @@
 Accepted bodies. DJL / SageMaker: {"generated_text"} | [{"generated_text"}, ...] | {"outputs": [...]}, each with an
 optional "details" {"generated_tokens", "input_tokens", "nonfinite"}; streamed: JSON lines {"token": {...}}, the last
 one {"generated_text"}.
+A user's own template: any JSON, the text at `answer_path`; streamed: JSON lines or server-sent events of the same.
 OpenAI: {"choices": [{"text" | "message": {"content"}}], "usage"}; streamed: server-sent events of the same.
 Token counts prefer the response headers x-dyno-tokens and x-dyno-input-tokens.
 """
@@ -42,10 +43,13 @@ class Received:
     input_header: str = ""
     output_header: str = ""
     marks: tuple[tuple[int, int], ...] = ()
+    answer_path: str = ""
 
 
 def parse_answer(received: Received, prompts: int, protocol: str, stream: bool) -> Answer:
     """The answer to a request of `prompts` prompts. Raises BadBody."""
+    if protocol == "template":
+        return _templated(received, stream)
     if stream:
         pieces = list(_stream_pieces(received, protocol))
         texts, details = _join_stream(pieces)
@@ -63,6 +67,30 @@ def parse_answer(received: Received, prompts: int, protocol: str, stream: bool) 
         token_ns=token_ns,
         is_nonfinite=any(bool(detail.get("nonfinite")) for detail in details),
     )
+
+
+def _templated(received: Received, stream: bool) -> Answer:
+    """The text at the user's path; of a stream, the texts of its pieces, each a token where it is not empty."""
+    if not stream:
+        text = text_at(_json(received.body), received.answer_path)
+        return Answer(texts=(text,), output_tokens=_count(received.output_header, (), ""))
+    parts = [(at_ns, text_at(piece, received.answer_path)) for at_ns, piece in _stream_pieces(received, "template")]
+    if not parts:
+        raise BadBody("expected a stream of JSON lines, got an empty body")
+    return Answer(texts=("".join(text for _, text in parts),), token_ns=tuple(at_ns for at_ns, text in parts if text))
+
+
+def text_at(whole: Any, path: str) -> str:
+    """The text at a dotted path of keys and indexes. Raises BadBody."""
+    value = whole
+    for part in path.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadBody(f"expected {path} in the answer, got {_short(whole)}") from error
+    if not isinstance(value, str):
+        raise BadBody(f"expected text at {path}, got {_short(value)}")
+    return value
 
 
 def _json(body: bytes) -> Any:
@@ -117,7 +145,7 @@ def _stream_pieces(received: Received, protocol: str) -> Iterator[tuple[int, dic
     for line in received.body.splitlines(keepends=True):
         at += len(line)
         text = line.strip()
-        if protocol == "openai":
+        if protocol in ("openai", "template"):
             text = text.removeprefix(b"data:").strip()
         if not text or text == b"[DONE]" or text.startswith(b":"):
             continue

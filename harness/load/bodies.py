@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from harness.errors import UsageError
 from harness.records import Prompt
 
-DEFAULT_PATHS = {"djl": "/invocations", "openai": "/v1/completions"}
+DEFAULT_PATHS = {"djl": "/invocations", "openai": "/v1/completions", "template": "/"}
 """Path used when the endpoint names only a host: SageMaker's container contract, and OpenAI's completions."""
 
 _OPENAI_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
@@ -52,6 +52,7 @@ class BodyForm:
     model_name: str
     parameters: Mapping[str, object]
     stream: bool
+    template: str = ""
 
     @property
     def is_chat(self) -> bool:
@@ -63,6 +64,8 @@ class BodyForm:
         the form's own in this request."""
         texts = [prompt.text for prompt in prompts]
         given = self.parameters if parameters is None else parameters
+        if self.protocol == "template":
+            return filled(self.template, texts[0], given)
         fields = self._djl(texts, given) if self.protocol == "djl" else self._openai(texts, given)
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
@@ -101,3 +104,10 @@ class BodyForm:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return fields
+
+
+def filled(template: str, text: str, parameters: Mapping[str, object]) -> bytes:
+    """The body of a user's own template: {prompt} is replaced by the escaped text, {max_new_tokens} by the number."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
+    number = str(parameters.get("max_new_tokens", 64))
+    return template.replace("{max_new_tokens}", number).replace("{prompt}", escaped).encode("utf-8")

@@ -100,7 +100,13 @@ def _judge(raw: RawRequest, prompts: int, plan: LoadPlan) -> tuple[RequestOutcom
     if raw.status_code != 200:
         text = raw.body[:300].decode("utf-8", "replace")
         return _outcome_of_status(raw.status_code), f"HTTP {raw.status_code}: {text}", None
-    received = Received(body=raw.body, input_header=raw.input_header, output_header=raw.output_header, marks=raw.marks)
+    received = Received(
+        body=raw.body,
+        input_header=raw.input_header,
+        output_header=raw.output_header,
+        marks=raw.marks,
+        answer_path=plan.answer_path,
+    )
     try:
         return "ok", "", parse_answer(received, prompts, plan.protocol, plan.stream)
     except BadBody as error:

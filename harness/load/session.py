@@ -44,6 +44,7 @@ class Session:
             model_name=plan.model_name,
             parameters=plan.parameters,
             stream=plan.stream,
+            template=plan.template,
         )
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
         self._requests: dict[tuple[str, ...], bytes] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -161,6 +162,24 @@ class MaxRateLoad(Strict):
     def _is_a_range(self) -> MaxRateLoad:
         if self.low_rps >= self.high_rps:
             raise expected(f"high_rps > low_rps ({self.low_rps:g})", self.high_rps)
+        return self
+
+
+class Template(Strict):
+    """A protocol of one's own: a JSON body with {prompt} (and {max_new_tokens}), and where its answer stands."""
+
+    body: Annotated[str, Field(description="JSON text; {prompt} stands inside a string and is escaped")]
+    answer: Annotated[Word, Field(description="keys and indexes to the text, such as outputs.0.text")]
+    path: Annotated[str, Field(pattern="^/", description="path of the address")] = "/"
+
+    @model_validator(mode="after")
+    def _is_json(self) -> Template:
+        if "{prompt}" not in self.body:
+            raise expected("{prompt} in template.body", self.body, "it stands where the prompt goes")
+        try:
+            json.loads(self.body.replace("{prompt}", "x").replace("{max_new_tokens}", "1"))
+        except ValueError as error:
+            raise expected("JSON in template.body once {prompt} is filled in", self.body, str(error)) from error
         return self
 
 

@@ -116,3 +116,19 @@ def test_openai_streams_are_joined() -> None:
 def test_a_cut_or_failed_stream_is_refused(chunk: bytes, says: str) -> None:
     with pytest.raises(BadBody, match=says):
         _streamed([(1, chunk)])
+
+
+def test_a_template_s_answer_is_found_by_its_path() -> None:
+    body = json.dumps({"result": [{"text": "ja"}]}).encode()
+    received = Received(body=body, answer_path="result.0.text")
+    assert parse_answer(received, 1, "template", stream=False).texts == ("ja",)
+    with pytest.raises(BadBody, match=r"expected result.1.text in the answer"):
+        parse_answer(Received(body=body, answer_path="result.1.text"), 1, "template", stream=False)
+
+
+def test_a_template_s_stream_is_joined_and_its_tokens_are_timed() -> None:
+    lines = b'data: {"t": "a"}\n\ndata: {"t": "b"}\n\ndata: {"t": ""}\n\ndata: [DONE]\n\n'
+    received = Received(body=lines, answer_path="t", marks=((10, 18), (20, 36), (30, len(lines))))
+    answer = parse_answer(received, 1, "template", stream=True)
+    assert answer.texts == ("ab",)
+    assert answer.token_ns == (10, 20)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.load.bodies import Address, BodyForm, address_of
+from harness.load.bodies import Address, BodyForm, address_of, filled
 from harness.records import Prompt
 
 PROMPTS = tuple(Prompt(prompt_id=str(n), task="t", text=f"text {n}", reference=None) for n in range(2))
@@ -71,3 +71,9 @@ def test_the_request_is_complete_http() -> None:
     head, _, body = form.request(PROMPTS[:1]).partition(b"\r\n\r\n")
     assert head.startswith(b"POST /invocations HTTP/1.1\r\nHost: [::1]:9\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_a_template_is_filled_with_the_escaped_prompt() -> None:
+    template = '{"q": "say: {prompt}", "n": {max_new_tokens}}'
+    body = json.loads(filled(template, 'a "quoted"\nline', {"max_new_tokens": 7}))
+    assert body == {"q": 'say: a "quoted"\nline', "n": 7}
