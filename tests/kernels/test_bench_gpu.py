@@ -1,4 +1,4 @@
-"""`make bench-gpu` is to work when it first meets a GPU: it runs to its end on the emulator, and its report is right."""
+"""`make bench-gpu` is to work when it first meets a GPU: it runs to its end on the emulator, its report is right."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_rows_are_found_by_the_driver_s_names() -> None:
 
 def test_the_report_of_a_gpu_gives_rates_and_shares_of_the_peaks() -> None:
     run = {
-        "device": "cuda", "facts": _device("NVIDIA H100 80GB HBM3", 1, 80e9), "published": "flan-t5-xxl: bf16 on one GPU",
+        "device": "cuda", "facts": _device("NVIDIA H100 80GB HBM3", 1, 80e9), "published": "flan-t5-xxl: bf16",
         "new": 20, "source": 32,
         "kernels": [
-            {"op": "linear qkv, bf16", "bytes": 3.35e9, "flops": 6.69e12, "kind": "fp32", "samples_s": [2e-3, 2e-3, 9.0]}
+            {"op": "linear qkv, bf16", "bytes": 3.35e9, "flops": 6.69e12, "kind": "fp32", "samples_s": [2e-3, 2e-3, 9]}
         ],
         "engines": [
             {"model": "m", "engine": "t5", "dtype": "bf16", "degree": 1, "new": 20, "samples_s": [0.1, 0.2, 0.3],

@@ -41,11 +41,11 @@ def ptx(compiler: str) -> str:
     return kept.read_text()
 
 
-def changed_ptx(file: str, text: str, unit: str) -> str:
-    """PTX of one op (`unit`, such as ops/gemm.cu) by NVRTC with one file's text replaced."""
+def changed_ptx(file: str, text: str, units: tuple[str, ...]) -> str:
+    """PTX of a few ops (`units`, such as ops/gemm.cu) by NVRTC with one file's text replaced."""
     library = compilers.nvrtc_library()
     assert library
-    return nvrtc_ptx(library, f'#include "{unit}"\n', _headers() | {file: text})
+    return nvrtc_ptx(library, "".join(f'#include "{unit}"\n' for unit in units), _headers() | {file: text})
 
 
 def _headers() -> dict[str, str]:
