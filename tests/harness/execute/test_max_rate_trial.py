@@ -13,9 +13,8 @@ from harness.execute.loads import _second_half_frac
 from harness.execute.trial import TrialRunner
 from harness.records import Candidate, Prompt, RequestRecord
 from harness.scenario.load import load_scenario
-from harness.store.formats import RunManifest
 from harness.store.writer import RunWriter
-from tests.harness.store.test_writer_reader import manifest
+from tests.harness.store.trials import a_manifest
 
 PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(4))
 SCENARIO = """
@@ -31,12 +30,12 @@ objectives: [{metric: max_rate_rps, goal: maximize}]
 
 
 def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tmp_path: Path) -> None:
-    """50 ms of service carry 20 requests/s: of 5, 10, 20, 40, the last must break; its queue grows whatever else runs."""
+    """50 ms of service carry 20 requests/s: of 5, 10, 20, 40 the last must break, its queue grows whatever else runs."""
     path = tmp_path / "m.yaml"
     path.write_text(SCENARIO)
     phases: list[Phase] = []
     inputs = TrialInputs(scenario=load_scenario(path), model_dir=tmp_path, prompts=PROMPTS)
-    with RunWriter.create(tmp_path / "results", manifest()) as writer:
+    with RunWriter.create(tmp_path / "results", a_manifest()) as writer:
         runner = TrialRunner(inputs, writer, SystemClock(), phases.append)
         candidate = Candidate(block=0, engine="fake", options={"service_ms": 50})
         trial = runner.run(candidate, 1)
