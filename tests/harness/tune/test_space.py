@@ -119,3 +119,23 @@ def test_a_space_that_could_never_be_searched_is_refused() -> None:
     many = list(range(1, 400))
     with pytest.raises(ScenarioError, match=r"s\.yaml: space\.0: expected at most 100000 candidates, got 159201"):
         _plan([{"engine": "fake", "workers": many, "batch_size": many}])
+
+
+def test_a_block_s_environment_is_asked_and_names_its_candidates_apart() -> None:
+    blocks = [
+        {"engine": "onnxruntime"},
+        {"engine": "onnxruntime", "python": "envs/a"},
+        {"engine": "fake", "python": "auto"},
+    ]
+    of = Scenario.model_validate({"name": "places", "space": blocks})
+    asked: list[tuple[str, str]] = []
+
+    def able(engine: str, python: str) -> Capabilities:
+        asked.append((engine, python))
+        return CPU
+
+    plan = plan_space(resolve(of, Path("/scenarios/s.yaml")), able)
+
+    assert asked == [("onnxruntime", ""), ("onnxruntime", "/scenarios/envs/a"), ("fake", "auto")]
+    assert [each.python for each in plan.candidates] == ["", "/scenarios/envs/a", "auto"]
+    assert len({each.candidate_id for each in plan.candidates}) == 3
