@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint format bench-engines bench-load bench-gpu clean
+.PHONY: help quickstart install test lint format bench-engines bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -50,6 +50,9 @@ bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, 
 
 bench-load: install  ## load generators against one C server: rate, timing error (BENCH='--rounds 5')
 	$(BIN)/python tests/bench/load/bench_load.py $(BENCH)
+
+bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
+	$(BIN)/python -m tests.bench.gate_calibration $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -66,9 +66,9 @@ def command(
     \b
     Examples:
       dyno gate --baseline results/baseline --candidate latest --junit gate.xml
-      dyno gate --scenario scenarios/quickstart.yaml --baseline-ref ../main --max-minutes 20
-      dyno gate --scenario scenarios/quickstart.yaml --baseline results/baseline --repetitions 4
-      dyno gate --baseline quickstart --export results/baseline
+      dyno gate --scenario scenarios/gate.yaml --baseline-ref ../main --max-minutes 20
+      dyno gate --scenario scenarios/gate.yaml --baseline results/baseline --repetitions 4
+      dyno gate --baseline gate --export results/baseline
     """
     from harness.gate.rules_file import load_rules
     from harness.store.layout import DEFAULT_RESULTS

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Any other CI: measure the checkout in $BASELINE and this one in turns, fail only on a proven regression.
-# usage: BASELINE=../main SCENARIO=scenarios/quickstart.yaml harness/gate/ci/gate.sh
+# usage: BASELINE=../main SCENARIO=scenarios/gate.yaml harness/gate/ci/gate.sh
 set -u
 DYNO=${DYNO:-.venv/bin/dyno}
-"$DYNO" gate --scenario "${SCENARIO:-scenarios/quickstart.yaml}" --baseline-ref "${BASELINE:?a checkout}" \
+"$DYNO" gate --scenario "${SCENARIO:-scenarios/gate.yaml}" --baseline-ref "${BASELINE:?a checkout}" \
   --rules "${RULES:-harness/gate/ci/rules.yaml}" --max-minutes "${MAX_MINUTES:-30}" \
   --junit gate.xml --markdown gate.md
 code=$?
