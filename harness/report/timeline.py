@@ -21,6 +21,8 @@ from harness.units import NS_PER_MS, NS_PER_S
 
 MOST_BINS = 120
 WIDTHS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+REQUESTS_PER_BIN, FEWEST_BINS = 5, 20
+"""A rate over fewer requests jumps between 0 and twice itself; but a short load is still a line, not a bar."""
 MIN_REQUESTS = 5
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +60,8 @@ def timeline(run: Run, trial: Trial) -> Timeline | None:
     zero = int((measured if len(measured) else table)["intended_ns"].min())
     times = {name: (table[f"{name}_ns"].to_numpy() - zero) / NS_PER_S for name in ("intended", "sent", "done")}
     begin, end = float(times["intended"].min()), float(times["done"].max())
-    width = next((w for w in WIDTHS_S if (end - begin) / w <= MOST_BINS), WIDTHS_S[-1])
+    bins = min(MOST_BINS, max(FEWEST_BINS, len(table) / REQUESTS_PER_BIN))
+    width = next((w for w in WIDTHS_S if (end - begin) / w <= bins), WIDTHS_S[-1])
     edges = np.arange(np.floor(begin / width), np.ceil(end / width) + 1) * width
     is_ok = table["outcome"].to_numpy() == "ok"
     latency = (times["done"] - times["intended"]) * NS_PER_S / NS_PER_MS
