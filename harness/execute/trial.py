@@ -136,7 +136,9 @@ class TrialRunner:
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(window.summary, self._inputs.scenario.cost, trial.candidate)
-        trial = replace(trial, outcome="ok", summary=summary)
+        # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
+        missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
+        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=violations(trial, self._inputs.scenario))
