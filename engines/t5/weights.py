@@ -123,8 +123,11 @@ def _weight_files(folder: Path) -> list[Path]:
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
     ):
         if (folder / index).is_file():
-            listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
-            files = [folder / name for name in sorted(set(listed.values()))]
+            try:
+                listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+                files = [folder / str(name) for name in sorted(set(listed.values()))]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ModelInvalid(f"{folder / index}: expected a weight_map of shards, got {error!r}") from error
             for file in files:
                 if file.parent != folder or not file.is_file():
                     raise ModelInvalid(f"{folder / index}: expected the shard {file.name!r} beside it, it is missing")
@@ -140,27 +143,32 @@ class _Safetensors:
     """A mapped safetensors file: 8-byte header length, JSON header, tensors end to end."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             length = int.from_bytes(self._map[:8], "little")
             header = json.loads(self._map[8 : 8 + length])
-        except ValueError as error:
+            self._entries: dict[str, Any] = {k: v for k, v in header.items() if k != "__metadata__"}
+        except (ValueError, AttributeError, OverflowError) as error:
             raise ModelInvalid(f"{path}: expected a safetensors header, got {error}") from error
         self._path, self._start = path, 8 + length
-        self._entries: dict[str, Any] = {k: v for k, v in header.items() if k != "__metadata__"}
 
     def names(self) -> Sequence[str]:
         return list(self._entries)
 
     def stored(self, name: str) -> _Stored:
         entry = self._entries[name]
-        begin, end = entry["data_offsets"]
-        dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+        try:
+            begin, end = (int(offset) for offset in entry["data_offsets"])
+            dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelInvalid(
+                f"{self._path}: {name}: expected dtype, shape and data_offsets, got {entry!r}"
+            ) from error
         if dtype is None:
             raise ModelInvalid(f"{self._path}: {name}: expected a float tensor, got {entry['dtype']}")
         expected = int(np.prod(shape)) * _size_of(dtype)
-        if end - begin != expected or self._start + end > len(self._map):
+        if begin < 0 or end - begin != expected or self._start + end > len(self._map):
             raise ModelInvalid(f"{self._path}: {name}: expected {expected} bytes, got {end - begin} (a damaged file?)")
         return _Stored(memoryview(self._map)[self._start + begin : self._start + end], dtype, shape)
 
@@ -230,9 +238,11 @@ class _TorchZip:
         self._prefix = pickled.removesuffix("data.pkl")
         try:
             state: Mapping[str, Any] = _SafeUnpickler(io.BytesIO(content)).load()
+            self._views = {k: v for k, v in state.items() if isinstance(v, _View)}
         except (pickle.UnpicklingError, EOFError, AttributeError, ModelInvalid) as error:
             raise ModelInvalid(f"{path}: {error}") from error
-        self._views = {k: v for k, v in state.items() if isinstance(v, _View)}
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ModelInvalid(f"{path}: expected a pickled state dict, got {error!r}") from error
 
     def names(self) -> Sequence[str]:
         return list(self._views)

@@ -1,0 +1,161 @@
+"""Weight files without torch: every container gives the same tensors, a damaged one gives a sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from engines.errors import ModelInvalid
+from engines.t5.weights import Checkpoint
+
+torch.manual_seed(3)
+TENSORS = {
+    "a.weight": torch.randn(5, 7),
+    "b.weight": torch.randn(4, 6, dtype=torch.float32).t(),  # not row-major
+    "c.weight": torch.randn(9)[2:7],  # inside a larger storage
+    "half.weight": torch.randn(3, 4).to(torch.float16),
+    "brain.weight": torch.randn(3, 4).to(torch.bfloat16),
+}
+SHARDS = (("a.weight", "b.weight"), ("c.weight", "half.weight", "brain.weight"))
+
+
+def _safetensors(folder: Path) -> None:
+    save_file({k: v.contiguous() for k, v in TENSORS.items()}, folder / "model.safetensors")
+
+
+def _bin(folder: Path) -> None:
+    torch.save(TENSORS, folder / "pytorch_model.bin")
+
+
+def _sharded(stem: str, suffix: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        where = {}
+        for i, names in enumerate(SHARDS, start=1):
+            file = f"{stem}-0000{i}-of-00002.{suffix}"
+            tensors = {name: TENSORS[name] for name in names}
+            if suffix == "bin":
+                torch.save(tensors, folder / file)
+            else:
+                save_file({k: v.contiguous() for k, v in tensors.items()}, folder / file)
+            where |= dict.fromkeys(names, file)
+        (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": where}))
+
+    return write
+
+
+WRITERS = {
+    "safetensors": _safetensors,
+    "bin": _bin,
+    "sharded safetensors": _sharded("model", "safetensors"),
+    "sharded bin": _sharded("pytorch_model", "bin"),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_container_gives_the_same_tensors(kind: str, tmp_path: Path) -> None:
+    WRITERS[kind](tmp_path)
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.names() == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        got = checkpoint.read(name, tuple(tensor.shape))
+        assert np.array_equal(got, tensor.float().numpy())
+        assert np.array_equal(checkpoint.read(name, tuple(tensor.shape), slice(1, 3)), tensor[1:3].float().numpy())
+    checkpoint.release()
+
+
+def _cut(name: str, keep: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(len(data) * keep)])
+
+    return damage
+
+
+def _write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def _header(entry: object) -> bytes:
+    text = json.dumps({"a.weight": entry}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(16)
+
+
+def _pickled(state: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+            archive.writestr("archive/data.pkl", state if isinstance(state, bytes) else pickle.dumps(state))
+
+    return damage
+
+
+def _flip(folder: Path) -> None:
+    """One bit of a tensor, inside the archive."""
+    data = bytearray((folder / "pytorch_model.bin").read_bytes())
+    at = bytes(data).index(TENSORS["a.weight"].numpy().tobytes())
+    data[at] ^= 1
+    (folder / "pytorch_model.bin").write_bytes(bytes(data))
+
+
+def _hostile(folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (__import__("os").system, ("touch hacked",))
+
+    torch.save({"a.weight": Evil()}, folder / "pytorch_model.bin")
+
+
+SINGLE, BIN, INDEX = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
+DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "no bytes at all": ("safetensors", _write(SINGLE, b""), "expected a safetensors header"),
+    "half of it": ("safetensors", _cut(SINGLE, 0.9), "damaged file"),
+    "a header cut short": ("safetensors", _cut(SINGLE, 0.2), "expected a safetensors header"),
+    "a header that is no object": ("safetensors", _write(SINGLE, b"\2" + bytes(7) + b"[]"), "safetensors header"),
+    "no offsets": ("safetensors", _write(SINGLE, _header({"dtype": "F32"})), "expected dtype, shape and data_offsets"),
+    "negative offsets": (
+        "safetensors", _write(SINGLE, _header({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]})), "damaged file",
+    ),
+    "whole numbers": (
+        "safetensors", _write(SINGLE, _header({"dtype": "I32", "shape": [1], "data_offsets": [0, 4]})), "got I32",
+    ),
+    "a bin of half its size": ("bin", _cut(BIN, 0.5), "expected a zip archive of torch"),
+    "an empty bin": ("bin", _write(BIN, b""), "expected a zip archive of torch"),
+    "a flipped bit": ("bin", _flip, "do not match their checksum"),
+    "a pickle of something else": ("bin", _pickled([1, 2]), "object has no attribute 'items'"),
+    "a pickle cut short": ("bin", _pickled(pickle.dumps({"a": 1})[:-3]), str(BIN)),
+    "a pickle that runs code": ("bin", _hostile, "which a weight file has no use for: refused"),
+    "an index that is no JSON": ("sharded safetensors", _write(INDEX, b"{"), "expected a weight_map of shards"),
+    "an index without a map": ("sharded safetensors", _write(INDEX, b"{}"), "expected a weight_map of shards"),
+    "a shard that is missing": (
+        "sharded bin", lambda folder: (folder / "pytorch_model-00002-of-00002.bin").unlink(), "beside it",
+    ),
+    "a shard from elsewhere": (
+        "sharded safetensors", _write(INDEX, b'{"weight_map": {"a.weight": "../x.safetensors"}}'), "it is missing",
+    ),
+    "nothing": ("safetensors", lambda folder: (folder / SINGLE).unlink(), "got neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", DAMAGED)
+def test_a_damaged_folder_gives_one_sentence(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, damage, said = DAMAGED[title]
+    monkeypatch.chdir(tmp_path)
+    WRITERS[kind](tmp_path)
+    damage(tmp_path)
+
+    def read() -> None:
+        checkpoint = Checkpoint(tmp_path)
+        for name in checkpoint.names():
+            checkpoint.read(name, tuple(TENSORS[name].shape))
+
+    with pytest.raises(ModelInvalid, match=said) as failure:
+        read()
+    assert str(tmp_path) in str(failure.value)
+    assert not (tmp_path / "hacked").exists()
