@@ -30,7 +30,7 @@ objectives: [{metric: max_rate_rps, goal: maximize}]
 
 
 def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tmp_path: Path) -> None:
-    """50 ms of service carry 20 requests/s: of 5, 10, 20, 40 the last must break, its queue grows whatever else runs."""
+    """50 ms of service carry 20 requests/s: of 5, 10, 20, 40 the last must break: its queue grows."""
     path = tmp_path / "m.yaml"
     path.write_text(SCENARIO)
     phases: list[Phase] = []
