@@ -107,7 +107,7 @@ def document(title: str, description: str, under: str, body: Sequence[str], draw
     """The whole page around its sections: head, policy, theme switch, contents, scripts."""
     data = {name: one.data for name, one in drawn.items() if one.data is not None}
     start, script = _asset("theme.js"), _asset("page.js")
-    scripts = [start, _asset("plotly-basic.min.js"), script] if data else [start, script]
+    scripts = [start, _plotly(), script] if data else [start, script]
     policy = (
         f"default-src 'none'; script-src {' '.join(_hash(one) for one in scripts)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -137,6 +137,12 @@ def _contents(body: Sequence[str]) -> str:
             title = one.split("<h2>", 1)[1].split("</h2>", 1)[0]
             links.append(f'<a href="#{key}">{title}</a>')
     return f'<nav aria-label="Contents">{"".join(links)}</nav>'
+
+
+def _plotly() -> str:
+    """The script of the installed plotly package, whole, so that the page needs no network."""
+    script = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return script.replace("</script", "<\\/script")
 
 
 def _asset(name: str) -> str:
