@@ -24,7 +24,7 @@ from engines.sagemaker.endpoint import LiveEndpoint, deployed
 from engines.sagemaker.memory import check_fit
 from engines.sagemaker.plan import OPTIONS, EndpointPlan, plan_endpoint
 from engines.sagemaker.serving import code_files, names_its_model, with_weights
-from engines.sagemaker.weights import check_bucket, shared_weights, size_bytes
+from engines.sagemaker.weights import check_bucket, keep_weights, shared_weights, size_bytes
 from engines.spec_check import check_spec, package_availability
 
 logger = logging.getLogger("dyno.sagemaker")
@@ -133,6 +133,8 @@ class SageMakerEngine:
                 stats = _stats(port)
                 spent = live.spent_usd()
                 running.learn(*_closing(stats, spent, plan))
+        if plan.is_kept:
+            keep_weights()
         if plan.patience.cloudwatch_s > 0:
             window = (window_begin, time.time())
             found = wait_for_metrics(aws, plan.name, window, int(stats["requests"]), plan.patience.cloudwatch_s)

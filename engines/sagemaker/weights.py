@@ -72,6 +72,13 @@ def release_weights() -> None:
         guarded.end()
 
 
+def keep_weights() -> None:
+    """Leave what this process uploaded where it is: an endpoint that is kept may fetch it again."""
+    while _uploaded:
+        _, (_, guarded) = _uploaded.popitem()
+        guarded.release()
+
+
 atexit.register(release_weights)
 
 
