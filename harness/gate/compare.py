@@ -97,6 +97,16 @@ class _Values:
         return [second[two] - first[one] for one, two in self.pairs if one in first and two in second]
 
     @property
+    def compared(self) -> tuple[tuple[Launch, ...], tuple[Launch, ...]]:
+        """The launches behind the estimate: those in whole pairs where there are any, else all."""
+        if not self.differences:
+            return self.before, self.now
+        ids = [{x.trial_id for x in side} for side in (self.before, self.now)]
+        whole = [pair for pair in self.pairs if pair[0] in ids[0] and pair[1] in ids[1]]
+        ones, others = {one for one, _ in whole}, {other for _, other in whole}
+        return tuple(x for x in self.before if x.trial_id in ones), tuple(x for x in self.now if x.trial_id in others)
+
+    @property
     def units(self) -> tuple[list[float], list[float]]:
         """Launch values; means of whole runs where there are enough baseline runs."""
         if len(self.groups) < SITTINGS_FROM:
@@ -142,7 +152,8 @@ def _comparison(
 ) -> Comparison:
     row = metric_row(name)
     assert row is not None
-    before, now = _central(values, values.before), _central(values, values.now)
+    first, second = values.compared
+    before, now = _central(values, first), _central(values, second)
     problem = _problem(name, values)
     return Comparison(
         candidate_id=match.candidate_id,
@@ -153,9 +164,9 @@ def _comparison(
         is_larger_better=row.direction == "maximize",
         baseline=before,
         candidate=now,
-        launches_baseline=len(values.before),
-        launches_candidate=len(values.now),
-        requests=sum(launch.n for launch in values.now),
+        launches_baseline=len(first),
+        launches_candidate=len(second),
+        requests=sum(launch.n for launch in second),
         limit=_limit(budget, before, values.scale, is_larger_better=row.direction == "maximize"),
         budget=budget_text(budget, row.unit, is_larger_better=row.direction == "maximize"),
         evidence=None if problem else evidence_of(values),
@@ -284,6 +295,8 @@ def _own_spread(values: _Values) -> _Spread | None:
 def _assumed(values: _Values, seen: _Spread, rules: Rules, estimate: float) -> Launches:
     """Too few repetitions to know the spread: the larger of the assumed and the seen one, plus sampling."""
     before, now = values.units
+    if values.differences:  # too few pairs: as many launches on each side, compared as if they were not paired
+        before = now = values.differences
     assumed = max(_on_scale(rules.spread.assumed_frac, values), seen.value)
     spread = math.sqrt(assumed**2 + values.sampling_variance)
     return Launches(

@@ -71,7 +71,9 @@ def _finding(point: Candidate, before: Sequence[Trial], now: Sequence[Trial], *,
     failed_before = [trial for trial in before if trial.outcome in FAILED]
     failed_now = [trial for trial in now if trial.outcome in FAILED]
     verdict: FindingVerdict | None = None
-    if not worked:
+    if not worked and not failed_before:
+        verdict, reason = "cannot tell", f"no usable launch in the baseline ({_outcomes(before)}); measure it again"
+    elif not worked:
         is_fixed = any(trial.outcome == "ok" for trial in now)
         verdict, reason = "note", f"it did not work in the baseline either ({_outcomes(before)})"
         if is_fixed:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.gate.gate import gate
+from harness.gate.pairs import PAIRS_JSON, Pairs
 from harness.gate.rules import Rules
 from harness.gate.verdict import GateResult, Judged
 from harness.records import Trial
@@ -174,3 +175,21 @@ def test_a_trial_that_computes_in_another_dtype_is_told(tmp_path: Path) -> None:
     before = replace(before, trials=tuple(with_dtype(t, "bf16") for t in before.trials))
     after = replace(after, trials=tuple(with_dtype(t, "fp32") for t in after.trials))
     assert any("computed in bf16 before, in fp32 now" in note for note in gate([before], after, RULES).notes)
+
+
+def test_half_a_pair_counts_on_neither_side(tmp_path: Path) -> None:
+    """The candidate's second launch is missing: what the baseline's partner measured must not move the estimate."""
+    before, after = a_run(tmp_path, (10.0, 100.0), seed=1), a_run(tmp_path, (10.0,), seed=2)
+    ids = tuple((trial.trial_id, trial.trial_id) for trial in before.trials)
+    stored = Pairs(baseline=before.root.name, share=1.0, trial_ids=ids)
+    (after.root / PAIRS_JSON).write_text(stored.as_text())
+    p50 = judged(gate([before], after, RULES), "latency_p50_ms")
+    assert p50.comparison.baseline == pytest.approx(10.0, rel=0.03)
+    assert p50.change == pytest.approx(0.0, abs=0.03)
+    assert p50.comparison.launches_baseline == p50.comparison.launches_candidate == 1
+
+
+def test_a_baseline_without_a_usable_launch_cannot_tell(tmp_path: Path) -> None:
+    result = gate([a_run(tmp_path, (1.0,), outcome="client_limited")], a_run(tmp_path, SAME, seed=1), RULES)
+    assert [finding.verdict for finding in result.findings] == ["cannot tell"]
+    assert "no usable launch in the baseline (client_limited)" in result.findings[0].reason
