@@ -117,13 +117,14 @@ def percentile(
 
 
 def _end_values(ordered: Floats, q: float, effect: float) -> tuple[float | None, float | None]:
-    """The order statistics at the interval's ranks; with dependence, at the same quantile levels of the smaller n."""
+    """The order statistics at the interval's ranks; with dependence, at the levels that these ranks of the smaller n
+    have on average, rank / (n + 1)."""
     n = len(ordered)
     worth = max(1, int(n / effect))
     low, high = interval_ranks(worth, q)
     if worth != n:
-        low = None if low is None else max(1, math.floor(low * n / worth))
-        high = None if high is None else min(n, math.ceil(high * n / worth))
+        low = None if low is None else max(1, math.floor(low * (n + 1) / (worth + 1)))
+        high = None if high is None else min(n, math.ceil(high * (n + 1) / (worth + 1)))
     return (
         None if low is None else float(ordered[low - 1]),
         None if high is None else float(ordered[high - 1]),
@@ -250,9 +251,11 @@ def _widening(values: Floats, resampled: Floats, block: int) -> tuple[float, str
 
 
 def _bounds(value: float, resampled: Floats, widening: float) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of the resamples, their distances from `value` widened; they hold `value`."""
+    """The 2.5 % and 97.5 % quantiles of the resamples, their distances from `value` widened; they hold `value`, and do
+    not reach below 0: times and rates never do."""
     low, high = (float(end) for end in np.quantile(resampled, [_TAIL, 1 - _TAIL]))
-    return value - max(0.0, value - low) * widening, value + max(0.0, high - value) * widening
+    low, high = value - max(0.0, value - low) * widening, value + max(0.0, high - value) * widening
+    return (max(0.0, low) if value >= 0 else low), high
 
 
 def _t_975(df: float) -> float:

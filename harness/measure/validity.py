@@ -56,10 +56,11 @@ def client_verdict(
 ) -> str | None:
     """None, or the sentence that voids the trial: the load generator was the bottleneck, not the engine.
 
-    Void when the load processes used more than 90 % of the cores they can use (one each); when requests left later than
-    10 ms and half the median service time at the 99th percentile; when less than 97 % of the asked rate left in time;
-    when `waited` requests, more than 1 %, found `max_in_flight` outstanding though the engine kept up. Lag of an engine
-    that is overloaded (see overload.py) is the engine's, and is named in `distrust`.
+    Void when the load processes used more than 90 % of the cores they can use (one each); in an open loop, when
+    requests left later than 10 ms and half the median service time at the 99th percentile, when less than 97 % of the
+    asked rate left in time, or when `waited` requests, more than 1 %, found `max_in_flight` outstanding though the
+    engine kept up. Lag of an engine that is overloaded (see overload.py) is the engine's, and is named in `distrust`.
+    A closed loop that is late sends less, which its own latency and throughput say: it is doubted, not void.
     """
     chosen = measured(records)
     if not chosen or use.window_s <= 0:
@@ -68,7 +69,7 @@ def client_verdict(
         return saturated
     if waited:
         return None if overload(chosen) else _bounded(len(chosen), max_in_flight, waited)
-    return _behind(chosen, is_open_loop) or None
+    return (_behind(chosen, use) or None) if is_open_loop else None
 
 
 def _saturated(use: ResourceUse) -> str:
@@ -91,14 +92,17 @@ def _bounded(n: int, max_in_flight: int, waited: int) -> str:
     )
 
 
-def _behind(chosen: Sequence[RequestRecord], is_open_loop: bool) -> str:
-    """The client sent too late, or too little."""
+def _behind(chosen: Sequence[RequestRecord], use: ResourceUse) -> str:
+    """The client sent too late, or too little; whose fault that was decides the advice."""
     sent = [record for record in chosen if was_sent(record)]
     if not sent:
         return ""
     lag_ms = _lag_ms(sent, 0.99)
     service_ms = float(np.median([ms_from_ns(record.done_ns - record.sent_ns) for record in sent]))
+    others = use.frac(use.other_s)
     advice = "lower the rate, set workload.load.processes higher, or load from another machine"
+    if others > OTHER_CPU_FRAC:
+        advice = f"other processes used {others:.0%} of this machine's CPU: stop them, or load from another machine"
     if lag_ms > max(VOID_LAG_MIN_MS, VOID_LAG_FRAC * service_ms):
         return (
             f"requests left up to {lag_ms:.1f} ms late (99th percentile) at a median service time of "
@@ -107,7 +111,7 @@ def _behind(chosen: Sequence[RequestRecord], is_open_loop: bool) -> str:
     first_ns, last_ns = sent[0].intended_ns, sent[-1].intended_ns
     late_ns = max(0, max(record.sent_ns for record in sent) - last_ns)
     delivered = (last_ns - first_ns) / max(1, last_ns - first_ns + late_ns)
-    if is_open_loop and len(sent) > 1 and delivered < VOID_DELIVERED_FRAC:
+    if len(sent) > 1 and delivered < VOID_DELIVERED_FRAC:
         return (
             f"only {delivered:.1%} of the asked rate left the client (limit {VOID_DELIVERED_FRAC:.0%}), "
             f"so the engine was loaded less than the result would say; {advice}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.measure.validity import client_verdict
+from harness.measure.validity import client_verdict, distrust
 from harness.records import RequestRecord
 from tests.harness.measure.records import MS, request, use
 
@@ -56,6 +56,18 @@ def test_the_sentence_says_what_to_change() -> None:
     assert verdict is not None
     assert "late (99th percentile)" in verdict
     assert "workload.load.processes" in verdict
+
+
+def test_a_client_starved_by_others_is_told_to_stop_them() -> None:
+    verdict = client_verdict(_run(np.random.default_rng(2), 15.0, 0.0), use(other_s=16.0), is_open_loop=True)
+    assert verdict is not None
+    assert "other processes used 80% of this machine's CPU: stop them" in verdict
+
+
+def test_a_late_closed_loop_is_doubted_and_not_void() -> None:
+    late = _run(np.random.default_rng(2), 15.0, 0.0)
+    assert client_verdict(late, use()) is None
+    assert any("late (99th percentile)" in reason for reason in distrust(late, use()))
 
 
 def test_a_rate_that_did_not_leave_in_time_voids_even_a_slow_engine() -> None:

@@ -139,3 +139,12 @@ def test_blocks_grow_with_dependence_and_stay_below_a_fifth() -> None:
     assert block_length(queued(rng, 1000, keep=0.9)[0]) >= 20
     assert block_length(np.cumsum(rng.normal(size=100))) <= 20
     assert block_length(independent(rng, 1000)[0], at_least=32) >= 32
+
+
+def test_a_bound_never_lies_on_the_wrong_side_of_the_value() -> None:
+    """Few independent samples far in the tail: the lower end must not reach the largest sample."""
+    for run in batched(np.random.default_rng(4), 296)[:100]:
+        for q in (0.5, 0.99, 0.999):
+            metric = percentile(run, q, scale=1.0)  # type: ignore[arg-type]
+            assert metric.low is None or metric.low <= metric.value
+            assert metric.high is None or metric.high >= metric.value
