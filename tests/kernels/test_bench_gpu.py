@@ -61,7 +61,7 @@ def _device(name: str, devices: int, memory_bytes: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("found", "plan"),
     [
-        (_device("NVIDIA A10G", 4, 24e9), ("fp32", 4)),
+        (_device("NVIDIA A10G", 4, 24e9), ("int8", 1)),
         (_device("NVIDIA A10G", 1, 24e9), ("int8", 1)),
         (_device("NVIDIA H100 80GB HBM3", 1, 80e9), ("fp32", 1)),
         (_device("NVIDIA A100-SXM4-40GB", 1, 40e9), ("bf16", 1)),
