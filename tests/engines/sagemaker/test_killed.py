@@ -1,0 +1,131 @@
+"""kill -9 of the client: its guardian deletes; where that died too, the clean-up finds it by journal and by tag."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from engines.sagemaker.aws import Aws
+from engines.sagemaker.engine import SageMakerEngine
+from engines.sagemaker.journal import EXPIRES_TAG, TAG, Journal, Resource, journal_folder, journals
+from harness.cli.deploy import command
+from tests.sagemaker_emulator.fixtures import is_clean, spec_for
+from tests.sagemaker_emulator.local import BUCKET, Local
+
+WAIT_S = 90.0
+CLIENT = """
+from pathlib import Path
+from engines.sagemaker.engine import SageMakerEngine
+from tests.sagemaker_emulator.fixtures import spec_for
+with SageMakerEngine().launch(spec_for(), Path({workdir!r}), 60.0):
+    print("up", flush=True)
+    input()
+"""
+
+
+def _eventually(check: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def _client(tmp_path: Path) -> subprocess.Popen[str]:
+    code = CLIENT.format(workdir=str(tmp_path / "work"))
+    root = Path(__file__).parents[3]
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _kill(client: subprocess.Popen[str], *, also_guardians: bool) -> None:
+    guardians = [each for each in psutil.Process(client.pid).children() if "guardian" in " ".join(each.cmdline())]
+    assert len(guardians) == 2, "one of the weights, one of the endpoint"
+    if also_guardians:
+        for each in guardians:
+            each.kill()
+    os.kill(client.pid, signal.SIGKILL)
+    client.communicate()
+
+
+def test_a_client_killed_while_creating_leaves_nothing(cloud: Local, tmp_path: Path) -> None:
+    cloud.emulator.faults.never_ready = True
+    client = _client(tmp_path)
+    _eventually(lambda: bool(cloud.emulator.region("us-east-1").endpoints), "it is being created")
+    _kill(client, also_guardians=False)
+    _eventually(lambda: is_clean(cloud) and not journals(), "the guardians delete everything")
+
+
+def test_a_client_and_its_guardians_killed_are_cleaned_up_by_the_journal(cloud: Local, tmp_path: Path) -> None:
+    client = _client(tmp_path)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "up\n"
+    _kill(client, also_guardians=True)
+    assert len(journals()) == 2
+    listed = CliRunner().invoke(command, ["sagemaker", "cleanup", "--dry-run"])
+    assert listed.output.count("would delete") == 5  # endpoint, config, model, archive, weights
+    assert not is_clean(cloud)
+    cleaned = CliRunner().invoke(command, ["sagemaker", "cleanup"])
+    assert cleaned.exit_code == 0, cleaned.output
+    assert is_clean(cloud)
+    assert journals() == ()
+
+
+def test_what_a_lost_machine_left_is_found_by_its_tag_once_expired(cloud: Local, tmp_path: Path) -> None:
+    aws = Aws("us-east-1")
+    plane = cloud.emulator.region("us-east-1")
+    cloud.s3.put_object(Bucket=BUCKET, Key="a/model.tar.gz", Body=b"x")
+    for name, expires in (("dyno-old", time.time() - 10), ("dyno-new", time.time() + 1000)):
+        tags = [{"Key": TAG, "Value": name}, {"Key": EXPIRES_TAG, "Value": str(int(expires))}]
+        container = {"Image": "i", "ModelDataUrl": f"s3://{BUCKET}/a/model.tar.gz"}
+        role = "arn:aws:iam::123456789012:role/dyno"
+        aws.call("sagemaker", "create_model", {
+            "ModelName": name, "ExecutionRoleArn": role, "PrimaryContainer": container, "Tags": tags,
+        })  # fmt: skip
+    untagged = {"ModelName": "dyno-s-namesake", "ExecutionRoleArn": role, "PrimaryContainer": container}
+    aws.call("sagemaker", "create_model", untagged)
+    result = CliRunner().invoke(command, ["sagemaker", "cleanup"])
+    assert "deleting model dyno-old: its tag says expired" in result.output
+    assert "keeping (--all deletes it too) model dyno-new" in result.output
+    assert set(plane.models) == {"dyno-new", "dyno-s-namesake"}, "what is in use, or is not ours, stays"
+    CliRunner().invoke(command, ["sagemaker", "cleanup", "--all"])
+    assert set(plane.models) == {"dyno-s-namesake"}
+    aws.call("sagemaker", "delete_model", {"ModelName": "dyno-s-namesake"})
+    cloud.s3.delete_object(Bucket=BUCKET, Key="a/model.tar.gz")
+
+
+def test_a_running_launch_is_not_cleaned_up(cloud: Local, tmp_path: Path) -> None:
+    with SageMakerEngine().launch(spec_for(), tmp_path / "work", 30.0) as running:
+        result = CliRunner().invoke(command, ["sagemaker", "cleanup"])
+        assert "nothing to clean up" in result.output
+        assert result.output.count("keeping") == 5
+        assert running.failure() is None
+
+
+def test_a_journal_says_what_was_asked_for_before_it_is_asked_for(cloud: Local, tmp_path: Path) -> None:
+    """A create that is announced and never sent counts as existing; a torn last line does not."""
+    journal = Journal.begin("dyno-x", "us-east-1")
+    journal.will_create(Resource(kind="model", name="dyno-x"))
+    journal.will_create(Resource(kind="endpoint", name="dyno-x"))
+    with journal.path.open("a") as file:
+        file.write('{"event": "create", "ki')
+    again = Journal(journal_folder() / "dyno-x.jsonl")
+    assert [resource.kind for resource in again.remaining()] == ["endpoint", "model"]
+    assert again.is_owned()
+    journal.path.unlink()
+
+
+def test_cleanup_without_a_region_is_one_sentence(cloud: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    result = CliRunner().invoke(command, ["sagemaker", "cleanup"])
+    assert "no region; set AWS_REGION" in str(result.exception)
