@@ -4,8 +4,8 @@
     python kernels/bench/bench_gpu.py --device cuda-sim --tiny   # anywhere: every line runs, no time means anything
 
 The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 GPUs. The engine does not use several
-GPUs yet, so the widest dtype that fits one is run, and the table says which. Weights are random: they decide nothing about time.
-Writes run.json (every sample, clocks included) and table.md, then prints the table.
+GPUs yet, so the widest dtype that fits one is run, and the table says which. Weights are random: they decide nothing
+about time. Writes run.json (every sample, clocks included) and table.md, then prints the table.
 """
 
 from __future__ import annotations
