@@ -48,7 +48,9 @@ def _client(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 def _kill(client: subprocess.Popen[str], *, also_guardians: bool) -> None:
-    guardians = [each for each in psutil.Process(client.pid).children() if "guardian" in " ".join(each.cmdline())]
+    guardians = [
+        each for each in psutil.Process(client.pid).children() if "engines.sagemaker.guardian" in each.cmdline()
+    ]
     assert len(guardians) == 2, "one of the weights, one of the endpoint"
     if also_guardians:
         for each in guardians:
