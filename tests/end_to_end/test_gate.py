@@ -24,11 +24,12 @@ space:
 search: {sampler: grid, trials: 1, confirm: {finalists: 0}}
 """
 RULES = """
-# The machine of a test run is busy: 40 requests say little about the tail, and a constant law of 20 ms wanders.
+# The machine of a test run may be busy, and a constant law of 20 ms then wanders by tens of percent: wide budgets and a
+# large change. How small a change is found is tests/harness/gate/test_calibration.py's question.
 metrics:
-  latency_p50_ms: {max_increase_frac: 0.15}
+  latency_p50_ms: {max_increase_frac: 0.5}
   latency_p99_ms: {ignore: true}
-  throughput_rps: {max_decrease_frac: 0.3}
+  throughput_rps: {max_decrease_frac: 0.4}
   peak_memory_mib: {ignore: true}
   error_frac: {max_increase: 0.05}
 """
@@ -95,15 +96,15 @@ def test_side_by_side_the_same_law_passes_and_every_output_says_so(folder: Path)
 
 
 def test_side_by_side_a_slower_law_is_regressed(folder: Path) -> None:
-    """The other checkout is the faster one: its service time is 60 % of what it is told, so this one is worse."""
+    """The other checkout is the faster one: its service time is a fifth of what it is told, so this one is worse."""
     done = dyno(
-        "gate", "--scenario", "gated.yaml", "--baseline-ref", str(checkout(folder, service_factor=0.6)),
+        "gate", "--scenario", "gated.yaml", "--baseline-ref", str(checkout(folder, service_factor=0.2)),
         "--rules", "rules.yaml", "--repetitions", "5", "--json", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     found = {each["metric"]: each for each in json.loads(done.stdout)["comparisons"]}
     assert found["latency_p50_ms"]["verdict"] == "regressed"
-    assert found["latency_p50_ms"]["low"] > 0.15
+    assert found["latency_p50_ms"]["low"] > 0.5
 
 
 def test_one_launch_against_a_stored_run_cannot_tell(folder: Path) -> None:
