@@ -115,10 +115,11 @@ class BarDisplay:
             self.note(line)
 
     def on_phase(self, phase: Phase) -> None:
-        more = {"more": phase.text} if phase.text else {}
         self._progress.update(
-            self._trial, description=f"{phase.name:8}", completed=phase.done, total=phase.total or None, **more
+            self._trial, description=f"{phase.name:8}", completed=phase.done, total=phase.total or None
         )
+        if phase.text:
+            self._progress.update(self._trial, more=phase.text)
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)

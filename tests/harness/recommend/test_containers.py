@@ -70,7 +70,9 @@ def test_the_table_of_our_own_container_is_what_our_server_reads() -> None:
     assert reads <= known
 
 
-@pytest.mark.parametrize("engine", ["transformers", "accelerate", "deepspeed", "openvino", "ctranslate2", "onnxruntime", "fake"])
+@pytest.mark.parametrize(
+    "engine", ["transformers", "accelerate", "deepspeed", "openvino", "ctranslate2", "onnxruntime", "fake"]
+)
 def test_every_option_of_an_engine_is_in_the_table_of_our_own_container(engine: str) -> None:
     adapter = load_engine(engine)
     availability = adapter.probe()
