@@ -1,9 +1,9 @@
 """Streaming: time to the first token, gaps between tokens, time per output token, from the times of raw records.
 
-TTFT counts from the intended send. A gap (ITL) lies between two arrivals with content; servers that send several tokens
-at once make fewer and longer gaps, and the note says so. TPOT is one number per answer: the time from its first to its
-last arrival over the tokens that came after the first arrival - n * (1 - 1/m) of n tokens in m equal arrivals, which is
-n - 1 when each token comes alone.
+TTFT counts from the intended send. Tokens with the same time came together: one arrival. A gap (ITL) lies between two
+arrivals; servers that send several tokens at once make fewer and longer gaps, and the note says so. TPOT is one number
+per answer: the time from its first to its last arrival over the tokens that came after the first arrival: counted
+where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; n - 1 when tokens come alone.
 """
 
 from __future__ import annotations
@@ -43,19 +43,28 @@ _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _TAILS = {"p50": 0.5, "p99": 0.99}
 
 
+def arrivals_ns(record: RequestRecord) -> npt.NDArray[np.int64]:
+    """The distinct times at which tokens of an answer came, rising."""
+    return np.unique(np.asarray(record.token_ns, dtype=np.int64))
+
+
 def gaps_ns(records: Sequence[RequestRecord]) -> npt.NDArray[np.float64]:
     """Every gap between arrivals of the same answer, answer by answer."""
-    gaps = [np.diff(np.asarray(record.token_ns, dtype=np.int64)) for record in records if len(record.token_ns) > 1]
+    gaps = [np.diff(arrivals_ns(record)) for record in records]
     return np.concatenate(gaps).astype(np.float64) if gaps else np.zeros(0, dtype=np.float64)
 
 
 def tpot_ns(record: RequestRecord) -> float | None:
     """Time per output token after the first, of one answer; None with fewer than two arrivals."""
-    arrivals = len(record.token_ns)
-    if arrivals < 2:
+    arrivals = arrivals_ns(record)
+    if len(arrivals) < 2:
         return None
-    tokens = max(arrivals, record.output_tokens or 0)
-    return (record.token_ns[-1] - record.token_ns[0]) / (tokens * (1 - 1 / arrivals))
+    timed = len(record.token_ns)
+    if timed > len(arrivals):
+        after_first: float = timed - record.token_ns.count(int(arrivals[0]))
+    else:
+        after_first = max(timed, record.output_tokens or 0) * (1 - 1 / timed)
+    return float(arrivals[-1] - arrivals[0]) / after_first
 
 
 def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
@@ -67,7 +76,7 @@ def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
     seen: dict[str, float | None] = {"latency_ms": record.latency_ns}
     if "ttft_ms" in slo:
         seen["ttft_ms"] = None if record.first_token_ns is None else record.first_token_ns - record.intended_ns
-    is_short = record.first_token_ns is not None and len(record.token_ns) < 2
+    is_short = record.first_token_ns is not None and len(arrivals_ns(record)) < 2
     if "tpot_ms" in slo:
         seen["tpot_ms"] = 0.0 if is_short else tpot_ns(record)
     if "itl_ms" in slo:
@@ -79,7 +88,7 @@ def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
 def _chunk_note(ok: Sequence[RequestRecord]) -> str:
     counted = [record for record in ok if record.output_tokens]
     tokens = sum(record.output_tokens or 0 for record in counted)
-    arrivals = sum(len(record.token_ns) for record in counted)
+    arrivals = sum(len(arrivals_ns(record)) for record in counted)
     if tokens - len(counted) <= arrivals * (1 + CHUNKED_FRAC):  # one end token per answer may be counted
         return ""
     return f"tokens came in chunks of {tokens / max(1, arrivals):.2g}: gaps are between chunks"

@@ -90,6 +90,16 @@ def test_time_per_token_is_right_when_tokens_come_in_chunks(chunk: int) -> None:
     assert ("chunks" in note) == (chunk > 1)
 
 
+def test_tokens_with_the_same_time_are_one_arrival() -> None:
+    """Chunks of 4, 2 and 2 tokens, each token with the time of its chunk: 4 tokens in 20 ms after the first arrival."""
+    times = [int(at * MS) for at in (30.0, 30.0, 30.0, 30.0, 40.0, 40.0, 50.0, 50.0)]
+    record = request(0, 0.0, 50.0, token_ns=tuple(times), first_token_ns=times[0], output_tokens=8)
+    assert tpot_ns(record) == pytest.approx(5.0 * MS)
+    metrics = _open((record, request(1, 100.0, 5.0)), 10.0)
+    assert metrics["itl_p50_ms"].value == pytest.approx(10.0)
+    assert "chunks of 2.7" in metrics["itl_p50_ms"].note
+
+
 def test_goodput_counts_errors_against_it() -> None:
     fast = [request(k, k * 10.0, 5.0) for k in range(0, 200, 2)]
     slow = [request(k, k * 10.0, 50.0) for k in range(1, 200, 4)]
