@@ -84,7 +84,7 @@ def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
     check_files(resolved)
     size = 0
     for block in scenario.space:
-        axes = block.model_dump(exclude={"engine", "options"})
+        axes = block.model_dump(exclude={"engine", "options", "python"})
         size += prod(len(values) for values in (*axes.values(), *block.options.values()))
     engines = ", ".join(dict.fromkeys(block.engine for block in scenario.space))
     return f"{path}: right; {scenario.name} {resolved.digest}, {size} candidates of {engines}"
