@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from engines.api import EngineSpec
+from engines.api import EngineSpec, OptionValue
 from engines.errors import SpecInvalid
 from engines.sagemaker.catalogue import Instance, check_region, image_uri, instance_of
 from engines.sagemaker.journal import EXPIRES_TAG, NAME_PREFIX, TAG
@@ -125,6 +125,11 @@ class EndpointPlan:
             },
             "create_endpoint": {"EndpointName": self.name, "EndpointConfigName": self.name, "Tags": tags},
         }  # fmt: skip
+
+
+def hosted(options: Mapping[str, OptionValue]) -> tuple[str, dict[str, OptionValue]]:
+    """The engine inside the endpoint, and the options that are its own."""
+    return str(options.get("hosts", "transformers")), {n: v for n, v in options.items() if n not in OPTIONS}
 
 
 def plan_endpoint(spec: EngineSpec, weights_bytes: int) -> EndpointPlan:

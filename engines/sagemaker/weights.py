@@ -10,12 +10,13 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
 from engines.artifact_cache import folder_digest
-from engines.errors import ModelInvalid, Unavailable
+from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.model_download import PICKLED, WANTED
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.guardian import Guarded
@@ -79,7 +80,14 @@ def keep_weights() -> None:
         guarded.release()
 
 
-atexit.register(release_weights)
+def _release_at_exit() -> None:
+    try:
+        release_weights()
+    except EngineError as error:
+        print(f"dyno: {error}", file=sys.stderr)
+
+
+atexit.register(_release_at_exit)
 
 
 def upload(aws: Aws, files: list[Path], uri: str) -> None:

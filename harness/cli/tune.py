@@ -68,6 +68,7 @@ def command(
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
     """
     from harness.deploy.cost import require_prices
+    from harness.deploy.spending import end_rentals
     from harness.scenario.load import check_files, load_scenario
     from harness.scenario.resolve import resolve
     from harness.store.layout import DEFAULT_RESULTS
@@ -81,14 +82,17 @@ def command(
     if dry_run:
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)
-    return _Tuning(
-        resolved=resolved,
-        plan=plan,
-        results=results or DEFAULT_RESULTS,
-        is_new=is_new,
-        verifies=not no_verify,
-        as_json=as_json,
-    ).run()
+    try:
+        return _Tuning(
+            resolved=resolved,
+            plan=plan,
+            results=results or DEFAULT_RESULTS,
+            is_new=is_new,
+            verifies=not no_verify,
+            as_json=as_json,
+        ).run()
+    finally:
+        end_rentals()
 
 
 def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:

@@ -13,6 +13,7 @@ from engines.errors import EngineError
 from engines.model_folder import resolve_model
 from engines.sagemaker.engine import Prepared, prepare
 from harness.clock import SystemClock
+from harness.deploy.cost import ENDPOINTS
 from harness.deploy.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
 from harness.execute.reference import reference_answers
@@ -83,8 +84,10 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
         write_recommendation(run, recommendation, container, folder)
     options["files"] = str(folder)
     measured = recommendation.trial.candidate
-    options["hosts"] = measured.engine
-    candidate = replace(measured, engine="sagemaker", options=options, python="")
+    options["hosts"] = (
+        measured.engine if measured.engine != ENDPOINTS else measured.options.get("hosts", "transformers")
+    )
+    candidate = replace(measured, engine=ENDPOINTS, options=options, python="")
     model = resolved.model
     try:
         model_dir = resolve_model(model.kind, model.value, model.seed, cache_root())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from engines.api import EngineSpec
@@ -12,6 +13,13 @@ from harness.tune.budget import trial_duration_s
 
 CREATION_S = 600.0
 """Assumed until a trial has been measured: ten minutes from create_endpoint to InService, as published for g5."""
+
+
+def end_rentals() -> None:
+    """Delete what this process put into S3 for its endpoints, if it had any."""
+    weights = sys.modules.get("engines.sagemaker.weights")
+    if weights is not None:
+        weights.release_weights()
 
 
 class Spending:

@@ -7,11 +7,12 @@ same thing in that container's words, and its comment says that it was not measu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
 from engines.properties import format_properties
+from engines.sagemaker.plan import hosted
 from harness.errors import UsageError
 from harness.measure.metrics import metric_of
 from harness.recommend.containers import (
@@ -40,6 +41,8 @@ FIRST_HF_DTYPE = (0, 21, 0)
 FIRST_TASK_FROM_HUB = (0, 23, 0)
 """Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
 
+ENDPOINT = "sagemaker"
+"""The engine whose candidates are endpoints; what serves stands in their option hosts."""
 ATTACHED = "attach"
 """The engine that measures a server somebody else started."""
 
@@ -71,6 +74,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     """File name -> text for that container. Raises UsageError when it cannot serve the candidate, with what to choose
     instead."""
     target = parse_container(container)
+    source = _inside_the_endpoint(source)
     if source.trial.candidate.engine == ATTACHED:
         raise UsageError("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
     if source.trial.candidate.engine in OTHER_FRONTS:
@@ -91,6 +95,16 @@ def render(source: Source, container: str) -> dict[str, str]:
         rendered["model.py"] = _handler(engine)
         rendered["requirements.txt"] = _requirements(source.trial)
     return rendered
+
+
+def _inside_the_endpoint(source: Source) -> Source:
+    """A trial of a SageMaker endpoint is written as what ran inside it."""
+    candidate = source.trial.candidate
+    if candidate.engine != ENDPOINT:
+        return source
+    engine, options = hosted(candidate.options)
+    inside = replace(candidate, engine=engine, options=options)
+    return replace(source, trial=replace(source.trial, candidate=inside))
 
 
 def unavailable(candidate: Candidate, target: Container) -> str:

@@ -25,6 +25,8 @@ def case(
     if request.param == "djl" and shutil.which("djl-serving") is None:
         pytest.skip("djl-serving is not installed; tests/engines/test_djl.py plays its recorded conversation")
     spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
+    if request.param == "sagemaker":
+        pytest.skip("sagemaker needs endpoints; tests/engines/sagemaker and tests/harness/deploy run it on an emulator")
     if request.param != "attach":
         parallel = PARALLEL.get(request.param, {})
         yield EngineCase(engine=engine, spec=spec, prompts=PROMPTS, parallel_options=parallel)

@@ -1,0 +1,155 @@
+"""`dyno deploy sagemaker` and engine sagemaker in a search, on real models hosted by the emulator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli.main import dyno
+from harness.errors import DynoError
+from harness.records import Trial
+from harness.store.reader import find_run, read_run
+from tests.sagemaker_emulator.fixtures import IMAGE, ROLE, is_clean, point_at
+from tests.sagemaker_emulator.local import BUCKET, Local, local_aws
+
+FAKE = """
+name: deploy-me
+workload: {requests: 24, max_duration_s: 20, warmup_requests: 2, load: {kind: closed, users: 2}}
+quality: {prompts: 2}
+space: [{engine: fake, options: {service_ms: 5}}]
+cost: {instance: ml.g5.xlarge}
+search: {trials: 1, max_minutes: 5, confirm: {finalists: 0}}
+"""
+SEARCH = """
+name: endpoints
+workload: {requests: 24, max_duration_s: 30, warmup_requests: 2, stream: true, load: {kind: closed, users: 2}}
+quality: {prompts: 2}
+space:
+  - engine: sagemaker
+    batch_size: [1, 4]
+    threads: 1
+    options: {instance: ml.g5.xlarge, hosts: t5, image: "%s", poll_s: 0.2, cloudwatch_wait_s: 5}
+objectives: [{metric: cost_usd_per_1k_prompts, goal: minimize}]
+cost: {prices: {ml.g5.xlarge: 1.5}, max_cost_usd: 2}
+search: {trials: 2, max_minutes: 10, confirm: {finalists: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """An emulator that hosts real models with our server."""
+    with local_aws() as local, pytest.MonkeyPatch.context() as patch:
+        point_at(local, patch, tmp_path_factory.mktemp("deploy"))
+        patch.setenv("DYNO_SAGEMAKER_ROLE", ROLE)
+        patch.setenv("DYNO_SAGEMAKER_BUCKET", BUCKET)
+        yield local
+        assert not local.emulator.broken, local.emulator.broken
+
+
+@pytest.fixture(scope="module")
+def results(aws: Local, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run of the fake engine."""
+    folder = tmp_path_factory.mktemp("results")
+    scenario = folder / "deploy-me.yaml"
+    scenario.write_text(FAKE)
+    done = _dyno("tune", str(scenario), "--results", str(folder), "--no-verify")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def _dyno(*args: str) -> Result:
+    return CliRunner().invoke(dyno, list(args), standalone_mode=False)
+
+
+def _deploy(results: Path, *args: str) -> Result:
+    return _dyno("deploy", "sagemaker", "latest", "--results", str(results), *args)
+
+
+def test_an_endpoint_is_measured_with_the_run_s_load_and_deleted(aws: Local, results: Path) -> None:
+    done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--poll-s", "0.1",
+                   "--cloudwatch-wait-s", "10", "--json")  # fmt: skip
+    assert done.exception is None, done.output
+    answer = json.loads(done.stdout)
+    there = answer["measured_there"]
+    assert there["outcome"] == "ok"
+    assert there["trial_id"].startswith("deploy-")
+    metrics = there["summary"]["metrics"]
+    assert metrics["latency_p50_ms"]["value"] > 5
+    assert metrics["error_frac"]["value"] == 0
+    assert metrics["output_tokens_per_s"]["value"] > 0, "counts come through SageMaker's custom attributes"
+    assert metrics["cost_usd_per_1k_prompts"]["value"] > 0
+    assert there["quality"]["verdict"] == answer["measured_here"]["quality"]["verdict"]
+    notes = " ".join(there["notes"])
+    assert "on 1 x ml.g5.xlarge in us-east-1" in notes
+    assert "the signing proxy itself took p50" in notes
+    assert "CloudWatch: ModelLatency p50" in notes
+    assert is_clean(aws)
+    run = read_run(find_run(results, "latest"))
+    cloudwatch = json.loads((run.layout.logs(there["trial_id"]) / "cloudwatch.json").read_text())
+    invocations = next(row for row in cloudwatch if row["name"] == "Invocations")
+    assert invocations["total"] == 24 + 2 + 2
+    assert len(run.trials) == 1, "a deployment is no trial of the search"
+    assert list((run.root / "deployments").glob("*-ml.g5.xlarge.json"))
+
+
+def test_a_dry_run_contacts_nothing_and_shows_requests_memory_and_cost(aws: Local, results: Path) -> None:
+    before = len(aws.emulator.calls)
+    done = _deploy(results, "--instance", "ml.g5.12xlarge", "--image", IMAGE, "--dry-run")
+    assert done.exception is None
+    assert '"InstanceType": "ml.g5.12xlarge"' in done.stdout
+    assert "7.09 USD/h (us-east-1, 2025-01-26" in done.stdout
+    assert "memory     fp32, batch 1" in done.stdout
+    assert "USD for one deployment" in done.stdout
+    assert len(aws.emulator.calls) == before
+
+
+WRONG = (
+    (("--instance", "ml.g5.xlarge"), "AWS has no image of it; name yours with --image URI"),
+    (("--instance", "ml.g5.xlarge", "--container", "0.36.0-lmi20"), "need its converted model beside them"),
+    (("--instance", "g5.xlarge", "--image", IMAGE), "did you mean 'ml.g5.xlarge'"),
+    (("--instance", "ml.g5.xlarge", "--image", IMAGE, "--region", "mars-1"), "region 'mars-1' is unknown"),
+    (("--instance", "ml.g5.12xlarge", "--image", IMAGE, "--max-cost-usd", "0.1"), "nothing was created"),
+    (("--instance", "ml.m5.xlarge", "--image", IMAGE, "--max-cost-usd", "1"), "none is known for ml.m5.xlarge"),
+    (("--instance", "ml.g5.xlarge", "--image", IMAGE, "--device", "cuda", "--tensor-parallel-degree", "4"),
+     "tensor_parallel_degree 4 does not divide the 1 A10G"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "message"), WRONG)
+def test_bad_input_is_one_sentence_before_anything_is_contacted(
+    aws: Local, results: Path, args: tuple[str, ...], message: str
+) -> None:
+    before = len(aws.emulator.calls)
+    done = _deploy(results, *args)
+    assert isinstance(done.exception, DynoError), done.output
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert len(aws.emulator.calls) == before
+
+
+@pytest.mark.slow
+def test_a_search_over_real_endpoints_of_the_bundled_model(aws: Local, tmp_path: Path) -> None:
+    scenario = tmp_path / "endpoints.yaml"
+    scenario.write_text(SEARCH % IMAGE)
+    done = _dyno("tune", str(scenario), "--results", str(tmp_path / "results"), "--no-verify", "--json")
+    assert done.exception is None, done.output
+    run = read_run(find_run(tmp_path / "results", "latest"))
+    assert [trial.outcome for trial in run.trials] == ["ok", "ok"], [trial.reason for trial in run.trials]
+    for trial in run.trials:
+        _check_endpoint_trial(trial)
+    names = {name for kind, name in aws.emulator.region("us-east-1").created if kind == "endpoint"}
+    assert len(names) >= 2
+    assert aws.emulator.region("us-east-1").is_empty()
+
+
+def _check_endpoint_trial(trial: Trial) -> None:
+    assert trial.summary is not None
+    assert trial.quality is not None
+    assert trial.quality.verdict == "Normal"
+    metrics = trial.summary.metrics
+    assert {"ttft_p50_ms", "cost_usd_per_1k_prompts", "cost_usd_per_mtok"} <= set(metrics)
+    assert metrics["ttft_p50_ms"].value < metrics["latency_p50_ms"].value, "frames pass as they come"
