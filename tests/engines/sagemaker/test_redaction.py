@@ -14,7 +14,7 @@ from engines.sagemaker.weights import release_weights
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.local import KEY_ID, SECRET, Local
 
-TOKEN = "planted-session-token-FwoGZXIvYXdzEBYaD/planted//////////wEaDEXAMPLE"  # noqa: S105 - a planted one
+TOKEN = "planted-session-token-FwoGZXIvYXdzEBYaD/planted//////////wEaDEXAMPLE"
 
 
 def _everything_written(folder: Path) -> str:
