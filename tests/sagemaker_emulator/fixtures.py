@@ -90,5 +90,3 @@ def spec_for(model_dir: Path = MODEL_DIR, **options: OptionValue) -> EngineSpec:
 def is_clean(local: Local) -> bool:
     """Nothing is left in SageMaker or in the bucket."""
     return local.emulator.region(REGION).is_empty() and not local.objects()
-
-
