@@ -23,6 +23,8 @@ AUTO = "auto"
 STAMP = "environment.json"
 """Written last into an installed environment: without it, the folder is what an interrupted installation left."""
 DESCRIBE_TIMEOUT_S = 60.0
+_HOOKS = str(Path(__file__).with_name("checkout"))
+"""Holds the sitecustomize.py of processes that serve another checkout."""
 
 
 def environment_folder(engine: str) -> Path:
@@ -56,10 +58,19 @@ def child_environment(python: str | None = None, source_root: Path | None = None
     checkout) first, whatever folder it stands in, and the tools beside its interpreter and ours (ninja, which compiles
     operators: two versions of it would not accept each other's builds)."""
     root = str(source_root or Path(engines.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (root, _HOOKS if source_root else "", os.environ.get("PYTHONPATH"))))
     beside = dict.fromkeys(str(Path(each).parent) for each in (python or sys.executable, sys.executable))
     tools = os.pathsep.join((*beside, os.environ.get("PATH", os.defpath)))
-    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PATH": tools}
+    variables = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PATH": tools}
+    return {**variables, "DYNO_SOURCE_ROOT": str(source_root)} if source_root else variables
+
+
+def engines_of(python: str, source_root: Path) -> Path | None:
+    """The `engines` folder that a server of another checkout would really run; None when it cannot be imported."""
+    argv = [python, "-c", "import engines; print(engines.__file__)"]
+    env = {**os.environ, **child_environment(python, source_root)}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)
+    return Path(done.stdout.strip()).parent if done.returncode == 0 else None
 
 
 def describe(engine: str, python: Path) -> tuple[Availability, Capabilities | None]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.environments import child_environment, describe, interpreter
+from engines.environments import child_environment, describe, engines_of, interpreter
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.isolated import run_isolated
 from engines.process import Command, ServerProcess
@@ -92,6 +92,9 @@ class HostedEngine:
         if spec.source_root is not None:  # only that checkout knows what it can do: it refuses when it loads
             if not (spec.source_root / "engines" / "server").is_dir():
                 raise SpecInvalid(f"source_root {spec.source_root}: no engines/server in it; name a checkout's root")
+            found = engines_of(spec.python or sys.executable, spec.source_root)
+            if found is None or found.resolve() != (spec.source_root / "engines").resolve():
+                raise SpecInvalid(f"source_root {spec.source_root}: its server would run {found or 'nothing'} instead")
             return
         availability: Availability = self.probe()
         able: Capabilities | None = None
