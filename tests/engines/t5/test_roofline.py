@@ -56,8 +56,8 @@ def _rows() -> list[Any]:
 def test_the_model_comes_within_its_band_of_the_published_cpu_run(row: dict[str, Any]) -> None:
     """tokens/s and step time within 0.6 to 1.85 of the measured ones for every dtype, 0.8 to 1.25 for fp32.
 
-    The form of the CPU model was chosen on an earlier run of the same shape and machine, with 1.75 as the upper end. The
-    run published now was new to it: every cell but one (int4, 1 thread, batch 4: 1.80) lay inside.
+    The form of the CPU model was chosen on an earlier run of the same shape and machine, with 1.75 as the upper end.
+    The run published now was new to it: every cell but one (int4, 1 thread, batch 4: 1.80) lay inside.
     """
     machine, model = _published()
     threads = str(row["threads"])
