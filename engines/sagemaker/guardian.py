@@ -1,8 +1,8 @@
 """A small process that outlives its parent just long enough to delete what the parent created.
 
-Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S`. It ends quietly when told 'done' on its standard
-input. It deletes everything the journal names when the parent dies without a word (kill -9 included), and when the
-lifetime is over (a budget, or an endpoint that somebody forgot).
+Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S PARENT`. It ends quietly when told 'done' on its
+standard input. It deletes everything the journal names when the parent dies without a word (kill -9 included, and also
+before this process had begun to watch), and when the lifetime is over (a budget, or an endpoint that somebody forgot).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Guarded:
     def begin(cls, launch_id: str, aws: Aws, lifetime_s: float = MAX_LIFETIME_S) -> Guarded:
         """Open the journal and start its guardian, before anything is created."""
         journal = Journal.begin(launch_id, aws.region)
-        argv = [sys.executable, "-m", "engines.sagemaker.guardian", str(journal.path), str(lifetime_s)]
+        told = [str(journal.path), str(lifetime_s), str(os.getpid())]
+        argv = [sys.executable, "-m", "engines.sagemaker.guardian", *told]
         log_path = journal.path.with_suffix(".log")
         with log_path.open("ab") as log:
             process = subprocess.Popen(
@@ -72,13 +73,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def main(journal_path: str, lifetime_s: float) -> int:
+def main(journal_path: str, lifetime_s: float, parent: int) -> int:
     """Watch, and delete if it must be."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     journal = Journal(Path(journal_path))
-    why = _watch(os.getppid(), time.monotonic() + lifetime_s)
+    why = _watch(parent, time.monotonic() + lifetime_s)
     if why is None:
         return 0
     if journal.remaining():
@@ -95,21 +96,19 @@ def main(journal_path: str, lifetime_s: float) -> int:
 def _watch(parent: int, deadline: float) -> str | None:
     """None when the parent said 'done'; else why it is time to delete."""
     said = b""
-    is_open = True
     while True:
-        if is_open and select.select([0], [], [], POLL_S)[0]:
+        is_closed = False
+        if select.select([0], [], [], POLL_S)[0]:
             data = os.read(0, 64)
             said += data
-            is_open = bool(data)
-        elif not is_open:
-            time.sleep(POLL_S / 10)
+            is_closed = not data
         if b"done" in said:
             return None
-        if os.getppid() != parent:
+        if is_closed or os.getppid() != parent:
             return "the process that launched it has ended"
         if time.monotonic() >= deadline:
             return "its lifetime is over (budget, or forgotten)"
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], float(sys.argv[2])))
+    sys.exit(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))

@@ -67,6 +67,29 @@ def test_a_client_killed_while_creating_leaves_nothing(cloud: Local, tmp_path: P
     _eventually(lambda: is_clean(cloud) and not journals(), "the guardians delete everything")
 
 
+@pytest.mark.parametrize("notices", ["the closed pipe", "the other parent"])
+def test_a_client_killed_before_its_guardian_watched_leaves_nothing(cloud: Local, tmp_path: Path, notices: str) -> None:
+    """Starting takes a guardian a second on a busy machine: whoever dies within it must not be missed."""
+    key = "early/model.tar.gz"
+    cloud.s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    journal = Journal.begin("dyno-early", "us-east-1")
+    journal.will_create(Resource(kind="s3-prefix", name=f"s3://{BUCKET}/early/"))
+    parent = os.getpid() if notices == "the closed pipe" else dead.pid
+    argv = [sys.executable, "-m", "engines.sagemaker.guardian", str(journal.path), "600", str(parent)]
+    with subprocess.Popen(argv, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE) as guardian:
+        assert guardian.stdin is not None
+        if notices == "the closed pipe":
+            guardian.stdin.close()
+        try:
+            assert guardian.wait(WAIT_S) == 0
+        finally:
+            guardian.kill()
+    assert not journal.path.exists()
+    assert key not in cloud.objects()
+
+
 def test_a_client_and_its_guardians_killed_are_cleaned_up_by_the_journal(cloud: Local, tmp_path: Path) -> None:
     client = _client(tmp_path)
     assert client.stdout is not None
