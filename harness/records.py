@@ -61,7 +61,8 @@ class RequestRecord:
     `intended_ns` is when the schedule wanted it sent (closed loop: when the user became free), `sent_ns` when the
     first byte was written, `first_token_ns` when the first answer byte with content came (None unless streaming),
     `done_ns` when the last byte arrived. `output_ids` name the answers in outputs/<trial>.jsonl. `connect_ns` is the
-    set-up time of the connection (a duration) where this request was the first one on it.
+    set-up time of the connection (a duration) where this request was the first one on it. `name` is set by a user's own
+    locustfile only; there no schedule exists, `intended_ns` is the send, and `prompt_ids` may be empty.
     """
 
     seq: int
@@ -80,6 +81,7 @@ class RequestRecord:
     error: str = ""
     token_ns: tuple[int, ...] = ()
     connect_ns: int | None = None
+    name: str = ""
 
     @property
     def latency_ns(self) -> int:
@@ -102,10 +104,12 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """Everything a trial says, by metric name (harness/measure/metrics.py lists the names), and why to doubt it."""
+    """Everything a trial says, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and why
+    numbers that one may look for are not there (metric names -> reason)."""
 
     metrics: Mapping[str, Metric]
     distrust: tuple[str, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 QualityVerdict = Literal["Normal", "Degraded", "Broken", "Unknown"]

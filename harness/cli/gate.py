@@ -162,6 +162,7 @@ class _Asked:
         return measure_again(self._order(), read_run(baseline), _say)
 
     def _order(self) -> Order:
+        from harness.execute.inputs import with_checked_code
         from harness.execute.paired import Order
         from harness.scenario.load import check_files, load_scenario
         from harness.scenario.resolve import resolve
@@ -170,7 +171,10 @@ class _Asked:
         resolved = resolve(load_scenario(self.scenario, self.overrides), self.scenario)
         check_files(resolved)
         return Order(
-            resolved=resolved, results=self.results, repetitions=self.repetitions, max_minutes=self.max_minutes
+            resolved=with_checked_code(resolved),
+            results=self.results,
+            repetitions=self.repetitions,
+            max_minutes=self.max_minutes,
         )
 
 

@@ -69,6 +69,7 @@ def command(
     """
     from harness.deploy.cost import require_prices
     from harness.deploy.spending import end_rentals
+    from harness.execute.inputs import with_checked_code
     from harness.scenario.load import check_files, load_scenario
     from harness.scenario.resolve import resolve
     from harness.store.layout import DEFAULT_RESULTS
@@ -82,6 +83,7 @@ def command(
     if dry_run:
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)
+    resolved = with_checked_code(resolved)
     try:
         return _Tuning(
             resolved=resolved,
@@ -145,6 +147,7 @@ class _Tuning:
         """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""
         from engines.artifact_cache import cache_root
         from engines.model_folder import resolve_model
+        from harness.execute.inputs import own_locustfile
         from harness.execute.trial import TrialInputs
         from harness.load.prompts import read_prompts
 
@@ -152,7 +155,13 @@ class _Tuning:
         prompts = read_prompts(self.resolved.prompts_path)
         is_needed = any(block.engine != "fake" for block in scenario.space)
         folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-        return TrialInputs(scenario=scenario, model_dir=folder, prompts=prompts, trace_path=self.resolved.trace_path)
+        return TrialInputs(
+            scenario=scenario,
+            model_dir=folder,
+            prompts=prompts,
+            trace_path=self.resolved.trace_path,
+            locustfile=own_locustfile(self.resolved),
+        )
 
     def _announce(self, display: Display, writer: RunWriter, done: tuple[Trial, ...]) -> None:
         display.note(f"{'resuming' if done else 'run'} {writer.layout.root}")

@@ -16,6 +16,7 @@ from harness.clock import SystemClock
 from harness.deploy.cost import ENDPOINTS
 from harness.deploy.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
+from harness.execute.inputs import own_locustfile
 from harness.execute.reference import reference_answers
 from harness.execute.trial import TrialInputs, TrialRunner, spec_of
 from harness.load.prompts import read_prompts
@@ -172,7 +173,11 @@ def carry_out(deployment: Deployment, progress: Callable[[str], None]) -> Trial:
     result to deployments/<time>-<instance>.json. Raises TrialInterrupted on Ctrl-C (everything is deleted by then)."""
     resolved, run = deployment.resolved, deployment.run
     inputs = TrialInputs(
-        scenario=resolved.scenario, model_dir=deployment.model_dir, prompts=read_prompts(resolved.prompts_path)
+        scenario=resolved.scenario,
+        model_dir=deployment.model_dir,
+        prompts=read_prompts(resolved.prompts_path),
+        trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
     )
     with RunWriter.resume(run.root) as writer:
         runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.load.own_locustfile import OwnLocustfile, checked_locustfile
 from harness.records import Prompt
+from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
 
 
@@ -31,10 +33,26 @@ class Checkout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialInputs:
     """Everything about a run that every trial shares: read once, before the first launch. `trace_path` is the file of
-    a load of kind trace."""
+    a load of kind trace, `locustfile` the user's own code where the scenario names one."""
 
     scenario: Scenario
     model_dir: Path
     prompts: tuple[Prompt, ...]
     checkout: Checkout | None = None
     trace_path: Path | None = None
+    locustfile: OwnLocustfile | None = None
+
+
+def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:
+    """`resolved`, its locustfile (if it names one) imported once to see that it works, and hashed into the digest.
+
+    Raises ScenarioError with the sentence that refuses it.
+    """
+    path = resolved.locustfile_path
+    return resolved if path is None else with_code(resolved, checked_locustfile(path).sha256)
+
+
+def own_locustfile(resolved: ResolvedScenario) -> OwnLocustfile | None:
+    """The locustfile of a scenario that went through `with_checked_code`, now or when its run was stored."""
+    path = resolved.locustfile_path
+    return None if path is None else OwnLocustfile(path=path, sha256=resolved.locustfile_sha256)

@@ -15,6 +15,7 @@ from harness.load.max_rate import RateSearch
 from harness.load.plan import LoadPlan
 from harness.load.selfcheck import Ceilings
 from harness.measure.device import ResourceSampler, ResourceUse
+from harness.measure.own_users import mixture, unavailable
 from harness.measure.summarize import summarize
 from harness.measure.validity import client_verdict
 from harness.records import Metric, Probe, RequestRecord, TrialSummary
@@ -139,6 +140,10 @@ class Loads:
         )
         if bounded := _why_bounded(result):
             summary = replace(summary, distrust=(*summary.distrust, bounded))
+        if result.doubts:
+            summary = replace(summary, distrust=(*summary.distrust, *result.doubts))
+        if plan.locustfile:
+            summary = _of_own_users(summary, result)
         facts = result.open_loop
         verdict = client_verdict(
             result.records,
@@ -147,7 +152,8 @@ class Loads:
             max_in_flight=facts.max_in_flight if facts else 0,
             waited=facts.waited if facts else 0,
         )
-        limited = verdict or self._ceilings.why_beyond(result)
+        # The ceiling is that of our own client: of the user's, only its CPU is known.
+        limited = verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
         return Window(result=result, use=use, telemetry=sampler.telemetry(), summary=summary, limited=limited)
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
@@ -181,6 +187,7 @@ class Loads:
 
     def _plan(self, endpoint: Endpoint) -> LoadPlan:
         workload, template = self._workload, self._workload.template
+        own = self._inputs.locustfile
         return LoadPlan(
             endpoint_url=endpoint.url + (template.path if template else ""),
             protocol="template" if template else endpoint.protocol,
@@ -198,6 +205,9 @@ class Loads:
             request_timeout_s=workload.request_timeout_s,
             stream=workload.stream,
             seed=self._inputs.scenario.search.seed,
+            locustfile=str(own.path) if own else "",
+            locustfile_sha256=own.sha256 if own else "",
+            spawn_per_s=workload.spawn_per_s,
         )
 
 
@@ -227,6 +237,13 @@ def _why_bounded(result: LoadResult) -> str:
         "outstanding, so the load was not the one asked for; lower the rate (the engine cannot keep up) or raise "
         "max_in_flight"
     )
+
+
+def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
+    """What a user's own locustfile cannot tell, said in its place."""
+    mixed = mixture(result.records)
+    doubts = (*summary.distrust, mixed) if mixed else summary.distrust
+    return replace(summary, distrust=doubts, unavailable=unavailable(result.records))
 
 
 def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:

@@ -19,6 +19,7 @@ from engines.artifact_cache import cache_root
 from engines.model_folder import resolve_model
 from harness.clock import Clock, SystemClock
 from harness.errors import EnvironmentFault, Interrupted, UsageError
+from harness.execute.inputs import own_locustfile
 from harness.execute.reference import reference_answers
 from harness.execute.trial import Checkout, Phase, TrialInputs, TrialInterrupted, TrialRunner
 from harness.gate.gate import gate
@@ -237,6 +238,7 @@ def _inputs(resolved: ResolvedScenario) -> TrialInputs:
         model_dir=folder,
         prompts=read_prompts(resolved.prompts_path),
         trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
     )
 
 

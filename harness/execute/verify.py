@@ -9,6 +9,7 @@ from pathlib import Path
 from engines.artifact_cache import cache_root
 from engines.model_folder import resolve_model
 from harness.clock import SystemClock
+from harness.execute.inputs import own_locustfile
 from harness.execute.reference import reference_answers
 from harness.execute.trial import TrialInputs, TrialRunner
 from harness.load.prompts import read_prompts
@@ -71,6 +72,7 @@ def verify(
         model_dir=folder,
         prompts=read_prompts(resolved.prompts_path),
         trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
     )
     with RunWriter.resume(run.root) as writer:
         runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)

@@ -21,7 +21,7 @@ MAY_DIFFER = ("kernel", "os", "clock_source", "swap_mib", "memory_mib", "python"
 gate off. Package versions are part of what is judged: a change may be an upgrade."""
 MEMORY_TOLERANCE_FRAC = 0.02
 """The same instance type reports a few MiB more or less from boot to boot."""
-WORKLOAD_MUST_MATCH = ("inputs_per_request", "parameters", "stream", "load", "slo")
+WORKLOAD_MUST_MATCH = ("inputs_per_request", "parameters", "stream", "load", "slo", "locustfile", "spawn_per_s")
 WORKLOAD_MAY_DIFFER = ("warmup_requests", "requests", "max_duration_s", "request_timeout_s")
 BUSY_LOAD_PER_CORE = 1.0
 """A load average above this when a run began: something else was already using the machine."""
@@ -47,6 +47,8 @@ def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     first, second = _mapping(one.scenario, "workload"), _mapping(other.scenario, "workload")
     question = [_differs(f"workload.{name}", first, second, name) for name in WORKLOAD_MUST_MATCH]
     notes += [_differs(f"workload.{name}", first, second, name) for name in WORKLOAD_MAY_DIFFER]
+    own, others = _mapping(one.scenario, "resolved"), _mapping(other.scenario, "resolved")
+    question.append(_differs("workload.locustfile (SHA-256)", own, others, "locustfile_sha256"))
     question += [_model(one.scenario, other.scenario), _prompts(one.scenario, other.scenario)]
     return Comparability(machine=_told(machine), question=_told(question), notes=_told(notes))
 

@@ -22,6 +22,12 @@ def load_text(workload: Workload) -> str:
     load = workload.load
     if isinstance(load, ClosedLoad):
         think = f", {load.think_time_s:g} s of thought" if load.think_time_s else ""
+        if workload.locustfile is not None:
+            pace = f", {workload.spawn_per_s:g} begun per second" if workload.spawn_per_s else ""
+            return (
+                f"{load.users} users of {workload.locustfile}{pace}: {workload.requests} requests or "
+                f"{workload.max_duration_s:g} s"
+            )
         return f"closed loop, {load.users} users{think}: {workload.requests} requests or {workload.max_duration_s:g} s"
     return f"{_law(load, workload)}, at most {load.max_in_flight} in flight"
 

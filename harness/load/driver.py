@@ -6,6 +6,7 @@ Locust lives in those processes only; this file never imports it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import shutil
@@ -22,7 +23,8 @@ from typing import IO
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.bodies import address_of
-from harness.load.plan import DISK_FULL_STATUS, NOBODY, START_USERS, LoadPlan
+from harness.load.fired import read_fired, records_of
+from harness.load.plan import BAD_LOCUSTFILE_STATUS, DISK_FULL_STATUS, NOBODY, START_USERS, LoadPlan
 from harness.load.prompts import RequestOrder
 from harness.load.raw import read_raw, record_of
 from harness.records import RequestRecord
@@ -72,6 +74,7 @@ class LoadResult:
     `outputs`: output id -> text, measured requests only. `client_cpu_s`: CPU of the load processes in the window.
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
     `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
+    `doubts`: what the load processes themselves say against the numbers.
     """
 
     records: tuple[RequestRecord, ...]
@@ -82,6 +85,7 @@ class LoadResult:
     stopped: str = ""
     client_busy_s: tuple[float, ...] = ()
     open_loop: OpenLoopFacts | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def processes(self) -> int:
@@ -136,6 +140,7 @@ class LoadProcesses:
         self.done: dict[int, int] = {}
         self.busy_s: dict[int, float] = {}
         self.pools: dict[int, tuple[int, int, int]] = {}
+        self.doubts: list[str] = []
 
     def __enter__(self) -> LoadProcesses:
         try:
@@ -208,6 +213,8 @@ class LoadProcesses:
         elif word == "pool":
             in_flight, peak, waited = (int(number) for number in value.split())
             self.pools[part] = (in_flight, peak, waited)
+        elif word == "doubt":
+            self.doubts.append(json.loads(value))
 
     def check(self) -> None:
         """Raise MeasurementInvalid when a process ended before its work was done."""
@@ -220,15 +227,17 @@ class LoadProcesses:
                         f"{self._folder}: the disk filled up while load process {part} wrote its records; free some "
                         "space and run the same command again"
                     )
+                if code == BAD_LOCUSTFILE_STATUS:
+                    raise MeasurementInvalid(self._last_words(part, 1))
                 if part not in self.ended:
                     raise MeasurementInvalid(
                         f"load process {part} ended early with exit status {code}; nothing measured by it can be "
                         f"trusted. Its last words: {self._last_words(part)}"
                     )
 
-    def _last_words(self, part: int) -> str:
+    def _last_words(self, part: int, count: int = 5) -> str:
         lines = self._log(part).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " | ".join(lines[-5:]) or f"none (see {self._log(part)})"
+        return " | ".join(lines[-count:]) or f"none (see {self._log(part)})"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,6 +256,7 @@ class _Watch:
         count, plan = self.processes.count, self.plan
         users = min(plan.max_in_flight, count * START_USERS) if plan.is_open_loop else plan.users
         warmup_s = START_TIMEOUT_S + plan.warmup_requests * plan.request_timeout_s / users
+        warmup_s += users / plan.spawn_per_s if plan.spawn_per_s else 0.0
         for reason in self._until(lambda: len(self.processes.warm) == count, warmup_s, "warm-up"):
             return time.monotonic_ns(), reason
         self.begin_ns = time.monotonic_ns() + GO_DELAY_NS
@@ -299,14 +309,7 @@ class _Watch:
 
 
 def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: LoadProcesses, stopped: str) -> LoadResult:
-    order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
-    records: list[RequestRecord] = []
-    outputs: dict[str, str] = {}
-    for path in sorted(folder.glob("raw-*.jsonl")):
-        for raw in read_raw(path):
-            record, texts = record_of(raw, plan, order)
-            records.append(record)
-            outputs.update(texts)
+    records, outputs = _read(plan, folder)
     records.sort(key=lambda record: (record.intended_ns, record.seq))
     measured = [record for record in records if not record.is_warmup]
     if not measured and not stopped:
@@ -323,7 +326,24 @@ def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: LoadProcess
         stopped=stopped,
         client_busy_s=tuple(busy_s for _, busy_s in sorted(processes.busy_s.items())),
         open_loop=_facts(plan, measured, processes) if plan.is_open_loop else None,
+        doubts=tuple(processes.doubts),
     )
+
+
+def _read(plan: LoadPlan, folder: Path) -> tuple[list[RequestRecord], dict[str, str]]:
+    """Every record that the processes left, and the answers of measured requests by output id."""
+    paths = sorted(folder.glob("raw-*.jsonl"))
+    if plan.locustfile:
+        return records_of([one for path in paths for one in read_fired(path)])
+    order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+    records: list[RequestRecord] = []
+    outputs: dict[str, str] = {}
+    for path in paths:
+        for raw in read_raw(path):
+            record, texts = record_of(raw, plan, order)
+            records.append(record)
+            outputs.update(texts)
+    return records, outputs
 
 
 def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: LoadProcesses) -> OpenLoopFacts:

@@ -1,4 +1,5 @@
-"""Entry of one load process: python -m harness.load.locustfile PLAN_JSON WORKDIR PART PARENT_PID.
+"""Entry of one load process: python -m harness.load.locustfile PLAN_JSON WORKDIR PART PARENT_PID, or
+`--check LOCUSTFILE SHA256 PARENT_PID`: imports a user's own locustfile and prints the sentence that refuses it, if any.
 
 The driver starts it; it ends when its parent does (PR_SET_PDEATHSIG, and an end-of-file on stdin).
 """
@@ -24,12 +25,33 @@ def die_with_parent(parent_pid: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run one part of the plan."""
+    if arguments[:1] == ["--check"]:
+        sys.exit(_check(*arguments[1:]))
     plan_path, workdir, part, parent_pid = arguments
     die_with_parent(int(parent_pid))
     from harness.load.plan import LoadPlan
-    from harness.load.users import run_part  # patches this process
 
-    run_part(LoadPlan.read(Path(plan_path)), Path(workdir), int(part))
+    plan = LoadPlan.read(Path(plan_path))
+    if plan.locustfile:
+        from harness.load.own_users import run_part  # patches this process, as the other one does
+    else:
+        from harness.load.users import run_part
+    run_part(plan, Path(workdir), int(part))
+
+
+def _check(path: str, sha256: str, parent_pid: str) -> int:
+    die_with_parent(int(parent_pid))
+    out = os.dup(1)
+    os.dup2(2, 1)  # what the locustfile prints is no answer
+    from harness.load.own_users import BadLocustfile, classes_of
+    from harness.load.plan import BAD_LOCUSTFILE_STATUS
+
+    try:
+        classes_of(Path(path), sha256)
+    except BadLocustfile as error:
+        os.write(out, str(error).encode())
+        return BAD_LOCUSTFILE_STATUS
+    return 0
 
 
 if __name__ == "__main__":

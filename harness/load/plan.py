@@ -13,6 +13,9 @@ from harness.records import Prompt
 DISK_FULL_STATUS = 74
 """Exit status of a load process that could not write its records (EX_IOERR of sysexits.h)."""
 
+BAD_LOCUSTFILE_STATUS = 65
+"""Exit status of a load process that refused a user's own locustfile (EX_DATAERR); its last line says why."""
+
 START_USERS = 8
 """Users that each load process of an open loop begins with, and warms up with; more follow as they are needed."""
 NOBODY = -1
@@ -30,6 +33,9 @@ class LoadPlan:
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;
     `tokens_per_word` is the estimate used for that. `template` is the request body of the 'template' protocol,
     `answer_path` where its answer stands.
+
+    `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
+    second (None: all at once); think time, template and lengths mean nothing.
 
     `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `processes` load processes
     share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
@@ -59,6 +65,9 @@ class LoadPlan:
     tokens_per_word: float = 1.0
     template: str = ""
     answer_path: str = ""
+    locustfile: str = ""
+    locustfile_sha256: str = ""
+    spawn_per_s: float | None = None
 
     @property
     def is_open_loop(self) -> bool:

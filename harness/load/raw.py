@@ -99,7 +99,7 @@ def _judge(raw: RawRequest, prompts: int, plan: LoadPlan) -> tuple[RequestOutcom
         return raw.failure, raw.error, None  # type: ignore[return-value]
     if raw.status_code != 200:
         text = raw.body[:300].decode("utf-8", "replace")
-        return _outcome_of_status(raw.status_code), f"HTTP {raw.status_code}: {text}", None
+        return outcome_of_status(raw.status_code), f"HTTP {raw.status_code}: {text}", None
     received = Received(
         body=raw.body,
         input_header=raw.input_header,
@@ -113,7 +113,7 @@ def _judge(raw: RawRequest, prompts: int, plan: LoadPlan) -> tuple[RequestOutcom
         return "bad_body", str(error), None
 
 
-def _outcome_of_status(status_code: int) -> RequestOutcome:
+def outcome_of_status(status_code: int) -> RequestOutcome:
     """503 and 429 are refusals of a full queue; 424 is the container contract's model error."""
     if status_code in _BY_STATUS:
         return _BY_STATUS[status_code]

@@ -295,6 +295,8 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
         for violation in trial.violations:
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
     notes.extend(_doubt_notes(trials))
+    missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
+    notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
     if recommendation is not None and recommendation.is_tie:
         notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
     return tuple(notes)

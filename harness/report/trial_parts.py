@@ -79,6 +79,10 @@ def _facts(run: Run, trial: Trial, base: Path, line: int | None) -> list[tuple[s
         ("reason", text(trial.reason)),
         ("broke", text("; ".join(trial.violations))),
         ("in doubt", text("; ".join(trial.summary.distrust if trial.summary is not None else ()))),
+        *(
+            (names, text(f"unavailable: {why}"))
+            for names, why in (trial.summary.unavailable.items() if trial.summary is not None else ())
+        ),
         ("computed in", text(trial.effective_dtype)),
         ("quality", text(f"{trial.quality.verdict}: {trial.quality.reason}") if trial.quality is not None else ""),
         ("engine", text(", ".join(f"{name} {version}" for name, version in trial.versions.items()))),

@@ -80,8 +80,8 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def check_files(resolved: ResolvedScenario) -> None:
-    """Raises ScenarioError when the prompts file, the trace, the local model folder or the container does not exist:
-    found here, before anything is measured, not at the end of the search."""
+    """Raises ScenarioError when the prompts file, the trace, the locustfile, the local model folder or the container
+    does not exist: found here, before anything is measured, not at the end of the search."""
     from harness.errors import UsageError
     from harness.load.trace import read_trace
     from harness.recommend.containers import container_names, parse_container
@@ -104,6 +104,12 @@ def check_files(resolved: ResolvedScenario) -> None:
         )
     elif resolved.trace_path is not None:
         read_trace(resolved.trace_path)
+    if resolved.locustfile_path is not None and not resolved.locustfile_path.is_file():
+        line = lines.get(("workload", "locustfile"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.locustfile: expected a Python file with User classes, got "
+            f"{str(resolved.locustfile_path)!r} (not there); the path is relative to the scenario file"
+        )
     if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
         line = lines.get(("model", "path"), 1)
         wrong.append(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ class ResolvedScenario:
     model: ModelRef
     digest: str
     trace_path: Path | None = None
+    locustfile_path: Path | None = None
+    locustfile_sha256: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: the scenario's own keys, defaults filled in, and 'resolved' with paths, model and digest."""
@@ -52,6 +54,11 @@ class ResolvedScenario:
                 "model": {"kind": self.model.kind, "value": self.model.value, "seed": self.model.seed},
                 "digest": self.digest,
                 "trace_path": str(self.trace_path) if self.trace_path else None,
+                **(
+                    {"locustfile_path": str(self.locustfile_path), "locustfile_sha256": self.locustfile_sha256}
+                    if self.locustfile_path
+                    else {}
+                ),
             },
         }
 
@@ -67,12 +74,23 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
         model=_model_ref(scenario.model, folder),
         digest=digest_of(scenario),
         trace_path=_under(folder, load.path) if isinstance(load, TraceLoad) else None,
+        locustfile_path=_under(folder, scenario.workload.locustfile) if scenario.workload.locustfile else None,
     )
+
+
+def with_code(resolved: ResolvedScenario, sha256: str) -> ResolvedScenario:
+    """`resolved` with the SHA-256 of its locustfile, which the digest then names too: other code, another run."""
+    digest = hashlib.sha256(f"{resolved.digest} {sha256}".encode()).hexdigest()[:10]
+    return replace(resolved, locustfile_sha256=sha256, digest=digest)
 
 
 def digest_of(scenario: Scenario) -> str:
     """First ten hex digits of SHA-256 over the scenario with its defaults filled in."""
-    text = json.dumps(scenario.model_dump(mode="json"), sort_keys=True)
+    fields = scenario.model_dump(mode="json")
+    for name in ("locustfile", "spawn_per_s"):  # younger than the first stored runs, whose digests stay what they were
+        if fields["workload"][name] is None:
+            del fields["workload"][name]
+    text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -87,6 +105,8 @@ def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
         model=ModelRef(**facts["model"]),
         digest=facts["digest"],
         trace_path=Path(facts["trace_path"]) if facts.get("trace_path") else None,
+        locustfile_path=Path(facts["locustfile_path"]) if facts.get("locustfile_path") else None,
+        locustfile_sha256=facts.get("locustfile_sha256", ""),
     )
 
 

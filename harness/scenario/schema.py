@@ -106,6 +106,16 @@ class Workload(Strict):
         Template | None, Field(description="body and answer of a server with a protocol of its own")
     ] = None
     load: Load = ClosedLoad()
+    locustfile: Annotated[
+        Word | None, Field(description="your own User classes as the closed load; runs your code, relative path")
+    ] = None
+    spawn_per_s: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            description="users begun per second, beside locustfile; null: all at once",
+        ),
+    ] = None
     slo: Annotated[Slo | None, Field(description="what makes a request good; gives goodput")] = None
     warmup_requests: AtLeastZero = 16
     requests: Annotated[AtLeastOne, Field(description="measured requests after which a trial stops ...")] = 200
@@ -120,6 +130,7 @@ class Workload(Strict):
     @model_validator(mode="after")
     def _load_fits(self) -> Workload:
         load = self.load
+        self._locustfile_fits()
         if self.template is not None and self.inputs_per_request != 1:
             raise expected("inputs_per_request: 1 beside a template", self.inputs_per_request)
         if isinstance(load, StagesLoad) and load.total_s > self.max_duration_s:
@@ -133,6 +144,20 @@ class Workload(Strict):
         if self.slo is not None and self.slo.needs_stream and not self.stream:
             raise expected("stream: true, because slo has token times", self.stream)
         return self
+
+    def _locustfile_fits(self) -> None:
+        """A locustfile is a closed load of its own: what it says itself may not be said here too."""
+        if self.locustfile is None:
+            if self.spawn_per_s is not None:
+                raise expected("spawn_per_s only beside locustfile", self.spawn_per_s, "remove spawn_per_s")
+            return
+        if not isinstance(self.load, ClosedLoad):
+            raise expected("load.kind: closed beside locustfile", self.load.kind, "its users decide when to send")
+        if self.load.think_time_s:
+            raise expected("no think_time_s beside locustfile", self.load.think_time_s, "write wait_time in the class")
+        if self.template is not None or self.inputs_per_request != 1:
+            got = "template" if self.template is not None else f"inputs_per_request: {self.inputs_per_request}"
+            raise expected("a locustfile that makes its own bodies", got, f"remove {got.partition(':')[0]}")
 
 
 class Quality(Strict):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
-from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS, ModelRef, resolve, resolved_from_dict
+from harness.scenario.resolve import (
+    BUNDLED_MODEL,
+    BUNDLED_PROMPTS,
+    ModelRef,
+    digest_of,
+    resolve,
+    resolved_from_dict,
+    with_code,
+)
 from harness.scenario.schema import Scenario
 
 
@@ -55,3 +64,18 @@ def test_the_stored_form_keeps_the_scenarios_own_keys_on_top() -> None:
     assert stored["objectives"] == [{"metric": "latency_p50_ms", "goal": "minimize"}]
     assert stored["recommend"] == {"container": "dynamometer-0.1"}
     assert stored["space"][0]["batch_size"] == [1, 4]
+
+
+def test_a_locustfile_is_named_by_its_content_in_the_digest_and_comes_back() -> None:
+    of = _scenario(workload={"locustfile": "chat.py"})
+    resolved = resolve(of, Path("/a/s.yaml"))
+    assert resolved.locustfile_path == Path("/a/chat.py")
+    first, second = (with_code(resolved, letter * 64) for letter in "ab")
+    assert len({resolved.digest, first.digest, second.digest}) == 3
+    assert resolved_from_dict(json.loads(json.dumps(first.as_dict()))) == first
+
+
+def test_scenarios_without_a_locustfile_keep_the_digest_of_runs_stored_before_there_was_one() -> None:
+    dumped = _scenario().model_dump(mode="json")
+    del dumped["workload"]["locustfile"], dumped["workload"]["spawn_per_s"]
+    assert digest_of(_scenario()) == hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:10]
