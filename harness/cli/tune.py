@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.cli.progress import Display
     from harness.execute.trial import TrialRunner
     from harness.execute.verify import Verification
+    from harness.load.web_ui import WebUi
     from harness.recommend.write import Written
     from harness.records import Recommendation, Trial
     from harness.scenario.resolve import ResolvedScenario
@@ -44,6 +45,15 @@ FIRST_SHOWN = 6
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 @click.option("--dry-run", is_flag=True, help="Print candidates, what is ruled out and why, order, minutes, disk.")
 @click.option("--new", "is_new", is_flag=True, help="Begin a new run even if an unfinished one could be resumed.")
+@click.option(
+    "--locust-web-ui",
+    "ui_port",
+    type=click.IntRange(0, 65535),
+    is_flag=False,
+    flag_value=8089,
+    metavar="[PORT]",
+    help="Show the live load in Locust's web UI on 127.0.0.1 (default 8089, 0: any), read-only; it takes some CPU.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 def command(
@@ -52,6 +62,7 @@ def command(
     results: Path | None,
     dry_run: bool,
     is_new: bool,
+    ui_port: int | None,
     no_verify: bool,
     as_json: bool,
 ) -> int:
@@ -66,35 +77,43 @@ def command(
       dyno tune scenarios/quickstart.yaml
       dyno tune scenarios/flan-t5-xxl-g5.yaml --dry-run
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
+      dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
     """
-    from harness.deploy.cost import require_prices
     from harness.deploy.spending import end_rentals
     from harness.execute.inputs import with_checked_code
-    from harness.scenario.load import check_files, load_scenario
-    from harness.scenario.resolve import resolve
     from harness.store.layout import DEFAULT_RESULTS
-    from harness.tune.capabilities import engine_capabilities, usable_cores
-    from harness.tune.space import plan_space, require_candidates
+    from harness.tune.space import require_candidates
 
-    resolved = resolve(load_scenario(scenario, overrides), scenario)
-    check_files(resolved)
-    require_prices(resolved.scenario, str(scenario))
-    plan = plan_space(resolved, engine_capabilities, usable_cores())
+    resolved, plan = _planned(scenario, overrides)
     if dry_run:
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)
-    resolved = with_checked_code(resolved)
     try:
         return _Tuning(
-            resolved=resolved,
+            resolved=with_checked_code(resolved),
             plan=plan,
             results=results or DEFAULT_RESULTS,
             is_new=is_new,
             verifies=not no_verify,
+            ui_port=ui_port,
             as_json=as_json,
         ).run()
     finally:
         end_rentals()
+
+
+def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenario, SpacePlan]:
+    """The scenario, checked without running anything of it, and its space."""
+    from harness.deploy.cost import require_prices
+    from harness.scenario.load import check_files, load_scenario
+    from harness.scenario.resolve import resolve
+    from harness.tune.capabilities import engine_capabilities, usable_cores
+    from harness.tune.space import plan_space
+
+    resolved = resolve(load_scenario(scenario, overrides), scenario)
+    check_files(resolved)
+    require_prices(resolved.scenario, str(scenario))
+    return resolved, plan_space(resolved, engine_capabilities, usable_cores())
 
 
 def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:
@@ -118,17 +137,23 @@ class _Tuning:
     results: Path
     is_new: bool
     verifies: bool
+    ui_port: int | None
     as_json: bool
 
     def run(self) -> int:
         """Search, print, recommend, verify; the exit code."""
-        from harness.cli.progress import open_display
         from harness.clock import SystemClock
-        from harness.tune.run_folder import finish_run, open_run
 
         clock = SystemClock()
         start_ns = clock.now_ns()
         inputs = self._inputs()
+        with self._web_ui() as web_ui:
+            return self._tune(replace(inputs, web_ui=web_ui), clock, start_ns)
+
+    def _tune(self, inputs: Any, clock: Any, start_ns: int) -> int:
+        from harness.cli.progress import open_display
+        from harness.tune.run_folder import finish_run, open_run
+
         writer, done = open_run(self.resolved, self.results, self.is_new)
         with writer, stopped_by_signals():
             with open_display(self.resolved.scenario) as display:
@@ -142,6 +167,18 @@ class _Tuning:
                 return self._interrupted(writer)
             finish_run(writer.layout.root, result)
             return self._conclude(writer, runner, result)
+
+    @contextmanager
+    def _web_ui(self) -> Iterator[WebUi | None]:
+        """The page of the live load, where it was asked for; its address is printed at once."""
+        from harness.load.web_ui import WebUi
+
+        if self.ui_port is None:
+            yield None
+            return
+        with WebUi(self.ui_port) as web_ui:
+            click.echo(f"Locust's web UI of the live load, read-only: {web_ui.url}", err=True)
+            yield web_ui
 
     def _inputs(self) -> Any:
         """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.load.own_locustfile import OwnLocustfile, checked_locustfile
+from harness.load.web_ui import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
@@ -33,7 +34,8 @@ class Checkout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialInputs:
     """Everything about a run that every trial shares: read once, before the first launch. `trace_path` is the file of
-    a load of kind trace, `locustfile` the user's own code where the scenario names one."""
+    a load of kind trace, `locustfile` the user's own code where the scenario names one,
+    `web_ui` the page that shows the live load where it was asked for."""
 
     scenario: Scenario
     model_dir: Path
@@ -41,6 +43,7 @@ class TrialInputs:
     checkout: Checkout | None = None
     trace_path: Path | None = None
     locustfile: OwnLocustfile | None = None
+    web_ui: WebUi | None = None
 
 
 def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:

@@ -119,6 +119,8 @@ class Loads:
 
     def _window(self, plan: LoadPlan, engine: RunningEngine, workdir: Path, launch_s: float, text: str = "") -> Window:
         total = len(plan.offsets_ns) or plan.requests
+        if self._inputs.web_ui is not None:
+            self._inputs.web_ui.watch(workdir / "load", plan, text or workdir.name)
         with ResourceSampler(lambda: engine.pids) as sampler:
             result = drive(
                 plan,

@@ -47,10 +47,15 @@ def read_fired(path: Path) -> Iterator[FiredRequest]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            values: list[Any] = json.loads(line)
-            fields = dict(zip(_NAMES, values, strict=True))
-            fields["token_ns"] = tuple(int(at_ns) for at_ns in fields["token_ns"])
-            yield FiredRequest(**fields)
+            yield fired_from_line(line)
+
+
+def fired_from_line(line: bytes) -> FiredRequest:
+    """The request of one whole line."""
+    values: list[Any] = json.loads(line)
+    fields = dict(zip(_NAMES, values, strict=True))
+    fields["token_ns"] = tuple(int(at_ns) for at_ns in fields["token_ns"])
+    return FiredRequest(**fields)
 
 
 def records_of(fired: Sequence[FiredRequest]) -> tuple[list[RequestRecord], dict[str, str]]:

@@ -49,11 +49,16 @@ def read_raw(path: Path) -> Iterator[RawRequest]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            values: list[Any] = json.loads(line)
-            fields = dict(zip(_NAMES, values, strict=True))
-            fields["body"] = fields["body"].encode("latin-1")
-            fields["marks"] = tuple((int(at_ns), int(length)) for at_ns, length in fields["marks"])
-            yield RawRequest(**fields)
+            yield raw_from_line(line)
+
+
+def raw_from_line(line: bytes) -> RawRequest:
+    """The request of one whole line."""
+    values: list[Any] = json.loads(line)
+    fields = dict(zip(_NAMES, values, strict=True))
+    fields["body"] = fields["body"].encode("latin-1")
+    fields["marks"] = tuple((int(at_ns), int(length)) for at_ns, length in fields["marks"])
+    return RawRequest(**fields)
 
 
 _BY_STATUS: dict[int, RequestOutcome] = {429: "rejected", 503: "rejected"}
