@@ -159,12 +159,12 @@ def same_ids(ready: Sequence[Worker]) -> dict[str, bool]:
     return {name: rows == first for name, rows in ids.items()}
 
 
-def measure(ready: Sequence[Worker], repetitions: int) -> list[dict[str, Any]]:
-    """All samples: (variant, threads, batch) x repetitions, order drawn anew in each repetition."""
+def measure(ready: Sequence[Worker], repetitions: int, batches: Sequence[int]) -> list[dict[str, Any]]:
+    """All samples: (variant, batch) x repetitions, order drawn anew in each repetition."""
     samples: list[dict[str, Any]] = []
     rng = random.Random(0)
     for repetition in range(-1, repetitions):  # -1 warms up
-        jobs = [(worker, batch, new) for worker in ready for batch in BATCHES for new in (1, NEW_TOKENS)]
+        jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)]
         rng.shuffle(jobs)
         for worker, batch, new in jobs:
             result = worker.run(inputs(batch, 2), new)
@@ -221,19 +221,26 @@ def table(model: str, rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def bench_model(model: str, folder: Path, repetitions: int, variants: Sequence[Variant]) -> dict[str, Any]:
+def bench_model(
+    model: str,
+    folder: Path,
+    repetitions: int,
+    variants: Sequence[Variant],
+    threads_set: Sequence[int],
+    batches: Sequence[int],
+) -> dict[str, Any]:
     """Everything about one model shape."""
     absent: dict[str, str] = {}
     samples: list[dict[str, Any]] = []
     agreement: dict[str, bool] = {}
     loads: dict[str, Any] = {}
-    for threads in THREADS:
+    for threads in threads_set:
         print(f"{model}, {threads} threads", file=sys.stderr)
         with workers(folder, variants, threads, absent) as ready:
             agreement |= same_ids(ready)
             loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
-            samples += measure(ready, repetitions)
-    read_bps = {threads: machine.read_bytes_per_s(threads) for threads in THREADS}
+            samples += measure(ready, repetitions, batches)
+    read_bps = {threads: machine.read_bytes_per_s(threads) for threads in threads_set}
     streamed = {
         v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in variants
         if v.engine == "t5"
@@ -252,6 +259,8 @@ def main() -> None:
         "--big", nargs="*", default=[], metavar="MODEL:DTYPE", help="partition, map and run large shapes"
     )
     parser.add_argument("--engines", nargs="*", help="only these engines")
+    parser.add_argument("--threads", nargs="+", type=int, default=THREADS)
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build" / "bench-models", help="where model folders are kept"
@@ -271,7 +280,9 @@ def main() -> None:
     run: dict[str, Any] = {"machine": machine.facts(), "python": platform.python_version(), "models": [], "big": []}
     for model in arguments.models:
         folder = shapes.write(model, arguments.work / model)
-        run["models"].append(bench_model(model, folder, arguments.repetitions, variants))
+        run["models"].append(
+            bench_model(model, folder, arguments.repetitions, variants, arguments.threads, arguments.batches)
+        )
         write(out, run, arguments.repetitions)
     for job in arguments.big:
         model, _, dtype = job.partition(":")

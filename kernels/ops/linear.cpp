@@ -114,40 +114,45 @@ struct W4 {
 // taken in any order, so a small tile is one panel wide: one sequential stream, which the prefetchers like best.
 constexpr int sums_for(int R, int P) { return R * P <= 2 ? 4 : R * P <= 4 ? 2 : 1; }
 
+// Calls f(r, p) for every element of a tile, unrolled by the front end: GCC 12 unrolls loops only after it has decided which
+// arrays live in registers, and then stores every sum of the larger tiles on each turn of their loop.
+template <int N>
+struct Index {
+    T5K_MEMBER constexpr operator int() const { return N; }
+};
+template <int R, int P, int i = 0, class F>
+T5K_INLINE void each(const F &f) {
+    if constexpr (i < R * P) {
+        f(Index<i / P>{}, Index<i % P>{});
+        each<R, P, i + 1>(f);
+    }
+}
+#define T5K_ELEMENT [&](auto r, auto p) __attribute__((always_inline))
+
 // sums += one group of each panel times the values at q; advances w.
 template <class Kind, int R, int P>
 T5K_INLINE void dot_group(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq) {
     typename Kind::Group g[P];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
+    each<1, P>([&](auto, auto p) __attribute__((always_inline)) {
         prefetch(w[p] + AHEAD);
         g[p] = Kind::unpacked(w[p]);
         w[p] += LANES;
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) sums[r][p] = Kind::dot(sums[r][p], g[p], q + r * ldq);
+    });
+    each<R, P>(T5K_ELEMENT { sums[r][p] = Kind::dot(sums[r][p], g[p], q + r * ldq); });
 }
 
 template <int R, int P>
 T5K_INLINE void clear(Dots (&sums)[R][P]) {
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) sums[r][p] = no_dots();
+    each<R, P>(T5K_ELEMENT { sums[r][p] = no_dots(); });
 }
 
 template <int R, int P>
 T5K_INLINE void fold(Dots (&sums)[R][P], const Dots (&more)[R][P]) {
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) sums[r][p] = added(sums[r][p], more[r][p]);
+    each<R, P>(T5K_ELEMENT { sums[r][p] = added(sums[r][p], more[r][p]); });
 }
 
 // sums = the next `groups` groups of each panel times the values at q (row stride ldq); advances w.
-template <class Kind, int R, int P>
+template <class Kind, int R, int P, int KNOWN = 0>
 T5K_INLINE void dot_groups(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq,
                            int64_t groups) {
     constexpr int U = sums_for(R, P), PER = Kind::PER;
@@ -176,78 +181,68 @@ T5K_INLINE void dot_groups(Dots (&sums)[R][P], const uint32_t *(&w)[P], const ty
         }
         fold<R, P>(sums, b);
     }
-    for (; i < groups; ++i) dot_group<Kind, R, P>(sums, w, q + i * PER, ldq);
+    if constexpr (KNOWN > 0 && U == 1)
+        each<KNOWN, 1>([&](auto g, auto) __attribute__((always_inline)) { dot_group<Kind, R, P>(sums, w, q + g * PER, ldq); });
+    else
+        for (; i < groups; ++i) dot_group<Kind, R, P>(sums, w, q + i * PER, ldq);
 }
 
 template <int R, int P>
 void tile_w8a8(const LinearJob &job, int64_t row, int64_t first, float *out) {
     Dots sums[R][P];
     const uint32_t *w[P];
-#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
     dot_groups<W8A8, R, P>(sums, w, (const int8_t *)job.rows.q + row * job.rows.ldq, job.rows.ldq, (job.w.K + 3) / 4);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            const V16 scale = mul(bcast(job.rows.scale[(row + r) * job.rows.lds]), load(job.w.scales() + (first + p) * LANES));
-            const V16 v = dots8_to_float(sums[r][p], job.w.sums() + (first + p) * LANES);
-            store(out + r * MAX_PANELS * LANES + p * LANES, mul(v, scale));
-        }
+    each<R, P>(T5K_ELEMENT {
+        const V16 scale = mul(bcast(job.rows.scale[(row + r) * job.rows.lds]), load(job.w.scales() + (first + p) * LANES));
+        const V16 v = dots8_to_float(sums[r][p], job.w.sums() + (first + p) * LANES);
+        store(out + r * MAX_PANELS * LANES + p * LANES, mul(v, scale));
+    });
 }
 
 template <int R, int P>
 void tile_w8(const LinearJob &job, int64_t row, int64_t first, float *out) {
-    V16 acc[R][P];
     const uint32_t *w[P];
-#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p) acc[r][p] = zero();
+    each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, zero()); });
     const int16_t *q = (const int16_t *)job.rows.q + row * job.rows.ldq;
     for (int64_t k = 0, block = 0; k < job.w.K; k += ROW_BLOCK, ++block) {
         const int64_t left = (job.w.K - k + 3) / 4, groups = left < ROW_BLOCK / 4 ? left : ROW_BLOCK / 4;
         Dots sums[R][P];
         dot_groups<W8, R, P>(sums, w, q + k, job.rows.ldq, groups);
-        for (int r = 0; r < R; ++r) {
-            const V16 scale = bcast(job.rows.scale[(row + r) * job.rows.lds + block]);
-            for (int p = 0; p < P; ++p) acc[r][p] = fma(dots_to_float(sums[r][p], 0), scale, acc[r][p]);
-        }
+        const float *scale = job.rows.scale + row * job.rows.lds + block;
+        each<R, P>(T5K_ELEMENT {
+            float *acc = out + r * MAX_PANELS * LANES + p * LANES;
+            store(acc, fma(dots_to_float(sums[r][p], 0), bcast(scale[r * job.rows.lds]), load(acc)));
+        });
     }
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p)
-            store(out + r * MAX_PANELS * LANES + p * LANES, mul(acc[r][p], load(job.w.scales() + (first + p) * LANES)));
+    each<R, P>(T5K_ELEMENT {
+        float *acc = out + r * MAX_PANELS * LANES + p * LANES;
+        store(acc, mul(load(acc), load(job.w.scales() + (first + p) * LANES)));
+    });
 }
 
 template <int R, int P>
 void tile_w4(const LinearJob &job, int64_t row, int64_t first, float *out) {
-    V16 acc[R][P];
     const uint32_t *w[P];
-#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p) acc[r][p] = zero();
+    each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, zero()); });
     const int8_t *q = (const int8_t *)job.rows.q + row * job.rows.ldq;
     for (int64_t k = 0, block = 0; k < job.w.K; k += I4_GROUP, ++block) {
         Dots sums[R][P];
-        dot_groups<W4, R, P>(sums, w, q + k, job.rows.ldq, I4_GROUP / 8);
+        dot_groups<W4, R, P, I4_GROUP / 8>(sums, w, q + k, job.rows.ldq, I4_GROUP / 8);
         V16 scale[P];
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
+        each<1, P>([&](auto, auto p) __attribute__((always_inline)) {
             scale[p] = as_float(shl<16>(load_u16(w[p])));
             w[p] += LANES / 2;
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
+        });
+        each<R, P>(T5K_ELEMENT {
             const int64_t at = (row + r) * job.rows.lds + block;
-            const V16 mine = bcast(job.rows.scale[at]);
-#pragma GCC unroll 4
-            for (int p = 0; p < P; ++p)
-                acc[r][p] = fma(dots_to_float(sums[r][p], job.rows.offset[at]), mul(scale[p], mine), acc[r][p]);
-        }
+            const V16 v = dots_to_float(sums[r][p], job.rows.offset[at]);
+            float *acc = out + r * MAX_PANELS * LANES + p * LANES;
+            store(acc, fma(v, mul(scale[p], bcast(job.rows.scale[at])), load(acc)));
+        });
     }
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p) store(out + r * MAX_PANELS * LANES + p * LANES, acc[r][p]);
 }
 
 // ---- dispatch over rows, panels and formats -------------------------------------------------------------------------
@@ -265,7 +260,8 @@ void tile_any(const LinearJob &job, int64_t row, int64_t first, float *out) {
 }
 
 #if defined(T5K_ISA_AVX512)
-// Thirty-two registers: 12 x 2 tiles; up to four rows over four panels keeps at least four chains for R = 1.
+// Thirty-two registers: 12 x 2 tiles, 8 x 2 and 6 x 2 where groups are unpacked and blocks folded on the way (w8, i4); up to
+// four rows over four panels keeps at least four chains for R = 1.
 constexpr int WIDE_ROWS = 12;
 int panels_for(int rows, bool is_integer) { return rows <= 4 ? (is_integer ? 1 : 4) : 2; }
 int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int panels, float *out) {
@@ -276,8 +272,9 @@ int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int pa
             default: return tile_any<4, 4>(job, row, first, out), 4;
         }
     if (panels == 2) {
-        if (rows >= 12) return tile_any<12, 2>(job, row, first, out), 12;
-        if (rows >= 8) return tile_any<8, 2>(job, row, first, out), 8;
+        const RowRounding rounding = rounding_of(job);
+        if (rows >= 12 && rounding != ROWS_W8 && rounding != ROWS_W4) return tile_any<12, 2>(job, row, first, out), 12;
+        if (rows >= 8 && rounding != ROWS_W4) return tile_any<8, 2>(job, row, first, out), 8;
         if (rows >= 6) return tile_any<6, 2>(job, row, first, out), 6;
         if (rows == 5) return tile_any<5, 2>(job, row, first, out), 5;
         if (rows == 4) return tile_any<4, 2>(job, row, first, out), 4;
@@ -357,6 +354,16 @@ void finish_row(const LinearJob &job, int64_t row, int64_t first, int panels, co
     }
 }
 
+// The lines that finish_row will write, so that they are near when the tile is done.
+T5K_INLINE void prefetch_outputs(const LinearJob &job, int64_t row, int rows, int64_t first, int panels) {
+    if (job.epilogue == EPILOGUE_ARGMAX) return;
+    const bool is_gated = job.epilogue == EPILOGUE_GATED;
+    const int64_t column = (is_gated ? first / 2 : first) * LANES;
+    for (int i = 0; i < rows; ++i)
+        for (int p = 0; p < (is_gated ? panels / 2 : panels); ++p)
+            __builtin_prefetch(job.y + (row + i) * job.ldy + column + p * LANES, 1, 3);
+}
+
 // Rows taken together over all panels: their inputs stay in a quarter of a 1 MiB L2 and their outputs are written while
 // they are near. The weights are read again for every block, which costs 64 / rows bytes a cycle, less than L3 gives.
 int64_t rows_in_block(const LinearJob &job) {
@@ -378,6 +385,7 @@ void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin
         for (int64_t r = row; r < stop;) {
             const int rows = stop - r < WIDE_ROWS ? (int)(stop - r) : WIDE_ROWS;
             int done = rows;
+            prefetch_outputs(job, r, rows, first, panels);
             // A pair of panels for a gated epilogue may be wider than this ISA's tile: compute it in two passes.
             const int step = panels_for(rows, is_integer) < panels && panels == 2 ? 1 : panels;
             for (int p = 0; p < panels; p += step) done = tile_rows(job, r, rows, first + p, step, acc + p * LANES);
