@@ -18,11 +18,13 @@ VERBS = {
     "deploy": "Put a recommendation on a SageMaker endpoint, measure it there, take it down again.",
     "serve": "Serve a model from a serving.properties file.",
     "partition": "Pack a model ahead of time for the bundled T5 engine.",
+    "load-worker": "Lend this host's cores to the load of a `dyno tune` elsewhere.",
     "scenario": "Check, show or describe scenario files.",
     "engine": "Make, list and remove environments of their own for engines.",
     "doctor": "Say what this machine can launch and measure, and why not the rest.",
 }
-"""Verb -> one line. Each verb lives in harness/cli/<verb>.py as `command`; here so that --help imports none of them."""
+"""Verb -> one line. Each verb lives in harness/cli/<verb>.py (a dash becomes an underscore) as `command`; here so that
+--help imports none of them."""
 
 
 class LazyGroup(click.Group):
@@ -34,7 +36,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"harness.cli.{cmd_name}").command
+        command: click.Command = import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

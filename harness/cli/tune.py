@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.cli.progress import Display
     from harness.execute.trial import TrialRunner
     from harness.execute.verify import Verification
-    from harness.load.web_ui import WebUi
+    from harness.load.hosts import LoadHosts
     from harness.recommend.write import Written
     from harness.records import Recommendation, Trial
     from harness.scenario.resolve import ResolvedScenario
@@ -54,6 +54,20 @@ FIRST_SHOWN = 6
     metavar="[PORT]",
     help="Show the live load in Locust's web UI on 127.0.0.1 (default 8089, 0: any), read-only; it takes some CPU.",
 )
+@click.option(
+    "--expect-workers",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Load from N hosts that run `dyno load-worker`; wait for them first.",
+)
+@click.option("--bind", metavar="HOST:PORT", help="Where they find this one (default 127.0.0.1:5557).")
+@click.option(
+    "--workers-timeout",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    metavar="SECONDS",
+    help="... and how long to wait (60).",
+)
 @click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 def command(
@@ -63,6 +77,9 @@ def command(
     dry_run: bool,
     is_new: bool,
     ui_port: int | None,
+    expect_workers: int | None,
+    bind: str | None,
+    workers_timeout: float,
     no_verify: bool,
     as_json: bool,
 ) -> int:
@@ -79,6 +96,7 @@ def command(
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
       dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
     """
+    from harness.cli.load_options import load_hosts
     from harness.deploy.spending import end_rentals
     from harness.execute.inputs import with_checked_code
     from harness.store.layout import DEFAULT_RESULTS
@@ -96,6 +114,7 @@ def command(
             is_new=is_new,
             verifies=not no_verify,
             ui_port=ui_port,
+            hosts=load_hosts(resolved, expect_workers, bind, workers_timeout),
             as_json=as_json,
         ).run()
     finally:
@@ -138,17 +157,19 @@ class _Tuning:
     is_new: bool
     verifies: bool
     ui_port: int | None
+    hosts: LoadHosts | None
     as_json: bool
 
     def run(self) -> int:
         """Search, print, recommend, verify; the exit code."""
+        from harness.cli.load_options import shown_load
         from harness.clock import SystemClock
 
         clock = SystemClock()
         start_ns = clock.now_ns()
         inputs = self._inputs()
-        with self._web_ui() as web_ui:
-            return self._tune(replace(inputs, web_ui=web_ui), clock, start_ns)
+        with shown_load(self.ui_port) as web_ui, self.hosts or nullcontext() as hosts:
+            return self._tune(replace(inputs, web_ui=web_ui, hosts=hosts), clock, start_ns)
 
     def _tune(self, inputs: Any, clock: Any, start_ns: int) -> int:
         from harness.cli.progress import open_display
@@ -167,18 +188,6 @@ class _Tuning:
                 return self._interrupted(writer)
             finish_run(writer.layout.root, result)
             return self._conclude(writer, runner, result)
-
-    @contextmanager
-    def _web_ui(self) -> Iterator[WebUi | None]:
-        """The page of the live load, where it was asked for; its address is printed at once."""
-        from harness.load.web_ui import WebUi
-
-        if self.ui_port is None:
-            yield None
-            return
-        with WebUi(self.ui_port) as web_ui:
-            click.echo(f"Locust's web UI of the live load, read-only: {web_ui.url}", err=True)
-            yield web_ui
 
     def _inputs(self) -> Any:
         """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""

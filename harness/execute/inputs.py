@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.load.hosts import LoadHosts
 from harness.load.own_locustfile import OwnLocustfile, checked_locustfile
 from harness.load.web_ui import WebUi
 from harness.records import Prompt
@@ -35,7 +36,8 @@ class Checkout:
 class TrialInputs:
     """Everything about a run that every trial shares: read once, before the first launch. `trace_path` is the file of
     a load of kind trace, `locustfile` the user's own code where the scenario names one,
-    `web_ui` the page that shows the live load where it was asked for."""
+    `web_ui` the page that shows the live load where it was asked for, `hosts` the
+    workers that send it where others than this one do."""
 
     scenario: Scenario
     model_dir: Path
@@ -44,6 +46,7 @@ class TrialInputs:
     trace_path: Path | None = None
     locustfile: OwnLocustfile | None = None
     web_ui: WebUi | None = None
+    hosts: LoadHosts | None = None
 
 
 def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:

@@ -56,6 +56,7 @@ class Loads:
         self._on_phase = on_phase
         self._workload = inputs.scenario.workload
         self._ceilings = Ceilings()
+        self._hosts = inputs.hosts.expected if inputs.hosts else 1
 
     def prepare(self) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
@@ -66,9 +67,9 @@ class Loads:
         if isinstance(load, ClosedLoad):
             return
         if isinstance(load, MaxRateLoad):
-            self._ceilings.processes_for(load.high_rps, is_capped=True)
+            self._ceilings.processes_for(load.high_rps, is_capped=True, hosts=self._hosts)
         elif load.processes is None:
-            self._ceilings.processes_for(self._schedule(load, 0).peak_rps)
+            self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
 
     def run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         """Load the engine. Raises MeasurementInvalid when the load generator failed."""
@@ -128,6 +129,7 @@ class Loads:
                 should_stop=engine.failure,
                 on_progress=lambda done: None,
                 on_state=lambda state: self._on_phase(_phase(plan, state, total, text)),
+                open_processes=self._inputs.hosts.open if self._inputs.hosts else None,
             )
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
         summary = summarize(
@@ -149,7 +151,7 @@ class Loads:
         facts = result.open_loop
         verdict = client_verdict(
             result.records,
-            use,
+            replace(use, client_s=sum(result.client_busy_s)),  # of every host's load processes
             is_open_loop=plan.is_open_loop,
             max_in_flight=facts.max_in_flight if facts else 0,
             waited=facts.waited if facts else 0,
@@ -160,7 +162,10 @@ class Loads:
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
         return replace(
-            self._plan(endpoint), users=load.users, think_time_s=load.think_time_s, processes=load.processes or 1
+            self._plan(endpoint),
+            users=load.users,
+            think_time_s=load.think_time_s,
+            processes=max(self._hosts, load.processes or 1),
         )
 
     def _open(self, load: OpenLoad, engine: RunningEngine, probe: int) -> LoadPlan:
@@ -174,7 +179,11 @@ class Loads:
             input_lengths=schedule.input_lengths,
             output_lengths=schedule.output_lengths,
             tokens_per_word=tokens_per_word(self._inputs.prompts, self._inputs.model_dir) if has_lengths else 1.0,
-            processes=load.processes or self._ceilings.processes_for(schedule.peak_rps, is_capped=probe > 0),
+            processes=max(
+                self._hosts,
+                load.processes
+                or self._ceilings.processes_for(schedule.peak_rps, is_capped=probe > 0, hosts=self._hosts),
+            ),
             warmup_requests=self._workload.warmup_requests if probe < 2 else 0,
         )
 

@@ -138,7 +138,8 @@ class TrialRunner:
         summary = with_cost(window.summary, self._inputs.scenario.cost, trial.candidate)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
-        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing))
+        told = window.result.notes
+        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *told))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=violations(trial, self._inputs.scenario))

@@ -5,28 +5,21 @@ Locust lives in those processes only; this file never imports it.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import selectors
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
-from harness.errors import EnvironmentFault, MeasurementInvalid
+from harness.errors import MeasurementInvalid
 from harness.load.bodies import address_of
 from harness.load.fired import read_fired, records_of
-from harness.load.plan import BAD_LOCUSTFILE_STATUS, DISK_FULL_STATUS, NOBODY, START_USERS, LoadPlan
+from harness.load.plan import NOBODY, START_USERS, LoadPlan
+from harness.load.processes import AnyProcesses, LoadProcesses
 from harness.load.prompts import RequestOrder
-from harness.load.raw import read_raw, record_of
+from harness.load.raw import read_raw, record_of, shifted
 from harness.records import RequestRecord
 from harness.store.disk import disk_faults
 from harness.units import NS_PER_S
@@ -34,8 +27,6 @@ from harness.units import NS_PER_S
 POLL_S = 0.1
 START_TIMEOUT_S = 180.0
 """For interpreter start and Locust's import (1 s on an idle core); a starved machine may take much longer."""
-GO_DELAY_NS = 100_000_000
-"""The window opens this long after the signal is sent, so that every process has it in time on a loaded machine too."""
 GRACE_S = 30.0
 """Beyond max_duration_s plus one request timeout, a load process is considered hung."""
 
@@ -71,10 +62,11 @@ class LoadState:
 class LoadResult:
     """What came back. The measured window opens at `begin_ns` for all users and ends with the last measured answer,
     `end_ns`. `records` are sorted by intended send and hold the warm-up too, flagged.
-    `outputs`: output id -> text, measured requests only. `client_cpu_s`: CPU of the load processes in the window.
+    `outputs`: output id -> text, measured requests only. `client_cpu_s`: CPU of this machine's load processes in the
+    window.
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
     `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
-    `doubts`: what the load processes themselves say against the numbers.
+    `doubts`: what the load processes themselves say against the numbers; `notes`: where the load came from.
     """
 
     records: tuple[RequestRecord, ...]
@@ -86,6 +78,7 @@ class LoadResult:
     client_busy_s: tuple[float, ...] = ()
     open_loop: OpenLoopFacts | None = None
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def processes(self) -> int:
@@ -100,6 +93,7 @@ def drive(
     should_stop: Callable[[], str | None],
     on_progress: Callable[[int], None],
     on_state: Callable[[LoadState], None] | None = None,
+    open_processes: OpenProcesses | None = None,
 ) -> LoadResult:
     """Run the plan and return its records; `on_progress` gets the number of measured requests done, `on_state` more.
 
@@ -115,7 +109,7 @@ def drive(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         plan.write(folder / "plan.json")
-    with LoadProcesses(plan, folder) as processes:
+    with (open_processes or LoadProcesses)(plan, folder) as processes:
         watch = _Watch(
             processes=processes, plan=plan, should_stop=should_stop, on_progress=on_progress, on_state=on_state
         )
@@ -126,125 +120,14 @@ def drive(
     return result
 
 
-class LoadProcesses:
-    """The load processes, each leader of its own process group; leaving the context kills what still runs."""
-
-    def __init__(self, plan: LoadPlan, folder: Path) -> None:
-        self.count = plan.processes
-        self._folder = folder
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._selector = selectors.DefaultSelector()
-        self._buffers: dict[int, bytes] = {}
-        self.warm: set[int] = set()
-        self.ended: set[int] = set()
-        self.done: dict[int, int] = {}
-        self.busy_s: dict[int, float] = {}
-        self.pools: dict[int, tuple[int, int, int]] = {}
-        self.doubts: list[str] = []
-
-    def __enter__(self) -> LoadProcesses:
-        try:
-            for part in range(self.count):
-                self._start(part)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for child in self._children:
-            if child.poll() is None:  # a reaped child's group number may already be somebody else's
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        self._selector.close()
-
-    def _start(self, part: int) -> None:
-        argv = [sys.executable, "-P", "-m", "harness.load.locustfile"]  # -P: nothing of the working folder is imported
-        argv += [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
-        with self._log(part).open("wb") as log:
-            child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0
-            )
-        self._children.append(child)
-        assert child.stdout is not None
-        self._selector.register(child.stdout, selectors.EVENT_READ, part)
-
-    def _log(self, part: int) -> Path:
-        return self._folder / f"process-{part}.log"
-
-    def go(self, begin_ns: int) -> None:
-        """Open the measured window at `begin_ns` in every process."""
-        for child in self._children:
-            assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # a dead process is reported by `check`
-                child.stdin.write(f"go {begin_ns}\n".encode())
-                child.stdin.flush()
-
-    def listen(self, wait_s: float) -> None:
-        """Take in what the processes said, for at most `wait_s`."""
-        for key, _ in self._selector.select(wait_s):
-            pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]
-            part = int(key.data)
-            data = os.read(pipe.fileno(), 1 << 16)
-            if not data:
-                self._selector.unregister(pipe)
-                continue
-            *lines, rest = (self._buffers.get(part, b"") + data).split(b"\n")
-            self._buffers[part] = rest
-            for line in lines:
-                self._hear(part, line.decode("ascii", "replace"))
-
-    def _hear(self, part: int, line: str) -> None:
-        word, _, value = line.partition(" ")
-        if word == "warm":
-            self.warm.add(part)
-        elif word == "done":
-            self.done[part] = int(value)
-        elif word == "end":
-            self.ended.add(part)
-            self.busy_s[part] = float(value)
-        elif word == "pool":
-            in_flight, peak, waited = (int(number) for number in value.split())
-            self.pools[part] = (in_flight, peak, waited)
-        elif word == "doubt":
-            self.doubts.append(json.loads(value))
-
-    def check(self) -> None:
-        """Raise MeasurementInvalid when a process ended before its work was done."""
-        for part, child in enumerate(self._children):
-            code = child.poll()
-            if code is not None and part not in self.ended:
-                self.listen(0)  # its last words may still be in the pipe
-                if code == DISK_FULL_STATUS:
-                    raise EnvironmentFault(
-                        f"{self._folder}: the disk filled up while load process {part} wrote its records; free some "
-                        "space and run the same command again"
-                    )
-                if code == BAD_LOCUSTFILE_STATUS:
-                    raise MeasurementInvalid(self._last_words(part, 1))
-                if part not in self.ended:
-                    raise MeasurementInvalid(
-                        f"load process {part} ended early with exit status {code}; nothing measured by it can be "
-                        f"trusted. Its last words: {self._last_words(part)}"
-                    )
-
-    def _last_words(self, part: int, count: int = 5) -> str:
-        lines = self._log(part).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " | ".join(lines[-count:]) or f"none (see {self._log(part)})"
+OpenProcesses = Callable[[LoadPlan, Path], AbstractContextManager[AnyProcesses]]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Watch:
     """Listens to the processes, the engine and the clock until the load is over."""
 
-    processes: LoadProcesses
+    processes: AnyProcesses
     plan: LoadPlan
     should_stop: Callable[[], str | None]
     on_progress: Callable[[int], None]
@@ -259,11 +142,13 @@ class _Watch:
         warmup_s += users / plan.spawn_per_s if plan.spawn_per_s else 0.0
         for reason in self._until(lambda: len(self.processes.warm) == count, warmup_s, "warm-up"):
             return time.monotonic_ns(), reason
-        self.begin_ns = time.monotonic_ns() + GO_DELAY_NS
+        delay_ns = self.processes.settle()
+        self.begin_ns = time.monotonic_ns() + delay_ns
         self.processes.go(self.begin_ns)
         for reason in self._until(lambda: len(self.processes.ended) == count, self._load_s(), "load"):
             return self.begin_ns, reason
         self._tell()
+        self.processes.finish()
         return self.begin_ns, ""
 
     def _load_s(self) -> float:
@@ -308,8 +193,8 @@ class _Watch:
                 )
 
 
-def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: LoadProcesses, stopped: str) -> LoadResult:
-    records, outputs = _read(plan, folder)
+def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: AnyProcesses, stopped: str) -> LoadResult:
+    records, outputs = _read(plan, folder, processes)
     records.sort(key=lambda record: (record.intended_ns, record.seq))
     measured = [record for record in records if not record.is_warmup]
     if not measured and not stopped:
@@ -322,15 +207,16 @@ def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: LoadProcess
         outputs=outputs,
         begin_ns=begin_ns,
         end_ns=max((record.done_ns for record in measured), default=begin_ns),
-        client_cpu_s=sum(processes.busy_s.values()),
+        client_cpu_s=processes.local_busy_s(),
         stopped=stopped,
         client_busy_s=tuple(busy_s for _, busy_s in sorted(processes.busy_s.items())),
         open_loop=_facts(plan, measured, processes) if plan.is_open_loop else None,
-        doubts=tuple(processes.doubts),
+        doubts=(*processes.doubts, *processes.clock_doubts()),
+        notes=processes.notes(),
     )
 
 
-def _read(plan: LoadPlan, folder: Path) -> tuple[list[RequestRecord], dict[str, str]]:
+def _read(plan: LoadPlan, folder: Path, processes: AnyProcesses) -> tuple[list[RequestRecord], dict[str, str]]:
     """Every record that the processes left, and the answers of measured requests by output id."""
     paths = sorted(folder.glob("raw-*.jsonl"))
     if plan.locustfile:
@@ -339,14 +225,15 @@ def _read(plan: LoadPlan, folder: Path) -> tuple[list[RequestRecord], dict[str, 
     records: list[RequestRecord] = []
     outputs: dict[str, str] = {}
     for path in paths:
+        shift_ns = processes.shift_ns(int(path.stem.removeprefix("raw-")))
         for raw in read_raw(path):
-            record, texts = record_of(raw, plan, order)
+            record, texts = record_of(shifted(raw, shift_ns), plan, order)
             records.append(record)
             outputs.update(texts)
     return records, outputs
 
 
-def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: LoadProcesses) -> OpenLoopFacts:
+def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: AnyProcesses) -> OpenLoopFacts:
     window_s = plan.window_s or plan.offsets_ns[-1] / NS_PER_S
     return OpenLoopFacts(
         asked_rps=len(plan.offsets_ns) / window_s if window_s else 0.0,
@@ -357,10 +244,3 @@ def _facts(plan: LoadPlan, measured: list[RequestRecord], processes: LoadProcess
         peak_in_flight=sum(pool[1] for pool in processes.pools.values()),
         waited=sum(pool[2] for pool in processes.pools.values()),
     )
-
-
-def child_env() -> dict[str, str]:
-    """This environment without Locust's own variables, and with this very package importable from any folder."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    roots = [str(Path(__file__).resolve().parents[2]), env.get("PYTHONPATH", "")]
-    return {**env, "PYTHONPATH": os.pathsep.join(root for root in roots if root)}

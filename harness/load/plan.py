@@ -37,6 +37,8 @@ class LoadPlan:
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
     second (None: all at once); think time, template and lengths mean nothing.
 
+    `host` of `hosts` load hosts; each has its own share of a closed loop's requests, numbered host, host + hosts ...
+
     `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `processes` load processes
     share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
     user sends it.
@@ -65,6 +67,8 @@ class LoadPlan:
     tokens_per_word: float = 1.0
     template: str = ""
     answer_path: str = ""
+    host: int = 0
+    hosts: int = 1
     locustfile: str = ""
     locustfile_sha256: str = ""
     spawn_per_s: float | None = None
@@ -74,14 +78,23 @@ class LoadPlan:
         """Requests leave on a schedule."""
         return bool(self.offsets_ns)
 
+    def to_json(self) -> str:
+        """The plan as JSON."""
+        return json.dumps(asdict(self))
+
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        path.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> LoadPlan:
         """The plan that `write` wrote."""
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls.from_json(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_json(cls, text: str) -> LoadPlan:
+        """The plan that `to_json` gave."""
+        fields: dict[str, Any] = json.loads(text)
         fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
         for name in ("offsets_ns", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])

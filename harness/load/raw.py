@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,19 @@ def raw_from_line(line: bytes) -> RawRequest:
     fields["body"] = fields["body"].encode("latin-1")
     fields["marks"] = tuple((int(at_ns), int(length)) for at_ns, length in fields["marks"])
     return RawRequest(**fields)
+
+
+def shifted(raw: RawRequest, by_ns: int) -> RawRequest:
+    """`raw` with every time moved, durations kept; what another host's clock said, on ours."""
+    if by_ns == 0:
+        return raw
+    return replace(
+        raw,
+        intended_ns=raw.intended_ns + by_ns,
+        sent_ns=raw.sent_ns + by_ns,
+        done_ns=raw.done_ns + by_ns,
+        marks=tuple((at_ns + by_ns, length) for at_ns, length in raw.marks),
+    )
 
 
 _BY_STATUS: dict[int, RequestOutcome] = {429: "rejected", 503: "rejected"}

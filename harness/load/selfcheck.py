@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
-from harness.load.driver import LoadResult, child_env, drive
+from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
+from harness.load.processes import child_env
 from harness.records import Prompt
 from harness.units import NS_PER_S
 
@@ -41,12 +42,12 @@ class Ceilings:
             self._rps = measured_rps()
         return self._rps
 
-    def processes_for(self, peak_rps: float, *, is_capped: bool = False) -> int:
+    def processes_for(self, peak_rps: float, *, is_capped: bool = False, hosts: int = 1) -> int:
         """Load processes that a peak rate needs. Raises EnvironmentFault when this machine's cores are too few for it
-        (`is_capped`: as many as there are)."""
+        (`is_capped`: as many as there are). Of several load hosts each is taken to be as fast as this one."""
         if peak_rps <= UNCHECKED_RPS:
             return 1
-        cores = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) * hosts
         needed = math.ceil(peak_rps / (self.rps() * PROCESS_SHARE))
         if peak_rps > self.rps() * BELIEVED_FRAC * cores and not is_capped:
             raise EnvironmentFault(

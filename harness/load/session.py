@@ -48,8 +48,8 @@ class Session:
         )
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
         self._requests: dict[tuple[str, ...], bytes] = {}
-        self._warmup = Tickets(workdir / "tickets-warmup", plan.warmup_requests)
-        self._measured = Tickets(workdir / "tickets-measured", plan.requests)
+        self._warmup = Tickets(workdir / "tickets-warmup", share_of(plan.warmup_requests, plan.host, plan.hosts))
+        self._measured = Tickets(workdir / "tickets-measured", share_of(plan.requests, plan.host, plan.hosts))
         self._file = (workdir / f"raw-{part}.jsonl").open("wb", buffering=1 << 20)
         self.done_requests = 0
         self._waiting = 0
@@ -110,13 +110,17 @@ class Session:
 
     def take_warmup(self) -> tuple[int, bytes] | None:
         """The next warm-up request (seq, bytes on the wire), or None."""
-        number = self._warmup.take()
+        number = self._numbered(self._warmup.take())
         return None if number is None else (WARMUP_BASE + number, self._wire(self._order.warmup(number)))
 
     def take_measured(self) -> tuple[int, bytes] | None:
         """The next measured request (seq, bytes on the wire), or None."""
-        number = self._measured.take()
+        number = self._numbered(self._measured.take())
         return None if number is None else (number, self._wire(self._order.measured(number)))
+
+    def _numbered(self, ticket: int | None) -> int | None:
+        """The request of a ticket of this host, unique over all hosts."""
+        return None if ticket is None else ticket * self.plan.hosts + self.plan.host
 
     def keep(self, raw: RawRequest) -> None:
         """Append one request to the file (buffered)."""
@@ -242,7 +246,7 @@ def watch_parent(on_line: Callable[[str], None], on_gone: Callable[[], None]) ->
 
     make_nonblocking(0)
     buffered = b""
-    while data := nb_read(0, 4096):
+    while data := nb_read(0, 1 << 16):
         *lines, buffered = (buffered + data).split(b"\n")
         for line in lines:
             on_line(line.decode("ascii"))

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import EnvironmentFault
-from harness.load.driver import child_env
 from harness.load.plan import LoadPlan
+from harness.load.processes import child_env
 
 DEFAULT_PORT = 8089
 """Locust's own."""

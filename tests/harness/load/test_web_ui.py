@@ -51,7 +51,7 @@ def test_the_page_shows_the_live_load_and_can_change_nothing(tmp_path: Path) -> 
         plan = LoadPlan(
             endpoint_url=endpoint, protocol="djl", model_name="m", prompts=PROMPTS, inputs_per_request=1, parameters={},
             users=1, think_time_s=0.0, warmup_requests=2, requests=0, max_duration_s=30.0, request_timeout_s=10.0,
-            stream=False, seed=0, offsets_ns=tuple(k * 70_000_000 for k in range(N)), window_s=4.2,
+            stream=False, seed=0, offsets_ns=tuple(k * 50_000_000 for k in range(N)), window_s=3.0,
         )  # fmt: skip
         ui.watch(tmp_path / "load", plan, "trial one")
         seen: list[int] = []
