@@ -103,16 +103,23 @@ def _running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def measure(
-    law: Law, folder: Path, *, offsets_s: Sequence[float] = (), users: int = 8, slo: dict[str, float] | None = None
+    law: Law,
+    folder: Path,
+    *,
+    offsets_s: Sequence[float] = (),
+    users: int = 8,
+    slo: dict[str, float] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Measured:
-    """Load the law: in an open loop at `offsets_s`, else in a closed one with `users` until every delay is used up."""
+    """Load the law: in an open loop at `offsets_s`, else in a closed one with `users` until every delay is used up.
+    `on_progress` is called with the requests done while the load runs."""
     law.write(folder / "law.txt")
     log, late = folder / "server.log", folder / "probe.log"
     with _running("serve", str(folder / "law.txt"), str(log), str(WARMUP)) as server, _running("probe", str(late)):
         assert server.stdout is not None
         plan = _plan(f"http://127.0.0.1:{int(server.stdout.readline())}", law, offsets_s, users)
         with ResourceSampler(lambda: (server.pid,)) as sampler:
-            result = drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None)
+            result = drive(plan, folder, should_stop=lambda: None, on_progress=on_progress)
     use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
     asked = result.open_loop.asked_rps if result.open_loop else None
     summary = summarize(
