@@ -29,6 +29,7 @@ REFUSED_WHO = frozenset(
     ("UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "403",
      "AccessDenied", "AccessDeniedException", "InvalidSignatureException", "SignatureDoesNotMatch")
 )  # fmt: skip
+ABSENT = frozenset(("404", "NoSuchBucket", "NotFound", "ResourceNotFound", "NoSuchKey", "NoSuchUpload"))
 INSTALL = "pip install 'dynamometer[sagemaker]'"
 
 
@@ -55,6 +56,7 @@ class Aws:
                     "sagemaker: no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                     "AWS_PROFILE, or run `aws sso login`"
                 )
+            self._credentials = credentials
             frozen = credentials.get_frozen_credentials()
             redact.learn(frozen.access_key, frozen.secret_key, frozen.token)
             options = config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=70)
@@ -66,6 +68,13 @@ class Aws:
     def client(self, service: str) -> Any:
         """The boto3 client of 'sagemaker', 's3' or 'cloudwatch'."""
         return self._clients[service]
+
+    def credentials(self) -> dict[str, str]:
+        """The session's credentials of this moment, as environment variables of a child."""
+        frozen = self._credentials.get_frozen_credentials()
+        redact.learn(frozen.access_key, frozen.secret_key, frozen.token)
+        named = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+        return named | ({"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {})
 
     def call(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of one operation, retried with growing waits while AWS throttles or stumbles.
@@ -103,7 +112,7 @@ def explain(operation: str, code: str, message: str) -> Exception:
     """The error that an AWS refusal means: NotFound, NoCapacity, Unavailable or SpecInvalid."""
     said = f"sagemaker: {operation}: {redact(message)}"
     lowered = message.lower()
-    if code in ("404", "NoSuchBucket", "NotFound", "ResourceNotFound", "NoSuchKey") or "could not find" in lowered:
+    if code in ABSENT or "could not find" in lowered:
         return NotFound(said)
     if code == "ResourceLimitExceeded":
         return Unavailable(

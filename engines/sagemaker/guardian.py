@@ -20,6 +20,9 @@ from engines.sagemaker.aws import Aws
 from engines.sagemaker.journal import Journal
 
 POLL_S = 1.0
+SETTLE_S = 2.0
+"""From the parent's death until what it started (s5cmd) is dead too and its last request has arrived: an object that
+came after the deletion would stay."""
 MAX_LIFETIME_S = 6 * 3600.0
 """However large the budget: nothing measured here takes longer."""
 
@@ -86,6 +89,7 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
         from engines.sagemaker.removal import remove
 
         journal.note("expired", why)
+        time.sleep(SETTLE_S)
         remove(Aws(journal.region), journal)
     journal.close()
     if not journal.path.exists():

@@ -8,9 +8,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
-import subprocess
 import sys
+from contextlib import suppress
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.guardian import Guarded
 from engines.sagemaker.journal import Resource
 from engines.sagemaker.redaction import redact
+from engines.sagemaker.s5cmd import s5cmd_path, upload_all
 
 logger = logging.getLogger("dyno.sagemaker")
 
@@ -58,7 +58,7 @@ def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str) -> str:
     guarded = Guarded.begin(f"weights-{digest}-{os.getpid()}", aws)
     try:
         guarded.journal.will_create(Resource(kind="s3-prefix", name=uri))
-        upload(aws, model_files(model_dir), uri)
+        upload(aws, model_files(model_dir), uri, guarded.journal.path.with_suffix(".log"))
     except BaseException:
         guarded.end()
         raise
@@ -90,13 +90,16 @@ def _release_at_exit() -> None:
 atexit.register(_release_at_exit)
 
 
-def upload(aws: Aws, files: list[Path], uri: str) -> None:
-    """Copy `files` under `uri` and check that every object has its file's size. Raises Unavailable."""
+def upload(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
+    """Copy `files` under `uri` and check that every object has its file's size. Raises Unavailable.
+
+    `log_path` takes what s5cmd says, where it is installed.
+    """
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     total = sum(path.stat().st_size for path in files)
     logger.info("uploading %d files, %.1f MiB, to %s", len(files), total / (1 << 20), uri)
-    if shutil.which("s5cmd"):
-        _s5cmd(aws, files, uri)
+    if s5cmd_path():
+        upload_all(aws, files, uri, log_path, PART_BYTES >> 20, CONCURRENCY)
     else:
         _boto3(aws, files, bucket, prefix)
     found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
@@ -130,7 +133,8 @@ def check_bucket(aws: Aws, bucket: str) -> None:
 
 
 def delete_prefix(aws: Aws, uri: str) -> None:
-    """Remove every object under s3://bucket/prefix/; nothing there is fine."""
+    """Remove every object under s3://bucket/prefix/, and the parts of uploads that were cut short (they are stored and
+    billed, and no list of objects shows them); nothing there is fine."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not prefix.strip("/"):
         raise AssertionError(f"refusing to empty a whole bucket: {uri}")
@@ -140,9 +144,26 @@ def delete_prefix(aws: Aws, uri: str) -> None:
         except NotFound:
             return
         if not found:
-            return
+            break
         keys = [{"Key": item["Key"]} for item in found]
         aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
+    _abort_uploads(aws, bucket, prefix)
+
+
+def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
+    try:
+        open_ = aws.call("s3", "list_multipart_uploads", {"Bucket": bucket, "Prefix": prefix}).get("Uploads", [])
+    except NotFound:
+        return
+    except Unavailable as error:
+        if "AccessDenied" not in str(error):
+            raise
+        logger.warning("%s; parts of uploads that were cut short may be left under s3://%s/%s", error, bucket, prefix)
+        return
+    for each in open_:
+        with suppress(NotFound):
+            named = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
+            aws.call("s3", "abort_multipart_upload", named)
 
 
 def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
@@ -157,17 +178,3 @@ def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
             aws.client("s3").upload_file(str(path), bucket, prefix + path.name, Config=tuned)
         except (failed, errors.ClientError, errors.BotoCoreError) as error:
             raise Unavailable(f"sagemaker: upload of {path.name} to {bucket}: {redact(str(error))}") from None
-
-
-def _s5cmd(aws: Aws, files: list[Path], uri: str) -> None:
-    command = ["s5cmd"]
-    if os.environ.get("AWS_ENDPOINT_URL_S3"):
-        command += ["--endpoint-url", os.environ["AWS_ENDPOINT_URL_S3"]]
-    command += ["run"]
-    options = f"--part-size {PART_BYTES >> 20} --concurrency {CONCURRENCY}"
-    lines = "".join(f'cp {options} "{path}" "{uri}{path.name}"\n' for path in files)
-    env = {**os.environ, "AWS_REGION": aws.region}
-    done = subprocess.run(command, input=lines, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Unavailable(f"sagemaker: s5cmd: {redact(said[0] if said else f'exit code {done.returncode}')}")
