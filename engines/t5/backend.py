@@ -137,6 +137,7 @@ class T5Backend(RollingBackend):
             load_s=time.monotonic() - began,
             notes=(
                 f"isa {self._engine.isa}, {threads} threads, {spec.tensor_parallel_degree} tensor-parallel rank(s)",
+                *([self._engine.about] if self._engine.about else []),
                 f"{self._engine.weight_bytes / 1e6:.0f} MB of weights",
             ),
         )
@@ -205,10 +206,11 @@ def _check_device(spec: EngineSpec) -> None:
     """What a GPU does not do, said before anything is loaded."""
     if spec.device == "cpu":
         return
-    if spec.tensor_parallel_degree > 1:
+    gpus = cuda.group(spec.device).devices
+    if spec.tensor_parallel_degree > gpus:
         raise SpecInvalid(
-            f"t5: tensor_parallel_degree {spec.tensor_parallel_degree} on device {spec.device!r} refused: its ranks "
-            "would share one GPU, which is slower than degree 1; the engine does not use several GPUs yet"
+            f"t5: tensor_parallel_degree {spec.tensor_parallel_degree} on device {spec.device!r} refused: a rank needs "
+            f"a GPU of its own, and {gpus} can be seen here; ranks that share one are slower than degree 1"
         )
     if spec.dtype not in CUDA_DTYPES:
         raise SpecInvalid(

@@ -22,11 +22,15 @@ from importlib import metadata
 from pathlib import Path
 
 from engines.artifact_cache import build_once, cache_root
-from engines.errors import Unavailable
+from engines.errors import SpecInvalid, Unavailable
 from engines.t5 import native
 
 DEVICES = ("cuda", "cuda-sim")
 DRIVER = "libcuda.so.1"
+NCCL = "libnccl.so.2"
+NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
+NCCL_OVER = 256 << 10
+"""Bytes below which our own one-shot sum is the better one: latency decides there. Not measured; engines.md 3.2."""
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 OPTIONS = ("--std=c++17",)
 _CHECKOUT = Path(__file__).parents[2]
@@ -77,6 +81,45 @@ def missing(device: str) -> str:
     except Unavailable as error:
         return str(error)
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The GPUs that tensor-parallel ranks may use: how many, and whether each reaches the memory of every other."""
+
+    devices: int
+    are_peers: bool
+
+
+def group(device: str) -> Group:
+    """The GPUs of `device`. Raises Unavailable with what is missing."""
+    _, about, _ = _look(device)
+    return Group(about.devices, bool(about.are_peers))
+
+
+def nccl_choice() -> tuple[bytes | None, int]:
+    """(library or None, bytes over which it sums) by T5K_NCCL and T5K_NCCL_OVER. Raises SpecInvalid, Unavailable."""
+    asked, over = os.environ.get("T5K_NCCL", ""), os.environ.get("T5K_NCCL_OVER", str(NCCL_OVER))
+    if not over.isdecimal():
+        raise SpecInvalid(f"T5K_NCCL_OVER: expected a number of bytes, got {over!r}")
+    if asked in ("", "0"):
+        return None, 0
+    found = nccl_library() if asked == "1" else asked
+    if not found:
+        raise Unavailable(f"T5K_NCCL=1, but {NCCL} is not here: pip install {NCCL_WHEELS[0]}, or give its path")
+    return found.encode(), int(over)
+
+
+def nccl_library() -> str:
+    """NCCL as a wheel or the system's loader has it; '' if neither does."""
+    for wheel in NCCL_WHEELS:
+        if path := _in_wheel(wheel, rf"{re.escape(NCCL)}$"):
+            return str(path)
+    try:
+        c.CDLL(NCCL)
+    except OSError:
+        return ""
+    return NCCL
 
 
 def target(device: str) -> Target:
@@ -148,11 +191,15 @@ def _nvrtc_compiler(wheel: str) -> Compiler | None:
 
 def nvrtc_library(wheel: str = WHEELS[0]) -> Path | None:
     """libnvrtc of an installed wheel; None if it is not there."""
+    return _in_wheel(wheel, r"libnvrtc\.so\.\d+$")
+
+
+def _in_wheel(wheel: str, name: str) -> Path | None:
     try:
         files = metadata.files(wheel) or []
     except metadata.PackageNotFoundError:
         return None
-    return next((Path(str(f.locate())) for f in files if re.match(r"libnvrtc\.so\.\d+$", f.name)), None)
+    return next((Path(str(f.locate())) for f in files if re.match(name, f.name)), None)
 
 
 def nvrtc_compile(library: Path, arch: int, *options: str) -> tuple[bytes, str]:

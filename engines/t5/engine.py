@@ -61,6 +61,9 @@ def load(
 
     `exact_head` keeps an int8 copy of an fp32 or bf16 head: greedy tokens, unchanged, at a quarter of the head's bytes.
     `device` is 'cpu', 'cuda' (kernels are compiled for the GPU on first use) or 'cuda-sim', the emulator of the tests.
+    On CUDA rank r of `tensor_parallel_degree` runs on GPU r; where one GPU can be seen, all ranks run on it, one after
+    another, and where there are several but fewer than ranks, the load is refused. T5K_NCCL=1 (or a library's path)
+    lets NCCL sum what is over T5K_NCCL_OVER bytes (262144) between GPUs: not bit for bit our sums, as `about` says.
     `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
     'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
     `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
@@ -91,6 +94,7 @@ def load(
         record.isa = native.forced_isa()
         return T5Engine(config, dtype, model, record)
     record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
+    record.cuda_nccl, record.nccl_over = cuda.nccl_choice() if tensor_parallel_degree > 1 else (None, 0)
     return T5Engine(config, dtype, model, record, on.name)
 
 
@@ -113,6 +117,7 @@ class T5Engine:
         if status == _INVALID:
             raise SpecInvalid(self._message())
         self._check(status)
+        self.about: str = self._library.t5k_about(self._engine).decode()
 
     # ---- whole requests -----------------------------------------------------------------------------------------
 

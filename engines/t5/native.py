@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 
-ABI = 2
+ABI = 3
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
 
@@ -67,6 +67,8 @@ class Config(c.Structure):
         ("is_static", c.c_int32),
         ("isa", c.c_char * 16),
         ("cuda_driver", c.c_char_p),
+        ("cuda_nccl", c.c_char_p),
+        ("nccl_over", c.c_int64),
         ("cuda_image", c.c_char_p),
     )
 
@@ -76,7 +78,7 @@ class Cuda(c.Structure):
         ("devices", c.c_int32),
         ("arch", c.c_int32),
         ("driver_version", c.c_int32),
-        ("reserved", c.c_int32),
+        ("are_peers", c.c_int32),
         ("memory_bytes", c.c_int64),
         ("name", c.c_char * 128),
     )
@@ -135,6 +137,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "t5k_digest": (None, (c.c_void_p, c.c_int64, c.POINTER(c.c_uint64))),
     "t5k_create": (c.c_int32, (c.POINTER(Config), c.POINTER(Tensor), c.c_int32, c.POINTER(_ENGINE), _ERROR)),
     "t5k_destroy": (None, (_ENGINE,)),
+    "t5k_about": (c.c_char_p, (_ENGINE,)),
     "t5k_submit": (c.c_int32, (_ENGINE, _I32P, c.c_int32, c.POINTER(Params), c.POINTER(c.c_int64), _ERROR)),
     "t5k_cancel": (c.c_int32, (_ENGINE, c.c_int64, _ERROR)),
     "t5k_step": (c.c_int32, (_ENGINE, c.c_int32, c.POINTER(c.POINTER(Event)), c.POINTER(c.c_int64), _ERROR)),

@@ -35,7 +35,7 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
     from harness.measure.environment import machine_facts
 
     facts = machine_facts()
-    checks = [asdict(check) for check in (*machine_checks(), *_telemetry())]
+    checks = [asdict(check) for check in (*machine_checks(), *_telemetry(), _gpus())]
     engines = [_engine_row(name) for name in _engine_names()]
     if as_json:
         click.echo(json.dumps({"machine": facts, "checks": checks, "engines": engines}, indent=2, default=str))
@@ -67,6 +67,27 @@ def _telemetry() -> tuple[Any, ...]:
             found=energy.unavailable or "RAPL counters are readable",
         ),
     )
+
+
+def _gpus() -> Any:
+    """What the bundled engine's tensor-parallel ranks can run on."""
+    from engines.errors import Unavailable
+    from engines.t5 import cuda
+    from harness.measure.checks import Check
+
+    name = "GPUs of the t5 engine"
+    try:
+        group = cuda.group("cuda")
+    except Unavailable as error:
+        return Check(name=name, status="unavailable", found=str(error))
+    found = f"{group.devices} GPU{'s' * (group.devices > 1)}"
+    if group.devices > 1:
+        nccl = cuda.nccl_library()
+        found += (
+            ", each reaches the others' memory" if group.are_peers else ", no peer access: sums are copied between them"
+        )
+        found += f"; NCCL: {nccl} (used if T5K_NCCL=1)" if nccl else "; NCCL: not found, not needed"
+    return Check(name=name, status="ok", found=found)
 
 
 def _features(as_json: bool, as_markdown: bool) -> None:

@@ -3,9 +3,9 @@
     make bench-gpu                                     # on a machine with a GPU
     python kernels/bench/bench_gpu.py --device cuda-sim --tiny   # anywhere: every line runs, no time means anything
 
-The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 GPUs. The engine does not use several
-GPUs yet, so the widest dtype that fits one is run, and the table says which. Weights are random: they decide nothing
-about time. Writes run.json (every sample, clocks included) and table.md, then prints the table.
+The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 GPUs. With 4 GPUs that is run, or
+the widest dtype that fits; with fewer, the widest that fits 2 or 1; the table says which. Weights are random: they
+decide nothing about time. Writes run.json (every sample, clocks included) and table.md, then prints the table.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from engines.t5.partition import is_partition, partition  # noqa: E402
 from engines.t5.roofline import DEVICES, DeviceRow, Work, memory, predict  # noqa: E402
 
 BATCH, NEW, SOURCE = 4, 20, 32
+PUBLISHED_GPUS = 4
 TINY_NEW, TINY_SOURCE, TINY_VOCAB = 3, 6, 480
 WIDEST_FIRST = ("fp32", "bf16", "int8", "int4")
 TINY = ("tiny", (64, 128, 4, 16, 2))
@@ -51,7 +52,8 @@ def facts(device: str) -> dict[str, Any]:
     target, about = cuda.target(device), native.Cuda()
     native.library().t5k_cuda_look(target.driver.encode(), c.byref(about), c.byref(native.Error()))
     found: dict[str, Any] = {
-        "name": about.name.decode(), "devices": about.devices, "arch": about.arch, "memory_bytes": about.memory_bytes,
+        "name": about.name.decode(), "devices": about.devices, "arch": about.arch,
+        "are_peers": bool(about.are_peers), "memory_bytes": about.memory_bytes,
         "driver_version": about.driver_version, "driver": target.driver,
     }  # fmt: skip
     smi = shutil.which("nvidia-smi")
@@ -112,16 +114,21 @@ def prompts(batch: int, source: int) -> list[list[int]]:
 
 def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
     """(dtype, tensor-parallel degree, why) of what comes nearest to the published configuration on this machine."""
-    work = Work(batch=BATCH, source=SOURCE, position=NEW)
+    degree = next(d for d in (PUBLISHED_GPUS, 2, 1) if d <= found["devices"] and config.heads % d == 0)
+    work = Work(batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree)
+    gpus = "one GPU" if degree == 1 else f"{degree} GPUs, {_meeting(found)}"
     for dtype in WIDEST_FIRST:
         need = memory(config, dtype, work)
-        if need.total_bytes <= found["memory_bytes"]:
-            return (
-                dtype,
-                1,
-                f"{dtype} on one GPU ({need.total_bytes / 1e9:.1f} GB needed): not the 4 GPUs that were published",
-            )
-    return "int4", 1, "int4 on one GPU, although by our arithmetic it does not fit"
+        if need.total_bytes > found["memory_bytes"]:
+            continue
+        is_published = (dtype, degree) == ("fp32", PUBLISHED_GPUS)
+        versus = "as published" if is_published else f"not the fp32 on {PUBLISHED_GPUS} GPUs that was published"
+        return dtype, degree, f"{dtype} on {gpus} ({need.total_bytes / 1e9:.1f} GB needed of each): {versus}"
+    return "int4", degree, f"int4 on {gpus}, although by our arithmetic it does not fit"
+
+
+def _meeting(found: dict[str, Any]) -> str:
+    return "peer access" if found["are_peers"] else "no peer access"
 
 
 def model_folder(model: str, dtype: str, degree: int, work: Path, engine: str) -> Path:

@@ -71,7 +71,7 @@ class CpuDevice final : public Device {
         return ok ? Status::good() : Status{Code::no_memory, "out of memory for the device's scratch"};
     }
 
-    Status bind(const void *, int64_t) override { return Status::good(); }
+    Status bind(const void *, int64_t, int64_t) override { return Status::good(); }
 
     Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
                  int64_t ldy) override {

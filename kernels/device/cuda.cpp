@@ -1,6 +1,6 @@
 #include "device/cuda.h"
 
-#include "device/cuda_steps.h"
+#include "device/cuda_group_ops.h"
 
 namespace t5k {
 namespace {
@@ -13,6 +13,25 @@ Status refuse(const cuda::Driver &driver, cuda::CUresult code, const char *what)
     return Status::invalid(std::string("the CUDA driver is there, but ") + what + " says: " + text);
 }
 
+Status ask_arch(const cuda::Driver &driver, cuda::CUdevice device, int *arch) {
+    int major = 0, minor = 0;
+    cuda::CUresult code = driver.device_attribute(&major, cuda::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+    if (code == cuda::CUDA_SUCCESS)
+        code = driver.device_attribute(&minor, cuda::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+    *arch = major * 10 + minor;
+    return code == cuda::CUDA_SUCCESS ? Status::good() : refuse(driver, code, "asking for a device's architecture");
+}
+
+// Whether each of `count` devices can reach the memory of each other one.
+bool are_peers(const cuda::Driver &driver, int count) {
+    for (int a = 0; a < count; ++a)
+        for (int b = 0; b < count; ++b) {
+            int can = 0;
+            if (a != b && (driver.can_access_peer(&can, a, b) != cuda::CUDA_SUCCESS || !can)) return false;
+        }
+    return true;
+}
+
 }  // namespace
 
 Status look_at_cuda(const char *path, t5k_cuda *out) {
@@ -20,7 +39,7 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
     cuda::Driver driver;
     std::string missing;
     if (!cuda::open_driver(path, &driver, &missing)) return Status::invalid(missing);
-    int count = 0, major = 0, minor = 0, version = 0;
+    int count = 0, version = 0;
     cuda::CUdevice device = 0;
     cuda::CUresult code = driver.init(0);
     if (code != cuda::CUDA_SUCCESS && code != cuda::CUDA_ERROR_NO_DEVICE) return refuse(driver, code, "cuInit");
@@ -30,15 +49,12 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
     size_t bytes = 0;
     driver.driver_version(&version);
     code = driver.device_get(&device, 0);
-    if (code == cuda::CUDA_SUCCESS)
-        code = driver.device_attribute(&major, cuda::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
-    if (code == cuda::CUDA_SUCCESS)
-        code = driver.device_attribute(&minor, cuda::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
     if (code == cuda::CUDA_SUCCESS) code = driver.device_memory(&bytes, device);
     if (code == cuda::CUDA_SUCCESS) code = driver.device_name(out->name, sizeof out->name, device);
     if (code != cuda::CUDA_SUCCESS) return refuse(driver, code, "asking for its first device");
     out->devices = count;
-    out->arch = major * 10 + minor;
+    out->are_peers = count > 1 && are_peers(driver, count);
+    T5K_TRY(ask_arch(driver, device, &out->arch));
     out->driver_version = version;
     out->memory_bytes = static_cast<int64_t>(bytes);
     if (out->arch >= OLDEST_ARCH) return Status::good();
@@ -46,12 +62,34 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
                            ": the kernels need sm_80 (Ampere) or newer");
 }
 
-Status make_cuda_device(const char *path, const void *image, std::unique_ptr<Device> *out) {
+Status make_cuda_device(const char *path, const void *image, int ranks, const NcclChoice &nccl, std::unique_ptr<Device> *out) {
     cuda::Driver driver;
     std::string missing;
     if (!cuda::open_driver(path, &driver, &missing)) return Status::invalid(missing);
     if (!image) return Status::invalid("cuda_image: expected a cubin, got null");
-    return cuda::CudaDevice::open(driver, image, out);
+    int count = 0;
+    cuda::CUresult code = driver.init(0);
+    if (code == cuda::CUDA_SUCCESS) code = driver.device_count(&count);
+    if (code != cuda::CUDA_SUCCESS) return refuse(driver, code, "counting its devices");
+    if (ranks == 1 || count == 1) {
+        if (nccl.library) return Status::invalid("nccl: there is one GPU to run on, so there is nothing to sum between GPUs");
+        std::unique_ptr<cuda::CudaDevice> device;
+        T5K_TRY(cuda::CudaDevice::open(driver, image, 0, &device));
+        *out = std::move(device);
+        return Status::good();
+    }
+    if (count < ranks)
+        return Status::invalid("tensor-parallel degree " + std::to_string(ranks) + ": expected a GPU per rank, or one for all, got " +
+                               std::to_string(count) + " (CUDA_VISIBLE_DEVICES=0 runs all ranks on one)");
+    int arch = 0, other = 0;
+    T5K_TRY(ask_arch(driver, 0, &arch));
+    for (int r = 1; r < ranks; ++r) {
+        T5K_TRY(ask_arch(driver, r, &other));
+        if (other != arch)
+            return Status::invalid("GPU 0 is sm_" + std::to_string(arch) + " and GPU " + std::to_string(r) + " is sm_" +
+                                   std::to_string(other) + ": the ranks of one model need GPUs of one kind");
+    }
+    return cuda::CudaGroup::open(driver, image, ranks, nccl, out);
 }
 
 }  // namespace t5k

@@ -6,6 +6,7 @@
 // attention records lie in the graph's own memory and are rewritten when the batch changes; tokens come back through
 // page-locked memory, one step behind (cuda_steps.h).
 // fp32 activations and caches, weights fp32, bf16, int8, int4 (weight-only).
+// One GPU; several of these under cuda_group.h are a tensor-parallel group.
 // Executed on the simulator (sim/) only; not yet run on a GPU.
 #pragma once
 
@@ -27,16 +28,18 @@ static_assert(sizeof(Chosen) == sizeof(t5k::Chosen) && sizeof(BeamCandidate) == 
 
 class CudaDevice final : public Device {
    public:
-    // The first device of `driver`, which is open. `image` is what cuModuleLoadData takes: a cubin with every kernel.
-    static Status open(const Driver &driver, const void *image, std::unique_ptr<Device> *out) {
+    // Device `ordinal` of `driver`, which is open. `image` is what cuModuleLoadData takes: a cubin with every kernel.
+    static Status open(const Driver &driver, const void *image, int ordinal, std::unique_ptr<CudaDevice> *out) {
         std::unique_ptr<CudaDevice> device(new CudaDevice(driver));
-        T5K_TRY(device->start(image));
+        T5K_TRY(device->start(image, ordinal));
         *out = std::move(device);
         return Status::good();
     }
 
     ~CudaDevice() override {
+        if (!context_) return;
         enter();
+        abandon_capture();
         if (stream_) driver_.stream_synchronize(stream_);
         forget_plans();
         for (CUevent event : events_)
@@ -46,7 +49,7 @@ class CudaDevice final : public Device {
         for (CUdeviceptr memory : {arena_, scratch_, batch_.memory}) driver_.free(memory);
         if (results_) driver_.free_host(results_);
         if (module_) driver_.module_unload(module_);
-        if (context_) driver_.context_release(device_);
+        driver_.context_release(device_);
     }
 
     void enter() override { driver_.context_set(context_); }
@@ -69,8 +72,9 @@ class CudaDevice final : public Device {
     }
 
     Status reserve(const Reservation &most) override;
+    bool has_room(const Reservation &most) const;
 
-    Status bind(const void *host, int64_t bytes) override {
+    Status bind(const void *host, int64_t bytes, int64_t) override {
         CUdeviceptr &at = weights_[host];
         if (at) return Status::good();
         T5K_TRY(grab(bytes, &at));
@@ -102,6 +106,7 @@ class CudaDevice final : public Device {
     }
 
    private:
+    friend class CudaGroup;
     explicit CudaDevice(const Driver &driver) : driver_(driver) {}
 
     static CUdeviceptr address(const void *p) { return static_cast<CUdeviceptr>(reinterpret_cast<uintptr_t>(p)); }
@@ -114,9 +119,9 @@ class CudaDevice final : public Device {
         return {code == CUDA_ERROR_OUT_OF_MEMORY ? Code::no_memory : Code::internal, std::string(what) + ": " + text};
     }
 
-    Status start(const void *image) {
+    Status start(const void *image, int ordinal) {
         T5K_TRY(check(driver_.init(0), "cuInit"));
-        T5K_TRY(check(driver_.device_get(&device_, 0), "cuDeviceGet"));
+        T5K_TRY(check(driver_.device_get(&device_, ordinal), "cuDeviceGet"));
         T5K_TRY(check(driver_.context_retain(&context_, device_), "cuDevicePrimaryCtxRetain"));
         T5K_TRY(check(driver_.context_set(context_), "cuCtxSetCurrent"));
         T5K_TRY(check(driver_.module_load(&module_, image), "cuModuleLoadData"));
@@ -196,7 +201,8 @@ class CudaDevice final : public Device {
     // One recorded step. Its attention records lie at `records` in the order the model issues them.
     struct Plan {
         int64_t runs = 0, version = -1;
-        CUgraphExec graph = nullptr;
+        bool is_recorded = false;
+        CUgraphExec graph = nullptr;  // of a group, the first device holds it for all
         CUdeviceptr records = 0;
         std::vector<AttendRows> host;
         size_t used = 0;
@@ -222,7 +228,15 @@ class CudaDevice final : public Device {
 
     bool is_stepping() const { return phase_ != Phase::outside; }
     void forget_plans();
-    Status finish_plan(Plan &plan);
+    void abandon_capture();
+    Status take_up(const StepShape &shape);
+    Status begin_capture();
+    Status end_capture();
+    Status upload_records();
+    Status launch_graph();
+    void leave_step();
+    Status deliver();
+    Status choose_token(int64_t panels, float *logits, int64_t ld, int64_t V);
     Status enlarge_batch(int64_t rows, int64_t capacity, int64_t words, int64_t lists);
 
     const Driver driver_;

@@ -27,10 +27,18 @@ enum : CUresult {
     CUDA_ERROR_INVALID_VALUE = 1,
     CUDA_ERROR_OUT_OF_MEMORY = 2,
     CUDA_ERROR_NO_DEVICE = 100,
+    CUDA_ERROR_INVALID_CONTEXT = 201,
+    CUDA_ERROR_PEER_ACCESS_UNSUPPORTED = 217,
     CUDA_ERROR_INVALID_HANDLE = 400,
     CUDA_ERROR_NOT_FOUND = 500,
+    CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED = 704,
     CUDA_ERROR_LAUNCH_FAILED = 719,
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
+    CUDA_ERROR_STREAM_CAPTURE_MERGE = 902,
+    CUDA_ERROR_STREAM_CAPTURE_UNMATCHED = 903,
+    CUDA_ERROR_STREAM_CAPTURE_UNJOINED = 904,
+    CUDA_ERROR_STREAM_CAPTURE_ISOLATION = 905,
+    CUDA_ERROR_CAPTURED_EVENT = 907,
 };
 constexpr int CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
 constexpr int CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75;
@@ -52,6 +60,8 @@ constexpr unsigned CU_EVENT_DISABLE_TIMING = 2;
     X(context_retain, cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                               \
     X(context_release, cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                               \
     X(context_set, cuCtxSetCurrent, (CUcontext context))                                                              \
+    X(can_access_peer, cuDeviceCanAccessPeer, (int *can, CUdevice device, CUdevice peer))                             \
+    X(enable_peer, cuCtxEnablePeerAccess, (CUcontext peer, unsigned flags))                                           \
     X(module_load, cuModuleLoadData, (CUmodule * module, const void *image))                                          \
     X(module_unload, cuModuleUnload, (CUmodule module))                                                               \
     X(module_function, cuModuleGetFunction, (CUfunction * function, CUmodule module, const char *name))               \
@@ -63,6 +73,8 @@ constexpr unsigned CU_EVENT_DISABLE_TIMING = 2;
     X(to_device, cuMemcpyHtoDAsync_v2, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))             \
     X(to_host, cuMemcpyDtoHAsync_v2, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                     \
     X(on_device, cuMemcpyDtoDAsync_v2, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))             \
+    X(peer_copy, cuMemcpyPeerAsync,                                                                                   \
+      (CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes, CUstream stream))  \
     X(fill, cuMemsetD8Async, (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))                    \
     X(stream_create, cuStreamCreate, (CUstream * stream, unsigned flags))                                             \
     X(stream_destroy, cuStreamDestroy_v2, (CUstream stream))                                                          \

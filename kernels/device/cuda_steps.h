@@ -7,11 +7,15 @@ namespace t5k::cuda {
 
 constexpr int64_t MAX_WANTED_PER_ROW = 9;  // 1 + the most eos ids (model/beams.h)
 
+inline bool CudaDevice::has_room(const Reservation &most) const {
+    const Reservation &m = parts_.most;
+    if (!most.mix) return true;  // only decode steps need scratch
+    return most.rows <= m.rows && most.shards <= m.shards && most.scores <= m.scores && most.mix <= m.mix && most.keys <= m.keys;
+}
+
 inline Status CudaDevice::reserve(const Reservation &most) {
-    if (!most.mix) return Status::good();  // only decode steps need scratch
+    if (has_room(most)) return Status::good();
     Reservation &m = parts_.most;
-    if (most.rows <= m.rows && most.shards <= m.shards && most.scores <= m.scores && most.mix <= m.mix && most.keys <= m.keys)
-        return Status::good();
     m = {std::max(m.rows, most.rows), 0, std::max(m.keys, most.keys), std::max(m.mix, most.mix),
          std::max(m.shards, most.shards), std::max(m.scores, most.scores)};
     const int64_t splits = (m.keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
@@ -47,6 +51,7 @@ inline Status CudaDevice::reserve(const Reservation &most) {
 }
 
 inline void CudaDevice::forget_plans() {
+    abandon_capture();
     for (auto &[shape, plan] : plans_) {
         if (plan.graph) driver_.graph_exec_destroy(plan.graph);
         driver_.free(plan.records);
@@ -152,36 +157,66 @@ inline Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const
 }
 
 // A shape is issued plainly the first time (kernels load, records are counted), recorded the second, then repeated.
-inline Status CudaDevice::begin_step(const StepShape &shape, bool *issues) {
+inline Status CudaDevice::take_up(const StepShape &shape) {
+    abandon_capture();
     plan_ = plans_.try_emplace(shape).first;
     Plan &plan = plan_->second;
-    phase_ = plan.runs == 0 ? Phase::run : !plan.graph ? Phase::capture : plan.version != batch_.version ? Phase::refresh : Phase::replay;
-    *issues = phase_ != Phase::replay;
+    phase_ = plan.runs == 0                      ? Phase::run
+             : !plan.is_recorded                 ? Phase::capture
+             : plan.version != batch_.version ? Phase::refresh
+                                              : Phase::replay;
     if (phase_ == Phase::capture) {
         plan.host.assign(plan.used, AttendRows{});
+        driver_.free(plan.records);
+        plan.records = 0;
         T5K_TRY(grab(static_cast<int64_t>(plan.used * sizeof(AttendRows)), &plan.records));
-        T5K_TRY(check(driver_.capture_begin(stream_, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "cuStreamBeginCapture"));
     }
-    if (*issues) plan.used = 0;
+    if (phase_ != Phase::replay) plan.used = 0;
     return Status::good();
 }
 
+inline Status CudaDevice::begin_capture() {
+    return check(driver_.capture_begin(stream_, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "cuStreamBeginCapture");
+}
+
+// A step that failed half way through its recording leaves the stream to be used again.
+inline void CudaDevice::abandon_capture() {
+    CUgraph graph = nullptr;
+    if (phase_ == Phase::capture && driver_.capture_end(stream_, &graph) == CUDA_SUCCESS && graph) driver_.graph_destroy(graph);
+    if (phase_ == Phase::capture) plan_->second.runs = 0;
+    phase_ = Phase::outside;
+}
+
+inline Status CudaDevice::begin_step(const StepShape &shape, bool *issues) {
+    T5K_TRY(take_up(shape));
+    *issues = phase_ != Phase::replay;
+    return phase_ == Phase::capture ? begin_capture() : Status::good();
+}
+
 inline Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+    if (plan_->first.needs_scores) {
+        T5K_TRY(linear(head, n));
+        return choose_token(0, logits, ld, V);
+    }
+    int64_t panels = 0, first = 0;
+    for (int i = 0; i < n; ++i) panels += panel_count(std::max<int64_t>(head[i].columns, 0));
+    for (int i = 0; i < n; ++i) {
+        if (head[i].columns <= 0) continue;
+        head[i].epilogue = t5k::EPILOGUE_ARGMAX;
+        T5K_TRY(launch_linear(head[i], parts_.parts + first, panels));
+        first += panel_count(head[i].columns);
+    }
+    return choose_token(panels, logits, ld, V);
+}
+
+// From the head's results on this device - `panels` partial maxima of each row, or its logits - to each row's next token.
+inline Status CudaDevice::choose_token(int64_t panels, float *logits, int64_t ld, int64_t V) {
     const StepShape &shape = plan_->first;
     const int64_t R = shape.rows;
     AdvanceJob step{batch_.state, parts_.best, parts_.drawn, nullptr, parts_.normalizers, parts_.chosen, ld, static_cast<int>(V)};
     if (!shape.needs_scores) {
-        int64_t panels = 0, first = 0;
-        for (int i = 0; i < n; ++i) panels += panel_count(std::max<int64_t>(head[i].columns, 0));
-        for (int i = 0; i < n; ++i) {
-            if (head[i].columns <= 0) continue;
-            head[i].epilogue = t5k::EPILOGUE_ARGMAX;
-            T5K_TRY(launch_linear(head[i], parts_.parts + first, panels));
-            first += panel_count(head[i].columns);
-        }
         T5K_TRY(launch("best_panels", BestJob{parts_.parts, nullptr, parts_.best, 0, static_cast<int>(panels)}, {R}, 256));
     } else {
-        T5K_TRY(linear(head, n));
         if (shape.needs_normalizers) {
             const LogSoftmaxJob sums{logits, nullptr, parts_.normalizers, ld, 0, static_cast<int>(V)};
             T5K_TRY(launch("log_softmax", sums, {R}, 256));
@@ -198,25 +233,41 @@ inline Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int
     return launch("advance", step, {(R + 63) / 64}, 64);
 }
 
-// The graph of a step that was just recorded, and its records as the batch now has them.
-inline Status CudaDevice::finish_plan(Plan &plan) {
-    if (phase_ == Phase::capture) {
-        CUgraph graph = nullptr;
-        T5K_TRY(check(driver_.capture_end(stream_, &graph), "cuStreamEndCapture"));
-        const CUresult made = driver_.graph_instantiate(&plan.graph, graph, 0);
-        driver_.graph_destroy(graph);
-        T5K_TRY(check(made, "cuGraphInstantiate"));
-    }
+inline Status CudaDevice::end_capture() {
+    Plan &plan = plan_->second;
+    CUgraph graph = nullptr;
+    T5K_TRY(check(driver_.capture_end(stream_, &graph), "cuStreamEndCapture"));
+    const CUresult made = driver_.graph_instantiate(&plan.graph, graph, 0);
+    driver_.graph_destroy(graph);
+    return check(made, "cuGraphInstantiate");
+}
+
+// The records of a step that was just issued, as the batch now has them.
+inline Status CudaDevice::upload_records() {
+    Plan &plan = plan_->second;
+    plan.is_recorded = true;
     plan.version = batch_.version;
     return check(driver_.to_device(plan.records, plan.host.data(), plan.used * sizeof(AttendRows), stream_), "cuMemcpyHtoDAsync");
 }
 
+inline Status CudaDevice::launch_graph() { return check(driver_.graph_launch(plan_->second.graph, stream_), "cuGraphLaunch"); }
+
 inline Status CudaDevice::end_step() {
-    Plan &plan = plan_->second;
-    if (phase_ == Phase::capture || phase_ == Phase::refresh) T5K_TRY(finish_plan(plan));
-    if (phase_ != Phase::run) T5K_TRY(check(driver_.graph_launch(plan.graph, stream_), "cuGraphLaunch"));
+    if (phase_ == Phase::capture) T5K_TRY(end_capture());
+    if (phase_ == Phase::capture || phase_ == Phase::refresh) T5K_TRY(upload_records());
+    if (phase_ != Phase::run) T5K_TRY(launch_graph());
+    return deliver();
+}
+
+// The step is issued.
+inline void CudaDevice::leave_step() {
     phase_ = Phase::outside;
-    ++plan.runs;
+    ++plan_->second.runs;
+}
+
+// And its tokens go to the host.
+inline Status CudaDevice::deliver() {
+    leave_step();
     const size_t rows = static_cast<size_t>(batch_.state.R);
     Chosen *to = results_ + static_cast<int64_t>(issued_ % 2) * results_rows_;
     T5K_TRY(check(driver_.to_host(to, address(parts_.chosen), rows * sizeof(Chosen), stream_), "cuMemcpyDtoHAsync"));

@@ -32,15 +32,21 @@ class Device {
 
     // Zeroed memory, 64-byte aligned; *out is null and the status no_memory when there is none.
     virtual Status allocate(int64_t bytes, void **out) = 0;
+    // The same where rank r of `shards` uses the r-th of as many equal parts only: a device of several GPUs keeps it there.
+    virtual Status allocate_shards(int64_t bytes, int64_t /* shards */, void **out) { return allocate(bytes, out); }
     virtual void release(void *memory, int64_t bytes) = 0;
     virtual Status reserve(const Reservation &most) = 0;
-    // A weight that jobs will name, `bytes` at `host`, for the life of the device; said of each before it is used.
-    virtual Status bind(const void *host, int64_t bytes) = 0;
+    // A weight that jobs will name, `bytes` at `host`, for the life of the device; said of each before it is used. rank: whose
+    // shard it is, -1 if every rank reads it.
+    virtual Status bind(const void *host, int64_t bytes, int64_t rank) = 0;
+    // What runs the model, in words beyond the name of the machine; "" if there is nothing to add.
+    virtual std::string describe() const { return {}; }
 
     virtual Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
                          int64_t ldy) = 0;
     virtual Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
                             float eps, float out_scale) = 0;
+    // Job i is rank i's.
     virtual Status linear(LinearJob *jobs, int n) = 0;
     // y[r, :] += parts[0][r, :] + parts[1][r, :] + ... in that order (the all-reduce of tensor parallelism).
     virtual Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,

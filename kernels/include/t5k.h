@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define T5K_API __attribute__((visibility("default")))
-#define T5K_ABI 2
+#define T5K_ABI 3
 
 enum { T5K_OK = 0, T5K_INVALID = 1, T5K_NO_MEMORY = 2, T5K_INTERNAL = 3, T5K_BUSY = 4 };
 typedef int32_t t5k_status;
@@ -83,6 +83,8 @@ typedef struct t5k_config {
     int32_t is_static;     /* 1: admit only into an empty engine (static batching) */
     char isa[16];          /* "" chooses; else scalar, avx2, avx512 */
     const char *cuda_driver; /* null: the CPU device; else the driver library to open: libcuda.so.1, or the simulator */
+    const char *cuda_nccl;   /* null, or the NCCL library that sums between GPUs what is over nccl_over bytes; refused if absent */
+    int64_t nccl_over;
     const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
 } t5k_config;
 
@@ -91,7 +93,7 @@ typedef struct t5k_cuda {
     int32_t devices;
     int32_t arch;           /* 80 for sm_80 */
     int32_t driver_version; /* 12040 for CUDA 12.4 */
-    int32_t reserved;
+    int32_t are_peers; /* 1: several devices, and each can reach the memory of every other */
     int64_t memory_bytes;
     char name[128];
 } t5k_cuda;
@@ -154,6 +156,8 @@ T5K_API void t5k_digest(const void *data, int64_t bytes, uint64_t out[2]);
 T5K_API t5k_status t5k_create(const t5k_config *config, const t5k_tensor *tensors, int32_t count, t5k_engine **out,
                               t5k_error *error);
 T5K_API void t5k_destroy(t5k_engine *engine);
+/* What runs the model beyond the machine's name, in words (GPUs, how they sum), or ""; valid until the next call. */
+T5K_API const char *t5k_about(t5k_engine *engine);
 
 /* Queues a request. The handle is greater than every earlier one. */
 T5K_API t5k_status t5k_submit(t5k_engine *engine, const int32_t *ids, int32_t count, const t5k_params *params,

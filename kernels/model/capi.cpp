@@ -13,6 +13,7 @@
 
 struct t5k_engine {
     t5k::Scheduler scheduler;
+    std::string about;
 };
 
 namespace {
@@ -42,7 +43,8 @@ Status make_device(const t5k_config &config, std::unique_ptr<t5k::Device> *out) 
         if (config.quantize_rows)
             return Status::invalid("dtype w8a8: not on the cuda device, which reads int8 weights beside unrounded activations; "
                                    "use int8");
-        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, out);
+        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, config.ranks,
+                                     {config.cuda_nccl, config.nccl_over}, out);
     }
     t5k::Isa isa;
     const std::string forced(config.isa, strnlen(config.isa, sizeof config.isa));
@@ -58,7 +60,7 @@ Status create(const t5k_config &config, const t5k_tensor *tensors, int32_t count
     T5K_TRY(make_device(config, &device));
     auto model = std::make_unique<t5k::Model>(config, std::move(device));
     T5K_TRY(model->bind(tensors, count));
-    *out = new t5k_engine{t5k::Scheduler(std::move(model))};
+    *out = new t5k_engine{t5k::Scheduler(std::move(model)), {}};
     return Status::good();
 }
 
@@ -101,6 +103,11 @@ t5k_status t5k_create(const t5k_config *config, const t5k_tensor *tensors, int32
 }
 
 void t5k_destroy(t5k_engine *engine) { delete engine; }
+
+const char *t5k_about(t5k_engine *engine) {
+    engine->about = engine->scheduler.model().device().describe();
+    return engine->about.c_str();
+}
 
 t5k_status t5k_submit(t5k_engine *engine, const int32_t *ids, int32_t count, const t5k_params *params, int64_t *handle,
                       t5k_error *error) {

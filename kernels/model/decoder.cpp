@@ -39,6 +39,7 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
             job.keys = rows[i].position + 1;
             job.first_position = rows[i].position;
             job.row = i;
+            job.rank = rank;
             attends_.push_back(job);
         }
     T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
@@ -65,6 +66,7 @@ void Model::head_jobs(const Sharded &w, int n, float *out, int64_t ld) {
     int64_t column = 0;
     for (LinearJob &job : jobs_) {
         job.first_column = column;
+        job.joins = true;
         job.y = out + column;
         // Columns that pad the vocabulary for the ranks do not exist.
         job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));

@@ -43,6 +43,7 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
             store.heads = heads;
             store.R = S;
             store.D = D;
+            store.rank = rank;
             stores_.push_back(store);
             AttendJob job;
             job.q = qkv;
@@ -56,6 +57,7 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
             job.R = S;
             job.D = D;
             job.keys = S;
+            job.rank = rank;
             attends_.push_back(job);
         }
         row += S;
@@ -85,6 +87,7 @@ Status Model::fill_cross(const Sequence *sequences, int n, LayerCache *const *cr
                 store.heads = config_.heads / ranks();
                 store.R = sequences[s].length;
                 store.D = config_.d_kv;
+                store.rank = rank;
                 stores_.push_back(store);
             }
             row += sequences[s].length;

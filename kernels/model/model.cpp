@@ -4,11 +4,11 @@
 
 namespace t5k {
 
-Status Buffer::reserve(Device &device, int64_t floats) {
+Status Buffer::reserve(Device &device, int64_t floats, int64_t shards) {
     if (floats <= floats_) return Status::good();
     reset();
     void *memory = nullptr;
-    T5K_TRY(device.allocate(floats * 4, &memory));
+    T5K_TRY(shards > 1 ? device.allocate_shards(floats * 4, shards, &memory) : device.allocate(floats * 4, &memory));
     device_ = &device;
     data_ = static_cast<float *>(memory);
     floats_ = floats;
@@ -22,7 +22,7 @@ void Buffer::reset() {
 }
 
 HeadCache LayerCache::at(const t5k_config &c, int64_t layer, int64_t rank) const {
-    const int64_t head = layer * c.heads + rank * (c.heads / c.ranks);
+    const int64_t head = (rank * c.decoder_layers + layer) * (c.heads / c.ranks);
     return head_cache({k.data(), v.data(), capacity}, head, c.d_kv);
 }
 
@@ -31,8 +31,10 @@ Status LayerCache::reserve(Device &device, const t5k_config &c, int64_t position
     if (positions <= capacity) return Status::good();
     const int64_t heads = int64_t{c.heads} * std::max(c.decoder_layers, 1);
     capacity = 0;
-    T5K_TRY(k.reserve(device, heads * k_cache_floats(positions, c.d_kv)));
-    T5K_TRY(v.reserve(device, heads * v_cache_floats(positions, c.d_kv)));
+    k.reset();  // a part per rank: no larger than asked for
+    v.reset();
+    T5K_TRY(k.reserve(device, heads * k_cache_floats(positions, c.d_kv), c.ranks));
+    T5K_TRY(v.reserve(device, heads * v_cache_floats(positions, c.d_kv), c.ranks));
     capacity = positions;
     return Status::good();
 }
@@ -43,7 +45,8 @@ Status Model::bind(const t5k_tensor *tensors, int32_t count) {
     jobs_.resize(static_cast<size_t>(ranks()));
     parts_.resize(static_cast<size_t>(ranks()));
     T5K_TRY(bind_weights(config_, tensors, count, &weights_));
-    for (int32_t i = 0; i < count; ++i) T5K_TRY(device_->bind(tensors[i].data, tensors[i].bytes));
+    for (int32_t i = 0; i < count; ++i)
+        T5K_TRY(device_->bind(tensors[i].data, tensors[i].bytes, is_cut(tensors[i].role) ? tensors[i].rank : -1));
     return Status::good();
 }
 

@@ -17,7 +17,8 @@ class Buffer {
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
 
-    Status reserve(Device &device, int64_t floats);
+    // shards: ranks that use an equal part each (device.h); 1: all use all.
+    Status reserve(Device &device, int64_t floats, int64_t shards = 1);
     void reset();
     float *data() const { return data_; }
     int64_t floats() const { return floats_; }
@@ -38,7 +39,7 @@ struct Activations {
     int64_t rows = 0;
 };
 
-// Keys and values of all decoder layers: [layer][head][...] of ops/attention.h, capacity positions.
+// Keys and values of all decoder layers: [rank][layer][head][...] of ops/attention.h, capacity positions.
 struct LayerCache {
     Buffer k, v;
     int64_t capacity = 0;

@@ -192,6 +192,8 @@ Status in_range(const char *name, int64_t value, int64_t least, int64_t most) {
 
 }  // namespace
 
+bool is_cut(int role) { return is_panels(role) || role == T5K_BIAS || role == T5K_SCREEN_NORMS; }
+
 Status check_config(const t5k_config &c) {
     T5K_TRY(in_range("abi", c.abi, T5K_ABI, T5K_ABI));
     T5K_TRY(in_range("vocab", c.vocab, 2, 1 << 24));

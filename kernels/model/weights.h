@@ -38,6 +38,9 @@ struct Weights {
 // Sorts the tensors into layers; refuses a missing, repeated, misshapen or misaligned one by name.
 Status bind_weights(const t5k_config &config, const t5k_tensor *tensors, int32_t count, Weights *out);
 
+// Whether each rank has a part of it (also a part that is the whole: one rank), rather than all ranks the same.
+bool is_cut(int role);
+
 // Checks every number of the config against the limits the kernels rely on.
 Status check_config(const t5k_config &config);
 

@@ -52,6 +52,7 @@ struct AttendJob {
     int64_t first_position = 0;
     bool causal = false;
     int64_t row = 0;  // of the decode batch, where append_k is set
+    int64_t rank = 0;
 };
 
 // Row r of k and v (stride ld, head h at + h D) goes to position first + r.
@@ -64,6 +65,7 @@ struct StoreJob {
     int64_t R = 0;
     int64_t D = 0;
     int64_t first = 0;
+    int64_t rank = 0;
 };
 
 static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D) {

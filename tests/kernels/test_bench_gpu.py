@@ -55,13 +55,14 @@ def test_without_a_gpu_it_says_what_is_missing(
 
 
 def _device(name: str, devices: int, memory_bytes: float) -> dict[str, Any]:
-    return {"name": name, "devices": devices, "memory_bytes": memory_bytes}
+    return {"name": name, "devices": devices, "memory_bytes": memory_bytes, "are_peers": True}
 
 
 @pytest.mark.parametrize(
     ("found", "plan"),
     [
-        (_device("NVIDIA A10G", 4, 24e9), ("int8", 1)),
+        (_device("NVIDIA A10G", 4, 24e9), ("fp32", 4)),
+        (_device("NVIDIA A10G", 3, 24e9), ("bf16", 2)),
         (_device("NVIDIA A10G", 1, 24e9), ("int8", 1)),
         (_device("NVIDIA H100 80GB HBM3", 1, 80e9), ("fp32", 1)),
         (_device("NVIDIA A100-SXM4-40GB", 1, 40e9), ("bf16", 1)),
@@ -73,7 +74,8 @@ def test_the_published_configuration_is_the_best_that_fits_and_says_so(
 ) -> None:
     dtype, degree, why = bench_gpu.plan(roofline_tables.config_of("flan-t5-xxl"), found)
     assert (dtype, degree) == plan
-    assert why.startswith(dtype)
+    assert why.startswith(f"{dtype} on {'one GPU' if degree == 1 else f'{degree} GPUs, peer access'}")
+    assert ("as published" in why) == (plan == ("fp32", 4))
 
 
 def test_rows_are_found_by_the_driver_s_names() -> None:

@@ -23,6 +23,15 @@ def missing() -> str:
     return "" if compilers.nvrtc_library() or compilers.nvcc() else "neither NVRTC nor nvcc to compile the kernels with"
 
 
+def count() -> int:
+    """Real GPUs that the driver shows; 0 without a driver."""
+    if missing():
+        return 0
+    found = c.c_int(0)
+    c.CDLL("libcuda.so.1").cuDeviceGetCount(c.byref(found))
+    return found.value
+
+
 class Gpu(Sim):
     """A device behind the interface of Sim. `library` may also be the simulator: then this very code is exercised."""
 

@@ -15,6 +15,7 @@ from engines.api import EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.spec_check import check_spec
 from engines.t5 import backend, cuda
+from harness.cli import doctor
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda import compilers
@@ -140,10 +141,30 @@ def test_device_cuda_goes_all_the_way_to_tokens(sim: Sim, monkeypatch: pytest.Mo
     assert cuda.target("cuda").image.startswith(b"\x7fELF")
 
 
-def test_several_gpus_are_refused_in_words(driver: Sim) -> None:
-    spec = EngineSpec(engine="t5", model_dir=Path("nowhere"), device="cuda", tensor_parallel_degree=2)
-    with pytest.raises(SpecInvalid, match="tensor_parallel_degree 2 on device 'cuda'"):
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_more_ranks_than_gpus_are_refused_in_words(driver: Sim, gpus: int) -> None:
+    driver.lib.sim_pretend(gpus, 80, 13000)
+    spec = EngineSpec(engine="t5", model_dir=Path("nowhere"), device="cuda", tensor_parallel_degree=4)
+    with pytest.raises(SpecInvalid, match=f"tensor_parallel_degree 4 on device 'cuda' refused: .* {gpus} can be seen"):
         backend.T5Backend().load(spec)
+    assert cuda.group("cuda") == cuda.Group(gpus, are_peers=gpus > 1)
+
+
+def test_the_doctor_counts_gpus_and_says_how_they_meet(driver: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "nccl_library", lambda: "")
+    assert doctor._gpus().found == "1 GPU"
+    driver.lib.sim_pretend(4, 80, 13000)
+    assert doctor._gpus().found == "4 GPUs, each reaches the others' memory; NCCL: not found, not needed"
+    monkeypatch.setattr(cuda, "nccl_library", lambda: "libnccl.so.2")
+    driver.lib.sim_set_peers(0)
+    try:
+        assert doctor._gpus().found.startswith(
+            "4 GPUs, no peer access: sums are copied between them; NCCL: libnccl.so.2"
+        )
+    finally:
+        driver.lib.sim_set_peers(1)
+    driver.lib.sim_pretend(0, 80, 13000)
+    assert (doctor._gpus().status, doctor._gpus().found) == ("unavailable", cuda.missing("cuda"))
 
 
 def test_a_simulator_that_was_not_built_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.kernels.cuda import jobs
 from tests.kernels.cuda.cases import WrongJob
+from tests.kernels.cuda.groups import devices
 from tests.kernels.cuda.sim import LaunchFailed, Sim, build
 
 
@@ -157,3 +158,142 @@ def test_copies_outside_an_allocation_are_refused(clean: Sim) -> None:
     memory = clean.empty(16)
     with pytest.raises(LaunchFailed, match="returned 1"):
         clean.down(memory + 8, (16,), np.uint8)
+
+
+# ---- several devices ------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """Two devices, a stream and an event on each, and one record of rms_norm on the first."""
+
+    def __init__(self, sim: Sim) -> None:
+        self.sim, self.contexts, self.streams, self.events = sim, [], [], []
+        for device in range(2):
+            context, stream, event = c.c_void_p(), c.c_void_p(), c.c_void_p()
+            sim.call("cuDevicePrimaryCtxRetain", c.byref(context), device)
+            sim.call("cuCtxSetCurrent", context)
+            sim.call("cuStreamCreate", c.byref(stream), 1)
+            sim.call("cuEventCreate", c.byref(event), 2)
+            self.contexts.append(context)
+            self.streams.append(stream)
+            self.events.append(event)
+
+    def on(self, device: int) -> c.c_void_p:
+        """The device's stream, its context current."""
+        self.sim.call("cuCtxSetCurrent", self.contexts[device])
+        return self.streams[device]
+
+    def close(self) -> None:
+        self.sim.forget_errors()
+        for device in range(2):
+            self.on(device)
+            self.sim.call("cuStreamDestroy_v2", self.streams[device])
+            self.sim.call("cuEventDestroy_v2", self.events[device])
+            self.sim.call("cuDevicePrimaryCtxRelease_v2", device)
+        self.sim.call("cuCtxSetCurrent", None)
+
+
+@pytest.fixture
+def pair(clean: Sim) -> Iterator[Pair]:
+    with devices(clean, 2):
+        both = Pair(clean)
+        yield both
+        both.close()
+        clean.reset()
+
+
+def test_memory_of_a_device_is_touched_by_others_with_peer_access_only(pair: Pair) -> None:
+    sim = pair.sim
+    pair.on(1)
+    theirs = sim.empty(256)
+    own = pair.on(0)
+    job, _, _ = _norm(sim)
+    job.y = theirs
+    sim.call("cuCtxEnablePeerAccess", pair.contexts[1], 0)
+    sim.launch("rms_norm_f32", job, grid=(1,), threads=32, stream=own)
+    sim.call("cuStreamSynchronize", own)
+    with pytest.raises(LaunchFailed, match="returned 704"):
+        sim.call("cuCtxEnablePeerAccess", pair.contexts[1], 0)
+    stream = pair.on(1)
+    job.x, job.y = theirs, theirs
+    second = c.c_void_p()
+    sim.call("cuModuleLoadData", c.byref(second), b"")
+    function = c.c_void_p()
+    sim.call("cuModuleGetFunction", c.byref(function), second, b"rms_norm_f32")
+    arguments = (c.c_void_p * 1)(c.cast(c.byref(job), c.c_void_p))
+    sim.call("cuLaunchKernel", function, 1, 1, 1, 32, 1, 1, 0, stream, arguments, None)
+    with pytest.raises(LaunchFailed, match="touched memory of device 0 without peer access"):
+        sim.call("cuStreamSynchronize", stream)
+    sim.call("cuModuleUnload", second)
+
+
+def test_what_belongs_to_one_device_is_refused_by_another(pair: Pair) -> None:
+    sim = pair.sim
+    first = pair.on(0)
+    memory = sim.empty(16)
+    host = np.zeros(16, np.uint8)
+    second = pair.on(1)
+    copy = (c.c_uint64(memory), c.c_void_p(host.ctypes.data), c.c_size_t(16))
+    for stream, said in ((second, "returned 1"), (first, "returned 201")):
+        with pytest.raises(LaunchFailed, match=said):
+            sim.call("cuMemcpyHtoDAsync_v2", *copy, stream)
+    with pytest.raises(LaunchFailed, match="returned 400"):
+        sim.call("cuEventRecord", pair.events[0], second)
+
+
+def test_a_capture_forks_and_must_join(pair: Pair) -> None:
+    sim = pair.sim
+    graph = c.c_void_p()
+    first, second = pair.streams
+    for joins in (False, True):
+        pair.on(0)
+        memory = sim.empty(16)
+        pair.on(1)
+        theirs = sim.empty(16)
+        pair.on(0)
+        sim.call("cuStreamBeginCapture_v2", first, 1)
+        with pytest.raises(LaunchFailed, match="returned 900"):
+            sim.empty(16)
+        sim.call("cuMemsetD8Async", c.c_uint64(memory), 1, c.c_size_t(16), first)
+        sim.call("cuEventRecord", pair.events[0], first)
+        sim.call("cuStreamWaitEvent", second, pair.events[0], 0)
+        pair.on(1)
+        sim.call("cuMemcpyPeerAsync", c.c_uint64(theirs), pair.contexts[1], c.c_uint64(memory), pair.contexts[0],
+                 c.c_size_t(16), second)  # fmt: skip
+        pair.on(0)
+        if joins:
+            pair.on(1)
+            sim.call("cuEventRecord", pair.events[1], second)
+            pair.on(0)
+            sim.call("cuStreamWaitEvent", first, pair.events[1], 0)
+            sim.call("cuStreamEndCapture", first, c.byref(graph))
+            with pytest.raises(LaunchFailed, match="returned 907"):
+                sim.call("cuStreamWaitEvent", second, pair.events[0], 0)
+            exec_ = c.c_void_p()
+            sim.call("cuGraphInstantiateWithFlags", c.byref(exec_), graph, c.c_uint64(0))
+            sim.call("cuGraphLaunch", exec_, first)
+            sim.call("cuStreamSynchronize", first)
+            pair.on(1)
+            assert sim.down(theirs, (16,), np.uint8).tolist() == [1] * 16
+            sim.call("cuGraphExecDestroy", exec_)
+            sim.call("cuGraphDestroy", graph)
+        else:
+            with pytest.raises(LaunchFailed, match="returned 904"):
+                sim.call("cuStreamEndCapture", first, c.byref(graph))
+
+
+@pytest.mark.parametrize(("waits", "value"), [(True, 7), (False, 255)])
+def test_without_an_event_wait_another_stream_comes_too_late(pair: Pair, waits: bool, value: int) -> None:
+    sim = pair.sim
+    first = pair.on(0)
+    memory = sim.empty(16)
+    sim.call("cuMemsetD8Async", c.c_uint64(memory), 7, c.c_size_t(16), first)
+    sim.call("cuEventRecord", pair.events[0], first)
+    second = pair.on(1)
+    theirs = sim.empty(16)
+    if waits:
+        sim.call("cuStreamWaitEvent", second, pair.events[0], 0)
+    sim.call("cuMemcpyPeerAsync", c.c_uint64(theirs), pair.contexts[1], c.c_uint64(memory), pair.contexts[0],
+             c.c_size_t(16), second)  # fmt: skip
+    sim.call("cuStreamSynchronize", second)
+    assert sim.down(theirs, (16,), np.uint8).tolist() == [value] * 16

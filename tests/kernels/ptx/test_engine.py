@@ -16,6 +16,7 @@ import pytest
 from engines import t5
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
+from tests.kernels.cuda.groups import devices
 from tests.kernels.ptx import sources
 from tests.kernels.ptx.interpreter import PtxMachine, build, private_copy
 
@@ -80,6 +81,22 @@ def test_every_mode_gives_the_cpu_device_s_ids(
         with t5.load(folder, device=device, **({"max_slots": 2} | options)) as engine:
             found.append(engine.generate(prompts, max_new_tokens=5, **params))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("peers", [True, False], ids=["peers", "staged"])
+def test_two_gpus_give_the_cpu_device_s_ids(
+    family: dict[str, tuple[Any, Path]], on_ptx: PtxMachine, peers: bool
+) -> None:
+    """Every access of the compiled kernels is checked: none reaches another GPU unless they are peers."""
+    _, folder = family["umt5"]
+    with t5.load(folder, threads=1) as engine:
+        expected = engine.generate([[5, 9, 1]], max_new_tokens=4, ignore_eos=True)
+    with (
+        devices(on_ptx, 2, peers=peers, schedule=2),
+        t5.load(folder, device="cuda-sim", tensor_parallel_degree=2) as engine,
+    ):
+        assert engine.about.startswith("2 GPUs")
+        assert engine.generate([[5, 9, 1]], max_new_tokens=4, ignore_eos=True) == expected
 
 
 def test_the_manual_s_approximation_errors_do_not_change_the_ids(

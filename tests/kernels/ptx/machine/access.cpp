@@ -91,6 +91,7 @@ unsigned char *Block::at(Lane &lane, const Instruction &ins, Space space, u64 ad
         fail("out of bounds: %s of %zu bytes at an address in no allocation%s%s%s", access == Access::read ? "read" : "write", bytes,
              nearest ? " (behind one of " : "", nearest ? std::to_string(nearest->bytes).c_str() : "", nearest ? " bytes)" : "");
     }
+    if (!is_visible(*allocation)) fail("touched memory of device %d without peer access", allocation->device);
     if (space != Space::constant) {
         if (allocation->history.empty()) allocation->history.resize(allocation->bytes / 4 + 1);
         note(lane, ins, allocation->history.data(), address - reinterpret_cast<u64>(allocation->start), bytes, access, "global memory");

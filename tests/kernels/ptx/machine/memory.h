@@ -25,10 +25,14 @@ struct History {
 struct Allocation {
     unsigned char *start = nullptr;
     size_t bytes = 0;
+    int device = 0;
+    bool is_module_s = false;  // a variable of the module, which every device has
     std::vector<History> history;  // empty until a kernel touches it
 };
 
 // The allocation that holds [address, address + bytes), or null.
 Allocation *allocation_of(u64 address, size_t bytes);
+// False for memory of another device that has not given access to its peers.
+bool is_visible(const Allocation &allocation);
 
 }  // namespace t5k::ptx

@@ -181,6 +181,7 @@ class Reader {
             code_->local_bytes += v->bytes;
         } else {
             void *memory = sim::allocate_memory(v->bytes);
+            allocation_of(reinterpret_cast<u64>(memory), 1)->is_module_s = true;
             memset(memory, 0, v->bytes);
             module_->globals.push_back(memory);
             v->address = reinterpret_cast<u64>(memory);

@@ -1,0 +1,249 @@
+// The ops of several GPUs: where their work meets. Included by one source file.
+#pragma once
+
+#include "device/cuda_group.h"
+
+namespace t5k::cuda {
+
+inline Status CudaGroup::start(const void *image, int ranks, const NcclChoice &nccl) {
+    for (int r = 0; r < ranks; ++r) {
+        std::unique_ptr<CudaDevice> rank;
+        Status status = CudaDevice::open(driver_, image, r, &rank);
+        if (!status.ok()) return status.message = "GPU " + std::to_string(r) + ": " + status.message, status;
+        ranks_.push_back(std::move(rank));
+    }
+    for (std::vector<CUevent> *events : {&ready_, &read_, &turn_}) events->resize(ranks_.size());
+    const Status done = each([&](CudaDevice &rank, size_t r) {
+        for (std::vector<CUevent> *events : {&ready_, &read_, &turn_})
+            T5K_TRY(rank.check(driver_.event_create(&(*events)[r], CU_EVENT_DISABLE_TIMING), "cuEventCreate"));
+        return Status::good();
+    });
+    T5K_TRY(done);
+    T5K_TRY(meet());
+    if (nccl.library) T5K_TRY(nccl_.open(nccl.library, ranks));
+    nccl_over_ = nccl.over;
+    return each([](CudaDevice &, size_t) { return Status::good(); });
+}
+
+// Peer access between all pairs, or none at all: one way of working at a time.
+inline Status CudaGroup::meet() {
+    are_peers_ = true;
+    return each([&](CudaDevice &rank, size_t) {
+        for (const auto &other : ranks_) {
+            if (other.get() == &rank || !are_peers_) continue;
+            int can = 0;
+            T5K_TRY(rank.check(driver_.can_access_peer(&can, rank.device_, other->device_), "cuDeviceCanAccessPeer"));
+            const CUresult code = can ? driver_.enable_peer(other->context_, 0) : CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+            are_peers_ = code == CUDA_SUCCESS || code == CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+        }
+        return Status::good();
+    });
+}
+
+// Every rank waits for every other.
+inline Status CudaGroup::wait_for_all(std::vector<CUevent> &events) {
+    for (size_t waits = 0; waits < ranks_.size(); ++waits)
+        for (size_t r = 0; r < ranks_.size(); ++r)
+            if (r != waits) T5K_TRY(wait_for(events, waits, r));
+    return Status::good();
+}
+
+// The first GPU goes on when all have come here.
+inline Status CudaGroup::gather() {
+    for (size_t r = 1; r < ranks_.size(); ++r) {
+        T5K_TRY(mark(turn_, r));
+        T5K_TRY(wait_for(turn_, 0, r));
+    }
+    enter();
+    return Status::good();
+}
+
+// The others go on when the first has come here.
+inline Status CudaGroup::scatter() {
+    T5K_TRY(mark(turn_, 0));
+    for (size_t r = 1; r < ranks_.size(); ++r) T5K_TRY(wait_for(turn_, r, 0));
+    enter();
+    return Status::good();
+}
+
+inline Status CudaGroup::send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t from_rank, int64_t bytes, size_t on) {
+    ranks_[on]->enter();
+    return ranks_[on]->check(driver_.peer_copy(to, ranks_[to_rank]->context_, from, ranks_[from_rank]->context_,
+                                               static_cast<size_t>(bytes), ranks_[on]->stream_),
+                             "cuMemcpyPeerAsync");
+}
+
+inline Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
+    if (n > count()) return {Code::internal, "more jobs than GPUs"};
+    if (jobs[0].joins) return join_columns(jobs, n);
+    if (!is_rewriting() && reduced_.count(jobs[0].y)) {
+        T5K_TRY(wait_for_all(read_));
+        reduced_.clear();
+    }
+    return each([&](CudaDevice &rank, size_t r) {
+        if (r >= static_cast<size_t>(n)) return Status::good();
+        t5k::LinearJob job = jobs[r];
+        job.x = at(job.x, r);
+        job.y = at(job.y, r);
+        return rank.linear(&job, 1);
+    });
+}
+
+inline Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
+    if (is_rewriting()) return Status::good();
+    const int64_t bytes = R * ld * 4;
+    if (nccl_.is_open() && bytes > nccl_over_) {
+        std::vector<void *> sums;
+        std::vector<CUstream> streams;
+        for (size_t r = 0; r < ranks_.size(); ++r) {
+            sums.push_back(const_cast<float *>(at(parts[r], r)));
+            streams.push_back(ranks_[r]->stream_);
+        }
+        T5K_TRY(nccl_.sum(sums, R * ld, streams));
+        return each([&](CudaDevice &rank, size_t r) {
+            const float *sum = at(parts[r], r);
+            return rank.add_shards(&sum, 1, ld, at(y, r), ldy, R, N);
+        });
+    }
+    for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(ready_, r));
+    T5K_TRY(wait_for_all(ready_));
+    const Status done = each([&](CudaDevice &rank, size_t r) {
+        std::vector<const float *> here;
+        for (size_t from = 0; from < static_cast<size_t>(n); ++from) {
+            here.push_back(at(parts[from], are_peers_ ? from : r));
+            if (!are_peers_ && from != r)
+                T5K_TRY(send(number(here.back()), r, number(at(parts[from], from)), from, bytes, r));
+        }
+        return rank.add_shards(here.data(), n, ld, at(y, r), ldy, R, N);
+    });
+    T5K_TRY(done);
+    for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(read_, r));
+    reduced_.insert(parts[0]);
+    enter();
+    return Status::good();
+}
+
+inline Status CudaGroup::store_kv(const StoreJob *jobs, int n) {
+    return each([&](CudaDevice &rank, size_t r) {
+        std::vector<StoreJob> own;
+        for (int i = 0; i < n; ++i) {
+            if (jobs[i].rank != static_cast<int64_t>(r)) continue;
+            StoreJob job = jobs[i];
+            job.k = at(job.k, r);
+            job.v = at(job.v, r);
+            job.cache.k = at(job.cache.k, r);
+            job.cache.v = at(job.cache.v, r);
+            own.push_back(job);
+        }
+        return own.empty() ? Status::good() : rank.store_kv(own.data(), static_cast<int>(own.size()));
+    });
+}
+
+inline Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
+    return each([&](CudaDevice &rank, size_t r) {
+        std::vector<t5k::AttendJob> own;
+        for (int i = 0; i < n; ++i) {
+            if (jobs[i].rank != static_cast<int64_t>(r)) continue;
+            t5k::AttendJob job = jobs[i];
+            job.q = at(job.q, r);
+            job.out = at(job.out, r);
+            job.append_k = at(job.append_k, r);
+            job.append_v = at(job.append_v, r);
+            job.cache.k = at(job.cache.k, r);
+            job.cache.v = at(job.cache.v, r);
+            own.push_back(job);
+        }
+        return own.empty() ? Status::good() : rank.attend(own.data(), static_cast<int>(own.size()));
+    });
+}
+
+// All columns in the first GPU's y: written there by each rank through peer access, else copied row by row.
+inline Status CudaGroup::join_columns(t5k::LinearJob *jobs, int n) {
+    if (!ranks_[0]->is_stepping()) T5K_TRY(scatter());
+    const Status done = each([&](CudaDevice &rank, size_t r) {
+        if (r >= static_cast<size_t>(n) || jobs[r].columns <= 0) return Status::good();
+        t5k::LinearJob job = jobs[r];
+        job.x = at(job.x, r);
+        job.y = at(jobs[r].y, are_peers_ ? 0 : r);
+        T5K_TRY(rank.linear(&job, 1));
+        for (int64_t row = 0; r > 0 && !are_peers_ && !is_rewriting() && row < job.R; ++row)
+            T5K_TRY(send(number(at(jobs[r].y, 0) + row * job.ldy), 0, number(job.y + row * job.ldy), r, job.columns * 4, r));
+        return Status::good();
+    });
+    T5K_TRY(done);
+    return is_rewriting() ? Status::good() : gather();
+}
+
+// The same for each row's maxima per panel: [R, panels] on the first GPU.
+inline Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
+    std::vector<int64_t> own(ranks_.size(), 0), before(ranks_.size(), 0);
+    *panels = 0;
+    for (size_t r = 0; r < static_cast<size_t>(n); ++r) {
+        before[r] = *panels;
+        *panels += own[r] = panel_count(std::max<int64_t>(head[r].columns, 0));
+    }
+    const Status done = each([&](CudaDevice &rank, size_t r) {
+        if (own[r] == 0) return Status::good();
+        t5k::LinearJob job = head[r];
+        job.epilogue = t5k::EPILOGUE_ARGMAX;
+        job.x = at(job.x, r);
+        Best *there = ranks_[0]->parts_.parts + before[r], *here = are_peers_ ? there : rank.parts_.parts + before[r];
+        T5K_TRY(rank.launch_linear(job, here, *panels));
+        for (int64_t row = 0; r > 0 && !are_peers_ && !is_rewriting() && row < job.R; ++row)
+            T5K_TRY(send(number(there + row * *panels), 0, number(here + row * *panels), r,
+                         own[r] * static_cast<int64_t>(sizeof(Best)), r));
+        return Status::good();
+    });
+    T5K_TRY(done);
+    return is_rewriting() ? Status::good() : gather();
+}
+
+// ---- steps ----------------------------------------------------------------------------------------------------------
+
+inline Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
+    for (size_t r = ranks_.size(); r-- > 0;) {
+        ranks_[r]->enter();
+        T5K_TRY(ranks_[r]->take_up(shape));
+    }
+    const Phase phase = ranks_[0]->phase_;
+    *issues = phase != Phase::replay;
+    // Whatever went before is over, for every GPU, when the step begins (a recorded one: when it is launched).
+    if (phase == Phase::run) T5K_TRY(gather());
+    if (phase == Phase::capture) T5K_TRY(first().begin_capture());
+    if (phase == Phase::run || phase == Phase::capture) T5K_TRY(scatter());
+    reduced_.clear();
+    return Status::good();
+}
+
+inline Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+    int64_t panels = 0;
+    if (ranks_[0]->plan_->first.needs_scores)
+        T5K_TRY(join_columns(head, n));
+    else
+        T5K_TRY(join_maxima(head, n, &panels));
+    T5K_TRY(first().choose_token(panels, at(logits, 0), ld, V));
+    if (is_rewriting()) return Status::good();
+    const StepState &from = ranks_[0]->batch_.state;  // position lies behind token
+    const int64_t bytes = static_cast<int64_t>(number(from.position) - number(from.token)) + from.R * 4;
+    for (size_t r = 1; r < ranks_.size(); ++r)
+        T5K_TRY(send(number(ranks_[r]->batch_.state.token), r, number(from.token), 0, bytes, 0));
+    return Status::good();
+}
+
+inline Status CudaGroup::end_step() {
+    const Phase phase = ranks_[0]->phase_;
+    if (phase == Phase::capture) {
+        T5K_TRY(gather());
+        T5K_TRY(first().end_capture());
+    }
+    if (phase == Phase::capture || phase == Phase::refresh)
+        T5K_TRY(each([](CudaDevice &rank, size_t) { return rank.upload_records(); }));
+    T5K_TRY(gather());
+    if (phase != Phase::run) T5K_TRY(first().launch_graph());
+    T5K_TRY(scatter());
+    reduced_.clear();
+    for (size_t r = 1; r < ranks_.size(); ++r) ranks_[r]->leave_step();
+    return first().deliver();
+}
+
+}  // namespace t5k::cuda
