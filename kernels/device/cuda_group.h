@@ -94,6 +94,7 @@ class CudaGroup final : public Device {
         });
     }
     Status linear(t5k::LinearJob *jobs, int n) override;
+    Status linear_joined(t5k::LinearJob *jobs, int n) override;
     Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) override;
     Status store_kv(const StoreJob *jobs, int n) override;
     Status attend(const t5k::AttendJob *jobs, int n) override;
@@ -219,7 +220,6 @@ class CudaGroup final : public Device {
     Status wait_for_all(std::vector<CUevent> &events);
     Status gather();
     Status scatter();
-    Status join_columns(t5k::LinearJob *jobs, int n);
     Status join_maxima(t5k::LinearJob *head, int n, int64_t *panels);
     Status send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t from_rank, int64_t bytes, size_t on);
 

@@ -75,7 +75,6 @@ inline Status CudaGroup::send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, 
 
 inline Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
     if (n > count()) return {Code::internal, "more jobs than GPUs"};
-    if (jobs[0].joins) return join_columns(jobs, n);
     if (!is_rewriting() && reduced_.count(jobs[0].y)) {
         T5K_TRY(wait_for_all(read_));
         reduced_.clear();
@@ -158,7 +157,7 @@ inline Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
 }
 
 // All columns in the first GPU's y: written there by each rank through peer access, else copied row by row.
-inline Status CudaGroup::join_columns(t5k::LinearJob *jobs, int n) {
+inline Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
     if (!ranks_[0]->is_stepping()) T5K_TRY(scatter());
     const Status done = each([&](CudaDevice &rank, size_t r) {
         if (r >= static_cast<size_t>(n) || jobs[r].columns <= 0) return Status::good();
@@ -218,7 +217,7 @@ inline Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
 inline Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
     int64_t panels = 0;
     if (ranks_[0]->plan_->first.needs_scores)
-        T5K_TRY(join_columns(head, n));
+        T5K_TRY(linear_joined(head, n));
     else
         T5K_TRY(join_maxima(head, n, &panels));
     T5K_TRY(first().choose_token(panels, at(logits, 0), ld, V));

@@ -48,6 +48,8 @@ class Device {
                             float eps, float out_scale) = 0;
     // Job i is rank i's.
     virtual Status linear(LinearJob *jobs, int n) = 0;
+    // The same where the ranks write columns of one result, which `read` then finds whole.
+    virtual Status linear_joined(LinearJob *jobs, int n) { return linear(jobs, n); }
     // y[r, :] += parts[0][r, :] + parts[1][r, :] + ... in that order (the all-reduce of tensor parallelism).
     virtual Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
                               int64_t N) = 0;

@@ -66,7 +66,6 @@ void Model::head_jobs(const Sharded &w, int n, float *out, int64_t ld) {
     int64_t column = 0;
     for (LinearJob &job : jobs_) {
         job.first_column = column;
-        job.joins = true;
         job.y = out + column;
         // Columns that pad the vocabulary for the ranks do not exist.
         job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));
@@ -91,7 +90,7 @@ Status Model::logits(int n, const float **out, int64_t *ld) {
     *ld = stride_of(round_up(config_.vocab, LANES * ranks()));
     *out = logits_.data();
     head_jobs(weights_.head, n, logits_.data(), *ld);
-    return device_->linear(jobs_.data(), static_cast<int>(jobs_.size()));
+    return device_->linear_joined(jobs_.data(), static_cast<int>(jobs_.size()));
 }
 
 Status Model::best(int n, Best *out) {

@@ -68,7 +68,6 @@ struct LinearJob {
     Activation act = ACT_RELU;
     bool quantize_rows = false;  // i8 only: w8a8
     int64_t first_column = 0;    // ARGMAX: index of column 0 (tensor-parallel shard)
-    bool joins = false;          // y of all ranks is one result that the host, or the choice of tokens, reads
     QuantizedRows rows;          // set by the device when quantize_rows
 };
 
