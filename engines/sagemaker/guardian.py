@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from engines.errors import EngineError
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.journal import Journal
 
@@ -49,13 +50,22 @@ class Guarded:
         return cls(journal, aws, process)
 
     def end(self) -> None:
-        """Delete what is left. Raises Unavailable when something could not be deleted; then the journal stays."""
+        """Delete what is left. Raises Unavailable when something could not be deleted; then the journal stays.
+
+        Interrupted meanwhile (a second Ctrl-C), it leaves the rest to the guardian.
+        """
         from engines.sagemaker.removal import remove
 
         try:
             remove(self._aws, self.journal)
-        finally:
+        except EngineError:
             self.release()
+            raise
+        except BaseException:
+            if self._process.stdin is not None:
+                self._process.stdin.close()  # without a word: to the guardian this process has ended
+            raise
+        self.release()
 
     def release(self) -> None:
         """Let the guardian go without deleting anything."""

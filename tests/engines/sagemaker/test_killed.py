@@ -14,8 +14,10 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from engines.sagemaker import removal
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.engine import SageMakerEngine
+from engines.sagemaker.guardian import Guarded
 from engines.sagemaker.journal import EXPIRES_TAG, TAG, Journal, Resource, journal_folder, journals
 from harness.cli.deploy import command
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
@@ -88,6 +90,24 @@ def test_a_client_killed_before_its_guardian_watched_leaves_nothing(cloud: Local
             guardian.kill()
     assert not journal.path.exists()
     assert key not in cloud.objects()
+
+
+def test_a_deletion_interrupted_is_finished_by_the_guardian(cloud: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Ctrl-C that comes while Ctrl-C is being cleaned up after must not send the guardian home."""
+    key = "twice/model.tar.gz"
+    cloud.s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+    guarded = Guarded.begin("dyno-twice", Aws("us-east-1"))
+    guarded.journal.will_create(Resource(kind="s3-prefix", name=f"s3://{BUCKET}/twice/"))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(removal, "remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        guarded.end()
+    assert guarded._process.wait(WAIT_S) == 0
+    assert key not in cloud.objects()
+    assert not journals()
 
 
 def test_a_client_and_its_guardians_killed_are_cleaned_up_by_the_journal(cloud: Local, tmp_path: Path) -> None:
