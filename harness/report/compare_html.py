@@ -14,6 +14,7 @@ from harness.report.figures import Drawn
 from harness.report.figures_latency import latency_axis
 from harness.report.html import document, drawn_part
 from harness.report.samples import Samples, samples_of
+from harness.report.words import part_shown
 from harness.store.disk import write_text
 
 OVERLAID = 30
@@ -72,7 +73,9 @@ def _overlay(comparison: Comparison) -> Drawn:
             choices.append((f"{found[0][1].name}{shared}", _figure(comparison, found)))
     if not choices:
         return Drawn(missing="No raw request records are left in these runs, so there is no distribution to draw.")
-    return Drawn(choices=tuple(choices))
+    total = len(comparison.candidates)
+    which = "in the order of the table, to keep the page small"
+    return Drawn(choices=tuple(choices), capped=part_shown(min(OVERLAID, total), total, "candidates", which))
 
 
 def _samples(comparison: Comparison, candidate: Candidate) -> list[tuple[int, Samples]]:

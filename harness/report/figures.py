@@ -12,12 +12,19 @@ from harness.recommend.pool import Pooled
 from harness.records import Metric, Trial
 from harness.report.figure import SYMBOLS, Figure, colours, layout, log_axis, plain, rounded
 from harness.report.figures_latency import latency_cdf, percentile_curves
-from harness.report.figures_search import importance_figure, parallel, phases, progress
+from harness.report.figures_search import (
+    LINES_SHOWN,
+    PHASES_SHOWN,
+    importance_figure,
+    parallel,
+    phases,
+    progress,
+)
 from harness.report.figures_timeline import timeline_figure
 from harness.report.samples import Samples, samples_of
 from harness.report.story import Story, best_per_engine
 from harness.report.timeline import timeline
-from harness.report.words import hover, metric_title
+from harness.report.words import hover, metric_title, part_shown
 
 CURVES = 16
 """Candidates whose raw records are read for the distributions, the best first."""
@@ -30,12 +37,14 @@ WAITS = ("latency", "ttft", "itl", "tpot")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """One place on the page: a figure, several to choose from (name -> figure), the front's points, or a reason."""
+    """One place on the page: a figure, several to choose from (name -> figure), the front's points, or a reason.
+    `capped` says how many of how many are drawn, which and why; '' when all are."""
 
     figure: Figure | None = None
     choices: tuple[tuple[str, Figure], ...] = ()
     front: dict[str, Any] | None = None
     missing: str = ""
+    capped: str = ""
 
     @property
     def data(self) -> dict[str, Any] | None:
@@ -51,23 +60,35 @@ def figures(story: Story) -> dict[str, Drawn]:
     """The figures in the order of the page."""
     samples = _samples(story)
     objective = story.goals.objectives[0]
+    measured = [one for one in story.everyone if one.metric(objective.metric) is not None]
+    timed = [trial for trial in story.run.trials if trial.phase_s]
+    curves = part_shown(
+        min(CURVES, len(ranked(story))),
+        len(ranked(story)),
+        "candidates",
+        f"the recommended one, then feasible ones by {objective.metric}, since more curves hide each other",
+    )
+    lines = part_shown(
+        min(LINES_SHOWN, len(measured)), len(measured), "candidates", f"the best by {objective.metric}, to stay legible"
+    )
+    bars = part_shown(min(PHASES_SHOWN, len(timed)), len(timed), "trials", "the last ones, to keep the page small")
     no_records = "No raw request records are left in this run, so there is no distribution to draw."
     few = f"Fewer than two candidates have a value of {objective.metric}; nothing to compare."
     return {
         "front": _front(story),
-        "cdf": _drawn(latency_cdf(samples, story.chosen_id), no_records),
-        "percentiles": _drawn(percentile_curves(samples, story.chosen_id), no_records),
+        "cdf": _drawn(latency_cdf(samples, story.chosen_id), no_records, curves),
+        "percentiles": _drawn(percentile_curves(samples, story.chosen_id), no_records, curves),
         "engines": _drawn(engine_ranges(story), "No engine has a measured latency."),
         "timeline": _timelines(story),
         "progress": _drawn(progress(story.run), f"No trial has a value of {objective.metric}."),
         "importance": _drawn(importance_figure(story.importances), ""),
-        "parallel": _drawn(parallel(story.everyone, objective, story.chosen_id), few),
-        "phases": _drawn(phases(story.run.trials), "No trial got as far as being timed."),
+        "parallel": _drawn(parallel(story.everyone, objective, story.chosen_id), few, lines),
+        "phases": _drawn(phases(story.run.trials), "No trial got as far as being timed.", bars),
     }
 
 
-def _drawn(figure: Figure, missing: str) -> Drawn:
-    return Drawn(figure=figure) if figure["data"] else Drawn(missing=missing)
+def _drawn(figure: Figure, missing: str, capped: str = "") -> Drawn:
+    return Drawn(figure=figure, capped=capped) if figure["data"] else Drawn(missing=missing)
 
 
 def _samples(story: Story) -> list[Samples]:
@@ -96,13 +117,16 @@ def _timelines(story: Story) -> Drawn:
     verify = story.verification.trial if story.verification is not None else None
     rest = [trial for trial in story.run.trials if trial not in trials]
     choices: list[tuple[str, Figure]] = []
-    for trial in [*trials[:1], *([verify] if verify is not None else []), *trials[1:], *rest]:
+    everything = [*trials[:1], *([verify] if verify is not None else []), *trials[1:], *rest]
+    for trial in everything:
         line = timeline(story.run, trial) if len(choices) < TIMELINES else None
         if line is not None:
             choices.append((_choice_name(story, trial), timeline_figure(line)))
     if not choices:
         return Drawn(missing="No raw request records are left in this run, so there is no time line to draw.")
-    return Drawn(choices=tuple(choices))
+    which = "the recommended one, its verification, then the best, to keep the page small"
+    capped = part_shown(len(choices), len(everything), "trials", which) if len(choices) == TIMELINES else ""
+    return Drawn(choices=tuple(choices), capped=capped)
 
 
 def _choice_name(story: Story, trial: Trial) -> str:
@@ -147,7 +171,10 @@ def _front(story: Story) -> Drawn:
             "across": across,
             "y": first if first in up else "latency_p50_ms" if "latency_p50_ms" in up else up[0],
             "x": "throughput_rps" if "throughput_rps" in across else across[0],
-        }
+        },
+        capped=part_shown(
+            min(FRONT_POINTS, len(ranked(story))), len(ranked(story)), "candidates", f"the best by {first}"
+        ),
     )
 
 

@@ -265,7 +265,8 @@ def drawn_part(name: str, drawn: Mapping[str, Drawn]) -> str:
         return f'<p class="empty">{text(one.missing)}</p>' if one.missing else ""
     return (
         f'<figure id="figure-{name}"><figcaption>{text(title)}<small>{text(caption)}</small></figcaption>'
-        f'<div class="choose"></div>'
+        + (f'<p class="note capped">{text(one.capped)}</p>' if one.capped else "")
+        + '<div class="choose"></div>'
         f'<div class="plot" id="plot-{name}" role="img" aria-label="{text(title)}: {text(caption)}"></div>'
         "<noscript><p>The figure needs JavaScript; its numbers are in the tables.</p></noscript></figure>"
     )

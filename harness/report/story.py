@@ -19,7 +19,7 @@ from harness.report.cells import ABSENT, number
 from harness.report.document import Cell, Head, Section, metric_cell
 from harness.report.importance import MIN_CANDIDATES, Importance, importances
 from harness.report.tables import model_name, one_line, recommendation_of, why_nothing
-from harness.report.words import axis_title, metric_title
+from harness.report.words import axis_title, metric_title, part_shown
 from harness.store.codec import DecodeError, from_json
 from harness.store.reader import Run
 
@@ -259,8 +259,8 @@ def losses(story: Story) -> Section | None:
         )
         for loss in told
     )
-    left = len(story.recommendation.losses) - len(told)
-    notes = (f"And {left} more; the result table has every one.",) if left else ()
+    capped = part_shown(len(told), len(story.recommendation.losses), "losers", "the best first, to keep the page small")
+    notes = (capped,) if capped else ()
     return Section(key="losses", title="Why the others lost", heads=heads, rows=rows, notes=notes)
 
 

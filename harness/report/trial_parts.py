@@ -32,7 +32,8 @@ def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> str:
     source = link(run.layout.trials_jsonl, base, "trials.jsonl")
     told = f"<p>Each number of this page links here. Recorded line by line in {source}.</p>"
     more = (
-        f'<p class="note">{left} more trials are left out to keep the page small; {source} has them.</p>'
+        f'<p class="note">{len(run.trials) - left} of {len(run.trials)} trials have a section: those of the result '
+        f"table in its order, then failures, to keep the page small; {source} has every one.</p>"
         if left
         else ""
     )
@@ -52,14 +53,6 @@ def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> str:
         f'<span class="what">{text(label(trial.candidate))}</span>{outcome} '
         f"<code>{text(trial.trial_id)}</code></summary>"
         f'<div class="inside">{facts}{_metrics(trial)}{_raw(trial)}</div></details>'
-    )
-
-
-def _left_out(count: int, source: str) -> str:
-    return (
-        f'<p class="note">{count} more trials are left out to keep the page small; {source} has them.</p>'
-        if count
-        else ""
     )
 
 

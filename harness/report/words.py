@@ -75,3 +75,8 @@ def hover(trial: Trial) -> str:
     numbers = [f"{name} {quantity(metric)}" for name, key in _HOVER if (metric := metric_of(trial, key)) is not None]
     broken = [plain(f"broke: {violation}") for violation in trial.violations]
     return "<br>".join([f"<b>{plain(label(trial.candidate))}</b>", *numbers, *broken, plain(trial.trial_id)])
+
+
+def part_shown(shown: int, total: int, things: str, which: str) -> str:
+    """'16 of 40 candidates shown: WHICH; the result table has every one', or '' when nothing is left out."""
+    return f"{shown} of {total} {things} shown: {which}; the result table has every one." if shown < total else ""

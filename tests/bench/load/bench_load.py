@@ -5,13 +5,16 @@ at once. Error at light load: at 100 requests/s with a service time of 10 ms, by
 exceed the server's (from reading a request to writing its answer; the loopback's own time, some 30 us, is in the error
 of every tool). Ours also: how late requests leave at 100 and 500 requests/s. Every row is the median of `--rounds`
 interleaved rounds. Writes load.md and load.json. A loaded machine is said to be one.
+
+wrk comes from the system's packages; guidellm and aiperf from PyPI, each in an environment of its own whose bin/ is on
+the PATH: python -m venv guidellm-env && guidellm-env/bin/pip install guidellm (aiperf alike), then
+PATH=$PWD/guidellm-env/bin:$PWD/aiperf-env/bin:$PATH make bench-load. Works with guidellm 0.8.1, aiperf 0.13.0, wrk 4.1.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import os
 import platform
@@ -44,6 +47,8 @@ USERS = 16
 LIGHT_RPS = 100.0
 LIGHT_SERVICE_US = 10_000
 WARMUP = 20
+TOKENIZER = ROOT / "scenarios" / "assets" / "flan-t5-bench"
+"""For the tools that cannot work without one."""
 BUSY_LOAD = 0.5
 """Load average per core above which the machine is called busy."""
 
@@ -173,22 +178,26 @@ def measure_wrk(binary: Path, folder: Path, seconds: float) -> Outcome:
 
 
 def measure_guidellm(binary: Path, folder: Path, seconds: float) -> Outcome:
-    """Its rate at full throughput; its own request latencies at a constant rate."""
+    """Its rate with as many streams as the others have; its request latencies at a constant rate. Options of 0.8."""
 
-    def run(port: int, kind: list[str]) -> Any:
+    def run(port: int, profile: str) -> Any:
         out = folder / "guidellm.json"
+        out.unlink(missing_ok=True)
         argv = [
-            "guidellm", "benchmark", "--target", f"http://127.0.0.1:{port}", "--model", "m", *kind,
-            "--max-seconds", f"{seconds:g}", "--data", "prompt_tokens=8,output_tokens=1", "--output-path", str(out),
-            "--processor", str(ROOT / "scenarios" / "assets" / "flan-t5-bench"),
+            "guidellm", "run", "--profile", profile, "--constraint", f"kind=max_duration,seconds={seconds:g}",
+            "--backend", f"kind=openai_http,target=http://127.0.0.1:{port},model=m,request_format=/v1/completions,"
+            "stream=false",
+            "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}", "--disable-console",
+            "--data", "kind=synthetic_text,prompt_tokens=8,output_tokens=1", "--output", f"kind=json,path={out}",
         ]  # fmt: skip
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+        env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        subprocess.run(argv, check=True, env=env, capture_output=True, timeout=300)
         return json.loads(out.read_text())
 
     with server(binary, 0) as fast:
-        run(fast.port, ["--rate-type", "throughput"])
+        run(fast.port, f"kind=concurrent,streams={USERS}")
     with server(binary, LIGHT_SERVICE_US) as light:
-        told = run(light.port, ["--rate-type", "constant", "--rate", f"{LIGHT_RPS:g}"])
+        told = run(light.port, f"kind=constant,rate={LIGHT_RPS:g}")
     latency = [
         (r["request_end_time"] - r["request_start_time"]) * 1e3 for r in told["benchmarks"][0]["requests"]["successful"]
     ]
@@ -203,10 +212,12 @@ def measure_aiperf(binary: Path, folder: Path, seconds: float) -> Outcome:
         shutil.rmtree(out, ignore_errors=True)
         argv = [
             "aiperf", "profile", "--model", "m", "--url", f"http://127.0.0.1:{port}", "--endpoint-type", "completions",
-            *kind, "--benchmark-duration", f"{seconds:g}", "--tokenizer",
-            str(ROOT / "scenarios" / "assets" / "flan-t5-bench"), "--artifact-dir", str(out), "--ui", "none",
+            *kind, "--benchmark-duration", f"{seconds:g}", "--isl", "8", "--osl", "1",
+            "--tokenizer", str(TOKENIZER), "--artifact-dir", str(out), "--ui", "none",
         ]  # fmt: skip
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+        # Offline, 0.13 looks a local folder up in the hub's cache and refuses it; asked openly, it reads the folder.
+        env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        subprocess.run(argv, check=True, env=env, capture_output=True, timeout=300)
         return json.loads(next(out.rglob("profile_export_aiperf.json")).read_text())
 
     with server(binary, 0) as fast:
@@ -235,17 +246,14 @@ def tools() -> tuple[dict[str, Measure], dict[str, str]]:
     missing = {}
     others: dict[str, tuple[bool, Measure]] = {
         "wrk": (shutil.which("wrk") is not None, measure_wrk),
-        "guidellm": (
-            importlib.util.find_spec("guidellm") is not None or bool(shutil.which("guidellm")),
-            measure_guidellm,
-        ),
-        "aiperf": (importlib.util.find_spec("aiperf") is not None or bool(shutil.which("aiperf")), measure_aiperf),
+        "guidellm": (shutil.which("guidellm") is not None, measure_guidellm),
+        "aiperf": (shutil.which("aiperf") is not None, measure_aiperf),
     }
     for name, (is_here, measure) in others.items():
         if is_here:
             here[name] = measure
         else:
-            missing[name] = "not installed"
+            missing[name] = "not on the PATH"
     return here, missing
 
 
@@ -265,7 +273,7 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
                 try:
                     outcomes[name].append(measure(binary, folder, seconds))
                 except (subprocess.SubprocessError, OSError, LookupError, ValueError, StopIteration) as error:
-                    missing[name] = f"failed: {error!r}"[:200]
+                    missing[name] = f"failed: {_why(error)}"
                 time.sleep(0.5)
     facts = ("rate_rps", "error_p50_ms", "error_p99_ms", "lag_p99_ms")
     rows = {
@@ -284,6 +292,13 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
         "light_service_us": LIGHT_SERVICE_US, "tools": rows, "missing": missing,
         "samples": {name: [vars(each) for each in found] for name, found in outcomes.items()},
     }  # fmt: skip
+
+
+def _why(error: BaseException) -> str:
+    """The tool's own last line, where it left one."""
+    said = getattr(error, "stderr", b"") or getattr(error, "stdout", b"") or b""
+    last = said.decode("utf-8", "replace").strip().splitlines()[-1:] if isinstance(said, bytes) else []
+    return f"{type(error).__name__}: {''.join(last) or error}"[:200]
 
 
 def _median(values: list[float | None]) -> float | None:

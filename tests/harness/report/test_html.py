@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.report import figures as drawn
 from harness.report.figures import figures
 from harness.report.html import page, write_html
 from harness.report.story import story_of
@@ -228,8 +229,25 @@ def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
     text = page(run, report_table(run))
     assert len(text.encode()) < 8_500_000
     assert text.count('<details class="trial"') == SECTIONS
-    assert "300 more trials are left out" in text
+    assert "200 of 500 trials have a section" in text
     assert text.count('<article class="failure">') == 20
     balance = _Balance()
     balance.feed(text)
     assert {one[1:] for one in balance.links if one.startswith("#")} <= set(balance.ids)
+
+
+def test_a_figure_that_leaves_candidates_out_says_how_many_which_and_why(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = page(run, report_table(run))
+    assert 'class="note capped"' not in whole
+    for name, most in (("CURVES", 2), ("TIMELINES", 1), ("LINES_SHOWN", 2), ("PHASES_SHOWN", 1), ("FRONT_POINTS", 2)):
+        monkeypatch.setattr(drawn, name, most)
+    told = _markup(page(run, report_table(run)))
+    assert told.count("2 of 3 candidates shown: the recommended one, then feasible ones by latency_p50_ms") == 2
+    assert (
+        "2 of 3 candidates shown: the best by latency_p50_ms, to stay legible; the result table has every one" in told
+    )
+    assert "1 of 4 trials shown: the recommended one, its verification, then the best" in told
+    for one in run.trials[:3]:
+        assert told.count(one.candidate.engine) >= 2, "the table is complete whatever the figures leave out"
