@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ScenarioError
+from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -16,36 +16,6 @@ if TYPE_CHECKING:
     from harness.scenario.resolve import ResolvedScenario
     from harness.scenario.schema import Scenario
     from harness.scenario.yaml_nodes import Document
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "greater_than": "a number > {gt:g}",
-    "greater_than_equal": "a number >= {ge:g}",
-    "less_than_equal": "a number <= {le:g}",
-    "literal_error": "{expected}",
-    "string_too_short": "some text",
-    "too_short": "at least {min_length} item",
-    "string_pattern_mismatch": "text like {pattern}",
-}
-"""pydantic's error type -> what was expected, in the user's words."""
-
-_HINTS = {
-    "tuple_type": "begin each item with '- '",
-    "dict_type": "indent 'key: value' lines below it",
-    "model_type": "indent 'key: value' lines below it",
-    "bool_type": "write true or false without quotes",
-}
-_HINT_FOR_TEXT = {"int_type": "write it without quotes", "float_type": "write it without quotes"}
 
 
 def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -58,7 +28,7 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     from harness.scenario.schema import Scenario
     from harness.scenario.yaml_nodes import parse
 
-    document = parse(_read(path))
+    document = parse(read_text(path, "scenario"))
     source = _Source(path=path, document=document, overridden={})
     if not document.problems and document.value is None:
         raise ScenarioError(f"{path}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml")
@@ -66,10 +36,10 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
         kind = "a list" if isinstance(document.value, list) else repr(document.value)
         raise ScenarioError(f"{path}:1: expected 'key: value' lines (name, space, ...), got {kind}")
     if document.value is None:
-        raise ScenarioError("\n".join(text for _, text in _problems(source)))
+        raise ScenarioError("\n".join(text for _, text in yaml_problems(path, document)))
     for override in overrides:
         _override(source, override)
-    wrong = _problems(source)
+    wrong = yaml_problems(path, document)
     try:
         scenario = Scenario.model_validate(document.value)
     except ValidationError as error:
@@ -88,7 +58,7 @@ def check_files(resolved: ResolvedScenario) -> None:
     from harness.scenario.fields import did_you_mean, sentence
     from harness.scenario.yaml_nodes import parse
 
-    lines = parse(_read(resolved.path)).lines
+    lines = parse(read_text(resolved.path, "scenario")).lines
     wrong = []
     if not resolved.prompts_path.is_file():
         line = lines.get(("workload", "prompts"), 1)
@@ -137,54 +107,13 @@ class _Source:
 
     def line(self, path: Sequence[str | int]) -> int:
         """The line of the field, or of its nearest enclosing one that is in the file."""
-        prefixes = (tuple(path[:end]) for end in range(len(path), -1, -1))
-        return next((self.document.lines[prefix] for prefix in prefixes if prefix in self.document.lines), 1)
+        return line_of(self.document.lines, path)
 
     def origin(self, path: Sequence[str | int]) -> str:
         """'file:line' of the field; '--set ...' where that set it or something around it."""
         prefixes = (tuple(path[:end]) for end in range(len(path), -1, -1))
         override = next((self.overridden[prefix] for prefix in prefixes if prefix in self.overridden), None)
         return f"{self.path}:{self.line(path)}" if override is None else f"--set {override}"
-
-
-def _read(path: Path) -> str:
-    if path.is_dir():
-        raise ScenarioError(f"{path}: expected a scenario file, got a folder; name a .yaml file in it{_listing(path)}")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: expected a scenario file, got nothing there{_near_file(path)}") from None
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot read the scenario: {error.strerror}; check its permissions") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ScenarioError(
-            f"{path}:{line}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x}; save the file as UTF-8"
-        ) from None
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(each.name for each in folder.glob("*.yaml"))[:8]
-    return f" ({', '.join(names)})" if names else ""
-
-
-def _near_file(path: Path) -> str:
-    names = [each.name for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {str(path.parent / near[0])!r}?" if near else "; check the path"
-
-
-def _problems(source: _Source) -> list[tuple[int, str]]:
-    """(line, sentence) of everything wrong in the YAML text itself."""
-    return [
-        (problem.line, f"{source.path}:{problem.line}: {_dotted(problem.path)}{problem.text}")
-        for problem in source.document.problems
-    ]
-
-
-def _dotted(path: Iterable[str | int]) -> str:
-    joined = ".".join(str(part) for part in path)
-    return f"{joined}: " if joined else ""
 
 
 def _override(source: _Source, override: str) -> None:
@@ -212,7 +141,7 @@ def _step(inner: Any, part: str | int, path: tuple[str | int, ...], override: st
         inner[part] = {}
     below = inner[part]
     if not isinstance(below, dict | list):
-        raise ScenarioError(f"--set {override}: expected a mapping or list at {_dotted(path)[:-2]}, got {below!r}")
+        raise ScenarioError(f"--set {override}: expected a mapping or list at {dotted(path)[:-2]}, got {below!r}")
     return below
 
 
@@ -232,8 +161,8 @@ def _index(items: list[Any], part: str | int, override: str) -> int:
 def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
     """One pydantic error as (line, 'file:line: field.path: expected ..., got ...; hint')."""
     path = _path_in(source.document.value, details)
-    text = _text(details, path, source.document.value)
-    return source.line(path), f"{source.origin(path)}: {_dotted(path)}{text}"
+    text = told(details, path[-1] if path else "", _fields_around(path, source.document.value))
+    return source.line(path), f"{source.origin(path)}: {dotted(path)}{text}"
 
 
 def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
@@ -252,29 +181,6 @@ def _holds(raw: Any, part: str | int) -> bool:
     if isinstance(raw, list):
         return isinstance(part, int) and part < len(raw)
     return isinstance(raw, dict) and part in raw
-
-
-def _text(details: ErrorDetails, path: Sequence[str | int], raw: Any) -> str:
-    from harness.scenario.fields import did_you_mean, sentence
-
-    kind, got, context = details["type"], details["input"], details.get("ctx", {})
-    if kind == "expected":
-        return str(context["text"])
-    known = _fields_around(path, raw)
-    if kind == "missing":
-        return "expected a value, got nothing; this key is required"
-    if kind == "extra_forbidden":
-        hint = did_you_mean(path[-1], known) or f"known: {', '.join(known)}"
-        return f"expected a known key, got {str(path[-1])!r}; {hint}"
-    what = _EXPECTED[kind].format(**context) if kind in _EXPECTED else details["msg"]
-    hint = _HINT_FOR_TEXT.get(kind, "") if isinstance(got, str) and _is_number(got) else _HINTS.get(kind, "")
-    return sentence(what, list(got) if isinstance(got, tuple) else got, hint)
-
-
-def _is_number(text: str) -> bool:
-    from harness.scenario.yaml_nodes import scalar
-
-    return isinstance(scalar(text), int | float)
 
 
 def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
