@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,13 @@ from engines.process import Command, ServerProcess
 from engines.registry import engine_names
 
 LISTS = Path(__file__).parent
+OLDEST = (3, 11)
+"""requires-python of this distribution: workers run its `engines` package."""
+_ASKED = (
+    "import sys, json; from importlib.util import find_spec; "
+    "print(json.dumps([sys.version_info[:2], bool(find_spec('venv') and find_spec('ensurepip'))]))"
+)
+_ANSWER_S = 30.0
 _POLL_S = 0.2
 _SHOWN = ("Collecting ", "Downloading ", "Building wheel", "Installing collected", "Successfully installed")
 
@@ -77,7 +85,7 @@ def install(engine: str, python: Path | None, progress: Callable[[str], None]) -
     installed. Raises SpecInvalid for an engine without a list, Unavailable when it cannot be made.
     """
     requirements = _list_of(engine)
-    base = (python or Path(sys.executable)).absolute()
+    base = checked_base(python) if python else Path(sys.executable).absolute()
     folder = environment_folder(engine)
     with _locked(folder, progress):
         stamp = _read_stamp(folder)
@@ -108,6 +116,36 @@ def remove(engine: str) -> bool:
         (folder / STAMP).unlink(missing_ok=True)  # first: what is left of an interrupted removal does not count
         shutil.rmtree(folder)
     return True
+
+
+def checked_base(python: Path) -> Path:
+    """The interpreter that `python` (a venv folder, or an interpreter) names, asked whether it can make an environment.
+
+    Raises Unavailable with one sentence; nothing has been made or removed by then.
+    """
+    path = python.expanduser().absolute()
+    path = path / "bin" / "python" if path.is_dir() else path
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        raise Unavailable(f"--python {path}: no program there; name an interpreter or a venv folder")
+    try:
+        done = subprocess.run(
+            [str(path), "-I", "-c", _ASKED], capture_output=True, text=True, timeout=_ANSWER_S, check=False
+        )
+        version, has_venv = json.loads(done.stdout)
+    except (OSError, ValueError, TypeError, subprocess.TimeoutExpired):
+        raise Unavailable(
+            f"--python {path}: it does not answer as a Python 3 does; name an interpreter or a venv folder"
+        ) from None
+    if tuple(version) < OLDEST:
+        raise Unavailable(
+            f"--python {path} is Python {version[0]}.{version[1]}; engines need {OLDEST[0]}.{OLDEST[1]} or later"
+        )
+    if not has_venv:
+        raise Unavailable(
+            f"--python {path}: its venv or ensurepip module is missing, so it makes no environments; on Debian: "
+            f"apt install python{version[0]}.{version[1]}-venv"
+        )
+    return path
 
 
 def _list_of(engine: str) -> Path:

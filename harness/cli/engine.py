@@ -28,8 +28,8 @@ def command() -> None:
 @click.argument("name", metavar="ENGINE")
 @click.option(
     "--python",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Interpreter to make it from; default: dyno's own, whose torch is then shared, not copied.",
+    type=click.Path(path_type=Path),
+    help="Interpreter, or venv folder, to make it from; default: dyno's own, whose torch is then shared, not copied.",
 )
 def install(name: str, python: Path | None) -> None:
     """Make ENGINE's environment from its pinned list, under $DYNO_CACHE/engines.

@@ -85,6 +85,43 @@ def test_a_package_that_is_not_to_be_had_is_one_sentence_and_nothing_stays(own_l
     assert not environment_folder("fake").exists()
 
 
+def test_another_interpreter_gets_everything_of_its_own(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(other)], check=True)
+    environment = install.install("fake", other, lambda line: None)
+    assert environment.packages == {"dynoprobe": "1.0"}
+    assert says("import dynoprobe; print(dynoprobe.VERSION)") == "1.0"
+    assert says("from importlib.util import find_spec; print(find_spec('pytest'))") == "None"
+    told: list[str] = []
+    install.install("fake", other / "bin" / "python", told.append)
+    assert told == [f"{environment.folder} is there and current"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "no program there"),
+        ("#!/bin/sh\nexit 0\n", "does not answer as a Python 3 does"),
+        ("#!/bin/sh\necho '[[3, 8], true]'\n", r"is Python 3\.8; engines need 3\.11 or later"),
+        ("#!/bin/sh\necho '[[3, 12], false]'\n", r"apt install python3\.12-venv"),
+    ],
+)
+def test_what_is_no_interpreter_to_use_is_one_sentence_and_what_was_there_stays(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
+    stamp = environment_folder("fake") / "environment.json"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("{}")
+    python = tmp_path / "python"
+    if text is not None:
+        python.write_text(text)
+        python.chmod(0o755)
+    with pytest.raises(Unavailable, match=why) as raised:
+        install.install("fake", python, lambda line: None)
+    assert "\n" not in str(raised.value)
+    assert stamp.is_file()
+
+
 def test_removing() -> None:
     assert install.remove("fake") is False
     made()
