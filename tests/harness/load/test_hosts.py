@@ -42,8 +42,9 @@ def _open(n: int, gap_ms: float) -> dict[str, Any]:
 class _Workers:
     """Worker processes that join as soon as the hub's port is known."""
 
-    def __init__(self, count: int, secret: str = "") -> None:
+    def __init__(self, count: int, folder: Path, secret: str = "") -> None:
         self.count = count
+        self.folder = folder
         self.secret = secret
         self.processes: list[subprocess.Popen[str]] = []
         self.said: list[str] = []
@@ -53,7 +54,7 @@ class _Workers:
         if "dyno load-worker --master" in text:
             host, port = text.rsplit(" ", 1)[1].split(":")
             argv = [sys.executable, "-P", "-m", "harness.load.worker", host, port, "60"]
-            env = {**child_env(), SECRET_VARIABLE: self.secret}
+            env = {**child_env(), SECRET_VARIABLE: self.secret, "TMPDIR": str(self.folder)}
             self.processes = [
                 subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True) for _ in range(self.count)
             ]
@@ -81,7 +82,7 @@ def _drive(plan: LoadPlan, folder: Path, hosts: LoadHosts) -> LoadResult:
 def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -> None:
     """Open loop: every request once, alternating between the hosts, on this clock. Then, with the same workers, a
     closed loop: each request number once, whichever host sent it."""
-    workers = _Workers(2)
+    workers = _Workers(2, tmp_path)
     with odd_server(echo) as url, _hosts(2, workers) as hosts:
         result = _drive(_plan(url, **_open(60, 20.0)), tmp_path / "open", hosts)
         measured = [record for record in result.records if not record.is_warmup]
@@ -109,7 +110,7 @@ def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -
 
 
 def test_a_host_that_dies_in_the_middle_voids_the_load_and_is_named(tmp_path: Path) -> None:
-    workers = _Workers(2)
+    workers = _Workers(2, tmp_path)
     with odd_server(echo) as url, _hosts(2, workers, wait_s=20) as hosts:
         victim: list[psutil.Process] = []
 
@@ -132,9 +133,9 @@ def test_a_host_that_dies_in_the_middle_voids_the_load_and_is_named(tmp_path: Pa
             _drive(_plan(url, **_open(20, 20.0)), tmp_path / "next", hosts)
 
 
-def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(monkeypatch: Any) -> None:
+def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, "right")
-    workers = _Workers(1, secret="wrong")
+    workers = _Workers(1, tmp_path, secret="wrong")
     with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"), _hosts(1, workers, wait_s=5.0):
         pass
     assert workers.processes[0].returncode == 2, "it was refused, and said so"
