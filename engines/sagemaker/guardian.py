@@ -93,16 +93,15 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     journal = Journal(Path(journal_path))
     why = _watch(parent, time.monotonic() + lifetime_s)
-    if why is None:
-        return 0
-    if journal.remaining():
+    if why is not None and journal.remaining():
         from engines.sagemaker.removal import remove
 
         journal.note("expired", why)
         time.sleep(SETTLE_S)
         remove(Aws(journal.region), journal)
-    journal.close()
-    if not journal.path.exists():
+    if why is not None:
+        journal.close()
+    if not journal.path.exists():  # also after 'done': the parent may have been interrupted while it waited for us
         journal.path.with_suffix(".log").unlink(missing_ok=True)
     return 0
 

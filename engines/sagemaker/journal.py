@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ TAG = "dynamometer:launch"
 EXPIRES_TAG = "dynamometer:expires"
 """UTC seconds since 1970 after which nobody can still be using it."""
 NAME_PREFIX = "dyno-"
+OUT_OF_SIGHT_S = 7 * 3600.0
+"""Longer than a guardian lets anything live (6 h), by an hour for clocks that differ."""
 KINDS = ("endpoint", "endpoint-config", "model", "s3-prefix")
 """In the order in which they must be deleted."""
 
@@ -47,8 +51,11 @@ class Journal:
         journal = cls(journal_folder() / f"{launch_id}.jsonl")
         journal.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal._append(
-            {"event": "begin", "launch": launch_id, "region": region, "pid": os.getpid(), "start": _start(os.getpid())}
-        )
+            {
+                "event": "begin", "launch": launch_id, "region": region, "pid": os.getpid(),
+                "start": _start(os.getpid()), "host": _host(), "at_s": time.time(),
+            }
+        )  # fmt: skip
         return journal
 
     def will_create(self, resource: Resource) -> None:
@@ -83,9 +90,18 @@ class Journal:
         return next((str(line["region"]) for line in self.lines() if line["event"] == "begin"), "")
 
     def is_owned(self) -> bool:
-        """Whether the process that wrote it still runs (its start time tells it from a later one of that number)."""
+        """Whether the process that wrote it still runs (its start time tells it from a later one of that number).
+
+        A process of another host or container that shares this folder cannot be seen: it counts as running until
+        OUT_OF_SIGHT_S have passed, so that a clean-up here does not take its endpoint away.
+        """
         begin = next((line for line in self.lines() if line["event"] == "begin"), None)
-        return begin is not None and _start(begin["pid"]) == begin["start"] != ""
+        if begin is None:
+            return False
+        if begin.get("host", _host()) != _host():
+            return bool(time.time() - float(begin["at_s"]) < OUT_OF_SIGHT_S)
+        start: str = begin["start"]
+        return _start(begin["pid"]) == start != ""
 
     def close(self) -> None:
         """Remove the file if nothing is left of what it names."""
@@ -114,6 +130,16 @@ class Journal:
 def journals() -> tuple[Journal, ...]:
     """Every journal on this machine, oldest first."""
     return tuple(Journal(path) for path in sorted(journal_folder().glob("*.jsonl")))
+
+
+def _host() -> str:
+    """Where process numbers mean the same: host name and namespace of process numbers (containers have their own; it
+    is 'pid:[4026531836]' on every host itself, and stays so over a restart)."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()} {namespace}"
 
 
 def _start(pid: int) -> str:

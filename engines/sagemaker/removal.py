@@ -98,7 +98,11 @@ def leftovers(aws: Aws, now_s: float) -> tuple[Leftover, ...]:
             continue
         for resource in journal.remaining():
             owned = journal.is_owned()
-            why = "its journal is here, its process runs" if owned else "its journal is here, its process has ended"
+            why = (
+                "its journal is here, its process runs (or cannot be seen from here)"
+                if owned
+                else "its journal is here, its process has ended"
+            )
             found[resource] = Leftover(resource=resource, launch=journal.path.stem, why=why, is_in_use=owned)
     for resource, tags in _tagged(aws):
         if resource not in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import sys
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -49,13 +50,14 @@ def size_bytes(model_dir: Path) -> int:
 
 
 def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str) -> str:
-    """s3://bucket/prefix/weights/<digest>-<process>/ of this model, uploaded by the first call of this process."""
+    """s3://bucket/prefix/weights/<digest>-<process>-<random>/ of this model, uploaded by this process's first call."""
     digest = folder_digest(model_dir)[:16]
     key = (aws.region, bucket, digest)
     if key in _uploaded:
         return _uploaded[key][0]
-    uri = f"s3://{bucket}/{prefix}/weights/{digest}-{os.getpid()}/"
-    guarded = Guarded.begin(f"weights-{digest}-{os.getpid()}", aws)
+    own = f"{digest}-{os.getpid()}-{secrets.token_hex(4)}"  # containers that share a bucket share process numbers
+    uri = f"s3://{bucket}/{prefix}/weights/{own}/"
+    guarded = Guarded.begin(f"weights-{own}", aws)
     try:
         guarded.journal.will_create(Resource(kind="s3-prefix", name=uri))
         upload(aws, model_files(model_dir), uri, guarded.journal.path.with_suffix(".log"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -110,6 +111,16 @@ def test_a_deletion_interrupted_is_finished_by_the_guardian(cloud: Local, monkey
     assert not journals()
 
 
+def test_a_guardian_let_go_by_a_client_that_did_not_wait_takes_its_log_along(cloud: Local) -> None:
+    guarded = Guarded.begin("dyno-unwaited", Aws("us-east-1"))
+    guarded.journal.close()
+    assert guarded._process.stdin is not None
+    guarded._process.stdin.write(b"done\n")
+    guarded._process.stdin.close()
+    assert guarded._process.wait(WAIT_S) == 0
+    assert not list(journal_folder().iterdir())
+
+
 def test_a_client_and_its_guardians_killed_are_cleaned_up_by_the_journal(cloud: Local, tmp_path: Path) -> None:
     client = _client(tmp_path)
     assert client.stdout is not None
@@ -166,6 +177,18 @@ def test_a_journal_says_what_was_asked_for_before_it_is_asked_for(cloud: Local, 
     again = Journal(journal_folder() / "dyno-x.jsonl")
     assert [resource.kind for resource in again.remaining()] == ["endpoint", "model"]
     assert again.is_owned()
+    journal.path.unlink()
+
+
+@pytest.mark.parametrize(("age_s", "is_owned"), [(60.0, True), (8 * 3600.0, False)])
+def test_a_launch_of_another_host_on_this_cache_is_in_use_until_nothing_can_live_any_more(
+    cloud: Local, age_s: float, is_owned: bool
+) -> None:
+    journal = Journal.begin("dyno-elsewhere", "us-east-1")
+    begin = json.loads(journal.path.read_text())
+    begin |= {"host": "another pid:[1]", "pid": 1, "start": "1", "at_s": begin["at_s"] - age_s}
+    journal.path.write_text(json.dumps(begin) + "\n")
+    assert journal.is_owned() is is_owned
     journal.path.unlink()
 
 
