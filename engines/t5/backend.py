@@ -23,7 +23,7 @@ from engines.errors import RequestInvalid, SpecInvalid, Unavailable
 from engines.server.hosted import HostedEngine
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native
-from engines.t5.engine import Event, T5Engine, load
+from engines.t5.engine import NO_FP16_ON_CPU, Event, T5Engine, load
 from engines.t5.params import Params
 from engines.t5.partition import is_partition
 from engines.threads import compute_threads
@@ -39,13 +39,14 @@ EFFECTIVE_DTYPES = {
     "int4": "int4 weights (head int8), int8 activations",
 }
 
-# On a GPU weights stay as they are stored and meet fp32 activations; sums are fp32.
+# On a GPU activations and caches have 16 bits (fp32 weights: 32); sums and the residual are fp32.
 CUDA_DTYPES = {
     "fp32": "fp32",
-    "bf16": "bf16 weights, fp32 activations",
-    "int8": "int8 weights, fp32 activations",
-    "w8": "int8 weights, fp32 activations",
-    "int4": "int4 weights (head int8), fp32 activations",
+    "bf16": "bf16",
+    "fp16": "fp16",
+    "int8": "int8 weights, bf16 activations",
+    "w8": "int8 weights, bf16 activations",
+    "int4": "int4 weights (head int8), bf16 activations",
 }
 
 MAX_RANKS = 16
@@ -93,7 +94,7 @@ def capabilities() -> Capabilities:
     gone = cuda.missing("cuda")
     return Capabilities(
         features=FEATURES,
-        effective_dtypes=EFFECTIVE_DTYPES,
+        effective_dtypes=EFFECTIVE_DTYPES if gone else CUDA_DTYPES | EFFECTIVE_DTYPES,
         max_tensor_parallel_degree=MAX_RANKS,
         has_rolling_batch=True,
         devices=("cpu",) if gone else ("cpu", "cuda"),
@@ -102,7 +103,7 @@ def capabilities() -> Capabilities:
             "max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)",
         },
         reasons={
-            "fp16": "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well",
+            "fp16": NO_FP16_ON_CPU,
             **({"cuda": gone} if gone else {}),
             "tensor_parallel_degree": f"at most {MAX_RANKS} ranks, and they must divide the model's heads and d_ff",
         },
@@ -205,6 +206,8 @@ class T5Backend(RollingBackend):
 def _check_device(spec: EngineSpec) -> None:
     """What a GPU does not do, said before anything is loaded."""
     if spec.device == "cpu":
+        if spec.dtype not in EFFECTIVE_DTYPES:
+            raise SpecInvalid(f"t5: dtype {spec.dtype!r} on device 'cpu' refused: {NO_FP16_ON_CPU}")
         return
     gpus = cuda.group(spec.device).devices
     if spec.tensor_parallel_degree > gpus:

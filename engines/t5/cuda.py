@@ -54,6 +54,14 @@ class Target:
     name: str
 
 
+def activations(dtype: str) -> str:
+    """What passes between ops on this device, and what caches hold: 16 bits beside every narrower weight.
+
+    int8 and int4 weights meet bf16, which has fp32's range; its rounding is finer than theirs.
+    """
+    return dtype if dtype in ("fp32", "fp16") else "bf16"
+
+
 def sources() -> dict[str, bytes]:
     """Every kernel source and header by its path below kernels/, as installed or as in this checkout."""
     installed = Path(__file__).with_name("kernels")

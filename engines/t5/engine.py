@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 
 _OK, _INVALID, _NO_MEMORY = 0, 1, 2
 
+NO_FP16_ON_CPU = "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well"
+
 # Decode steps of generate() per crossing: long enough that Python costs nothing, short enough that Ctrl-C is answered.
 STEPS_PER_CROSSING = 16
 
@@ -75,6 +77,8 @@ def load(
         raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
     folder = Path(path)
     dtype = resolve_dtype(dtype)
+    if dtype == "fp16" and device == "cpu":
+        raise SpecInvalid(f"dtype: the t5 engine has no fp16 on the CPU: {NO_FP16_ON_CPU}")
     on = None if device == "cpu" else cuda.target(device)
     config = read_config(folder)
     if not is_partition(folder):
@@ -95,6 +99,7 @@ def load(
         return T5Engine(config, dtype, model, record)
     record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
     record.cuda_nccl, record.nccl_over = cuda.nccl_choice() if tensor_parallel_degree > 1 else (None, 0)
+    record.activations = native.ACTIVATIONS[cuda.activations(dtype)]
     return T5Engine(config, dtype, model, record, on.name)
 
 

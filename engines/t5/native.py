@@ -10,7 +10,8 @@ from pathlib import Path
 from engines.errors import Unavailable
 
 ABI = 3
-FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3, "fp16": 4}
+ACTIVATIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
 
 ROLES = (
@@ -70,6 +71,7 @@ class Config(c.Structure):
         ("cuda_nccl", c.c_char_p),
         ("nccl_over", c.c_int64),
         ("cuda_image", c.c_char_p),
+        ("activations", c.c_int32),
     )
 
 

@@ -20,13 +20,15 @@ from engines.errors import SpecInvalid
 from engines.t5 import native
 from engines.t5.bias import LANES, bias_table
 from engines.t5.config import T5Config
-from engines.t5.panels import Bytes, FloatArray, pack_rows, round_to_bf16, screen_norms
+from engines.t5.panels import Bytes, FloatArray, pack_rows, round_table, screen_norms
 from engines.t5.weights import Checkpoint
 
-DTYPES = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8": "w8", "w8a8": "w8a8", "int4": "int4"}
-"""Accepted dtype -> what it means: w8 is int8 weights with activations rounded to int16, w8a8 with int8."""
+DTYPES = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "w8", "w8": "w8", "w8a8": "w8a8", "int4": "int4"}
+"""Accepted dtype -> what it means: w8 is int8 weights with activations rounded to int16, w8a8 with int8.
 
-_LINEAR_FORMATS = {"fp32": "fp32", "bf16": "bf16", "w8": "int8", "w8a8": "int8", "int4": "int4"}
+fp16 is for the CUDA device; a partition of it can be made anywhere."""
+
+_LINEAR_FORMATS = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "w8": "int8", "w8a8": "int8", "int4": "int4"}
 _HEAD_FORMATS = {**_LINEAR_FORMATS, "int4": "int8"}  # the head decides ties between tokens: it keeps 8 bits
 
 ALIGNMENT = 64
@@ -38,7 +40,7 @@ CHUNK_BYTES = 8 << 20
 def resolve_dtype(dtype: str) -> str:
     """The canonical name of a dtype. Raises SpecInvalid."""
     if dtype not in DTYPES:
-        raise SpecInvalid(f"dtype: the t5 engine runs {sorted(DTYPES)} on the CPU, got {dtype!r}")
+        raise SpecInvalid(f"dtype: the t5 engine knows {sorted(DTYPES)}, got {dtype!r}")
     return DTYPES[dtype]
 
 
@@ -141,8 +143,10 @@ def plan(
     """
     check_degree(config, degree)
     dtype = resolve_dtype(dtype)
-    if exact_head and _HEAD_FORMATS[dtype] == "int8":
-        raise SpecInvalid(f"exact_head: expected dtype 'fp32' or 'bf16' beside it, got {dtype!r}: its head is int8")
+    if exact_head and _HEAD_FORMATS[dtype] not in ("fp32", "bf16"):
+        raise SpecInvalid(
+            f"exact_head: expected dtype 'fp32' or 'bf16' beside it, got {dtype!r}: its head is {_HEAD_FORMATS[dtype]}"
+        )
     return list(_Planner(config, dtype, degree, names, exact_head).tensors())
 
 
@@ -151,7 +155,7 @@ class _Planner:
         self.exact_head = exact_head
         self.config, self.degree, self.names = config, degree, names
         self.linear_format, self.head_format = _LINEAR_FORMATS[dtype], _HEAD_FORMATS[dtype]
-        self.embed_format = "fp32" if dtype == "fp32" else "bf16"
+        self.embed_format = dtype if dtype in ("fp32", "fp16") else "bf16"
         self.embed_name = next(
             (n for n in ("shared.weight", "encoder.embed_tokens.weight") if n in names), "shared.weight"
         )
@@ -294,14 +298,14 @@ class _Planner:
         return self._plain(stack, layer, rank, "bias", (heads, 2 * config.max_distance + 2 * LANES), read)
 
     def _embed(self) -> PlannedTensor:
-        config, is_half = self.config, self.embed_format == "bf16"
+        config, is_half = self.config, self.embed_format != "fp32"
         shape = (config.vocab, config.d_model)
 
         def fill(checkpoint: Checkpoint, out: Bytes) -> None:
             row_bytes = config.d_model * (2 if is_half else 4)
             for first, rows, _ in _chunks(checkpoint, [_Cut(self.embed_name, shape, slice(None))]):
                 table = np.ascontiguousarray(rows).reshape(-1)
-                data = (round_to_bf16(table) if is_half else table).view(np.uint8)
+                data = round_table(self.embed_format, table)
                 out[first * row_bytes : first * row_bytes + len(data)] = data
 
         return PlannedTensor(

@@ -16,11 +16,27 @@ from engines.t5 import native
 FloatArray = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
+FP16_END = 65520.0
+"""The smallest magnitude that fp16 rounds to infinity."""
+
 
 def round_to_bf16(values: FloatArray) -> npt.NDArray[np.uint16]:
     """Nearest bf16, ties to even (finite inputs)."""
     bits = values.view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def round_table(form: str, values: FloatArray) -> Bytes:
+    """The bytes of row-major `values` as fp32, bf16 or fp16. Raises ModelInvalid for one that does not fit fp16."""
+    if form == "fp16":
+        _check_fits_fp16(values)
+        return values.astype(np.float16).view(np.uint8)
+    return (round_to_bf16(values) if form == "bf16" else values).view(np.uint8)
+
+
+def _check_fits_fp16(values: FloatArray) -> None:
+    if values.size and not np.abs(values).max() < FP16_END:
+        raise ModelInvalid(f"a weight of magnitude {np.abs(values).max():.6g} does not fit fp16: use bf16 or fp32")
 
 
 def pack_rows(
@@ -32,6 +48,8 @@ def pack_rows(
     `peaks` [N]: max |row| of the uncut matrix, for int8 ranks that must round alike.
     """
     rows = np.ascontiguousarray(rows, dtype=np.float32)
+    if form == "fp16":
+        _check_fits_fp16(rows)
     N, K = rows.shape
     status = native.library().t5k_pack(
         native.FORMATS[form], rows.ctypes.data, K, K, N, total, first_panel, step, out.ctypes.data,

@@ -21,6 +21,8 @@ WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "w8": 1.0, "
 """Bytes per weight as packed (int4: a bf16 scale per 32). int4 keeps the head in int8."""
 
 LANES = 16
+UNTILED_SLOTS = 16
+"""Of the CUDA device (kernels/model/model.cpp)."""
 CONTEXT_BYTES = 600 << 20
 """What a CUDA context, its modules and the allocator's rounding take on a GPU: an assumption, not measured."""
 
@@ -38,6 +40,8 @@ class DeviceRow:
     launch_s: float = 2e-6
     reduce_s: float = 30e-6
     link_bps: float = 16e9
+    untiled_slots: int = 0
+    """Decode batches of up to this many slots are multiplied row by row, in fp32; 0: it makes no difference."""
     is_overlapping: bool = True
     """Whether reading hides behind multiplying: on a GPU; on our CPU kernels the two times add up (measured)."""
 
@@ -61,11 +65,12 @@ def _gpu(
         name=name,
         memory_bytes=memory_gb * 1e9,
         read_bps=read_gbps * 1e9,
-        # int8 and int4 are weight-only on CUDA: multiplied in the activations' fp32.
-        flops={"fp32": fp32, "bf16": half, "fp16": half, "int8": fp32, "int4": fp32},
+        # int8 and int4 are weight-only on CUDA: multiplied as 16-bit numbers.
+        flops={"fp32": fp32, "bf16": half, "fp16": half, "int8": half, "int4": half},
         memory_frac={"fp32": wide, "bf16": wide, "fp16": wide, "int8": byte, "int4": nibble},
         reduce_s=link[0],
         link_bps=link[1],
+        untiled_slots=UNTILED_SLOTS,
     )
 
 
@@ -80,6 +85,11 @@ DEVICES = {
     )
 }
 """Peaks from the data sheets; shares that good kernels of this kind reach elsewhere, not measured with ours."""
+
+
+def activation_bytes(dtype: str) -> int:
+    """Bytes of an activation, and of a cached number, on the CUDA device."""
+    return 4 if dtype == "fp32" else 2
 
 
 def device_row(name: str) -> DeviceRow:
@@ -113,7 +123,7 @@ class Work:
     beams: int = 1
     tensor_parallel_degree: int = 1
     cache_bytes: int = 4
-    """Per cached number and activation: today's engine keeps both in fp32 whatever the weights are."""
+    """Per cached number and activation: 4 on a CPU whatever the weights are; on a GPU see activation_bytes."""
 
     @property
     def rows(self) -> int:
@@ -274,12 +284,13 @@ def _step(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
     degree, R, c = work.tensor_parallel_degree, work.rows, work.cache_bytes
     E, I, L = config.d_model, config.inner // degree, config.decoder_layers
     total = _Sum(device, dtype)
+    kind = "fp32" if work.batch <= device.untiled_slots else dtype
     for matrix in _step_matrices(config, degree):
-        total.add(_matrix_bytes(matrix, dtype), 2.0 * R * matrix.K * matrix.N, dtype)  # a few rows stay in cache
+        total.add(_matrix_bytes(matrix, dtype), 2.0 * R * matrix.K * matrix.N, kind)  # a few rows stay in cache
     T = work.position + 1
     self_bytes, cross_bytes = 2.0 * c * R * T * I, 2.0 * c * work.batch * work.source * I
     total.add(L * (self_bytes + cross_bytes), L * 4.0 * R * I * (T + work.source), "fp32")
-    total.add((3 * L + 1) * 4.0 * E * (2 * R + 1), 0.0, "fp32")
+    total.add((3 * L + 1) * E * (R * (4.0 + c) + 4.0), 0.0, "fp32")
     return total.phase(launches(config, degree), _link_s(device, config, 3 * L + 1, R, degree))
 
 
@@ -292,7 +303,7 @@ def _encode(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phas
         traffic = c * rows * (matrix.K + matrix.N)
         total.add(_matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
     total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "fp32")
-    total.add((2 * L + 1) * 8.0 * config.d_model * rows, 0.0, "fp32")
+    total.add((2 * L + 1) * (4.0 + c) * config.d_model * rows, 0.0, "fp32")
     return total.phase(_encoder_launches(config, degree), _link_s(device, config, 2 * L, rows, degree))
 
 
@@ -356,8 +367,8 @@ def memory(config: T5Config, dtype: str, work: Work, *, max_source: int = 512, m
     I, E, F = config.inner // degree, config.d_model, config.d_ff // degree
     per_layer = 2.0 * c * I * (work.rows * _round_up(max_target) + work.batch * _round_up(max_source))
     encoder_rows = work.batch * max_source
-    widths = 2 * E + 3 * I + I + F + (E if degree > 1 else 0)
-    activations = 4.0 * (encoder_rows + work.rows) * widths + 2.0 * c * _round_up(encoder_rows) * I
+    row_bytes = 4.0 * E * (2 if degree > 1 else 1) + c * (E + 4 * I + F)  # the residual and partial sums stay fp32
+    activations = (encoder_rows + work.rows) * row_bytes + 2.0 * c * _round_up(encoder_rows) * I
     return Footprint(
         weights_bytes=weights_bytes(config, dtype, degree),
         kv_bytes=config.decoder_layers * per_layer,

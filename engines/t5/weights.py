@@ -96,9 +96,9 @@ class Checkpoint:
         return (stored if rows is None else stored.of_rows(rows)).as_float()
 
     def mapped(self, name: str, shape: tuple[int, ...], dtype: str) -> Bytes | None:
-        """The tensor's own bytes in the mapped file, row-major; None unless it is stored as `dtype` (fp32 or bf16)."""
+        """The tensor's own bytes in the mapped file, row-major; None unless stored as `dtype` (fp32, bf16 or fp16)."""
         stored = self._stored(name, shape)
-        kind = "<f4" if dtype == "fp32" else dtype
+        kind = {"fp32": "<f4", "fp16": "<f2"}.get(dtype, dtype)
         if stored.dtype != kind or stored.strides is not None:
             return None
         return np.frombuffer(stored.buffer, np.uint8, count=int(np.prod(shape)) * _size_of(kind))

@@ -32,12 +32,13 @@ import shapes  # noqa: E402
 from engines.t5 import cuda, native  # noqa: E402
 from engines.t5.config import T5Config, parse_config  # noqa: E402
 from engines.t5.partition import is_partition, partition  # noqa: E402
-from engines.t5.roofline import DEVICES, DeviceRow, Work, memory, predict  # noqa: E402
+from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, memory, predict  # noqa: E402
 
 BATCH, NEW, SOURCE = 4, 20, 32
 PUBLISHED_GPUS = 4
 TINY_NEW, TINY_SOURCE, TINY_VOCAB = 3, 6, 480
 WIDEST_FIRST = ("fp32", "bf16", "int8", "int4")
+DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 TINY = ("tiny", (64, 128, 4, 16, 2))
 WORKER = Path(__file__).with_name("gpu_worker.py")
 EMULATOR = "on the CPU emulator: nothing here is a time of a GPU"
@@ -115,9 +116,11 @@ def prompts(batch: int, source: int) -> list[list[int]]:
 def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
     """(dtype, tensor-parallel degree, why) of what comes nearest to the published configuration on this machine."""
     degree = next(d for d in (PUBLISHED_GPUS, 2, 1) if d <= found["devices"] and config.heads % d == 0)
-    work = Work(batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree)
     gpus = "one GPU" if degree == 1 else f"{degree} GPUs, {_meeting(found)}"
     for dtype in WIDEST_FIRST:
+        work = Work(
+            batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree, cache_bytes=activation_bytes(dtype)
+        )  # fmt: skip
         need = memory(config, dtype, work)
         if need.total_bytes > found["memory_bytes"]:
             continue
@@ -170,7 +173,10 @@ def engine_rows(
         except (RuntimeError, OSError) as error:
             result["absent"] = str(error)
         if row and engine == "t5":
-            work = Work(batch=BATCH, source=SOURCE, position=NEW // 2, tensor_parallel_degree=degree)
+            work = Work(
+                batch=BATCH, source=SOURCE, position=NEW // 2, tensor_parallel_degree=degree,
+                cache_bytes=activation_bytes(dtype),
+            )  # fmt: skip
             result["predicted_s"] = predict(config, dtype, row, work).request_s(NEW)
     return results
 
@@ -182,7 +188,7 @@ def kernel_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     gpu = Sim(Path(cuda.target(options.device).driver)) if options.device == "cuda-sim" else Gpu()
     config = parse_config(shapes.config(options.model), {}, options.model)
-    return list(gpu_kernels.every(gpu, config, WIDEST_FIRST, BATCH, is_tiny=options.tiny))
+    return list(gpu_kernels.every(gpu, config, DTYPES, BATCH, is_tiny=options.tiny))
 
 
 def table(run: dict[str, Any]) -> str:
@@ -259,11 +265,15 @@ def main(argv: list[str] | None = None) -> None:
     run["kernels"] = kernel_rows(options)
     configurations = [(options.model, dtype, degree)]
     if not options.tiny:
-        configurations += [(m, d, 1) for m in ("flan-t5-small", "flan-t5-base", "flan-t5-xl") for d in WIDEST_FIRST]
+        configurations += [(m, d, 1) for m in ("flan-t5-small", "flan-t5-base", "flan-t5-xl") for d in DTYPES]
     run["engines"] = []
     for model, d, n in configurations:
         print(f"{model} {d} tp {n}", file=sys.stderr)
         run["engines"] += engine_rows(model, d, n, options, row)
+    if options.tiny:
+        options.engines = ["t5"]  # the rivals' dtypes are not ours to try here
+        for d in DTYPES[1:]:
+            run["engines"] += engine_rows(options.model, d, 1, options, row)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
     (options.out / "table.md").write_text(table(run), encoding="utf-8")

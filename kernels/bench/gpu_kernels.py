@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engines.t5.config import T5Config
+from engines.t5.cuda import activations
 from tests.kernels.cuda import jobs, reference
 from tests.kernels.cuda.sim import Sim
 
@@ -50,10 +51,10 @@ def _weights(form: str, K: int, N: int) -> np.ndarray:
 
 
 def linears(gpu: Sim, config: T5Config, dtype: str, R: int, copies_bytes: int) -> Iterator[Launch]:
-    """The six matrices of a decoder layer and the head, fp32 activations."""
+    """The matrices of a decoder layer and the head, rows one by one, activations as the engine keeps them."""
     E, I, F, V = config.d_model, config.inner, config.d_ff, config.vocab
-    form = FORMATS[dtype]
-    x = gpu.up(np.random.default_rng(1).normal(size=(R, max(E, I, F) + 64)).astype(np.float32))
+    form, kind = FORMATS[dtype], FORMATS[activations(dtype)]
+    x = gpu.up(reference.encode(kind, np.random.default_rng(1).normal(size=(R, max(E, I, F) + 64))))
     for op, K, N, epilogue in (
         ("qkv", E, 3 * I, jobs.STORE), ("out", I, E, jobs.ADD), ("ff in", E, F, jobs.GATED), ("ff out", F, E, jobs.ADD),
         ("head", E, V, jobs.ARGMAX),
@@ -65,57 +66,66 @@ def linears(gpu: Sim, config: T5Config, dtype: str, R: int, copies_bytes: int) -
         y, best = gpu.up(np.zeros((R, columns + 64), np.float32)), gpu.empty(R * panels * 8)
         scale = gpu.up(np.full(panels * 16, 0.01, np.float32))
         records: list[c.Structure] = [
-            jobs.Linear(w, scale, x, y, best, max(E, I, F) + 64, columns + 64, R, K, N, panels, epilogue, 1, 1, 0, 0.0)
+            jobs.Linear(
+                w, scale, x, y, best, max(E, I, F) + 64, columns + 64, R, K, N, panels, epilogue, 1, 0, 0, 0.0, 1.0
+            )
             for w in copies
         ]
         yield Launch(
-            op=f"linear {op}, {dtype}", kernel=f"linear_{form}_f32", records=records,
+            op=f"linear {op}, {dtype}", kernel=f"linear_{form}_{kind}", records=records,
             grid=(reference.panels(N), -(-R // 8)), threads=256, size_bytes=float(data.nbytes),
             flops=2.0 * R * K * columns, kind="fp32",
         )  # fmt: skip
 
 
 def gemms(gpu: Sim, config: T5Config, dtype: str, R: int) -> Iterator[Launch]:
-    """Encoder products on tensor cores, both sides in 16 bits."""
-    form = FORMATS[dtype]
+    """Encoder products on tensor cores; integer weights are widened on the way."""
+    form, kind = FORMATS[dtype], FORMATS[activations(dtype)]
+    name = kind if form == kind else f"{form}_{kind}"
     for op, K, N in (("qkv", config.d_model, 3 * config.inner), ("ff out", config.d_ff, config.d_model)):
         data = _weights(form, K, N)
-        x = gpu.up(reference.encode(form, np.random.default_rng(2).normal(size=(R, K + 64))))
+        x = gpu.up(reference.encode(kind, np.random.default_rng(2).normal(size=(R, K + 64))))
         y, panels = gpu.up(np.zeros((R, N + 64), np.float32)), reference.panels(N)
-        record = jobs.Linear(gpu.up(data), None, x, y, None, K + 64, N + 64, R, K, N, panels, jobs.STORE, 0, 1, 0, 0.0)
+        scale = gpu.up(np.full(panels * 16, 0.01, np.float32))
+        record = jobs.Linear(
+            gpu.up(data), scale, x, y, None, K + 64, N + 64, R, K, N, panels, jobs.STORE, 0, 0, 0, 0.0, 1.0
+        )
         yield Launch(
-            op=f"gemm {op}, {dtype}", kernel=f"gemm_{form}", records=[record], grid=(-(-panels // 4), -(-R // 64)),
-            threads=128, size_bytes=data.nbytes + R * (2.0 * K + 4.0 * N), flops=2.0 * R * K * N, kind="bf16",
+            op=f"gemm {op}, {dtype}", kernel=f"gemm_{name}", records=[record], grid=(-(-panels // 4), -(-R // 64)),
+            threads=128, size_bytes=data.nbytes + R * 2.0 * (K + N), flops=2.0 * R * K * N, kind="bf16",
         )  # fmt: skip
 
 
-def _caches(gpu: Sim, config: T5Config, keys: int) -> tuple[int, int, int]:
+def _caches(gpu: Sim, config: T5Config, kind: str, keys: int) -> tuple[int, int, int]:
     capacity = -(-keys // 16) * 16
     heads, D = config.heads, config.d_kv
-    k = gpu.up(np.full(heads * capacity * D, 0.1, np.float32))
-    return k, gpu.up(np.full(heads * capacity * reference.panels(D) * 16, 0.1, np.float32)), capacity
+    sizes = (heads * capacity * D, heads * capacity * reference.panels(D) * 16)
+    k, v = (gpu.up(reference.encode(kind, np.full(size, 0.1))) for size in sizes)
+    return k, v, capacity
 
 
-def attentions(gpu: Sim, config: T5Config, batch: int, keys: int, source: int) -> Iterator[Launch]:
-    """Decode attention over a cache, and the encoder's over its own rows; fp32."""
+def attentions(gpu: Sim, config: T5Config, dtype: str, batch: int, keys: int, source: int) -> Iterator[Launch]:
+    """Decode attention over a cache, and the encoder's over its own rows; fp32 arithmetic."""
+    kind = FORMATS[dtype]
+    size = 4 if dtype == "fp32" else 2
     heads, D, I, W = config.heads, config.d_kv, config.inner, config.max_distance
     bias = gpu.up(np.zeros(heads * (2 * W + 32), np.float32))
-    q, out = (gpu.up(np.full((batch * source, 3 * I), 0.1, np.float32)) for _ in range(2))
+    q, out = (gpu.up(reference.encode(kind, np.full((batch * source, 3 * I), 0.1))) for _ in range(2))
     for op, T, R in (("attend", keys, 1), ("attend_rows", source, source)):
         blocks = (jobs.AttendRows * batch)()
         for b in range(batch):
-            k, v, capacity = _caches(gpu, config, T)
-            at = b * R * 3 * I * 4
+            k, v, capacity = _caches(gpu, config, kind, T)
+            at = b * R * 3 * I * size
             blocks[b] = jobs.AttendRows(
                 q + at, out + at, None, None, k, v, bias, 3 * I, 3 * I, capacity, R, T, T - 1 if R == 1 else 0, 0
             )
         record = jobs.Attend(gpu.up(np.frombuffer(blocks, np.uint8)), D, W, None, 1)
         is_step = R == 1
         yield Launch(
-            op=op, kernel=f"{op}_f32", records=[record],
+            op=f"{op}, {dtype}", kernel=f"{op}_{kind}", records=[record],
             grid=(heads, batch, 1) if is_step else (-(-source // 16), heads, batch), threads=128,
             shared=4 * (D + -(-T // 16) * 16) if is_step else 4 * (16 * D + 16 * 32 + 2 * W + 32),
-            size_bytes=batch * I * 4.0 * (2 * T + 2 * R), flops=4.0 * batch * R * T * I, kind="fp32",
+            size_bytes=float(batch * I * size * (2 * T + 2 * R)), flops=4.0 * batch * R * T * I, kind="fp32",
         )  # fmt: skip
 
 
@@ -123,10 +133,12 @@ def rows(gpu: Sim, config: T5Config, batch: int) -> Iterator[Launch]:
     """Norm, embedding and what follows the logits."""
     E, V = config.d_model, config.vocab
     x, y, w = (gpu.up(np.ones((batch, n), np.float32)) for n in (E, E, E))
-    yield Launch(
-        op="rms_norm", kernel="rms_norm_f32", records=[jobs.RmsNorm(x, None, w, y, E, E, E, 1e-6, 1.0)], grid=(batch,),
-        threads=256, size_bytes=8.0 * batch * E, flops=4.0 * batch * E, kind="fp32",
-    )  # fmt: skip
+    for dtype, each in (("fp32", 8.0), ("bf16", 6.0), ("fp16", 6.0)):
+        yield Launch(
+            op=f"rms_norm, {dtype}", kernel=f"rms_norm_{FORMATS[dtype]}",
+            records=[jobs.RmsNorm(x, None, w, y, E, E, E, 1e-6, 1.0)], grid=(batch,), threads=256,
+            size_bytes=each * batch * E, flops=4.0 * batch * E, kind="fp32",
+        )  # fmt: skip
     table, ids = gpu.up(np.ones((64, E), np.float32)), gpu.up(np.arange(batch, dtype=np.int32))
     yield Launch(
         op="embed", kernel="embed_f32", records=[jobs.Embed(table, ids, y, E, E)], grid=(batch,), threads=256,
@@ -179,8 +191,9 @@ def every(
     copies = 0 if is_tiny else L2_BYTES
     seconds, keys, source = (0.0, 20, 24) if is_tiny else (0.5, 128, 512)
     groups = [lambda d=d: linears(gpu, config, d, batch, copies) for d in dtypes]
-    groups += [lambda d=d: gemms(gpu, config, d, batch * source) for d in ("fp16", "bf16")]
-    groups += [lambda: attentions(gpu, config, batch, keys, source), lambda: rows(gpu, config, batch)]
+    groups += [lambda d=d: gemms(gpu, config, d, batch * source) for d in dtypes if d != "fp32"]
+    groups += [lambda d=d: attentions(gpu, config, d, batch, keys, source) for d in ("fp32", "bf16", "fp16")]
+    groups += [lambda: rows(gpu, config, batch)]
     for group in groups:
         for launch in group():
             yield measure(gpu, launch, seconds)

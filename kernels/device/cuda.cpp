@@ -62,7 +62,8 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
                            ": the kernels need sm_80 (Ampere) or newer");
 }
 
-Status make_cuda_device(const char *path, const void *image, int ranks, const NcclChoice &nccl, std::unique_ptr<Device> *out) {
+Status make_cuda_device(const char *path, const void *image, int activations, int ranks, const NcclChoice &nccl,
+                        std::unique_ptr<Device> *out) {
     cuda::Driver driver;
     std::string missing;
     if (!cuda::open_driver(path, &driver, &missing)) return Status::invalid(missing);
@@ -74,7 +75,7 @@ Status make_cuda_device(const char *path, const void *image, int ranks, const Nc
     if (ranks == 1 || count == 1) {
         if (nccl.library) return Status::invalid("nccl: there is one GPU to run on, so there is nothing to sum between GPUs");
         std::unique_ptr<cuda::CudaDevice> device;
-        T5K_TRY(cuda::CudaDevice::open(driver, image, 0, &device));
+        T5K_TRY(cuda::CudaDevice::open(driver, image, activations, 0, &device));
         *out = std::move(device);
         return Status::good();
     }
@@ -89,7 +90,7 @@ Status make_cuda_device(const char *path, const void *image, int ranks, const Nc
             return Status::invalid("GPU 0 is sm_" + std::to_string(arch) + " and GPU " + std::to_string(r) + " is sm_" +
                                    std::to_string(other) + ": the ranks of one model need GPUs of one kind");
     }
-    return cuda::CudaGroup::open(driver, image, ranks, nccl, out);
+    return cuda::CudaGroup::open(driver, image, activations, ranks, nccl, out);
 }
 
 }  // namespace t5k

@@ -5,7 +5,8 @@
 // are bound, and stay. A decode step runs ahead of the host: issued once per shape, then captured as a graph and replayed;
 // attention records lie in the graph's own memory and are rewritten when the batch changes; tokens come back through
 // page-locked memory, one step behind (cuda_steps.h).
-// fp32 activations and caches, weights fp32, bf16, int8, int4 (weight-only).
+// Activations and caches are fp32 (fp32 weights), fp16 (fp16 weights) or bf16 (bf16, int8, int4 weights); the residual,
+// partial sums, scores and every accumulator are fp32.
 // One GPU; several of these under cuda_group.h are a tensor-parallel group.
 // Executed on the simulator (sim/) only; not yet run on a GPU.
 #pragma once
@@ -19,6 +20,7 @@
 #include "device/cuda_driver.h"
 #include "device/cuda_jobs.h"
 #include "device/device.h"
+#include "include/t5k.h"
 
 namespace t5k::cuda {
 
@@ -29,8 +31,9 @@ static_assert(sizeof(Chosen) == sizeof(t5k::Chosen) && sizeof(BeamCandidate) == 
 class CudaDevice final : public Device {
    public:
     // Device `ordinal` of `driver`, which is open. `image` is what cuModuleLoadData takes: a cubin with every kernel.
-    static Status open(const Driver &driver, const void *image, int ordinal, std::unique_ptr<CudaDevice> *out) {
-        std::unique_ptr<CudaDevice> device(new CudaDevice(driver));
+    // `activations`: T5K_F32, T5K_F16, T5K_BF16.
+    static Status open(const Driver &driver, const void *image, int activations, int ordinal, std::unique_ptr<CudaDevice> *out) {
+        std::unique_ptr<CudaDevice> device(new CudaDevice(driver, activations));
         T5K_TRY(device->start(image, ordinal));
         *out = std::move(device);
         return Status::good();
@@ -53,6 +56,11 @@ class CudaDevice final : public Device {
     }
 
     void enter() override { driver_.context_set(context_); }
+
+    Storage storage() const override {
+        if (activations_ == T5K_F32) return {};
+        return {2, activations_ == T5K_F16 ? 65504.0f : 3.38953139e38f};
+    }
 
     Status allocate(int64_t bytes, void **out) override {
         CUdeviceptr memory = 0;
@@ -101,13 +109,14 @@ class CudaDevice final : public Device {
         T5K_TRY(check(driver_.to_host(host, address(memory), static_cast<size_t>(bytes), stream_), "cuMemcpyDtoHAsync"));
         return wait();
     }
+    Status read_numbers(float *host, const float *memory, int64_t n) override;
     Status copy(void *to, const void *from, int64_t bytes) override {
         return check(driver_.on_device(address(to), address(from), static_cast<size_t>(bytes), stream_), "cuMemcpyDtoDAsync");
     }
 
    private:
     friend class CudaGroup;
-    explicit CudaDevice(const Driver &driver) : driver_(driver) {}
+    CudaDevice(const Driver &driver, int activations) : driver_(driver), activations_(activations) {}
 
     static CUdeviceptr address(const void *p) { return static_cast<CUdeviceptr>(reinterpret_cast<uintptr_t>(p)); }
     static void *pointer(CUdeviceptr p) { return reinterpret_cast<void *>(static_cast<uintptr_t>(p)); }
@@ -239,7 +248,14 @@ class CudaDevice final : public Device {
     Status choose_token(int64_t panels, float *logits, int64_t ld, int64_t V);
     Status enlarge_batch(int64_t rows, int64_t capacity, int64_t words, int64_t lists);
 
+    // The kernel of an op for this device's activations.
+    std::string typed(const char *op) const {
+        static const char *const types[] = {"_f32", "_f16", "_bf16"};
+        return std::string(op) + types[activations_];
+    }
+
     const Driver driver_;
+    const int activations_;
     CUdevice device_ = 0;
     CUcontext context_ = nullptr;
     CUmodule module_ = nullptr;

@@ -19,6 +19,7 @@ template <class A>
 T5K_DEVICE void finish(const LinearJob &job, i64 row, int n, float value, float other) {
     if (job.epilogue == EPILOGUE_ACT) value = activate(value, job.act);
     if (job.epilogue == EPILOGUE_GATED) value = activate(value, job.act) * other;
+    value *= job.out_scale;
     const i64 at = row * job.ldy + n;
     if (job.epilogue == EPILOGUE_ADD)
         static_cast<float *>(job.y)[at] += value;

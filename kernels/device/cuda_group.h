@@ -29,9 +29,10 @@ namespace t5k::cuda {
 class CudaGroup final : public Device {
    public:
     // The first `ranks` devices of `driver`.
-    static Status open(const Driver &driver, const void *image, int ranks, const NcclChoice &nccl, std::unique_ptr<Device> *out) {
+    static Status open(const Driver &driver, const void *image, int activations, int ranks, const NcclChoice &nccl,
+                       std::unique_ptr<Device> *out) {
         std::unique_ptr<CudaGroup> group(new CudaGroup(driver));
-        T5K_TRY(group->start(image, ranks, nccl));
+        T5K_TRY(group->start(image, activations, ranks, nccl));
         *out = std::move(group);
         return Status::good();
     }
@@ -48,6 +49,7 @@ class CudaGroup final : public Device {
     }
 
     void enter() override { ranks_[0]->enter(); }
+    Storage storage() const override { return ranks_[0]->storage(); }
 
     std::string describe() const override {
         std::string words = std::to_string(ranks_.size()) + " GPUs";
@@ -117,6 +119,11 @@ class CudaGroup final : public Device {
         ranks_[r]->enter();
         return ranks_[r]->read(host, at(memory, r), bytes);
     }
+    Status read_numbers(float *host, const float *memory, int64_t n) override {
+        const size_t r = owner(memory);
+        ranks_[r]->enter();
+        return ranks_[r]->read_numbers(host, at(memory, r), n);
+    }
     Status copy(void *to, const void *from, int64_t bytes) override {
         const Block *block = find(to);
         const size_t only = owner(to);
@@ -144,7 +151,7 @@ class CudaGroup final : public Device {
     }
     bool is_rewriting() const { return ranks_[0]->phase_ == Phase::refresh; }
 
-    Status start(const void *image, int ranks, const NcclChoice &nccl);
+    Status start(const void *image, int activations, int ranks, const NcclChoice &nccl);
     Status meet();
 
     // `work` on every rank, its context current; the first failure, with the GPU's name.

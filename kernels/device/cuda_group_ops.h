@@ -5,10 +5,10 @@
 
 namespace t5k::cuda {
 
-inline Status CudaGroup::start(const void *image, int ranks, const NcclChoice &nccl) {
+inline Status CudaGroup::start(const void *image, int activations, int ranks, const NcclChoice &nccl) {
     for (int r = 0; r < ranks; ++r) {
         std::unique_ptr<CudaDevice> rank;
-        Status status = CudaDevice::open(driver_, image, r, &rank);
+        Status status = CudaDevice::open(driver_, image, activations, r, &rank);
         if (!status.ok()) return status.message = "GPU " + std::to_string(r) + ": " + status.message, status;
         ranks_.push_back(std::move(rank));
     }

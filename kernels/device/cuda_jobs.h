@@ -63,16 +63,18 @@ struct EmbedJob {
 //   padded to a multiple of 32 with zeros: the padding is read.
 //   norm_eps > 0: the folded norm, acc * rsqrt(mean_k x^2 + norm_eps), K being the width of x.
 //   epilogue: STORE, ADD (y fp32, the residual), ACT, GATED (panels alternate wi_0, wi_1; N = F), ARGMAX (per panel one
-//   Best to best[r, panel], index first_column + n). y is of x's type, or fp32 when y_is_f32 or ADD.
-// gemm_<type>: the same for many rows by mma.m16n8k16; x and W of one 16-bit type. Grid (ceil(panels of y / 4, or / 2
-//   gated), ceil(R / 64)), GEMM_THREADS threads. No norm_eps, no ARGMAX.
+//   Best to best[r, panel], index first_column + n). y is of x's type, or fp32 when y_is_f32 or ADD. out_scale: what keeps
+//   an fp16 hidden value below 65504 (model/hidden_scale.cpp), and its inverse in the product that reads it.
+// gemm_f16, gemm_bf16: the same for many rows by mma.m16n8k16; x and W of one 16-bit type. gemm_i8_bf16, gemm_i4_bf16: bf16
+//   rows, integer weights. Grid (ceil(panels of W / 4), ceil(R / 64)), GEMM_THREADS threads. No norm_eps. A row's bits do
+//   not depend on R, nor on which of the 64 rows of a tile it is.
 // Tolerance K 2^-23 sum |x W| before rounding to y. Bytes: the packed matrix + R (K + N) w_x. Flops 2 R K N.
 enum { EPILOGUE_STORE = 0, EPILOGUE_ADD = 1, EPILOGUE_ACT = 2, EPILOGUE_GATED = 3, EPILOGUE_ARGMAX = 4 };
 enum { ACT_RELU = 0, ACT_GELU_NEW = 1, ACT_GELU = 2, ACT_SILU = 3 };
 constexpr int LINEAR_THREADS = 256;
 constexpr int LINEAR_ROWS = 8;
 constexpr int GEMM_THREADS = 128;
-constexpr int GEMM_ROWS = 64;
+constexpr int GEMM_ROWS = 64, GEMM_PANELS = 4;
 struct LinearJob {
     const u32 *w;
     const float *scale;  // i8: [panels * 16]
@@ -84,6 +86,7 @@ struct LinearJob {
     int panels;   // of W
     int epilogue, act, y_is_f32, first_column;
     float norm_eps;
+    float out_scale;  // of what is stored or added, after the epilogue: a power of two
     int best_stride;  // ARGMAX: Bests of a row when shards share it; 0: the panels of y
 };
 

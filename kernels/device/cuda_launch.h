@@ -11,7 +11,7 @@ inline Status CudaDevice::embed(const void *table, int format, const int32_t *id
                                 int64_t ldy) {
     const void *rows = nullptr;
     T5K_TRY(weight(table, &rows));
-    const char *kernel = format == FORMAT_BF16 ? "embed_bf16" : "embed_f32";
+    const char *kernel = format == FORMAT_F16 ? "embed_f16" : format == FORMAT_BF16 ? "embed_bf16" : "embed_f32";
     if (is_stepping()) return launch(kernel, EmbedJob{rows, batch_.state.token, y, ldy, static_cast<int>(E)}, {R}, 256);
     void *host = nullptr;
     CUdeviceptr at = 0;
@@ -27,11 +27,11 @@ inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, 
     T5K_TRY(weight(w, &w_at));
     const RmsNormJob job{const_cast<float *>(x), nullptr, static_cast<const float *>(w_at), y, ldx, ldy, static_cast<int>(E),
                          eps, out_scale};
-    return launch("rms_norm_f32", job, {R}, 256);
+    return launch(typed("rms_norm"), job, {R}, 256);
 }
 
 inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, int64_t best_stride) {
-    static const char *const names[] = {"linear_f32_f32", "linear_bf16_f32", "linear_i8_f32", "linear_i4_f32"};
+    static const char *const names[] = {"linear_f32", "linear_bf16", "linear_i8", "linear_i4", "linear_f16"};
     const void *w = nullptr;
     T5K_TRY(weight(from.w.data, &w));
     const int64_t panels = panel_count(from.w.N);
@@ -49,11 +49,30 @@ inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, 
     job.panels = static_cast<int>(panels);
     job.epilogue = from.epilogue;
     job.act = from.act;
-    job.y_is_f32 = 1;
+    job.y_is_f32 = from.y_is_f32;
+    job.out_scale = from.out_scale;
     job.first_column = static_cast<int>(from.first_column);
     job.best_stride = static_cast<int>(best_stride);
+    if (from.is_tiled && activations_ != T5K_F32) {
+        static const char *const tiled[] = {"", "gemm_bf16", "gemm_i8_bf16", "gemm_i4_bf16", "gemm_f16"};
+        const Grid tiles{(panels + GEMM_PANELS - 1) / GEMM_PANELS, (from.R + GEMM_ROWS - 1) / GEMM_ROWS};
+        return launch(tiled[from.w.format], job, tiles, GEMM_THREADS);
+    }
     const Grid grid{panel_count(from.columns), (from.R + LINEAR_ROWS - 1) / LINEAR_ROWS};
-    return launch(names[from.w.format], job, grid, LINEAR_THREADS);
+    return launch(typed(names[from.w.format]), job, grid, LINEAR_THREADS);
+}
+
+inline Status CudaDevice::read_numbers(float *host, const float *memory, int64_t n) {
+    if (activations_ == T5K_F32) return read(host, memory, n * 4);
+    std::vector<uint16_t> halves(static_cast<size_t>(n));
+    T5K_TRY(read(halves.data(), memory, n * 2));
+    for (const uint16_t half : halves) {
+        const uint32_t wide = uint32_t{half} << 16;  // bf16
+        std::memcpy(host, &wide, 4);
+        if (activations_ == T5K_F16) *host = float_of_f16(half);
+        ++host;
+    }
+    return Status::good();
 }
 
 inline Status CudaDevice::linear(t5k::LinearJob *jobs, int n) {
@@ -102,17 +121,17 @@ inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, 
     T5K_TRY(place_records(rows, &at));
     int64_t R = 0, keys = 0;
     for (const AttendRows &each : rows) R = std::max<int64_t>(R, each.R), keys = std::max<int64_t>(keys, each.keys);
-    const std::string name = kernel;
+    const std::string op = kernel, name = typed(kernel);
     AttendJob job{static_cast<const AttendRows *>(pointer(at)), static_cast<int>(D), static_cast<int>(W), nullptr, 0};
-    if (name == "store_kv_f32") return launch(name, job, {R, heads, n}, 64);
-    if (name == "attend_rows_f32") return launch(name, job, {(R + 15) / 16, heads, n}, 128, 4 * (16 * D + 16 * 32 + 2 * W + 32));
+    if (op == "store_kv") return launch(name, job, {R, heads, n}, 64);
+    if (op == "attend_rows") return launch(name, job, {(R + 15) / 16, heads, n}, 128, 4 * (16 * D + 16 * 32 + 2 * W + 32));
     // A step is recorded for the longest row of its shape.
     if (is_stepping()) keys = first.append_k ? plan_->first.target : plan_->first.source;
     const int64_t splits = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
     job.partial = parts_.partial;
     job.splits = static_cast<int>(splits);
     T5K_TRY(launch(name, job, {heads, n, splits}, 128, 4 * (D + round_up(std::min<int64_t>(keys, SPLIT_KEYS), 16))));
-    return splits == 1 ? Status::good() : launch("attend_merge_f32", job, {heads, n}, 128);
+    return splits == 1 ? Status::good() : launch(typed("attend_merge"), job, {heads, n}, 128);
 }
 
 inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
@@ -133,13 +152,13 @@ inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
     t5k::AttendJob first;
     first.heads = jobs[0].heads;
     first.D = jobs[0].D;
-    return launch_attention(rows, "store_kv_f32", first);
+    return launch_attention(rows, "store_kv", first);
 }
 
 // Rows that follow each other over one cache, as the beams of a source do in cross-attention, become one block: the cache is
 // read once for all of them. A row's kernel depends on its own request only, never on what else is in the batch.
-inline bool continues(const AttendRows &last, const AttendRows &next) {
-    const auto after = [](const void *p, i64 elements) { return static_cast<const float *>(p) + elements; };
+inline bool continues(const AttendRows &last, const AttendRows &next, int64_t size) {
+    const auto after = [size](const void *p, i64 numbers) { return static_cast<const void *>(advanced(static_cast<const char *>(p), numbers, size)); };
     return next.R == 1 && last.keys > 0 && !last.append_k && !next.append_k && !last.bias && !next.bias && last.k == next.k &&
            last.keys == next.keys && next.q == after(last.q, last.R * last.ldq) && next.out == after(last.out, last.R * last.ldo);
 }
@@ -166,7 +185,7 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         to.first_position = static_cast<int>(from.first_position);
         to.causal = from.causal;
         if (is_stepping() && from.append_k) to.position = batch_.state.position + from.row;
-        if (!all.empty() && continues(all.back(), to))
+        if (!all.empty() && continues(all.back(), to, storage().bytes))
             ++all.back().R;
         else
             all.push_back(to);
@@ -175,8 +194,8 @@ inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
         const bool sees_all = !each.causal || each.first_position + 1 >= each.keys;
         (each.R == 1 && sees_all ? single : several).push_back(each);
     }
-    if (!single.empty()) T5K_TRY(launch_attention(single, "attend_f32", jobs[0]));
-    return several.empty() ? Status::good() : launch_attention(several, "attend_rows_f32", jobs[0]);
+    if (!single.empty()) T5K_TRY(launch_attention(single, "attend", jobs[0]));
+    return several.empty() ? Status::good() : launch_attention(several, "attend_rows", jobs[0]);
 }
 
 }  // namespace t5k::cuda

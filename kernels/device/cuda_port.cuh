@@ -4,6 +4,7 @@
 // own, arithmetic is fp32, and the few machine instructions behind them are written here, for sm_80 and later.
 //
 //   T5K_KERNEL(name, threads, Job, body)   extern "C" kernel `name` of at most `threads` threads: calls body(job)
+//   T5K_KERNEL_FOR(blocks, ...)            the same, registers chosen for that many blocks on a multiprocessor
 //   T5K_SHARED(type, name)                 one object of the block's static shared memory, uninitialised
 //   T5K_DYNAMIC_SHARED(type, name)         pointer to the block's dynamic shared memory, 16-byte aligned
 #pragma once
@@ -11,10 +12,15 @@
 #if defined(T5K_SIM)
 #include "sim/sim.h"
 #define T5K_DEVICE static inline
+#define T5K_KERNEL_FOR(BLOCKS, ...) T5K_KERNEL(__VA_ARGS__)
 #else
 #define T5K_DEVICE static __device__ __forceinline__
 #define T5K_KERNEL(NAME, THREADS, JOB, ...) \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ JOB job) { __VA_ARGS__(job); }
+#define T5K_KERNEL_FOR(BLOCKS, NAME, THREADS, JOB, ...)                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ JOB job) {        \
+        __VA_ARGS__(job);                                                                                        \
+    }
 #define T5K_SHARED(TYPE, NAME)    \
     using NAME##_type = TYPE;     \
     __shared__ NAME##_type NAME

@@ -3,6 +3,8 @@
 // One call is one phase: it may use the whole device, and its results are visible to the next call. Pointers inside jobs
 // are device memory from `allocate`, or weights the device can read in place; ids and positions are host values. Jobs
 // in one call never write what another of them reads or writes. Contracts: ops/*.h.
+// What passes between ops (normed rows, q, k, v, attention outputs, ff hidden) and the caches are stored numbers of
+// `storage().bytes` each, whatever the type of a pointer says; the residual, partial sums and logits are fp32.
 // No call after `bind` and `reserve` allocates. Every call returns a Status; nothing throws, nothing ends the process.
 #pragma once
 
@@ -23,9 +25,17 @@ struct Reservation {
     int64_t scores = 0;   // rows x columns of any head, its shards together
 };
 
+// How a device stores a number, and the largest finite one.
+struct Storage {
+    int64_t bytes = 4;
+    float largest = 3.402823466e38f;
+};
+
 class Device {
    public:
     virtual ~Device() = default;
+
+    virtual Storage storage() const { return {}; }
 
     // Called when a thread takes up the engine: a device may have state per thread.
     virtual void enter() {}
@@ -56,6 +66,8 @@ class Device {
     virtual Status store_kv(const StoreJob *jobs, int n) = 0;
     virtual Status attend(const AttendJob *jobs, int n) = 0;
     virtual Status read(void *host, const void *memory, int64_t bytes) = 0;
+    // n stored numbers as fp32.
+    virtual Status read_numbers(float *host, const float *memory, int64_t n) { return read(host, memory, n * 4); }
     virtual Status copy(void *to, const void *from, int64_t bytes) = 0;
 
     // ---- choosing tokens, on a device that the host follows step by step ----

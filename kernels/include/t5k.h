@@ -24,7 +24,7 @@ typedef struct t5k_error {
 
 /* Which matrix a tensor is. Shapes are [in, out]; linear weights are packed panels (ops/panels.h) of one rank. */
 enum {
-    T5K_EMBED = 0,      /* [V, E] row-major fp32 or bf16, whole, rank 0 */
+    T5K_EMBED = 0,      /* [V, E] row-major fp32, bf16 or fp16, whole, rank 0 */
     T5K_HEAD = 1,       /* [E, V / tp] panels */
     T5K_NORM_ATT = 2,   /* [E] fp32, rank 0; likewise the other norms */
     T5K_QKV = 3,        /* [E, 3 I / tp]: q | k | v of this rank's heads */
@@ -48,13 +48,15 @@ typedef struct t5k_tensor {
     int32_t is_decoder;
     int32_t layer;
     int32_t rank;
-    int32_t format; /* 0 fp32, 1 bf16, 2 int8, 3 int4 */
+    int32_t format; /* 0 fp32, 1 bf16, 2 int8, 3 int4, 4 fp16 (with fp16 activations only) */
     int32_t reserved;
     int64_t K;
     int64_t N;
     const void *data; /* 64-byte aligned */
     int64_t bytes;
 } t5k_tensor;
+
+enum { T5K_F32 = 0, T5K_F16 = 1, T5K_BF16 = 2 };
 
 typedef struct t5k_config {
     int32_t abi; /* T5K_ABI */
@@ -86,6 +88,7 @@ typedef struct t5k_config {
     const char *cuda_nccl;   /* null, or the NCCL library that sums between GPUs what is over nccl_over bytes; refused if absent */
     int64_t nccl_over;
     const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
+    int32_t activations;     /* T5K_F32; on the CUDA device also T5K_F16 or T5K_BF16: what passes between ops, and caches */
 } t5k_config;
 
 /* A CUDA driver and its first device. */

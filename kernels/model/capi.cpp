@@ -43,7 +43,7 @@ Status make_device(const t5k_config &config, std::unique_ptr<t5k::Device> *out) 
         if (config.quantize_rows)
             return Status::invalid("dtype w8a8: not on the cuda device, which reads int8 weights beside unrounded activations; "
                                    "use int8");
-        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, config.ranks,
+        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, config.activations, config.ranks,
                                      {config.cuda_nccl, config.nccl_over}, out);
     }
     t5k::Isa isa;
@@ -80,7 +80,7 @@ t5k_status t5k_cuda_look(const char *driver, t5k_cuda *out, t5k_error *error) {
 }
 
 int64_t t5k_packed_bytes(int32_t format, int64_t K, int64_t N) {
-    return format < 0 || format > t5k::FORMAT_I4 || K < 1 || N < 1 ? -1 : t5k::packed_bytes(format, K, N);
+    return format < 0 || format >= t5k::FORMATS || K < 1 || N < 1 ? -1 : t5k::packed_bytes(format, K, N);
 }
 
 t5k_status t5k_pack(int32_t format, const float *source, int64_t ld, int64_t K, int64_t N, int64_t total_N,

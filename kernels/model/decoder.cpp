@@ -24,11 +24,12 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
     for (int64_t i = 0; i < R; ++i)
         for (int64_t rank = 0; rank < ranks(); ++rank) {
             AttendJob job;
-            job.q = decoder_.wide.data() + (rank * R + i) * ld;
+            const int64_t row = (rank * R + i) * ld;
+            job.q = decoder_.wide.at(row);
             job.ldq = ld;
-            job.append_k = job.q + I;
-            job.append_v = job.q + 2 * I;
-            job.out = decoder_.mixed.data() + (rank * R + i) * ldo;
+            job.append_k = decoder_.wide.at(row + I);
+            job.append_v = decoder_.wide.at(row + 2 * I);
+            job.out = decoder_.mixed.at((rank * R + i) * ldo);
             job.ldo = ldo;
             job.cache = rows[i].self->at(config_, index, rank);
             job.bias = layer.bias[static_cast<size_t>(rank)];
@@ -43,7 +44,7 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
             attends_.push_back(job);
         }
     T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
-    T5K_TRY(project(decoder_, layer.out, decoder_.mixed.data(), I, R));
+    T5K_TRY(project(decoder_, layer.out, decoder_.mixed, I, R));
 
     T5K_TRY(attention_in(decoder_, layer.norm_cross, layer.cross_q, R));
     size_t j = 0;
@@ -56,7 +57,7 @@ Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row 
             job.keys = rows[i].source;
         }
     T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
-    T5K_TRY(project(decoder_, layer.cross_out, decoder_.mixed.data(), I, R));
+    T5K_TRY(project(decoder_, layer.cross_out, decoder_.mixed, I, R));
     return feed_forward(decoder_, layer, R);
 }
 
@@ -67,6 +68,8 @@ void Model::head_jobs(const Sharded &w, int n, float *out, int64_t ld) {
     for (LinearJob &job : jobs_) {
         job.first_column = column;
         job.y = out + column;
+        job.y_is_f32 = true;
+        job.is_tiled = decoder_.is_tiled;
         // Columns that pad the vocabulary for the ranks do not exist.
         job.columns = std::max<int64_t>(0, std::min(job.w.N, config_.vocab - column));
         column += job.w.N;

@@ -31,13 +31,13 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
     for (int s = 0; s < n; ++s) {
         const int64_t S = sequences[s].length, capacity = round_up(S, LANES);
         for (int64_t rank = 0; rank < ranks(); ++rank) {
-            const float *qkv = encoder_.wide.data() + (rank * R + row) * ld;
-            HeadCache cache{scratch_cache_.k.data() + position * k_cache_floats(1, D) * config_.heads,
-                            scratch_cache_.v.data() + position * v_cache_floats(1, D) * config_.heads, capacity};
-            cache = head_cache(cache, rank * heads, D);
+            const int64_t at = (rank * R + row) * ld;
+            HeadCache cache{scratch_cache_.k.at(position * k_cache_floats(1, D) * config_.heads),
+                            scratch_cache_.v.at(position * v_cache_floats(1, D) * config_.heads), capacity};
+            cache = head_cache(cache, rank * heads, D, storage_.bytes);
             StoreJob store;
-            store.k = qkv + I;
-            store.v = qkv + 2 * I;
+            store.k = encoder_.wide.at(at + I);
+            store.v = encoder_.wide.at(at + 2 * I);
             store.ld = ld;
             store.cache = cache;
             store.heads = heads;
@@ -46,9 +46,9 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
             store.rank = rank;
             stores_.push_back(store);
             AttendJob job;
-            job.q = qkv;
+            job.q = encoder_.wide.at(at);
             job.ldq = ld;
-            job.out = encoder_.mixed.data() + (rank * R + row) * ldo;
+            job.out = encoder_.mixed.at((rank * R + row) * ldo);
             job.ldo = ldo;
             job.cache = cache;
             job.bias = layer.bias[static_cast<size_t>(rank)];
@@ -65,7 +65,7 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
     }
     T5K_TRY(device_->store_kv(stores_.data(), static_cast<int>(stores_.size())));
     T5K_TRY(device_->attend(attends_.data(), static_cast<int>(attends_.size())));
-    T5K_TRY(project(encoder_, layer.out, encoder_.mixed.data(), I, R));
+    T5K_TRY(project(encoder_, layer.out, encoder_.mixed, I, R));
     return feed_forward(encoder_, layer, R);
 }
 
@@ -74,14 +74,14 @@ Status Model::fill_cross(const Sequence *sequences, int n, LayerCache *const *cr
     for (size_t l = 0; l < weights_.decoder.layers.size(); ++l) {
         const Sharded &w = weights_.decoder.layers[l].cross_kv;
         column_jobs(w, encoder_.normed.data(), stride_of(E), encoder_.wide.data(), ld, R, EPILOGUE_STORE);
-        T5K_TRY(device_->linear(jobs_.data(), static_cast<int>(w.size())));
+        T5K_TRY(linear(encoder_, w.size()));
         stores_.clear();
         int64_t row = 0;
         for (int s = 0; s < n; ++s) {
             for (int64_t rank = 0; rank < ranks(); ++rank) {
                 StoreJob store;
-                store.k = encoder_.wide.data() + (rank * R + row) * ld;
-                store.v = store.k + I;
+                store.k = encoder_.wide.at((rank * R + row) * ld);
+                store.v = encoder_.wide.at((rank * R + row) * ld + I);
                 store.ld = ld;
                 store.cache = cross[s]->at(config_, static_cast<int64_t>(l), rank);
                 store.heads = config_.heads / ranks();

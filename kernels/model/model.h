@@ -17,32 +17,35 @@ class Buffer {
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
 
-    // shards: ranks that use an equal part each (device.h); 1: all use all.
-    Status reserve(Device &device, int64_t floats, int64_t shards = 1);
+    // Room for `numbers` of `size` bytes each; zeroed whenever it grows. shards: ranks that use an equal part each (device.h);
+    // 1: all use all.
+    Status reserve(Device &device, int64_t numbers, int64_t size = 4, int64_t shards = 1);
     void reset();
     float *data() const { return data_; }
-    int64_t floats() const { return floats_; }
+    float *at(int64_t number) const { return advanced(data_, number, size_); }
 
    private:
     Device *device_ = nullptr;
     float *data_ = nullptr;
-    int64_t floats_ = 0;
+    int64_t bytes_ = 0, size_ = 4;
 };
 
 // Row stride of an activation buffer: room for the zero padding that packed formats read, and an odd number of cache
 // lines, so that the rows of a column do not share a few cache sets.
 inline int64_t stride_of(int64_t width) { return round_up(width, 32) + 16; }
 
-// Activations of one pass over R rows. Every buffer is [ranks][R][stride]; the residual is not cut.
+// Activations of one pass over R rows. Every buffer is [ranks][R][stride]; the residual is not cut. Residual and partial
+// are fp32, the others stored numbers of the device.
 struct Activations {
     Buffer residual, normed, wide, mixed, hidden, partial;
     int64_t rows = 0;
+    bool is_tiled = false;  // its products take many rows at a time, however many there are today
 };
 
 // Keys and values of all decoder layers: [rank][layer][head][...] of ops/attention.h, capacity positions.
 struct LayerCache {
     Buffer k, v;
-    int64_t capacity = 0;
+    int64_t capacity = 0, size = 4;
 
     HeadCache at(const t5k_config &c, int64_t layer, int64_t rank) const;
     Status reserve(Device &device, const t5k_config &c, int64_t positions);
@@ -92,7 +95,8 @@ class Model {
 
    private:
     Status attention_in(Activations &a, const float *norm, const Sharded &w, int64_t R);
-    Status project(Activations &a, const Sharded &w, const float *x, int64_t width, int64_t R);
+    Status project(Activations &a, const Sharded &w, const Buffer &x, int64_t width, int64_t R, float out_scale = 1.0f);
+    Status linear(const Activations &a, size_t n);
     Status feed_forward(Activations &a, const LayerWeights &layer, int64_t R);
     Status encoder_layer(const LayerWeights &layer, const Sequence *sequences, int n, int64_t R);
     Status decoder_layer(const LayerWeights &layer, int64_t index, const Row *rows, int n);
@@ -116,6 +120,7 @@ class Model {
     std::vector<const float *> parts_;
     std::vector<int32_t> ids_;
     int64_t encoded_rows_ = 0;
+    Storage storage_;
 };
 
 }  // namespace t5k

@@ -21,6 +21,21 @@ float from_bf16(uint16_t h) {
     return f;
 }
 
+// Nearest fp16, ties to even; |f| < 65520.
+uint16_t to_f16(float f) {
+    uint32_t bits, sign;
+    std::memcpy(&bits, &f, 4);
+    sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits >= 0x38800000u) {  // 2^-14: normal in fp16
+        bits += 0xfffu + (bits >> 13 & 1u) - (112u << 23);
+        return static_cast<uint16_t>(sign | bits >> 13);
+    }
+    const float sum = std::fabs(f) + 0.5f;  // its last bit is 2^-24, that of an fp16 subnormal
+    std::memcpy(&bits, &sum, 4);
+    return static_cast<uint16_t>(sign | (bits - 0x3f000000u));
+}
+
 int32_t rounded(float x, float inverse, int32_t most) {
     return std::clamp(static_cast<int32_t>(std::lrintf(x * inverse)), -most, most);
 }
@@ -36,9 +51,10 @@ void pack_f32(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
     for (int64_t k = 0; k < K; ++k) std::memcpy(panel + k * LANES + lane, row + k, 4);
 }
 
-void pack_bf16(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
+template <class Round>
+void pack_half(const float *row, int64_t K, int64_t lane, uint32_t *panel, Round round) {
     for (int64_t k = 0; k < K; k += 2) {
-        const uint32_t low = to_bf16(row[k]), high = k + 1 < K ? to_bf16(row[k + 1]) : 0u;
+        const uint32_t low = round(row[k]), high = k + 1 < K ? round(row[k + 1]) : 0u;
         panel[k / 2 * LANES + lane] = low | high << 16;
     }
 }
@@ -108,9 +124,12 @@ void unpack_column(const Panels &w, int64_t n, float *out) {
     for (int64_t k = 0; k < w.K; ++k) {
         switch (w.format) {
             case FORMAT_F32: std::memcpy(out + k, panel + k * LANES + lane, 4); break;
-            case FORMAT_BF16:
-                out[k] = from_bf16(static_cast<uint16_t>(panel[k / 2 * LANES + lane] >> 16 * (k % 2)));
+            case FORMAT_F16:
+            case FORMAT_BF16: {
+                const auto half = static_cast<uint16_t>(panel[k / 2 * LANES + lane] >> 16 * (k % 2));
+                out[k] = w.format == FORMAT_F16 ? float_of_f16(half) : from_bf16(half);
                 break;
+            }
             case FORMAT_I8:
                 out[k] = static_cast<float>(static_cast<int8_t>(panel[k / 4 * LANES + lane] >> 8 * (k % 4))) *
                          w.scales()[n];
@@ -130,7 +149,7 @@ void unpack_column(const Panels &w, int64_t n, float *out) {
 }  // namespace
 
 Status pack(const PackJob &job) {
-    if (job.format < FORMAT_F32 || job.format > FORMAT_I4) return Status::invalid("unknown weight format");
+    if (job.format < 0 || job.format >= FORMATS) return Status::invalid("unknown weight format");
     if (job.K < 1 || job.N < 1 || job.step < 1 || job.first_panel < 0 || job.ld < job.K)
         return Status::invalid("pack: K, N and step must be positive, ld at least K");
     if (job.first_panel + (panel_count(job.N) - 1) * job.step >= panel_count(job.total_N))
@@ -142,7 +161,11 @@ Status pack(const PackJob &job) {
         const float *row = job.source + n * job.ld;
         switch (job.format) {
             case FORMAT_F32: pack_f32(row, job.K, lane, to); break;
-            case FORMAT_BF16: pack_bf16(row, job.K, lane, to); break;
+            case FORMAT_BF16: pack_half(row, job.K, lane, to, to_bf16); break;
+            case FORMAT_F16:
+                if (peak_of(row, job.K) >= 65520.0f) return Status::invalid("a weight does not fit fp16");
+                pack_half(row, job.K, lane, to, to_f16);
+                break;
             case FORMAT_I8:
                 pack_i8(row, job.K, job.peaks ? job.peaks[n] : peak_of(row, job.K), lane, to, const_cast<float *>(out.scales()) + panel * LANES + lane,
                         const_cast<int32_t *>(out.sums()) + panel * LANES + lane);
@@ -154,7 +177,7 @@ Status pack(const PackJob &job) {
 }
 
 Status unpack(const Panels &panels, float *out) {
-    if (panels.format < FORMAT_F32 || panels.format > FORMAT_I4) return Status::invalid("unknown weight format");
+    if (panels.format < 0 || panels.format >= FORMATS) return Status::invalid("unknown weight format");
     for (int64_t n = 0; n < panels.N; ++n) unpack_column(panels, n, out + n * panels.K);
     return Status::good();
 }

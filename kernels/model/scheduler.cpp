@@ -307,14 +307,14 @@ Status Scheduler::inherit(Slot &slot, int64_t positions) {
 
 Status Scheduler::copy_cache(LayerCache &to, const LayerCache &from, int64_t positions) {
     const t5k_config &c = model_->config();
-    const int64_t panels = panel_count(c.d_kv), keys = round_up(positions, LANES);
+    const int64_t panels = panel_count(c.d_kv), keys = round_up(positions, LANES), size = from.size;
     for (int64_t head = 0; head < int64_t{c.decoder_layers} * c.heads; ++head) {
-        const HeadCache source = head_cache({from.k.data(), from.v.data(), from.capacity}, head, c.d_kv);
-        const HeadCache target = head_cache({to.k.data(), to.v.data(), to.capacity}, head, c.d_kv);
-        T5K_TRY(model_->device().copy(target.k, source.k, keys * c.d_kv * 4));
+        const HeadCache source = head_cache({from.k.data(), from.v.data(), from.capacity}, head, c.d_kv, size);
+        const HeadCache target = head_cache({to.k.data(), to.v.data(), to.capacity}, head, c.d_kv, size);
+        T5K_TRY(model_->device().copy(target.k, source.k, keys * c.d_kv * size));
         for (int64_t p = 0; p < panels; ++p)
-            T5K_TRY(model_->device().copy(target.v + p * target.capacity * LANES, source.v + p * source.capacity * LANES,
-                                          positions * LANES * 4));
+            T5K_TRY(model_->device().copy(advanced(target.v, p * target.capacity * LANES, size),
+                                          advanced(source.v, p * source.capacity * LANES, size), positions * LANES * size));
     }
     return Status::good();
 }
@@ -362,7 +362,8 @@ Status Scheduler::encode(const int32_t *ids, const int32_t *lengths, int32_t seq
         int64_t ld;
         T5K_TRY(model_->encode(group.data(), static_cast<int>(group.size()), &from, &ld));
         for (int64_t r = 0; r < rows; ++r)
-            T5K_TRY(model_->device().read(out + (offset + r) * E, from + r * ld, E * 4));
+            T5K_TRY(model_->device().read_numbers(out + (offset + r) * E,
+                                                  advanced(from, r * ld, model_->device().storage().bytes), E));
         offset += rows;
     }
     return Status::good();

@@ -60,7 +60,16 @@ bool is_panels(int role) {
 
 int64_t bytes_of(const t5k_tensor &t) {
     if (is_panels(t.role)) return packed_bytes(t.format, t.K, t.N);
-    return t.K * t.N * (t.format == FORMAT_BF16 ? 2 : 4);
+    return t.K * t.N * (t.format == FORMAT_BF16 || t.format == FORMAT_F16 ? 2 : 4);
+}
+
+// fp16 weights meet fp16 activations only, which only the CUDA device has; 16-bit activations meet no fp32 weights.
+bool is_allowed(const t5k_config &config, const t5k_tensor &t) {
+    if (t.format < 0 || t.format >= FORMATS) return false;
+    if (!is_panels(t.role) && t.role != T5K_EMBED) return t.format == FORMAT_F32;
+    if (config.activations == T5K_F16) return t.format == FORMAT_F16;
+    if (t.format == FORMAT_F16 || (is_panels(t.role) && config.activations == T5K_BF16 && t.format == FORMAT_F32)) return false;
+    return is_panels(t.role) || t.format <= FORMAT_BF16;
 }
 
 Status check_tensor(const t5k_config &config, const t5k_tensor &t) {
@@ -70,8 +79,7 @@ Status check_tensor(const t5k_config &config, const t5k_tensor &t) {
     if (t.K != shape.K || t.N != shape.N)
         return Status::invalid(name_of(t) + ": expected [" + std::to_string(shape.K) + ", " + std::to_string(shape.N) +
                                "], got [" + std::to_string(t.K) + ", " + std::to_string(t.N) + "]");
-    const int most = is_panels(t.role) ? FORMAT_I4 : t.role == T5K_EMBED ? FORMAT_BF16 : FORMAT_F32;
-    if (t.format < 0 || t.format > most) return Status::invalid(name_of(t) + ": format not allowed here");
+    if (!is_allowed(config, t)) return Status::invalid(name_of(t) + ": format not allowed here");
     const uintptr_t alignment = t.role == T5K_EMBED ? 1 : 64;  // the table may lie in a checkpoint's own mapping
     if (!t.data || reinterpret_cast<uintptr_t>(t.data) % alignment)
         return Status::invalid(name_of(t) + ": not 64-byte aligned");
@@ -212,6 +220,8 @@ Status check_config(const t5k_config &c) {
     T5K_TRY(in_range("max_slots", c.max_slots, 1, 4096));
     T5K_TRY(in_range("max_source", c.max_source, 1, 1 << 20));
     T5K_TRY(in_range("max_target", c.max_target, 1, 1 << 20));
+    T5K_TRY(in_range("activations", c.activations, T5K_F32, T5K_BF16));
+    if (!c.cuda_driver && c.activations != T5K_F32) return Status::invalid("activations: the CPU keeps fp32 ones");
     if (c.heads % c.ranks) return Status::invalid("tensor-parallel degree must divide the heads");
     if (c.d_ff % c.ranks) return Status::invalid("tensor-parallel degree must divide d_ff");
     return Status::good();

@@ -19,6 +19,7 @@ struct LayerWeights {
     const float *norm_ff = nullptr;
     Sharded qkv, out, cross_q, cross_kv, cross_out, ff_in, ff_out;
     std::vector<const float *> bias;  // per rank [H / tp, 2 W + 32]
+    float hidden_scale = 1.0f;        // a power of two: ff hidden is stored times this
 };
 
 struct StackWeights {
@@ -40,6 +41,9 @@ Status bind_weights(const t5k_config &config, const t5k_tensor *tensors, int32_t
 
 // Whether each rank has a part of it (also a part that is the whole: one rank), rather than all ranks the same.
 bool is_cut(int role);
+
+// Sets every layer's hidden_scale so that no input can make the stored ff hidden exceed `largest` (model/hidden_scale.cpp).
+void scale_hidden(const t5k_config &config, float largest, Weights *weights);
 
 // Checks every number of the config against the limits the kernels rely on.
 Status check_config(const t5k_config &config);

@@ -24,6 +24,12 @@
 
 namespace t5k {
 
+// `n` stored numbers on from p, each of `size` bytes: what a device keeps behind a float * may be narrower (device/device.h).
+template <class T>
+static inline T *advanced(T *p, int64_t n, int64_t size) {
+    return (T *)((uintptr_t)p + (uintptr_t)(n * size));
+}
+
 struct HeadCache {
     float *k = nullptr;
     float *v = nullptr;
@@ -68,8 +74,9 @@ struct StoreJob {
     int64_t rank = 0;
 };
 
-static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D) {
-    return {c.k + h * k_cache_floats(c.capacity, D), c.v + h * v_cache_floats(c.capacity, D), c.capacity};
+static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D, int64_t size = 4) {
+    return {advanced(c.k, h * k_cache_floats(c.capacity, D), size), advanced(c.v, h * v_cache_floats(c.capacity, D), size),
+            c.capacity};
 }
 
 // The same job for one of its heads.

@@ -3,32 +3,12 @@
 // Lane l of a warp takes columns 4 (l % 4) .. + 3 of every eighth dword group, starting at l / 4: 32 lanes read 512
 // contiguous bytes. The block's warps deal the groups out among themselves and meet in shared memory.
 #include "device/cuda_epilogue.cuh"
+#include "device/cuda_formats.cuh"
 #include "device/cuda_reduce.cuh"
 
 namespace t5k::cuda {
 
-enum { F32, F16, BF16, I8, I4 };
 constexpr int WARPS = LINEAR_THREADS / 32;
-constexpr int I4_DWORDS = 72;  // of a 32-k group: 4 x 16 of nibbles, 8 of bf16 scales
-
-template <int FORMAT>
-T5K_DEVICE constexpr int k_of_dword() {
-    return FORMAT == F32 ? 1 : FORMAT == I8 ? 4 : FORMAT == I4 ? 8 : 2;
-}
-
-// Values k .. k + n - 1 of one column, from the dword that holds them.
-template <int FORMAT>
-T5K_DEVICE void unpack(u32 v, float *w) {
-    if constexpr (FORMAT == F32) w[0] = float_of_bits(v);
-    if constexpr (FORMAT == F16) w[0] = low_half(v, f16{}), w[1] = high_half(v, f16{});
-    if constexpr (FORMAT == BF16) w[0] = low_half(v, bf16{}), w[1] = high_half(v, bf16{});
-    if constexpr (FORMAT == I8)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) w[i] = (float)(i8)(v >> (8 * i) & 0xffu);
-    if constexpr (FORMAT == I4)
-#pragma unroll
-        for (int i = 0; i < 8; ++i) w[i] = (float)((int)(v << (28 - 4 * i)) >> 28);
-}
 
 template <class A, int N>
 T5K_DEVICE void load_x(const A *from, float *x) {

@@ -67,6 +67,9 @@ struct LinearJob {
     Epilogue epilogue = EPILOGUE_STORE;
     Activation act = ACT_RELU;
     bool quantize_rows = false;  // i8 only: w8a8
+    bool y_is_f32 = false;       // y is fp32 whatever activations are stored as (ADD: always)
+    bool is_tiled = false;       // many rows: a device with 16-bit activations multiplies tiles of them on tensor cores
+    float out_scale = 1.0f;      // a power of two on what the epilogue stores or adds; 1 where activations are fp32
     int64_t first_column = 0;    // ARGMAX: index of column 0 (tensor-parallel shard)
     QuantizedRows rows;          // set by the device when quantize_rows
 };

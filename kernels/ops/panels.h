@@ -7,10 +7,11 @@
 //   format  k per dword   dword of column n                           bytes per weight   extra per matrix
 //   f32     1             the float                                   4                  -
 //   bf16    2             k+0 in the low half                         2                  -
+//   f16     2             as bf16                                     2                  - (no CPU kernels)
 //   i8      4             k+0 in the low byte, in [-127, 127]         1                  scale f32 [Np], sum i32 [Np]
 //   i4      8             k+0 in the low nibble, two's complement     0.5625             bf16 scale per 32 k, in line
 //
-// K is padded with zeros to a multiple of `group`: 1, 2, 4, 32. i4: each 32-k group is 4 x 16 dwords of nibbles and
+// K is padded with zeros to a multiple of `group`: 1, 2, 2, 4, 32. i4: each 32-k group is 4 x 16 dwords of nibbles and
 // then 16 bf16 scales. i8: scale[n] = max|W[:, n]| / 127, and sum[n] = sum over k of the stored integers (the offset
 // term of unsigned dot-product instructions). Np is N rounded up to 16.
 //
@@ -26,7 +27,8 @@ namespace t5k {
 // no copy built for a wide ISA can be the one the linker keeps for all (tests/kernels checks: no weak symbols).
 #define T5K_MEMBER __attribute__((always_inline))
 
-enum Format { FORMAT_F32 = 0, FORMAT_BF16 = 1, FORMAT_I8 = 2, FORMAT_I4 = 3 };
+enum Format { FORMAT_F32 = 0, FORMAT_BF16 = 1, FORMAT_I8 = 2, FORMAT_I4 = 3, FORMAT_F16 = 4 };
+constexpr int FORMATS = 5;
 
 constexpr int64_t LANES = 16;
 constexpr int64_t I4_GROUP = 32;
@@ -38,11 +40,25 @@ static inline int64_t panel_count(int64_t N) { return (N + LANES - 1) / LANES; }
 // Dwords of one panel of K inputs.
 static inline int64_t panel_dwords(int format, int64_t K) {
     switch (format) {
+        case FORMAT_F16:
         case FORMAT_BF16: return round_up(K, 2) / 2 * LANES;
         case FORMAT_I8: return round_up(K, 4) / 4 * LANES;
         case FORMAT_I4: return round_up(K, I4_GROUP) / I4_GROUP * I4_GROUP_DWORDS;
         default: return K * LANES;
     }
+}
+
+// The value of an fp16, exactly.
+static inline float float_of_f16(uint16_t half) {
+    uint32_t bits = (half & 0x7fffu) << 13;
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    value *= 5.192296858534828e33f;  // 2^112, the difference of the exponents' biases; right for subnormals too
+    __builtin_memcpy(&bits, &value, 4);
+    if ((half & 0x7c00u) == 0x7c00u) bits |= 0x7f800000u;  // infinite, or NaN
+    bits |= (half & 0x8000u) << 16;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
 }
 
 // Bytes of the whole packed matrix, extras included.

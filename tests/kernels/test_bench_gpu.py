@@ -35,9 +35,13 @@ def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
     assert "on the CPU emulator: nothing here is a time of a GPU" in done.stdout
     assert "GB/s" in done.stdout
     ran = {each["kernel"].rsplit("_f", 1)[0] for each in run["kernels"]}
-    assert {"linear_i4", "gemm", "attend", "attend_rows", "rms_norm", "log_softmax", "sample", "embed"} <= ran
+    assert {"linear_i4_bf16", "gemm", "attend", "attend_rows", "rms_norm", "log_softmax", "sample", "embed"} <= ran
     assert all(each["samples_s"][0] > 0 for each in run["kernels"])
-    engines = {each["engine"]: each for each in run["engines"]}
+    engines = {each["engine"]: each for each in run["engines"] if each["dtype"] == "fp32"}
+    dtypes = {each["dtype"]: each for each in run["engines"] if each["engine"] == "t5"}
+    assert set(dtypes) == set(bench_gpu.DTYPES)
+    assert not [each["absent"] for each in dtypes.values() if "absent" in each]
+    assert {f"gemm_{name}" for name in ("f16", "bf16", "i8_bf16", "i4_bf16")} <= {e["kernel"] for e in run["kernels"]}
     assert engines["t5"]["ids_head"] == engines["transformers"]["ids_head"]
     assert "absent" not in engines["ctranslate2"]
     assert engines["tensorrt_llm"]["absent"].startswith("not installed") or engines["tensorrt_llm"]["samples_s"]

@@ -26,7 +26,8 @@ class Embed(c.Structure):
 class Linear(c.Structure):
     _fields_ = [("w", P), ("scale", P), ("x", P), ("y", P), ("best", P), ("ldx", I64), ("ldy", I64)]
     _fields_ += [("R", I32), ("K", I32), ("N", I32), ("panels", I32), ("epilogue", I32), ("act", I32)]
-    _fields_ += [("y_is_f32", I32), ("first_column", I32), ("norm_eps", F32), ("best_stride", I32)]
+    _fields_ += [("y_is_f32", I32), ("first_column", I32), ("norm_eps", F32), ("out_scale", F32)]
+    _fields_ += [("best_stride", I32)]
 
 
 class Best(c.Structure):
@@ -86,7 +87,7 @@ KERNELS: dict[str, type[c.Structure]] = {
     **{f"embed_{t}": Embed for t in DTYPES},
     **{f"linear_{w}_{t}": Linear for w in (*DTYPES, "i8", "i4") for t in DTYPES},
     **{f"{op}_{t}": Attend for op in ("attend", "attend_merge", "attend_rows", "store_kv") for t in DTYPES},
-    **{f"gemm_{t}": Linear for t in DTYPES[1:]},
+    **{f"gemm_{t}": Linear for t in (*DTYPES[1:], "i8_bf16", "i4_bf16")},
     "add_shards": AddShards,
     "best_panels": Best,
     "best_logits": Best,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -30,12 +31,14 @@ class Linear:
     act: str = "relu"
     norm_eps: float = 0.0
     y_is_f32: bool = False
+    out_scale: float = 1.0
 
     @property
     def name(self) -> str:
         shape = f"{self.R}x{self.K}x{self.N}"
         extra = ("-" + self.act if self.epilogue in ("act", "gated") else "") + "-norm" * (self.norm_eps > 0)
-        return f"{self.kernel}-{self.weights}-{self.x}-{shape}-{self.epilogue}{extra}{'-f32' * self.y_is_f32}"
+        extra += "-f32" * self.y_is_f32 + "-scaled" * (self.out_scale != 1)
+        return f"{self.kernel}-{self.weights}-{self.x}-{shape}-{self.epilogue}{extra}"
 
     def __call__(self, sim: Sim, rng: np.random.Generator) -> None:
         ldx, ldy = (self.K + 31) // 32 * 32 + 32, self.N + 3
@@ -52,7 +55,7 @@ class Linear:
         job = jobs.Linear(
             sim.up(packed), None if scale is None else sim.up(scale), sim.up(encode(self.x, x)), y, best, ldx, ldy,
             self.R, self.K, self.N, panels, EPILOGUES.index(self.epilogue), jobs.ACTIVATIONS.index(self.act),
-            self.y_is_f32, 1000, self.norm_eps,
+            self.y_is_f32, 1000, self.norm_eps, self.out_scale,
         )  # fmt: skip
         self._launch(sim, job, panels)
         acc, slack = self._accumulators(x[:, : self.K], exact)
@@ -61,7 +64,7 @@ class Linear:
             return
         got = decode(y_type, sim.down(y, (self.R, ldy), storage(y_type)))
         want = decode(y_type, encode(y_type, before))
-        value, allowed = self._epilogue(acc, slack)
+        value, allowed = (each * self.out_scale for each in self._epilogue(acc, slack))
         want[:, : self.N] = value + (want[:, : self.N] if self.epilogue == "add" else 0.0)
         allowed += np.abs(want[:, : self.N]) * (2.0**-22 + (0 if y_type == "f32" else reference.EPSILON[y_type] * 1.01))
         assert np.array_equal(got[:, self.N :], want[:, self.N :]), "wrote beyond column N"
@@ -72,7 +75,8 @@ class Linear:
     def _launch(self, sim: Sim, job: jobs.Linear, panels: int) -> None:
         if self.kernel == "gemm":
             grid = ((panels + 3) // 4, (self.R + 63) // 64)
-            sim.launch(f"gemm_{self.x}", job, grid=grid, threads=128)
+            name = self.x if self.weights == self.x else f"{self.weights}_{self.x}"
+            sim.launch(f"gemm_{name}", job, grid=grid, threads=128)
         else:
             grid = (reference.panels(self.N), (self.R + 7) // 8)
             sim.launch(f"linear_{self.weights}_{self.x}", job, grid=grid, threads=256)
@@ -121,11 +125,18 @@ def linear_cases() -> Iterator[tuple[str, Case, bool]]:
             every.append(Linear(kernel="linear", weights=w, x=x, R=10, K=40, N=30, epilogue="argmax"))
     for act in jobs.ACTIVATIONS:
         every.append(Linear(kernel="linear", weights="f32", x="f32", R=2, K=24, N=16, epilogue="act", act=act))
-    for t in jobs.DTYPES[1:]:
+    for x in jobs.DTYPES:
+        # What an fp16 ff hidden beyond 65504 needs, and its inverse.
+        scaled = {"act": "gelu_new", "out_scale": 2.0**-6}
+        every.append(Linear(kernel="linear", weights=x, x=x, R=3, K=64, N=20, epilogue="gated", **scaled))
+        every.append(Linear(kernel="linear", weights=x, x=x, R=3, K=24, N=20, epilogue="add", out_scale=64.0))
+    for w, x in (("f16", "f16"), ("bf16", "bf16"), ("i8", "bf16"), ("i4", "bf16")):
+        gemm = partial(Linear, kernel="gemm", weights=w, x=x)
         for R, K, N in ((1, 2, 1), (64, 32, 64), (65, 70, 40), (17, 129, 80)):
-            every.append(Linear(kernel="gemm", weights=t, x=t, R=R, K=K, N=N))
-        every.append(Linear(kernel="gemm", weights=t, x=t, R=20, K=64, N=40, epilogue="add"))
-        every.append(Linear(kernel="gemm", weights=t, x=t, R=33, K=48, N=50, epilogue="gated", act="gelu_new"))
-        every.append(Linear(kernel="gemm", weights=t, x=t, R=5, K=48, N=50, epilogue="act", act="silu", y_is_f32=True))
+            every.append(gemm(R=R, K=K, N=N))
+        every.append(gemm(R=20, K=64, N=40, epilogue="add", out_scale=4.0))
+        every.append(gemm(R=33, K=48, N=50, epilogue="gated", act="gelu_new", out_scale=0.25))
+        every.append(gemm(R=5, K=48, N=50, epilogue="act", act="silu", y_is_f32=True))
+        every.append(gemm(R=40, K=40, N=90, epilogue="argmax"))
     for linear in every:
         yield linear.name, linear, linear.K < 64 and linear.R < 16

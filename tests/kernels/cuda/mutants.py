@@ -87,11 +87,21 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "log_softmax: maximum not subtracted": _m("softmax", "expf(x[v] - top)", "expf(x[v])", NUMBERS, "log_softmax"),
     "linear: barrier before the fold missing": _m("linear", BARRIER, "", NAN),
-    "linear: unsigned nibbles": _m(
-        "linear", "((int)(v << (28 - 4 * i)) >> 28)", "(int)(v >> (4 * i) & 15u)", NUMBERS, "linear-i4"
+    "linear: unsigned nibbles": _header(
+        "cuda_formats.cuh",
+        "((int)(v << (28 - 4 * i)) >> 28)",
+        "(int)(v >> (4 * i) & 15u)",
+        NUMBERS,
+        "linear-i4",
+        "linear",
     ),
-    "linear: unsigned bytes": _m(
-        "linear", "(float)(i8)(v >> (8 * i) & 0xffu)", "(float)(v >> (8 * i) & 0xffu)", NUMBERS, "linear-i8"
+    "linear: unsigned bytes": _header(
+        "cuda_formats.cuh",
+        "(float)(i8)(v >> (8 * i) & 0xffu)",
+        "(float)(v >> (8 * i) & 0xffu)",
+        NUMBERS,
+        "linear-i8",
+        "linear",
     ),
     "linear: wrong stride in an int4 group": _m("linear", "group % 4 * 16", "group % 4 * 8", NUMBERS, "linear-i4"),
     "linear: lanes left out of the fold": _m("linear", "offset = 4", "offset = 8", NUMBERS, "linear-f32"),
@@ -106,6 +116,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "epilogue: residual overwritten": _header(
         "cuda_epilogue.cuh", "[at] += value", "[at] = value", NUMBERS, "linear-f32", "linear"
+    ),
+    "epilogue: power of two forgotten": _header(
+        "cuda_epilogue.cuh", "value *= job.out_scale;", "", NUMBERS, "linear-f16-f16-3", "linear"
     ),
     "epilogue: gate not applied": _header("cuda_epilogue.cuh", ") * other", ")", NUMBERS, "linear-f32", "linear"),
     "attend: bias bucket off by one": _m("attention", "+ W + 16", "+ W + 15", NUMBERS, "attend-f32"),
@@ -127,14 +140,33 @@ MUTANTS: dict[str, Mutant] = {
     "rows: keys beyond the end are mixed in": _m(
         "attention_rows", "head.keys - tile < TILE ? head.keys - tile : TILE", "TILE", NAN, "attend_rows-f32"
     ),
-    "gemm: wrong fragment column": _m(
-        "gemm", "a[m][2] = stage.a[r][k + t + 4]", "a[m][2] = stage.a[r][k + t]", NUMBERS
-    ),
-    "gemm: fragment rows swapped": _m("gemm", "a[m][1] = stage.a[r + 8]", "a[m][1] = stage.a[r]", NUMBERS),
+    "gemm: wrong fragment column": _m("gemm", "a[m][2] = a_rows[r][k + t + 4]", "a[m][2] = a_rows[r][k + t]", NUMBERS),
+    "gemm: fragment rows swapped": _m("gemm", "a[m][1] = a_rows[r + 8]", "a[m][1] = a_rows[r]", NUMBERS),
     "gemm: copies not waited for": _m("gemm", "wait_copies<1>", "wait_copies<2>", NAN),
     "gemm: copies never waited for at the end": _m("gemm", "wait_copies<0>();", "", RULE),
     "gemm: barrier after the copy missing": _m("gemm", BARRIER, "", NAN),
-    "gemm: barrier before the next copy missing": _m("gemm", BARRIER, "", NAN, after="multiply<A>(stages"),
+    "gemm: barrier before the next copy missing": _m(
+        "gemm", BARRIER, "", NAN, after="multiply<A>(stage.a, pairs, row, column, acc)"
+    ),
+    "gemm: pairs swapped as they are widened": _m(
+        "gemm", "pair_of<A>(w[2 * j], w[2 * j + 1])", "pair_of<A>(w[2 * j + 1], w[2 * j])", NUMBERS, "gemm-i8"
+    ),
+    "gemm: barrier after widening missing": _m(
+        "gemm", BARRIER, "", NAN, "gemm-i8", after="widen<FORMAT, A>(stage, pairs)"
+    ),
+    "gemm: int8 scale forgotten": _m(
+        "gemm", "*= job.scale[wanted < last ? wanted : last]", "*= 1.0f", NUMBERS, "gemm-i8"
+    ),
+    "gemm: int4 scale of the wrong column": _m("gemm", "64 + n % 2 * 4 + t", "64 + t", NUMBERS, "gemm-i4"),
+    "gemm: int4 groups not kept apart": _m(
+        "gemm", "fmaf(scale[i % 2], sums[m][n][i], acc[m][n][i])", "scale[i % 2] * sums[m][n][i]", NUMBERS, "gemm-i4"
+    ),
+    "gemm: best of the wrong columns": _m(
+        "gemm", "p * 16 + i / 2 * 8 + 2 * t + i % 2", "p * 16 + i / 2 * 8 + t + i % 2 * 4", NUMBERS, "gemm-bf16"
+    ),
+    "gemm: best of a quarter of the lanes": _m(
+        "gemm", "lanes_best(best, 4)", "lanes_best(best, 1)", NUMBERS, "gemm-f16"
+    ),
     "gemm: gated halves swapped": _m(
         "gemm", "acc[m][n][i], acc[m][(n + 2) % 4][i]", "acc[m][(n + 2) % 4][i], acc[m][n][i]", NUMBERS
     ),

@@ -15,39 +15,8 @@ import pytest
 
 from engines import t5
 from tests.engines.t5 import checkpoints as ck
-from tests.kernels.build import ensure_library
-from tests.kernels.cuda.gpu import missing
-from tests.kernels.cuda.sim import Sim
 
 NAMES = [member.name for member in ck.FAMILY]
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path]]:
-    root = tmp_path_factory.mktemp("family")
-    ck.torch.set_num_threads(1)
-
-    def get(name: str) -> tuple[Any, Path]:
-        member = next(m for m in ck.FAMILY if m.name == name)
-        model = ck.build(member)
-        return model, ck.save(model, root / name, member)
-
-    return get
-
-
-REASON = missing()
-
-
-@pytest.fixture(
-    params=[
-        "cuda-sim",
-        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(bool(REASON), reason=REASON)]),
-    ]
-)
-def device(request: pytest.FixtureRequest, sim: Sim) -> str:
-    """Where the engine runs; the simulator is built, and lies where the engine looks for it."""
-    ensure_library()
-    return str(request.param)
 
 
 def _on(device: str, folder: Path, work: Callable[[Any], Any], **options: Any) -> Any:
@@ -69,9 +38,6 @@ def test_greedy_ids_equal_hugging_face(name: str, family: Callable[..., Any], de
 @pytest.mark.parametrize(
     ("options", "params"),
     [
-        ({"dtype": "bf16"}, {}),
-        ({"dtype": "int8"}, {}),
-        ({"dtype": "int4"}, {}),
         ({"tensor_parallel_degree": 2}, {}),
         ({"max_slots": 3}, {"num_beams": 3, "num_return_sequences": 2}),
         ({}, {"do_sample": True, "seed": 5, "top_k": 20, "top_p": 0.9, "temperature": 1.2}),

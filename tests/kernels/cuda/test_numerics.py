@@ -26,7 +26,7 @@ def test_every_kernel_has_a_case_and_a_record_of_the_right_size(sim: Sim) -> Non
     assert sim.kernels() == sorted(KERNELS)
     for name, record in KERNELS.items():
         assert sim.lib.sim_job_bytes(name.encode()) == c.sizeof(record), name
-    tested = {"_".join(n.split("-")[:3] if n.startswith("linear") else n.split("-")[:2]) for n in CASES}
+    tested = {"_".join(n.split("-")[:3] if n.startswith(("linear", "gemm-i")) else n.split("-")[:2]) for n in CASES}
     for name in KERNELS:
         op = name.replace("store_kv", "attend_rows").replace("attend_merge", "attend")
         assert any(each.startswith(op) for each in tested), name

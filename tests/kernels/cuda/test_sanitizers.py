@@ -57,6 +57,7 @@ def test_small_cases_are_clean_under_asan_and_ubsan() -> None:
 
 def test_small_cases_have_no_race() -> None:
     pipelined = ["gemm-f16-f16-17x129x80-store", "gemm-bf16-bf16-65x70x40-store", "attend_rows-f32-causal-2x8x70"]
+    pipelined += ["gemm-i8-bf16-17x129x80-store", "gemm-i4-bf16-65x70x40-store"]
     done = _run_tsan(build("cuda-sim-tsan", "-DT5K_SANITIZE=thread"), "small", *pipelined)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 

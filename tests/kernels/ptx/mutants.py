@@ -44,6 +44,9 @@ CAUGHT_BY = {
     "gemm: copies not waited for": UNDER_WAY,
     "gemm: barrier after the copy missing": UNINITIALISED,
     "gemm: barrier before the next copy missing": RACE,
+    "gemm: barrier after widening missing": UNINITIALISED,
+    "gemm: int4 scale of the wrong column": NUMBERS,
+    "epilogue: power of two forgotten": NUMBERS,
     "sample: barrier missing": RACE,
     "beams: barrier missing": RACE,
 }

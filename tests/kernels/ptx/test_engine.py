@@ -17,6 +17,7 @@ from engines import t5
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda.groups import devices
+from tests.kernels.cuda.sim import build as build_sim
 from tests.kernels.ptx import sources
 from tests.kernels.ptx.interpreter import PtxMachine, build, private_copy
 
@@ -63,9 +64,6 @@ def test_greedy_ids_equal_hugging_face(name: str, family: dict[str, tuple[Any, P
 @pytest.mark.parametrize(
     ("options", "params"),
     [
-        ({"dtype": "bf16"}, {}),
-        ({"dtype": "int8"}, {}),
-        ({"dtype": "int4"}, {}),
         ({"tensor_parallel_degree": 2}, {}),
         ({"max_slots": 3}, {"num_beams": 3, "num_return_sequences": 2}),
     ],
@@ -97,6 +95,22 @@ def test_two_gpus_give_the_cpu_device_s_ids(
     ):
         assert engine.about.startswith("2 GPUs")
         assert engine.generate([[5, 9, 1]], max_new_tokens=4, ignore_eos=True) == expected
+
+
+@pytest.mark.parametrize(("dtype", "slots"), [("fp16", 2), ("bf16", 17), ("int8", 17), ("int4", 17)])
+def test_16_bit_activations_give_the_simulator_s_scores(
+    dtype: str, slots: int, family: dict[str, tuple[Any, Path]], on_ptx: PtxMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp32 sums that differ in their last bits round to other 16-bit numbers now and then: half of what those cost."""
+    _, folder = family["umt5"]
+    found = []
+    for library in (on_ptx.lib._name, str(build_sim())):
+        monkeypatch.setenv("T5K_CUDA_SIM", library)
+        with t5.load(folder, device="cuda-sim", dtype=dtype, max_slots=slots) as engine:
+            found.append(engine.score([5, 9, 8, 1], [0, 4, 7]))
+            assert len(engine.generate([[5, 9, 1], [7, 1]], max_new_tokens=3, ignore_eos=True)[1]) == 3
+    allowed = (0.002 if dtype == "fp16" else 0.015) * np.ptp(found[1])
+    np.testing.assert_allclose(found[0], found[1], atol=allowed)
 
 
 def test_the_manual_s_approximation_errors_do_not_change_the_ids(

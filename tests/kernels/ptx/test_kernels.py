@@ -131,8 +131,8 @@ def test_every_kernel_is_there_known_and_takes_its_record(compiled: PtxMachine) 
 
 MORE = [
     *(
-        Linear(kernel="gemm", weights=t, x=t, R=64, K=34, N=64, epilogue=epilogue, act=act, y_is_f32=is_f32)
-        for t in jobs.DTYPES[1:]
+        Linear(kernel="gemm", weights=w, x=x, R=64, K=34, N=64, epilogue=epilogue, act=act, y_is_f32=is_f32)
+        for w, x in (("f16", "f16"), ("bf16", "bf16"), ("i8", "bf16"), ("i4", "bf16"))
         for act in jobs.ACTIVATIONS
         for epilogue in ("act", "gated")
         for is_f32 in (False, True)
