@@ -76,6 +76,17 @@ def test_each_lack_has_its_sentence(driver: Sim, devices: int, arch: int, versio
     assert backend.capabilities().devices == ("cpu",)
 
 
+def test_fp16_needs_the_gpu_and_runs_on_it(driver: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu, on_cpu = (EngineSpec(engine="t5", model_dir=Path(), device=d, dtype="fp16") for d in ("cuda", "cpu"))
+    check_spec(on_gpu, backend.capabilities())
+    backend._check_device(on_gpu)
+    with pytest.raises(SpecInvalid, match="dtype 'fp16' on device 'cpu' refused: CPUs have no fp16 arithmetic"):
+        backend._check_device(on_cpu)
+    monkeypatch.setattr(cuda, "DRIVER", "libcuda-that-nobody-has.so.1")
+    with pytest.raises(SpecInvalid, match="t5: dtype 'fp16' refused: CPUs have no fp16 arithmetic"):
+        check_spec(on_cpu, backend.capabilities())
+
+
 def test_without_a_compiler_the_wheel_is_named(driver: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "compilers", list)
     assert "pip install nvidia-cuda-nvrtc" in cuda.missing("cuda")
