@@ -159,11 +159,16 @@ def same_ids(ready: Sequence[Worker]) -> dict[str, bool]:
     return {name: rows == first for name, rows in ids.items()}
 
 
-def measure(ready: Sequence[Worker], repetitions: int, batches: Sequence[int]) -> list[dict[str, Any]]:
-    """All samples: (variant, batch) x repetitions, order drawn anew in each repetition."""
+def measure(
+    ready: Sequence[Worker], repetitions: int, threads: int, batches: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """All samples: (variant, batch) x repetitions, order drawn anew in each repetition; the read bandwidth of each."""
     samples: list[dict[str, Any]] = []
+    read: list[float] = []
     rng = random.Random(0)
     for repetition in range(-1, repetitions):  # -1 warms up
+        if repetition >= 0:
+            read.append(machine.read_bytes_per_s(threads))
         jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)]
         rng.shuffle(jobs)
         for worker, batch, new in jobs:
@@ -175,7 +180,7 @@ def measure(ready: Sequence[Worker], repetitions: int, batches: Sequence[int]) -
                 {"variant": worker.variant.name, "precision": worker.variant.precision, "threads": worker.threads,
                  "batch": batch, "new": new, "repetition": repetition, **result}
             )  # fmt: skip
-    return samples
+    return samples, read
 
 
 def summary(samples: Sequence[dict[str, Any]], streamed: dict[str, int], read_bps: dict[int, float]) -> list[Any]:
@@ -234,13 +239,15 @@ def bench_model(
     samples: list[dict[str, Any]] = []
     agreement: dict[str, bool] = {}
     loads: dict[str, Any] = {}
+    read: dict[int, list[float]] = {}
     for threads in threads_set:
         print(f"{model}, {threads} threads", file=sys.stderr)
         with workers(folder, variants, threads, absent) as ready:
             agreement |= same_ids(ready)
             loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
-            samples += measure(ready, repetitions, batches)
-    read_bps = {threads: machine.read_bytes_per_s(threads) for threads in threads_set}
+            measured, read[threads] = measure(ready, repetitions, threads, batches)
+            samples += measured
+    read_bps = {threads: statistics.median(found) for threads, found in read.items()}
     streamed = {
         v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in variants
         if v.engine == "t5"
