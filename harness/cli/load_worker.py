@@ -30,8 +30,8 @@ def command(master: str, wait_s: float) -> None:
       DYNO_LOAD_SECRET=... dyno load-worker --master bench-1:5557 --wait 300
     """
     from harness.errors import UsageError
+    from harness.load.child import child_env
     from harness.load.hosts import bind_address
-    from harness.load.processes import child_env
 
     try:
         host, port = bind_address(master)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.load.raw import WARMUP_BASE, outcome_of_status
+from harness.load.raw import WARMUP_BASE, outcome_of_status, whole_lines
 from harness.records import RequestOutcome, RequestRecord
 
 
@@ -42,12 +42,8 @@ _NAMES = tuple(FiredRequest.__dataclass_fields__)
 
 
 def read_fired(path: Path) -> Iterator[FiredRequest]:
-    """The requests of one file; a torn last line (the process was killed) is left out."""
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            yield fired_from_line(line)
+    """The requests of one file."""
+    return map(fired_from_line, whole_lines(path))
 
 
 def fired_from_line(line: bytes) -> FiredRequest:

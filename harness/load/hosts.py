@@ -10,9 +10,7 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +21,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
+from harness.load.child import begin_child, end_child
 from harness.load.plan import LoadPlan
-from harness.load.processes import ProcessWords, child_env
+from harness.load.processes import ProcessWords
 from harness.load.seal import SECRET_VARIABLE
 from harness.measure.validity import LAG_MIN_MS, VOID_LAG_MIN_MS
 from harness.units import NS_PER_MS, NS_PER_S
@@ -72,11 +71,8 @@ class LoadHosts:
                 f"--bind {self._host}:{self._port} can be reached by other machines, and Locust's protocol knows no "
                 f"password: set {SECRET_VARIABLE} to the same long random text here and at every worker"
             )
-        argv = [sys.executable, "-P", "-m", "harness.load.hub", self._host, str(self._port), str(os.getpid())]
         with tempfile.TemporaryFile() as log:
-            self._child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0
-            )
+            self._child = begin_child("harness.load.hub", [self._host, str(self._port), str(os.getpid())], log)
         assert self._child.stdout is not None
         self._selector.register(self._child.stdout, selectors.EVENT_READ)
         try:
@@ -96,17 +92,9 @@ class LoadHosts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._selector.close()
+        if child is not None:
+            end_child(child)
+            self._selector.close()
 
     def require(self) -> None:
         """Wait until every expected worker is there. Raises EnvironmentFault when one does not come."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import EnvironmentFault, ScenarioError
+from harness.load.child import child_env
 from harness.load.plan import BAD_LOCUSTFILE_STATUS
-from harness.load.processes import child_env
 
 CHECK_TIMEOUT_S = 120.0
 """For an import: Locust's own takes a second on an idle core."""

@@ -9,15 +9,14 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
+from harness.load.child import begin_child, end_child
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, DISK_FULL_STATUS, LoadPlan
 
 GO_DELAY_NS = 100_000_000
@@ -114,23 +113,13 @@ class LoadProcesses(ProcessWords):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self._children.values():
-            if child.poll() is None:  # a reaped child's group number may already be somebody else's
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+            end_child(child)
         self._selector.close()
 
     def _start(self, part: int) -> None:
-        argv = [sys.executable, "-P", "-m", "harness.load.locustfile"]  # -P: nothing of the working folder is imported
-        argv += [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
+        arguments = [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
         with self._log(part).open("wb") as log:
-            child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0
-            )
+            child = begin_child("harness.load.locustfile", arguments, log)
         self._children[part] = child
         assert child.stdout is not None
         self._selector.register(child.stdout, selectors.EVENT_READ, part)
@@ -197,10 +186,3 @@ class LoadProcesses(ProcessWords):
     def _last_words(self, part: int, count: int = 5) -> str:
         lines = self._log(part).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return " | ".join(lines[-count:]) or f"none (see {self._log(part)})"
-
-
-def child_env() -> dict[str, str]:
-    """This environment without Locust's own variables, and with this very package importable from any folder."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    roots = [str(Path(__file__).resolve().parents[2]), env.get("PYTHONPATH", "")]
-    return {**env, "PYTHONPATH": os.pathsep.join(root for root in roots if root)}

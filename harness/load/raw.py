@@ -43,13 +43,18 @@ class RawRequest:
 _NAMES = tuple(RawRequest.__dataclass_fields__)
 
 
-def read_raw(path: Path) -> Iterator[RawRequest]:
-    """The requests of one file; a torn last line (the process was killed) is left out."""
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of one file; a torn last one (the process was killed) is left out."""
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            yield raw_from_line(line)
+            yield line
+
+
+def read_raw(path: Path) -> Iterator[RawRequest]:
+    """The requests of one file."""
+    return map(raw_from_line, whole_lines(path))
 
 
 def raw_from_line(line: bytes) -> RawRequest:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
+from harness.load.child import child_env
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
-from harness.load.processes import child_env
 from harness.records import Prompt
 from harness.units import NS_PER_S
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from harness.errors import EnvironmentFault
+from harness.load.child import begin_child, end_child
 from harness.load.plan import LoadPlan
-from harness.load.processes import child_env
 
 DEFAULT_PORT = 8089
 """Locust's own."""
@@ -34,11 +32,8 @@ class WebUi:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        argv = [sys.executable, "-P", "-m", "harness.load.web_ui_server", str(self._port), str(os.getpid())]
         with tempfile.TemporaryFile() as log:
-            self._child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0
-            )
+            self._child = begin_child("harness.load.web_ui_server", [str(self._port), str(os.getpid())], log)
             assert self._child.stdout is not None
             try:
                 word, _, rest = self._child.stdout.readline().decode().strip().partition(" ")
@@ -59,16 +54,8 @@ class WebUi:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if child is not None:
+            end_child(child)
 
     def watch(self, folder: Path, plan: LoadPlan, title: str) -> None:
         """From now on show the load whose files come to `folder`; what was shown before is cleared."""

@@ -19,7 +19,6 @@ import psutil
 import pytest
 
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
-from harness.load import processes
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
 from harness.records import Prompt, RequestRecord
@@ -276,7 +275,7 @@ def test_a_load_process_that_cannot_start_shows_its_last_words(tmp_path: Path, m
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho 'no module named locust' >&2\nexit 7\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(processes.sys, "executable", str(broken))
+    monkeypatch.setattr(sys, "executable", str(broken))
     with pytest.raises(MeasurementInvalid, match=r"exit status 7; .* Its last words: no module named locust"):
         _drive(_plan("http://127.0.0.1:9"), tmp_path)
 
@@ -288,7 +287,7 @@ def test_a_disk_that_fills_up_under_the_records_is_an_environment_fault(
     limited = tmp_path / "python"
     limited.write_text(f'#!/bin/sh\nulimit -f 16\nexec {sys.executable} "$@"\n')
     limited.chmod(0o755)
-    monkeypatch.setattr(processes.sys, "executable", str(limited))
+    monkeypatch.setattr(sys, "executable", str(limited))
     with odd_server(echo) as url, pytest.raises(EnvironmentFault, match="the disk filled up while load process 0"):
         _drive(_plan(url, requests=2000), tmp_path)
 

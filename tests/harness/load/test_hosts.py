@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
+from harness.load.child import child_env
 from harness.load.driver import LoadResult, drive
 from harness.load.hosts import LoadHosts, RemoteProcesses
 from harness.load.plan import LoadPlan
-from harness.load.processes import child_env
 from harness.load.seal import SECRET_VARIABLE, Seal
 from harness.records import Prompt
 from tests.harness.load.odd_server import echo, odd_server
