@@ -1,8 +1,10 @@
-"""What holds for every test run: Ctrl-C works in child processes, and the longest file begins first."""
+"""What holds for every test run: Ctrl-C works in child processes, the longest file begins first, and a reason for
+skipping is printed once."""
 
 from __future__ import annotations
 
 import signal
+from collections import Counter
 
 import pytest
 
@@ -15,3 +17,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """pytest's own list has a line for every place that skips; here it must not push the failures out of sight."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("why tests were skipped")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count:4} x {reason}")
