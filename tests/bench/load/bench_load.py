@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -49,8 +50,8 @@ LIGHT_SERVICE_US = 10_000
 WARMUP = 20
 TOKENIZER = ROOT / "scenarios" / "assets" / "flan-t5-bench"
 """For the tools that cannot work without one."""
-BUSY_LOAD = 0.5
-"""Load average per core above which the machine is called busy."""
+BUSY_SHARE = 0.05
+"""Share of all cores' time, in the 3 s before, above which the machine is called busy."""
 
 
 @dataclass
@@ -262,7 +263,8 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
     here, missing = tools()
     here = {name: measure for name, measure in here.items() if only in name}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in here}
-    load = [os.getloadavg()[0]]
+    cpu_share_before = psutil.cpu_percent(interval=3.0) / 100
+    failures: dict[str, list[str]] = {name: [] for name in here}
     with tempfile.TemporaryDirectory(prefix="dyno-bench-load-") as text:
         folder = Path(text)
         binary = folder / "server"
@@ -273,20 +275,23 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
                 try:
                     outcomes[name].append(measure(binary, folder, seconds))
                 except (subprocess.SubprocessError, OSError, LookupError, ValueError, StopIteration) as error:
-                    missing[name] = f"failed: {_why(error)}"
+                    failures[name].append(_why(error))
                 time.sleep(0.5)
     facts = ("rate_rps", "error_p50_ms", "error_p99_ms", "lag_p99_ms")
-    rows = {
-        name: {fact: _median([getattr(each, fact) for each in found]) for fact in facts} | {"note": found[0].note}
-        for name, found in outcomes.items()
-        if found
-    }
+    rows = {}
+    for name, found in outcomes.items():
+        failed = f"{len(failures[name])} of {rounds} rounds failed: {failures[name][0]}" if failures[name] else ""
+        if found:
+            note = "; ".join(part for part in (found[0].note, failed) if part)
+            rows[name] = {fact: _median([getattr(each, fact) for each in found]) for fact in facts} | {"note": note}
+        else:
+            missing[name] = failed
     return {
         "machine": {
             "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform(),
-            "load_average_before": load[0],
+            "cpu_share_before": cpu_share_before,
         },
-        "is_busy": load[0] > BUSY_LOAD * len(os.sched_getaffinity(0)),
+        "is_busy": cpu_share_before > BUSY_SHARE,
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds, "seconds": seconds, "users": USERS, "light_rps": LIGHT_RPS,
         "light_service_us": LIGHT_SERVICE_US, "tools": rows, "missing": missing,
@@ -295,9 +300,10 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
 
 
 def _why(error: BaseException) -> str:
-    """The tool's own last line, where it left one."""
+    """The tool's own last words about an error, else its last line, where it left one."""
     said = getattr(error, "stderr", b"") or getattr(error, "stdout", b"") or b""
-    last = said.decode("utf-8", "replace").strip().splitlines()[-1:] if isinstance(said, bytes) else []
+    lines = said.decode("utf-8", "replace").strip().splitlines() if isinstance(said, bytes) else []
+    last = ([line for line in lines if "rror" in line] or lines)[-1:]
     return f"{type(error).__name__}: {''.join(last) or error}"[:200]
 
 
@@ -316,8 +322,8 @@ def markdown(told: dict[str, Any]) -> str:
     machine = told["machine"]
     lines = [
         f"Client and server together on {machine['cores']} cores ({machine['cpu']}), {told['utc']}, median of "
-        f"{told['rounds']} interleaved rounds of {told['seconds']:g} s, load average before "
-        f"{machine['load_average_before']:.2f}.",
+        f"{told['rounds']} interleaved rounds of {told['seconds']:g} s; CPU in use before: "
+        f"{machine['cpu_share_before']:.0%}.",
         "" if not told["is_busy"] else "\n**The machine was busy: these numbers say little.**\n",
         "| tool | requests/s | error p50 (ms) | error p99 (ms) | send lag p99 at 500/s (ms) | |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
