@@ -11,7 +11,6 @@ import secrets
 import shutil
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.djl_folder import PACKAGES, write_djl_folder
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.java_server import RunningJavaServer
+from engines.loopback import open_here
 from engines.model_folder import check_model_folder
 from engines.process import Command, ServerProcess, free_port
 from engines.server.hosted import HOST, STOP_GRACE_S
@@ -167,7 +167,7 @@ def _ready(process: ServerProcess, port: int, workers: int) -> bool | None:
 
 def _get(port: int, path: str) -> tuple[int | None, str]:
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=5.0) as answer:
+        with open_here(f"http://{HOST}:{port}{path}", 5.0) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, ""

@@ -32,6 +32,7 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.environments import child_environment
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.handler import SPEC_VARIABLE
+from engines.loopback import open_here
 from engines.process import Command, ServerProcess
 from engines.server.hosted import HOST, STOP_GRACE_S, HostedEngine
 from engines.spec_check import check_spec, package_availability
@@ -247,7 +248,7 @@ def _write_archive(path: Path) -> None:
 
 def _pings(port: int) -> bool | None:
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/ping", timeout=2.0) as answer:
+        with open_here(f"http://{HOST}:{port}/ping", 2.0) as answer:
             return True if answer.status == 200 else None
     except OSError:
         return None
@@ -257,7 +258,7 @@ def _register(port: int, query: Mapping[str, object], process: ServerProcess) ->
     url = f"http://{HOST}:{port}/models?{urllib.parse.urlencode(query)}"
     request = urllib.request.Request(url, data=b"", method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=60.0):  # noqa: S310
+        with open_here(request, 60.0):
             pass
     except urllib.error.HTTPError as error:
         told = error.read(2000).decode(errors="replace")
@@ -285,7 +286,7 @@ def _loaded_facts(workdir: Path, workers: int, process: ServerProcess) -> dict[s
 
 def _ready_workers(port: int, workers: int) -> bool | None:
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/models/{MODEL}", timeout=5.0) as answer:
+        with open_here(f"http://{HOST}:{port}/models/{MODEL}", 5.0) as answer:
             told = json.loads(answer.read())
     except (OSError, ValueError):
         return None

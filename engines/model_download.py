@@ -6,18 +6,21 @@ Both need optional packages, imported here only when used. Only the files a T5 f
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from engines.artifact_cache import build_once
 from engines.errors import ModelInvalid, Unavailable
+from engines.s5cmd import Access, copy_all, objects, s3_access, s5cmd_path
+from engines.sagemaker.redaction import redact
+from engines.sagemaker.region import configured_region
+
+T = TypeVar("T")
 
 WANTED = ("*.json", "*.safetensors", "*.model")
 PICKLED = ("pytorch_model*.bin",)
@@ -74,14 +77,15 @@ class _Object:
 def download_s3(uri: str, cache: Path) -> Path:
     """The local copy of the files directly under an s3:// prefix, kept per listing (keys, sizes, etags).
 
-    Uses s5cmd where it is on PATH, else boto3; credentials and endpoint are theirs to find.
+    s5cmd carries them where it is installed, else boto3. Credentials, region and address are boto3's wherever it is
+    installed, so that both mean the same account; without it, s5cmd looks for its own.
     """
     match = _S3_URI.fullmatch(uri)
     if match is None:
         raise ModelInvalid(f"model s3 {uri!r}: expected s3://bucket/prefix")
     bucket, prefix = match["bucket"], match["prefix"].rstrip("/") + "/" if match["prefix"] else ""
-    source = _S5cmd(bucket) if shutil.which("s5cmd") else _Boto3(bucket)
-    found = [item for item in source.listing(prefix) if "/" not in item.key[len(prefix) :]]
+    source = _source(bucket)
+    found = [item for item in source.listing(prefix) if item.key != prefix and "/" not in item.key[len(prefix) :]]
     wanted = [item for item in found if _matches(item.name, WANTED)]
     if not any(item.name.endswith(".safetensors") for item in wanted):
         wanted += [item for item in found if _matches(item.name, PICKLED)]
@@ -93,25 +97,50 @@ def download_s3(uri: str, cache: Path) -> Path:
     digest = hashlib.sha256(f"{bucket}\n{text}".encode()).hexdigest()[:16]
 
     def fetch(folder: Path) -> None:
-        for item in wanted:
-            source.fetch(item.key, folder / item.name)
+        source.fetch(wanted, folder)
+        sizes = {item.name: item.size_bytes for item in wanted}
+        came = {path.name: path.stat().st_size for path in folder.iterdir()}
+        wrong = [name for name, size in sizes.items() if came.get(name) != size]
+        if wrong:
+            raise Unavailable(f"{uri}: {', '.join(wrong)} did not arrive whole; try again")
 
     return build_once(cache / "s3" / digest, fetch)
 
 
+def _source(bucket: str) -> _Boto3 | _S5cmd:
+    try:
+        boto3 = import_module("boto3")
+    except ImportError:
+        if s5cmd_path() is None:
+            raise Unavailable("s3 models need s5cmd or boto3: pip install boto3") from None
+        return _S5cmd(bucket, Access)
+    errors = import_module("botocore.exceptions")
+    try:
+        session = boto3.session.Session(region_name=configured_region() or None)
+        client = session.client("s3")
+        return _S5cmd(bucket, lambda: _access(session, client)) if s5cmd_path() else _Boto3(bucket, client)
+    except errors.BotoCoreError as error:
+        raise Unavailable(f"s3://{bucket}: {_line(error)}; set AWS credentials and region") from error
+
+
+def _access(session: Any, client: Any) -> Access:
+    """boto3's credentials of this moment (they may be renewed while a large model is on its way), region, address."""
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise Unavailable("no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+    frozen = credentials.get_frozen_credentials()
+    redact.learn(frozen.access_key, frozen.secret_key, frozen.token)
+    return s3_access(frozen, str(client.meta.region_name), str(client.meta.endpoint_url))
+
+
 class _Boto3:
-    def __init__(self, bucket: str) -> None:
-        try:
-            boto3 = import_module("boto3")
-            errors = import_module("botocore.exceptions")
-        except ImportError as error:
-            raise Unavailable("s3 models need s5cmd or boto3: pip install boto3") from error
+    """Everything by boto3."""
+
+    def __init__(self, bucket: str, client: Any) -> None:
+        errors = import_module("botocore.exceptions")
         self._bucket = bucket
         self._errors = (errors.BotoCoreError, errors.ClientError)
-        try:
-            self._client = boto3.client("s3")
-        except self._errors as error:
-            raise Unavailable(f"s3://{bucket}: {_line(error)}; set AWS credentials and region") from error
+        self._client = client
 
     def listing(self, prefix: str) -> list[_Object]:
         try:
@@ -121,38 +150,39 @@ class _Boto3:
             raise Unavailable(f"s3://{self._bucket}/{prefix}: {_line(error)}; check bucket and credentials") from error
         return [_Object(item["Key"], int(item["Size"]), item["ETag"].strip('"')) for item in items]
 
-    def fetch(self, key: str, path: Path) -> None:
-        try:
-            self._client.download_file(self._bucket, key, str(path))
-        except self._errors as error:
-            raise Unavailable(f"s3://{self._bucket}/{key}: {_line(error)}; try again") from error
+    def fetch(self, items: Sequence[_Object], folder: Path) -> None:
+        for item in items:
+            try:
+                self._client.download_file(self._bucket, item.key, str(folder / item.name))
+            except self._errors as error:
+                raise Unavailable(f"s3://{self._bucket}/{item.key}: {_line(error)}; try again") from error
 
 
 class _S5cmd:
-    def __init__(self, bucket: str) -> None:
+    """Everything by s5cmd; `access()` says with which credentials and where."""
+
+    def __init__(self, bucket: str, access: Callable[[], Access]) -> None:
         self._bucket = bucket
+        self._access = access
 
     def listing(self, prefix: str) -> list[_Object]:
-        lines = self._run(["--json", "ls", "--etag", f"s3://{self._bucket}/{prefix}*"]).splitlines()
-        entries = [json.loads(line) for line in lines if line.strip()]
-        start = len(f"s3://{self._bucket}/")
+        start = f"s3://{self._bucket}/"
+        entries = self._said(lambda: objects(self._access(), start + prefix))
         return [
-            _Object(entry["key"][start:], int(entry.get("size", 0)), str(entry.get("etag", "")))
+            _Object(entry["key"].removeprefix(start), int(entry.get("size", 0)), str(entry.get("etag", "")))
             for entry in entries
             if entry.get("type") == "file"
         ]
 
-    def fetch(self, key: str, path: Path) -> None:
-        self._run(["cp", f"s3://{self._bucket}/{key}", str(path)])
+    def fetch(self, items: Sequence[_Object], folder: Path) -> None:
+        pairs = [(f"s3://{self._bucket}/{item.key}", str((folder / item.name).absolute())) for item in items]
+        self._said(lambda: copy_all(self._access(), pairs))
 
-    def _run(self, arguments: Sequence[str]) -> str:
-        command = ["s5cmd", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            message = (done.stderr or done.stdout).strip().splitlines()
-            reason = message[0] if message else f"exit code {done.returncode}"
-            raise Unavailable(f"s5cmd {arguments[-1]}: {reason}; check bucket and credentials")
-        return done.stdout
+    def _said(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except Unavailable as error:
+            raise Unavailable(f"s3://{self._bucket}: {error}; check bucket and credentials") from None
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -161,5 +191,5 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _line(error: BaseException) -> str:
     """The first line of an error's text, or its class name."""
-    text = str(error).strip()
+    text = redact(str(error).strip())
     return text.splitlines()[0] if text else type(error).__name__

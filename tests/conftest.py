@@ -1,4 +1,4 @@
-"""What holds for every test run: Ctrl-C works in child processes, the longest file begins first, and a reason for
+"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, the longest file begins first, and a reason for
 skipping is printed once."""
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from collections import Counter
 
 import pytest
 
+from engines.loopback import keep_direct
+
 LONGEST = "tests/kernels/test_build.py"
 """Sanitizer builds, minutes of one core: begun last, they would run alone at the end."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+keep_direct()  # a developer's proxy must not see the emulators
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from engines.errors import SpecInvalid, Unavailable
+from engines.s5cmd import Access, s3_access
 from engines.sagemaker.redaction import redact
 
 logger = logging.getLogger("dyno.sagemaker")
@@ -48,6 +49,9 @@ class Aws:
         self.region = region
         self.sleep = sleep
         boto3, config, self._errors = _modules()
+        self._unreachable = (
+            self._errors.EndpointConnectionError, self._errors.ProxyConnectionError, self._errors.HTTPClientError,
+        )  # fmt: skip
         try:
             session = boto3.session.Session(region_name=region)
             credentials = session.get_credentials()
@@ -69,12 +73,11 @@ class Aws:
         """The boto3 client of 'sagemaker', 's3' or 'cloudwatch'."""
         return self._clients[service]
 
-    def credentials(self) -> dict[str, str]:
-        """The session's credentials of this moment, as environment variables of a child."""
+    def s3_access(self) -> Access:
+        """How a child that is no boto3 reaches S3, with the session's credentials of this moment."""
         frozen = self._credentials.get_frozen_credentials()
         redact.learn(frozen.access_key, frozen.secret_key, frozen.token)
-        named = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
-        return named | ({"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {})
+        return s3_access(frozen, self.region, str(self._clients["s3"].meta.endpoint_url))
 
     def call(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of one operation, retried with growing waits while AWS throttles or stumbles.
@@ -91,9 +94,9 @@ class Aws:
                 if not (code in THROTTLES or code in PASSING or status >= 500) or attempt == ATTEMPTS:
                     raise explain(operation, code, _line(error)) from None
                 why = code or f"status {status}"
-            except (self._errors.EndpointConnectionError, self._errors.HTTPClientError) as error:
+            except self._unreachable as error:
                 if attempt == ATTEMPTS:
-                    raise Unavailable(f"sagemaker: {operation}: {_line(error)}; check the network") from None
+                    raise Unavailable(f"sagemaker: {operation}: {_line(error)}; check network and proxy") from None
                 why = type(error).__name__
             except (self._errors.ParamValidationError, self._errors.BotoCoreError) as error:
                 raise SpecInvalid(f"sagemaker: {operation}: {_line(error)}") from None

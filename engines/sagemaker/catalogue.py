@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
@@ -75,9 +76,19 @@ def regions() -> tuple[str, ...]:
 
 
 def check_region(region: str) -> None:
-    """Raises SpecInvalid with the nearest region when there is none of that name."""
-    if region not in regions():
+    """Raises SpecInvalid with the nearest region when there is none of that name, here or in boto3's own list (a region
+    without LMI images still takes an image of one's own)."""
+    if region not in regions() and region not in _regions_of_boto3():
         raise SpecInvalid(f"sagemaker: region {region!r} is unknown{_near(region)}")
+
+
+def _regions_of_boto3() -> frozenset[str]:
+    try:
+        session: Any = import_module("botocore.session").Session()
+    except ImportError:
+        return frozenset()
+    partitions = session.get_available_partitions()
+    return frozenset(name for each in partitions for name in session.get_available_regions("sagemaker", each))
 
 
 def _near(region: str) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import engines
 from engines.api import DTYPES, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.environments import child_environment
+from engines.loopback import open_here
 from engines.process import Command, ServerProcess
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
@@ -23,6 +22,7 @@ from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
 from engines.sagemaker.endpoint import LiveEndpoint, deployed
 from engines.sagemaker.memory import check_fit
 from engines.sagemaker.plan import OPTIONS, EndpointPlan, plan_endpoint
+from engines.sagemaker.route import route_to
 from engines.sagemaker.serving import code_files, names_its_model, with_weights
 from engines.sagemaker.weights import check_bucket, keep_weights, shared_weights, size_bytes
 from engines.spec_check import check_spec, package_availability
@@ -116,6 +116,7 @@ class SageMakerEngine:
         prepared = prepare(spec)
         plan, files = prepared.plan, prepared.files
         aws = Aws(plan.region)
+        route = route_to(aws.runtime_url)  # now: a proxy that cannot be used is to be known before anything is paid for
         check_bucket(aws, plan.bucket)
         if prepared.uploads:
             uri = shared_weights(aws, spec.model_dir, plan.bucket, plan.prefix)
@@ -127,6 +128,8 @@ class SageMakerEngine:
         window_begin = time.time()
         with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
             running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))
+            if route.proxy:
+                running.learn(f"requests went through the proxy {route.proxy}: its time is in every latency")
             try:
                 yield running
             finally:
@@ -148,9 +151,7 @@ def _proxy(aws: Aws, plan: EndpointPlan, workdir: Path) -> Iterator[tuple[Server
     state.unlink(missing_ok=True)
     argv = [sys.executable, "-u", "-m", "engines.sagemaker.proxy", "--runtime-url", aws.runtime_url]
     argv += ["--region", plan.region, "--endpoint", plan.name, "--state", str(state)]
-    root = str(Path(engines.__file__).resolve().parents[1])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-    command = Command(argv=argv, log_path=workdir / "proxy.log", env={"PYTHONPATH": path})
+    command = Command(argv=argv, log_path=workdir / "proxy.log", env=child_environment())
     with ServerProcess(command) as process:
         port = process.wait_for(lambda: _port(state), PROXY_READY_S, "port")
         yield process, port
@@ -178,7 +179,7 @@ def _facts(spec: EngineSpec, prepared: Prepared, live: LiveEndpoint) -> EngineFa
 
 def _stats(port: int) -> dict[str, Any]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as answer:
+        with open_here(f"http://127.0.0.1:{port}/stats", 10.0) as answer:
             stats: dict[str, Any] = json.load(answer)
             return stats
     except (OSError, ValueError):

@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from engines.environments import child_environment
 from engines.errors import EngineError
 from engines.sagemaker.aws import Aws
-from engines.sagemaker.journal import Journal
+from engines.sagemaker.journal import KEPT, Journal
 
 POLL_S = 1.0
 SETTLE_S = 2.0
@@ -42,10 +43,11 @@ class Guarded:
         journal = Journal.begin(launch_id, aws.region)
         told = [str(journal.path), str(lifetime_s), str(os.getpid())]
         argv = [sys.executable, "-m", "engines.sagemaker.guardian", *told]
+        env = {**os.environ, **child_environment()}  # whatever lies in the folder it is started from
         log_path = journal.path.with_suffix(".log")
         with log_path.open("ab") as log:
             process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=_environment()
+                argv, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=env
             )
         return cls(journal, aws, process)
 
@@ -67,6 +69,11 @@ class Guarded:
             raise
         self.release()
 
+    def keep(self) -> None:
+        """Leave everything where it is; the journal says that this was meant, so that a clean-up does not take it."""
+        self.journal.note(KEPT, "asked for by keep")
+        self.release()
+
     def release(self) -> None:
         """Let the guardian go without deleting anything."""
         try:
@@ -78,14 +85,6 @@ class Guarded:
             self.journal.path.with_suffix(".log").unlink(missing_ok=True)
 
 
-def _environment() -> dict[str, str]:
-    import engines
-
-    root = str(Path(engines.__file__).resolve().parents[1])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-    return {**os.environ, "PYTHONPATH": path}
-
-
 def main(journal_path: str, lifetime_s: float, parent: int) -> int:
     """Watch, and delete if it must be."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -93,7 +92,7 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     journal = Journal(Path(journal_path))
     why = _watch(parent, time.monotonic() + lifetime_s)
-    if why is not None and journal.remaining():
+    if why is not None and journal.remaining() and not journal.is_kept():
         from engines.sagemaker.removal import remove
 
         journal.note("expired", why)

@@ -22,6 +22,7 @@ EXPIRES_TAG = "dynamometer:expires"
 NAME_PREFIX = "dyno-"
 OUT_OF_SIGHT_S = 7 * 3600.0
 """Longer than a guardian lets anything live (6 h), by an hour for clocks that differ."""
+KEPT = "kept"
 KINDS = ("endpoint", "endpoint-config", "model", "s3-prefix")
 """In the order in which they must be deleted."""
 
@@ -83,6 +84,10 @@ class Journal:
     def expired(self) -> str:
         """Why the guardian ended it; '' when it did not."""
         return next((str(line["why"]) for line in self.lines() if line["event"] == "expired"), "")
+
+    def is_kept(self) -> bool:
+        """Whether what it names was left running on purpose."""
+        return any(line["event"] == KEPT for line in self.lines())
 
     @property
     def region(self) -> str:

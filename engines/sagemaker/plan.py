@@ -15,6 +15,7 @@ from engines.api import EngineSpec, OptionValue
 from engines.errors import SpecInvalid
 from engines.sagemaker.catalogue import Instance, check_region, image_uri, instance_of
 from engines.sagemaker.journal import EXPIRES_TAG, NAME_PREFIX, TAG
+from engines.sagemaker.region import check_registry, check_role, region_or_configured
 
 VARIANT = "variant1"
 DOWNLOAD_S_PER_GIB = 20.0
@@ -34,7 +35,7 @@ OPTIONS = {
     "files": "folder or model.tar.gz with the serving.properties to serve, instead of one made from the axes",
     "role": "ARN of the execution role (default $DYNO_SAGEMAKER_ROLE)",
     "bucket": "S3 bucket for the archive and the weights (default $DYNO_SAGEMAKER_BUCKET)",
-    "region": "AWS region (default $AWS_REGION, then $AWS_DEFAULT_REGION)",
+    "region": "AWS region (default $AWS_REGION, then $AWS_DEFAULT_REGION, then the profile's)",
     "prefix": "S3 prefix under which everything is put (default dynamometer)",
     "weights": "s3:// prefix that already holds the weights: nothing is uploaded and it is kept",
     "data_download_timeout_s": "60 to 3600; default from the size of the weights",
@@ -135,12 +136,14 @@ def hosted(options: Mapping[str, OptionValue]) -> tuple[str, dict[str, OptionVal
 def plan_endpoint(spec: EngineSpec, weights_bytes: int) -> EndpointPlan:
     """The plan of `spec`, all its options checked. Raises SpecInvalid, one sentence for the first fault."""
     options = _Options(spec.options)
-    region = options.text("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-    if not region:
-        raise SpecInvalid("sagemaker: no region; set AWS_REGION, or name one (--region, option region)")
+    region = region_or_configured(options.text("region"))
     check_region(region)
     instance = instance_of(options.required("instance", "name an instance type such as ml.g5.12xlarge"))
     image = image_uri(options.required("image", "name an LMI tag such as 0.28.0-lmi10.0.0-cu124, or an image"), region)
+    role = _matching(options.required("role", "name the execution role's ARN (--role)"), ROLE, "role",
+                     "the ARN of an IAM role, arn:aws:iam::123456789012:role/name")  # fmt: skip
+    check_role(role, region)
+    check_registry(image, region)
     gib = weights_bytes / (1 << 30)
     default_timeout_s = min(TIMEOUT_RANGE_S[1], 600 + math.ceil(gib * DOWNLOAD_S_PER_GIB))
     usd, origin = _price(options, instance)
@@ -150,8 +153,7 @@ def plan_endpoint(spec: EngineSpec, weights_bytes: int) -> EndpointPlan:
         instance=instance,
         instance_count=options.whole("instance_count", 1, (1, 100)),
         image=image,
-        role=_matching(options.required("role", "name the execution role's ARN (--role)"), ROLE, "role",
-                       "the ARN of an IAM role, arn:aws:iam::123456789012:role/name"),
+        role=role,
         bucket=_matching(options.required("bucket", "name an S3 bucket (--bucket)"), BUCKET, "bucket",
                          "a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes, without s3://"),
         prefix=(options.text("prefix") or "dynamometer").strip("/"),

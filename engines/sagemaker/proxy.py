@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +24,7 @@ from urllib.parse import quote, urlsplit
 import uvloop
 
 from engines.sagemaker.redaction import redact
+from engines.sagemaker.route import open_route, route_to
 
 MAX_BODY_BYTES = 6 << 20
 """InvokeEndpoint's limit on a request body."""
@@ -56,6 +55,7 @@ class Signer:
 
     def __init__(self, runtime_url: str, region: str, endpoint: str) -> None:
         self.parts = urlsplit(runtime_url)
+        self.route = route_to(runtime_url)
         self._region = region
         self._base = f"/endpoints/{quote(endpoint)}/invocations"
         self._auth: Any = import_module("botocore.auth")
@@ -134,11 +134,7 @@ class Upstream:
         if self._writer is not None and self._reader is not None and not self._reader.at_eof():
             return False
         self.close()
-        parts = self._signer.parts
-        is_tls = parts.scheme == "https"
-        context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE")) if is_tls else None
-        port = parts.port or (443 if is_tls else 80)
-        self._reader, self._writer = await asyncio.open_connection(parts.hostname, port, ssl=context, limit=1 << 20)
+        self._reader, self._writer = await open_route(self._signer.route)
         return True
 
 

@@ -97,19 +97,23 @@ def leftovers(aws: Aws, now_s: float) -> tuple[Leftover, ...]:
         if journal.region != aws.region:
             continue
         for resource in journal.remaining():
-            owned = journal.is_owned()
-            why = (
-                "its journal is here, its process runs (or cannot be seen from here)"
-                if owned
-                else "its journal is here, its process has ended"
-            )
-            found[resource] = Leftover(resource=resource, launch=journal.path.stem, why=why, is_in_use=owned)
+            why, is_in_use = _state(journal)
+            found[resource] = Leftover(resource=resource, launch=journal.path.stem, why=why, is_in_use=is_in_use)
     for resource, tags in _tagged(aws):
         if resource not in found:
             expires = float(tags.get(EXPIRES_TAG, "0"))
             why = "its tag says expired" if expires <= now_s else "tagged, launched elsewhere, not expired"
             found[resource] = Leftover(resource=resource, launch=tags[TAG], why=why, is_in_use=expires > now_s)
     return tuple(sorted(found.values(), key=lambda each: (KINDS.index(each.resource.kind), each.resource.name)))
+
+
+def _state(journal: Journal) -> tuple[str, bool]:
+    """What a journal of this machine says of what it names, and whether that may be in use."""
+    if journal.is_owned():
+        return "its journal is here, its process runs (or cannot be seen from here)", True
+    if journal.is_kept():
+        return "its journal is here, it was kept on purpose", True
+    return "its journal is here, its process has ended", False
 
 
 def remove_leftovers(aws: Aws, chosen: Iterable[Leftover]) -> list[str]:

@@ -18,18 +18,14 @@ from pathlib import Path
 from engines.artifact_cache import folder_digest
 from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.model_download import PICKLED, WANTED
+from engines.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.guardian import Guarded
 from engines.sagemaker.journal import Resource
 from engines.sagemaker.redaction import redact
-from engines.sagemaker.s5cmd import s5cmd_path, upload_all
 
 logger = logging.getLogger("dyno.sagemaker")
 
-PART_BYTES = 64 << 20
-"""At most 10,000 parts: objects up to 640 GB. Small parts cost more requests than they win (reference: part size, not
-the tool, explains most of s5cmd's lead)."""
-CONCURRENCY = 16
 _uploaded: dict[tuple[str, str, str], tuple[str, Guarded]] = {}
 
 
@@ -79,7 +75,7 @@ def keep_weights() -> None:
     """Leave what this process uploaded where it is: an endpoint that is kept may fetch it again."""
     while _uploaded:
         _, (_, guarded) = _uploaded.popitem()
-        guarded.release()
+        guarded.keep()
 
 
 def _release_at_exit() -> None:
@@ -101,7 +97,7 @@ def upload(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
     total = sum(path.stat().st_size for path in files)
     logger.info("uploading %d files, %.1f MiB, to %s", len(files), total / (1 << 20), uri)
     if s5cmd_path():
-        upload_all(aws, files, uri, log_path, PART_BYTES >> 20, CONCURRENCY)
+        _s5cmd(aws, files, uri, log_path)
     else:
         _boto3(aws, files, bucket, prefix)
     found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
@@ -168,12 +164,21 @@ def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
             aws.call("s3", "abort_multipart_upload", named)
 
 
+def _s5cmd(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
+    """With boto3's credentials, region and address: two SDKs must not find two accounts."""
+    try:
+        copy_all(aws.s3_access(), [(str(path.absolute()), uri + path.name) for path in files], log_path)
+    except Unavailable as error:
+        raise Unavailable(f"sagemaker: {error}") from None
+
+
 def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
     transfer = import_module("boto3.s3.transfer")
     errors = import_module("botocore.exceptions")
     failed = import_module("boto3.exceptions").S3UploadFailedError
+    part_bytes = PART_MIB << 20
     tuned = transfer.TransferConfig(
-        multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=CONCURRENCY
+        multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=CONCURRENCY
     )
     for path in files:
         try:

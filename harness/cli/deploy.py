@@ -51,7 +51,7 @@ def sagemaker() -> None:
 @click.option("--instance", required=True, metavar="TYPE", help="Instance type, such as ml.g5.12xlarge.")
 @click.option("--role", metavar="ARN", help="Execution role (default $DYNO_SAGEMAKER_ROLE).")
 @click.option("--bucket", metavar="NAME", help="S3 bucket for archive and weights (default $DYNO_SAGEMAKER_BUCKET).")
-@click.option("--region", metavar="REGION", help="Default $AWS_REGION.")
+@click.option("--region", metavar="REGION", help="Default $AWS_REGION, $AWS_DEFAULT_REGION, the profile's.")
 @click.option("--container", metavar="VERSION", help="LMI version, such as 0.36.0-lmi20 (default: the scenario's).")
 @click.option("--image", metavar="URI", help="An image of your own that holds our server.")
 @click.option("--files", type=click.Path(path_type=Path), help="Folder or model.tar.gz to serve instead.")
@@ -87,21 +87,24 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
 
 
 @sagemaker.command("cleanup", epilog="Exit: 0 nothing is left, 2 usage, 3 something could not be deleted.")
-@click.option("--region", metavar="REGION", help="Default $AWS_REGION.")
+@click.option("--region", metavar="REGION", help="Default $AWS_REGION, $AWS_DEFAULT_REGION, the profile's.")
 @click.option("--all", "is_all", is_flag=True, help="Also what may still be in use: kept, or launched elsewhere.")
 @click.option("--dry-run", is_flag=True, help="List, delete nothing.")
 def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
     """Delete endpoints, configs, models and uploads that an ended dyno left, found by journal and by tag."""
     import time
 
+    from engines.errors import SpecInvalid
     from engines.sagemaker.aws import Aws
     from engines.sagemaker.catalogue import check_region
+    from engines.sagemaker.region import region_or_configured
     from engines.sagemaker.removal import leftovers, remove_leftovers
 
-    named = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-    if not named:
-        raise UsageError("no region; set AWS_REGION, or name one with --region")
-    check_region(named)
+    try:
+        named = region_or_configured(region or "")
+        check_region(named)
+    except SpecInvalid as error:
+        raise UsageError(str(error)) from None
     _log_to_stderr()
     aws = Aws(named)
     found = leftovers(aws, time.time())

@@ -9,6 +9,8 @@ from importlib import import_module
 
 import click
 
+from engines.loopback import keep_direct
+
 VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
@@ -91,6 +93,7 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """The exit code of `dyno ARGS`. One of the three places where any exception is caught (house style 20)."""
     wants_traceback = "--debug" in args or bool(os.environ.get("DYNO_DEBUG"))
+    keep_direct()
     try:
         result = dyno.main(args=args, prog_name="dyno", standalone_mode=False)
     except click.exceptions.Abort:

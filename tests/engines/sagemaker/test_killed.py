@@ -167,6 +167,38 @@ def test_a_running_launch_is_not_cleaned_up(cloud: Local, tmp_path: Path) -> Non
         assert running.failure() is None
 
 
+def test_a_kept_endpoint_stays_until_all_is_asked_for(cloud: Local, tmp_path: Path) -> None:
+    with SageMakerEngine().launch(spec_for(keep=True), tmp_path / "work", 30.0):
+        pass
+    for journal in journals():  # as after the end of this process
+        lines = journal.path.read_text().splitlines()
+        begin = json.loads(lines[0]) | {"start": "1"}
+        journal.path.write_text("\n".join([json.dumps(begin), *lines[1:]]) + "\n")
+    result = CliRunner().invoke(command, ["sagemaker", "cleanup"])
+    assert result.output.count("keeping (--all deletes it too)") == result.output.count("kept on purpose") == 5
+    assert not is_clean(cloud)
+    assert CliRunner().invoke(command, ["sagemaker", "cleanup", "--all"]).exit_code == 0
+    assert is_clean(cloud)
+    assert journals() == ()
+
+
+def test_guardian_and_proxy_import_nothing_from_the_folder_they_start_in(
+    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("engines", "boto3", "asyncio"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+    monkeypatch.chdir(tmp_path)
+    with SageMakerEngine().launch(spec_for(), tmp_path / "work", 30.0) as running:
+        assert running.failure() is None
+    guarded = Guarded.begin("dyno-folder", Aws("us-east-1"))
+    cloud.s3.put_object(Bucket=BUCKET, Key="folder/x", Body=b"x")
+    guarded.journal.will_create(Resource(kind="s3-prefix", name=f"s3://{BUCKET}/folder/"))
+    assert guarded._process.stdin is not None
+    guarded._process.stdin.close()  # to the guardian, this process has ended
+    assert guarded._process.wait(WAIT_S) == 0
+    assert "folder/x" not in cloud.objects()
+
+
 def test_a_journal_says_what_was_asked_for_before_it_is_asked_for(cloud: Local, tmp_path: Path) -> None:
     """A create that is announced and never sent counts as existing; a torn last line does not."""
     journal = Journal.begin("dyno-x", "us-east-1")

