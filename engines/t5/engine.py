@@ -96,6 +96,7 @@ def load(
     record.is_static = admission == "static"
     if on is None:
         record.isa = native.forced_isa()
+        record.caches = native.ACTIVATIONS["fp32" if dtype == "fp32" else "bf16"]
         return T5Engine(config, dtype, model, record)
     record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
     record.cuda_nccl, record.nccl_over = cuda.nccl_choice() if tensor_parallel_degree > 1 else (None, 0)

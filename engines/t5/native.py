@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 
-ABI = 3
+ABI = 4
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3, "fp16": 4}
 ACTIVATIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
@@ -72,6 +72,7 @@ class Config(c.Structure):
         ("nccl_over", c.c_int64),
         ("cuda_image", c.c_char_p),
         ("activations", c.c_int32),
+        ("caches", c.c_int32),
     )
 
 
@@ -154,7 +155,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     ),
     "t5k_op_attend": (
         c.c_int32,
-        (*[c.c_void_p] * 5, *[c.c_int64] * 6, c.c_int32, c.c_void_p, c.c_int32),
+        (*[c.c_void_p] * 5, *[c.c_int64] * 6, c.c_int32, c.c_int32, c.c_void_p, c.c_int32),
     ),
     "t5k_op_rms_norm": (
         c.c_int32,

@@ -123,7 +123,8 @@ class Work:
     beams: int = 1
     tensor_parallel_degree: int = 1
     cache_bytes: int = 4
-    """Per cached number and activation: 4 on a CPU whatever the weights are; on a GPU see activation_bytes."""
+    """Per cached number and activation: on a GPU see activation_bytes. 4 on a CPU, whose activations are fp32; that its
+    caches take 2 beside narrower weights is left out."""
 
     @property
     def rows(self) -> int:

@@ -100,10 +100,11 @@ t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quantize_rows
 }
 
 t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const float *v, const float *bias, int64_t W,
-                         int64_t R, int64_t keys, int64_t heads, int64_t D, int64_t first, int32_t causal, float *out,
-                         int32_t repeats) {
+                         int64_t R, int64_t keys, int64_t heads, int64_t D, int64_t first, int32_t causal,
+                         int32_t cache_bytes, float *out, int32_t repeats) {
     return guarded([&]() -> Status {
-        if (!bench || !q || !k || !v || !out || R < 1 || keys < 1 || heads < 1 || D < 1)
+        if (!bench || !q || !k || !v || !out || R < 1 || keys < 1 || heads < 1 || D < 1 ||
+            (cache_bytes != 4 && cache_bytes != 2))
             return Status::invalid("argument");
         T5K_TRY(bench->device->reserve({R, heads * D, keys, 0, 1, 0}));
         const int64_t capacity = round_up(keys, LANES), ld = stride(heads * D);
@@ -114,7 +115,7 @@ t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const
         store.k = k;
         store.v = v;
         store.ld = ld;
-        store.cache = {kc.data(), vc.data(), capacity};
+        store.cache = {kc.data(), vc.data(), capacity, cache_bytes};
         store.heads = heads;
         store.R = keys;
         store.D = D;

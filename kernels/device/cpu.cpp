@@ -48,7 +48,10 @@ class Memory {
 
 class CpuDevice final : public Device {
    public:
-    CpuDevice(Isa isa, int threads) : kernels_(kernels_of(isa)), team_(threads) {}
+    CpuDevice(Isa isa, int threads, int64_t cache_bytes)
+        : kernels_(kernels_of(isa)), team_(threads), cache_bytes_(cache_bytes) {}
+
+    int64_t cache_bytes() const override { return cache_bytes_; }
 
     Status allocate(int64_t bytes, void **out) override {
         const int64_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
@@ -250,7 +253,8 @@ class CpuDevice final : public Device {
 
     // Cuts every job into contiguous runs of panels and runs them all; returns the number of chunks.
     int run_panels(const LinearJob *jobs, int n, Best *best) {
-        const int64_t unit = jobs[0].R <= 4 ? 4 : 2;  // the widest tile, and an even number for gated pairs
+        // The widest tile of few rows, and an even number for gated pairs.
+        const int64_t unit = jobs[0].R <= 4 && rounding_of(jobs[0]) == ROWS_PLAIN ? 4 : 2;
         const int64_t per_job = std::max<int64_t>(1, CHUNKS_PER_THREAD * team_.threads() / n);
         int64_t work = 0, fewest = per_job;
         for (int i = 0; i < n; ++i) {
@@ -278,11 +282,13 @@ class CpuDevice final : public Device {
     const KernelTable &kernels_;
     Team team_;
     Memory scores_, quantized_, row_scales_, row_offsets_, best_;
-    int64_t keys_ = 0;
+    int64_t keys_ = 0, cache_bytes_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device(Isa isa, int threads) { return std::make_unique<CpuDevice>(isa, threads); }
+std::unique_ptr<Device> make_cpu_device(Isa isa, int threads, int64_t cache_bytes) {
+    return std::make_unique<CpuDevice>(isa, threads, cache_bytes);
+}
 
 }  // namespace t5k

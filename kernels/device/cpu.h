@@ -8,6 +8,7 @@
 
 namespace t5k {
 
-std::unique_ptr<Device> make_cpu_device(Isa isa, int threads);
+// cache_bytes: of a number in the decoder's caches, 4 (fp32) or 2 (bf16).
+std::unique_ptr<Device> make_cpu_device(Isa isa, int threads, int64_t cache_bytes = 4);
 
 }  // namespace t5k

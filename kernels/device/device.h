@@ -4,7 +4,8 @@
 // are device memory from `allocate`, or weights the device can read in place; ids and positions are host values. Jobs
 // in one call never write what another of them reads or writes. Contracts: ops/*.h.
 // What passes between ops (normed rows, q, k, v, attention outputs, ff hidden) and the caches are stored numbers of
-// `storage().bytes` each, whatever the type of a pointer says; the residual, partial sums and logits are fp32.
+// `storage().bytes` each (the decoder's caches: `cache_bytes()`), whatever the type of a pointer says; the residual, partial
+// sums and logits are fp32.
 // No call after `bind` and `reserve` allocates. Every call returns a Status; nothing throws, nothing ends the process.
 #pragma once
 
@@ -36,6 +37,8 @@ class Device {
     virtual ~Device() = default;
 
     virtual Storage storage() const { return {}; }
+    // Bytes of a number in the decoder's caches, which may be narrower than what passes between ops.
+    virtual int64_t cache_bytes() const { return storage().bytes; }
 
     // Called when a thread takes up the engine: a device may have state per thread.
     virtual void enter() {}

@@ -37,7 +37,7 @@ void futex_wake(std::atomic<uint32_t> &word) {
 
 }  // namespace
 
-Team::Team(int threads) : threads_(threads < 1 ? 1 : threads) {
+Team::Team(int threads) : threads_(threads < 1 ? 1 : threads), parts_(new Part[static_cast<size_t>(threads_)]) {
     workers_.reserve(static_cast<size_t>(threads_ - 1));
     for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { work(t); });
 }
@@ -49,23 +49,24 @@ Team::~Team() {
     for (auto &worker : workers_) worker.join();
 }
 
-// Claims chunks of this epoch until none is left; returns how many it ran.
-int Team::drain(uint32_t epoch, int thread) {
-    int done = 0;
-    uint64_t ticket = job_.ticket.load(std::memory_order_acquire);
-    for (;;) {
-        if (static_cast<uint32_t>(ticket >> 32) != epoch) return done;
-        const uint32_t chunk = static_cast<uint32_t>(ticket & 0xffffffffu);
-        if (chunk >= static_cast<uint32_t>(job_.chunks.load(std::memory_order_relaxed))) return done;
-        const Chunk fn = job_.fn.load(std::memory_order_relaxed);
-        void *context = job_.context.load(std::memory_order_relaxed);
-        // The claim succeeds only if the epoch still stands, and the job cannot change while one of its chunks is
-        // pending; so fn and context, read before, are this epoch's.
-        if (!job_.ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-        fn(context, static_cast<int>(chunk), thread);
-        ++done;
-        pending_.fetch_sub(1, std::memory_order_acq_rel);
-        ticket = job_.ticket.load(std::memory_order_acquire);
+// Claims chunks of this epoch, its own part first, until none is left.
+void Team::drain(uint32_t epoch, int thread) {
+    for (int i = 0; i < threads_; ++i) {
+        Part &part = parts_[static_cast<size_t>((thread + i) % threads_)];
+        uint64_t ticket = part.ticket.load(std::memory_order_acquire);
+        for (;;) {
+            if (static_cast<uint32_t>(ticket >> 32) != epoch) return;
+            const uint32_t chunk = static_cast<uint32_t>(ticket & 0xffffffffu);
+            if (chunk >= part.end.load(std::memory_order_relaxed)) break;
+            const Chunk fn = job_.fn.load(std::memory_order_relaxed);
+            void *context = job_.context.load(std::memory_order_relaxed);
+            // The claim succeeds only if the epoch still stands, and the job cannot change while one of its chunks is
+            // pending; so fn and context, read before, are this epoch's.
+            if (!part.ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
+            fn(context, static_cast<int>(chunk), thread);
+            pending_.fetch_sub(1, std::memory_order_acq_rel);
+            ticket = part.ticket.load(std::memory_order_acquire);
+        }
     }
 }
 
@@ -95,13 +96,16 @@ void Team::run(int chunks, Chunk fn, void *context) {
     }
     // Close the old job first: no late worker can claim between the stores below.
     const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-    job_.chunks.store(0, std::memory_order_relaxed);
-    job_.ticket.store(static_cast<uint64_t>(epoch) << 32 | 0xffffffffu, std::memory_order_release);
+    const uint64_t open = static_cast<uint64_t>(epoch) << 32;
+    for (int t = 0; t < threads_; ++t) parts_[static_cast<size_t>(t)].ticket.store(open | 0xffffffffu, std::memory_order_release);
     job_.fn.store(fn, std::memory_order_relaxed);
     job_.context.store(context, std::memory_order_relaxed);
-    job_.chunks.store(chunks, std::memory_order_relaxed);
     pending_.store(chunks, std::memory_order_relaxed);
-    job_.ticket.store(static_cast<uint64_t>(epoch) << 32, std::memory_order_release);
+    for (int t = 0; t < threads_; ++t) {
+        Part &part = parts_[static_cast<size_t>(t)];
+        part.end.store(static_cast<uint32_t>(int64_t{t + 1} * chunks / threads_), std::memory_order_relaxed);
+        part.ticket.store(open | static_cast<uint32_t>(int64_t{t} * chunks / threads_), std::memory_order_release);
+    }
     epoch_.store(epoch);
     if (sleepers_.load() > 0) futex_wake(epoch_);
     drain(epoch, 0);

@@ -1,7 +1,8 @@
 // A persistent thread team: one call runs numbered chunks on the caller and its workers, and returns when all are done.
 //
-// Chunks are claimed from one counter, so the caller never waits for a worker that has not woken up yet: it takes the
-// chunks itself. On a machine with noisy neighbours a parked or preempted worker costs its share, not a stall.
+// Every thread has a part of its own, chunks that follow each other, so that what one chunk prefetches beyond its end the
+// next one reads. A thread that is done takes chunks of the others: the caller never waits for a worker that has not woken
+// up yet, and on a machine with noisy neighbours a parked or preempted worker costs its share, not a stall.
 // Waiting is spin-then-park: a worker spins for about 50 us after its last chunk, then sleeps on a futex.
 //
 // Cost (two threads, idle machine): see kernels/bench/README section "barrier"; aim is <= 1 us per call.
@@ -38,18 +39,21 @@ class Team {
 
    private:
     void work(int thread);
-    int drain(uint32_t epoch, int thread);
+    void drain(uint32_t epoch, int thread);
 
-    // One job. The ticket is epoch << 32 | next chunk: a late worker of an old epoch can claim nothing of a new one.
-    struct alignas(64) Job {
+    // One job. A part's ticket is epoch << 32 | next chunk: a late worker of an old epoch can claim nothing of a new one.
+    struct alignas(64) Part {
         std::atomic<uint64_t> ticket{0};
+        std::atomic<uint32_t> end{0};
+    };
+    struct alignas(64) Job {
         std::atomic<Chunk> fn{nullptr};
         std::atomic<void *> context{nullptr};
-        std::atomic<int> chunks{0};
     };
 
     int threads_;
     Job job_;
+    std::unique_ptr<Part[]> parts_;
     alignas(64) std::atomic<int> pending_{0};
     alignas(64) std::atomic<uint32_t> epoch_{0};
     alignas(64) std::atomic<int> sleepers_{0};

@@ -60,6 +60,9 @@ T5K_INLINE V16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 T5K_INLINE I16 to_nearest(V16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 T5K_INLINE V16 as_float(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 T5K_INLINE I16 load_u16(const void *p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p))}; }
+// Whether any lane is above f, or not below it: the first is false for NaN, the second true.
+T5K_INLINE bool any_above(V16 a, float f) { return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(f), _CMP_GT_OQ) != 0; }
+T5K_INLINE bool any_not_below(V16 a, float f) { return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(f), _CMP_NLT_UQ) != 0; }
 T5K_INLINE V16 keep_first(V16 a, int n, V16 fill) {
     return {_mm512_mask_blend_ps(n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1), fill.v, a.v)};
 }
@@ -114,6 +117,14 @@ T5K_INLINE I16 load_u16(const void *p) {
     return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
             _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1))};
 }
+#define T5K_ANY(name, test)                                                                                \
+    T5K_INLINE bool name(V16 x, float f) {                                                                 \
+        const __m256 y = _mm256_set1_ps(f);                                                                \
+        return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(x.a, y, test), _mm256_cmp_ps(x.b, y, test))) != 0; \
+    }
+T5K_ANY(any_above, _CMP_GT_OQ)
+T5K_ANY(any_not_below, _CMP_NLT_UQ)
+#undef T5K_ANY
 T5K_INLINE V16 keep_first(V16 x, int n, V16 fill) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256 low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
@@ -207,6 +218,16 @@ T5K_INLINE I16 load_u16(const void *p) {
     T5K_LANES r.v[i] = h[i];
     return r;
 }
+T5K_INLINE bool any_above(V16 a, float f) {
+    bool any = false;
+    T5K_LANES any |= a.v[i] > f;
+    return any;
+}
+T5K_INLINE bool any_not_below(V16 a, float f) {
+    bool any = false;
+    T5K_LANES any |= !(a.v[i] < f);
+    return any;
+}
 T5K_INLINE V16 keep_first(V16 a, int n, V16 fill) {
     V16 r;
     T5K_LANES r.v[i] = i < n ? a.v[i] : fill.v[i];
@@ -219,6 +240,27 @@ T5K_INLINE V16 keep_first(V16 a, int n, V16 fill) {
 T5K_INLINE V16 zero() { return bcast(0.0f); }
 
 // Sum of the lanes, folded halves first; one order on every ISA.
+#if defined(T5K_ISA_AVX512) || defined(T5K_ISA_AVX2)
+T5K_INLINE float sum8(__m256 halves) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+T5K_INLINE float largest8(__m256 halves) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+#endif
+#if defined(T5K_ISA_AVX512)
+T5K_INLINE float sum(V16 a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1))); }
+T5K_INLINE float largest(V16 a) {
+    return largest8(_mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
+}
+#elif defined(T5K_ISA_AVX2)
+T5K_INLINE float sum(V16 x) { return sum8(_mm256_add_ps(x.a, x.b)); }
+T5K_INLINE float largest(V16 x) { return largest8(_mm256_max_ps(x.a, x.b)); }
+#else
 T5K_INLINE float sum(V16 a) {
     float v[16];
     store(v, a);
@@ -234,6 +276,7 @@ T5K_INLINE float largest(V16 a) {
     for (int i = 1; i < 16; ++i) m = v[i] > m ? v[i] : m;
     return m;
 }
+#endif
 
 // exp(x), relative error under 2e-7 for x in [-87, 88]; clamped outside. Cephes' polynomial with Cody-Waite reduction.
 T5K_INLINE V16 exp(V16 x) {

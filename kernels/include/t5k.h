@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define T5K_API __attribute__((visibility("default")))
-#define T5K_ABI 3
+#define T5K_ABI 4
 
 enum { T5K_OK = 0, T5K_INVALID = 1, T5K_NO_MEMORY = 2, T5K_INTERNAL = 3, T5K_BUSY = 4 };
 typedef int32_t t5k_status;
@@ -89,6 +89,7 @@ typedef struct t5k_config {
     int64_t nccl_over;
     const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
     int32_t activations;     /* T5K_F32; on the CUDA device also T5K_F16 or T5K_BF16: what passes between ops, and caches */
+    int32_t caches;          /* the CPU device's keys and values: T5K_F32 or T5K_BF16 */
 } t5k_config;
 
 /* A CUDA driver and its first device. */

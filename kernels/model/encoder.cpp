@@ -33,8 +33,8 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
         for (int64_t rank = 0; rank < ranks(); ++rank) {
             const int64_t at = (rank * R + row) * ld;
             HeadCache cache{scratch_cache_.k.at(position * k_cache_floats(1, D) * config_.heads),
-                            scratch_cache_.v.at(position * v_cache_floats(1, D) * config_.heads), capacity};
-            cache = head_cache(cache, rank * heads, D, storage_.bytes);
+                            scratch_cache_.v.at(position * v_cache_floats(1, D) * config_.heads), capacity, storage_.bytes};
+            cache = head_cache(cache, rank * heads, D);
             StoreJob store;
             store.k = encoder_.wide.at(at + I);
             store.v = encoder_.wide.at(at + 2 * I);

@@ -32,7 +32,7 @@ void Buffer::reset() {
 
 HeadCache LayerCache::at(const t5k_config &c, int64_t layer, int64_t rank) const {
     const int64_t head = (rank * c.decoder_layers + layer) * (c.heads / c.ranks);
-    return head_cache({k.data(), v.data(), capacity}, head, c.d_kv, size);
+    return head_cache({k.data(), v.data(), capacity, size}, head, c.d_kv);
 }
 
 Status LayerCache::reserve(Device &device, const t5k_config &c, int64_t positions) {
@@ -42,7 +42,7 @@ Status LayerCache::reserve(Device &device, const t5k_config &c, int64_t position
     capacity = 0;
     k.reset();  // a part per rank: no larger than asked for
     v.reset();
-    size = device.storage().bytes;
+    size = device.cache_bytes();
     T5K_TRY(k.reserve(device, heads * k_cache_floats(positions, c.d_kv), size, c.ranks));
     T5K_TRY(v.reserve(device, heads * v_cache_floats(positions, c.d_kv), size, c.ranks));
     capacity = positions;

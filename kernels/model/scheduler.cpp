@@ -309,8 +309,8 @@ Status Scheduler::copy_cache(LayerCache &to, const LayerCache &from, int64_t pos
     const t5k_config &c = model_->config();
     const int64_t panels = panel_count(c.d_kv), keys = round_up(positions, LANES), size = from.size;
     for (int64_t head = 0; head < int64_t{c.decoder_layers} * c.heads; ++head) {
-        const HeadCache source = head_cache({from.k.data(), from.v.data(), from.capacity}, head, c.d_kv, size);
-        const HeadCache target = head_cache({to.k.data(), to.v.data(), to.capacity}, head, c.d_kv, size);
+        const HeadCache source = head_cache({from.k.data(), from.v.data(), from.capacity, size}, head, c.d_kv);
+        const HeadCache target = head_cache({to.k.data(), to.v.data(), to.capacity, size}, head, c.d_kv);
         T5K_TRY(model_->device().copy(target.k, source.k, keys * c.d_kv * size));
         for (int64_t p = 0; p < panels; ++p)
             T5K_TRY(model_->device().copy(advanced(target.v, p * target.capacity * LANES, size),

@@ -222,6 +222,8 @@ Status check_config(const t5k_config &c) {
     T5K_TRY(in_range("max_target", c.max_target, 1, 1 << 20));
     T5K_TRY(in_range("activations", c.activations, T5K_F32, T5K_BF16));
     if (!c.cuda_driver && c.activations != T5K_F32) return Status::invalid("activations: the CPU keeps fp32 ones");
+    if (c.caches != T5K_F32 && (c.cuda_driver || c.caches != T5K_BF16))
+        return Status::invalid("caches: expected fp32, or bf16 on the CPU; on the cuda device they are as activations");
     if (c.heads % c.ranks) return Status::invalid("tensor-parallel degree must divide the heads");
     if (c.d_ff % c.ranks) return Status::invalid("tensor-parallel degree must divide d_ff");
     return Status::good();

@@ -19,31 +19,77 @@ T5K_INLINE V16 bias_of(const AttendJob &job, int64_t key, int64_t position) {
     return load(job.bias + e);
 }
 
-// scores[r][key] for R query rows against every visible panel; returns each row's maximum.
-template <int R>
-T5K_INLINE void scores(const AttendJob &job, int64_t row, int64_t keys, float *s, int64_t lds, float *top) {
-    V16 peak[R];
-    for (int r = 0; r < R; ++r) peak[r] = bcast(-3.4e38f);
-    for (int64_t key = 0; key < keys; key += LANES) {
-        const float *k = job.cache.k + key * job.D;
-        V16 acc[R];
+// What a cache holds: V16 of sixteen numbers, and one number stored.
+struct Floats {
+    using Number = float;
+    T5K_INLINE V16 sixteen(const Number *p) { return load(p); }
+    T5K_INLINE Number stored(float x) { return x; }
+};
+struct Bf16s {
+    using Number = uint16_t;
+    T5K_INLINE V16 sixteen(const Number *p) { return as_float(shl<16>(load_u16(p))); }
+    T5K_INLINE Number stored(float x) {  // to nearest even; NaN stays NaN
+        uint32_t bits;
+        __builtin_memcpy(&bits, &x, 4);
+        const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+        return (Number)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
+    }
+};
+
+// scores[r][key] for R query rows against P panels of keys from `key` on; peak[r] grows.
+template <class C, int R, int P>
+T5K_INLINE void score_panels(const AttendJob &job, int64_t row, int64_t key, float *s, int64_t lds, V16 (&peak)[R]) {
+    const typename C::Number *k = (const typename C::Number *)job.cache.k + key * job.D;
+    V16 acc[R][P];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) acc[r] = zero();
-        for (int64_t d = 0; d < job.D; ++d) {
-            const V16 kd = load(k + d * LANES);
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) acc[r][p] = zero();
+    // One row alone waits for memory: the values of these keys come near meanwhile, a panel of dims for every sixteen d.
+    constexpr int64_t STEP = P * (int64_t)sizeof(typename C::Number) * LANES;
+    const char *v = (const char *)((const typename C::Number *)job.cache.v + key * LANES);
+    const int64_t panel = job.cache.capacity * LANES * (int64_t)sizeof(typename C::Number);
+    for (int64_t first = 0; first < job.D; first += LANES, v += panel) {
+        const int64_t end = first + LANES < job.D ? first + LANES : job.D;
+        for (int64_t d = first; d < end; ++d) {
+            if constexpr (R == 1)
+                for (int64_t b = 0; b < STEP; b += 64) __builtin_prefetch(v + (d - first) * STEP + b, 0, 3);
+            V16 kd[P];
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) kd[p] = C::sixteen(k + (p * job.D + d) * LANES);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) acc[r] = fma(bcast(job.q[(row + r) * job.ldq + d]), kd, acc[r]);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const int64_t position = job.first_position + row + r;
-            if (job.bias) acc[r] = add(acc[r], bias_of(job, key, position));
-            const int64_t visible = (job.causal && position + 1 < job.keys ? position + 1 : job.keys) - key;
-            if (visible < LANES) acc[r] = keep_first(acc[r], visible < 0 ? 0 : (int)visible, bcast(-3.4e38f));
-            peak[r] = max(peak[r], acc[r]);
-            store(s + r * lds + key, acc[r]);
+            for (int r = 0; r < R; ++r) {
+                const V16 a = bcast(job.q[(row + r) * job.ldq + d]);
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) acc[r][p] = fma(a, kd[p], acc[r][p]);
+            }
         }
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+            const int64_t position = job.first_position + row + r, at = key + p * LANES;
+            if (job.bias) acc[r][p] = add(acc[r][p], bias_of(job, at, position));
+            const int64_t visible = (job.causal && position + 1 < job.keys ? position + 1 : job.keys) - at;
+            if (visible < LANES) acc[r][p] = keep_first(acc[r][p], visible < 0 ? 0 : (int)visible, bcast(-3.4e38f));
+            peak[r] = max(peak[r], acc[r][p]);
+            store(s + r * lds + at, acc[r][p]);
+        }
+}
+
+// scores[r][key] for R query rows against every visible panel; returns each row's maximum.
+template <class C, int R>
+T5K_INLINE void scores(const AttendJob &job, int64_t row, float *s, int64_t lds, float *top) {
+    V16 peak[R];
+    for (int r = 0; r < R; ++r) peak[r] = bcast(-3.4e38f);
+    int64_t key = 0;
+    // One row alone is a chain of fma per panel: four panels at a time hide its latency.
+    if constexpr (R == 1) {
+        for (; key + 4 * LANES <= lds; key += 4 * LANES) score_panels<C, R, 4>(job, row, key, s, lds, peak);
+        for (; key + 2 * LANES <= lds; key += 2 * LANES) score_panels<C, R, 2>(job, row, key, s, lds, peak);
+    }
+    for (; key < lds; key += LANES) score_panels<C, R, 1>(job, row, key, s, lds, peak);
     for (int r = 0; r < R; ++r) top[r] = largest(peak[r]);
 }
 
@@ -59,18 +105,23 @@ T5K_INLINE float exponentials(float *s, int64_t visible, int64_t keys, float top
     return sum(total);
 }
 
-template <int R, int P>
+template <class C, int R, int P>
 T5K_INLINE void mix(const AttendJob &job, int64_t row, int64_t first, const float *s, int64_t lds, const float *inverse) {
     V16 acc[R][P];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) acc[r][p] = zero();
-    const float *v = job.cache.v + first * job.cache.capacity * LANES;
+    const typename C::Number *v = (const typename C::Number *)job.cache.v + first * job.cache.capacity * LANES;
+    // While one row's values are mixed, the next head's keys come near: they follow this head's.
+    constexpr int64_t STEP = P * (int64_t)sizeof(typename C::Number) * LANES;
+    const auto *k = (const typename C::Number *)job.cache.k + job.cache.capacity * job.D + first * job.keys * LANES;
     for (int64_t key = 0; key < job.keys; ++key) {
+        if constexpr (R == 1)
+            for (int64_t b = 0; b < STEP; b += 64) __builtin_prefetch((const char *)k + key * STEP + b, 0, 3);
         V16 vk[P];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) vk[p] = load(v + (p * job.cache.capacity + key) * LANES);
+        for (int p = 0; p < P; ++p) vk[p] = C::sixteen(v + (p * job.cache.capacity + key) * LANES);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             const V16 a = bcast(s[r * lds + key]);
@@ -95,11 +146,11 @@ T5K_INLINE void mix(const AttendJob &job, int64_t row, int64_t first, const floa
         }
 }
 
-template <int R>
+template <class C, int R>
 void block(const AttendJob &job, int64_t row, float *scratch) {
     const int64_t lds = round_up(job.keys, LANES);
     float top[R], inverse[R];
-    scores<R>(job, row, job.keys, scratch, lds, top);
+    scores<C, R>(job, row, scratch, lds, top);
     for (int r = 0; r < R; ++r) {
         const int64_t position = job.first_position + row + r;
         const int64_t visible = job.causal && position + 1 < job.keys ? position + 1 : job.keys;
@@ -108,26 +159,37 @@ void block(const AttendJob &job, int64_t row, float *scratch) {
     const int64_t panels = panel_count(job.D);
     int64_t p = 0;
     if constexpr (R == 1)
-        for (; p + 4 <= panels; p += 4) mix<R, 4>(job, row, p, scratch, lds, inverse);
-    for (; p < panels; ++p) mix<R, 1>(job, row, p, scratch, lds, inverse);
+        for (; p + 4 <= panels; p += 4) mix<C, R, 4>(job, row, p, scratch, lds, inverse);
+    for (; p < panels; ++p) mix<C, R, 1>(job, row, p, scratch, lds, inverse);
 }
 
-}  // namespace
-
-void store_kv(const StoreJob &job) {
+template <class C>
+void store_rows(const StoreJob &job) {
+    using Number = typename C::Number;
     const int64_t panels = panel_count(job.D);
     for (int64_t r = 0; r < job.R; ++r) {
         const int64_t t = job.first + r;
         const float *k = job.k + r * job.ld, *v = job.v + r * job.ld;
-        float *kp = job.cache.k + t / LANES * LANES * job.D + t % LANES;
-        for (int64_t d = 0; d < job.D; ++d) kp[d * LANES] = k[d];
+        Number *kp = (Number *)job.cache.k + t / LANES * LANES * job.D + t % LANES;
+        for (int64_t d = 0; d < job.D; ++d) kp[d * LANES] = C::stored(k[d]);
         for (int64_t p = 0; p < panels; ++p) {
-            float *vp = job.cache.v + (p * job.cache.capacity + t) * LANES;
+            Number *vp = (Number *)job.cache.v + (p * job.cache.capacity + t) * LANES;
             const int64_t dims = job.D - p * LANES < LANES ? job.D - p * LANES : LANES;
-            __builtin_memcpy(vp, v + p * LANES, (size_t)dims * 4);
+            for (int64_t i = 0; i < dims; ++i) vp[i] = C::stored(v[p * LANES + i]);
         }
     }
 }
+
+template <class C>
+void attend_rows(const AttendJob &job, float *scratch) {
+    int64_t row = 0;
+    for (; row + BLOCK <= job.R; row += BLOCK) block<C, BLOCK>(job, row, scratch);
+    for (; row < job.R; ++row) block<C, 1>(job, row, scratch);
+}
+
+}  // namespace
+
+void store_kv(const StoreJob &job) { job.cache.size == 2 ? store_rows<Bf16s>(job) : store_rows<Floats>(job); }
 
 // One head (job.heads is 1: the device has split the job).
 void attend(const AttendJob &job, float *scratch) {
@@ -141,9 +203,7 @@ void attend(const AttendJob &job, float *scratch) {
         append.first = job.keys - 1;
         store_kv(append);
     }
-    int64_t row = 0;
-    for (; row + BLOCK <= job.R; row += BLOCK) block<BLOCK>(job, row, scratch);
-    for (; row < job.R; ++row) block<1>(job, row, scratch);
+    job.cache.size == 2 ? attend_rows<Bf16s>(job, scratch) : attend_rows<Floats>(job, scratch);
 }
 
 }  // namespace t5k::T5K_NS

@@ -1,7 +1,8 @@
 // attention: out[i, :] = sum_j softmax_j( q[i] . k[j] + bias(j - i) ) v[j], one head, unscaled scores.
 //
 //   q      [R, D] fp32, row stride ldq; row i stands at position first_position + i
-//   cache  K as panels of 16 keys [ceil(T/16), D, 16]; V as panels of 16 dims [ceil(D/16), capacity, 16]
+//   cache  K as panels of 16 keys [ceil(T/16), D, 16]; V as panels of 16 dims [ceil(D/16), capacity, 16]; fp32, or bf16
+//          (rounded to nearest even when stored, widened when read)
 //   out    [R, D] fp32, row stride ldo
 //   bias   null (cross-attention), or the head's table of 2 W + 32 floats: entry e is the bias at relative position
 //          (key - query) = clamp(e - W - 16, -W, W). Sixteen consecutive keys read sixteen consecutive entries, and the
@@ -13,10 +14,11 @@
 //
 // Accumulation  scores: fp32 chain over D in order. softmax: max subtracted, fp32 sum of sixteen lanes folded in a fixed
 //               order. Values: fp32 chain over keys in order. So a row does not depend on rows computed beside it.
-// Tolerance     2^-20 * max|v| against f64.
+// Tolerance     2^-20 * max|v| against f64 on the stored keys and values.
 // Preconditions keys >= 1; capacity >= keys, a multiple of 16; unused lanes of the last K panel hold finite numbers
 //               (buffers start at zero); scratch holds R * round_up(keys, 16) floats.
-// Bytes         decode (R = 1): 8 T D + 4 T per head. Flops 4 R T D. Decode is memory-bound, the encoder is FMA-bound.
+// Bytes         decode (R = 1): 8 T D + 4 T per head, 4 T D + 4 T in bf16. Flops 4 R T D. Decode is memory-bound,
+//               the encoder is FMA-bound.
 // Source        T5Attention.forward (no 1/sqrt(D)); engines.md 1.3, 1.4.
 #pragma once
 
@@ -34,6 +36,7 @@ struct HeadCache {
     float *k = nullptr;
     float *v = nullptr;
     int64_t capacity = 0;
+    int64_t size = 4;  // bytes of a stored number
 };
 
 static inline int64_t k_cache_floats(int64_t capacity, int64_t D) { return capacity * D; }
@@ -74,9 +77,9 @@ struct StoreJob {
     int64_t rank = 0;
 };
 
-static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D, int64_t size = 4) {
-    return {advanced(c.k, h * k_cache_floats(c.capacity, D), size), advanced(c.v, h * v_cache_floats(c.capacity, D), size),
-            c.capacity};
+static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D) {
+    return {advanced(c.k, h * k_cache_floats(c.capacity, D), c.size),
+            advanced(c.v, h * v_cache_floats(c.capacity, D), c.size), c.capacity, c.size};
 }
 
 // The same job for one of its heads.

@@ -1,5 +1,5 @@
 // Integer dot products of packed weights with rounded rows, sixteen outputs at a time: exact in int32 on every ISA, so
-// their order does not matter. The only file besides device/vec.h that names intrinsics; included by linear.cpp.
+// their order does not matter. The only file besides device/vec.h that names intrinsics; included by linear.cpp and round_rows.cpp.
 #pragma once
 
 #include "device/vec.h"
@@ -11,6 +11,7 @@ namespace t5k::T5K_NS {
 //   dot16  four int8 weights by four int16 values       (w8): values k0 k2 | k1 k3, as bytes widen in place
 //   dot4   eight 4-bit weights by eight int8 values (int4): values k0 k2 k4 k6 | k1 k3 k5 k7. Flipping the sign bit makes
 //          the weight unsigned and 8 too large; the excess, 8 x the sum of the values, is taken off per group
+// put_dotN writes sixteen values as dotN reads them.
 #if defined(T5K_ISA_AVX512)
 struct Dots {
     __m512i v;
@@ -40,8 +41,10 @@ T5K_INLINE Dots dot16(Dots acc, Wide w, const int16_t *q) {
     return {_mm512_dpwssd_epi32(sum, w.odd, _mm512_set1_epi32(odd))};
 }
 T5K_INLINE Wide nibbles(I16 w) {
-    const __m512i mask = _mm512_set1_epi8(15), shifted = _mm512_xor_si512(w.v, _mm512_set1_epi8((char)0x88));
-    return {_mm512_and_si512(shifted, mask), _mm512_and_si512(_mm512_srli_epi16(shifted, 4), mask)};
+    constexpr int FLIP_AND_MASK = 0x28;  // (a ^ b) & c
+    const __m512i mask = _mm512_set1_epi8(15), eights = _mm512_set1_epi8((char)0x88);
+    return {_mm512_ternarylogic_epi32(w.v, eights, mask, FLIP_AND_MASK),
+            _mm512_ternarylogic_epi32(_mm512_srli_epi16(w.v, 4), eights, mask, FLIP_AND_MASK)};
 }
 T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
     int32_t even, odd;
@@ -50,9 +53,13 @@ T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
     const __m512i sum = _mm512_dpbusd_epi32(acc.v, w.even, _mm512_set1_epi32(even));
     return {_mm512_dpbusd_epi32(sum, w.odd, _mm512_set1_epi32(odd))};
 }
-T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
-    return {_mm512_cvtepi32_ps(_mm512_sub_epi32(d.v, _mm512_set1_epi32(offset)))};
+T5K_INLINE Dots dots_from(int32_t first) { return {_mm512_set1_epi32(first)}; }
+T5K_INLINE V16 dots_to_float(Dots d) { return {_mm512_cvtepi32_ps(d.v)}; }
+T5K_INLINE void put_dot8(int8_t *q, I16 v) {
+    _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(_mm512_add_epi32(v.v, _mm512_set1_epi32(128))));
 }
+T5K_INLINE __m256i words(I16 v) { return _mm512_cvtepi32_epi16(v.v); }
+T5K_INLINE __m128i bytes(I16 v) { return _mm512_cvtepi32_epi8(v.v); }
 #elif defined(T5K_ISA_AVX2)
 struct Dots {
     __m256i a, b;
@@ -101,10 +108,15 @@ T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
     return {pairs_added(acc.a, _mm256_add_epi16(_mm256_maddubs_epi16(w.even.a, even), _mm256_maddubs_epi16(w.odd.a, odd))),
             pairs_added(acc.b, _mm256_add_epi16(_mm256_maddubs_epi16(w.even.b, even), _mm256_maddubs_epi16(w.odd.b, odd)))};
 }
-T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
-    const __m256i o = _mm256_set1_epi32(offset);
-    return {_mm256_cvtepi32_ps(_mm256_sub_epi32(d.a, o)), _mm256_cvtepi32_ps(_mm256_sub_epi32(d.b, o))};
+T5K_INLINE Dots dots_from(int32_t first) { return {_mm256_set1_epi32(first), _mm256_set1_epi32(first)}; }
+T5K_INLINE V16 dots_to_float(Dots d) { return {_mm256_cvtepi32_ps(d.a), _mm256_cvtepi32_ps(d.b)}; }
+// The values fit, so packing them does not saturate; it works within 128-bit halves, which the permutation undoes.
+T5K_INLINE __m256i words(I16 v) { return _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8); }
+T5K_INLINE __m128i bytes(I16 v) {
+    const __m256i w = words(v);
+    return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
 }
+T5K_INLINE void put_dot8(int8_t *q, I16 v) { _mm_storeu_si128((__m128i *)q, bytes(v)); }
 #else
 struct Dots {
     int32_t v[16];
@@ -137,10 +149,35 @@ T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
         for (int j = 0; j < 8; ++j) acc.v[i] += (int)(((uint32_t)w.v[i] ^ 0x88888888u) >> 4 * j & 15) * q[j % 2 * 4 + j / 2];
     return acc;
 }
-T5K_INLINE V16 dots_to_float(Dots d, int32_t offset) {
+T5K_INLINE Dots dots_from(int32_t first) {
+    Dots d;
+    for (int i = 0; i < 16; ++i) d.v[i] = first;
+    return d;
+}
+T5K_INLINE V16 dots_to_float(Dots d) {
     V16 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = (float)(d.v[i] - offset);
+    for (int i = 0; i < 16; ++i) r.v[i] = (float)d.v[i];
     return r;
+}
+T5K_INLINE void put_dot8(int8_t *q, I16 v) {
+    for (int i = 0; i < 16; ++i) q[i] = (int8_t)v.v[i];
+}
+T5K_INLINE void put_dot16(int16_t *q, I16 v) {
+    for (int i = 0; i < 16; ++i) q[i] = (int16_t)v.v[i / 4 * 4 + i % 2 * 2 + i % 4 / 2];
+}
+T5K_INLINE void put_dot4(int8_t *q, I16 v) {
+    for (int i = 0; i < 16; ++i) q[i] = (int8_t)v.v[i / 8 * 8 + i % 4 * 2 + i % 8 / 4];
+}
+#endif
+
+#if defined(T5K_ISA_AVX512) || defined(T5K_ISA_AVX2)
+T5K_INLINE void put_dot16(int16_t *q, I16 v) {
+    constexpr int ORDER = 0xd8;  // 0 2 1 3
+    _mm256_storeu_si256((__m256i *)q, _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words(v), ORDER), ORDER));
+}
+T5K_INLINE void put_dot4(int8_t *q, I16 v) {
+    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    _mm_storeu_si128((__m128i *)q, _mm_shuffle_epi8(bytes(v), order));
 }
 #endif
 

@@ -158,12 +158,11 @@ T5K_INLINE void fold(Dots (&sums)[R][P], const Dots (&more)[R][P]) {
     each<R, P>(T5K_ELEMENT { sums[r][p] = added(sums[r][p], more[r][p]); });
 }
 
-// sums = the next `groups` groups of each panel times the values at q (row stride ldq); advances w.
+// sums += the next `groups` groups of each panel times the values at q (row stride ldq); advances w.
 template <class Kind, int R, int P, int KNOWN = 0>
 T5K_INLINE void dot_groups(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq,
                            int64_t groups) {
     constexpr int U = sums_for(R, P), PER = Kind::PER;
-    clear<R, P>(sums);
     int64_t i = 0;
     if constexpr (U == 4) {
         Dots b[R][P], c[R][P], d[R][P];
@@ -198,7 +197,12 @@ template <int R, int P>
 void tile_w8a8(const LinearJob &job, int64_t row, int64_t first, float *out) {
     Dots sums[R][P];
     const uint32_t *w[P];
-    for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
+    for (int p = 0; p < P; ++p) {
+        w[p] = job.w.panel(first + p);
+        __builtin_prefetch(job.w.scales() + (first + p) * LANES, 0, 3);
+        __builtin_prefetch(job.w.sums() + (first + p) * LANES, 0, 3);
+    }
+    clear<R, P>(sums);
     dot_groups<W8A8, R, P>(sums, w, (const int8_t *)job.rows.q + row * job.rows.ldq, job.rows.ldq, (job.w.K + 3) / 4);
     each<R, P>(T5K_ELEMENT {
         const V16 scale = mul(bcast(job.rows.scale[(row + r) * job.rows.lds]), load(job.w.scales() + (first + p) * LANES));
@@ -210,17 +214,21 @@ void tile_w8a8(const LinearJob &job, int64_t row, int64_t first, float *out) {
 template <int R, int P>
 void tile_w8(const LinearJob &job, int64_t row, int64_t first, float *out) {
     const uint32_t *w[P];
-    for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
+    for (int p = 0; p < P; ++p) {
+        w[p] = job.w.panel(first + p);
+        __builtin_prefetch(job.w.scales() + (first + p) * LANES, 0, 3);
+    }
     each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, zero()); });
     const int16_t *q = (const int16_t *)job.rows.q + row * job.rows.ldq;
     for (int64_t k = 0, block = 0; k < job.w.K; k += ROW_BLOCK, ++block) {
         const int64_t left = (job.w.K - k + 3) / 4, groups = left < ROW_BLOCK / 4 ? left : ROW_BLOCK / 4;
         Dots sums[R][P];
+        clear<R, P>(sums);
         dot_groups<W8, R, P>(sums, w, q + k, job.rows.ldq, groups);
         const float *scale = job.rows.scale + row * job.rows.lds + block;
         each<R, P>(T5K_ELEMENT {
             float *acc = out + r * MAX_PANELS * LANES + p * LANES;
-            store(acc, fma(dots_to_float(sums[r][p], 0), bcast(scale[r * job.rows.lds]), load(acc)));
+            store(acc, fma(dots_to_float(sums[r][p]), bcast(scale[r * job.rows.lds]), load(acc)));
         });
     }
     each<R, P>(T5K_ELEMENT {
@@ -231,25 +239,28 @@ void tile_w8(const LinearJob &job, int64_t row, int64_t first, float *out) {
 
 template <int R, int P>
 void tile_w4(const LinearJob &job, int64_t row, int64_t first, float *out) {
+    V16 acc[R][P];
     const uint32_t *w[P];
     for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
-    each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, zero()); });
+    each<R, P>(T5K_ELEMENT { acc[r][p] = zero(); });
     const int8_t *q = (const int8_t *)job.rows.q + row * job.rows.ldq;
     for (int64_t k = 0, block = 0; k < job.w.K; k += I4_GROUP, ++block) {
+        const int64_t at = row * job.rows.lds + block;
         Dots sums[R][P];
+        each<R, P>(T5K_ELEMENT { sums[r][p] = dots_from(-job.rows.offset[at + r * job.rows.lds]); });
         dot_groups<W4, R, P, I4_GROUP / 8>(sums, w, q + k, job.rows.ldq, I4_GROUP / 8);
         V16 scale[P];
         each<1, P>([&](auto, auto p) __attribute__((always_inline)) {
+            prefetch(w[p] + AHEAD_INTEGER);
             scale[p] = as_float(shl<16>(load_u16(w[p])));
             w[p] += LANES / 2;
         });
         each<R, P>(T5K_ELEMENT {
-            const int64_t at = (row + r) * job.rows.lds + block;
-            const V16 v = dots_to_float(sums[r][p], job.rows.offset[at]);
-            float *acc = out + r * MAX_PANELS * LANES + p * LANES;
-            store(acc, fma(v, mul(scale[p], bcast(job.rows.scale[at])), load(acc)));
+            const V16 both = mul(scale[p], bcast(job.rows.scale[at + r * job.rows.lds]));
+            acc[r][p] = fma(dots_to_float(sums[r][p]), both, acc[r][p]);
         });
     }
+    each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, acc[r][p]); });
 }
 
 // ---- dispatch over rows, panels and formats -------------------------------------------------------------------------
@@ -267,10 +278,15 @@ void tile_any(const LinearJob &job, int64_t row, int64_t first, float *out) {
 }
 
 #if defined(T5K_ISA_AVX512)
-// Thirty-two registers: 12 x 2 tiles, 8 x 2 and 6 x 2 where groups are unpacked and blocks folded on the way (w8, i4); up to
-// four rows over four panels keeps at least four chains for R = 1.
+// Thirty-two registers: 12 x 2 tiles, 8 x 2 where groups are unpacked (w8), 12 x 1 where a second set of sums is kept (i4).
+// Integers of up to eight rows wait for memory and take one panel at a time, which is one stream (two by two at eight rows:
+// a decode step 1.2x slower). Floats of up to four rows take four panels, which keeps at least four chains for R = 1.
 constexpr int WIDE_ROWS = 12;
-int panels_for(int rows, bool is_integer) { return rows <= 4 ? (is_integer ? 1 : 4) : 2; }
+int panels_for(int rows, RowRounding rounding) {
+    if (rounding == ROWS_W4) return 1;
+    if (rounding == ROWS_PLAIN) return rows <= 4 ? 4 : 2;
+    return rows <= 8 ? 1 : 2;
+}
 int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int panels, float *out) {
     if (panels == 4) switch (rows) {
             case 1: return tile_any<1, 4>(job, row, first, out), 1;
@@ -280,8 +296,8 @@ int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int pa
         }
     if (panels == 2) {
         const RowRounding rounding = rounding_of(job);
-        if (rows >= 12 && rounding != ROWS_W8 && rounding != ROWS_W4) return tile_any<12, 2>(job, row, first, out), 12;
-        if (rows >= 8 && rounding != ROWS_W4) return tile_any<8, 2>(job, row, first, out), 8;
+        if (rows >= 12 && rounding != ROWS_W8) return tile_any<12, 2>(job, row, first, out), 12;
+        if (rows >= 8) return tile_any<8, 2>(job, row, first, out), 8;
         if (rows >= 6) return tile_any<6, 2>(job, row, first, out), 6;
         if (rows == 5) return tile_any<5, 2>(job, row, first, out), 5;
         if (rows == 4) return tile_any<4, 2>(job, row, first, out), 4;
@@ -289,6 +305,10 @@ int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int pa
         return tile_any<1, 2>(job, row, first, out), 1;
     }
     if (rows >= 12) return tile_any<12, 1>(job, row, first, out), 12;
+    if (rows >= 8) return tile_any<8, 1>(job, row, first, out), 8;
+    if (rows == 7) return tile_any<7, 1>(job, row, first, out), 7;
+    if (rows == 6) return tile_any<6, 1>(job, row, first, out), 6;
+    if (rows == 5) return tile_any<5, 1>(job, row, first, out), 5;
     if (rows == 3) return tile_any<3, 1>(job, row, first, out), 3;
     if (rows == 2) return tile_any<2, 1>(job, row, first, out), 2;
     if (rows >= 4) return tile_any<4, 1>(job, row, first, out), 4;
@@ -297,7 +317,7 @@ int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int pa
 #else
 // Sixteen registers of eight lanes: 6 x 1 tiles (12 accumulators), R = 1 over four panels, 2 and 3 over two.
 constexpr int WIDE_ROWS = 6;
-int panels_for(int rows, bool is_integer) { return is_integer ? 1 : rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+int panels_for(int rows, RowRounding rounding) { return rounding != ROWS_PLAIN ? 1 : rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int panels, float *out) {
     if (panels == 4) return tile_any<1, 4>(job, row, first, out), 1;
     if (panels == 2) switch (rows) {
@@ -335,6 +355,7 @@ T5K_INLINE V16 load_first(const float *y, int64_t columns) {
 }
 
 void best_of(const float *acc, int64_t column, int64_t columns, Best *best) {
+    if (columns == LANES && !any_above(load(acc), best->value)) return;
     for (int64_t i = 0; i < columns; ++i)
         if (acc[i] > best->value) *best = {acc[i], (int32_t)(column + i)};
 }
@@ -383,8 +404,8 @@ int64_t rows_in_block(const LinearJob &job) {
 void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin, int64_t end, Best *best) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
     const int wide = job.R > WIDE_ROWS ? WIDE_ROWS : (int)job.R;
-    const bool is_integer = rounding_of(job) != ROWS_PLAIN;
-    int want = panels_for(wide, is_integer);
+    const RowRounding rounding = rounding_of(job);
+    int want = panels_for(wide, rounding);
     if (job.epilogue == EPILOGUE_GATED && want < 2) want = 2;
     for (int64_t first = begin; first < end;) {
         int panels = want;
@@ -394,7 +415,7 @@ void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin
             int done = rows;
             prefetch_outputs(job, r, rows, first, panels);
             // A pair of panels for a gated epilogue may be wider than this ISA's tile: compute it in two passes.
-            const int step = panels_for(rows, is_integer) < panels && panels == 2 ? 1 : panels;
+            const int step = panels_for(rows, rounding) < panels && panels == 2 ? 1 : panels;
             for (int p = 0; p < panels; p += step) done = tile_rows(job, r, rows, first + p, step, acc + p * LANES);
             for (int i = 0; i < done; ++i)
                 finish_row(job, r + i, first, panels, acc + i * MAX_PANELS * LANES, best);

@@ -25,8 +25,7 @@ int screen_panels(const ScreenJob &job, int32_t *panels) {
     const float least = largest(lowest);
     int count = 0;
     for (int64_t n = 0; n < job.padded; n += LANES) {
-        // "not below" and not "at or above": a NaN bound keeps its panel.
-        if (largest(masked(add(load(job.approx + n), width_at(job, n)), job, n)) < least) continue;
+        if (!any_not_below(masked(add(load(job.approx + n), width_at(job, n)), job, n), least)) continue;  // NaN: kept
         if (count == MAX_SCREENED) return MAX_SCREENED + 1;
         panels[count++] = (int32_t)(n / LANES);
     }

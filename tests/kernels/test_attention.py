@@ -53,6 +53,28 @@ def test_cross_attention_is_softmax_of_unscaled_scores(shape, isa):
     np.testing.assert_allclose(got, exact(q, k, v, heads), atol=2.0**-17 * abs(v).max())
 
 
+def bf16(x):
+    """Rounded to the nearest bf16, ties to even, as fp32."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    return (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_bf16_cache_holds_the_nearest_bf16_and_loses_nothing_else(shape, isa):
+    heads = shape[2]
+    q, k, v = data(*shape)
+    got = ops.attend(isa, q, k, v, heads, cache_bytes=2)
+    np.testing.assert_allclose(got, exact(q, bf16(k), bf16(v), heads), atol=2.0**-17 * abs(v).max())
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+def test_a_bf16_cache_keeps_nan_infinity_and_ties(isa):
+    v = np.array([np.nan, np.inf, -np.inf, 1 + 2.0**-8, 1 + 3 * 2.0**-8, -0.0, 3.4e38], np.float32)[None]
+    got = ops.attend(isa, np.zeros_like(v), np.zeros_like(v), v, 1, cache_bytes=2)
+    np.testing.assert_array_equal(got, np.array([[np.nan, np.inf, -np.inf, 1, 1 + 2.0**-6, 0, np.inf]], np.float32))
+
+
 @pytest.mark.parametrize("isa", ops.isas())
 @pytest.mark.parametrize(("R", "causal"), [(1, False), (70, False), (150, True), (150, False)])
 def test_bias_is_right_at_every_distance(R, causal, isa):
@@ -70,13 +92,18 @@ def test_bias_is_right_at_every_distance(R, causal, isa):
     np.testing.assert_allclose(got, exact(q, k, v, heads, bias, first, causal), atol=2.0**-17 * abs(v).max())
 
 
-def test_every_isa_and_company_gives_the_same_bits():
+@pytest.mark.parametrize("cache_bytes", [4, 2])
+def test_every_isa_and_company_gives_the_same_bits(cache_bytes):
     q, k, v = data(23, 75, 3, 24, seed=3)
-    whole = [ops.attend(isa, q, k, v, 3, threads=threads) for isa in ops.isas() for threads in (1, 2)]
+    whole = [
+        ops.attend(isa, q, k, v, 3, threads=threads, cache_bytes=cache_bytes)
+        for isa in ops.isas()
+        for threads in (1, 2)
+    ]
     for other in whole[1:]:
         np.testing.assert_array_equal(other, whole[0])
     for isa in ops.isas():
-        np.testing.assert_array_equal(ops.attend(isa, q[4:7], k, v, 3), whole[0][4:7])
+        np.testing.assert_array_equal(ops.attend(isa, q[4:7], k, v, 3, cache_bytes=cache_bytes), whole[0][4:7])
 
 
 @pytest.mark.parametrize("isa", ops.isas())

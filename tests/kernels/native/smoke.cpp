@@ -114,6 +114,7 @@ struct TestModel {
         config.max_source = 64;
         config.max_target = 64;
         config.quantize_rows = quantize_rows;
+        config.caches = format == 0 ? T5K_F32 : T5K_BF16;
         std::snprintf(config.isa, sizeof config.isa, "%s", isa);
         plain(T5K_EMBED, 0, 0, 0, E, VOCAB, 0.0f, 0.5f);
         for (int stack = 0; stack < 2; ++stack) {
@@ -220,6 +221,9 @@ void check_broken_models() {
     t5k_error error;
     const auto count = static_cast<int32_t>(model.tensors.size());
     CHECK(t5k_create(&model.config, model.tensors.data(), count - 1, &engine, &error) == T5K_INVALID);  // no head
+    model.config.caches = T5K_F16;
+    CHECK(t5k_create(&model.config, model.tensors.data(), count, &engine, &error) == T5K_INVALID);
+    model.config.caches = T5K_F32;
     model.tensors[3].N += 1;
     CHECK(t5k_create(&model.config, model.tensors.data(), count, &engine, &error) == T5K_INVALID);
     model.config.heads = 0;
