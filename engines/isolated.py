@@ -43,7 +43,8 @@ def run_isolated(function: str, arguments: Sequence[str], python: str | None = N
             raise getattr(errors, name)(message)
     if child.returncode == -signal.SIGKILL:
         raise MemoryError(f"{function} was killed, most likely because memory ran out")
-    tail = " | ".join(log.strip().splitlines()[-3:])
+    said = [line.strip() for line in log.splitlines() if line.strip(" ^~")]  # without the carets of a traceback
+    tail = " | ".join(said[-3:])
     raise errors.ModelInvalid(f"{function} {arguments[0]}: ended with code {child.returncode}: {tail}")
 
 

@@ -55,15 +55,15 @@ def load_engine(name: str, python: str | None = None) -> Engine:
     from its installed environment where its packages are missing here. Raises SpecInvalid, Unavailable."""
     engine = engine_here(name)
     from engines.environments import serving_python
-
-    place = serving_python(name, python)
-    if place is None:
-        return engine
-    from engines.elsewhere import ElsewhereEngine
     from engines.server.hosted import HostedEngine
 
-    if not isinstance(engine, HostedEngine):
+    if python and not isinstance(engine, HostedEngine):
         raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process of its own")
+    place = serving_python(name, python)
+    if place is None or not isinstance(engine, HostedEngine):
+        return engine
+    from engines.elsewhere import ElsewhereEngine
+
     return ElsewhereEngine(engine, place)
 
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from engines.api import Availability, Capabilities, EngineSpec
+from engines.environments import can_install
 from engines.errors import SpecInvalid
 
 
@@ -16,7 +17,8 @@ def package_availability(packages: Sequence[str], extra: str) -> Availability:
     missing = [name for name in packages if find_spec(name) is None]
     versions = {name: _version(name) for name in packages if name not in missing}
     if missing:
-        reason = f"{', '.join(missing)} not installed: pip install 'dynamometer[{extra}]'"
+        own = f", or `dyno engine install {extra}` for an environment of its own" if can_install(extra) else ""
+        reason = f"{', '.join(missing)} not installed: pip install 'dynamometer[{extra}]'{own}"
         return Availability(is_available=False, reason=reason, versions=versions)
     return Availability(is_available=True, versions=versions)
 

@@ -24,7 +24,7 @@ _OPTIONS = {
     "cache": "keys and values in caches that grow (dynamic, default) or lie ready (static; always so with compile)",
     "cache_source_tokens": "longest source of the static cache; longer batches run as with dynamic (default 128)",
     "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
-    "attn": "attention implementation: sdpa (default) or eager",
+    "attn": "attention implementation: sdpa (default where transformers has it for T5) or eager",
 }
 _FEATURES = {
     "model_parallel": "no",
@@ -95,7 +95,7 @@ class TransformersBackend(TorchBackend):
         """Raises ModelInvalid, SpecInvalid, MemoryError."""
         began = time.monotonic()
         check_spec(spec, capabilities())
-        attention = choice(spec, "attn", ("sdpa", "eager"), "sdpa")
+        attention = choice(spec, "attn", ("sdpa", "eager"), default_attention())
         is_compiled = flag(spec, "compile", False)
         is_static = choice(spec, "cache", ("dynamic", "static"), "static" if is_compiled else "dynamic") == "static"
         check_compile(spec, is_compiled, is_static)
@@ -128,6 +128,13 @@ class TransformersBackend(TorchBackend):
             load_s=time.monotonic() - began,
             notes=tuple(notes),
         )
+
+
+def default_attention() -> str:
+    """'sdpa', but 'eager' under a transformers whose T5 has no other (before 5, as in SageMaker's LMI containers)."""
+    import transformers
+
+    return "sdpa" if transformers.T5ForConditionalGeneration._supports_sdpa else "eager"
 
 
 def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:

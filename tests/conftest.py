@@ -1,5 +1,5 @@
-"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, the longest file begins first, and a reason for
-skipping is printed once."""
+"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, the longest file
+begins first, and a reason for skipping is printed once."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ checkout's `engines` by PYTHONPATH, so such an environment holds the engine's pa
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from functools import lru_cache
@@ -20,6 +21,8 @@ from engines.artifact_cache import cache_root
 from engines.errors import Unavailable
 
 AUTO = "auto"
+OLDEST = (3, 11)
+"""requires-python of this distribution: workers run its `engines` package."""
 STAMP = "environment.json"
 """Written last into an installed environment: without it, the folder is what an interrupted installation left."""
 DESCRIBE_TIMEOUT_S = 60.0
@@ -39,18 +42,31 @@ def installed_python(engine: str) -> Path | None:
     return python if (folder / STAMP).is_file() and python.exists() else None
 
 
+def can_install(engine: str) -> bool:
+    """Whether `dyno engine install` knows what the engine needs."""
+    return (Path(__file__).parent / f"{engine}.txt").is_file()
+
+
 def interpreter(python: str, engine: str) -> Path:
     """The interpreter that `python` names: a venv folder, an interpreter, or 'auto'. Raises Unavailable."""
     if python == AUTO:
         found = installed_python(engine)
-        if found is None:
+        if found is None and can_install(engine):
             raise Unavailable(f"{engine} has no environment of its own here: `dyno engine install {engine}` makes it")
+        if found is None:
+            raise Unavailable(f"{engine} has no environment that could be installed; leave out python: auto")
         return found
     path = Path(python).expanduser()
     path = path / "bin" / "python" if path.is_dir() else path
     if not (path.is_file() and os.access(path, os.X_OK)):
-        raise Unavailable(f"python {python!r}: {path} is no interpreter; name a venv folder, an interpreter or 'auto'")
+        raise Unavailable(
+            f"python {python!r}: {path} is no interpreter; name a venv folder, an interpreter{_or_auto(engine)}"
+        )
     return path.absolute()
+
+
+def _or_auto(engine: str) -> str:
+    return f", or 'auto' after `dyno engine install {engine}`" if can_install(engine) else ""
 
 
 def child_environment(python: str | None = None, source_root: Path | None = None) -> dict[str, str]:
@@ -91,12 +107,31 @@ def _described(engine: str, python: str, *_changed: int) -> tuple[Availability, 
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Availability(is_available=False, reason=f"{python} could not be asked: {error}"), None
-    if done.returncode != 0:
-        tail = " | ".join(done.stderr.strip().splitlines()[-2:])
-        return Availability(is_available=False, reason=f"{python} could not be asked about {engine}: {tail}"), None
     from engines.described import from_text
 
-    return from_text(done.stdout.splitlines()[-1])
+    try:
+        return from_text(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return Availability(is_available=False, reason=_why_silent(engine, python, done.stderr)), None
+
+
+def _why_silent(engine: str, python: str, log: str) -> str:
+    """Why an interpreter could not say what the engine can do there, and what helps."""
+    asked = [python, "-I", "-c", "import sys; print(*sys.version_info[:2])"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)
+        version = tuple(map(int, done.stdout.split()))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        version = ()
+    other = f"name another{_or_auto(engine)}"
+    if len(version) != 2:
+        return f"{python} does not answer as a Python 3 does; {other}"
+    if version < OLDEST:
+        return f"{python} is Python {version[0]}.{version[1]}; engines need {OLDEST[0]}.{OLDEST[1]} or later; {other}"
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "no word")
+    if missing := re.fullmatch(r"ModuleNotFoundError: No module named '(.+)'", last.strip()):
+        return f"{python} has no package {missing[1]}, which every engine's workers need; {other}"
+    return f"{python} could not be asked about {engine}: {last.strip()}"
 
 
 def serving_python(engine: str, python: str | None) -> Path | None:

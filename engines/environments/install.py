@@ -21,14 +21,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engines.environments import STAMP, environment_folder
+from engines.environments import OLDEST, STAMP, environment_folder
 from engines.errors import SpecInvalid, Unavailable
 from engines.process import Command, ServerProcess
 from engines.registry import engine_names
 
 LISTS = Path(__file__).parent
-OLDEST = (3, 11)
-"""requires-python of this distribution: workers run its `engines` package."""
 _ASKED = (
     "import sys, json; from importlib.util import find_spec; "
     "print(json.dumps([sys.version_info[:2], bool(find_spec('venv') and find_spec('ensurepip'))]))"

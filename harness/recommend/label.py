@@ -23,6 +23,8 @@ def label(candidate: Candidate) -> str:
     if candidate.device != "cpu":
         parts.append(candidate.device)
     parts.extend(f"{name}={value}" for name, value in sorted(candidate.options.items()))
+    if candidate.python:
+        parts.append("own environment" if candidate.python == "auto" else f"python {candidate.python}")
     return ", ".join(parts)
 
 

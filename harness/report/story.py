@@ -316,9 +316,12 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _engine_versions(trials: Sequence[Trial]) -> dict[str, str]:
+    """What served, by engine and, where one was named, environment: two may hold two versions of one package."""
     found: dict[str, dict[str, str]] = {}
     for trial in trials:
-        found.setdefault(trial.candidate.engine, {}).update(trial.versions)
+        candidate = trial.candidate
+        name = f"{candidate.engine} (python: {candidate.python})" if candidate.python else candidate.engine
+        found.setdefault(name, {}).update(trial.versions)
     return {f"engine {name}": plain_value(versions) for name, versions in sorted(found.items()) if versions}
 
 

@@ -6,6 +6,7 @@ import os
 from functools import cache
 
 from engines.api import Availability, Capabilities
+from engines.errors import EngineError
 from engines.registry import load_engine
 
 
@@ -17,6 +18,8 @@ def engine_capabilities(name: str, python: str = "") -> Capabilities | Availabil
         engine = load_engine(name, python or None)
         availability = engine.probe()
         return engine.capabilities() if availability.is_available else availability
+    except EngineError as error:
+        return Availability(is_available=False, reason=str(error))
     except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan
         return Availability(is_available=False, reason=f"asking it failed: {type(error).__name__}: {error}")
 

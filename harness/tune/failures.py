@@ -23,8 +23,8 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
     """Why launching `candidate` would most likely fail as an earlier trial did; None when nothing speaks against it.
 
     Two rules. Memory is monotone: what ran out of it also does with as many workers, as large a batch and no more
-    shards, all else that costs memory equal. A group (engine, dtype, device, degree, options) that failed to start
-    LAUNCHES_TO_GIVE_UP times and never ran is broken here.
+    shards, all else that costs memory equal. A group (engine, its environment, dtype, device, degree, options) that
+    failed to start LAUNCHES_TO_GIVE_UP times and never ran is broken here.
     """
     launched = [trial for trial in trials if not is_skipped(trial)]
     for trial in launched:
@@ -62,6 +62,7 @@ def _group(candidate: Candidate) -> tuple[object, ...]:
         candidate.device,
         candidate.tensor_parallel_degree,
         candidate.rolling_batch,
+        candidate.python,
         *sorted((name, repr(value)) for name, value in candidate.options.items()),
     )
 

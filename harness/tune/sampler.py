@@ -116,8 +116,12 @@ class StudyRecord:
         """Opens or creates the study. Raises EnvironmentFault when the file cannot be written or is not a study."""
         self._scenario = scenario
         self._encoding = Encoding(plan)
+        storage = f"sqlite:///{path}"
         try:
-            self._study = _new_study(scenario, storage=f"sqlite:///{path}", name=scenario.name)
+            self._study = _new_study(scenario, storage=storage, name=scenario.name)
+            if self._is_of_another_plan(plan):
+                optuna.delete_study(study_name=scenario.name, storage=storage)
+                self._study = _new_study(scenario, storage=storage, name=scenario.name)
             self._known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
         except Exception as error:  # sqlalchemy and sqlite raise a dozen kinds; all mean this file
             if isinstance(error, ImportError | AssertionError):
@@ -126,6 +130,15 @@ class StudyRecord:
                 f"{path}: expected a writable Optuna study, got {type(error).__name__}: {error}; "
                 "free disk space if there is none, else delete the file: it is made again from trials.jsonl"
             ) from error
+
+    def _is_of_another_plan(self, plan: SpacePlan) -> bool:
+        """Whether the machine could launch something else when this study began (an environment came or went): Optuna
+        takes no parameter with other choices than before. The study is then made again from trials.jsonl."""
+        own = {
+            name: each for block in plan.blocks for name, each in self._encoding.distributions(block.default).items()
+        }
+        trials = self._study.get_trials(deepcopy=False)
+        return any(own.get(name, each) != each for trial in trials for name, each in trial.distributions.items())
 
     def add(self, trial: Trial) -> None:
         """Store a recorded trial, in one transaction; one that is there already, or outside the plan, is left out."""

@@ -91,7 +91,8 @@ def plan_space(
         python = _python(block.python, resolved.path.parent)
         able = capabilities(block.engine, python)
         if isinstance(able, Availability):
-            pruned.append(Pruned(block=index, description=block.engine, reason=able.reason, count=size))
+            named = f"{block.engine} (python: {block.python})" if block.python else block.engine
+            pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
             continue
         axes, gone = _prune(index, block.engine, axes, able)
         pruned += gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import venv as venv_module
@@ -11,12 +12,14 @@ import httpx
 import pytest
 
 from engines import environments
-from engines.api import EngineSpec
+from engines.api import Availability, EngineSpec
 from engines.elsewhere import ElsewhereEngine
 from engines.environments import describe, environment_folder, installed_python, interpreter, serving_python
 from engines.errors import SpecInvalid, Unavailable
 from engines.fake import FakeEngine
 from engines.registry import engine_here, load_engine
+from engines.spec_check import package_availability
+from harness.tune.capabilities import engine_capabilities
 
 READY_TIMEOUT_S = 120.0
 ROOT = Path(environments.__file__).parents[2]
@@ -43,8 +46,8 @@ def test_a_name_that_leads_to_no_interpreter_is_one_sentence(tmp_path: Path, mon
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path))
     with pytest.raises(Unavailable, match=r"bin/python is no interpreter; name a venv folder"):
         interpreter(str(tmp_path), "fake")
-    with pytest.raises(Unavailable, match="`dyno engine install fake` makes it"):
-        interpreter("auto", "fake")
+    with pytest.raises(Unavailable, match="`dyno engine install deepspeed` makes it"):
+        interpreter("auto", "deepspeed")
 
 
 def test_half_an_installation_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +75,7 @@ def test_an_environment_is_asked_what_it_can_do(venv: Path) -> None:
 
 def test_an_engine_in_an_environment_that_cannot_start_says_so(tmp_path: Path) -> None:
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 7\n")
+    broken.write_text('#!/bin/sh\n[ "$1" = -I ] && echo 3 12\necho no such luck >&2\nexit 7\n')
     broken.chmod(0o755)
     availability, _ = describe("fake", broken)
     assert "could not be asked about fake: no such luck" in availability.reason
@@ -127,3 +130,44 @@ def test_a_source_root_without_a_server_is_refused(tmp_path: Path) -> None:
         FakeEngine().launch(spec, tmp_path, READY_TIMEOUT_S),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("exit 0", "does not answer as a Python 3 does"),
+        ('[ "$1" = -I ] && echo 3 9; exit 1', r"is Python 3\.9; engines need 3\.11 or later"),
+        (
+            '[ "$1" = -I ] && echo 3 12; echo "ModuleNotFoundError: No module named \'numpy\'" >&2; exit 1',
+            "has no package numpy, which every engine's workers need",
+        ),
+    ],
+)
+def test_an_interpreter_that_cannot_serve_is_one_sentence_with_what_helps(tmp_path: Path, text: str, why: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{text}\n")
+    python.chmod(0o755)
+    availability, able = describe("deepspeed", python)
+    assert able is None
+    assert re.search(why + ".*; name another, or 'auto' after `dyno engine install deepspeed`", availability.reason)
+    assert "\n" not in availability.reason
+
+
+def test_a_plan_says_where_it_asked_and_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "none"))
+    engine_capabilities.cache_clear()
+    asked = {
+        ("deepspeed", "auto"): "deepspeed has no environment of its own here: `dyno engine install deepspeed` makes it",
+        ("fake", "auto"): "fake has no environment that could be installed; leave out python: auto",
+        ("attach", "auto"): "attach: python 'auto' refused: this engine starts no Python process of its own",
+        ("deepspeed", str(tmp_path / "no")): f"python '{tmp_path}/no': {tmp_path}/no is no interpreter; name a venv "
+        "folder, an interpreter, or 'auto' after `dyno engine install deepspeed`",
+    }
+    told = {key: engine_capabilities(*key) for key in asked}
+    assert {key: answer.reason for key, answer in told.items() if isinstance(answer, Availability)} == asked
+    engine_capabilities.cache_clear()
+
+
+def test_a_missing_package_names_both_ways_to_get_it() -> None:
+    assert "`dyno engine install deepspeed`" in package_availability(("no_such_package",), "deepspeed").reason
+    assert "engine install" not in package_availability(("no_such_package",), "sagemaker").reason

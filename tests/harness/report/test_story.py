@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.records import Probe
-from harness.report.story import answer, engines, importance, losses, rates, story_of, verified
+from harness.report.story import answer, engines, facts, importance, losses, rates, story_of, verified
 from harness.report.tables import report_table
 from harness.report.text import print_report, report_markdown
 from harness.store.codec import to_json
@@ -24,6 +24,23 @@ def test_the_answer_names_the_choice_why_and_that_it_is_not_verified() -> None:
     assert what.startswith("t5 fp32")
     assert "the runner-up (transformers fp32" in why
     assert checked.startswith("Verification: not done; dyno recommend ")
+
+
+def test_two_environments_of_an_engine_keep_their_own_versions_and_names() -> None:
+    one, other = candidate(), candidate(python="/envs/new")
+    story = story_of(
+        run_of(
+            replace(trial(1, one, (61.0, 60.0, 62.0)), versions={"torch": "2.13.0"}),
+            replace(trial(2, other, (20.0, 19.0, 21.0)), versions={"torch": "2.14.0"}),
+            replace(trial(3, candidate("deepspeed", python="auto"), (30.0, 29.0, 31.0)), versions={"torch": "2.12.0"}),
+        )
+    )
+    told = {row[0].text: row[1].text for row in facts(story).rows}
+    assert told["engine transformers"] == "torch 2.13.0"
+    assert told["engine transformers (python: /envs/new)"] == "torch 2.14.0"
+    assert told["engine deepspeed (python: auto)"] == "torch 2.12.0"
+    assert answer(story).paragraphs[0].startswith("transformers fp32, batch 1, 1 worker, python /envs/new")
+    assert losses(story).rows[0][0].text.endswith("own environment")
 
 
 def test_a_verification_counts_for_its_own_candidate_only(tmp_path: Path) -> None:

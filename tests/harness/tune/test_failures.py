@@ -55,3 +55,13 @@ def test_a_skipped_candidate_is_no_evidence_for_skipping_more() -> None:
     skipped = _trial(replace(BASE, workers=4), "infeasible", "not launched: because")
     assert is_skipped(skipped)
     assert implausible(BASE, [skipped, skipped]) is None
+
+
+def test_an_environment_that_fails_says_nothing_of_another() -> None:
+    past = [
+        _trial(replace(BASE, python="/broken", workers=1), "launch_failed"),
+        _trial(replace(BASE, python="/broken"), "launch_failed"),
+    ]
+    assert implausible(replace(BASE, python="/broken", workers=4), past)
+    assert implausible(replace(BASE, python="/other", workers=4), past) is None
+    assert implausible(replace(BASE, workers=4), past) is None

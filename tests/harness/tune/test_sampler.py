@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -65,6 +66,27 @@ def test_an_interrupted_trial_is_a_failed_one(tmp_path: Path) -> None:
     trial = Trial(trial_id="t1", number=1, candidate=plan(of).candidates[0], outcome="interrupted")
     StudyRecord(tmp_path / "study.db", plan(of), of).add(trial)
     assert [each.state for each in _load(tmp_path / "study.db").trials] == [TrialState.FAIL]
+
+
+def test_a_study_begun_when_more_could_be_launched_is_made_again(tmp_path: Path) -> None:
+    """An environment that went away between two starts takes its block along, one that came brings it."""
+    of = scenario()
+    whole = plan(of)
+    less = replace(
+        whole,
+        blocks=whole.blocks[:-1],
+        candidates=tuple(each for block in whole.blocks[:-1] for each in block.candidates),
+    )
+    trials = [
+        Trial(trial_id=f"t{number}", number=number, candidate=block.default, outcome="crashed")
+        for number, block in enumerate(whole.blocks)
+    ]
+    for now in (whole, less, whole):
+        record = StudyRecord(tmp_path / "study.db", now, of)
+        for trial in trials:
+            record.add(trial)
+        stored = [each.user_attrs["trial_id"] for each in _load(tmp_path / "study.db").trials]
+        assert stored == [f"t{number}" for number in range(len(now.blocks))]
 
 
 def test_a_lost_study_is_made_again_from_the_recorded_trials(tmp_path: Path) -> None:
