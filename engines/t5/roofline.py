@@ -1,4 +1,4 @@
-"""What a T5 must read and multiply, and so how fast it can be and whether it fits: predictions of a byte model.
+"""What a T5 must read and multiply, and so how fast it can be: predictions of a byte model (memory: footprint.py).
 
     >>> predict(config, "int8", device_row("A10G"), Work(batch=4)).step.expected_s
 
@@ -12,7 +12,7 @@ kernel reaches; `floor_s` is time at the peaks alone. A CPU's row is made from i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engines.errors import SpecInvalid
 from engines.t5.config import T5Config
@@ -23,8 +23,6 @@ WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "w8": 1.0, "
 LANES = 16
 UNTILED_SLOTS = 16
 """Of the CUDA device (kernels/model/model.cpp)."""
-CONTEXT_BYTES = 600 << 20
-"""What a CUDA context, its modules and the allocator's rounding take on a GPU: an assumption, not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,44 +166,47 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Matrix:
+class Matrix:
+    """K inputs, N outputs."""
+
     K: int
     N: int
     is_head: bool = False
 
 
-def _round_up(n: int, to: int = LANES) -> int:
+def round_up(n: int, to: int = LANES) -> int:
+    """The next multiple of `to`."""
     return -(-n // to) * to
 
 
-def _matrix_bytes(matrix: _Matrix, dtype: str) -> float:
+def matrix_bytes(matrix: Matrix, dtype: str) -> float:
     """Packed bytes of one rank's matrix: columns to whole panels of 16, a scale a column for int8."""
     name = "int8" if dtype == "int4" and matrix.is_head else dtype
-    N = _round_up(matrix.N)
-    K = _round_up(matrix.K, 32) if name == "int4" else matrix.K
+    N = round_up(matrix.N)
+    K = round_up(matrix.K, 32) if name == "int4" else matrix.K
     return WEIGHT_BYTES[name] * K * N + (4.0 * N if name in ("int8", "w8", "w8a8") else 0.0)
 
 
-def _feed_forward(config: T5Config, degree: int) -> tuple[_Matrix, ...]:
+def _feed_forward(config: T5Config, degree: int) -> tuple[Matrix, ...]:
     E, F = config.d_model, config.d_ff // degree
-    return _Matrix(E, (2 if config.is_gated else 1) * F), _Matrix(F, E)
+    return Matrix(E, (2 if config.is_gated else 1) * F), Matrix(F, E)
 
 
-def _step_matrices(config: T5Config, degree: int) -> Iterator[_Matrix]:
+def step_matrices(config: T5Config, degree: int) -> Iterator[Matrix]:
     """What one rank reads for one step: the decoder without the cross keys and values, and the head."""
     E, I = config.d_model, config.inner // degree
     for _ in range(config.decoder_layers):
-        yield from (_Matrix(E, 3 * I), _Matrix(I, E), _Matrix(E, I), _Matrix(I, E), *_feed_forward(config, degree))
-    yield _Matrix(E, -(-config.vocab // degree), is_head=True)
+        yield from (Matrix(E, 3 * I), Matrix(I, E), Matrix(E, I), Matrix(I, E), *_feed_forward(config, degree))
+    yield Matrix(E, -(-config.vocab // degree), is_head=True)
 
 
-def _encoder_matrices(config: T5Config, degree: int) -> Iterator[_Matrix]:
+def encoder_matrices(config: T5Config, degree: int) -> Iterator[Matrix]:
     """The encoder, and every decoder layer's cross keys and values."""
     E, I = config.d_model, config.inner // degree
     for _ in range(config.encoder_layers):
-        yield from (_Matrix(E, 3 * I), _Matrix(I, E), *_feed_forward(config, degree))
+        yield from (Matrix(E, 3 * I), Matrix(I, E), *_feed_forward(config, degree))
     for _ in range(config.decoder_layers):
-        yield _Matrix(E, 2 * I)
+        yield Matrix(E, 2 * I)
 
 
 def launches(config: T5Config, tensor_parallel_degree: int = 1) -> int:
@@ -286,8 +287,8 @@ def _step(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
     E, I, L = config.d_model, config.inner // degree, config.decoder_layers
     total = _Sum(device, dtype)
     kind = "fp32" if work.batch <= device.untiled_slots else dtype
-    for matrix in _step_matrices(config, degree):
-        total.add(_matrix_bytes(matrix, dtype), 2.0 * R * matrix.K * matrix.N, kind)  # a few rows stay in cache
+    for matrix in step_matrices(config, degree):
+        total.add(matrix_bytes(matrix, dtype), 2.0 * R * matrix.K * matrix.N, kind)  # a few rows stay in cache
     T = work.position + 1
     self_bytes, cross_bytes = 2.0 * c * R * T * I, 2.0 * c * work.batch * work.source * I
     total.add(L * (self_bytes + cross_bytes), L * 4.0 * R * I * (T + work.source), "fp32")
@@ -300,90 +301,9 @@ def _encode(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phas
     rows = work.batch * work.source
     I, L = config.inner // degree, config.encoder_layers
     total = _Sum(device, dtype)
-    for matrix in _encoder_matrices(config, degree):
+    for matrix in encoder_matrices(config, degree):
         traffic = c * rows * (matrix.K + matrix.N)
-        total.add(_matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
+        total.add(matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
     total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "fp32")
     total.add((2 * L + 1) * (4.0 + c) * config.d_model * rows, 0.0, "fp32")
     return total.phase(_encoder_launches(config, degree), _link_s(device, config, 2 * L, rows, degree))
-
-
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """Bytes on each device. `kv` grows with requests, `workspace` with rows; `reserve` is the context's."""
-
-    weights_bytes: float
-    kv_bytes: float
-    workspace_bytes: float
-    reserve_bytes: float
-    tensor_parallel_degree: int
-
-    @property
-    def total_bytes(self) -> float:
-        return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
-
-    def fits(self, device: DeviceRow) -> bool:
-        """Whether one device's share lies within its memory."""
-        return self.total_bytes <= device.memory_bytes
-
-    def explain(self, device: DeviceRow) -> str:
-        """The arithmetic in one sentence."""
-        parts = ", ".join(
-            f"{name} {size / 1e9:.2f}"
-            for name, size in (
-                ("weights", self.weights_bytes), ("keys and values", self.kv_bytes),
-                ("workspace", self.workspace_bytes), ("context", self.reserve_bytes),
-            )
-        )  # fmt: skip
-        verdict = "fits" if self.fits(device) else "does not fit"
-        return (
-            f"{self.total_bytes / 1e9:.1f} GB on each of {self.tensor_parallel_degree} ({parts}); "
-            f"{device.name} has {device.memory_bytes / 1e9:.1f} GB: {verdict}"
-        )
-
-
-def weights_bytes(config: T5Config, dtype: str, degree: int = 1) -> float:
-    """Packed weights of one rank: every matrix, the embedding (fp32, or bf16 under 16-bit dtypes), norms, bias tables.
-
-    A tied head is packed for itself: it is read in panels, the embedding in rows.
-    """
-    E = config.d_model
-    matrices = sum(
-        _matrix_bytes(m, dtype) for m in (*_step_matrices(config, degree), *_encoder_matrices(config, degree))
-    )
-    norms = 4.0 * E * (2 * config.encoder_layers + 3 * config.decoder_layers + 2)
-    embedding = config.vocab * E * (4.0 if dtype == "fp32" else 2.0)
-    tables = (config.encoder_layers + config.decoder_layers) if config.has_layer_bias else 2
-    return matrices + norms + embedding + tables * config.heads / degree * (2 * config.max_distance + 32) * 4.0
-
-
-def memory(config: T5Config, dtype: str, work: Work, *, max_source: int = 512, max_target: int = 128) -> Footprint:
-    """What `work.batch` requests of the largest size take on each device. Raises SpecInvalid for an unknown dtype."""
-    if dtype not in WEIGHT_BYTES:
-        raise SpecInvalid(f"dtype: expected one of {sorted(WEIGHT_BYTES)}, got {dtype!r}")
-    degree, c = work.tensor_parallel_degree, work.cache_bytes
-    I, E, F = config.inner // degree, config.d_model, config.d_ff // degree
-    per_layer = 2.0 * c * I * (work.rows * _round_up(max_target) + work.batch * _round_up(max_source))
-    encoder_rows = work.batch * max_source
-    row_bytes = 4.0 * E * (2 if degree > 1 else 1) + c * (E + 4 * I + F)  # the residual and partial sums stay fp32
-    activations = (encoder_rows + work.rows) * row_bytes + 2.0 * c * _round_up(encoder_rows) * I
-    return Footprint(
-        weights_bytes=weights_bytes(config, dtype, degree),
-        kv_bytes=config.decoder_layers * per_layer,
-        workspace_bytes=activations + 4.0 * work.rows * config.vocab,
-        reserve_bytes=float(CONTEXT_BYTES),
-        tensor_parallel_degree=degree,
-    )
-
-
-def smallest_degree(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> int | None:
-    """The least tensor-parallel degree (1, 2, 4, 8) whose share fits one device, None if none does."""
-    for degree in (1, 2, 4, 8):
-        if config.heads % degree or config.d_ff % degree:
-            continue
-        if memory(config, dtype, replace(work, tensor_parallel_degree=degree)).fits(device):
-            return degree
-    return None

@@ -31,8 +31,9 @@ import shapes  # noqa: E402
 
 from engines.t5 import cuda, native  # noqa: E402
 from engines.t5.config import T5Config, parse_config  # noqa: E402
+from engines.t5.footprint import memory  # noqa: E402
 from engines.t5.partition import is_partition, partition  # noqa: E402
-from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, memory, predict  # noqa: E402
+from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, predict  # noqa: E402
 
 BATCH, NEW, SOURCE = 4, 20, 32
 PUBLISHED_GPUS = 4
@@ -121,7 +122,7 @@ def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
         work = Work(
             batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree, cache_bytes=activation_bytes(dtype)
         )  # fmt: skip
-        need = memory(config, dtype, work)
+        need = memory(config, dtype, work, has_cublaslt=bool(cuda.cublaslt_choice(found["device"]).library))
         if need.total_bytes > found["memory_bytes"]:
             continue
         is_published = (dtype, degree) == ("fp32", PUBLISHED_GPUS)

@@ -14,7 +14,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import shapes  # noqa: E402 - after the path is set: this is a script
 
 from engines.t5.config import T5Config, parse_config  # noqa: E402
-from engines.t5.roofline import DeviceRow, Work, activation_bytes, device_row, launches, memory, predict  # noqa: E402
+from engines.t5.footprint import memory  # noqa: E402
+from engines.t5.roofline import DeviceRow, Work, activation_bytes, device_row, launches, predict  # noqa: E402
 
 README = ROOT / "kernels/README.md"
 BEGIN, END = "<!-- roofline: begin -->", "<!-- roofline: end -->"

@@ -29,10 +29,10 @@ namespace t5k::cuda {
 class CudaGroup final : public Device {
    public:
     // The first `ranks` devices of `driver`.
-    static Status open(const Driver &driver, const void *image, int activations, int ranks, const NcclChoice &nccl,
+    static Status open(const Driver &driver, const void *image, int activations, int ranks, const LibraryChoice &libraries,
                        std::unique_ptr<Device> *out) {
         std::unique_ptr<CudaGroup> group(new CudaGroup(driver));
-        T5K_TRY(group->start(image, activations, ranks, nccl));
+        T5K_TRY(group->start(image, activations, ranks, libraries));
         *out = std::move(group);
         return Status::good();
     }
@@ -56,7 +56,8 @@ class CudaGroup final : public Device {
         words += are_peers_ ? " with peer access" : ", sums copied between them (no peer access)";
         if (nccl_.is_open())
             words += ", NCCL " + nccl_.version() + " for sums over " + std::to_string(nccl_over_) + " bytes (in an order of its own)";
-        return words;
+        const std::string products = ranks_[0]->describe();
+        return products.empty() ? words : words + "; " + products;
     }
 
     Status allocate(int64_t bytes, void **out) override { return take(bytes, bytes, false, out); }
@@ -83,6 +84,12 @@ class CudaGroup final : public Device {
     Status bind(const void *host, int64_t bytes, int64_t rank) override {
         return each([&](CudaDevice &one, size_t r) {
             return rank < 0 || rank == static_cast<int64_t>(r) ? one.bind(host, bytes, rank) : Status::good();
+        });
+    }
+
+    Status bind_tiled(const Panels &w, int64_t rank) override {
+        return each([&](CudaDevice &one, size_t r) {
+            return rank == static_cast<int64_t>(r) ? one.bind_tiled(w, rank) : Status::good();
         });
     }
 
@@ -151,7 +158,7 @@ class CudaGroup final : public Device {
     }
     bool is_rewriting() const { return ranks_[0]->phase_ == Phase::refresh; }
 
-    Status start(const void *image, int activations, int ranks, const NcclChoice &nccl);
+    Status start(const void *image, int activations, int ranks, const LibraryChoice &libraries);
     Status meet();
 
     // `work` on every rank, its context current; the first failure, with the GPU's name.

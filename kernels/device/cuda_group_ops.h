@@ -5,10 +5,10 @@
 
 namespace t5k::cuda {
 
-inline Status CudaGroup::start(const void *image, int activations, int ranks, const NcclChoice &nccl) {
+inline Status CudaGroup::start(const void *image, int activations, int ranks, const LibraryChoice &libraries) {
     for (int r = 0; r < ranks; ++r) {
         std::unique_ptr<CudaDevice> rank;
-        Status status = CudaDevice::open(driver_, image, activations, r, &rank);
+        Status status = CudaDevice::open(driver_, image, activations, r, libraries.cublaslt, &rank);
         if (!status.ok()) return status.message = "GPU " + std::to_string(r) + ": " + status.message, status;
         ranks_.push_back(std::move(rank));
     }
@@ -20,8 +20,8 @@ inline Status CudaGroup::start(const void *image, int activations, int ranks, co
     });
     T5K_TRY(done);
     T5K_TRY(meet());
-    if (nccl.library) T5K_TRY(nccl_.open(nccl.library, ranks));
-    nccl_over_ = nccl.over;
+    if (libraries.nccl.library) T5K_TRY(nccl_.open(libraries.nccl.library, ranks));
+    nccl_over_ = libraries.nccl.over;
     return each([](CudaDevice &, size_t) { return Status::good(); });
 }
 

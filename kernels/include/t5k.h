@@ -87,6 +87,9 @@ typedef struct t5k_config {
     const char *cuda_driver; /* null: the CPU device; else the driver library to open: libcuda.so.1, or the simulator */
     const char *cuda_nccl;   /* null, or the NCCL library that sums between GPUs what is over nccl_over bytes; refused if absent */
     int64_t nccl_over;
+    const char *cublaslt;    /* null, or the cuBLASLt library that multiplies cublaslt_rows rows and more; refused if absent */
+    int64_t cublaslt_rows;
+    int32_t cublaslt_tf32;   /* 1: it may round fp32 factors to TF32 */
     const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
     int32_t activations;     /* T5K_F32; on the CUDA device also T5K_F16 or T5K_BF16: what passes between ops, and caches */
     int32_t caches;          /* the CPU device's keys and values: T5K_F32 or T5K_BF16 */

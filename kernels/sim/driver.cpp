@@ -385,6 +385,7 @@ API CUresult sim_submit(CUstream stream, void (*work)(void *), void *data, void 
     const std::shared_ptr<void> kept(data, drop);
     return submit(stream, [work, kept] { work(kept.get()); });
 }
+API int sim_is_capturing() { return sim::is_capturing(); }
 API size_t sim_job_bytes(const char *name) {
     const sim::Kernel *kernel = sim::find_kernel(name);
     return kernel ? kernel->job_bytes : 0;

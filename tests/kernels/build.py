@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def cmake_build(folder: Path, *options: str) -> str:
-    """Configure and build kernels/ in `folder`; returns everything the tools said."""
+    """Configure and build kernels/ in `folder`; returns what the tools said. One process at a time; others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _cmake_build(folder, *options)
+
+
+def _cmake_build(folder: Path, *options: str) -> str:
     tools = [Path(sys.executable).parent / "cmake", shutil.which("cmake")]
     cmake = str(next(tool for tool in tools if tool and Path(tool).exists()))
     said = []

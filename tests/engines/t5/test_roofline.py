@@ -15,6 +15,7 @@ from engines import t5
 from engines.errors import SpecInvalid
 from engines.t5 import cuda
 from engines.t5.config import T5Config, parse_config, read_config
+from engines.t5.footprint import memory, smallest_degree, weights_bytes
 from engines.t5.pack import plan, resolve_dtype
 from engines.t5.roofline import (
     DEVICES,
@@ -23,10 +24,7 @@ from engines.t5.roofline import (
     cpu_row,
     device_row,
     launches,
-    memory,
     predict,
-    smallest_degree,
-    weights_bytes,
 )
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
@@ -180,6 +178,20 @@ def test_what_fits_is_arithmetic_that_can_be_read() -> None:
     said = memory(XXL, "fp32", work).explain(a10g)
     assert said.startswith("47.5 GB on each of 1 (weights 44.54, keys and values 2.01,")
     assert said.endswith("A10G has 24.0 GB: does not fit")
+
+
+def test_cublaslt_s_second_copy_is_counted() -> None:
+    """flan-t5-xxl, bf16: the encoder and the cross keys and values; with tiled decoding all but head and embedding."""
+    some, all_ = (memory(XXL, "bf16", Work(batch=batch, cache_bytes=2), has_cublaslt=True) for batch in (4, 32))
+    square, wide = 4096 * 4096, 4096 * 10240
+    layer = 4 * square + 3 * wide
+    assert some.row_major_bytes == 2 * 24 * (layer + 2 * square)
+    assert all_.row_major_bytes == 2 * 24 * (2 * layer + 4 * square)
+    plain = memory(XXL, "bf16", Work(batch=4, cache_bytes=2))
+    sums = 4 * 512 * 2 * 10240 * 4
+    assert some.total_bytes - plain.total_bytes == some.row_major_bytes + sums + (32 << 20)
+    assert f"their second copy {some.row_major_bytes / 1e9:.2f}" in some.explain(device_row("H100"))
+    assert memory(XXL, "int8", Work(), has_cublaslt=True) == memory(XXL, "int8", Work())
 
 
 def test_longer_requests_need_more_memory() -> None:

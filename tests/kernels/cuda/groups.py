@@ -47,7 +47,16 @@ def devices(sim: Sim, count: int, *, peers: bool = True, schedule: int = 0) -> I
 
 def fake_nccl(folder: Path) -> Path:
     """fake_nccl.cpp as a library: it works on the simulator that T5K_CUDA_SIM names."""
-    library, source = folder / "libnccl.so.2", Path(__file__).with_name("fake_nccl.cpp")
+    return _fake(folder / "libnccl.so.2", "fake_nccl.cpp")
+
+
+def fake_cublaslt(folder: Path) -> Path:
+    """The same of fake_cublaslt.cpp."""
+    return _fake(folder / "libcublasLt.so.13", "fake_cublaslt.cpp")
+
+
+def _fake(library: Path, name: str) -> Path:
+    source = Path(__file__).with_name(name)
     command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-o", str(library), str(source)]
     done = subprocess.run([*command, "-ldl"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
