@@ -5,7 +5,9 @@
 
 The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 GPUs. With 4 GPUs that is run, or
 the widest dtype that fits; with fewer, the widest that fits 2 or 1; the table says which. Weights are random: they
-decide nothing about time. Writes run.json (every sample, clocks included) and table.md, then prints the table.
+decide nothing about time. run.json (every sample, clocks included) and table.md are written anew after each result,
+the most telling first, and the table printed at the end. Every section runs in processes of its own: one that fails or
+hangs is a line of the report. --budget-s (540) ends it all in time for a machine that is lent for ten minutes.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from __future__ import annotations
 import argparse
 import ctypes as c
 import json
-import os
 import random
 import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +31,36 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import gpu_kernels  # noqa: E402 - after the path is set: this is a script
 import gpu_worker  # noqa: E402
 import shapes  # noqa: E402
+from children import Budget, child  # noqa: E402
 
+from engines.errors import EngineError  # noqa: E402
 from engines.t5 import cuda, native  # noqa: E402
 from engines.t5.config import T5Config, parse_config  # noqa: E402
-from engines.t5.footprint import memory  # noqa: E402
+from engines.t5.footprint import memory, weights_bytes  # noqa: E402
 from engines.t5.partition import is_partition, partition  # noqa: E402
 from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, predict  # noqa: E402
 
-BATCH, NEW, SOURCE = 4, 20, 32
+BATCH, NEW, SOURCE = gpu_kernels.BATCH, 20, 32
 PUBLISHED_GPUS = 4
-TINY_NEW, TINY_SOURCE, TINY_VOCAB = 3, 6, 480
+TINY_NEW, TINY_SOURCE = 3, 6
 WIDEST_FIRST = ("fp32", "bf16", "int8", "int4")
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
-TINY = ("tiny", (64, 128, 4, 16, 2))
 WORKER = Path(__file__).with_name("gpu_worker.py")
+KERNELS = Path(__file__).with_name("gpu_kernels.py")
+LEAST_S = 10.0
+"""What a model of any size needs to be loaded and measured: assumed."""
+WRITES_BPS = 300e6
+"""Bytes of a model folder written a second: assumed."""
 EMULATOR = "on the CPU emulator: nothing here is a time of a GPU"
 
 
 def facts(device: str) -> dict[str, Any]:
     """The device as its driver describes it, clocks where nvidia-smi is. Raises SystemExit(3) if there is none."""
     reason = cuda.missing(device)
+    try:
+        has_cublaslt = not reason and bool(cuda.cublaslt_choice(device).library)
+    except EngineError as error:
+        reason = str(error)
     if reason:
         print(f"bench-gpu: {reason}", file=sys.stderr)
         sys.exit(3)
@@ -56,13 +69,13 @@ def facts(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": about.name.decode(), "devices": about.devices, "arch": about.arch,
         "are_peers": bool(about.are_peers), "memory_bytes": about.memory_bytes,
-        "driver_version": about.driver_version, "driver": target.driver,
+        "driver_version": about.driver_version, "driver": target.driver, "has_cublaslt": has_cublaslt,
     }  # fmt: skip
     smi = shutil.which("nvidia-smi")
     if smi and device == "cuda":
         query = "name,clocks.sm,clocks.mem,clocks.max.sm,power.draw,temperature.gpu,driver_version"
         done = subprocess.run(
-            [smi, f"--query-gpu={query}", "--format=csv"], capture_output=True, text=True, check=False
+            ["timeout", "20", smi, f"--query-gpu={query}", "--format=csv"], capture_output=True, text=True, check=False
         )
         found["nvidia_smi"] = done.stdout.splitlines()
     return found
@@ -74,39 +87,6 @@ def row_of(found: dict[str, Any]) -> DeviceRow | None:
     if "A100" in name:
         return DEVICES["A100-80" if found["memory_bytes"] > 60e9 else "A100-40"]
     return next((row for key, row in DEVICES.items() if name.startswith(key)), None)
-
-
-class Worker:
-    """One engine loaded in a process of its own."""
-
-    def __init__(self, engine: str, folder: Path, dtype: str, degree: int, device: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), engine, str(folder), dtype, str(degree), device],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        self.load_s = float(self._reply()["load_s"])
-
-    def run(self, batch: list[list[int]], new: int) -> dict[str, Any]:
-        """Seconds and ids of one batch. Raises RuntimeError with the engine's last words."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"batch": batch, "new": new}) + "\n")
-        self._process.stdin.flush()
-        return self._reply()
-
-    def _reply(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                reply: dict[str, Any] = json.loads(line)
-                return reply
-        words = self._process.stderr.read().strip().splitlines()
-        self._process.wait()
-        raise RuntimeError(words[-1] if words else f"ended with status {self._process.returncode}")
-
-    def close(self) -> None:
-        self._process.communicate(timeout=60)
 
 
 def prompts(batch: int, source: int) -> list[list[int]]:
@@ -122,7 +102,7 @@ def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
         work = Work(
             batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree, cache_bytes=activation_bytes(dtype)
         )  # fmt: skip
-        need = memory(config, dtype, work, has_cublaslt=bool(cuda.cublaslt_choice(found["device"]).library))
+        need = memory(config, dtype, work, has_cublaslt=found.get("has_cublaslt", False))
         if need.total_bytes > found["memory_bytes"]:
             continue
         is_published = (dtype, degree) == ("fp32", PUBLISHED_GPUS)
@@ -146,58 +126,126 @@ def model_folder(model: str, dtype: str, degree: int, work: Path, engine: str) -
     return packed
 
 
-def engine_rows(
-    model: str, dtype: str, degree: int, options: argparse.Namespace, row: DeviceRow | None
-) -> list[dict[str, Any]]:
-    """Every engine at one configuration: samples of the whole request and of its first token, or why there are none."""
-    results = []
+def ask(replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The next reply. Raises RuntimeError if the worker ended instead."""
+    for reply in replies:
+        return reply
+    raise RuntimeError("ended without an answer")
+
+
+def has_room(model: str, dtype: str, work: Path, left_s: float) -> str:
+    """Why there is no point in writing this model and its partition, or ''."""
     config = parse_config(shapes.config(model), {}, model)
-    for engine in options.engines:
-        result: dict[str, Any] = {"model": model, "engine": engine, "dtype": dtype, "degree": degree, "batch": BATCH}
-        result["new"] = options.new
-        results.append(result)
-        reason = gpu_worker.missing(engine, options.device)
-        if reason:
-            result["absent"] = reason
-            continue
+    needed = weights_bytes(config, "bf16") + weights_bytes(config, dtype)
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        return f"needs {needed / 1e9:.0f} GB under {work}, where {free / 1e9:.0f} GB are free"
+    if needed / WRITES_BPS > left_s:
+        return f"skipped: {needed / 1e9:.0f} GB to write in the {left_s:.0f} s that are left"
+    return ""
+
+
+def engine_row(
+    asked: tuple[str, str, int, str], options: argparse.Namespace, row: DeviceRow | None, left_s: float
+) -> dict[str, Any]:
+    """One engine at one (model, dtype, degree): samples of the whole request and of its first token, or why not."""
+    model, dtype, degree, engine = asked
+    result: dict[str, Any] = {"model": model, "engine": engine, "dtype": dtype, "degree": degree, "batch": BATCH}
+    result["new"] = options.new
+    options.work.mkdir(parents=True, exist_ok=True)
+    if left_s < LEAST_S:
+        return result | {"absent": f"skipped: the time budget of {options.budget_s:.0f} s is used up"}
+    if reason := gpu_worker.missing(engine, options.device) or has_room(model, dtype, options.work, left_s):
+        return result | {"absent": reason}
+    folder = model_folder(model, dtype, degree, options.work, engine)
+    batch = prompts(BATCH, options.source)
+    with child(WORKER, [engine, str(folder), dtype, str(degree), options.device], max(left_s, LEAST_S)) as worker:
+        replies = worker.replies()
+
+        def timed(new: int) -> dict[str, Any]:
+            worker.send(batch=batch, new=new)
+            return ask(replies)
+
+        result["load_s"] = ask(replies)["load_s"]
+        result["ids_head"] = [each[:8] for each in timed(options.new)["ids"]]
+        result["samples_s"] = [timed(options.new)["wall_s"] for _ in range(options.repetitions)]
+        result["first_token_s"] = [timed(1)["wall_s"] for _ in range(options.repetitions)]
+    if row and engine == "t5":
+        work = Work(
+            batch=BATCH, source=SOURCE, position=NEW // 2, tensor_parallel_degree=degree,
+            cache_bytes=activation_bytes(dtype),
+        )  # fmt: skip
+        config = parse_config(shapes.config(model), {}, model)
+        result["predicted_s"] = predict(config, dtype, row, work).request_s(NEW)
+    return result
+
+
+def in_order(published: tuple[str, str, int], options: argparse.Namespace) -> list[tuple[str, str, int, str]]:
+    """(model, dtype, degree, engine), the most telling first: ours at a few sizes, its rivals there, then the rest."""
+    if options.tiny:
+        found = [(*published, engine) for engine in options.engines]
+        return found + [(options.model, dtype, 1, "t5") for dtype in DTYPES[1:]]
+    telling = [(model, "bf16", 1) for model in ("flan-t5-base", "flan-t5-xl")]
+    telling.append(published)
+    rest = [(m, d, 1) for m in ("flan-t5-small", "flan-t5-base", "flan-t5-xl") for d in DTYPES]
+    rivals = [engine for engine in options.engines if engine != "t5"]
+    found = []
+    for configurations in (telling, [each for each in rest if each not in telling]):
+        found += [(*each, "t5") for each in configurations if "t5" in options.engines]
+        found += [(*each, engine) for each in configurations for engine in rivals]
+    return found
+
+
+class Report:
+    """run.json and table.md, written anew whenever something was learnt: a run cut short has told all it knew."""
+
+    def __init__(self, out: Path, run: dict[str, Any]) -> None:
+        self.out, self.run = out, run
+        out.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def write(self) -> None:
+        for name, text in (("run.json", json.dumps(self.run, indent=1)), ("table.md", table(self.run))):
+            partial = self.out / f".{name}"
+            partial.write_text(text, encoding="utf-8")
+            partial.rename(self.out / name)
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """What fails inside becomes a line of the report; the next section is tried all the same."""
+        print(name, file=sys.stderr, flush=True)
         try:
-            worker = Worker(
-                engine, model_folder(model, dtype, degree, options.work, engine), dtype, degree, options.device
-            )
-            batch = prompts(BATCH, options.source)
-            ids = worker.run(batch, options.new)["ids"]
-            result["load_s"] = worker.load_s
-            result["ids_head"] = [each[:8] for each in ids]
-            result["samples_s"] = [worker.run(batch, options.new)["wall_s"] for _ in range(options.repetitions)]
-            result["first_token_s"] = [worker.run(batch, 1)["wall_s"] for _ in range(options.repetitions)]
-            worker.close()
-        except (RuntimeError, OSError) as error:
-            result["absent"] = str(error)
-        if row and engine == "t5":
-            work = Work(
-                batch=BATCH, source=SOURCE, position=NEW // 2, tensor_parallel_degree=degree,
-                cache_bytes=activation_bytes(dtype),
-            )  # fmt: skip
-            result["predicted_s"] = predict(config, dtype, row, work).request_s(NEW)
-    return results
+            yield
+        except Exception as error:  # a section's boundary: on a machine nobody has seen, anything may be wrong
+            self.run["failed"].append({"section": name, "error": f"{type(error).__name__}: {error}"})
+        self.write()
 
 
-def kernel_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every kernel alone, on the first device."""
-    from tests.kernels.cuda.gpu import Gpu
-    from tests.kernels.cuda.sim import Sim
-
-    gpu = Sim(Path(cuda.target(options.device).driver)) if options.device == "cuda-sim" else Gpu()
+def kernels(report: Report, options: argparse.Namespace, budget: Budget) -> None:
+    """Every group of kernels on the first device, at most half of the budget."""
     config = parse_config(shapes.config(options.model), {}, options.model)
-    return list(gpu_kernels.every(gpu, config, DTYPES, BATCH, is_tiny=options.tiny))
+    names = list(gpu_kernels.groups(config, is_tiny=options.tiny))
+    share_s = budget.left_s / 2 / len(names)
+    for name in names:
+        arguments = [options.device, options.model, name, "tiny" if options.tiny else ""]
+        with report.section(f"kernels of {options.model}, {name}"), child(KERNELS, arguments, share_s) as measured:
+            for each in measured.replies():
+                report.run["kernels"].append(each)
+                report.write()
 
 
 def table(run: dict[str, Any]) -> str:
     """The report. On the emulator times are left out: it would be read as speed."""
     is_gpu = run["device"] != "cuda-sim"
     row = row_of(run["facts"])
-    lines = [f"# {run['facts']['name']}, {run['facts']['devices']} device(s)", ""]
+    facts = run["facts"]
+    lines = [f"# {facts['name']}, {facts['devices']} device(s)", ""]
     lines += [] if is_gpu else [f"Run {EMULATOR}.", ""]
+    version = facts.get("driver_version", 0)
+    said = [f"sm_{facts.get('arch', '?')}", f"{facts['memory_bytes'] / 1e9:.0f} GB"]
+    said += [f"driver for CUDA {version // 1000}.{version % 1000 // 10}"] if version else []
+    lines += [", ".join([*said, *facts.get("nvidia_smi", [])[1:]]) + ".", ""]
+    lines += [f"Failed: {each['section']}: {each['error']}" for each in run.get("failed", [])]
     lines += ["| kernel | MB | GB/s | of peak | TFLOP/s | of peak |", "|" + " --- |" * 6]
     for each in run["kernels"]:
         second = statistics.median(each["samples_s"])
@@ -240,6 +288,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--model", choices=sorted(shapes.SHAPES), default="flan-t5-xxl", help="of the published configuration"
     )
     parser.add_argument("--engines", nargs="+", choices=gpu_worker.ENGINES, default=list(gpu_worker.ENGINES))
+    parser.add_argument("--budget-s", type=float, default=540.0, help="seconds for everything; 0: as many as it takes")
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build/bench-models", help="where model folders are written"
@@ -248,38 +297,36 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     options.new, options.source = (TINY_NEW, TINY_SOURCE) if options.tiny else (NEW, SOURCE)
     if options.tiny:
-        shapes.SHAPES.update([TINY])
-        shapes.VOCAB = TINY_VOCAB
-        options.model, options.repetitions = TINY[0], 1
+        shapes.make_tiny()
+        options.model, options.repetitions = shapes.TINY, 1
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
+    budget = Budget(options.budget_s)
     found = facts(options.device)
     row = row_of(found)
     config = parse_config(shapes.config(options.model), {}, options.model)
     dtype, degree, why = plan(config, found)
-    run: dict[str, Any] = {"device": options.device, "facts": found, "published": f"{options.model}: {why}"}
-    run |= {"new": options.new, "source": options.source}
-    print(f"{found['name']}: kernels of {options.model}", file=sys.stderr)
-    run["kernels"] = kernel_rows(options)
-    configurations = [(options.model, dtype, degree)]
-    if not options.tiny:
-        configurations += [(m, d, 1) for m in ("flan-t5-small", "flan-t5-base", "flan-t5-xl") for d in DTYPES]
-    run["engines"] = []
-    for model, d, n in configurations:
-        print(f"{model} {d} tp {n}", file=sys.stderr)
-        run["engines"] += engine_rows(model, d, n, options, row)
-    if options.tiny:
-        options.engines = ["t5"]  # the rivals' dtypes are not ours to try here
-        for d in DTYPES[1:]:
-            run["engines"] += engine_rows(options.model, d, 1, options, row)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
-    (options.out / "table.md").write_text(table(run), encoding="utf-8")
-    print(table(run))
-    print(options.out / "table.md", file=sys.stderr)
+    report = Report(
+        options.out,
+        {"device": options.device, "facts": found, "published": f"{options.model}: {why}", "new": options.new,
+         "source": options.source, "budget_s": options.budget_s, "kernels": [], "engines": [], "failed": []},
+    )  # fmt: skip
+    print(f"{found['name']}: {report.out / 'table.md'} grows as results come", file=sys.stderr)
+    kernels(report, options, budget)
+    for asked in in_order((options.model, dtype, degree), options):
+        model, d, n, engine = asked
+        name = f"{model} {d} tp {n} {engine}"
+        with report.section(name):
+            try:
+                result = engine_row(asked, options, row, budget.left_s)
+            except (RuntimeError, OSError) as error:
+                result = {"model": model, "engine": engine, "dtype": d, "degree": n, "absent": str(error)}
+            report.run["engines"].append(result)
+    print(table(report.run))
+    print(report.out / "table.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

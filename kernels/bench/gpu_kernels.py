@@ -8,18 +8,30 @@ in a step. A launch's time is that of many queued back to back, divided. Records
 from __future__ import annotations
 
 import ctypes as c
+import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines.t5.config import T5Config
-from engines.t5.cuda import activations
-from tests.kernels.cuda import jobs, reference
-from tests.kernels.cuda.sim import Sim
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
 
+import shapes  # noqa: E402 - after the path is set: this is a script too
+
+from engines.t5 import cuda  # noqa: E402
+from engines.t5.config import T5Config, parse_config  # noqa: E402
+from engines.t5.cuda import activations  # noqa: E402
+from tests.kernels.cuda import jobs, reference  # noqa: E402
+from tests.kernels.cuda.gpu import Gpu  # noqa: E402
+from tests.kernels.cuda.sim import Sim  # noqa: E402
+
+BATCH = 4
+SECONDS = 0.3
+"""Of one kernel, about: three samples and a warm-up."""
 L2_BYTES = 256 << 20  # beyond every L2 there is (H100: 50 MB)
 FORMATS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8", "int4": "i4"}
 
@@ -184,17 +196,36 @@ def measure(gpu: Sim, launch: Launch, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def every(
-    gpu: Sim, config: T5Config, dtypes: tuple[str, ...], batch: int, *, is_tiny: bool
-) -> Iterator[dict[str, Any]]:
-    """All kernels of a model, one after the other; device memory is given back in between."""
-    copies = 0 if is_tiny else L2_BYTES
-    seconds, keys, source = (0.0, 20, 24) if is_tiny else (0.5, 128, 512)
-    groups = [lambda d=d: linears(gpu, config, d, batch, copies) for d in dtypes]
-    groups += [lambda d=d: gemms(gpu, config, d, batch * source) for d in dtypes if d != "fp32"]
-    groups += [lambda d=d: attentions(gpu, config, d, batch, keys, source) for d in ("fp32", "bf16", "fp16")]
-    groups += [lambda: rows(gpu, config, batch)]
-    for group in groups:
-        for launch in group():
-            yield measure(gpu, launch, seconds)
+def groups(config: T5Config, *, is_tiny: bool) -> dict[str, Callable[[Sim], Iterator[Iterator[Launch]]]]:
+    """Kernels by what they serve, the most telling first. Each group is measured in a process of its own: a kernel that
+    fails takes its context with it."""
+    copies, keys, source = (0, 20, 24) if is_tiny else (L2_BYTES, 128, 512)
+
+    def of(dtype: str) -> Callable[[Sim], Iterator[Iterator[Launch]]]:
+        def parts(gpu: Sim) -> Iterator[Iterator[Launch]]:
+            yield linears(gpu, config, dtype, BATCH, copies)
+            if dtype != "fp32":
+                yield gemms(gpu, config, dtype, BATCH * source)
+            if dtype not in ("int8", "int4"):
+                yield attentions(gpu, config, dtype, BATCH, keys, source)
+
+        return parts
+
+    found = {dtype: of(dtype) for dtype in ("bf16", "int8", "fp32", "fp16", "int4")}
+    return found | {"rows": lambda gpu: iter((rows(gpu, config, BATCH),))}
+
+
+def main(device: str, model: str, group: str, is_tiny: str) -> None:
+    """One group as lines of JSON; device memory is given back between its parts."""
+    if is_tiny:
+        shapes.make_tiny()
+    gpu = Sim(Path(cuda.target(device).driver)) if device == "cuda-sim" else Gpu()
+    config = parse_config(shapes.config(model), {}, model)
+    for part in groups(config, is_tiny=bool(is_tiny))[group](gpu):
+        for launch in part:
+            print(json.dumps(measure(gpu, launch, 0.0 if is_tiny else SECONDS)), flush=True)
         gpu.reset()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -19,7 +19,17 @@ SHAPES = {
     "flan-t5-xxl": (4096, 10240, 64, 64, 24),
 }
 VOCAB = 32128
+TINY = "tiny"
 BUCKETS = 32
+DRAWN = (1 << 22) + 1
+"""Odd, so that rows of a matrix do not repeat each other."""
+
+
+def make_tiny() -> None:
+    """A shape that the emulator runs in seconds, under the name TINY."""
+    global VOCAB
+    SHAPES[TINY] = (64, 128, 4, 16, 2)
+    VOCAB = 480
 
 
 def tensors(name: str) -> Iterator[tuple[str, tuple[int, ...], float]]:
@@ -59,7 +69,10 @@ def config(name: str) -> dict[str, object]:
 
 
 def write(name: str, folder: Path, seed: int = 0, dtype: str = "F32") -> Path:
-    """The folder, written once; `dtype` F32 or BF16 (half the disk, for xl and xxl). Holds one tensor in memory."""
+    """The folder, written once; `dtype` F32 or BF16. Holds one tensor in memory.
+
+    BF16 is for xl and xxl: half the disk, and a few million numbers drawn and repeated, else drawing takes minutes.
+    """
     if (folder / "model.safetensors").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +85,16 @@ def write(name: str, folder: Path, seed: int = 0, dtype: str = "F32") -> Path:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     rng = np.random.default_rng(seed)
+    few = rng.standard_normal(DRAWN, np.float32) if dtype == "BF16" else None
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32) if few is None else np.resize(few, shape)
+
     partial = folder / "model.partial"
     with partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, shape, std in tensors(name):
-            values = np.full(shape, 1.0, np.float32) if std == 0.0 else rng.standard_normal(shape, np.float32) * std
+            values = np.full(shape, 1.0, np.float32) if std == 0.0 else draw(shape) * np.float32(std)
             raw = np.ascontiguousarray(values, np.float32)
             (raw if size == 4 else (raw.view(np.uint32) >> 16).astype(np.uint16)).tofile(file)
     partial.rename(folder / "model.safetensors")

@@ -47,6 +47,59 @@ def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
     assert engines["tensorrt_llm"]["absent"].startswith("not installed") or engines["tensorrt_llm"]["samples_s"]
 
 
+def _options(tmp_path: Path, *more: str) -> Any:
+    return bench_gpu.arguments(["--device", "cuda-sim", "--work", str(tmp_path / "work"), *more])
+
+
+def test_a_program_that_fails_hangs_or_lies_is_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "child.py"
+    for text, limit_s, said in (
+        ("print('{\"a\": 1}', flush=True)\nraise ValueError('no such kernel')", 60, "no such kernel"),
+        ("print('{\"a\": 1}', flush=True)\nimport time\ntime.sleep(600)", 2, "did not end within 2 s"),
+        ("print('{\"a\": 1}', flush=True)\nimport os\nos.abort()", 60, "ended with status -6"),
+    ):
+        script.write_text(text)
+        with bench_gpu.child(script, [], limit_s) as each:
+            replies = each.replies()
+            assert next(replies) == {"a": 1}, "what came before is kept"
+            with pytest.raises(RuntimeError, match=said):
+                next(replies)
+
+
+def test_a_report_holds_what_came_before_a_failure(tmp_path: Path) -> None:
+    run = {
+        "device": "cuda", "published": "flan-t5-xxl: bf16", "kernels": [], "engines": [], "failed": [],
+        "facts": _device("NVIDIA H100 80GB HBM3", 1, 80e9) | {"arch": 90, "driver_version": 12080,
+                                                               "nvidia_smi": ["clocks", "1980 MHz, 570.86"]},
+    }  # fmt: skip
+    report = bench_gpu.Report(tmp_path / "out", run)
+    with report.section("first"):
+        run["kernels"].append({"op": "x", "bytes": 1e9, "flops": 1.0, "kind": "fp32", "samples_s": [1e-3]})
+    with report.section("second"):
+        raise OSError("no space left")
+    with report.section("third"):
+        pass
+    written = (tmp_path / "out/table.md").read_text()
+    assert "sm_90, 80 GB, driver for CUDA 12.8, 1980 MHz, 570.86." in written
+    assert "| x | 1000.00 |" in written
+    assert "Failed: second: OSError: no space left" in written
+    assert json.loads((tmp_path / "out/run.json").read_text())["failed"] == run["failed"]
+
+
+def test_ours_comes_first_and_nothing_begins_that_cannot_end(tmp_path: Path) -> None:
+    options = _options(tmp_path, "--budget-s", "100")
+    found = bench_gpu.in_order(("flan-t5-xxl", "fp32", 4), options)
+    assert found[:3] == [
+        ("flan-t5-base", "bf16", 1, "t5"), ("flan-t5-xl", "bf16", 1, "t5"), ("flan-t5-xxl", "fp32", 4, "t5"),
+    ]  # fmt: skip
+    assert len(found) == len(set(found)) == 4 * 16
+    late = bench_gpu.engine_row(found[0], options, None, 3.0)
+    assert late["absent"] == "skipped: the time budget of 100 s is used up"
+    assert bench_gpu.has_room("flan-t5-xxl", "bf16", tmp_path, 60.0).startswith(("skipped: 45 GB to write", "needs 45"))
+    assert bench_gpu.Budget(0).left_s == 3600.0
+    assert 90 < bench_gpu.Budget(100).left_s <= 100
+
+
 def test_without_a_gpu_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

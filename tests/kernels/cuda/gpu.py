@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes as c
 import os
 
+from engines.t5 import cuda
 from tests.kernels.cuda import compilers, jobs
 from tests.kernels.cuda.sim import LaunchFailed, Sim
 
@@ -44,7 +45,10 @@ class Gpu(Sim):
         self.call("cuDeviceGet", c.byref(device), 0)
         self.call("cuDevicePrimaryCtxRetain", c.byref(self.context), device)
         self.call("cuCtxSetCurrent", self.context)
-        self.call("cuModuleLoadData", c.byref(self.module), self._cubin(device))
+        image = (
+            cuda.target("cuda").image if library == cuda.DRIVER else self._cubin(device)
+        )  # the first is kept in a cache
+        self.call("cuModuleLoadData", c.byref(self.module), image)
 
     def _cubin(self, device: c.c_int) -> bytes:
         version = [c.c_int(), c.c_int()]

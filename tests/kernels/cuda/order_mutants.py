@@ -84,7 +84,8 @@ MUTANTS: dict[str, Fault] = {
         file="cuda_steps.h",
     ),
     "order: the host reads memory before it is written": _f(
-        "return wait();", "Status read(void *host", TOKENS, REFUSED, file="cuda_device.h", instead="return Status::good();"
+        "return wait();", "Status read(void *host", TOKENS, REFUSED, file="cuda_device.h",
+        instead="return Status::good();",
     ),
 }  # fmt: skip
 
