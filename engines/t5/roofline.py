@@ -304,6 +304,6 @@ def _encode(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phas
     for matrix in encoder_matrices(config, degree):
         traffic = c * rows * (matrix.K + matrix.N)
         total.add(matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
-    total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "fp32")
+    total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "bf16" if c == 2 else "fp32")
     total.add((2 * L + 1) * (4.0 + c) * config.d_model * rows, 0.0, "fp32")
     return total.phase(_encoder_launches(config, degree), _link_s(device, config, 2 * L, rows, degree))

@@ -117,7 +117,7 @@ def _caches(gpu: Sim, config: T5Config, kind: str, keys: int) -> tuple[int, int,
 
 
 def attentions(gpu: Sim, config: T5Config, dtype: str, batch: int, keys: int, source: int) -> Iterator[Launch]:
-    """Decode attention over a cache, and the encoder's over its own rows; fp32 arithmetic."""
+    """Decode attention over a cache, and the encoder's over its own rows: in 16 bits on tensor cores."""
     kind = FORMATS[dtype]
     size = 4 if dtype == "fp32" else 2
     heads, D, I, W = config.heads, config.d_kv, config.inner, config.max_distance
@@ -137,7 +137,8 @@ def attentions(gpu: Sim, config: T5Config, dtype: str, batch: int, keys: int, so
             op=f"{op}, {dtype}", kernel=f"{op}_{kind}", records=[record],
             grid=(heads, batch, 1) if is_step else (-(-source // 16), heads, batch), threads=128,
             shared=4 * (D + -(-T // 16) * 16) if is_step else 4 * (16 * D + 16 * 32 + 2 * W + 32),
-            size_bytes=float(batch * I * size * (2 * T + 2 * R)), flops=4.0 * batch * R * T * I, kind="fp32",
+            size_bytes=float(batch * I * size * (2 * T + 2 * R)), flops=4.0 * batch * R * T * I,
+            kind="fp32" if is_step or size == 4 else "bf16",
         )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _ops(c: T5Config) -> Iterator[tuple[str, str, str, float, float, str]]:
         4.0 * N * E * F,
         "bf16",
     )
-    yield "attend_rows, encoder", "8 B S I", "4 B S^2 I", 8.0 * N * I, 4.0 * N * S * I, "fp32"
+    yield "attend_rows, encoder", "8 B S I", "4 B S^2 I", 8.0 * N * I, 4.0 * N * S * I, "bf16"
     yield "store_kv", "8 B S I", "0", 8.0 * N * I, 0.0, "fp32"
 
 

@@ -142,10 +142,12 @@ struct AttendRows {
 //   keys (0, or *position = -1) does nothing. With one split `out` is written; with more, `partial`
 //   [blocks, heads, splits, D + 2]: unscaled mix, maximum, sum - which
 // attend_merge_<type> folds into out. Grid (heads, blocks), any threads. How a row is split depends on its own keys alone.
-// attend_rows_<type>: many query rows (encoder), keys seen in tiles of 32 with a running softmax: no [R, keys] buffer.
+// attend_rows_<type>: many query rows (encoder), keys seen tile by tile with a running softmax: no [R, keys] buffer. f32 by fma,
+//   f16 and bf16 by mma.m16n8k16 (attention_tiles.cu), where probabilities are rounded to <type> before they meet the values.
 //   Grid (ceil(R / 16), heads, blocks), 128 threads, dynamic shared 4 * (16 * D + 2 W + 32 + 16 * 32). D <= 256.
 // store_kv_<type>: rows append_k, append_v (stride ldq) go to positions first_position + r. Grid (R, heads, blocks).
-// Tolerance 2^-20 max|v| before rounding. Bytes, decode: w (2 T D) per head and row; flops 4 R T D.
+// Tolerance 2^-20 max|v| before rounding; attend_rows of 16 bits: half a unit in the last place of max|v| more.
+// Bytes, decode: w (2 T D) per head and row; flops 4 R T D.
 constexpr int SPLIT_KEYS = 512;
 struct AttendJob {
     const AttendRows *blocks;

@@ -1,4 +1,4 @@
-// attend_rows_<type>: many query rows against a panel cache, keys in tiles of 32 under a running softmax; no [R, keys]
+// attend_rows_f32: many query rows against a panel cache, keys in tiles of 32 under a running softmax; no [R, keys]
 // buffer. A warp owns 4 query rows; in the scores a lane is a key, in the mix it is a dim. Contract in device/cuda_jobs.h.
 #include "device/cuda_reduce.cuh"
 
@@ -110,7 +110,5 @@ T5K_DEVICE void attend_rows(const AttendJob &job) {
 }
 
 T5K_KERNEL(attend_rows_f32, 128, AttendJob, attend_rows<float>)
-T5K_KERNEL(attend_rows_f16, 128, AttendJob, attend_rows<f16>)
-T5K_KERNEL(attend_rows_bf16, 128, AttendJob, attend_rows<bf16>)
 
 }  // namespace t5k::cuda

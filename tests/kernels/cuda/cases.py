@@ -188,7 +188,9 @@ def attend_rows(dtype: str, heads: int, D: int, sizes: list[int], *, causal: boo
         shared = 4 * (16 * D + 16 * 32 + 2 * W + 32)
         grid = ((max(sizes) + 15) // 16, heads, len(sizes))
         sim.launch(f"attend_rows_{dtype}", job, grid=grid, threads=128, shared=shared)
-        close(decode(dtype, sim.down(out, (R, I), storage(dtype))), want, dtype, absolute=2.0**-18)
+        # 16 bits: probabilities are rounded before they meet the values on tensor cores.
+        rounding = 0.0 if dtype == "f32" else reference.EPSILON[dtype] * np.abs(qkv[:, 2 * I :]).max()
+        close(decode(dtype, sim.down(out, (R, I), storage(dtype))), want, dtype, absolute=2.0**-18 + rounding)
 
     return run
 

@@ -140,6 +140,29 @@ MUTANTS: dict[str, Mutant] = {
     "rows: keys beyond the end are mixed in": _m(
         "attention_rows", "head.keys - tile < TILE ? head.keys - tile : TILE", "TILE", NAN, "attend_rows-f32"
     ),
+    "tiles: causal mask off by one": _m("attention_tiles", "key > at", "key > at + 1", NUMBERS, "attend_rows-f16"),
+    "tiles: keys beyond the end are mixed in": _m(
+        "attention_tiles", "key + i < b.keys ? v", "true ? v", NAN, "attend_rows-f16"
+    ),
+    "tiles: dims beyond the head are read": _m(
+        "attention_tiles", "row < D ? panel", "true ? panel", NAN, "attend_rows-bf16"
+    ),
+    "tiles: bias of the wrong row": _m(
+        "attention_tiles", "position + i / 2 * 8", "position", NUMBERS, "attend_rows-f16"
+    ),
+    "tiles: neighbouring keys swapped": _m(
+        "attention_tiles", "pair_of<A>(e[0], e[1])", "pair_of<A>(e[1], e[0])", NUMBERS, "attend_rows-f16"
+    ),
+    "tiles: old values not faded": _m("attention_tiles", "*= fade[i % 4 / 2]", "*= 1.0f", NUMBERS, "attend_rows-f16"),
+    "tiles: a warp's sum left out": _m(
+        "attention_tiles", "w < 4; ++w) sum", "w < 3; ++w) sum", NUMBERS, "attend_rows-f16"
+    ),
+    "tiles: barrier before the maxima are read missing": _m(
+        "attention_tiles", BARRIER, "", NUMBERS, "attend_rows-f16", after="tops[warp][g + r * 8] = mine[r]"
+    ),
+    "tiles: barrier before the probabilities are read missing": _m(
+        "attention_tiles", BARRIER, "", NAN, "attend_rows-f16", after="sums[warp][row] = total"
+    ),
     "gemm: wrong fragment column": _m("gemm", "a[m][2] = a_rows[r][k + t + 4]", "a[m][2] = a_rows[r][k + t]", NUMBERS),
     "gemm: fragment rows swapped": _m("gemm", "a[m][1] = a_rows[r + 8]", "a[m][1] = a_rows[r]", NUMBERS),
     "gemm: copies not waited for": _m("gemm", "wait_copies<1>", "wait_copies<2>", NAN),
