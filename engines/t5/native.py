@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 
-ABI = 4
+ABI = 5
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3, "fp16": 4}
 ACTIVATIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
 FINISHES = (None, "eos", "length", "stop", "cancelled")

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define T5K_API __attribute__((visibility("default")))
-#define T5K_ABI 4
+#define T5K_ABI 5
 
 enum { T5K_OK = 0, T5K_INVALID = 1, T5K_NO_MEMORY = 2, T5K_INTERNAL = 3, T5K_BUSY = 4 };
 typedef int32_t t5k_status;
