@@ -7,14 +7,13 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.child import child_env
 from harness.load.driver import LoadResult, drive
+from harness.load.own_folder import own_folder
 from harness.load.plan import LoadPlan
 from harness.records import Prompt
 from harness.units import NS_PER_S
@@ -77,7 +76,7 @@ class Ceilings:
 
 def measured_rps() -> float:
     """Requests per second of one load process in a closed loop, measured for a second against a server of ours."""
-    with tempfile.TemporaryDirectory(prefix="dyno-selfcheck-") as folder, _server() as port:
+    with own_folder("dyno-selfcheck-") as folder, _server() as port:
         plan = LoadPlan(
             endpoint_url=f"http://127.0.0.1:{port}",
             protocol="djl",
@@ -94,7 +93,7 @@ def measured_rps() -> float:
             stream=False,
             seed=0,
         )
-        result = drive(plan, Path(folder), should_stop=lambda: None, on_progress=lambda done: None)
+        result = drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None)
     answered = sum(not record.is_warmup and record.outcome == "ok" for record in result.records)
     if not answered:
         raise MeasurementInvalid("the load generator could not reach a server of its own on 127.0.0.1")

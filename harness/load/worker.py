@@ -13,7 +13,6 @@ import secrets
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +22,7 @@ from gevent.event import Event
 from locust.env import Environment
 
 from harness.errors import DynoError
+from harness.load.own_folder import own_folder
 from harness.load.plan import LoadPlan
 from harness.load.processes import LoadProcesses
 from harness.load.seal import NONCE_BYTES, SECRET_VARIABLE, Seal
@@ -119,8 +119,7 @@ class Worker:
             self._send("state", {"id": number, "error": f"{type(error).__name__}: {error}"})
 
     def _drive(self, number: int, plan: LoadPlan, parts: list[int]) -> None:
-        with tempfile.TemporaryDirectory(prefix="dyno-load-") as name:
-            folder = Path(name)
+        with own_folder("dyno-load-") as folder:
             plan.write(folder / "plan.json")
             sent = {part: 0 for part in parts}
             is_begun = False

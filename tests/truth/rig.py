@@ -6,6 +6,7 @@ again and again while the load runs and logs how late it woke: what the machine,
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,9 @@ def binary() -> Path:
     """The compiled server and probe."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to compile the truth server with")
-    built = Path(mkdtemp(prefix="dyno-truth-")) / "law_server"
+    folder = mkdtemp(prefix="dyno-truth-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = Path(folder) / "law_server"
     source = Path(__file__).with_name("law_server.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(built), str(source)], check=True)
     return built
