@@ -27,9 +27,10 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard ker
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[quickstart,dev]"
 	@touch $@
 
-# DeepSpeed's conformance runs in an environment of its own, which shares the venv's torch.
+# DeepSpeed's conformance and OpenVINO's int8 run in environments of their own, which share the venv's torch.
 $(VENV)/.engines: $(VENV)/.installed $(wildcard engines/environments/*.txt)
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install deepspeed
+	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install openvino
 	@touch $@
 
 test: $(VENV)/.engines  ## everything CI runs: format, lint, types, import contracts, tests
