@@ -53,11 +53,20 @@ def unpack(data: bytes, where: str) -> dict[str, bytes]:
 
 
 def read_files(source: Path) -> dict[str, bytes]:
-    """The files to pack, from a folder (its plain files) or from a model.tar.gz. Raises SpecInvalid."""
+    """The files to pack, from a folder (its plain files, without *.json and weights) or from a model.tar.gz.
+
+    Raises SpecInvalid: no such folder, a folder inside it (archives are flat), a link that leaves it.
+    """
     if source.is_file():
         return unpack(source.read_bytes(), str(source))
     if not source.is_dir():
         raise SpecInvalid(f"sagemaker: option files={str(source)!r}: no such folder or model.tar.gz")
+    folders = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    if folders:
+        raise SpecInvalid(
+            f"sagemaker: option files={str(source)!r}: the folder {folders[0]!r} in it would not be packed, archives "
+            "are flat; put what it holds on S3 and name it in serving.properties (option.model_id), or into an image"
+        )
     inside = sorted(path for path in source.iterdir() if path.is_file() and not path.name.endswith(".json"))
     for path in inside:
         if path.is_symlink() and source.resolve() not in path.resolve().parents:

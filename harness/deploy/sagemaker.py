@@ -11,6 +11,7 @@ from typing import Any
 from engines.artifact_cache import cache_root
 from engines.errors import EngineError
 from engines.model_folder import resolve_model
+from engines.registry import BACKENDS
 from engines.sagemaker.engine import Prepared, prepare
 from harness.clock import SystemClock
 from harness.deploy.cost import ENDPOINTS
@@ -31,6 +32,8 @@ from harness.store.reader import Run
 from harness.store.writer import RunWriter
 from harness.tune.plan_text import expectation
 
+CONVERTED = ("ctranslate2", "onnxruntime")
+"""Engines for which `dyno recommend` writes a handler that loads a converted model from a folder beside it."""
 DELETION_S = 120.0
 """Assumed, for the price before launch: from the end of the load until the endpoint is gone."""
 
@@ -76,7 +79,9 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     recommendation = _adapted(choose(run), order)
     container = order.container or scenario_container(run)
     options = dict(order.options)
-    options["image"] = _image(options, container, recommendation.trial.candidate)
+    if order.files is None:
+        check_host(recommendation.trial.candidate)
+    options["image"] = str(options.get("image") or lmi_image(container, recommendation.trial.candidate, order.files))
     if resolved.model.kind == "s3" and "weights" not in options:
         options["weights"] = resolved.model.value
     folder = order.files
@@ -120,21 +125,34 @@ def _adapted(recommendation: Recommendation, order: Order) -> Recommendation:
     return replace(recommendation, trial=replace(trial, candidate=candidate))
 
 
-def _image(options: Mapping[str, OptionValue], container: str, measured: Candidate) -> str:
-    if options.get("image"):
-        return str(options["image"])
+def check_host(measured: Candidate) -> None:
+    """Raises UsageError for a winner that no endpoint of ours can hold, such as one that was attached to."""
+    if measured.engine not in (*BACKENDS, ENDPOINTS):
+        hosted = ", ".join(name for name in BACKENDS if name != "fake")
+        raise UsageError(
+            f"the recommendation was measured on {measured.engine}, which our server does not host on an endpoint; it "
+            f"hosts {hosted}: tune over those, or name files of your own with --files"
+        )
+
+
+def lmi_image(container: str, measured: Candidate, files: Path | None) -> str:
+    """The image tag of AWS's container. Raises UsageError where it has none that serves what was measured."""
     target = parse_container(container)
     if target.is_own:
         raise UsageError(
             f"{container} is our own server and AWS has no image of it; name yours with --image URI, or an LMI version "
             "with --container (dyno recommend lists which can serve it)"
         )
-    if measured.engine != "transformers":
-        raise UsageError(
-            f"--container {container}: the files of {measured.engine} need its converted model beside them; name an "
-            "image of our own server with --image URI, or a complete folder with --files"
-        )
-    return image_tag(target)
+    if measured.engine == "transformers" or files is not None:
+        return image_tag(target)
+    if measured.engine in CONVERTED:
+        why = f"{measured.engine} there needs the converted model beside model.py, which a flat archive cannot carry"
+    else:
+        why = f"no container of AWS's has {measured.engine}"
+    raise UsageError(
+        f"--container {container}: {why}; name an image of our own server with --image URI (it reads the weights as "
+        "they are), or flat files of your own with --files"
+    )
 
 
 def _check_budget(deployment: Deployment) -> None:

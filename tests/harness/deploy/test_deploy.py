@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.main import dyno
-from harness.errors import DynoError
-from harness.records import Trial
+from harness.deploy.sagemaker import check_host, lmi_image
+from harness.errors import DynoError, UsageError
+from harness.records import Candidate, Trial
 from harness.store.reader import find_run, read_run
 from tests.sagemaker_emulator.fixtures import IMAGE, ROLE, is_clean, point_at
 from tests.sagemaker_emulator.local import BUCKET, Local, local_aws
@@ -109,7 +111,7 @@ def test_a_dry_run_contacts_nothing_and_shows_requests_memory_and_cost(aws: Loca
 
 WRONG = (
     (("--instance", "ml.g5.xlarge"), "AWS has no image of it; name yours with --image URI"),
-    (("--instance", "ml.g5.xlarge", "--container", "0.36.0-lmi20"), "need its converted model beside them"),
+    (("--instance", "ml.g5.xlarge", "--container", "0.36.0-lmi20"), "no container of AWS's has fake; name an image of"),
     (("--instance", "g5.xlarge", "--image", IMAGE), "did you mean 'ml.g5.xlarge'"),
     (("--instance", "ml.g5.xlarge", "--image", IMAGE, "--region", "mars-1"), "region 'mars-1' is unknown"),
     (("--instance", "ml.g5.12xlarge", "--image", IMAGE, "--max-cost-usd", "0.1"), "nothing was created"),
@@ -129,6 +131,41 @@ def test_bad_input_is_one_sentence_before_anything_is_contacted(
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
     assert len(aws.emulator.calls) == before
+
+
+def _measured(engine: str) -> Candidate:
+    return Candidate(block=0, engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ("ctranslate2", "needs the converted model beside model.py, which a flat archive cannot carry"),
+        ("onnxruntime", "needs the converted model beside model.py, which a flat archive cannot carry"),
+        ("t5", "no container of AWS's has t5; name an image of our own server"),
+        ("openvino", "no container of AWS's has openvino"),
+    ],
+)
+def test_an_lmi_container_takes_what_it_can_serve_and_says_why_not(engine: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape(why)):
+        lmi_image("0.36.0-lmi20", _measured(engine), None)
+    assert lmi_image("0.36.0-lmi20", _measured(engine), tmp_path) == lmi_image(
+        "0.36.0-lmi20", _measured("transformers"), None
+    )
+
+
+@pytest.mark.parametrize("engine", ["attach", "multi-model-server", "torchserve", "djl"])
+def test_a_winner_that_our_server_does_not_host_is_refused_before_an_image_is_asked_for(engine: str) -> None:
+    with pytest.raises(UsageError, match=f"was measured on {engine}, which"):
+        check_host(_measured(engine))
+
+
+def test_a_folder_inside_the_files_is_refused_not_left_out(aws: Local, results: Path, tmp_path: Path) -> None:
+    (tmp_path / "ct2").mkdir()
+    (tmp_path / "serving.properties").write_text("engine=Python\n")
+    done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--files", str(tmp_path), "--dry-run")
+    assert isinstance(done.exception, DynoError), done.output
+    assert "the folder 'ct2' in it would not be packed" in str(done.exception)
 
 
 @pytest.mark.slow
