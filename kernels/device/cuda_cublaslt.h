@@ -50,7 +50,7 @@ class CublasLt {
     member = reinterpret_cast<decltype(member)>(dlsym(library, #symbol));             \
     if (!member) return Status::invalid(std::string(path) + " has no " #symbol ": cuBLASLt 12 or newer is needed")
         T5K_RESOLVE(get_version_, cublasLtGetVersion);
-        T5K_RESOLVE(status_, cublasLtGetStatusString);
+        T5K_RESOLVE(status_text_, cublasLtGetStatusString);
         T5K_RESOLVE(create_, cublasLtCreate);
         T5K_RESOLVE(destroy_, cublasLtDestroy);
         T5K_RESOLVE(operation_create_, cublasLtMatmulDescCreate);
@@ -191,7 +191,7 @@ class CublasLt {
     }
     Status check(int code, const std::string &what) const {
         if (code == 0) return Status::good();
-        const std::string text = "cuBLASLt " + version_ + ": " + what + ": " + status_(code) + " (" + std::to_string(code) + ")";
+        const std::string text = "cuBLASLt " + version_ + ": " + what + ": " + status_text_(code) + " (" + std::to_string(code) + ")";
         return {code == STATUS_ALLOC_FAILED ? Code::no_memory : Code::internal, text};
     }
 
@@ -201,7 +201,7 @@ class CublasLt {
     std::string version_;
     bool allows_tf32_ = false;
     size_t (*get_version_)() = nullptr;
-    const char *(*status_)(int) = nullptr;
+    const char *(*status_text_)(int) = nullptr;
     int (*create_)(Handle *) = nullptr;
     int (*destroy_)(Handle) = nullptr;
     int (*operation_create_)(Operation *, int, int) = nullptr;

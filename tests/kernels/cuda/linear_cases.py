@@ -139,7 +139,10 @@ def finish_sums(y_type: str, R: int, N: int, epilogue: str, act: str, **extra: f
         scale, y_is_f32 = extra.get("out_scale", 1.0), bool(extra.get("y_is_f32", 0))
         ldx, ldy, out = reference.panels(N) * 16 * (1 + (epilogue == "gated")), N + 3, "f32" if y_is_f32 else y_type
         x = (rng.normal(size=(R, ldx)) * 3).astype(np.float32)
-        y = sim.up(encode(out, np.full((R, ldy), 7.0)))
+        before = np.full((R, ldy), 7.0)
+        if epilogue == "add":  # the residual, which is fp32
+            before[:, :N] = rng.normal(size=(R, N)).astype(np.float32)
+        y = sim.up(encode(out, before))
         job = jobs.Linear(
             None, None, sim.up(x), y, None, ldx, ldy, R, 0, N, 0, EPILOGUES.index(epilogue),
             jobs.ACTIVATIONS.index(act), y_is_f32, 0, 0.0, scale,
@@ -149,7 +152,9 @@ def finish_sums(y_type: str, R: int, N: int, epilogue: str, act: str, **extra: f
         halves: list[Array] = [wide[:, :N], np.ones((R, N))]
         if epilogue == "gated":
             halves = [wide.reshape(R, -1, 2, 16)[:, :, i].reshape(R, -1)[:, :N] for i in range(2)]
-        want = reference.activate(act, halves[0]) * halves[1] * scale
+        want = (reference.activate(act, halves[0]) if epilogue in ("gated", "act") else halves[0]) * halves[1] * scale
+        if epilogue == "add":
+            want = want + before[:, :N]
         got = decode(out, sim.down(y, (R, ldy), storage(out)))
         assert (got[:, N:] == 7.0).all(), "wrote beyond column N"
         allowed = 1e-6 * (1 + np.abs(halves[0])) * np.maximum(np.abs(halves[1]), 1) * max(scale, 1.0)
@@ -166,6 +171,8 @@ def row_major_cases() -> Iterator[tuple[str, Case, bool]]:
             yield f"unpanel-{form}-{K}x{N}", unpanel(form, K, N), K < 64
         yield f"finish_sums-{form}-3x20-gated", finish_sums(form, 3, 20, "gated", "gelu_new", out_scale=0.25), True
         yield f"finish_sums-{form}-2x70-act", finish_sums(form, 2, 70, "act", "silu"), True
+        yield f"finish_sums-{form}-2x33-store", finish_sums(form, 2, 33, "store", "relu"), True
+        yield f"finish_sums-{form}-2x33-add", finish_sums(form, 2, 33, "add", "relu", y_is_f32=1), True
     yield "finish_sums-bf16-2x33-act-f32", finish_sums("bf16", 2, 33, "act", "gelu", y_is_f32=1), True
 
 

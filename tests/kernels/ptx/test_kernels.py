@@ -13,7 +13,7 @@ import pytest
 from tests.kernels.cuda import jobs, reference
 from tests.kernels.cuda.cases import CASES, SMALL, run_case
 from tests.kernels.cuda.jobs import KERNELS
-from tests.kernels.cuda.linear_cases import Linear
+from tests.kernels.cuda.linear_cases import Linear, finish_sums
 from tests.kernels.cuda.sim import Sim
 from tests.kernels.ptx.interpreter import PtxMachine
 
@@ -144,6 +144,13 @@ MORE = [
         for act in jobs.ACTIVATIONS
         for epilogue in ("act", "gated")
     ),
+    *(
+        finish_sums(form, 2, 33, epilogue, act, y_is_f32=is_f32)
+        for form in jobs.DTYPES
+        for act in jobs.ACTIVATIONS
+        for epilogue in ("act", "gated")
+        for is_f32 in (False, True)
+    ),
 ]
 """Whole tiles under every epilogue: compilers unroll each of them, the cases for awkward shapes need only one."""
 
@@ -152,8 +159,8 @@ MORE = [
 def test_the_cases_reach_nearly_every_instruction_of_every_kernel(compiled: PtxMachine) -> None:
     for name in NAMES:
         run_case(compiled, name)
-    for linear in MORE:
-        linear(compiled, np.random.default_rng(5))
+    for run in MORE:
+        run(compiled, np.random.default_rng(5))
         compiled.reset()
     reached = {name: 1 - len(compiled.missed(name)) / compiled.length(name) for name in KERNELS}
     assert min(reached.values()) > 0.7, {n: round(r, 2) for n, r in reached.items() if r <= 0.7}
