@@ -278,10 +278,18 @@ void tile_any(const LinearJob &job, int64_t row, int64_t first, float *out) {
 }
 
 #if defined(T5K_ISA_AVX512)
-// Thirty-two registers: 12 x 2 tiles, 8 x 2 where groups are unpacked (w8), 12 x 1 where a second set of sums is kept (i4).
+// Thirty-two registers: 12 x 2 tiles (w8a8), 8 x 2 where groups are unpacked (w8), 12 x 1 where a second set of sums is kept (i4).
 // Integers of up to eight rows wait for memory and take one panel at a time, which is one stream (two by two at eight rows:
 // a decode step 1.2x slower). Floats of up to four rows take four panels, which keeps at least four chains for R = 1.
-constexpr int WIDE_ROWS = 12;
+// Floats of more rows: 8 x 2, whose inputs L1 holds (12 x 2: 97 of 115 GFLOP/s at K = 2048 where 8 x 2 gives 113).
+constexpr int WIDE_ROWS = 12, FEW_ROWS = 8;
+constexpr int64_t GROUP_BYTES = 448 << 10;  // of a 1 MiB L2
+// The rows of a tile of up to two panels, of at most `rows`.
+int tile_height(int rows, RowRounding rounding) {
+    if (rows >= 12 && (rounding == ROWS_W8A8 || rounding == ROWS_W4)) return 12;
+    if (rows >= 8) return 8;
+    return rows == 7 ? 6 : rows == 3 ? 2 : rows;
+}
 int panels_for(int rows, RowRounding rounding) {
     if (rounding == ROWS_W4) return 1;
     if (rounding == ROWS_PLAIN) return rows <= 4 ? 4 : 2;
@@ -316,7 +324,9 @@ int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int pa
 }
 #else
 // Sixteen registers of eight lanes: 6 x 1 tiles (12 accumulators), R = 1 over four panels, 2 and 3 over two.
-constexpr int WIDE_ROWS = 6;
+constexpr int WIDE_ROWS = 6, FEW_ROWS = 6;
+constexpr int64_t GROUP_BYTES = 224 << 10;  // of a 512 KiB L2
+int tile_height(int rows, RowRounding) { return rows; }
 int panels_for(int rows, RowRounding rounding) { return rounding != ROWS_PLAIN ? 1 : rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 int tile_rows(const LinearJob &job, int64_t row, int rows, int64_t first, int panels, float *out) {
     if (panels == 4) return tile_any<1, 4>(job, row, first, out), 1;
@@ -392,26 +402,17 @@ T5K_INLINE void prefetch_outputs(const LinearJob &job, int64_t row, int rows, in
             __builtin_prefetch(job.y + (row + i) * job.ldy + column + p * LANES, 1, 3);
 }
 
-// Rows taken together over all panels: their inputs stay in a quarter of a 1 MiB L2 and their outputs are written while
-// they are near. The weights are read again for every block, which costs 64 / rows bytes a cycle, less than L3 gives.
-int64_t rows_in_block(const LinearJob &job) {
-    constexpr int64_t BLOCK_BYTES = 256 << 10, FEWEST = 3 * WIDE_ROWS;
-    const int64_t rows = BLOCK_BYTES / (4 * job.w.K) / WIDE_ROWS * WIDE_ROWS;
-    return rows < FEWEST ? FEWEST : rows;
-}
-
-// Panels [begin, end) for rows [row, stop).
-void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin, int64_t end, Best *best) {
+// Panels [begin, end) for few rows: one panel, or as many as a tile is wide, after the other.
+void few_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
-    const int wide = job.R > WIDE_ROWS ? WIDE_ROWS : (int)job.R;
     const RowRounding rounding = rounding_of(job);
-    int want = panels_for(wide, rounding);
+    int want = panels_for((int)job.R, rounding);
     if (job.epilogue == EPILOGUE_GATED && want < 2) want = 2;
     for (int64_t first = begin; first < end;) {
         int panels = want;
         while (panels > end - first) panels /= 2;
-        for (int64_t r = row; r < stop;) {
-            const int rows = stop - r < WIDE_ROWS ? (int)(stop - r) : WIDE_ROWS;
+        for (int64_t r = 0; r < job.R;) {
+            const int rows = (int)(job.R - r);
             int done = rows;
             prefetch_outputs(job, r, rows, first, panels);
             // A pair of panels for a gated epilogue may be wider than this ISA's tile: compute it in two passes.
@@ -425,13 +426,33 @@ void block_panels(const LinearJob &job, int64_t row, int64_t stop, int64_t begin
     }
 }
 
+// Panels [begin, end), which stay in L2, for many rows: a tile's rows stay in L1 while it passes over the panels.
+void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+    alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
+    const RowRounding rounding = rounding_of(job);
+    for (int64_t r = 0; r < job.R;) {
+        const int rows = tile_height(job.R - r < WIDE_ROWS ? (int)(job.R - r) : WIDE_ROWS, rounding);
+        const int wide = panels_for(rows, rounding);
+        for (int64_t first = begin; first < end; first += 2) {
+            const int panels = end - first < 2 ? 1 : 2;
+            prefetch_outputs(job, r, rows, first, panels);
+            const int step = wide < panels ? 1 : panels;
+            for (int p = 0; p < panels; p += step) tile_rows(job, r, rows, first + p, step, acc + p * LANES);
+            for (int i = 0; i < rows; ++i)
+                finish_row(job, r + i, first, panels, acc + i * MAX_PANELS * LANES, best);
+        }
+        r += rows;
+    }
+}
+
 }  // namespace
 
 // Computes panels [begin, end) of one job for all its rows. Gated jobs get even bounds. best: [R], ARGMAX only.
 void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
-    const int64_t block = rows_in_block(job);
-    for (int64_t row = 0; row < job.R; row += block)
-        block_panels(job, row, job.R - row < block ? job.R : row + block, begin, end, best);
+    if (job.R <= FEW_ROWS) return few_rows(job, begin, end, best);
+    const int64_t fit = GROUP_BYTES / (panel_dwords(job.w.format, job.w.K) * 4) / 2 * 2, group = fit < 2 ? 2 : fit;
+    for (int64_t first = begin; first < end; first += group)
+        many_rows(job, first, end - first < group ? end : first + group, best);
 }
 
 }  // namespace t5k::T5K_NS
