@@ -121,7 +121,11 @@ def _described(status: str, *workers: str) -> list[dict[str, Any]]:
         (200, _described("Healthy", "READY", "PENDING"), Health(is_ready=False)),
         (200, _described("Healthy", "READY", "READY"), Health(is_ready=True)),
         (200, "not what was promised", Health(is_ready=False)),
-        (200, _described("FAILED"), Health(is_ready=False, failure="GET /models says FAILED")),
+        (
+            200,
+            _described("FAILED"),
+            Health(is_ready=False, failure="GET /models says FAILED: the model failed to load"),
+        ),
         (500, [], Health(is_ready=False, failure="/ping answers 500: the model failed to load")),
     ],
 )
