@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from engines.errors import SpecInvalid
 
+LMI_TAG = re.compile(r"\d+\.\d+\.\d+-[a-z0-9.-]+")
 EC2_RATIO = 1.25
 """SageMaker's price over EC2's, for most g5, g6 and p3 sizes; a price made with it is marked estimated."""
 
@@ -58,9 +60,14 @@ def instance_of(name: str) -> Instance:
 
 def image_uri(image: str, region: str) -> str:
     """The image to pull: a whole URI as it is, a djl-inference tag such as 0.28.0-lmi10.0.0-cu124 from the region's
-    account. Raises SpecInvalid for a region that has none."""
+    account. Raises SpecInvalid for what is neither, and for a region that has none."""
     if "/" in image:
         return image
+    if not LMI_TAG.fullmatch(image.removeprefix("djl-inference:")):
+        raise SpecInvalid(
+            f"sagemaker: image {image!r}: expected a registry's URI such as ACCOUNT.dkr.ecr.{region}.amazonaws.com/"
+            "dynamometer:0.1, or an LMI tag such as 0.28.0-lmi10.0.0-cu124"
+        )
     accounts = _table()["accounts"]
     account = accounts["others"].get(region) or (accounts["default"] if region in accounts["regions"] else "")
     if not account:

@@ -81,12 +81,11 @@ def deployed(aws: Aws, plan: EndpointPlan, files: Mapping[str, bytes]) -> Iterat
 
 @contextmanager
 def _once(aws: Aws, plan: EndpointPlan, files: Mapping[str, bytes]) -> Iterator[LiveEndpoint]:
-    lifetime_s = _lifetime_s(plan)
-    guarded = Guarded.begin(plan.name, aws, lifetime_s)
+    guarded = Guarded.begin(plan.name, aws, _lifetime_s(plan))
     begin = time.monotonic()
     is_kept = False
     try:
-        _create(aws, plan, files, guarded, time.time() + lifetime_s + EXPIRES_AFTER_S)
+        _create(aws, plan, files, guarded, expires_s(plan))
         _wait_in_service(aws, plan, guarded, begin)
         yield LiveEndpoint(plan, guarded, begin, time.monotonic() - begin)
         is_kept = plan.is_kept
@@ -96,6 +95,11 @@ def _once(aws: Aws, plan: EndpointPlan, files: Mapping[str, bytes]) -> Iterator[
             guarded.keep()
         else:
             guarded.end()
+
+
+def expires_s(plan: EndpointPlan) -> float:
+    """What the expiry tag of an endpoint that is created now says: UTC seconds since 1970."""
+    return time.time() + _lifetime_s(plan) + EXPIRES_AFTER_S
 
 
 def _lifetime_s(plan: EndpointPlan) -> float:

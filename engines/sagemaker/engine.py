@@ -19,7 +19,7 @@ from engines.process import Command, ServerProcess
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
 from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
-from engines.sagemaker.endpoint import LiveEndpoint, deployed
+from engines.sagemaker.endpoint import LiveEndpoint, deployed, expires_s
 from engines.sagemaker.memory import check_fit
 from engines.sagemaker.plan import OPTIONS, EndpointPlan, plan_endpoint
 from engines.sagemaker.route import route_to
@@ -51,6 +51,16 @@ def prepare(spec: EngineSpec) -> Prepared:
     fit = check_fit(spec, plan.instance)
     uploads = not plan.weights_uri and not names_its_model(files)
     return Prepared(plan=plan, files=files, uploads=uploads, fit=fit)
+
+
+def check_access(plan: EndpointPlan) -> None:
+    """Nothing, if the credentials, the way to AWS and the bucket are there; nothing is created.
+
+    Raises Unavailable, SpecInvalid.
+    """
+    aws = Aws(plan.region)
+    route_to(aws.runtime_url)
+    check_bucket(aws, plan.bucket)
 
 
 class RunningEndpoint:
@@ -124,7 +134,7 @@ class SageMakerEngine:
         if plan.weights_uri:
             files = with_weights(files, plan.weights_uri)
         workdir.mkdir(parents=True, exist_ok=True)
-        _store(workdir / "endpoint.json", plan.requests(time.time()))
+        _store(workdir / "endpoint.json", plan.requests(expires_s(plan)))
         window_begin = time.time()
         with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
             running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))

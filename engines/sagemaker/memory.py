@@ -52,6 +52,11 @@ def check_fit(spec: EngineSpec, instance: Instance, max_target: int = 128) -> st
     return f"{what}: {parts}; each {where} leaves {room:.2f} GiB: fits"
 
 
+def check_degree_of(spec: EngineSpec, instance: Instance) -> None:
+    """check_degree with the configuration in the model's folder."""
+    check_degree(spec, instance, _config(spec.model_dir))
+
+
 def check_degree(spec: EngineSpec, instance: Instance, config: T5Config | None) -> None:
     """Raises SpecInvalid when tensor parallelism divides neither the heads nor the instance's devices."""
     degree, chips = spec.tensor_parallel_degree, instance.accelerators

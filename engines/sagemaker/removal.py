@@ -129,8 +129,10 @@ def remove_leftovers(aws: Aws, chosen: Iterable[Leftover]) -> list[str]:
     for journal in journals():
         for resource in set(journal.remaining()) & set(gone):
             journal.deleted(resource)
-        if not journal.is_owned():
+        if journal.is_kept() or not journal.is_owned():  # a launch that runs may yet name more
             journal.close()
+            if not journal.path.exists():
+                journal.path.with_suffix(".log").unlink(missing_ok=True)
     return failed
 
 

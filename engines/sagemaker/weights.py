@@ -144,7 +144,13 @@ def delete_prefix(aws: Aws, uri: str) -> None:
         if not found:
             break
         keys = [{"Key": item["Key"]} for item in found]
-        aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
+        answer = aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
+        if refused := answer.get("Errors", []):  # a 200 all the same: without this the loop would never end
+            why = f"{refused[0].get('Code', '')}: {refused[0].get('Message', '')}"
+            raise Unavailable(
+                f"sagemaker: {len(refused)} of {len(keys)} objects under {uri} cannot be deleted ({redact(why)}); the "
+                "credentials need s3:DeleteObject there"
+            )
     _abort_uploads(aws, bucket, prefix)
 
 

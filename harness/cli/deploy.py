@@ -72,6 +72,7 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
     RUN is a run folder, a scenario's name (its newest run) or 'latest'. Ctrl-C, a crash or kill -9 delete everything
     too; what a dead machine leaves, `dyno deploy sagemaker cleanup` finds.
     """
+    from engines.sagemaker.endpoint import expires_s
     from harness.deploy.sagemaker import plan_deployment, plan_lines
     from harness.store.layout import DEFAULT_RESULTS
     from harness.store.reader import find_run, read_run
@@ -80,7 +81,7 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
     deployment = plan_deployment(found, _order(asked))
     if dry_run:
         plan = deployment.prepared.plan
-        requests = {"requests": plan.requests(0.0), "expected_usd": deployment.expected_usd}
+        requests = {"requests": plan.requests(expires_s(plan)), "expected_usd": deployment.expected_usd}
         click.echo(json.dumps(requests, indent=2) if as_json else "\n".join(plan_lines(deployment)))
         return 0
     return _carry_out(found, deployment, as_json)
@@ -116,7 +117,8 @@ def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
     failed = [] if dry_run else remove_leftovers(aws, chosen)
     if failed:
         raise EnvironmentFault("could not delete: " + "; ".join(failed))
-    click.echo(f"{len(chosen)} leftovers in {named}" if chosen else f"nothing to clean up in {named}")
+    kept = f"; {len(found) - len(chosen)} kept" if len(found) > len(chosen) else ""
+    click.echo((f"{len(chosen)} leftovers in {named}" if chosen else f"nothing to clean up in {named}") + kept)
     return 0
 
 
@@ -148,13 +150,15 @@ def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
     _log_to_stderr()
     with stopped_by_signals():
         try:
-            trial = carry_out(deployment, lambda text: click.echo(text, err=True))
+            try:
+                trial = carry_out(deployment, lambda text: click.echo(text, err=True))
+            finally:
+                if not deployment.prepared.plan.is_kept:
+                    release_weights()
         except (KeyboardInterrupt, Interrupted):
+            release_weights()  # also what was to be kept: nothing serves it now
             click.echo("interrupted; everything that was created has been deleted", err=True)
             return 130
-        finally:
-            if not deployment.prepared.plan.is_kept:
-                release_weights()
     click.echo(f"wrote {result_path(deployment, trial)}", err=True)
     if as_json:
         click.echo(json.dumps(result_of(deployment, trial), indent=2))
@@ -162,7 +166,9 @@ def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
     if trial.outcome != "ok":
         raise EnvironmentFault(f"{trial.outcome}: {trial.reason}")
     click.echo(comparison(deployment.recommendation.trial, trial))
-    click.echo("Next: dyno deploy sagemaker cleanup --dry-run")
+    plan = deployment.prepared.plan
+    ending = f"--region {plan.region} " + ("--all" if plan.is_kept else "--dry-run")
+    click.echo(f"Next: dyno deploy sagemaker cleanup {ending}")
     return _code(trial)
 
 

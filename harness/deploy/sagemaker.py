@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engines.artifact_cache import cache_root
-from engines.errors import EngineError
+from engines.errors import EngineError, SpecInvalid
 from engines.model_folder import resolve_model
 from engines.registry import BACKENDS
-from engines.sagemaker.engine import Prepared, prepare
+from engines.sagemaker.catalogue import instance_of
+from engines.sagemaker.endpoint import expires_s
+from engines.sagemaker.engine import Prepared, check_access, prepare
+from engines.sagemaker.memory import check_degree_of
 from harness.clock import SystemClock
 from harness.deploy.cost import ENDPOINTS
 from harness.deploy.spending import CREATION_S
@@ -81,6 +84,7 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     options = dict(order.options)
     if order.files is None:
         check_host(recommendation.trial.candidate)
+    model_dir = _model_dir(resolved, recommendation.trial.candidate, options)
     options["image"] = str(options.get("image") or lmi_image(container, recommendation.trial.candidate, order.files))
     if resolved.model.kind == "s3" and "weights" not in options:
         options["weights"] = resolved.model.value
@@ -94,10 +98,10 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
         measured.engine if measured.engine != ENDPOINTS else measured.options.get("hosts", "transformers")
     )
     candidate = replace(measured, engine=ENDPOINTS, options=options, python="")
-    model = resolved.model
     try:
-        model_dir = resolve_model(model.kind, model.value, model.seed, cache_root())
         prepared = prepare(spec_of(candidate, model_dir))
+    except SpecInvalid as error:
+        raise UsageError(str(error)) from error
     except EngineError as error:
         raise EnvironmentFault(str(error)) from error
     expected_s = CREATION_S + expectation(resolved.scenario, 1).trial_s + DELETION_S
@@ -112,6 +116,19 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     )
     _check_budget(deployment)
     return deployment
+
+
+def _model_dir(resolved: ResolvedScenario, candidate: Candidate, options: Mapping[str, OptionValue]) -> Path:
+    """The folder of the model, once the asked degree is known to divide its heads and the instance's devices."""
+    model = resolved.model
+    try:
+        model_dir = resolve_model(model.kind, model.value, model.seed, cache_root())
+        check_degree_of(spec_of(candidate, model_dir), instance_of(str(options["instance"])))
+    except SpecInvalid as error:
+        raise UsageError(str(error)) from error
+    except EngineError as error:
+        raise EnvironmentFault(str(error)) from error
+    return model_dir
 
 
 def _adapted(recommendation: Recommendation, order: Order) -> Recommendation:
@@ -182,14 +199,19 @@ def plan_lines(deployment: Deployment) -> list[str]:
         f"memory     {prepared.fit}",
         f"expected   {deployment.expected_s / 60:.0f} min: creation, quality, load, deletion",
         f"cost       {cost}{budget}",
-        "requests   " + json.dumps(plan.requests(0.0), indent=2).replace("\n", "\n           "),
+        "requests   " + json.dumps(plan.requests(expires_s(plan)), indent=2).replace("\n", "\n           "),
     ]
 
 
 def carry_out(deployment: Deployment, progress: Callable[[str], None]) -> Trial:
     """The trial of the endpoint: created, checked, loaded, deleted. Raw records go to the run under 'deploy-...', the
-    result to deployments/<time>-<instance>.json. Raises TrialInterrupted on Ctrl-C (everything is deleted by then)."""
+    result to deployments/<time>-<instance>.json. Raises TrialInterrupted on Ctrl-C (everything is deleted by then),
+    EnvironmentFault when credentials or bucket are missing: before the reference, which takes minutes."""
     resolved, run = deployment.resolved, deployment.run
+    try:
+        check_access(deployment.prepared.plan)
+    except EngineError as error:
+        raise EnvironmentFault(str(error)) from error
     inputs = TrialInputs(
         scenario=resolved.scenario,
         model_dir=deployment.model_dir,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from engines.sagemaker import endpoint as endpoint_module
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.engine import SageMakerEngine
 from engines.sagemaker.journal import journals
-from engines.sagemaker.weights import release_weights
+from engines.sagemaker.weights import delete_prefix, release_weights
 from tests.sagemaker_emulator.container import StubContainer
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import Local
@@ -235,3 +236,16 @@ def test_the_budget_ends_the_endpoint_before_it_is_exceeded(cloud: Local, tmp_pa
         assert not cloud.emulator.region("us-east-1").endpoints
     release_weights()
     assert is_clean(cloud)
+
+
+def test_objects_that_cannot_be_deleted_end_the_deletion_with_the_reason() -> None:
+    """S3 answers 200 and names the refusals in the body: a loop that only looks at the status would never end."""
+    errors = [{"Key": "p/x", "Code": "AccessDenied", "Message": "Access Denied"}]
+    answers_of = {"list_objects_v2": {"Contents": [{"Key": "p/x"}]}, "delete_objects": {"Errors": errors}}
+
+    class Refusing:
+        def call(self, service: str, operation: str, parameters: object) -> object:
+            return answers_of[operation]
+
+    with pytest.raises(Unavailable, match=r"1 of 1 objects .* cannot be deleted \(AccessDenied"):
+        delete_prefix(cast(Aws, Refusing()), "s3://bucket/p/")

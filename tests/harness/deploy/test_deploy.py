@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+import harness.deploy.sagemaker as deploying
+from engines.sagemaker import weights
+from engines.sagemaker.journal import journal_folder
 from harness.cli.main import dyno
 from harness.deploy.sagemaker import check_host, lmi_image
-from harness.errors import DynoError, UsageError
+from harness.errors import DynoError, EnvironmentFault, UsageError
 from harness.records import Candidate, Trial
 from harness.store.reader import find_run, read_run
 from tests.sagemaker_emulator.fixtures import IMAGE, ROLE, is_clean, point_at
@@ -118,6 +122,10 @@ WRONG = (
     (("--instance", "ml.m5.xlarge", "--image", IMAGE, "--max-cost-usd", "1"), "none is known for ml.m5.xlarge"),
     (("--instance", "ml.g5.xlarge", "--image", IMAGE, "--device", "cuda", "--tensor-parallel-degree", "4"),
      "tensor_parallel_degree 4 does not divide the 1 A10G"),
+    (("--instance", "ml.g5.12xlarge", "--container", "0.36.0-lmi20", "--device", "cuda", "--tensor-parallel-degree",
+      "3"), "tensor_parallel_degree 3 does not divide the model's 4 heads; it may be 1, 2, 4"),
+    (("--instance", "ml.g5.xlarge", "--image", "dynamometer"), "image 'dynamometer': expected a registry's URI"),
+    (("--instance", "ml.g5.xlarge", "--image", IMAGE, "--files", "/nowhere"), "no such folder or model.tar.gz"),
 )  # fmt: skip
 
 
@@ -130,7 +138,46 @@ def test_bad_input_is_one_sentence_before_anything_is_contacted(
     assert isinstance(done.exception, DynoError), done.output
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+    assert done.exception.exit_code == (3 if "nothing was created" in message else 2)
     assert len(aws.emulator.calls) == before
+
+
+def test_a_missing_bucket_is_said_before_the_reference_is_asked(
+    aws: Local, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYNO_SAGEMAKER_BUCKET", "not-there")
+    done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE)
+    assert isinstance(done.exception, EnvironmentFault), done.output
+    assert str(done.exception).startswith("sagemaker: bucket 'not-there' does not exist; create it in us-east-1")
+    assert "reference" not in done.stderr
+    assert is_clean(aws)
+
+
+def test_a_kept_endpoint_stays_until_a_clean_up_of_all(aws: Local, results: Path) -> None:
+    done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--poll-s", "0.1", "--cloudwatch-wait-s",
+                   "0", "--keep")  # fmt: skip
+    assert done.exception is None, done.output
+    assert done.stdout.splitlines()[-1] == "Next: dyno deploy sagemaker cleanup --region us-east-1 --all"
+    some = _dyno("deploy", "sagemaker", "cleanup")
+    assert some.stdout.splitlines()[-1] == "nothing to clean up in us-east-1; 5 kept"
+    assert len(aws.emulator.region("us-east-1").endpoints) == 1
+    every = _dyno("deploy", "sagemaker", "cleanup", "--all")
+    assert every.stdout.splitlines()[-1] == "5 leftovers in us-east-1"
+    assert is_clean(aws)
+    assert not list(journal_folder().iterdir()), "neither journal nor its guardian's log"
+
+
+def test_an_interruption_is_reported_after_the_deletion(
+    aws: Local, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deploying, "carry_out", interrupted)
+    monkeypatch.setattr(weights, "release_weights", lambda: click.echo("deleted", err=True))
+    done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--keep")
+    assert done.return_value == 130
+    assert done.stderr.splitlines() == ["deleted", "interrupted; everything that was created has been deleted"]
 
 
 def _measured(engine: str) -> Candidate:
