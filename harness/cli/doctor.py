@@ -111,6 +111,7 @@ def _engine_names() -> tuple[str, ...]:
 
 
 def _engine_row(name: str) -> dict[str, Any]:
+    from engines.environments.install import why_stale
     from engines.registry import load_engine
 
     engine = load_engine(name)
@@ -120,6 +121,7 @@ def _engine_row(name: str) -> dict[str, Any]:
         "is_available": availability.is_available,
         "reason": availability.reason,
         "versions": dict(availability.versions),
+        "warning": why_stale(name, ""),
     }
     if availability.is_available:
         able = engine.capabilities()
@@ -147,12 +149,14 @@ def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: 
         table.add_column(heading, overflow="fold")
     for row in engines:
         if not row["is_available"]:
-            table.add_row(row["engine"], f"[red]no[/red]: {row['reason']}", "", "")
+            why = "; ".join(filter(None, (row["reason"], row["warning"])))
+            table.add_row(row["engine"], f"[red]no[/red]: {why}", "", "")
             continue
         dtypes = ", ".join(d if d == e else f"{d} → {e}" for d, e in row["dtypes"].items())
         refused = "".join(f"\n[dim]not {name}: {why}[/dim]" for name, why in row["refused"].items())
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        table.add_row(row["engine"], "[green]yes[/green]", dtypes + refused, versions)
+        able = "[green]yes[/green]" + (f"\n[yellow]warn[/yellow]: {row['warning']}" if row["warning"] else "")
+        table.add_row(row["engine"], able, dtypes + refused, versions)
     console.print(table)
     console.print("Next: [bold]dyno tune scenarios/quickstart.yaml[/bold]")
 

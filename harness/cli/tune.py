@@ -123,6 +123,7 @@ def command(
 
 def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenario, SpacePlan]:
     """The scenario, checked without running anything of it, and its space."""
+    from engines.environments.install import why_stale
     from harness.deploy.cost import require_prices
     from harness.scenario.load import check_files, load_scenario
     from harness.scenario.resolve import resolve
@@ -132,7 +133,7 @@ def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenar
     resolved = resolve(load_scenario(scenario, overrides), scenario)
     check_files(resolved)
     require_prices(resolved.scenario, str(scenario))
-    return resolved, plan_space(resolved, engine_capabilities, usable_cores())
+    return resolved, plan_space(resolved, engine_capabilities, usable_cores(), why_stale)
 
 
 def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:

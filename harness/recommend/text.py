@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from engines.errors import EngineError
 from engines.properties import parse_properties
+from engines.sagemaker.catalogue import image_uri, regions
+from engines.sagemaker.region import configured_region
 from harness.measure.metrics import metric_of
 from harness.recommend.containers import image_tag, parse_container
 from harness.recommend.label import claim, label
@@ -13,8 +18,8 @@ from harness.recommend.lint import Finding
 from harness.recommend.serving_properties import PROPERTIES
 from harness.records import Recommendation
 
-REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
-"""Where AWS publishes djl-inference images for most regions; others differ, see the SDK's image table."""
+EXAMPLE_REGION = "us-east-1"
+"""Named, and said to be an example, where no region is configured that has these images."""
 
 SHOWN = (
     ("P50", "latency_p50_ms"),
@@ -59,6 +64,14 @@ def next_command(container: str, folder: Path) -> str:
     if target.is_own:
         has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
         return f"dyno serve --properties {path}{'' if has_model else ' --model-dir MODEL_FOLDER'} --port 8080"
-    return (
-        f"docker run --rm -p 8080:8080 -v {folder.resolve()}:/opt/ml/model {REGISTRY}/djl-inference:{image_tag(target)}"
-    )
+    image, note = _image(image_tag(target))
+    return f"docker run --rm -p 8080:8080 -v {shlex.quote(str(folder.resolve()))}:/opt/ml/model {image}{note}"
+
+
+def _image(tag: str) -> tuple[str, str]:
+    """AWS's image in the user's region; else in the example's, and a shell comment that says so."""
+    with suppress(EngineError):
+        region = configured_region()
+        if region in regions():
+            return image_uri(tag, region), ""
+    return image_uri(tag, EXAMPLE_REGION), f"  # {EXAMPLE_REGION} is an example: set AWS_REGION for yours"

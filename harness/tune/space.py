@@ -72,11 +72,13 @@ def plan_space(
     resolved: ResolvedScenario,
     capabilities: Callable[[str, str], Capabilities | Availability],
     cores: int | None = None,
+    why_stale: Callable[[str, str], str] = lambda engine, python: "",
 ) -> SpacePlan:
     """What can be measured here.
 
     `capabilities(engine, python)` answers what it can do there, or an Availability saying why not.
-    `cores` (for a warning only) is the number of CPU cores. Raises ScenarioError on a product above MAX_CANDIDATES.
+    For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with the age of the
+    environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
     blocks: list[BlockPlan] = []
     pruned: list[Pruned] = []
@@ -103,7 +105,9 @@ def plan_space(
         for candidate in planned.candidates:
             unique.setdefault(candidate.candidate_id, candidate)
     candidates = tuple(unique.values())
-    warnings = (*_repeats(blocks, len(candidates)), *_crowding(candidates, cores))
+    places = dict.fromkeys((candidate.engine, candidate.python) for candidate in candidates)
+    stale = filter(None, dict.fromkeys(why_stale(*place) for place in places))
+    warnings = (*_repeats(blocks, len(candidates)), *_crowding(candidates, cores), *stale)
     return SpacePlan(blocks=tuple(blocks), candidates=candidates, pruned=tuple(pruned), warnings=warnings)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UsageError
 from harness.recommend.choose import choose
+from harness.recommend.text import next_command
 from harness.recommend.write import write_recommendation
 from harness.store.reader import read_run
 from tests.harness.recommend.runs import candidate, store, trial
@@ -33,3 +35,18 @@ def test_a_container_that_cannot_serve_it_gets_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot serve"):
         write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_image_of_the_next_command_lies_in_the_user_s_region(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    example = next_command("0.36.0-lmi20", tmp_path)
+    assert "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi20" in example
+    assert example.endswith("  # us-east-1 is an example: set AWS_REGION for yours")
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    own = next_command("0.36.0-lmi20", tmp_path)
+    assert "692866216735.dkr.ecr.eu-south-1.amazonaws.com/djl-inference:0.36.0-lmi20" in own
+    assert "#" not in own

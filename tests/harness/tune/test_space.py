@@ -139,3 +139,14 @@ def test_a_block_s_environment_is_asked_and_names_its_candidates_apart() -> None
     assert asked == [("onnxruntime", ""), ("onnxruntime", "/scenarios/envs/a"), ("fake", "auto")]
     assert [each.python for each in plan.candidates] == ["", "/scenarios/envs/a", "auto"]
     assert len({each.candidate_id for each in plan.candidates}) == 3
+
+
+def test_an_environment_that_its_list_has_left_behind_is_a_warning_said_once() -> None:
+    blocks = [{"engine": "onnxruntime", "python": "auto", "workers": [1, 2]}, {"engine": "fake"}]
+    of = Scenario.model_validate({"name": "stale", "space": blocks})
+    plan = plan_space(
+        resolve(of, Path("s.yaml")),
+        lambda engine, python: CPU,
+        why_stale=lambda engine, python: f"{engine} in {python} is old" if python else "",
+    )
+    assert plan.warnings == ("onnxruntime in auto is old",)

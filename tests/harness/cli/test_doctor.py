@@ -1,0 +1,24 @@
+"""`dyno doctor` on the engines of this machine."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from engines.environments import install
+from harness.cli import doctor
+
+OLD = "fake is served from an environment that is old: `dyno engine install fake` renews it"
+
+
+def test_an_environment_that_its_list_has_left_behind_is_said_beside_its_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(install, "why_stale", lambda engine, python: OLD if engine == "fake" else "")
+    monkeypatch.setattr(doctor, "_engine_names", lambda: ("fake", "attach"))
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = CliRunner().invoke(doctor.command, [])
+    assert printed.exit_code == 0, printed.output
+    told = " ".join(printed.output.replace("│", " ").split())
+    assert f"warn: {OLD[:40]}" in told
+    assert told.count("warn: fake") == 1
