@@ -37,7 +37,7 @@ CONVERSION = 1
 
 _PACKAGES = ("ctranslate2",)
 _CONVERTER_PACKAGES = ("torch", "transformers")
-_COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
+COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
 _POLL_S = 0.5
 _HANDOVER_S = 0.005
 """Steps that follow each other faster than this are handed over together: waking the listener every step costs a small
@@ -66,7 +66,7 @@ class CTranslate2Engine(HostedEngine):
 
     def prepare(self, spec: EngineSpec) -> None:
         """Convert the model."""
-        converted(spec.model_dir, _COMPUTE_TYPES[spec.dtype], cache_root())
+        converted(spec.model_dir, COMPUTE_TYPES[spec.dtype], cache_root())
 
 
 def capabilities() -> Capabilities:
@@ -75,10 +75,10 @@ def capabilities() -> Capabilities:
     import ctranslate2
 
     supported = ctranslate2.get_supported_compute_types("cpu")
-    usable = {dtype: name for dtype, name in _COMPUTE_TYPES.items() if name in supported}
+    usable = {dtype: name for dtype, name in COMPUTE_TYPES.items() if name in supported}
     reasons = {
         dtype: f"CTranslate2 {ctranslate2.__version__} has no {name} on this CPU and would compute in float32"
-        for dtype, name in _COMPUTE_TYPES.items()
+        for dtype, name in COMPUTE_TYPES.items()
         if name not in supported
     }
     reasons |= {
@@ -98,7 +98,7 @@ class CTranslate2Backend(Backend):
 
         self._special: SpecialIds = special_ids(spec.model_dir)
         self._vocab_size = int(read_config(spec.model_dir)["vocab_size"])
-        compute_type = _COMPUTE_TYPES[spec.dtype]
+        compute_type = COMPUTE_TYPES[spec.dtype]
         began = time.monotonic()
         folder = converted(spec.model_dir, compute_type, cache_root())
         loading = time.monotonic()

@@ -19,9 +19,10 @@ from engines.process import Command, ServerProcess
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
 from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
+from engines.sagemaker.converted import SUMS, converted_weights, sums, wants_converted
 from engines.sagemaker.endpoint import LiveEndpoint, deployed, expires_s
 from engines.sagemaker.memory import check_fit
-from engines.sagemaker.plan import OPTIONS, EndpointPlan, plan_endpoint
+from engines.sagemaker.plan import OPTIONS, EndpointPlan, hosted, plan_endpoint
 from engines.sagemaker.route import route_to
 from engines.sagemaker.serving import code_files, names_its_model, with_weights
 from engines.sagemaker.weights import check_bucket, keep_weights, shared_weights, size_bytes
@@ -34,11 +35,13 @@ PROXY_READY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Everything known before the first request to AWS. `uploads` says whether the weights must be put into S3."""
+    """Everything known before the first request to AWS. `uploads` says whether the weights must be put into S3,
+    `converts` for which engine they are converted first ('': they go as they are)."""
 
     plan: EndpointPlan
     files: dict[str, bytes]
     uploads: bool
+    converts: str
     fit: str
 
 
@@ -50,7 +53,8 @@ def prepare(spec: EngineSpec) -> Prepared:
     files = code_files(spec, is_lmi, plan.image.rpartition(":")[2])
     fit = check_fit(spec, plan.instance)
     uploads = not plan.weights_uri and not names_its_model(files)
-    return Prepared(plan=plan, files=files, uploads=uploads, fit=fit)
+    converts = hosted(spec.options)[0] if uploads and is_lmi and wants_converted(files) else ""
+    return Prepared(plan=plan, files=files, uploads=uploads, converts=converts, fit=fit)
 
 
 def check_access(plan: EndpointPlan) -> None:
@@ -129,7 +133,9 @@ class SageMakerEngine:
         route = route_to(aws.runtime_url)  # now: a proxy that cannot be used is to be known before anything is paid for
         check_bucket(aws, plan.bucket)
         if prepared.uploads:
-            uri = shared_weights(aws, spec.model_dir, plan.bucket, plan.prefix)
+            made = converted_weights(spec, prepared.converts) if prepared.converts else None
+            files = {**files, SUMS: sums(made.files)} if made else files
+            uri = shared_weights(aws, spec.model_dir, plan.bucket, plan.prefix, made)
             plan = replace(plan, weights_uri=uri)
         if plan.weights_uri:
             files = with_weights(files, plan.weights_uri)

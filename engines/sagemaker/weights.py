@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from fnmatch import fnmatch
 from importlib import import_module
@@ -20,6 +21,7 @@ from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.model_download import PICKLED, WANTED
 from engines.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
 from engines.sagemaker.aws import Aws, NotFound
+from engines.sagemaker.converted import Converted
 from engines.sagemaker.guardian import Guarded
 from engines.sagemaker.journal import Resource
 from engines.sagemaker.redaction import redact
@@ -45,10 +47,11 @@ def size_bytes(model_dir: Path) -> int:
     return sum(path.stat().st_size for path in model_files(model_dir))
 
 
-def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str) -> str:
-    """s3://bucket/prefix/weights/<digest>-<process>-<random>/ of this model, uploaded by this process's first call."""
+def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str, converted: Converted | None = None) -> str:
+    """s3://bucket/prefix/weights/<digest>-<process>-<random>/ of this model, as it is or converted, uploaded by this
+    process's first call."""
     digest = folder_digest(model_dir)[:16]
-    key = (aws.region, bucket, digest)
+    key = (aws.region, bucket, f"{digest} {converted.form if converted else ''}")
     if key in _uploaded:
         return _uploaded[key][0]
     own = f"{digest}-{os.getpid()}-{secrets.token_hex(4)}"  # containers that share a bucket share process numbers
@@ -56,7 +59,8 @@ def shared_weights(aws: Aws, model_dir: Path, bucket: str, prefix: str) -> str:
     guarded = Guarded.begin(f"weights-{own}", aws)
     try:
         guarded.journal.will_create(Resource(kind="s3-prefix", name=uri))
-        upload(aws, model_files(model_dir), uri, guarded.journal.path.with_suffix(".log"))
+        files = converted.files if converted else {path.name: path for path in model_files(model_dir)}
+        upload(aws, files, uri, guarded.journal.path.with_suffix(".log"))
     except BaseException:
         guarded.end()
         raise
@@ -88,13 +92,13 @@ def _release_at_exit() -> None:
 atexit.register(_release_at_exit)
 
 
-def upload(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
-    """Copy `files` under `uri` and check that every object has its file's size. Raises Unavailable.
+def upload(aws: Aws, files: Mapping[str, Path], uri: str, log_path: Path) -> None:
+    """Copy `files` (name below `uri` -> file) and check that every object has its file's size. Raises Unavailable.
 
     `log_path` takes what s5cmd says, where it is installed.
     """
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    total = sum(path.stat().st_size for path in files)
+    total = sum(path.stat().st_size for path in files.values())
     logger.info("uploading %d files, %.1f MiB, to %s", len(files), total / (1 << 20), uri)
     if s5cmd_path():
         _s5cmd(aws, files, uri, log_path)
@@ -102,7 +106,7 @@ def upload(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
         _boto3(aws, files, bucket, prefix)
     found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
     sizes = {item["Key"]: item["Size"] for item in found}
-    wrong = [path.name for path in files if sizes.get(prefix + path.name) != path.stat().st_size]
+    wrong = [name for name, path in files.items() if sizes.get(prefix + name) != path.stat().st_size]
     if wrong:
         raise Unavailable(f"sagemaker: {uri}: {', '.join(wrong)} did not arrive whole; try again")
 
@@ -170,15 +174,15 @@ def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
             aws.call("s3", "abort_multipart_upload", named)
 
 
-def _s5cmd(aws: Aws, files: list[Path], uri: str, log_path: Path) -> None:
+def _s5cmd(aws: Aws, files: Mapping[str, Path], uri: str, log_path: Path) -> None:
     """With boto3's credentials, region and address: two SDKs must not find two accounts."""
     try:
-        copy_all(aws.s3_access(), [(str(path.absolute()), uri + path.name) for path in files], log_path)
+        copy_all(aws.s3_access(), [(str(path.absolute()), uri + name) for name, path in files.items()], log_path)
     except Unavailable as error:
         raise Unavailable(f"sagemaker: {error}") from None
 
 
-def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
+def _boto3(aws: Aws, files: Mapping[str, Path], bucket: str, prefix: str) -> None:
     transfer = import_module("boto3.s3.transfer")
     errors = import_module("botocore.exceptions")
     failed = import_module("boto3.exceptions").S3UploadFailedError
@@ -186,8 +190,8 @@ def _boto3(aws: Aws, files: list[Path], bucket: str, prefix: str) -> None:
     tuned = transfer.TransferConfig(
         multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=CONCURRENCY
     )
-    for path in files:
+    for name, path in files.items():
         try:
-            aws.client("s3").upload_file(str(path), bucket, prefix + path.name, Config=tuned)
+            aws.client("s3").upload_file(str(path), bucket, prefix + name, Config=tuned)
         except (failed, errors.ClientError, errors.BotoCoreError) as error:
-            raise Unavailable(f"sagemaker: upload of {path.name} to {bucket}: {redact(str(error))}") from None
+            raise Unavailable(f"sagemaker: upload of {name} to {bucket}: {redact(str(error))}") from None

@@ -36,7 +36,7 @@ from harness.store.writer import RunWriter
 from harness.tune.plan_text import expectation
 
 CONVERTED = ("ctranslate2", "onnxruntime")
-"""Engines for which `dyno recommend` writes a handler that loads a converted model from a folder beside it."""
+"""Engines for which `dyno recommend` writes a handler that loads converted weights."""
 DELETION_S = 120.0
 """Assumed, for the price before launch: from the end of the load until the endpoint is gone."""
 
@@ -86,7 +86,8 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
         check_host(recommendation.trial.candidate)
     model_dir = _model_dir(resolved, recommendation.trial.candidate, options)
     options["image"] = str(options.get("image") or lmi_image(container, recommendation.trial.candidate, order.files))
-    if resolved.model.kind == "s3" and "weights" not in options:
+    is_as_it_is = bool(order.options.get("image")) or recommendation.trial.candidate.engine not in CONVERTED
+    if resolved.model.kind == "s3" and "weights" not in options and is_as_it_is:
         options["weights"] = resolved.model.value
     folder = order.files
     if folder is None:
@@ -160,15 +161,11 @@ def lmi_image(container: str, measured: Candidate, files: Path | None) -> str:
             f"{container} is our own server and AWS has no image of it; name yours with --image URI, or an LMI version "
             "with --container (dyno recommend lists which can serve it)"
         )
-    if measured.engine == "transformers" or files is not None:
+    if measured.engine in ("transformers", *CONVERTED) or files is not None:
         return image_tag(target)
-    if measured.engine in CONVERTED:
-        why = f"{measured.engine} there needs the converted model beside model.py, which a flat archive cannot carry"
-    else:
-        why = f"no container of AWS's has {measured.engine}"
     raise UsageError(
-        f"--container {container}: {why}; name an image of our own server with --image URI (it reads the weights as "
-        "they are), or flat files of your own with --files"
+        f"--container {container}: no container of AWS's has {measured.engine}; name an image of our own server with "
+        "--image URI (it reads the weights as they are), or flat files of your own with --files"
     )
 
 
@@ -189,7 +186,8 @@ def plan_lines(deployment: Deployment) -> list[str]:
     price = "price unknown" if plan.usd_per_hour is None else f"{plan.usd_per_hour:g} USD/h ({plan.price_origin})"
     cost = "unknown; give --usd-per-hour" if expected is None else f"about {expected:.2f} USD for one deployment"
     budget = "" if plan.max_cost_usd is None else f", budget {plan.max_cost_usd:g} USD"
-    uploads = f"uploaded to s3://{plan.bucket}/{plan.prefix}/weights/" if prepared.uploads else "already in place"
+    form = f", converted for {prepared.converts} first" if prepared.converts else ""
+    uploads = f"uploaded to s3://{plan.bucket}/{plan.prefix}/weights/{form}" if prepared.uploads else "already in place"
     return [
         f"endpoint   {plan.name} in {plan.region}",
         f"instance   {plan.instance_count} x {plan.instance.name}, {price}",

@@ -7,17 +7,22 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from engines.loopback import open_here
 from engines.process import Command, ServerProcess, http_status
+from engines.properties import format_properties, parse_properties
 from engines.sagemaker.package import unpack
+
+DJL = Path(__file__).parents[1] / "engines" / "djl_stand_in" / "serving.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +52,15 @@ class ServerContainer:
         for name, content in unpack(archive, "model.tar.gz").items():
             (self.folder / name).write_bytes(content)
         self._state = self.folder / "state.json"
-        argv = [sys.executable, "-m", "engines.server", "--properties", str(self.folder / "serving.properties")]
-        argv += ["--host", "127.0.0.1", "--port", "0", "--state-file", str(self._state), "--drain-s", "2"]
+        argv = self._command()
         temp_dir = Path(tempfile.gettempdir()) / f"emulated-{os.getpid()}-{secrets.token_hex(4)}"
         self._process = ServerProcess(
             Command(argv=argv, log_path=self.folder / "log", env=environment, temp_dir=temp_dir)
         )
+
+    def _command(self) -> list[str]:
+        argv = [sys.executable, "-m", "engines.server", "--properties", str(self.folder / "serving.properties")]
+        return [*argv, "--host", "127.0.0.1", "--port", "0", "--state-file", str(self._state), "--drain-s", "2"]
 
     def is_healthy(self) -> bool:
         port = self._port()
@@ -88,6 +96,43 @@ class ServerContainer:
         with suppress(OSError, ValueError):
             return int(json.loads(self._state.read_text())["port"])
         return 0
+
+
+class HandlerContainer(ServerContainer):
+    """AWS's image around the archive's own model.py: the stand-in for djl-serving, with the weights below
+    option.model_id fetched first and their folder named in its place, as DJL Serving does. `objects` are the keys and
+    contents below an s3:// prefix."""
+
+    def __init__(
+        self, archive: bytes, environment: dict[str, str], objects: Callable[[str], Iterator[tuple[str, bytes]]]
+    ) -> None:
+        self._objects = objects
+        super().__init__(archive, environment)
+
+    def is_healthy(self) -> bool:
+        """The stand-in says 200 while it loads, as DJL Serving can; AWS's images keep their port closed until then."""
+        try:
+            with open_here(f"http://127.0.0.1:{self._port()}/ping", 5.0) as answer:
+                return bool(json.load(answer)["status"] == "Healthy")
+        except (OSError, ValueError):
+            return False
+
+    def _command(self) -> list[str]:
+        properties = self.folder / "serving.properties"
+        values = parse_properties(properties.read_text())
+        weights = self.folder / "fetched"
+        for name, content in self._objects(values["option.model_id"]):
+            path = weights / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        properties.write_text(format_properties({**values, "option.model_id": str(weights)}, comment=""))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._state.write_text(json.dumps({"port": port}))
+        config = self.folder / "config.properties"
+        config.write_text(f"inference_address=http://127.0.0.1:{port}\n")
+        return [sys.executable, str(DJL), "-f", str(config), "-m", f"model::Python=file://{self.folder}"]
 
 
 @dataclass(slots=True)

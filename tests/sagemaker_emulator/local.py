@@ -12,7 +12,8 @@ import boto3
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
-from tests.sagemaker_emulator.container import Container, ServerContainer
+from engines.sagemaker.package import unpack
+from tests.sagemaker_emulator.container import Container, HandlerContainer, ServerContainer
 from tests.sagemaker_emulator.control import Host
 from tests.sagemaker_emulator.server import Emulator
 
@@ -59,8 +60,16 @@ def local_aws(host: Host | None = None) -> Iterator[Local]:
             return None
         return data
 
+    def below(uri: str) -> Iterator[tuple[str, bytes]]:
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
+            yield item["Key"].removeprefix(prefix), s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+
     def serve(archive: bytes, container: dict[str, Any]) -> Container:
-        return ServerContainer(archive, {**own, **container.get("Environment", {}), "HF_HUB_OFFLINE": "1"})
+        environment = {**own, **container.get("Environment", {}), "HF_HUB_OFFLINE": "1"}
+        if "/djl-inference:" in container["Image"] and "model.py" in unpack(archive, "model.tar.gz"):
+            return HandlerContainer(archive, environment, below)
+        return ServerContainer(archive, environment)
 
     try:
         with Emulator(fetch, host or serve, {KEY_ID: SECRET}) as emulator:

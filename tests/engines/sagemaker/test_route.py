@@ -92,7 +92,7 @@ def test_a_whole_deployment_goes_through_the_proxy(
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://192.0.2.1:{s3.port}")
         (tmp_path / "a.json").write_text("{}")
         aws = Aws("us-east-1")
-        upload(aws, [tmp_path / "a.json"], f"s3://{BUCKET}/way/", tmp_path / "log")
+        upload(aws, {"a.json": tmp_path / "a.json"}, f"s3://{BUCKET}/way/", tmp_path / "log")
         delete_prefix(aws, f"s3://{BUCKET}/way/")
         assert any(head.startswith("PUT http://192.0.2.1:") for head in way.heads)
 

@@ -36,6 +36,10 @@ NAMES = [
 WAIT_S = 60.0
 
 
+def _named(paths: list[Path]) -> dict[str, Path]:
+    return {path.name: path for path in paths}
+
+
 @pytest.fixture
 def odd_files(tmp_path: Path) -> list[Path]:
     """Files whose names mean something to a shell or to s5cmd."""
@@ -54,7 +58,7 @@ def _nothing_left(cloud: Local) -> Iterator[None]:
 
 def test_odd_names_arrive_whole(cloud: Local, program: str, odd_files: list[Path], tmp_path: Path) -> None:
     aws = Aws("us-east-1")
-    upload(aws, odd_files, URI, tmp_path / "log")
+    upload(aws, _named(odd_files), URI, tmp_path / "log")
     assert sorted(cloud.objects()) == sorted(f"odd/{name}" for name in NAMES)
     delete_prefix(aws, URI)
     assert not cloud.objects()
@@ -72,7 +76,7 @@ def test_credentials_and_address_come_from_boto3(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_PROFILE", "p")
     aws = Aws("us-east-1")
-    upload(aws, odd_files[:1], URI, tmp_path / "log")
+    upload(aws, _named(odd_files[:1]), URI, tmp_path / "log")
     assert len(cloud.objects()) == 1
     delete_prefix(aws, URI)
 
@@ -81,7 +85,7 @@ def test_a_failure_is_one_sentence_without_secrets(
     cloud: Local, program: str, odd_files: list[Path], tmp_path: Path
 ) -> None:
     with pytest.raises(Unavailable, match=r"s5cmd: ERROR .*NoSuchBucket") as raised:
-        upload(Aws("us-east-1"), odd_files, "s3://no-such-bucket/x/", tmp_path / "log")
+        upload(Aws("us-east-1"), _named(odd_files), "s3://no-such-bucket/x/", tmp_path / "log")
     assert "\n" not in str(raised.value)
     said = str(raised.value) + ((tmp_path / "log").read_text() if program == "real" else "")
     assert KEY_ID not in said
@@ -92,7 +96,7 @@ def test_a_path_with_a_line_break_is_refused(cloud: Local, program: str, tmp_pat
     path = tmp_path / "a\nb.json"
     path.write_text("{}")
     with pytest.raises(Unavailable, match="line break"):
-        upload(Aws("us-east-1"), [path], URI, tmp_path / "log")
+        upload(Aws("us-east-1"), _named([path]), URI, tmp_path / "log")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

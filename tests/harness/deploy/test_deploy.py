@@ -187,8 +187,6 @@ def _measured(engine: str) -> Candidate:
 @pytest.mark.parametrize(
     ("engine", "why"),
     [
-        ("ctranslate2", "needs the converted model beside model.py, which a flat archive cannot carry"),
-        ("onnxruntime", "needs the converted model beside model.py, which a flat archive cannot carry"),
         ("t5", "no container of AWS's has t5; name an image of our own server"),
         ("openvino", "no container of AWS's has openvino"),
     ],
@@ -196,6 +194,9 @@ def _measured(engine: str) -> Candidate:
 def test_an_lmi_container_takes_what_it_can_serve_and_says_why_not(engine: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(why)):
         lmi_image("0.36.0-lmi20", _measured(engine), None)
+    assert lmi_image("0.36.0-lmi20", _measured("onnxruntime"), None) == lmi_image(
+        "0.36.0-lmi20", _measured("ctranslate2"), None
+    )
     assert lmi_image("0.36.0-lmi20", _measured(engine), tmp_path) == lmi_image(
         "0.36.0-lmi20", _measured("transformers"), None
     )
@@ -213,6 +214,24 @@ def test_a_folder_inside_the_files_is_refused_not_left_out(aws: Local, results: 
     done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--files", str(tmp_path), "--dry-run")
     assert isinstance(done.exception, DynoError), done.output
     assert "the folder 'ct2' in it would not be packed" in str(done.exception)
+
+
+def test_a_winner_that_needs_converted_weights_is_served_by_its_own_handler(aws: Local, tmp_path: Path) -> None:
+    """The emulator runs the model.py of the archive, on the converted folder that it fetches from S3."""
+    pytest.importorskip("ctranslate2")
+    (tmp_path / "s.yaml").write_text(FAKE.replace("{engine: fake, options: {service_ms: 5}}", "{engine: ctranslate2}"))
+    done = _dyno("tune", str(tmp_path / "s.yaml"), "--results", str(tmp_path), "--no-verify")
+    assert done.exit_code == 0, done.output
+    asked = ("--instance", "ml.g5.xlarge", "--container", "0.36.0-lmi20", "--device", "cpu")
+    planned = _deploy(tmp_path, *asked, "--dry-run")
+    assert "weights/, converted for ctranslate2 first" in planned.stdout
+    done = _deploy(tmp_path, *asked, "--poll-s", "0.1", "--cloudwatch-wait-s", "0", "--json")
+    assert done.exception is None, done.output
+    there = json.loads(done.stdout)["measured_there"]
+    assert there["outcome"] == "ok"
+    assert there["quality"]["verdict"] == "Normal"
+    assert there["summary"]["metrics"]["error_frac"]["value"] == 0
+    assert is_clean(aws)
 
 
 @pytest.mark.slow

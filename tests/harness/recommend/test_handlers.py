@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engines.sagemaker.converted import SUMS, sums
 from harness.recommend.serving_properties import Source, render
 from tests.harness.recommend.runs import candidate, run_of, trial
 
@@ -161,6 +162,26 @@ def test_a_missing_model_is_named(engine: str, djl: None, tmp_path: Path) -> Non
     pytest.importorskip(engine)
     with pytest.raises(FileNotFoundError, match=r"put the (converted model|exported graphs) beside model\.py"):
         _handler(engine)["handle"](Input([], {"model_dir": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("engine", ["ctranslate2", "onnxruntime"])
+def test_weights_elsewhere_are_loaded_if_they_are_the_listed_ones(
+    engine: str, djl: None, weights: Path, tmp_path: Path
+) -> None:
+    """option.model_id's folder as DJL names it; the list of sums lies beside model.py."""
+    pytest.importorskip(engine)
+    beside, elsewhere = tmp_path / "model", tmp_path / "fetched"
+    beside.mkdir()
+    elsewhere.mkdir()
+    _folder(engine, weights, elsewhere)
+    files = {str(path.relative_to(elsewhere)): path for path in elsewhere.glob("*.json")}
+    (beside / SUMS).write_bytes(sums(files))
+    properties = {"model_dir": str(beside), "model_id": str(elsewhere), "threads": "1", "device_id": -1}
+    assert _handler(engine)["handle"](Input([], properties)) is None
+    (elsewhere / "config.json").unlink()
+    (elsewhere / "config.json").write_text((weights / "config.json").read_text() + " ")
+    with pytest.raises(ValueError, match=r"fetched/config\.json: not the file that was uploaded"):
+        _handler(engine)["handle"](Input([], properties))
 
 
 @pytest.mark.parametrize("engine", ["ctranslate2", "onnxruntime"])
