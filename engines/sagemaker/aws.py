@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -138,4 +139,6 @@ def _modules() -> tuple[Any, Any, Any]:
 
 
 def _line(error: BaseException) -> str:
-    return redact(" ".join(str(error).split()) or type(error).__name__)
+    """What it says, without botocore's count of retries (ours are not counted there) and without a last full stop."""
+    said = re.sub(r" \(reached max retries: \d+\)", "", " ".join(str(error).split())).rstrip(".")
+    return redact(said or type(error).__name__)

@@ -158,7 +158,7 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
 
 
 def _failure(plan: EndpointPlan, reason: str) -> EngineError | NoCapacity:
-    said = f"sagemaker: endpoint {plan.name} on {plan.instance.name} failed: {reason}"
+    said = f"sagemaker: endpoint {plan.name} on {plan.instance.name} failed: {reason.rstrip('.')}"
     if _CAPACITY.search(reason):
         return NoCapacity(said)
     if _MEMORY.search(reason):

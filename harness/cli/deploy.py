@@ -62,6 +62,9 @@ def sagemaker() -> None:
 @click.option("--poll-s", type=click.FloatRange(min=0.01), help="How often the endpoint's status is asked for.")
 @click.option("--ready-timeout-s", type=click.FloatRange(min=0.1), help="Give up waiting after this long.")
 @click.option("--cloudwatch-wait-s", type=click.FloatRange(min=0), help="Wait for CloudWatch this long at most.")
+@click.option("--data-download-timeout-s", type=click.IntRange(60, 3600), help="Default: from the weights' size.")
+@click.option("--health-check-timeout-s", type=click.IntRange(60, 3600), help="Default: from the weights' size.")
+@click.option("--capacity-retries", type=click.IntRange(0, 100), help="How often a missing instance is tried again.")
 @click.option("--keep", is_flag=True, help="Leave the endpoint running (it goes on costing).")
 @click.option("--dry-run", is_flag=True, help="Print requests, memory, time and cost; contact nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
@@ -130,7 +133,7 @@ def _order(asked: dict[str, Any]) -> Order:
         if value:
             os.environ[f"DYNO_SAGEMAKER_{name.upper()}"] = value
     own = {name: asked.pop(name) for name in ("container", "device", "tensor_parallel_degree", "files")}
-    options = {name: value for name, value in asked.items() if value not in (None, False)}
+    options = {name: value for name, value in asked.items() if value is not None and value is not False}
     return Order(
         options=options,
         container=own["container"] or "",
@@ -162,18 +165,23 @@ def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
     click.echo(f"wrote {result_path(deployment, trial)}", err=True)
     if as_json:
         click.echo(json.dumps(result_of(deployment, trial), indent=2))
-        return _code(trial)
+        return _code(trial, deployment.recommendation.trial)
     if trial.outcome != "ok":
         raise EnvironmentFault(f"{trial.outcome}: {trial.reason}")
     click.echo(comparison(deployment.recommendation.trial, trial))
     plan = deployment.prepared.plan
     ending = f"--region {plan.region} " + ("--all" if plan.is_kept else "--dry-run")
     click.echo(f"Next: dyno deploy sagemaker cleanup {ending}")
-    return _code(trial)
+    return _code(trial, deployment.recommendation.trial)
 
 
-def _code(trial: Trial) -> int:
+def _code(trial: Trial, here: Trial) -> int:
+    """4 also where the answers were Normal here and are not on the endpoint: its numbers are those of another model."""
     if trial.outcome == "client_limited":
+        return 4
+    if trial.quality and here.quality and here.quality.verdict == "Normal" != trial.quality.verdict:
+        there = trial.quality
+        click.echo(f"dyno: the answers are Normal here, {there.verdict} on the endpoint: {there.reason}", err=True)
         return 4
     return 0 if trial.outcome == "ok" else 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     from engines.api import FEATURES
+    from harness.cli.tune import PIPED_WIDTH
 
     table = Table(title="What each engine can do", title_justify="left")
     for heading in ("Engine", "Here", *FEATURES.values()):
@@ -62,7 +64,8 @@ def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         here = "[green]yes[/green]" if row["is_available"] else "[red]no[/red]"
         table.add_row(row["engine"], here, *(row["features"][key] for key in FEATURES))
-    Console(soft_wrap=False).print(table)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    Console(soft_wrap=False, width=width).print(table)
     for row in rows:
         if not row["is_available"]:
             click.echo(f"{row['engine']}: {row['reason']}")

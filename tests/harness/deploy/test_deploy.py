@@ -163,8 +163,22 @@ def test_a_kept_endpoint_stays_until_a_clean_up_of_all(aws: Local, results: Path
     assert len(aws.emulator.region("us-east-1").endpoints) == 1
     every = _dyno("deploy", "sagemaker", "cleanup", "--all")
     assert every.stdout.splitlines()[-1] == "5 leftovers in us-east-1"
+    assert "CloudWatch" not in done.stdout, "0 means none"
     assert is_clean(aws)
     assert not list(journal_folder().iterdir()), "neither journal nor its guardian's log"
+
+
+def test_answers_that_break_on_the_endpoint_end_with_status_4(aws: Local, results: Path) -> None:
+    aws.emulator.faults.runtime_statuses.extend([500] * 20)  # every quality prompt and the warm-up
+    try:
+        done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--poll-s", "0.1",
+                       "--cloudwatch-wait-s", "0")  # fmt: skip
+    finally:
+        aws.emulator.faults.runtime_statuses.clear()
+    assert done.exception is None, done.output
+    assert done.return_value == 4
+    assert "dyno: the answers are Normal here, Broken on the endpoint: " in done.stderr
+    assert is_clean(aws)
 
 
 def test_an_interruption_is_reported_after_the_deletion(
