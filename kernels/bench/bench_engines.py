@@ -3,11 +3,12 @@
     python kernels/bench/bench_engines.py --models flan-t5-small flan-t5-base --out results/local/bench-engines
     python kernels/bench/bench_engines.py --big flan-t5-xl:int8 flan-t5-xxl:int4
 
-Every engine runs in a process of its own through its Backend (the adapter that the harness tunes), all loaded at once,
-one running at a time, in random order within each repetition. Writes run.json (every sample, with the other load on the
-machine during it) and table.md after every model, so that an interrupted run keeps what it has. Engines that are not
-installed are listed as such, never dropped silently. The compiled transformers step takes minutes to compile per model
-and thread count (its layers are unrolled into one graph): it takes part with --compiled.
+Every engine runs in a process of its own through its Backend (the adapter that the harness tunes). What is compared
+with each other is loaded together (fp32; then everything smaller), one running at a time, in random order within each
+repetition. Writes run.json (every sample, with the other load on the machine during it) and table.md after every model,
+so that an interrupted run keeps what it has. Engines that are not installed, or that memory has no room for, are listed
+with the reason, never dropped silently. The compiled transformers step takes minutes to compile per model and thread
+count (its layers are unrolled into one graph): it takes part with --compiled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
@@ -36,6 +39,10 @@ import shapes  # noqa: E402
 from engines.registry import engine_names, load_engine  # noqa: E402
 
 SOURCE_TOKENS, NEW_TOKENS = 64, 64
+GROUPS = (("fp32",), ("bf16", "int8", "int4"))
+"""Precisions that are loaded together: int4 is compared with the rivals' int8."""
+PEAK_OF_CHECKPOINT = {"openvino": 3.0, "transformers": 1.6}
+"""Peak memory over the fp32 checkpoint's size, flan-t5-base in results/published/bench-engines; 1.3 for the others."""
 BATCHES = (1, 4, 8)
 THREADS = (1, 2)
 
@@ -118,7 +125,7 @@ def workers(folder: Path, variants: Sequence[Variant], threads: int, absent: dic
     with ExitStack() as stack:
         ready = []
         for variant in variants:
-            reason = missing(variant)
+            reason = missing(variant) or no_room(variant, folder)
             if not reason:
                 try:
                     ready.append(Worker(variant, threads, folder))
@@ -144,6 +151,16 @@ def missing(variant: Variant) -> str:
         return capabilities.reasons.get(variant.dtype, f"no {variant.dtype}")
     unknown = [name for name, _ in variant.options if name not in capabilities.options]
     return f"no option {unknown[0]}" if unknown else ""
+
+
+def no_room(variant: Variant, folder: Path) -> str:
+    """Why memory, with what is loaded so far, does not hold a variant of this checkpoint, or ''."""
+    checkpoint = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    need = checkpoint * PEAK_OF_CHECKPOINT.get(variant.engine, 1.3)
+    free = psutil.virtual_memory().available
+    if need <= free:
+        return ""
+    return f"needs about {need / 1e9:.1f} GB beside the engines loaded before it, {free / 1e9:.1f} are available"
 
 
 def inputs(count: int, seed: int) -> list[list[int]]:
@@ -241,12 +258,18 @@ def bench_model(
     loads: dict[str, Any] = {}
     read: dict[int, list[float]] = {}
     for threads in threads_set:
-        print(f"{model}, {threads} threads", file=sys.stderr)
-        with workers(folder, variants, threads, absent) as ready:
-            agreement |= same_ids(ready)
-            loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
-            measured, read[threads] = measure(ready, repetitions, threads, batches)
+        read[threads] = []
+        for group in GROUPS:
+            together = [variant for variant in variants if variant.precision in group]
+            if not together:
+                continue
+            print(f"{model}, {threads} threads, {', '.join(group)}", file=sys.stderr)
+            with workers(folder, together, threads, absent) as ready:
+                agreement |= same_ids(ready)
+                loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
+                measured, read_bps_now = measure(ready, repetitions, threads, batches)
             samples += measured
+            read[threads] += read_bps_now
     read_bps = {threads: statistics.median(found) for threads, found in read.items()}
     streamed = {
         v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in variants

@@ -7,12 +7,13 @@ the CPU, so that every line here runs where there is no GPU. TensorRT-LLM has no
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from memory import peak_bytes
 
 Rows = list[list[int]]
 Generate = Callable[[Rows, int], Rows]
@@ -143,8 +144,7 @@ def main() -> None:
         job = json.loads(line)
         began = time.perf_counter()
         rows = generate(job["batch"], job["new"])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        reply(wall_s=time.perf_counter() - began, ids=rows, host_peak_bytes=peak)
+        reply(wall_s=time.perf_counter() - began, ids=rows, host_peak_bytes=peak_bytes())
 
 
 def reply(**values: Any) -> None:

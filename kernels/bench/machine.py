@@ -65,8 +65,9 @@ def streamed_bytes(folder: Path, dtype: str, exact_head: bool) -> int:
 
 
 _BIG = """
-import json, resource, sys, time
+import json, sys, time
 import engines.t5 as t5
+from memory import peak_bytes
 began = time.perf_counter()
 model = t5.load(sys.argv[1], dtype=sys.argv[2])
 loaded = time.perf_counter() - began
@@ -76,9 +77,8 @@ times = []
 for new in (1, 17):
     began = time.perf_counter(); model.generate(ids, max_new_tokens=new, ignore_eos=True)
     times.append(time.perf_counter() - began)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"load_s": loaded, "first_token_s": times[0], "tokens_per_s": 16 / (times[1] - times[0]),
-                  "peak_bytes": peak, "weight_bytes": model.weight_bytes}))
+                  "peak_bytes": peak_bytes(), "weight_bytes": model.weight_bytes}))
 """
 
 
@@ -88,6 +88,8 @@ def run_big(model: str, dtype: str, work: Path) -> dict[str, Any]:
     packed = work / f"{model}-{dtype}"
     if not is_partition(packed):
         partition(folder, dtype, 1, packed)
-    done = subprocess.run([sys.executable, "-c", _BIG, str(packed), dtype], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", _BIG, str(packed), dtype]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     result: dict[str, Any] = json.loads(done.stdout)
     return {"model": model, "dtype": dtype, **result}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from memory import peak_bytes
 
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
 from engines.registry import load_backend
@@ -39,8 +40,7 @@ def generate(backend: Any, job: dict[str, Any]) -> dict[str, Any]:
         for event in events:
             rows[event.index].append(event.token_id)
     wall = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"wall_s": wall, "cpu_s": time.process_time() - cpu, "peak_bytes": peak, "ids": rows}
+    return {"wall_s": wall, "cpu_s": time.process_time() - cpu, "peak_bytes": peak_bytes(), "ids": rows}
 
 
 def reply(**values: Any) -> None:
