@@ -6,10 +6,7 @@ Proven against a recorded conversation only: DJL Serving is in no package index,
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
-import tempfile
 import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from engines.model_folder import check_model_folder
 from engines.process import Command, ServerProcess, free_port
 from engines.server.hosted import HOST, STOP_GRACE_S
 from engines.spec_check import check_spec
+from engines.temporary import fresh_path
 
 COMMAND = "djl-serving"
 MODEL = "model"
@@ -82,7 +80,7 @@ class DjlEngine:
         folder = write_djl_folder(spec, backend, workdir / MODEL, links_weights=not image)
         port = free_port()
         argv = docker_argv(image, folder, port) if image else self._argv(spec, folder, workdir, port)
-        temp_dir = Path(tempfile.gettempdir()) / f"dyno-{os.getpid()}-{secrets.token_hex(4)}"
+        temp_dir = fresh_path("server")
         process = ServerProcess(Command(argv=argv, log_path=workdir / "server.log", temp_dir=temp_dir, cwd=workdir))
         try:
             process.wait_for(lambda: _ready(process, port, spec.workers), ready_timeout_s, "ready workers")

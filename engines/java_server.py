@@ -10,11 +10,9 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import shutil
 import socket
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -36,6 +34,7 @@ from engines.loopback import open_here
 from engines.process import Command, ServerProcess
 from engines.server.hosted import HOST, STOP_GRACE_S, HostedEngine
 from engines.spec_check import check_spec, package_availability
+from engines.temporary import fresh_path
 
 MODEL = "model"
 ANSWER_TIMEOUT_S = 600
@@ -136,7 +135,7 @@ class JavaServerEngine:
         assert found is not None
         assert found.origin is not None
         home = Path(found.origin).parents[1]
-        temp_dir = Path(tempfile.gettempdir()) / f"dyno-{os.getpid()}-{secrets.token_hex(4)}"
+        temp_dir = fresh_path("server")
         argv = [str(java()), f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={temp_dir}"]
         argv += ["-cp", str(home / self.package / "frontend" / "*"), self.main_class]
         argv += ["--python", sys.executable, "-f", str(config)]

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from engines import supervisor
 from engines.errors import LaunchFailed, NotReady, OutOfMemory
+from engines.temporary import hold
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class ServerProcess:
         self._oom_kills = oom_kills()
         self._exit_code: int | None = None
         self._reports = b""
+        self._temp_lock: int | None = None
         self._supervisor = self._start()
         self.pid = self._read_pid()
 
@@ -64,7 +66,7 @@ class ServerProcess:
         command.log_path.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, **command.env}
         if command.temp_dir:
-            command.temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._temp_lock = hold(command.temp_dir)
             env["TMPDIR"] = str(command.temp_dir)
         temp_dir = str(command.temp_dir.resolve()) if command.temp_dir else ""
         argv = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), temp_dir, "--", *command.argv]
@@ -78,6 +80,7 @@ class ServerProcess:
                 cwd=command.cwd,
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=() if self._temp_lock is None else (self._temp_lock,),  # held while any of the server lives
             )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -182,6 +185,9 @@ class ServerProcess:
             self._supervisor.stdout.close()
         if self.command.temp_dir:
             shutil.rmtree(self.command.temp_dir, ignore_errors=True)
+        if self._temp_lock is not None:
+            os.close(self._temp_lock)
+            self._temp_lock = None
 
     def _command(self, letter: bytes) -> None:
         try:

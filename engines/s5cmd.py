@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from urllib.parse import urlsplit
 from engines.errors import Unavailable
 from engines.process import Command, ServerProcess
 from engines.sagemaker.redaction import redact
+from engines.temporary import owned_folder
 
 POLL_S = 0.05
 TERM_GRACE_S = 2.0
@@ -99,18 +98,14 @@ def _run(access: Access, options: Sequence[str], lines: Sequence[str], log_path:
     """The exit status of s5cmd's `run` over these command lines (quoted as for a shell), and what it said."""
     program = s5cmd_path()
     assert program is not None, "asked for before"
-    folder = Path(tempfile.gettempdir()) / f"dyno-s5cmd-{os.getpid()}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700)
-    argv = [program, *options]
-    if access.address:
-        argv += ["--endpoint-url", access.address]
-    argv += ["run", str(folder / "commands")]
-    log = log_path or folder / "log"
-    try:
+    with owned_folder("s5cmd") as folder:
+        argv = [program, *options]
+        if access.address:
+            argv += ["--endpoint-url", access.address]
+        argv += ["run", str(folder / "commands")]
+        log = log_path or folder / "log"
         (folder / "commands").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return _said(Command(argv=argv, log_path=log, env=access.variables, temp_dir=folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _said(command: Command) -> tuple[int, list[str]]:

@@ -25,6 +25,7 @@ from engines.environments import OLDEST, STAMP, environment_folder, installed_py
 from engines.errors import EngineError, SpecInvalid, Unavailable
 from engines.process import Command, ServerProcess
 from engines.registry import engine_names
+from engines.temporary import fresh_path
 
 LISTS = Path(__file__).parent
 _ASKED = (
@@ -199,7 +200,8 @@ def _link(python: Path) -> None:
 def _run(argv: list[str], log: Path, progress: Callable[[str], None]) -> None:
     """Run one command to its end, its telling lines shown as they come; it never outlives this process."""
     shown = 0
-    with ServerProcess(Command(argv=argv, log_path=log, env={"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""})) as process:
+    env = {"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+    with ServerProcess(Command(argv=argv, log_path=log, env=env, temp_dir=fresh_path("install"))) as process:
         while True:
             code = process.exit_code()
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []

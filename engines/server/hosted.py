@@ -5,9 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import secrets
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +20,7 @@ from engines.isolated import run_isolated
 from engines.process import Command, ServerProcess
 from engines.server.properties import read_serving, read_text, spec_to_properties
 from engines.spec_check import check_spec, package_availability
+from engines.temporary import fresh_path
 
 HOST = "127.0.0.1"
 STOP_GRACE_S = 10.0
@@ -181,7 +180,7 @@ def _run(
     if model_dir is not None:
         argv += ["--model-dir", str(model_dir)]
     # Not under workdir: libraries put Unix sockets into TMPDIR, whose paths may have 107 characters at most.
-    temp_dir = Path(tempfile.gettempdir()) / f"dyno-{os.getpid()}-{secrets.token_hex(4)}"
+    temp_dir = fresh_path("server")
     command = Command(argv=argv, log_path=workdir / "server.log", env=_environment(front), temp_dir=temp_dir)
     process = ServerProcess(command)
     try:

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +23,7 @@ from pathlib import Path
 from engines.artifact_cache import build_once, cache_root
 from engines.errors import SpecInvalid, Unavailable
 from engines.t5 import native
+from engines.temporary import owned_folder
 
 DEVICES = ("cuda", "cuda-sim")
 DRIVER = "libcuda.so.1"
@@ -296,8 +296,7 @@ def _nvcc_compiler(nvcc: str) -> Compiler | None:
 
 
 def _nvcc(nvcc: str, arch: int) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="t5k-") as temporary:
-        folder = Path(temporary)
+    with owned_folder("nvcc") as folder:
         source, out = folder / "t5k.cu", folder / "t5k.cubin"
         source.write_text(unit())
         for name, text in sources().items():

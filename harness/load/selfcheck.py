@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engines.temporary import owned_folder
 from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.child import child_env
 from harness.load.driver import LoadResult, drive
-from harness.load.own_folder import own_folder
 from harness.load.plan import LoadPlan
 from harness.records import Prompt
 from harness.units import NS_PER_S
@@ -76,7 +76,7 @@ class Ceilings:
 
 def measured_rps() -> float:
     """Requests per second of one load process in a closed loop, measured for a second against a server of ours."""
-    with own_folder("dyno-selfcheck-") as folder, _server() as port:
+    with owned_folder("selfcheck") as folder, _server() as port:
         plan = LoadPlan(
             endpoint_url=f"http://127.0.0.1:{port}",
             protocol="djl",

@@ -21,8 +21,8 @@ import gevent
 from gevent.event import Event
 from locust.env import Environment
 
+from engines.temporary import owned_folder
 from harness.errors import DynoError
-from harness.load.own_folder import own_folder
 from harness.load.plan import LoadPlan
 from harness.load.processes import LoadProcesses
 from harness.load.seal import NONCE_BYTES, SECRET_VARIABLE, Seal
@@ -119,7 +119,7 @@ class Worker:
             self._send("state", {"id": number, "error": f"{type(error).__name__}: {error}"})
 
     def _drive(self, number: int, plan: LoadPlan, parts: list[int]) -> None:
-        with own_folder("dyno-load-") as folder:
+        with owned_folder("load") as folder:
             plan.write(folder / "plan.json")
             sent = {part: 0 for part in parts}
             is_begun = False

@@ -77,7 +77,7 @@ def test_by_s5cmd_the_model_files_come_whole(
     }
     monkeypatch.setattr(model_download._S5cmd, "fetch", lambda *_: pytest.fail("fetched again"))
     assert resolve_model("s3", stored, 0, tmp_path) == folder
-    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-s5cmd-{os.getpid()}-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-s5cmd-*"))
 
 
 def test_s5cmd_gets_the_credentials_and_address_that_only_boto3_finds(
@@ -160,7 +160,7 @@ def test_an_interrupted_download_leaves_no_process_and_no_model(
     client.send_signal(how)
     client.wait(WAIT_S)
     temporary = Path(tempfile.gettempdir())
-    while psutil.pid_exists(int(told.read_text())) or list(temporary.glob(f"dyno-s5cmd-{client.pid}-*")):
+    while psutil.pid_exists(int(told.read_text())) or list(temporary.glob(f"dyno-{client.pid}-s5cmd-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engines.temporary import fresh_path, hold
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
 from harness.measure.device import ResourceSampler, ResourceUse
@@ -87,9 +87,10 @@ def binary() -> Path:
     """The compiled server and probe."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to compile the truth server with")
-    folder = mkdtemp(prefix="dyno-truth-")
+    folder = fresh_path("truth")
+    hold(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    built = Path(folder) / "law_server"
+    built = folder / "law_server"
     source = Path(__file__).with_name("law_server.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(built), str(source)], check=True)
     return built

@@ -53,7 +53,7 @@ def odd_files(tmp_path: Path) -> list[Path]:
 @pytest.fixture(autouse=True)
 def _nothing_left(cloud: Local) -> Iterator[None]:
     yield
-    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-s5cmd-{os.getpid()}-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-s5cmd-*"))
 
 
 def test_odd_names_arrive_whole(cloud: Local, program: str, odd_files: list[Path], tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_interrupted_upload_leaves_no_process_and_no_object(
     while (
         psutil.pid_exists(int(told.read_text()))
         or list(folder.iterdir())
-        or list(temporary.glob(f"dyno-s5cmd-{client.pid}-*"))
+        or list(temporary.glob(f"dyno-{client.pid}-s5cmd-*"))
     ):
         assert time.monotonic() < deadline, list(folder.iterdir())
         time.sleep(0.05)
