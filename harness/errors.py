@@ -2,7 +2,8 @@
 
 DynoError
 ├── UsageError (2)            the command line cannot be understood
-│   └── ScenarioError (2)     the scenario file is wrong (message starts with file:line)
+│   ├── ScenarioError (2)     the scenario file is wrong (message starts with file:line)
+│   └── NothingToWrite (2)    what was measured is configured elsewhere, no serving.properties can say it
 ├── EnvironmentFault (3)      this machine cannot do it: engine missing, model damaged, port taken, disk full
 ├── MeasurementInvalid (4)    it ran, but the numbers may not be used
 ├── GateFailed (1)            a gate rule was broken
@@ -31,6 +32,10 @@ class UsageError(DynoError):
 
 class ScenarioError(UsageError):
     """The scenario file is wrong; the message starts with file:line."""
+
+
+class NothingToWrite(UsageError):
+    """What was measured is configured elsewhere; no serving.properties can say it."""
 
 
 class EnvironmentFault(DynoError):

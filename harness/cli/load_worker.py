@@ -10,7 +10,8 @@ import click
 
 @click.command(
     "load-worker",
-    epilog="Exit codes: 0 the master ended, 2 usage or a wrong secret, 3 no master there, 130 interrupted.",
+    epilog="Exit codes: 0 the run is over, 2 usage, a wrong secret or another version, 3 no master there or it fell "
+    "silent, 130 interrupted.",
 )
 @click.option("--master", required=True, metavar="HOST:PORT", help="Address that `dyno tune --bind` listens on.")
 @click.option(
@@ -21,8 +22,8 @@ def command(master: str, wait_s: float) -> None:
     """Be one of the load hosts of a `dyno tune ... --expect-workers N`.
 
     It gets parts of a schedule that was fixed before the run, sends those requests from here, and hands back the raw
-    records. It ends with its master. Beyond loopback both sides need the same secret in DYNO_LOAD_SECRET: whoever knows
-    it can make this host send requests to any address it can reach.
+    records. It ends with its run. Both hosts must run the same version. Beyond loopback both sides need the same secret
+    in DYNO_LOAD_SECRET: whoever knows it can make this host send requests to any address it can reach.
 
     \b
     Examples:

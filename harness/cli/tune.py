@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import Interrupted, MeasurementInvalid
+from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite
 
 if TYPE_CHECKING:
     from harness.cli.progress import Display
@@ -276,9 +276,14 @@ class _Tuning:
             self._print_table(run)
         self._write_page(run)
         recommendation = choose(run)
-        written = write_recommendation(run, recommendation, self.resolved.scenario.recommend.container)
         if not self.as_json:
             click.echo(as_text(recommendation))
+        try:
+            written = write_recommendation(run, recommendation, self.resolved.scenario.recommend.container)
+        except NothingToWrite as error:
+            click.echo(f"dyno: {error}", err=True)
+            self._print_end(writer, result, recommendation, None, None)
+            return 0
         for path in written.paths:
             click.echo(f"wrote {path}", err=True)
         if written.warnings:
@@ -334,20 +339,22 @@ class _Tuning:
         writer: RunWriter,
         result: SearchResult,
         recommendation: Recommendation,
-        written: Written,
+        written: Written | None,
         found: Verification | None,
     ) -> None:
         from harness.recommend.text import next_command
         from harness.store.codec import to_json
 
-        following = next_command(written.container, written.properties_path.parent)
+        following = f"dyno report {writer.layout.root}"
+        if written is not None:
+            following = next_command(written.container, written.properties_path.parent)
         if self.as_json:
             answer = {
                 "run": str(writer.layout.root),
                 "stop": result.stop,
                 "stop_reason": result.stop_reason,
                 "recommendation": to_json(recommendation),
-                "files": [str(path) for path in written.paths],
+                "files": [str(path) for path in written.paths] if written else [],
                 "verification": None
                 if found is None
                 else {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)},

@@ -7,9 +7,11 @@ gets the whole of it and sends its parts, counted from one start instant in its 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import selectors
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
@@ -33,7 +35,8 @@ DEFAULT_BIND = "127.0.0.1:5557"
 GO_DELAY_NS = NS_PER_S
 """The window opens this long after the start instant was sent, so that every host has it in time."""
 CLOCK_TIMEOUT_S = 60.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+BYE_S = 2.0
+"""What the hub gets to say good-bye to the workers."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,6 +46,14 @@ def bind_address(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"expected HOST:PORT such as {DEFAULT_BIND}, got {text!r}")
     return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """An address, or the name, of this very machine that no other can reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 class LoadHosts:
@@ -58,7 +69,9 @@ class LoadHosts:
         self._wait_s = wait_s
         self._say = say
         self.workers: dict[str, dict[str, Any]] = {}
+        self._refused: dict[str, str] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
         self._selector = selectors.DefaultSelector()
         self._rest = b""
         self._load: RemoteProcesses | None = None
@@ -66,20 +79,18 @@ class LoadHosts:
         self._loads = 0
 
     def __enter__(self) -> Self:
-        if self._host not in LOOPBACK and not os.environ.get(SECRET_VARIABLE):
+        if not is_loopback(self._host) and not os.environ.get(SECRET_VARIABLE):
             raise UsageError(
                 f"--bind {self._host}:{self._port} can be reached by other machines, and Locust's protocol knows no "
                 f"password: set {SECRET_VARIABLE} to the same long random text here and at every worker"
             )
-        with tempfile.TemporaryFile() as log:
-            self._child = begin_child("harness.load.hub", [self._host, str(self._port), str(os.getpid())], log)
+        self._log = tempfile.TemporaryFile()
+        self._child = begin_child("harness.load.hub", [self._host, str(self._port), str(os.getpid())], self._log)
         assert self._child.stdout is not None
         self._selector.register(self._child.stdout, selectors.EVENT_READ)
         try:
             self._wait(lambda: self._bound > 0, self._wait_s, "the hub of the load hosts did not start")
-            self._say(
-                f"waiting for {self.expected} load worker(s): dyno load-worker --master {self._host}:{self._bound}"
-            )
+            self._say(f"waiting for {self.expected} load worker(s): dyno load-worker --master {self._master}")
             self.require()
         except BaseException:
             self.__exit__(None, None, None)
@@ -93,8 +104,20 @@ class LoadHosts:
     ) -> None:
         child, self._child = self._child, None
         if child is not None:
+            assert child.stdin is not None
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                child.stdin.close()
+                child.wait(BYE_S)
             end_child(child)
             self._selector.close()
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def _master(self) -> str:
+        """What the workers are to connect to: of an address that means all of them, this host's name."""
+        host = socket.gethostname() if self._host.strip("[]") in ("0.0.0.0", "::") else self._host  # noqa: S104
+        return f"{host}:{self._bound}"
 
     def require(self) -> None:
         """Wait until every expected worker is there. Raises EnvironmentFault when one does not come."""
@@ -102,14 +125,14 @@ class LoadHosts:
             lambda: len(self.workers) >= self.expected,
             self._wait_s,
             f"of {self.expected} load workers {{count}} came to {self._host}:{self._bound}; start `dyno load-worker "
-            f"--master {self._host}:{self._bound}` on the others, or lower --expect-workers",
+            f"--master {self._master}` on the others, or lower --expect-workers{{refused}}",
         )
 
     def require_reach(self, endpoint_url: str) -> None:
         """Raises EnvironmentFault when a worker of another machine could not reach the endpoint."""
         here = BOOT_ID.read_text().strip()
         others = [facts["host"] for facts in self.workers.values() if facts["boot"] != here]
-        if others and (urlsplit(endpoint_url).hostname or "") in LOOPBACK:
+        if others and is_loopback(urlsplit(endpoint_url).hostname or ""):
             raise EnvironmentFault(
                 f"endpoint {endpoint_url} is on this machine's loopback, load worker {others[0]} is another machine; "
                 "load an endpoint that both reach (engine openai with the address of a server)"
@@ -154,7 +177,9 @@ class LoadHosts:
             return
         data = os.read(self._child.stdout.fileno(), 1 << 20)
         if not data:
-            raise EnvironmentFault("the hub of the load hosts ended; run the same command again, it goes on from here")
+            raise EnvironmentFault(
+                "the hub of the load hosts ended; run the same command again, it goes on from here" + self._last_words()
+            )
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._hear(json.loads(line))
@@ -169,17 +194,28 @@ class LoadHosts:
                 self._say(f"load worker {self.name_of(worker)} is here: {facts['cores']} cores")
         elif "clocks" in word:
             self._clocks = word["clocks"]
+        elif "refused" in word:
+            name, why = self.name_of(str(word["refused"])), str(word["why"])
+            self._refused[name] = why
+            self._say(f"load worker {name} was refused: {why}")
         elif "bound" in word:
             self._bound = int(word["bound"])
         elif "error" in word:
             raise EnvironmentFault(f"--bind {self._host}:{self._port}: {word['error']}; name another address")
+
+    def _last_words(self) -> str:
+        assert self._log is not None
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return f"; its last words: {lines[-1]}" if lines else ""
 
     def _wait(self, is_there: Any, limit_s: float, otherwise: str) -> None:
         deadline_ns = time.monotonic_ns() + int(limit_s * NS_PER_S)
         while not is_there():
             self.listen(0.1)
             if time.monotonic_ns() > deadline_ns:
-                told = otherwise.replace("{count}", str(len(self.workers)))
+                refused = "".join(f"; {name} was refused: {why}" for name, why in self._refused.items())
+                told = otherwise.replace("{count}", str(len(self.workers))).replace("{refused}", refused)
                 raise EnvironmentFault(f"after {limit_s:g} s: {told}")
 
     def _tell(self, value: Any) -> None:

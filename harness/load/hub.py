@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import sys
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from gevent.queue import Empty, Queue
 from locust.env import Environment
 from locust.rpc import rpc
 
+from harness.load.edition import edition
 from harness.load.locustfile import die_with_parent
 from harness.load.seal import NONCE_BYTES, SECRET_VARIABLE, Seal
 from harness.load.session import watch_parent
@@ -29,6 +31,8 @@ PING_TIMEOUT_S = 2.0
 BEAT_S = 1.0
 SILENT_S = 5.0
 """A worker that says nothing for this long is gone: it speaks at least once a second."""
+FLUSH_S = 0.3
+"""What the last messages get to leave this host."""
 
 
 class Hub:
@@ -40,6 +44,7 @@ class Hub:
         self._greeted: dict[str, Seal] = {}
         self._heard_ns: dict[str, int] = {}
         self._facts: dict[str, Any] = {}
+        self._lost: dict[str, Any] = {}
         self._pongs: dict[str, Queue[tuple[int, int, int]]] = {}
         for kind in ("hello", "join", "state", "pong"):
             runner.register_message(f"dyno-{kind}", getattr(self, f"on_{kind}"))
@@ -49,13 +54,20 @@ class Hub:
         nonce, own = str((msg.data or {}).get("nonce", "")), secrets.token_hex(NONCE_BYTES)
         self._greeted[msg.node_id] = Seal(self._secret, "master", nonce, own)
         self._facts.pop(msg.node_id, None)
+        self._lost.pop(msg.node_id, None)
         self._runner.send_message("dyno-welcome", {"nonce": own}, client_id=msg.node_id)
 
     def on_join(self, environment: Any, msg: Any) -> None:
-        """A worker proves that it knows the secret, and says where it runs."""
+        """A worker proves that it knows the secret, and says where and what it runs."""
         facts = self._open("dyno-join", msg)
-        if facts is None:
-            self._runner.send_message("dyno-refused", {"why": "the secret is not the same"}, client_id=msg.node_id)
+        why = f"{SECRET_VARIABLE} is not the same on both hosts"
+        if facts is not None and facts.get("edition") != edition():
+            why = f"it runs dynamometer {facts.get('edition', 'of an older version')}, this host runs {edition()}"
+        elif facts is not None:
+            why = ""
+        if why:
+            self._runner.send_message("dyno-refused", {"why": why}, client_id=msg.node_id)
+            tell({"refused": msg.node_id, "why": why})
             return
         self._facts[msg.node_id], self._pongs[msg.node_id] = facts, Queue()
         self._tell_workers()
@@ -63,6 +75,9 @@ class Hub:
     def on_state(self, environment: Any, msg: Any) -> None:
         """What a worker's load processes did since its last message."""
         state = self._open("dyno-state", msg)
+        if state is not None and msg.node_id in self._lost:  # its cable is back
+            self._facts[msg.node_id] = self._lost.pop(msg.node_id)
+            self._tell_workers()
         if state is not None and msg.node_id in self._facts:
             tell({"state": msg.node_id, **state})
 
@@ -87,11 +102,18 @@ class Hub:
             limit_ns = time.monotonic_ns() - int(SILENT_S * 1e9)
             gone = [each for each in self._facts if self._heard_ns[each] < limit_ns]
             for each in gone:
-                del self._facts[each]
+                self._lost[each] = self._facts.pop(each)
             if gone:
                 self._tell_workers()
-            for each in self._facts:
+            for each in (*self._facts, *self._lost):
                 self._send(each, "dyno-beat", {})
+
+    def bye(self) -> None:
+        """The run is over: the workers need not find out by silence."""
+        for each in (*self._facts, *self._lost):
+            self._send(each, "dyno-bye", {})
+        gevent.sleep(FLUSH_S)
+        os._exit(0)
 
     def _read_clocks(self, workers: list[str]) -> None:
         tell({"clocks": {each: self._offset(each) for each in workers}})
@@ -137,17 +159,39 @@ class Hub:
         tell({"workers": self._facts})
 
 
+_voice = [1]
+"""The descriptor that dyno listens to."""
+
+
 def tell(value: Any) -> None:
     """One JSON line to dyno, whole."""
     rest = json.dumps(value).encode("ascii") + b"\n"
     while rest:
-        rest = rest[os.write(1, rest) :]
+        rest = rest[os.write(_voice[0], rest) :]
+
+
+def bind_fault(host: str, port: int) -> str:
+    """Why nothing can listen there; '' when it can. ZeroMQ's own words name neither."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def main(arguments: list[str]) -> None:
     """Serve until the parent ends."""
     host, port, parent_pid = arguments
     die_with_parent(int(parent_pid))
+    _voice[0] = os.dup(1)
+    os.dup2(2, 1)  # Locust prints to stdout
+    if fault := bind_fault(host, int(port)):
+        tell({"error": fault})
+        return
     logging.getLogger("locust").setLevel(logging.ERROR)
     try:
         runner = Environment(user_classes=[]).create_master_runner(host, int(port))
@@ -157,7 +201,7 @@ def main(arguments: list[str]) -> None:
     hub = Hub(runner, os.environ.get(SECRET_VARIABLE, ""))
     tell({"bound": runner.server.port})
     gevent.spawn(hub.beat)
-    watch_parent(lambda line: hub.hear(json.loads(line)), lambda: os._exit(0))
+    watch_parent(lambda line: hub.hear(json.loads(line)), hub.bye)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ they say and write. It never gets code. It ends when its master does, or at once
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -23,6 +22,7 @@ from locust.env import Environment
 
 from engines.temporary import owned_folder
 from harness.errors import DynoError
+from harness.load.edition import edition
 from harness.load.plan import LoadPlan
 from harness.load.processes import LoadProcesses
 from harness.load.seal import NONCE_BYTES, SECRET_VARIABLE, Seal
@@ -48,21 +48,20 @@ class Worker:
         self._runner = environment.create_worker_runner(host, port)
         for kind in ("welcome", "refused"):
             self._runner.register_message(f"dyno-{kind}", getattr(self, f"on_{kind}"))
-        for kind in ("load", "go", "stop", "ping", "beat"):
+        for kind in ("load", "go", "stop", "ping", "beat", "bye"):
             self._runner.register_message(f"dyno-{kind}", self._on_sealed)
         self._runner.send_message("dyno-hello", {"nonce": self._nonce})
 
     def on_welcome(self, environment: Any, msg: Any) -> None:
         """The master's nonce: from now on every message is sealed."""
         self._seal = Seal(os.environ.get(SECRET_VARIABLE, ""), "worker", self._nonce, str(msg.data["nonce"]))
-        facts = {"host": socket.gethostname(), "boot": BOOT_ID.read_text().strip(), "cores": os.cpu_count() or 1}
-        self._send("join", facts)
+        boot, cores = BOOT_ID.read_text().strip(), os.cpu_count() or 1
+        self._send("join", {"host": socket.gethostname(), "boot": boot, "cores": cores, "edition": edition()})
         self._heard_ns = time.monotonic_ns()
-        self.has_joined.set()
 
     def on_refused(self, environment: Any, msg: Any) -> None:
-        """The master does not know us."""
-        _end(2, f"the master refused this worker: {SECRET_VARIABLE} is not the same on both hosts")
+        """The master does not know us, or runs another load generator."""
+        _end(2, f"the master refused this worker: {(msg.data or {}).get('why', '')}")
 
     def watch(self) -> None:
         """Ends this process when the master is silent; says that we live."""
@@ -70,7 +69,9 @@ class Worker:
             gevent.sleep(ALIVE_S)
             if time.monotonic_ns() - self._heard_ns > SILENT_S * 1e9:
                 self.stop()
-                _end(0, "the master is gone; start this command again for the next run")
+                _end(
+                    3, f"nothing was heard of the master for {SILENT_S:g} s; start this command again for the next run"
+                )
             if self.has_joined.is_set() and time.monotonic_ns() - self._last_word_ns > ALIVE_S * 1e9:
                 self._send("state", {})
 
@@ -84,6 +85,7 @@ class Worker:
             print(f"dyno: {msg.type} is not believed: {error}", file=sys.stderr, flush=True)
             return
         self._heard_ns = there_ns
+        self.has_joined.set()  # a master that refuses says nothing sealed
         if msg.type == "dyno-ping":
             self._send("pong", {"sent_ns": value["sent_ns"], "there_ns": there_ns})
         elif msg.type == "dyno-load":
@@ -94,6 +96,9 @@ class Worker:
             self._begin_ns = int(value["begin_ns"])
         elif msg.type == "dyno-stop":
             self.stop()
+        elif msg.type == "dyno-bye":
+            self.stop()
+            _end(0, "the run is over; start this command again for the next one")
 
     def stop(self) -> None:
         """End the load, if one runs, with its processes and files."""
@@ -168,6 +173,10 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, leave)
     print(f"waiting for a master at {host}:{port}, at most {wait_s:g} s", file=sys.stderr, flush=True)
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+    except OSError as error:
+        _end(3, f"--master {host}:{port}: {error.strerror}")
     with gevent.Timeout(wait_s, False):
         joined.append(Worker(Environment(user_classes=[]), host, port))
         joined[0].has_joined.wait()
@@ -175,7 +184,7 @@ def main(arguments: list[str]) -> None:
         _end(
             3, f"no master of dyno at {host}:{port} within {wait_s:g} s; start `dyno tune ... --expect-workers N` there"
         )
-    print(json.dumps({"joined": f"{host}:{port}"}), file=sys.stderr, flush=True)
+    print(f"joined the run at {host}:{port}", file=sys.stderr, flush=True)
     joined[0].watch()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.properties import format_properties
 from engines.sagemaker.plan import hosted
-from harness.errors import UsageError
+from harness.errors import NothingToWrite, UsageError
 from harness.measure.metrics import metric_of
 from harness.recommend.containers import (
     GENERAL_KINDS,
@@ -76,9 +76,9 @@ def render(source: Source, container: str) -> dict[str, str]:
     target = parse_container(container)
     source = _inside_the_endpoint(source)
     if source.trial.candidate.engine == ATTACHED:
-        raise UsageError("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
+        raise NothingToWrite("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
     if source.trial.candidate.engine in OTHER_FRONTS:
-        raise UsageError(
+        raise NothingToWrite(
             f"{source.trial.candidate.engine} was measured with a front end of its own, which reads no "
             f"{PROPERTIES}: start it on the files in the trial's log folder (config.properties, model-store/)"
         )

@@ -68,6 +68,7 @@ def test_every_client_here_goes_direct_to_loopback_and_through_the_proxy_elsewhe
         url = server.url.replace("127.0.0.1", host)
         monkeypatch.setenv("HTTP_PROXY", trap.url)
         monkeypatch.setenv("ALL_PROXY", trap.url)
+        monkeypatch.setattr(urllib.request, "_opener", None)  # made once, with this proxy, for every later test too
         monkeypatch.setenv("REQUEST_METHOD", "")  # urllib ignores HTTP_PROXY under CGI
         monkeypatch.delenv("REQUEST_METHOD")
         with open_here(url, 10.0) as answer:  # without any preparation

@@ -29,6 +29,7 @@ def test_every_engine_error_means_a_trial_outcome(error: type[engine_errors.Engi
         (errors.GateFailed, 1),
         (errors.UsageError, 2),
         (errors.ScenarioError, 2),
+        (errors.NothingToWrite, 2),
         (errors.EnvironmentFault, 3),
         (errors.MeasurementInvalid, 4),
         (errors.Interrupted, 130),

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from engines.api import EngineSpec
+from engines.fake import FakeEngine
 from harness.store.reader import read_run
 
 FAKE = Path(__file__).resolve().parents[3] / "scenarios" / "smoke" / "fake-tiny.yaml"
@@ -69,6 +71,37 @@ def test_a_whole_run_ends_in_a_verified_file_and_the_next_command(tmp_path: Path
     assert "[2/4]" in done.stderr
     assert len(read_run(root).trials) == 2, "the verification is no trial of the search"
     assert json.loads((root / "search.json").read_text())["stop"] == "exhausted"
+
+
+def test_an_attached_endpoint_is_measured_and_chosen_though_no_file_can_say_it(tmp_path: Path) -> None:
+    spec = EngineSpec(engine="fake", model_dir=tmp_path, options={"service_ms": 2})
+    scenario = tmp_path / "attached.yaml"
+    with FakeEngine().launch(spec, tmp_path / "server", 60.0) as running:
+        url, model = running.endpoint.url, running.endpoint.model_name
+        base = url.removesuffix(f"/predictions/{model}")
+        scenario.write_text(
+            "name: attached\nworkload:\n  load: {kind: closed, users: 1}\n  warmup_requests: 2\n  requests: 20\n"
+            f"space:\n  - engine: attach\n    options: {{url: '{base}', model_name: '{model}'}}\n"
+            "objectives: [{metric: latency_p50_ms, goal: minimize}]\n"
+            "search: {sampler: grid, trials: 1, max_minutes: 2, confirm: {finalists: 0}}\n"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "harness",
+            "tune",
+            str(scenario),
+            "--results",
+            str(tmp_path / "runs"),
+            "--json",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["files"] == []
+    assert answer["recommendation"]["trial"]["candidate"]["engine"] == "attach"
+    assert answer["next"] == f"dyno report {answer['run']}"
+    assert "its server is configured elsewhere, nothing to write" in done.stderr
 
 
 def test_interrupted_then_resumed_ends_with_every_candidate_once(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +21,15 @@ import pytest
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load.child import child_env
 from harness.load.driver import LoadResult, drive
+from harness.load.edition import edition
 from harness.load.hosts import LoadHosts, RemoteProcesses
 from harness.load.plan import LoadPlan
 from harness.load.seal import SECRET_VARIABLE, Seal
+from harness.load.web_ui import WebUi
 from harness.records import Prompt
 from tests.harness.load.odd_server import echo, odd_server
 
+PACKAGE = Path(__file__).parents[3]
 PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(5))
 
 
@@ -48,6 +55,8 @@ class _Workers:
         self.secret = secret
         self.processes: list[subprocess.Popen[str]] = []
         self.said: list[str] = []
+        self.told: list[str] = []
+        self.package = PACKAGE
 
     def hear(self, text: str) -> None:
         self.said.append(text)
@@ -55,6 +64,7 @@ class _Workers:
             host, port = text.rsplit(" ", 1)[1].split(":")
             argv = [sys.executable, "-P", "-m", "harness.load.worker", host, port, "60"]
             env = {**child_env(), SECRET_VARIABLE: self.secret, "TMPDIR": str(self.folder)}
+            env["PYTHONPATH"] = str(self.package)
             self.processes = [
                 subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True) for _ in range(self.count)
             ]
@@ -63,7 +73,7 @@ class _Workers:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            self.told.append(process.communicate()[1])
 
 
 @contextmanager
@@ -80,11 +90,14 @@ def _drive(plan: LoadPlan, folder: Path, hosts: LoadHosts) -> LoadResult:
 
 
 def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -> None:
-    """Open loop: every request once, alternating between the hosts, on this clock. Then, with the same workers, a
-    closed loop: each request number once, whichever host sent it."""
+    """Open loop: every request once, alternating between the hosts, on this clock, and on the live page. Then, with the
+    same workers, a closed loop: each request number once, whichever host sent it."""
     workers = _Workers(2, tmp_path)
-    with odd_server(echo) as url, _hosts(2, workers) as hosts:
-        result = _drive(_plan(url, **_open(60, 20.0)), tmp_path / "open", hosts)
+    with odd_server(echo) as url, _hosts(2, workers) as hosts, WebUi(0) as web_ui:
+        plan = _plan(url, **_open(60, 20.0))
+        web_ui.watch(tmp_path / "open" / "load", plan, "two hosts")
+        result = _drive(plan, tmp_path / "open", hosts)
+        assert _shown_on(web_ui.url, 66) == 66
         measured = [record for record in result.records if not record.is_warmup]
         assert [record.seq for record in measured] == list(range(60))
         assert {record.outcome for record in measured} == {"ok"}
@@ -102,11 +115,20 @@ def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -
         closed = _drive(_plan(url), tmp_path / "closed", hosts)
         assert sorted(record.seq for record in closed.records if not record.is_warmup) == list(range(41))
         assert sum(record.is_warmup for record in closed.records) == 6
-        children = [process.pid for process in workers.processes]
-    gone = time.monotonic() + 30
-    while any(psutil.pid_exists(pid) for pid in children) and time.monotonic() < gone:
-        time.sleep(0.1)
-    assert not any(psutil.pid_exists(pid) for pid in children)
+        hosts.__exit__(None, None, None)
+        assert [process.wait(30) for process in workers.processes] == [0, 0]
+    assert all("the run is over" in told for told in workers.told), "told, not left to find out by silence"
+
+
+def _shown_on(url: str, count: int) -> int:
+    """Requests on the live page once there are `count`, or after a minute; it looks every half second."""
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(f"{url}/stats/requests", timeout=20) as answer:
+            shown = int(json.load(answer)["stats"][-1]["num_requests"])
+        if shown >= count or time.monotonic() > deadline:
+            return shown
+        time.sleep(0.2)
 
 
 def test_a_host_that_dies_in_the_middle_voids_the_load_and_is_named(tmp_path: Path) -> None:
@@ -133,12 +155,65 @@ def test_a_host_that_dies_in_the_middle_voids_the_load_and_is_named(tmp_path: Pa
             _drive(_plan(url, **_open(20, 20.0)), tmp_path / "next", hosts)
 
 
+def test_a_host_that_was_cut_off_for_a_while_comes_back_by_itself(tmp_path: Path) -> None:
+    """A stopped process stands in for a pulled cable: the hub gives the worker up, hears it again, and uses it."""
+    workers = _Workers(1, tmp_path)
+    with odd_server(echo) as url, _hosts(1, workers) as hosts:
+        workers.processes[0].send_signal(signal.SIGSTOP)
+        _listen_until(hosts, lambda: not hosts.workers)
+        workers.processes[0].send_signal(signal.SIGCONT)
+        result = _drive(_plan(url, requests=10), tmp_path / "load", hosts)
+    assert sum(not record.is_warmup for record in result.records) == 10
+
+
+def _listen_until(hosts: LoadHosts, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        hosts.listen(0.1)
+
+
+def test_a_host_with_another_load_generator_is_refused_and_told_why(tmp_path: Path) -> None:
+    workers = _Workers(1, tmp_path)
+    workers.package = tmp_path / "other"
+    for name in ("harness", "engines"):
+        shutil.copytree(PACKAGE / name, workers.package / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    with (workers.package / "harness" / "load" / "plan.py").open("a") as plan:
+        plan.write("# a line more\n")
+    why = r"of 1 load workers 0 came.* was refused: it runs dynamometer .* this host runs "
+    with pytest.raises(EnvironmentFault, match=why), _hosts(1, workers, wait_s=5.0):
+        pass
+    assert workers.processes[0].returncode == 2
+    assert edition() in workers.told[0]
+
+
+def test_an_address_that_cannot_be_listened_at_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, "s")
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        in_use = f"127.0.0.2:{taken.getsockname()[1]}"
+        for address, why in ((in_use, "Address already in use"), ("192.0.2.1:0", "Cannot assign requested address")):
+            with pytest.raises(EnvironmentFault) as refused:
+                LoadHosts(1, address, 30.0, say=print).__enter__()
+            assert str(refused.value) == f"--bind {address}: {why}; name another address"
+
+
+def test_what_workers_connect_to_is_never_the_address_that_means_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, "s")
+    said: list[str] = []
+    with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"):
+        LoadHosts(1, "0.0.0.0:0", 0.5, say=said.append).__enter__()
+    assert f"--master {socket.gethostname()}:" in said[0]
+
+
 def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, "right")
     workers = _Workers(1, tmp_path, secret="wrong")
-    with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"), _hosts(1, workers, wait_s=5.0):
+    refused = rf"of 1 load workers 0 came.* was refused: {SECRET_VARIABLE} is not the same on both hosts"
+    with pytest.raises(EnvironmentFault, match=refused), _hosts(1, workers, wait_s=5.0):
         pass
     assert workers.processes[0].returncode == 2, "it was refused, and said so"
+    assert f"refused this worker: {SECRET_VARIABLE} is not the same" in workers.told[0]
+    assert "joined" not in workers.told[0]
     monkeypatch.delenv(SECRET_VARIABLE)
     with pytest.raises(UsageError, match=rf"can be reached by other machines.*set {SECRET_VARIABLE}"):
         LoadHosts(1, "0.0.0.0:5557", 1.0, say=print).__enter__()
