@@ -70,18 +70,26 @@ class Source:
         return resolved.get("model", {}) if isinstance(resolved, Mapping) else {}
 
 
+def why_nothing_to_write(candidate: Candidate) -> str:
+    """Why no serving.properties can say what was measured; '' when one can."""
+    if candidate.engine == ATTACHED:
+        return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
+    if candidate.engine in OTHER_FRONTS:
+        return (
+            f"{candidate.engine} was measured with a front end of its own, which reads no {PROPERTIES}: start it on "
+            "the files in the trial's log folder (config.properties, model-store/)"
+        )
+    return ""
+
+
 def render(source: Source, container: str) -> dict[str, str]:
     """File name -> text for that container. Raises UsageError when it cannot serve the candidate, with what to choose
     instead."""
     target = parse_container(container)
     source = _inside_the_endpoint(source)
-    if source.trial.candidate.engine == ATTACHED:
-        raise NothingToWrite("an attached endpoint was measured: its server is configured elsewhere, nothing to write")
-    if source.trial.candidate.engine in OTHER_FRONTS:
-        raise NothingToWrite(
-            f"{source.trial.candidate.engine} was measured with a front end of its own, which reads no "
-            f"{PROPERTIES}: start it on the files in the trial's log folder (config.properties, model-store/)"
-        )
+    nothing = why_nothing_to_write(source.trial.candidate)
+    if nothing:
+        raise NothingToWrite(nothing)
     if target.is_own:
         values = _own_values(source)
         return {PROPERTIES: _file(values, source, _own_note(source))}

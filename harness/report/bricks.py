@@ -68,7 +68,8 @@ class Linker:
     ) -> str:
         """A sortable table; `css` holds one class per row. `caption` is read out, not shown."""
         head = "".join(
-            f'<th scope="col"{_number(one)} aria-sort="none"><button type="button">{text(one.title)}</button></th>'
+            f'<th scope="col"{_number(one)} aria-sort="none" data-title="{text(one.title)}">'
+            f'<button type="button">{text(one.title)}</button></th>'
             for one in heads
         )
         body = []

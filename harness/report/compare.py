@@ -16,7 +16,7 @@ from harness.recommend.goals import goals_of
 from harness.recommend.label import label
 from harness.recommend.pool import Pooled
 from harness.records import Candidate, Metric, Trial
-from harness.report.cells import ABSENT, metric_text
+from harness.report.cells import ABSENT, is_only_bounded_below, metric_text
 from harness.report.document import Cell, Head, Section
 from harness.report.story import Story, headline, plain_value, verified
 from harness.report.words import metric_title
@@ -81,8 +81,10 @@ def compare(stories: Sequence[Story]) -> Comparison:
 
 
 def difference(first: Metric | None, other: Metric | None) -> Difference | None:
-    """How much `other` is above `first`; None where either is missing or not above zero."""
+    """How much `other` is above `first`; None where either is missing, not above zero, or a lower bound only."""
     if first is None or other is None or first.value <= 0 or other.value <= 0:
+        return None
+    if is_only_bounded_below(first) or is_only_bounded_below(other):
         return None
     a, b = math.log(first.value), math.log(other.value)
     low = high = None
@@ -102,6 +104,14 @@ def difference_text(found: Difference | None) -> str:
     if found.low_frac is None or found.high_frac is None:
         return f"{text} (no interval)"
     return f"{text} [{100 * found.low_frac:+.1f}, {100 * found.high_frac:+.1f}]"
+
+
+def _difference_cell(first: Metric | None, other: Metric | None) -> Cell:
+    found = difference(first, other)
+    if found is not None:
+        return Cell(text=difference_text(found), sort=found.value_frac)
+    is_bound = first is not None and other is not None and any(map(is_only_bounded_below, (first, other)))
+    return Cell(text="too few requests" if is_bound else ABSENT)
 
 
 def sections(comparison: Comparison) -> tuple[Section, ...]:
@@ -157,8 +167,7 @@ def _metric_table(comparison: Comparison, name: str) -> Section:
             continue
         cells = [Cell(text=label(candidate))]
         cells += [_value(comparison, index, candidate, metric) for index, metric in enumerate(metrics)]
-        found = [difference(metrics[0], metrics[index]) for index in others]
-        cells += [Cell(text=difference_text(one), sort=one.value_frac if one is not None else None) for one in found]
+        cells += [_difference_cell(metrics[0], metrics[index]) for index in others]
         rows.append(tuple(cells))
     title = metric_title(name, unit)
     return Section(key=name.replace(".", "-"), title=title, heads=tuple(heads), rows=tuple(rows))

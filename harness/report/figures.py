@@ -10,6 +10,7 @@ from harness.measure.metrics import METRICS, metric_row
 from harness.recommend.label import label
 from harness.recommend.pool import Pooled
 from harness.records import Metric, Trial
+from harness.report.cells import is_only_bounded_below, metric_text
 from harness.report.figure import SYMBOLS, Figure, colours, layout, log_axis, plain, rounded
 from harness.report.figures_latency import latency_cdf, percentile_curves
 from harness.report.figures_search import (
@@ -31,6 +32,8 @@ CURVES = 16
 TIMELINES = 24
 """Trials with a time line on the page: the recommended one, failed loads, then the rest as the table has them."""
 FRONT_POINTS = 600
+PERCENTILES = {50: "circle", 90: "diamond", 99: "square"}
+"""Marks of the engines' figure, named in its caption."""
 WAITS = ("latency", "ttft", "itl", "tpot")
 """How metrics begin that may stand on the upright axis of the front."""
 
@@ -196,29 +199,34 @@ def _ends(metric: Metric) -> list[float | None]:
 
 
 def engine_ranges(story: Story) -> Figure:
-    """P50, P90 and P99 of each engine's best candidate on one line per engine."""
+    """P50, P90 and P99 of each engine's best candidate on one line per engine; hollow where only a bound is proven."""
     best = [one for one in best_per_engine(story) if one.metric("latency_p50_ms") is not None]
     tints = colours([trial for one in best for trial in one.trials])
     data, values = [], []
     for one in reversed(best):
-        found = [(q, metric) for q in (50, 90, 99) if (metric := one.metric(f"latency_p{q}_ms")) is not None]
+        found = [(q, metric) for q in PERCENTILES if (metric := one.metric(f"latency_p{q}_ms")) is not None]
         x = rounded(metric.value for _, metric in found)
         values += x
         tint = tints[one.candidate.engine]
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers+text",
+                "mode": "lines+markers",
                 "name": plain(one.candidate.engine),
                 "showlegend": False,
                 "x": x,
                 "y": [plain(one.candidate.engine)] * len(x),
                 "line": {"color": tint, "width": 3},
-                "marker": {"color": tint, "size": 11, "symbol": ["circle", "diamond", "square"][: len(x)]},
-                "text": [f"p{q}" for q, _ in found],
-                "textposition": "top center",
-                "textfont": {"size": 10.5, "color": "@soft"},
-                "hovertemplate": f"%{{text}}: %{{x:.4g}} ms<br>{plain(label(one.candidate))}<extra></extra>",
+                "marker": {
+                    "color": tint,
+                    "size": 11,
+                    "symbol": [
+                        PERCENTILES[q] + ("-open" if is_only_bounded_below(metric) else "") for q, metric in found
+                    ],
+                    "line": {"width": 2, "color": tint},
+                },
+                "text": [f"p{q}: {plain(metric_text(metric))} ms" for q, metric in found],
+                "hovertemplate": f"%{{text}}<br>{plain(label(one.candidate))}<extra></extra>",
             }
         )
     made = layout("Latency (ms)", "", 96 + 48 * len(best))

@@ -136,7 +136,7 @@ def importance_figure(found: Sequence[Importance]) -> Figure:
             "marker": {"symbol": "line-ns", "size": 16, "line": {"width": 2, "color": "@ink"}},
         },
     ]
-    made = layout("Share of the variance explained by this axis alone (%)", "", 130 + 34 * len(rows))
+    made = layout("Variance explained alone (%)", "", 130 + 34 * len(rows))
     made["xaxis"] |= {"range": [0, 100]}
     made["yaxis"] |= {"type": "category"}
     made["legend"] |= {"y": 1.02, "yanchor": "bottom"}

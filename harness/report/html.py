@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.measure.metrics import metric_of
 from harness.recommend.label import label
 from harness.recommend.pool import Pooled
+from harness.recommend.serving_properties import why_nothing_to_write
 from harness.records import Trial
 from harness.report import story as told
 from harness.report.bricks import Linker, anchor, link, part, text
@@ -39,7 +40,10 @@ CAPTIONS = {
         "Tail latency",
         "The same requests by percentile; bands: 95 % intervals, where there are samples enough.",
     ),
-    "engines": ("Median to tail of each engine's best", "P50, P90 and P99 of the candidates in the table."),
+    "engines": (
+        "Median to tail of each engine's best",
+        "● P50, ◆ P90, ■ P99 of the candidates in the table. Hollow: seen, but the samples prove only a lower bound.",
+    ),
     "timeline": (
         "One trial over time",
         "Shaded: warm-up, never measured. Latency and lag stand where the request was due.",
@@ -163,14 +167,18 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
     properties = story.run.layout.recommendation_dir / "serving.properties"
     state = "unverified" if story.verification is None else "good" if story.verification.is_inside else "bad"
     mark = {"unverified": "not verified", "good": "verified", "bad": "not reproduced"}[state]
+    nothing = why_nothing_to_write(trial.candidate)
+    deploy = (
+        f"<div><dt>To deploy</dt><dd>{link(properties, base, 'serving.properties')} · "
+        f"<code>dyno recommend {text(story.run.root)}</code></dd></div>"
+    )
     return (
         f'<section id="answer" class="card"><h2>{text(section.title)}</h2>'
         f'<p class="what">{text(label(trial.candidate))}</p>'
         f'<div class="numbers">{_headline(story.choice.chosen, trial, linked)}</div>'
         f'<dl class="why"><div><dt>Why</dt><dd>{text(story.recommendation.margin)}</dd></div>'
         f'<div><dt>Verification</dt><dd><span class="tag {state}">{mark}</span> {text(told.verified(story))}</dd></div>'
-        f"<div><dt>To deploy</dt><dd>{link(properties, base, 'serving.properties')} · "
-        f"<code>dyno recommend {text(story.run.root)}</code></dd></div></dl></section>"
+        f"{'' if nothing else deploy}</dl></section>"
     )
 
 

@@ -14,6 +14,7 @@ from harness.recommend.choose import Choice, decide
 from harness.recommend.goals import Goals, goals_of
 from harness.recommend.label import label, quantity
 from harness.recommend.pool import Pooled, pool
+from harness.recommend.serving_properties import why_nothing_to_write
 from harness.records import Recommendation, Trial
 from harness.report.cells import ABSENT, number
 from harness.report.document import Cell, Head, Section, metric_cell
@@ -109,6 +110,10 @@ def answer(story: Story) -> Section:
 
 def verified(story: Story) -> str:
     """Whether the written file reproduced the numbers, in one sentence."""
+    if story.verification is None and story.recommendation is not None:
+        nothing = why_nothing_to_write(story.recommendation.trial.candidate)
+        if nothing:
+            return f"none: {nothing}"
     if story.verification is None:
         return f"not done; dyno recommend {story.run.root} --verify measures a server started from the written file"
     return story.verification.sentence

@@ -73,14 +73,28 @@
     if (figure.choices) { figure = figure.choices[figure.chosen || 0]; }
     var style = getComputedStyle(root);
     var layout = themed(figure.layout, printing ? 940 : 0);
-    if (place.clientWidth < 560) { narrowed(layout); }
-    Plotly.react(place, coloured(figure.data, style), layout, options);
+    var data = coloured(figure.data, style);
+    if (place.clientWidth < 560) { data = narrowed(layout, data); }
+    Plotly.react(place, data, layout, options);
   }
 
-  // On a phone a legend of long names would be larger than the plot; hovering or tapping still names each line.
-  function narrowed(layout) {
-    if (layout.legend && !layout.annotations) { layout.showlegend = false; }
+  // On a phone a column of names stands below the plot, for the lines that are drawn, and long names of bars are cut;
+  // tapping tells the whole.
+  function narrowed(layout, data) {
     Object.keys(layout).forEach(function (axis) { if (/^xaxis/.test(axis)) { layout[axis].nticks = 6; } });
+    if (layout.yaxis && layout.yaxis.type === "category") {
+      var names = [];
+      data.forEach(function (one) { one.y.forEach(function (name) { if (names.indexOf(name) < 0) { names.push(name); } }); });
+      layout.yaxis.tickmode = "array";
+      layout.yaxis.tickvals = names;
+      layout.yaxis.ticktext = names.map(function (name) { return name.length > 20 ? name.slice(0, 19) + "…" : name; });
+    }
+    if (!layout.legend || layout.legend.orientation !== "v") { return data; }
+    data = data.filter(function (one) { return one.visible !== "legendonly"; });
+    var named = data.filter(function (one) { return one.showlegend !== false; }).length;
+    layout.legend = { orientation: "h", x: 0, y: -0.2, yanchor: "top", font: { size: 11 }, entrywidth: 1, entrywidthmode: "fraction" };
+    layout.height += 20 * named;
+    return data;
   }
 
   function drawAll() { if (window.Plotly) { Object.keys(figures).forEach(draw); } }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,18 @@ def test_paper_is_light_whatever_the_screen_is(tab: Tab, pages: dict[str, Path])
     tab.look()
 
 
+def test_a_head_that_is_repeated_on_the_next_sheet_has_its_words(tab: Tab, pages: dict[str, Path]) -> None:
+    """Chromium paints no buttons in a repeated head; what it paints instead is the same words, on paper only."""
+    tab.open(pages["run"])
+    after = "getComputedStyle(document.querySelector('#results thead th'), '::after').content"
+    button = "getComputedStyle(document.querySelector('#results thead button')).display"
+    assert tab.js(after) == "none"
+    tab.look(media="print")
+    assert tab.js(after) == '"Choice"'
+    assert tab.js(button) == "none"
+    tab.look()
+
+
 def test_tab_reaches_the_page_in_order(tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["run"])
     seen = []
@@ -181,6 +194,24 @@ def test_a_telephone_needs_no_sideways_scrolling(tab: Tab, pages: dict[str, Path
         tab.open(pages[name], width=390, height=800)
         assert tab.js("document.documentElement.scrollWidth") <= 390
         assert tab.faults == []
+
+
+def test_on_a_telephone_every_line_that_is_drawn_has_a_name_and_the_axes_of_the_search_do_not_touch(
+    tab: Tab, pages: dict[str, Path]
+) -> None:
+    tab.open(pages["run"], width=390, height=800)
+    for name in ("cdf", "percentiles"):
+        drawn = tab.js(f"document.querySelectorAll('#plot-{name} .scatterlayer .trace .lines path').length")
+        named = tab.js(f"Array.from(document.querySelectorAll('#plot-{name} .legendtext')).map(t => t.textContent)")
+        assert drawn
+        assert len(named) == len(set(named)) >= 2
+        assert "t5" in " ".join(named)
+    heads = tab.js(
+        "Array.from(document.querySelectorAll('#plot-parallel .xtick text')).map(t => t.getBoundingClientRect())"
+        ".map(r => [r.left, r.right])"
+    )
+    assert len(heads) >= 3
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(heads)), heads
 
 
 def _colour(tab: Tab, name: str) -> str:

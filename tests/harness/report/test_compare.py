@@ -18,9 +18,15 @@ def test_a_difference_without_noise_is_the_ratio() -> None:
 
 
 def test_a_missing_end_leaves_no_interval_and_a_missing_value_no_difference() -> None:
-    assert "no interval" in difference_text(difference(metric(100.0, 90.0, None), metric(110.0, 100.0, 120.0)))
+    assert "no interval" in difference_text(difference(metric(100.0, None, None), metric(110.0, 100.0, 120.0)))
     assert difference_text(difference(None, metric(1.0))) == "–"
     assert difference_text(difference(metric(0.0), metric(1.0))) == "–"
+
+
+def test_a_percentile_that_is_only_a_lower_bound_is_compared_with_nothing() -> None:
+    bound, known = metric(100.0, 90.0, None), metric(110.0, 100.0, 120.0)
+    assert difference(bound, known) is None
+    assert difference(known, bound) is None
 
 
 def test_the_interval_of_a_difference_covers_the_true_one() -> None:
