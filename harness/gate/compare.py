@@ -36,7 +36,8 @@ COUNTED_METRICS = ("error_frac", "nonfinite_frac")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One metric of one candidate on both sides. `baseline` and `candidate` are geometric (log) or plain means.
+    """One metric of one candidate on both sides. `baseline` and `candidate` are geometric (log) or plain means; None
+    where the metric is absent, or a percentile of so few requests that it would be read as more than it is.
 
     `limit` is the allowed worsening on the analysis scale; `evidence` None with a `problem` that says why.
     """
@@ -162,8 +163,8 @@ def _comparison(
         unit=row.unit,
         scale=values.scale,
         is_larger_better=row.direction == "maximize",
-        baseline=before,
-        candidate=now,
+        baseline=before if _is_enough(name, values.before) else None,
+        candidate=now if _is_enough(name, values.now) else None,
         launches_baseline=len(first),
         launches_candidate=len(second),
         requests=sum(launch.n for launch in second),
@@ -186,9 +187,13 @@ def _problem(name: str, values: _Values) -> str:
         if not found:
             return f"the {side} has no {name}"
         n, needed = sum(launch.n for launch in found), needed_samples(name)
-        if n < needed:
+        if not _is_enough(name, found):
             return f"{n} requests in the {side}, {name} needs {needed}: {needed - n} more"
     return ""
+
+
+def _is_enough(name: str, found: Sequence[Launch]) -> bool:
+    return sum(launch.n for launch in found) >= needed_samples(name)
 
 
 def _limit(budget: Budget, baseline: float | None, scale: Scale, *, is_larger_better: bool) -> float:

@@ -81,15 +81,25 @@ def as_markdown(result: GateResult) -> str:
     lines += [f"- {_SIGN[each.verdict]} **{_cell(each.label)}**: {_cell(each.reason)}" for each in result.findings]
     for label, group in groupby(result.judged, key=lambda each: each.comparison.label):
         lines += ["", f"**{_cell(label)}**", "", *_table(list(group))]
-    wrong = [each for each in result.judged if each.verdict != "pass"]
+    reasons = _reasons(result)
+    wrong = [line for verdict, line in reasons if verdict != "pass"]
     if wrong:
-        lines += ["", *(f"- {_cell(sentence(each))}" for each in wrong[:REASONS_IN_MARKDOWN])]
-    fine = [each for each in result.judged if each.verdict == "pass"]
-    folded = [*(f"- {_cell(sentence(each))}" for each in fine), *(f"- {_cell(note)}" for note in result.notes)]
+        lines += ["", *wrong[:REASONS_IN_MARKDOWN]]
+        if len(wrong) > REASONS_IN_MARKDOWN:
+            lines.append(f"- ... and {len(wrong) - REASONS_IN_MARKDOWN} more, each in its row above")
+    fine = [line for verdict, line in reasons if verdict == "pass"]
+    folded = [*fine, *(f"- {_cell(note)}" for note in result.notes)]
     if folded:
         lines += ["", "<details><summary>Details and notes</summary>", "", *folded, ""]
         lines += [levels_text(result.rules.false_alarm, result.rules.false_pass), "", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(result: GateResult) -> list[tuple[str, str]]:
+    """(verdict, list item) of every comparison, with its candidate's name where there are several."""
+    is_one = len({each.comparison.label for each in result.judged}) == 1
+    names = ["" if is_one else f"**{_cell(each.comparison.label)}**: " for each in result.judged]
+    return [(each.verdict, f"- {name}{_cell(sentence(each))}") for each, name in zip(result.judged, names, strict=True)]
 
 
 def _table(rows: list[Judged]) -> list[str]:

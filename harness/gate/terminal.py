@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,22 +17,23 @@ _STYLE: dict[Verdict, str] = {"pass": "green", "regressed": "bold red", "cannot 
 
 def print_result(result: GateResult, console: Console) -> None:
     """Print the whole answer; rich leaves colours out with NO_COLOR and where stdout is no terminal."""
-    console.print(f"[{_STYLE[result.verdict]}]{escape(result.headline)}[/]", soft_wrap=True)
+    _say(console, f"[{_STYLE[result.verdict]}]{escape(result.headline)}[/]")
     for refusal in result.refusals:
-        console.print(f"  {escape(refusal)}", soft_wrap=True)
+        _say(console, f"  {escape(refusal)}")
     for label, group in groupby(result.judged, key=lambda each: each.comparison.label):
         rows = list(group)
         console.print()
-        console.print(_table(label, rows))
+        console.print(_table(label, rows), highlight=False)
     _print_reasons(result, console)
 
 
 def _table(label: str, rows: list[Judged]) -> Table:
     first = rows[0].comparison
     title = f"{label} ({first.launches_baseline} and {first.launches_candidate} launches)"
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("metric", "baseline", "candidate", "change [interval]", "budget", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right", overflow="fold")
+        is_word = heading in ("metric", "verdict")
+        table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading == "metric", overflow="fold")
     for row in rows:
         comparison = row.comparison
         style = _STYLE[row.verdict]
@@ -55,14 +57,19 @@ def _print_reasons(result: GateResult, console: Console) -> None:
     if lines:
         console.print("\nWhy", style="bold")
     for line in lines:
-        console.print(f"  {escape(line)}", soft_wrap=True)
+        _say(console, f"  {escape(line)}")
     if result.notes:
         console.print("\nNotes", style="bold")
     for note in result.notes:
-        console.print(f"  {escape(note)}", soft_wrap=True)
+        _say(console, f"  {escape(note)}")
     console.print()
     if result.judged:
-        console.print(levels_text(result.rules.false_alarm, result.rules.false_pass), soft_wrap=True)
+        _say(console, escape(levels_text(result.rules.false_alarm, result.rules.false_pass)))
     for path in result.baseline:
-        console.print(f"Baseline:  {escape(str(path))}", soft_wrap=True)
-    console.print(f"Candidate: {escape(str(result.candidate))}", soft_wrap=True)
+        _say(console, f"Baseline:  {escape(str(path))}")
+    _say(console, f"Candidate: {escape(str(result.candidate))}")
+
+
+def _say(console: Console, text: str) -> None:
+    """One line, wrapped by the terminal alone; numbers in it are not coloured."""
+    console.print(text, soft_wrap=True, highlight=False)

@@ -32,7 +32,8 @@ def stdout_console() -> Console:
 
 def print_table(table: ReportTable, console: Console) -> None:
     """The table, as many columns as fit, then failed trials and notes."""
-    kept = _fitting(table, console.width)
+    same = _same_everywhere(table) if _published_width(table) > console.width else []
+    kept = _fitting(table, console.width, same)
     needed = sum(_width(table, index) + 2 for index in kept)
     console.width = max(console.width, needed)  # a cell cut short would mislead more than a wrapped line
     shown = Table(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -46,15 +47,17 @@ def print_table(table: ReportTable, console: Console) -> None:
     legend = [f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint") if _has(table, mark)]
     if legend:
         console.print(Text("   ".join(legend), style="dim"))
+    if same:
+        told = ", ".join(f"{table.columns[index].title} {table.rows[0].cells[index]}" for index in same)
+        _say(console, f"The same everywhere: {told}", "dim")
     for failure in table.failures:
         console.print(
             Text(f"{failure.outcome}: {failure.label} ({failure.trial_id}): {failure.reason}"), soft_wrap=True
         )
     for note in table.notes:
         _say(console, f"Note: {note}", "dim")
-    left_out = len(table.columns) - len(kept)
-    if left_out:
-        names = ", ".join(c.title for i, c in enumerate(table.columns) if i not in kept)
+    names = ", ".join(c.title for i, c in enumerate(table.columns) if i not in kept and i not in same)
+    if names:
         console.print(
             Text(f"Left out for want of width: {names} (--format csv has everything)", style="dim"), soft_wrap=True
         )
@@ -175,14 +178,26 @@ def _head(column: Column) -> str:
 
 
 def _broken(cell: str) -> str:
-    """What stands in brackets goes below: '>= 61.2' over '(n=150)'."""
-    return cell.replace(" (", "\n(")
+    """What stands in brackets goes below: '>= 61.2' over '(n=150)'; so does what follows a comma."""
+    return cell.replace(" (", "\n(").replace(", ", ",\n")
 
 
-def _fitting(table: ReportTable, width: int) -> list[int]:
-    """Indices of the columns kept: the published ones always, others by priority while the width lasts."""
+def _same_everywhere(table: ReportTable) -> list[int]:
+    """Published settings that are the same in every row: where it is narrow one line says them."""
+    if len(table.rows) < 2:
+        return []
+    settings = [i for i, c in enumerate(table.columns) if i and c.priority == HIGH_PRIORITY and not c.metric]
+    return [i for i in settings if len({row.cells[i] for row in table.rows}) == 1]
+
+
+def _published_width(table: ReportTable) -> int:
+    return sum(_width(table, i) + 2 for i, column in enumerate(table.columns) if column.priority == HIGH_PRIORITY)
+
+
+def _fitting(table: ReportTable, width: int, same: Sequence[int]) -> list[int]:
+    """Indices of the columns kept: the published ones but `same`, others by priority while the width lasts."""
     widths = [_width(table, index) for index in range(len(table.columns))]
-    kept = [i for i, column in enumerate(table.columns) if column.priority == HIGH_PRIORITY]
+    kept = [i for i, column in enumerate(table.columns) if column.priority == HIGH_PRIORITY and i not in same]
     used = sum(widths[i] + 2 for i in kept)
     rest = [i for i, column in enumerate(table.columns) if column.priority != HIGH_PRIORITY]
     for index in sorted(rest, key=lambda i: table.columns[i].priority):

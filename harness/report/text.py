@@ -16,6 +16,8 @@ from harness.report.formats import as_markdown, markdown_row, print_table
 from harness.report.story import Story
 from harness.report.tables import ReportTable
 
+PROSE_WIDTH = 14
+GAP = 2
 ROWS_TOLD = 12
 """Rows of a section on a terminal; the page and the CSV have all."""
 
@@ -55,15 +57,49 @@ def print_section(section: Section, console: Console) -> None:
 
 def _print_rows(section: Section, console: Console) -> None:
     shown = Table(box=None, pad_edge=False, show_header=section.key != "machine", header_style="dim")
-    for head in section.heads:
-        shown.add_column(head.title, justify="right" if head.is_number else "left", overflow="fold")
     rows: Sequence[Sequence[Cell]] = section.rows if section.key == "machine" else section.rows[:ROWS_TOLD]
+    kept = _fitting(section, rows, console.width)
+    natural = [max(len(text) for text in _texts(section, rows, place)) + GAP for place in kept]
+    is_narrow = sum(natural) - GAP > console.width
+    for place in kept:
+        head = section.heads[place]
+        shown.add_column(head.title, justify="right" if head.is_number else "left", overflow="fold")
+        least = min(_least_width(section, rows, place), console.width // 2)
+        shown.columns[-1].min_width = least
+        if is_narrow and head.is_number:  # rich would widen these and cut the last column off
+            shown.columns[-1].width = least
     for row in rows:
-        shown.add_row(*(Text(cell.text) for cell in row))
+        shown.add_row(*(Text(row[place].text) for place in kept))
     console.print(shown)
+    if len(kept) < len(section.heads):
+        names = ", ".join(head.title for head in section.heads[len(kept) :])
+        console.print(Text(f"Left out for want of width: {names}", style="dim"), soft_wrap=True)
     if len(rows) < len(section.rows):
         left = len(section.rows) - len(rows)
         console.print(Text(f"and {left} more (--format html or markdown has them)", style="dim"), soft_wrap=True)
+
+
+def _fitting(section: Section, rows: Sequence[Sequence[Cell]], width: int) -> range:
+    """The first columns that fit without a broken word; two at least."""
+    used = 0
+    for place in range(len(section.heads)):
+        used += _least_width(section, rows, place) + GAP
+        if used - GAP > width and place >= 2:
+            return range(place)
+    return range(len(section.heads))
+
+
+def _least_width(section: Section, rows: Sequence[Sequence[Cell]], place: int) -> int:
+    """The longest word; of prose enough that it does not stand one word to a line."""
+    texts = _texts(section, rows, place)
+    longest_word = max((len(word) for text in texts for word in text.split()), default=0)
+    if section.heads[place].is_number:
+        return longest_word
+    return max(longest_word, min(PROSE_WIDTH, max(len(text) for text in texts)))
+
+
+def _texts(section: Section, rows: Sequence[Sequence[Cell]], place: int) -> list[str]:
+    return [section.heads[place].title, *(row[place].text for row in rows)]
 
 
 def section_markdown(section: Section) -> str:

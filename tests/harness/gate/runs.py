@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +79,18 @@ def a_run(
     machine: Mapping[str, object] | None = None,
     scenario: Mapping[str, object] | None = None,
     outcome: TrialOutcome = "ok",
+    points: Sequence[Candidate] = (POINT,),
 ) -> Run:
-    """A stored run of one candidate: one launch per median, `wrong` of 20 answers wrong, `errors` failures each."""
+    """A stored run of `points`: of each one launch per median, `wrong` of 20 answers wrong, `errors` failures each."""
     manifest = RunManifest(
         scenario={**SCENARIO, **(scenario or {})}, digest="0123456789", machine={**MACHINE, **(machine or {})}
     )
     answers = {p.prompt_id: "wrong" if at < wrong else str(p.reference) for at, p in enumerate(PROMPTS)}
     truth = {p.prompt_id: str(p.reference) for p in PROMPTS}
     with RunWriter.create(root, manifest) as writer:
-        for number, median in enumerate(medians_ms, start=1):
-            trial_id = f"t{number:04d}-{POINT.candidate_id}"
-            base = Trial(trial_id=trial_id, number=number, candidate=POINT, outcome=outcome, reason="it fell over")
+        for number, (point, median) in enumerate(product(points, medians_ms), start=1):
+            trial_id = f"t{number:04d}-{point.candidate_id}"
+            base = Trial(trial_id=trial_id, number=number, candidate=point, outcome=outcome, reason="it fell over")
             if outcome == "ok":
                 records = requests(seed * 1000 + number, median, n, errors)
                 writer.write_requests(trial_id, records)
@@ -99,7 +101,7 @@ def a_run(
                 )
                 quality = judge(PROMPTS, answers, truth, QualityRule(max_exact_match_drop=1.0, min_reference_match=0.0))
                 base = Trial(
-                    trial_id=trial_id, number=number, candidate=POINT, outcome="ok", summary=summary, quality=quality
+                    trial_id=trial_id, number=number, candidate=point, outcome="ok", summary=summary, quality=quality
                 )
             writer.append_trial(base)
         return read_run(writer.layout.root)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from harness.gate.files import as_markdown
 from harness.gate.gate import gate
 from harness.gate.pairs import PAIRS_JSON, Pairs
 from harness.gate.rules import Rules
+from harness.gate.terminal import print_result
 from harness.gate.verdict import GateResult, Judged
 from harness.records import Trial
-from tests.harness.gate.runs import a_run
+from tests.harness.gate.runs import POINT, a_run
 
 SAME = (10.0, 10.1, 9.95, 10.05, 9.9, 10.0)
 RULES = Rules.model_validate({"metrics": {"latency_p99_ms": {"max_increase_frac": 0.15}}})
@@ -63,6 +68,26 @@ def test_one_launch_of_each_cannot_tell_and_says_how_many_more(tmp_path: Path) -
 def test_a_p99_from_too_few_requests_says_how_many_it_needs(tmp_path: Path) -> None:
     result = gate([a_run(tmp_path, SAME, n=20, seed=1)], a_run(tmp_path, SAME, n=20, seed=2), RULES)
     assert "120 requests in the baseline, latency_p99_ms needs 368: 248 more" in judged(result, "latency_p99_ms").reason
+    bare = judged(result, "latency_p99_ms").comparison
+    assert (bare.baseline, bare.candidate) == (None, None), "no bare P99 of 120 requests is printed"
+    assert judged(result, "latency_p50_ms").comparison.baseline is not None
+
+
+def test_of_several_candidates_each_reason_in_markdown_names_its_own(tmp_path: Path) -> None:
+    other = replace(POINT, workers=2)
+    sides = [a_run(tmp_path, SAME, n=20, seed=seed, points=(POINT, other)) for seed in (1, 2)]
+    told = as_markdown(gate([sides[0]], sides[1], RULES))
+    reasons = [line for line in told.splitlines() if "needs 368" in line]
+    assert len(reasons) == 2
+    assert "2 workers**: latency_p99_ms: cannot tell" in "".join(reasons)
+
+
+def test_on_80_columns_the_name_of_a_metric_is_in_one_piece(tmp_path: Path) -> None:
+    console = Console(width=80, file=io.StringIO(), no_color=True)
+    print_result(gate([a_run(tmp_path, SAME, seed=1)], a_run(tmp_path, SAME, seed=2), RULES), console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    for name in ("latency_p50_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib", "exact_match_frac"):
+        assert f"{name} " in told
 
 
 def test_the_change_lies_at_the_limit_no_amount_of_data_is_promised(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from rich.console import Console
 from harness.records import Probe
 from harness.report.story import answer, engines, facts, importance, losses, rates, story_of, verified
 from harness.report.tables import report_table
-from harness.report.text import print_report, report_markdown
+from harness.report.text import print_report, print_section, report_markdown
 from harness.store.codec import to_json
 from harness.store.reader import read_run
 from tests.harness.recommend.runs import candidate, failed, metric, run_of, store, trial
+
+SLOW = (61000.0, 60000.0, 62000.0)
+FOUR = ("ctranslate2", "onnxruntime", "t5", "transformers")
 
 
 def test_the_answer_names_the_choice_why_and_that_it_is_not_verified() -> None:
@@ -136,3 +139,14 @@ def test_an_axis_an_engine_does_not_have_is_a_dash() -> None:
     table = report_table(run)
     place = [column.title for column in table.columns].index("speed")
     assert [row.cells[place] for row in table.rows] == ["3", "–"]
+
+
+def test_on_80_columns_no_word_of_a_section_is_broken_and_what_is_left_out_is_named() -> None:
+    run = run_of(*(trial(n, candidate(engine, batch_size=n), SLOW) for n, engine in enumerate(FOUR, 1)))
+    console = Console(width=80, file=io.StringIO(), no_color=True)
+    print_section(engines(story_of(run)), console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in (*FOUR, "Requests/s", "candidate"):
+        assert word in told
+    assert "Left out for want of width: " in told
+    assert "Candidates" in told.rpartition("Left out")[2]
