@@ -77,7 +77,7 @@ def test_of_several_candidates_each_reason_in_markdown_names_its_own(tmp_path: P
     other = replace(POINT, workers=2)
     sides = [a_run(tmp_path, SAME, n=20, seed=seed, points=(POINT, other)) for seed in (1, 2)]
     told = as_markdown(gate([sides[0]], sides[1], RULES))
-    reasons = [line for line in told.splitlines() if "needs 368" in line]
+    reasons = [line for line in told.splitlines() if "latency_p99_ms needs 368" in line]
     assert len(reasons) == 2
     assert "2 workers**: latency_p99_ms: cannot tell" in "".join(reasons)
 
