@@ -39,6 +39,9 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
 BOOTSTRAP_ROUNDS = 2000
+BOOTSTRAP_BLOCKS = 20_000
+BOOTSTRAP_CELLS = 4_000_000
+"""Blocks drawn at once: 64 MB, whatever the number of samples."""
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 MIN_BOOTSTRAP_N = 10
@@ -169,9 +172,20 @@ def bootstrap_means(samples: Floats, block: int, seed: int) -> Floats:
     wrapped = np.concatenate([samples, samples[: block - 1]])
     sums = np.cumsum(np.concatenate([[0.0], wrapped]))
     block_sums = sums[block:] - sums[:-block]
-    starts = np.random.default_rng(seed).integers(0, n, size=(BOOTSTRAP_ROUNDS, blocks))
-    means: Floats = block_sums[starts].sum(axis=1) / (blocks * block)
+    rng = np.random.default_rng(seed)
+    at_once = max(1, BOOTSTRAP_CELLS // blocks)  # the draws are the same however they are cut
+    totals = [
+        block_sums[rng.integers(0, n, size=(min(at_once, BOOTSTRAP_ROUNDS - done), blocks))].sum(axis=1)
+        for done in range(0, BOOTSTRAP_ROUNDS, at_once)
+    ]
+    means: Floats = np.concatenate(totals) / (blocks * block)
     return means
+
+
+def _blocks_of(values: Floats, block: int) -> int:
+    """The block length that dependence asks for, longer where there would be more than BOOTSTRAP_BLOCKS of them: more
+    tell the interval's ends no better, and a million samples would take a minute."""
+    return max(block_length(values, block), math.ceil(len(values) / BOOTSTRAP_BLOCKS))
 
 
 def mean(samples: Sequence[float], *, unit: str = "ms", scale: float = 1e-6, block: int = 1, seed: int = 0) -> Metric:
@@ -181,7 +195,7 @@ def mean(samples: Sequence[float], *, unit: str = "ms", scale: float = 1e-6, blo
     if n == 0:
         raise ValueError("a mean needs at least one sample")
     value, low, high, note = float(values.mean()), None, None, f"no interval below {MIN_BOOTSTRAP_N} samples"
-    length = block_length(values, block)
+    length = _blocks_of(values, block)
     if n >= MIN_BOOTSTRAP_N:
         resampled = bootstrap_means(values, length, seed)
         widening, note = _widening(values, resampled, block)
@@ -216,7 +230,7 @@ def rate(done_ns: Sequence[int], amounts: Sequence[float], window: tuple[int, in
     if n >= MIN_BOOTSTRAP_N and window_s > 0:
         gaps = np.diff(np.concatenate([[begin_ns], times])).astype(np.float64) / 1e9
         linear = weights - value * gaps
-        length = block_length(linear, block)
+        length = _blocks_of(linear, block)
         rates = bootstrap_means(weights, length, 0) / np.maximum(bootstrap_means(gaps, length, 0), 1e-12)
         widening, note = _widening(linear, bootstrap_means(linear, length, 0), block)
         low, high = _bounds(value, rates, widening)

@@ -17,6 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import le
 
 from harness.errors import MeasurementInvalid
 from harness.recommend.goals import Goals, goals_of
@@ -138,23 +139,24 @@ def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
     """`best` and the candidates that cannot be told from it: their intervals meet its own in every objective, and
     nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
     metrics = [objective.metric for objective in goals.objectives]
+    costs = [tuple(cost_of(one, goals, place) for place in range(len(metrics))) for one in field]
+
+    def is_beaten(one: Pooled, mine: tuple[float, ...]) -> bool:
+        """Whether one is at least as good in every objective and in one of them better by more than the intervals."""
+        return any(
+            all(map(le, others, mine))
+            and any(
+                other < own and not _meets(one, by, name)
+                for other, own, name in zip(others, mine, metrics, strict=True)
+            )
+            for by, others in zip(field, costs, strict=True)
+        )
+
     return [
         one
-        for one in field
-        if one is best
-        or (all(_meets(one, best, name) for name in metrics) and not any(_is_beaten(one, by, goals) for by in field))
+        for one, mine in zip(field, costs, strict=True)
+        if one is best or (all(_meets(one, best, name) for name in metrics) and not is_beaten(one, mine))
     ]
-
-
-def _is_beaten(one: Pooled, by: Pooled, goals: Goals) -> bool:
-    """Whether `by` is at least as good in every objective and in one of them better by more than the intervals."""
-    places = range(len(goals.objectives))
-    if any(cost_of(by, goals, i) > cost_of(one, goals, i) for i in places):
-        return False
-    return any(
-        not _meets(one, by, goals.objectives[i].metric) and cost_of(by, goals, i) < cost_of(one, goals, i)
-        for i in places
-    )
 
 
 def _meets(one: Pooled, other: Pooled, name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness.measure import stats
 from harness.measure.dependence import block_length, design_effect, inefficiency
 from harness.measure.stats import mean, percentile, rate
 
@@ -82,6 +83,22 @@ def test_a_mean_interval_covers_the_truth(law: str, n: int) -> None:
     runs, truth, hits = LAWS[law](np.random.default_rng(5), n), MEDIAN * math.exp(SIGMA**2 / 2), 0
     for run in runs:
         metric = mean(run, scale=1.0)  # type: ignore[arg-type]
+        assert metric.low is not None
+        assert metric.high is not None
+        hits += metric.low <= truth <= metric.high
+    assert LOW <= hits / RUNS <= HIGH
+
+
+@pytest.mark.parametrize("law", ["independent", "queued"])
+def test_an_interval_of_many_samples_from_fewer_longer_blocks_covers_the_truth(
+    law: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on the number of blocks, scaled down: 2,000 samples in 100 blocks as a million in 20,000."""
+    monkeypatch.setattr(stats, "BOOTSTRAP_BLOCKS", 100)
+    runs, truth, hits = LAWS[law](np.random.default_rng(13), 2000), MEDIAN * math.exp(SIGMA**2 / 2), 0
+    for run in runs:
+        metric = mean(run, scale=1.0)  # type: ignore[arg-type]
+        assert "blocks of 2" in metric.estimator or law == "queued"
         assert metric.low is not None
         assert metric.high is not None
         hits += metric.low <= truth <= metric.high

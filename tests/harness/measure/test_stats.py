@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from harness.measure import stats
 from harness.measure.stats import (
     interval_ranks,
     mean,
@@ -71,6 +73,22 @@ def test_mean_is_seeded_and_gives_no_interval_from_a_handful() -> None:
     few = mean(samples[:9])
     assert (few.low, few.high) == (None, None)
     assert few.note
+
+
+def test_the_bootstrap_draws_the_same_in_pieces_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(1).lognormal(size=601)
+    whole = stats.bootstrap_means(samples, 3, seed=4)
+    monkeypatch.setattr(stats, "BOOTSTRAP_CELLS", 70_001)  # 348 resamples of 201 blocks, the last piece is shorter
+    assert np.array_equal(stats.bootstrap_means(samples, 3, seed=4), whole)
+    assert len(whole) == stats.BOOTSTRAP_ROUNDS
+
+
+def test_a_mean_of_a_million_samples_has_the_interval_of_the_central_limit() -> None:
+    samples = np.random.default_rng(2).lognormal(size=1_000_000)
+    metric = mean(samples, scale=1.0)  # type: ignore[arg-type]
+    assert metric.low is not None
+    assert metric.high is not None
+    assert metric.high - metric.low == pytest.approx(2 * stats.Z_95 * samples.std() / 1000, rel=0.1)
 
 
 def test_rate_of_waves_is_exact_and_its_interval_holds_them_together() -> None:
