@@ -201,7 +201,7 @@ def test_what_workers_connect_to_is_never_the_address_that_means_all(monkeypatch
     monkeypatch.setenv(SECRET_VARIABLE, "s")
     said: list[str] = []
     with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"):
-        LoadHosts(1, "0.0.0.0:0", 0.5, say=said.append).__enter__()
+        LoadHosts(1, "0.0.0.0:0", 3.0, say=said.append).__enter__()
     assert f"--master {socket.gethostname()}:" in said[0]
 
 
