@@ -114,11 +114,11 @@ def test_the_law_comes_back(law: str, tmp_path: Path) -> None:
         for name, q, allowed_ms in (("latency_p50_ms", 0.5, 5.0), ("latency_p90_ms", 0.9, 12.0)):
             metric, truth_ms = summary.metrics[name], float(np.quantile(server.true_ms(), q))
             assert metric.value >= truth_ms - 0.001
-            assert metric.low is not None
-            assert metric.high is not None
             if metric.value > truth_ms + allowed_ms:
                 found.append(f"{name} is {metric.value - truth_ms:.2f} ms too long")
-            if not metric.low - allowed_ms <= truth_ms <= metric.high:
+            if metric.low is None or metric.high is None:  # other work makes samples depend on each other: fewer count
+                found.append(f"{name} has no interval on both sides: {metric.note}")
+            elif not metric.low - allowed_ms <= truth_ms <= metric.high:
                 found.append(f"{name}: the truth {truth_ms:.2f} is outside [{metric.low:.2f}, {metric.high:.2f}]")
         return found, summary
 
