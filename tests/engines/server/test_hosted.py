@@ -32,7 +32,7 @@ def failed_launch(
         pass
     assert type(caught.value) is error
     assert set(supervisor.descendants(os.getpid())) <= before
-    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"dyno-{os.getpid()}-server-*"))
     return str(caught.value)
 
 
