@@ -9,9 +9,8 @@ from pathlib import Path
 
 
 @cache
-def edition() -> str:
+def edition(folder: Path = Path(__file__).parent) -> str:
     """Version of the package and a digest of the load generator's source, such as '0.1.0 (load 4f1c22d0)'."""
-    folder = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())

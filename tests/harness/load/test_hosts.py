@@ -30,6 +30,13 @@ from harness.records import Prompt
 from tests.harness.load.odd_server import echo, odd_server
 
 PACKAGE = Path(__file__).parents[3]
+OTHER_EDITION = """
+import sys
+from harness.load import edition
+edition.edition = lambda: "0.0.9 (load 0badc0de)"
+from harness.load.worker import main
+main(sys.argv[1:])
+"""
 PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(5))
 
 
@@ -56,15 +63,15 @@ class _Workers:
         self.processes: list[subprocess.Popen[str]] = []
         self.said: list[str] = []
         self.told: list[str] = []
-        self.package = PACKAGE
+        self.start = ["-m", "harness.load.worker"]
 
     def hear(self, text: str) -> None:
         self.said.append(text)
         if "dyno load-worker --master" in text:
             host, port = text.rsplit(" ", 1)[1].split(":")
-            argv = [sys.executable, "-P", "-m", "harness.load.worker", host, port, "60"]
+            argv = [sys.executable, "-P", *self.start, host, port, "60"]
             env = {**child_env(), SECRET_VARIABLE: self.secret, "TMPDIR": str(self.folder)}
-            env["PYTHONPATH"] = str(self.package)
+            env["PYTHONPATH"] = str(PACKAGE)
             self.processes = [
                 subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True) for _ in range(self.count)
             ]
@@ -175,16 +182,22 @@ def _listen_until(hosts: LoadHosts, is_so: Callable[[], bool]) -> None:
 
 def test_a_host_with_another_load_generator_is_refused_and_told_why(tmp_path: Path) -> None:
     workers = _Workers(1, tmp_path)
-    workers.package = tmp_path / "other"
-    for name in ("harness", "engines"):
-        shutil.copytree(PACKAGE / name, workers.package / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    with (workers.package / "harness" / "load" / "plan.py").open("a") as plan:
-        plan.write("# a line more\n")
-    why = r"of 1 load workers 0 came.* was refused: it runs dynamometer .* this host runs "
+    workers.start = ["-c", OTHER_EDITION]
+    why = r"of 1 load workers 0 came.* was refused: it runs dynamometer 0.0.9 \(load 0badc0de\), this host runs "
     with pytest.raises(EnvironmentFault, match=why), _hosts(1, workers, wait_s=5.0):
         pass
     assert workers.processes[0].returncode == 2
     assert edition() in workers.told[0]
+
+
+def test_the_edition_tells_any_change_of_the_load_generator(tmp_path: Path) -> None:
+    same, changed = tmp_path / "same", tmp_path / "changed"
+    for folder in (same, changed):
+        shutil.copytree(PACKAGE / "harness" / "load", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (changed / "plan.py").open("a") as plan:
+        plan.write("# a line more\n")
+    assert edition(same) == edition()
+    assert edition(changed) != edition()
 
 
 def test_an_address_that_cannot_be_listened_at_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
