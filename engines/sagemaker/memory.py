@@ -9,7 +9,7 @@ from engines.errors import EngineError, SpecInvalid
 from engines.sagemaker.catalogue import Instance
 from engines.t5.config import T5Config, read_config
 from engines.t5.footprint import memory
-from engines.t5.roofline import WEIGHT_BYTES, Work
+from engines.t5.roofline import WEIGHT_BYTES, Work, cache_bytes
 
 GIB = float(1 << 30)
 USABLE_FRAC = 0.92
@@ -26,7 +26,9 @@ def check_fit(spec: EngineSpec, instance: Instance, max_target: int = 128) -> st
         return "memory not checked: no T5 config beside the weights"
     if spec.dtype not in WEIGHT_BYTES:
         return f"memory not checked: size of dtype {spec.dtype!r} unknown"
-    rows = Work(batch=spec.batch_size, tensor_parallel_degree=spec.tensor_parallel_degree)
+    rows = Work(
+        batch=spec.batch_size, tensor_parallel_degree=spec.tensor_parallel_degree, cache_bytes=cache_bytes(spec.dtype)
+    )  # fmt: skip
     need = memory(config, spec.dtype, rows, max_target=max_target)
     context = 0.0 if spec.device == "cpu" else need.reserve_bytes
     each_gib = (need.total_bytes - need.reserve_bytes + context) / GIB

@@ -113,12 +113,12 @@ def memory(
     (T5K_CUBLASLT), from a second copy of the matrices. Raises SpecInvalid for an unknown dtype."""
     if dtype not in WEIGHT_BYTES:
         raise SpecInvalid(f"dtype: expected one of {sorted(WEIGHT_BYTES)}, got {dtype!r}")
-    degree, c = work.tensor_parallel_degree, work.cache_bytes
+    degree, a = work.tensor_parallel_degree, work.activation_bytes
     I, E, F = config.inner // degree, config.d_model, config.d_ff // degree
-    per_layer = 2.0 * c * I * (work.rows * round_up(max_target) + work.batch * round_up(max_source))
+    per_layer = 2.0 * work.cache_bytes * I * (work.rows * round_up(max_target) + work.batch * round_up(max_source))
     encoder_rows = work.batch * max_source
-    row_bytes = 4.0 * E * (2 if degree > 1 else 1) + c * (E + 4 * I + F)  # the residual and partial sums stay fp32
-    activations = (encoder_rows + work.rows) * row_bytes + 2.0 * c * round_up(encoder_rows) * I
+    row_bytes = 4.0 * E * (2 if degree > 1 else 1) + a * (E + 4 * I + F)  # the residual and partial sums stay fp32
+    activations = (encoder_rows + work.rows) * row_bytes + 2.0 * a * round_up(encoder_rows) * I
     copies = has_cublaslt and row_major_bytes(config, dtype, degree, has_tiled_decoder=work.batch > UNTILED_SLOTS)
     if copies:  # and sums that wait for their activation, in fp32
         activations += 4.0 * max(encoder_rows, work.rows) * (2 if config.is_gated else 1) * round_up(F)

@@ -86,7 +86,12 @@ DEVICES = {
 
 
 def activation_bytes(dtype: str) -> int:
-    """Bytes of an activation, and of a cached number, on the CUDA device."""
+    """Bytes of an activation on the CUDA device. On a CPU activations are fp32."""
+    return 4 if dtype == "fp32" else 2
+
+
+def cache_bytes(dtype: str) -> int:
+    """Bytes of a cached key's or value's number, on either device."""
     return 4 if dtype == "fp32" else 2
 
 
@@ -121,8 +126,9 @@ class Work:
     beams: int = 1
     tensor_parallel_degree: int = 1
     cache_bytes: int = 4
-    """Per cached number and activation: on a GPU see activation_bytes. 4 on a CPU, whose activations are fp32; that its
-    caches take 2 beside narrower weights is left out."""
+    """Per cached number: see cache_bytes."""
+    activation_bytes: int = 4
+    """Per activation: on a GPU see activation_bytes."""
 
     @property
     def rows(self) -> int:
@@ -292,18 +298,18 @@ def _step(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
     T = work.position + 1
     self_bytes, cross_bytes = 2.0 * c * R * T * I, 2.0 * c * work.batch * work.source * I
     total.add(L * (self_bytes + cross_bytes), L * 4.0 * R * I * (T + work.source), "fp32")
-    total.add((3 * L + 1) * E * (R * (4.0 + c) + 4.0), 0.0, "fp32")
+    total.add((3 * L + 1) * E * (R * (4.0 + work.activation_bytes) + 4.0), 0.0, "fp32")
     return total.phase(launches(config, degree), _link_s(device, config, 3 * L + 1, R, degree))
 
 
 def _encode(config: T5Config, dtype: str, device: DeviceRow, work: Work) -> Phase:
-    degree, c = work.tensor_parallel_degree, work.cache_bytes
+    degree, a = work.tensor_parallel_degree, work.activation_bytes
     rows = work.batch * work.source
     I, L = config.inner // degree, config.encoder_layers
     total = _Sum(device, dtype)
     for matrix in encoder_matrices(config, degree):
-        traffic = c * rows * (matrix.K + matrix.N)
+        traffic = a * rows * (matrix.K + matrix.N)
         total.add(matrix_bytes(matrix, dtype) + traffic, 2.0 * rows * matrix.K * matrix.N, dtype)
-    total.add(L * 4.0 * c * rows * I, L * 4.0 * rows * work.source * I, "bf16" if c == 2 else "fp32")
-    total.add((2 * L + 1) * (4.0 + c) * config.d_model * rows, 0.0, "fp32")
+    total.add(L * 4.0 * a * rows * I, L * 4.0 * rows * work.source * I, "bf16" if a == 2 else "fp32")
+    total.add((2 * L + 1) * (4.0 + a) * config.d_model * rows, 0.0, "fp32")
     return total.phase(_encoder_launches(config, degree), _link_s(device, config, 2 * L, rows, degree))

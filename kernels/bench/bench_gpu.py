@@ -38,7 +38,7 @@ from engines.t5 import cuda, native  # noqa: E402
 from engines.t5.config import T5Config, parse_config  # noqa: E402
 from engines.t5.footprint import memory, weights_bytes  # noqa: E402
 from engines.t5.partition import is_partition, partition  # noqa: E402
-from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, predict  # noqa: E402
+from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, cache_bytes, predict  # noqa: E402
 
 BATCH, NEW, SOURCE = gpu_kernels.BATCH, 20, 32
 PUBLISHED_GPUS = 4
@@ -100,7 +100,8 @@ def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
     gpus = "one GPU" if degree == 1 else f"{degree} GPUs, {_meeting(found)}"
     for dtype in WIDEST_FIRST:
         work = Work(
-            batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree, cache_bytes=activation_bytes(dtype)
+            batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree,
+            cache_bytes=cache_bytes(dtype), activation_bytes=activation_bytes(dtype),
         )  # fmt: skip
         need = memory(config, dtype, work, has_cublaslt=found.get("has_cublaslt", False))
         if need.total_bytes > found["memory_bytes"]:
@@ -173,7 +174,7 @@ def engine_row(
     if row and engine == "t5":
         work = Work(
             batch=BATCH, source=SOURCE, position=NEW // 2, tensor_parallel_degree=degree,
-            cache_bytes=activation_bytes(dtype),
+            cache_bytes=cache_bytes(dtype), activation_bytes=activation_bytes(dtype),
         )  # fmt: skip
         config = parse_config(shapes.config(model), {}, model)
         result["predicted_s"] = predict(config, dtype, row, work).request_s(NEW)

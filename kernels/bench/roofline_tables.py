@@ -15,7 +15,7 @@ import shapes  # noqa: E402 - after the path is set: this is a script
 
 from engines.t5.config import T5Config, parse_config  # noqa: E402
 from engines.t5.footprint import memory  # noqa: E402
-from engines.t5.roofline import DeviceRow, Work, activation_bytes, device_row, launches, predict  # noqa: E402
+from engines.t5.roofline import DeviceRow, Work, activation_bytes, cache_bytes, device_row, launches, predict  # noqa: E402
 
 README = ROOT / "kernels/README.md"
 BEGIN, END = "<!-- roofline: begin -->", "<!-- roofline: end -->"
@@ -101,7 +101,10 @@ def steps_table() -> list[str]:
     rows = [(model, 1, dtype) for model in shapes.SHAPES for dtype in DTYPES]
     for model, degree, dtype in [*rows, *(("flan-t5-xxl", 4, dtype) for dtype in DTYPES)]:
         config = config_of(model)
-        work = replace(WORK, tensor_parallel_degree=degree, cache_bytes=activation_bytes(dtype))
+        work = replace(
+            WORK, tensor_parallel_degree=degree,
+            cache_bytes=cache_bytes(dtype), activation_bytes=activation_bytes(dtype),
+        )  # fmt: skip
         cells = " | ".join(_cell(config, dtype, device_row(name), work) for name in GPUS)
         lines.append(f"| {model} | {degree} | {launches(config, degree)} | {dtype} | {cells} |")
     return lines

@@ -21,6 +21,7 @@ from engines.t5.roofline import (
     DEVICES,
     DeviceRow,
     Work,
+    cache_bytes,
     cpu_row,
     device_row,
     launches,
@@ -61,7 +62,7 @@ def test_the_model_comes_within_its_band_of_the_published_cpu_run(row: dict[str,
     threads = str(row["threads"])
     cpu = cpu_row(model["read_bytes_per_s"][threads], machine["probes"][threads]["fma_gflops"] * 1e9, 24e9)
     dtype = row["variant"].split()[1]
-    work = Work(batch=row["batch"], source=64, position=32)
+    work = Work(batch=row["batch"], source=64, position=32, cache_bytes=cache_bytes(dtype))
     found = predict(roofline_tables.config_of("flan-t5-small"), dtype, cpu, work)
     low, high = (0.8, 1.25) if dtype == "fp32" else (0.6, 1.85)
     assert low <= row["batch"] * 64 / found.request_s(64) / row["tokens_per_s"] <= high
@@ -75,8 +76,9 @@ def test_over_all_cells_the_model_is_neither_high_nor_low() -> None:
         row = param.values[0]
         t = str(row["threads"])
         cpu = cpu_row(model["read_bytes_per_s"][t], machine["probes"][t]["fma_gflops"] * 1e9, 24e9)
-        work = Work(batch=row["batch"], source=64, position=32)
-        found = predict(roofline_tables.config_of("flan-t5-small"), row["variant"].split()[1], cpu, work)
+        dtype = row["variant"].split()[1]
+        work = Work(batch=row["batch"], source=64, position=32, cache_bytes=cache_bytes(dtype))
+        found = predict(roofline_tables.config_of("flan-t5-small"), dtype, cpu, work)
         ratios.append(row["batch"] * 64 / found.request_s(64) / row["tokens_per_s"])
     threads = {param.values[0]["threads"] for param in _rows()}
     assert len(ratios) == 5 * 3 * len(threads)  # dtypes, batch sizes
@@ -182,12 +184,15 @@ def test_what_fits_is_arithmetic_that_can_be_read() -> None:
 
 def test_cublaslt_s_second_copy_is_counted() -> None:
     """flan-t5-xxl, bf16: the encoder and the cross keys and values; with tiled decoding all but head and embedding."""
-    some, all_ = (memory(XXL, "bf16", Work(batch=batch, cache_bytes=2), has_cublaslt=True) for batch in (4, 32))
+    some, all_ = (
+        memory(XXL, "bf16", Work(batch=batch, cache_bytes=2, activation_bytes=2), has_cublaslt=True)
+        for batch in (4, 32)
+    )
     square, wide = 4096 * 4096, 4096 * 10240
     layer = 4 * square + 3 * wide
     assert some.row_major_bytes == 2 * 24 * (layer + 2 * square)
     assert all_.row_major_bytes == 2 * 24 * (2 * layer + 4 * square)
-    plain = memory(XXL, "bf16", Work(batch=4, cache_bytes=2))
+    plain = memory(XXL, "bf16", Work(batch=4, cache_bytes=2, activation_bytes=2))
     sums = 4 * 512 * 2 * 10240 * 4
     assert some.total_bytes - plain.total_bytes == some.row_major_bytes + sums + (32 << 20)
     assert f"their second copy {some.row_major_bytes / 1e9:.2f}" in some.explain(device_row("H100"))
