@@ -229,16 +229,29 @@ def summary(samples: Sequence[dict[str, Any]], streamed: dict[str, int], read_bp
     return list(cells.values())
 
 
-def table(model: str, rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = [f"### {model}", "", "| threads | batch | engine | tokens/s | vs best rival | roofline | first token ms | "
-             "step ms | peak MB | other load, cores |", "|" + " --- |" * 10]  # fmt: skip
-    for row in sorted(rows, key=lambda r: (r["threads"], r["batch"], r["precision"], -r["tokens_per_s"])):
+def table(result: dict[str, Any]) -> str:
+    """The rows of one model as Markdown."""
+    lines = [f"### {result['model']}", "", "| threads | batch | engine | tokens/s | vs best rival | roofline | "
+             "first token ms | step ms | load s | peak MB | other load, cores |", "|" + " --- |" * 11]  # fmt: skip
+    for row in sorted(result["rows"], key=lambda r: (r["threads"], r["batch"], r["precision"], -r["tokens_per_s"])):
         ratio, roof = row.get("ratio_to_best_rival"), row.get("roofline_frac")
+        load_s = result["load"][f"{row['variant']}, {row['threads']} threads"]["load_s"]
         lines.append(
             f"| {row['threads']} | {row['batch']} | {row['variant']} | {row['tokens_per_s']:.0f} | "
             f"{f'{ratio:.2f}x' if ratio else ''} | {f'{roof:.0%}' if roof else ''} | {row['first_token_ms']:.1f} | "
-            f"{row['step_ms']:.2f} | {row['peak_mb']:.0f} | {row['other_cores']:.2f} |"
+            f"{row['step_ms']:.2f} | {load_s:.2f} | {row['peak_mb']:.0f} | {row['other_cores']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def big_table(results: Sequence[dict[str, Any]]) -> str:
+    """What --big measured as Markdown."""
+    lines = ["### Large shapes, from a partition, batch 1, all cores", "",
+             "| model | dtype | load s | first token s | tokens/s | peak GB |", "|" + " --- |" * 6]  # fmt: skip
+    for each in results:
+        lines.append(
+            f"| {each['model']} | {each['dtype']} | {each['load_s']:.1f} | {each['first_token_s']:.2f} | "
+            f"{each['tokens_per_s']:.1f} | {each['peak_bytes'] / 1e9:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -323,11 +336,17 @@ def main() -> None:
 
 def write(out: Path, run: dict[str, Any], repetitions: int) -> None:
     """Everything so far as run.json and table.md, each replaced whole."""
-    text = f"# Engines side by side\n\n{SOURCE_TOKENS} tokens in, {NEW_TOKENS} out, median of {repetitions}.\n\n"
+    cpu = run["machine"]
+    text = (
+        f"# Engines side by side\n\n{cpu['cores']} cores of an {cpu['cpu']} ({cpu['isa']}), {SOURCE_TOKENS} tokens in, "
+        f"{NEW_TOKENS} out, median of {repetitions}. int4 is compared with the best rival's int8. Roofline: of the "
+        "read bandwidth measured in every repetition (median), for the weights of a step; caches are not counted, and "
+        "what fits the CPU's own caches may come faster. Load: from the Hugging Face folder or the rival's own.\n\n"
+    )
     for model in run["models"]:
-        text += table(model["model"], model["rows"]) + "\n"
+        text += table(model) + "\n"
         text += "".join(f"- {name} did not run: {reason}\n" for name, reason in model["absent"].items())
-    text += "".join(f"- {json.dumps(big)}\n" for big in run["big"])
+    text += big_table(run["big"]) if run["big"] else ""
     for name, content in (("run.json", json.dumps(run, indent=1) + "\n"), ("table.md", text)):
         partial = out / f".{name}"
         partial.write_text(content, encoding="utf-8")

@@ -1,18 +1,21 @@
 """How often `dyno gate` errs on real runs: real server, real load generator, real run folders, the real gate.
 
-    python -m tests.bench.gate_calibration --gates 300 --power-gates 40
+    python -m tests.bench.gate_calibration --gates 300 --power-gates 30
 
 A/A: one fake engine with a lognormal law is launched and driven for a long time; its requests are cut into short
 consecutive runs, labelled baseline and candidate in ABBA order, written to run folders and judged from there, so that
-whatever the machine does to neighbouring runs is in the verdicts. Power: two servers, the second slower by the stated
-factor, driven at the same time. Rates come with exact bounds (Clopper & Pearson, 95 %). A busy machine is no excuse
-for a false alarm, so A/A may run beside anything; power is a statement about the stated n on a quiet machine.
+whatever the machine does to neighbouring runs is in the verdicts. A busy machine is no excuse for a false alarm, so it
+may run beside anything. Power: a baseline server, the same again, and one slower by each of the stated factors, driven
+at the same time, their service time so long that the queues of a small machine add little: a latency must really differ
+by about the factor (how much it did is in the report). It is a statement about the stated n on a quiet machine. Rates
+come with exact bounds (Clopper & Pearson, 95 %).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -42,8 +45,10 @@ from harness.store.writer import RunWriter
 from tests.harness.gate.simulated import lower_bound, upper_bound
 
 T = TypeVar("T")
+Runs = list[tuple[RequestRecord, ...]]
 POINT = Candidate(block=0, engine="fake")
-USERS = 8
+SLOWER = {"latency_p50_ms": 1.05, "latency_p99_ms": 1.10}
+"""What the gate shall find: a server slower by the factor, judged by the metric."""
 SIGMA = 0.1
 """Of the programmed lognormal law: the middle half of the requests lies within 7 %."""
 RULES = Rules.model_validate({"metrics": {"peak_memory_mib": {"ignore": True}}})
@@ -69,25 +74,35 @@ class Size:
     launches: int
     requests: int
     service_ms: float
+    users: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gates", type=int, default=300, help="A/A pairs")
+    parser.add_argument("--gates", type=int, default=300, help="A/A pairs; 0: none")
     parser.add_argument("--launches", type=int, default=5, help="short runs of each side in an A/A pair")
     parser.add_argument("--requests", type=int, default=100, help="requests of a short run")
-    parser.add_argument("--power-gates", type=int, default=40, help="gates per factor; 0: no power")
-    parser.add_argument("--power-launches", type=int, default=8)
+    parser.add_argument("--power-gates", type=int, default=30, help="gates per factor; 0: no power")
+    parser.add_argument("--power-launches", type=int, default=16)
     parser.add_argument("--power-requests", type=int, default=400)
+    parser.add_argument("--power-service-ms", type=float, default=60.0, help="median service time of the baseline")
+    parser.add_argument(
+        "--power-users", type=int, default=9, help="of each of the four servers, which have as many workers"
+    )
     asked = parser.parse_args()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dyno-gate-") as folder:
         root = Path(folder)
-        size = Size(launches=asked.launches, requests=asked.requests, service_ms=4.0)
-        report: dict[str, object] = {"machine": dict(MANIFEST.machine), "a_a": false_alarms(root, asked.gates, size)}
-        power = Size(launches=asked.power_launches, requests=asked.power_requests, service_ms=15.0)
-        for metric, factor in (("latency_p50_ms", 1.05), ("latency_p99_ms", 1.10)) if asked.power_gates else ():
-            report[f"power {metric} x{factor}"] = found(root, asked.power_gates, power, metric, factor)
+        size = Size(launches=asked.launches, requests=asked.requests, service_ms=4.0, users=8)
+        report: dict[str, object] = {"machine": dict(MANIFEST.machine)}
+        if asked.gates:
+            report["a_a"] = false_alarms(root, asked.gates, size)
+        power = Size(
+            launches=asked.power_launches, requests=asked.power_requests, service_ms=asked.power_service_ms,
+            users=asked.power_users,
+        )  # fmt: skip
+        if asked.power_gates:
+            report |= found(root, asked.power_gates, power)
     report["seconds"] = round(time.monotonic() - begin)
     print(json.dumps(report, indent=2))
 
@@ -98,7 +113,7 @@ def false_alarms(root: Path, gates: int, size: Size) -> dict[str, object]:
     counted: dict[str, Counter[str]] = {"default budgets": Counter(), "no budgets": Counter()}
     done = 0
     for chunk in batched(range(gates), 30):
-        (records,) = driven(root, [size.service_ms], len(chunk) * per_gate, seed=chunk[0])
+        (records,) = driven(root, size, [size.service_ms], len(chunk) * per_gate, seed=chunk[0])
         for own in batched(records, per_gate):
             runs = list(batched(own, size.requests))
             sides = split_abba(runs)
@@ -117,41 +132,71 @@ def false_alarms(root: Path, gates: int, size: Size) -> dict[str, object]:
     }
 
 
-def found(root: Path, gates: int, size: Size, metric: str, factor: float) -> dict[str, object]:
-    """How often `metric` of a server slower by `factor` (its service time and thereby nearly all of its latency) is
-    called regressed."""
+def found(root: Path, gates: int, size: Size) -> dict[str, dict[str, object]]:
+    """How often a server slower by a factor (its service time and thereby nearly all of its latency) is called
+    regressed, for each of SLOWER, and what the same law in a server of its own is called. All are driven at the same
+    time."""
     per_side = size.launches * size.requests
-    called, changes = 0, []
+    seen: dict[str, list[tuple[str, float]]] = {name: [] for name in SLOWER}
+    unchanged: Counter[str] = Counter()
     for chunk in batched(range(gates), 5):
-        laws = [size.service_ms, size.service_ms * factor]
-        before, now = driven(root, laws, len(chunk) * per_side, seed=chunk[0])
-        for one, other in zip(batched(before, per_side), batched(now, per_side), strict=True):
-            sides = (list(batched(one, size.requests)), list(batched(other, size.requests)))
-            result = judged(root, sides, RULES)
-            row = next(each for each in result.judged if each.comparison.metric == metric)
-            called += row.verdict == "regressed"
-            changes.append(row.change or 0.0)
-        print(f"{metric} x{factor}: {called} of {len(changes)} called", flush=True)
-    return {
-        "gates": len(changes),
+        laws = [size.service_ms * factor for factor in (1.0, 1.0, *SLOWER.values())]
+        before, same, *slower = driven(root, size, laws, len(chunk) * per_side, seed=chunk[0])
+        for sides in paired(before, same, size):
+            unchanged[judged(root, sides, RULES).verdict] += 1
+        for metric, now in zip(SLOWER, slower, strict=True):
+            for sides in paired(before, now, size):
+                result = judged(root, sides, RULES)
+                row = next(each for each in result.judged if each.comparison.metric == metric)
+                seen[metric].append((row.verdict, row.change or 0.0))
+        says = (f"{metric} {_called(rows)} of {len(rows)}" for metric, rows in seen.items())
+        print(f"called regressed: {', '.join(says)}; the same law: {dict(unchanged)}", flush=True)
+    about: dict[str, object] = {
+        "gates": gates,
         "launches of each side": size.launches,
         "requests of each launch": size.requests,
-        "called regressed": called,
-        "power at least (95 %)": round(lower_bound(called, len(changes)), 3),
-        "mean change seen": round(sum(changes) / len(changes), 4),
+        "service, ms": size.service_ms,
+        "users": size.users,
+    }
+    return {"the same law": {**about, **unchanged}} | {
+        f"power {metric} x{SLOWER[metric]}": {
+            **about,
+            "called regressed": _called(rows),
+            "power at least (95 %)": round(lower_bound(_called(rows), len(rows)), 3),
+            "mean change seen": round(statistics.fmean(change for _, change in rows), 4),
+            "least and largest change seen": [round(bound([c for _, c in rows]), 4) for bound in (min, max)],
+        }
+        for metric, rows in seen.items()
     }
 
 
-def driven(root: Path, services_ms: Sequence[float], requests: int, seed: int) -> list[tuple[RequestRecord, ...]]:
+def paired(
+    before: tuple[RequestRecord, ...], now: tuple[RequestRecord, ...], size: Size
+) -> Iterator[tuple[Runs, Runs]]:
+    """Both sides of each gate, cut into its short runs."""
+    per_side = size.launches * size.requests
+    for one, other in zip(batched(before, per_side), batched(now, per_side), strict=True):
+        yield list(batched(one, size.requests)), list(batched(other, size.requests))
+
+
+def _called(rows: Sequence[tuple[str, float]]) -> int:
+    return sum(verdict == "regressed" for verdict, _ in rows)
+
+
+def driven(
+    root: Path, size: Size, services_ms: Sequence[float], requests: int, seed: int
+) -> list[tuple[RequestRecord, ...]]:
     """The measured requests of one server per service time, all driven at the same time."""
     with ExitStack() as stack, ThreadPoolExecutor(len(services_ms)) as pool:
         waiting = []
         for at, service_ms in enumerate(services_ms):
             workdir = root / f"server-{at}"
-            options = {"law": "lognormal", "service_ms": service_ms, "sigma": SIGMA, "seed": seed + at}
-            spec = EngineSpec(engine="fake", model_dir=root, workers=USERS, options=options)
+            spec = EngineSpec(
+                engine="fake", model_dir=root, workers=size.users,
+                options={"law": "lognormal", "service_ms": service_ms, "sigma": SIGMA, "seed": seed + at},
+            )  # fmt: skip
             running = stack.enter_context(load_engine("fake").launch(spec, workdir, 120.0))
-            plan = plan_of(running.endpoint.url, requests, seed)
+            plan = plan_of(running.endpoint.url, requests, size.users, seed)
             waiting.append(
                 pool.submit(drive, plan, workdir, should_stop=running.failure, on_progress=lambda done: None)
             )
@@ -160,7 +205,7 @@ def driven(root: Path, services_ms: Sequence[float], requests: int, seed: int) -
         ]
 
 
-def plan_of(url: str, requests: int, seed: int) -> LoadPlan:
+def plan_of(url: str, requests: int, users: int, seed: int) -> LoadPlan:
     return LoadPlan(
         endpoint_url=url,
         protocol="djl",
@@ -168,7 +213,7 @@ def plan_of(url: str, requests: int, seed: int) -> LoadPlan:
         prompts=tuple(Prompt(prompt_id=f"p{n}", task="echo", text=f"say {n}", reference=None) for n in range(16)),
         inputs_per_request=1,
         parameters={"max_new_tokens": 8},
-        users=USERS,
+        users=users,
         think_time_s=0.0,
         warmup_requests=100,
         requests=requests,
@@ -184,9 +229,6 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     iterator = iter(items)
     while part := tuple(islice(iterator, size)):
         yield part
-
-
-Runs = list[tuple[RequestRecord, ...]]
 
 
 def split_abba(runs: Runs) -> tuple[Runs, Runs]:
