@@ -118,7 +118,8 @@ def ranked(story: Story) -> list[Pooled]:
 def _timelines(story: Story) -> Drawn:
     trials = [trial for one in ranked(story) for trial in one.trials]
     verify = story.verification.trial if story.verification is not None else None
-    rest = [trial for trial in story.run.trials if trial not in trials]
+    ids = {trial.trial_id for trial in trials}
+    rest = [trial for trial in story.run.trials if trial.trial_id not in ids]
     choices: list[tuple[str, Figure]] = []
     everything = [*trials[:1], *([verify] if verify is not None else []), *trials[1:], *rest]
     for trial in everything:

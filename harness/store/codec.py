@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -62,15 +63,22 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 def _decode_record(kind: Any, value: Any, where: str) -> Any:
     given = _want(dict, value, where)
-    hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(given) - set(fields)):
+    hints, required = _shape(kind)
+    if unknown := sorted(given.keys() - hints.keys()):
         raise DecodeError(f"{where}: unknown field {unknown[0]!r} for {kind.__name__}")
-    for name, field in fields.items():
-        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if name not in given and not has_default:
+    for name in required:
+        if name not in given:
             raise DecodeError(f"{where}.{name}: missing in {kind.__name__}")
     return kind(**{name: _decode(hints[name], entry, f"{where}.{name}") for name, entry in given.items()})
+
+
+@cache
+def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A record's fields with their types, and those that must be given. Resolving annotations is most of a decoding."""
+    hints, missing = get_type_hints(kind), dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    required = (field.name for field in fields if field.default is missing and field.default_factory is missing)
+    return {field.name: hints[field.name] for field in fields}, tuple(required)
 
 
 def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
