@@ -77,12 +77,23 @@ DEVICES = {
     for row in (
         _gpu("L4", 24.0, 300, (30.3, 121), (0.87, 0.85, 0.80), _PCIE),
         _gpu("A10G", 24.0, 600, (31.2, 70), (0.87, 0.85, 0.80), _PCIE),
+        _gpu("L40S", 48.0, 864, (91.6, 362), (0.87, 0.85, 0.80), _PCIE),
         _gpu("A100-40", 40.0, 1555, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK),
         _gpu("A100-80", 80.0, 2039, (19.5, 312), (0.85, 0.80, 0.70), _NVLINK),
+        _gpu("H100-PCIe", 80.0, 2000, (51.0, 756), (0.82, 0.78, 0.65), _PCIE),
+        _gpu("H100-NVL", 94.0, 3900, (60.0, 835), (0.82, 0.78, 0.65), _NVLINK),
         _gpu("H100", 80.0, 3350, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK),
+        _gpu("H200", 141.0, 4800, (66.9, 989), (0.82, 0.78, 0.65), _NVLINK),
     )
 }
 """Peaks from the data sheets; shares that good kernels of this kind reach elsewhere, not measured with ours."""
+DRIVER_NAMES = {
+    "NVIDIA L4": "L4", "NVIDIA A10G": "A10G", "NVIDIA L40S": "L40S",
+    "NVIDIA A100-SXM4-40GB": "A100-40", "NVIDIA A100-PCIE-40GB": "A100-40", "NVIDIA A100-SXM4-80GB": "A100-80",
+    "NVIDIA H100 PCIe": "H100-PCIe", "NVIDIA H100 NVL": "H100-NVL", "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H200": "H200",
+}  # fmt: skip
+"""What the driver calls a device -> its row. Whole names: an L40 is no L4, and a slice of an H100 (MIG) no H100."""
 
 
 def activation_bytes(dtype: str) -> int:

@@ -7,7 +7,9 @@ The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 
 the widest dtype that fits; with fewer, the widest that fits 2 or 1; the table says which. Weights are random: they
 decide nothing about time. run.json (every sample, clocks included) and table.md are written anew after each result,
 the most telling first, and the table printed at the end. Every section runs in processes of its own: one that fails or
-hangs is a line of the report. --budget-s (540) ends it all in time for a machine that is lent for ten minutes.
+hangs is a line of the report. --budget-s (540) ends it all in time for a machine that is lent for ten minutes. Needs
+Python with NumPy, the built library (`cmake -S kernels -B build/native -DT5K_INPLACE=ON && cmake --build build/native`)
+and nvcc or NVRTC's wheel; no network.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,20 +35,31 @@ import gpu_worker  # noqa: E402
 import shapes  # noqa: E402
 from children import Budget, child  # noqa: E402
 
-from engines.errors import EngineError  # noqa: E402
 from engines.t5 import cuda, native  # noqa: E402
 from engines.t5.config import T5Config, parse_config  # noqa: E402
 from engines.t5.footprint import memory, weights_bytes  # noqa: E402
-from engines.t5.partition import is_partition, partition  # noqa: E402
-from engines.t5.roofline import DEVICES, DeviceRow, Work, activation_bytes, cache_bytes, predict  # noqa: E402
+from engines.t5.roofline import (  # noqa: E402
+    DEVICES,
+    DRIVER_NAMES,
+    DeviceRow,
+    Work,
+    activation_bytes,
+    cache_bytes,
+    predict,
+)
 
 BATCH, NEW, SOURCE = gpu_kernels.BATCH, 20, 32
 PUBLISHED_GPUS = 4
+OURS = ("t5", "t5_cublaslt")
+CUBLASLT_DTYPES = ("fp32", "bf16", "fp16")  # integer weights stay with our kernels
 TINY_NEW, TINY_SOURCE = 3, 6
 WIDEST_FIRST = ("fp32", "bf16", "int8", "int4")
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 WORKER = Path(__file__).with_name("gpu_worker.py")
+WRITER = Path(__file__).with_name("gpu_folders.py")
 KERNELS = Path(__file__).with_name("gpu_kernels.py")
+PUBLISHED_SHARE = 0.4
+"""Of the time budget, for writing the model of the published configuration: the kernels may take half of it."""
 LEAST_S = 10.0
 """What a model of any size needs to be loaded and measured: assumed."""
 WRITES_BPS = 300e6
@@ -57,10 +70,6 @@ EMULATOR = "on the CPU emulator: nothing here is a time of a GPU"
 def facts(device: str) -> dict[str, Any]:
     """The device as its driver describes it, clocks where nvidia-smi is. Raises SystemExit(3) if there is none."""
     reason = cuda.missing(device)
-    try:
-        has_cublaslt = not reason and bool(cuda.cublaslt_choice(device).library)
-    except EngineError as error:
-        reason = str(error)
     if reason:
         print(f"bench-gpu: {reason}", file=sys.stderr)
         sys.exit(3)
@@ -69,7 +78,7 @@ def facts(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": about.name.decode(), "devices": about.devices, "arch": about.arch,
         "are_peers": bool(about.are_peers), "memory_bytes": about.memory_bytes,
-        "driver_version": about.driver_version, "driver": target.driver, "has_cublaslt": has_cublaslt,
+        "driver_version": about.driver_version, "driver": target.driver,
     }  # fmt: skip
     smi = shutil.which("nvidia-smi")
     if smi and device == "cuda":
@@ -82,11 +91,8 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def row_of(found: dict[str, Any]) -> DeviceRow | None:
-    """The row of roofline.py for this device's name, if we have one."""
-    name = found["name"].replace("NVIDIA ", "")
-    if "A100" in name:
-        return DEVICES["A100-80" if found["memory_bytes"] > 60e9 else "A100-40"]
-    return next((row for key, row in DEVICES.items() if name.startswith(key)), None)
+    """The row of roofline.py for this device's name, if we have one: no share of a peak is better than a wrong one."""
+    return DEVICES[DRIVER_NAMES[found["name"]]] if found["name"] in DRIVER_NAMES else None
 
 
 def prompts(batch: int, source: int) -> list[list[int]]:
@@ -94,37 +100,34 @@ def prompts(batch: int, source: int) -> list[list[int]]:
     return [[rng.randrange(3, 400) for _ in range(source - 1)] + [1] for _ in range(batch)]
 
 
-def plan(config: T5Config, found: dict[str, Any]) -> tuple[str, int, str]:
-    """(dtype, tensor-parallel degree, why) of what comes nearest to the published configuration on this machine."""
+def plan(config: T5Config, found: dict[str, Any], room: Callable[[str, int], str]) -> tuple[str, int, str]:
+    """(dtype, tensor-parallel degree, why) of what comes nearest to the published configuration on this machine.
+
+    room: (dtype, degree) -> why disk or time do not hold it, or ''.
+    """
     degree = next(d for d in (PUBLISHED_GPUS, 2, 1) if d <= found["devices"] and config.heads % d == 0)
     gpus = "one GPU" if degree == 1 else f"{degree} GPUs, {_meeting(found)}"
+    passed: list[str] = []
     for dtype in WIDEST_FIRST:
         work = Work(
             batch=BATCH, source=SOURCE, position=NEW, tensor_parallel_degree=degree,
             cache_bytes=cache_bytes(dtype), activation_bytes=activation_bytes(dtype),
         )  # fmt: skip
-        need = memory(config, dtype, work, has_cublaslt=found.get("has_cublaslt", False))
+        need = memory(config, dtype, work)
         if need.total_bytes > found["memory_bytes"]:
+            continue
+        if reason := room(dtype, degree):
+            passed.append(f"{dtype} {reason}")
             continue
         is_published = (dtype, degree) == ("fp32", PUBLISHED_GPUS)
         versus = "as published" if is_published else f"not the fp32 on {PUBLISHED_GPUS} GPUs that was published"
-        return dtype, degree, f"{dtype} on {gpus} ({need.total_bytes / 1e9:.1f} GB needed of each): {versus}"
-    return "int4", degree, f"int4 on {gpus}, although by our arithmetic it does not fit"
+        why = f"{dtype} on {gpus} ({need.total_bytes / 1e9:.1f} GB needed of each): {versus}"
+        return dtype, degree, "; ".join([why, *passed])
+    return "int4", degree, "; ".join([f"int4 on {gpus}, although by our arithmetic it does not fit", *passed])
 
 
 def _meeting(found: dict[str, Any]) -> str:
     return "peer access" if found["are_peers"] else "no peer access"
-
-
-def model_folder(model: str, dtype: str, degree: int, work: Path, engine: str) -> Path:
-    """Random weights of this shape; ours are partitioned once, so that loading is mapping."""
-    folder = shapes.write(model, work / model, dtype="BF16")
-    if engine != "t5":
-        return folder
-    packed = work / f"{model}-{dtype}-tp{degree}"
-    if not is_partition(packed):
-        partition(folder, dtype, degree, packed)
-    return packed
 
 
 def ask(replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -134,10 +137,17 @@ def ask(replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
     raise RuntimeError("ended without an answer")
 
 
-def has_room(model: str, dtype: str, work: Path, left_s: float) -> str:
-    """Why there is no point in writing this model and its partition, or ''."""
+def folders(model: str, dtype: str, degree: int, engine: str) -> list[str]:
+    """Names of the folders that an engine at one configuration reads: the checkpoint, and ours from a partition."""
+    return [model] + ([f"{model}-{dtype}-tp{degree}"] if engine in OURS else [])
+
+
+def has_room(model: str, dtype: str, work: Path, left_s: float, names: Sequence[str]) -> str:
+    """Why there is no point in writing those of `names` that are not there yet, or ''."""
     config = parse_config(shapes.config(model), {}, model)
-    needed = weights_bytes(config, "bf16") + weights_bytes(config, dtype)
+    missing = [name for name in names if not (work / name).exists()]
+    needed = sum(weights_bytes(config, "bf16" if name == model else dtype) for name in missing)
+    work.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(work).free
     if needed > free:
         return f"needs {needed / 1e9:.0f} GB under {work}, where {free / 1e9:.0f} GB are free"
@@ -147,20 +157,27 @@ def has_room(model: str, dtype: str, work: Path, left_s: float) -> str:
 
 
 def engine_row(
-    asked: tuple[str, str, int, str], options: argparse.Namespace, row: DeviceRow | None, left_s: float
+    asked: tuple[str, str, int, str], options: argparse.Namespace, row: DeviceRow | None, budget: Budget
 ) -> dict[str, Any]:
     """One engine at one (model, dtype, degree): samples of the whole request and of its first token, or why not."""
     model, dtype, degree, engine = asked
     result: dict[str, Any] = {"model": model, "engine": engine, "dtype": dtype, "degree": degree, "batch": BATCH}
     result["new"] = options.new
-    options.work.mkdir(parents=True, exist_ok=True)
-    if left_s < LEAST_S:
-        return result | {"absent": f"skipped: the time budget of {options.budget_s:.0f} s is used up"}
-    if reason := gpu_worker.missing(engine, options.device) or has_room(model, dtype, options.work, left_s):
+    is_over = {"absent": f"skipped: the time budget of {options.budget_s:.0f} s is used up"}
+    if budget.left_s < LEAST_S:
+        return result | is_over
+    names = folders(*asked)
+    if reason := (
+        gpu_worker.missing(engine, options.device) or has_room(model, dtype, options.work, budget.left_s, names)
+    ):
         return result | {"absent": reason}
-    folder = model_folder(model, dtype, degree, options.work, engine)
+    tiny = ["tiny"] if options.tiny else []
+    with child(WRITER, [str(options.work), *names, dtype, str(degree), *tiny], budget.left_s) as writer:
+        folder = ask(writer.replies())["folder"]
+    if budget.left_s < LEAST_S:
+        return result | is_over
     batch = prompts(BATCH, options.source)
-    with child(WORKER, [engine, str(folder), dtype, str(degree), options.device], max(left_s, LEAST_S)) as worker:
+    with child(WORKER, [engine, folder, dtype, str(degree), options.device], budget.left_s) as worker:
         replies = worker.replies()
 
         def timed(new: int) -> dict[str, Any]:
@@ -181,6 +198,17 @@ def engine_row(
     return result
 
 
+def tidy(
+    asked: tuple[str, str, int, str], later: Iterable[tuple[str, str, int, str]], options: argparse.Namespace
+) -> None:
+    """Removes what `asked` read, or left half-written, not what is needed later or was there before this run."""
+    needed = {name for each in later for name in folders(*each)}
+    for name in folders(*asked):
+        if name not in needed and name not in options.kept:
+            for folder in (options.work / name, options.work / f"{name}.partial"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def in_order(published: tuple[str, str, int], options: argparse.Namespace) -> list[tuple[str, str, int, str]]:
     """(model, dtype, degree, engine), the most telling first: ours at a few sizes, its rivals there, then the rest."""
     if options.tiny:
@@ -189,12 +217,12 @@ def in_order(published: tuple[str, str, int], options: argparse.Namespace) -> li
     telling = [(model, "bf16", 1) for model in ("flan-t5-base", "flan-t5-xl")]
     telling.append(published)
     rest = [(m, d, 1) for m in ("flan-t5-small", "flan-t5-base", "flan-t5-xl") for d in DTYPES]
-    rivals = [engine for engine in options.engines if engine != "t5"]
+    others = [engine for engine in options.engines if engine != "t5"]
     found = []
     for configurations in (telling, [each for each in rest if each not in telling]):
         found += [(*each, "t5") for each in configurations if "t5" in options.engines]
-        found += [(*each, engine) for each in configurations for engine in rivals]
-    return found
+        found += [(*each, engine) for each in configurations for engine in others]
+    return [each for each in found if each[3] != "t5_cublaslt" or each[1] in CUBLASLT_DTYPES]
 
 
 class Report:
@@ -271,7 +299,7 @@ def _engine_line(each: dict[str, Any], is_gpu: bool) -> str:
     if "absent" in each:
         return f"{head} {each['absent']} | | | |"
     if not is_gpu:
-        return f"{head} ran {EMULATOR.split(':')[0] if each['engine'] == 't5' else 'on the CPU'} | | | |"
+        return f"{head} ran {EMULATOR.split(':')[0] if each['engine'] in OURS else 'on the CPU'} | | | |"
     samples, first = each["samples_s"], statistics.median(each["first_token_s"])
     middle = statistics.median(samples)
     predicted = f"{each['predicted_s'] * 1e3:.1f}" if "predicted_s" in each else "-"
@@ -292,11 +320,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget-s", type=float, default=540.0, help="seconds for everything; 0: as many as it takes")
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "build/bench-models", help="where model folders are written"
-    )
+        "--work", type=Path, default=ROOT / "build/bench-models",
+        help="where model folders are written, and removed after use unless they were there before",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "results/local/bench-gpu")
     options = parser.parse_args(argv)
     options.new, options.source = (TINY_NEW, TINY_SOURCE) if options.tiny else (NEW, SOURCE)
+    options.kept = {each.name for each in options.work.iterdir()} if options.work.is_dir() else set()
     if options.tiny:
         shapes.make_tiny()
         options.model, options.repetitions = shapes.TINY, 1
@@ -309,7 +339,12 @@ def main(argv: list[str] | None = None) -> None:
     found = facts(options.device)
     row = row_of(found)
     config = parse_config(shapes.config(options.model), {}, options.model)
-    dtype, degree, why = plan(config, found)
+
+    def room(dtype: str, degree: int) -> str:
+        names = folders(options.model, dtype, degree, "t5")
+        return has_room(options.model, dtype, options.work, budget.left_s * PUBLISHED_SHARE, names)
+
+    dtype, degree, why = plan(config, found, room)
     report = Report(
         options.out,
         {"device": options.device, "facts": found, "published": f"{options.model}: {why}", "new": options.new,
@@ -317,15 +352,17 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     print(f"{found['name']}: {report.out / 'table.md'} grows as results come", file=sys.stderr)
     kernels(report, options, budget)
-    for asked in in_order((options.model, dtype, degree), options):
+    plans = in_order((options.model, dtype, degree), options)
+    for at, asked in enumerate(plans):
         model, d, n, engine = asked
         name = f"{model} {d} tp {n} {engine}"
         with report.section(name):
             try:
-                result = engine_row(asked, options, row, budget.left_s)
+                result = engine_row(asked, options, row, budget)
             except (RuntimeError, OSError) as error:
                 result = {"model": model, "engine": engine, "dtype": d, "degree": n, "absent": str(error)}
             report.run["engines"].append(result)
+        tidy(asked, plans[at + 1 :], options)
     print(table(report.run))
     print(report.out / "table.md", file=sys.stderr)
 

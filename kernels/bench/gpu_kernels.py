@@ -1,7 +1,8 @@
 """Each CUDA kernel alone, through the driver's functions: seconds a launch, and the bytes and flops it has to move.
 
 Weights rotate over copies that are larger together than any L2, so they come from memory; activations stay in L2, as
-in a step. A launch's time is that of many queued back to back, divided. Records and library calls are the tests' own.
+in a step. A launch's time is that of a graph of many, by the device's events, divided. Records and library calls are
+the tests' own.
 """
 
 # ruff: noqa: E741, N803, N806 - tensor letters
@@ -10,8 +11,8 @@ from __future__ import annotations
 import ctypes as c
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tests.kernels.cuda.gpu import Gpu  # noqa: E402
 from tests.kernels.cuda.sim import Sim  # noqa: E402
 
 BATCH = 4
+CAPTURE_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED
 SECONDS = 0.3
 """Of one kernel, about: three samples and a warm-up."""
 L2_BYTES = 256 << 20  # beyond every L2 there is (H100: 50 MB)
@@ -171,29 +173,54 @@ def rows(gpu: Sim, config: T5Config, batch: int) -> Iterator[Launch]:
     )  # fmt: skip
 
 
+@contextmanager
+def graph_of(gpu: Sim, launch: Launch, count: int, stream: c.c_void_p) -> Iterator[c.c_void_p]:
+    """`count` launches as one executable graph: the host gives it away in one call, as the engine does with a step."""
+    graph, executable = c.c_void_p(), c.c_void_p()
+    gpu.call("cuStreamBeginCapture_v2", stream, CAPTURE_RELAXED)
+    for i in range(count):
+        record = launch.records[i % len(launch.records)]
+        gpu.launch(launch.kernel, record, grid=launch.grid, threads=launch.threads, shared=launch.shared, stream=stream)
+    gpu.call("cuStreamEndCapture", stream, c.byref(graph))
+    gpu.call("cuGraphInstantiateWithFlags", c.byref(executable), graph, c.c_ulonglong(0))
+    try:
+        yield executable
+    finally:
+        gpu.call("cuGraphExecDestroy", executable)
+        gpu.call("cuGraphDestroy", graph)
+
+
 def measure(gpu: Sim, launch: Launch, seconds: float) -> dict[str, Any]:
-    """Seconds a launch: warmed up, then three samples of about `seconds` / 4 each, all kept; one launch if 0."""
-    stream = c.c_void_p()
+    """Seconds a launch, the gap to the next one in a graph included: three samples of about `seconds` / 4, all kept, by
+    the device's own clock between two events; one launch if 0."""
+    stream, begin, end = c.c_void_p(), c.c_void_p(), c.c_void_p()
     gpu.call("cuStreamCreate", c.byref(stream), 1)
+    for event in (begin, end):
+        gpu.call("cuEventCreate", c.byref(event), 0)
 
-    def run(count: int) -> float:
-        began = time.perf_counter()
-        for i in range(count):
-            record = launch.records[i % len(launch.records)]
-            gpu.launch(
-                launch.kernel, record, grid=launch.grid, threads=launch.threads, shared=launch.shared, stream=stream
-            )
-        gpu.call("cuStreamSynchronize", stream)
-        return time.perf_counter() - began
+    def sampled(count: int, samples: int) -> list[float]:
+        found, milliseconds = [], c.c_float()
+        with graph_of(gpu, launch, count, stream) as executable:
+            for _ in range(samples):
+                gpu.call("cuEventRecord", begin, stream)
+                gpu.call("cuGraphLaunch", executable, stream)
+                gpu.call("cuEventRecord", end, stream)
+                gpu.call("cuStreamSynchronize", stream)
+                gpu.call("cuEventElapsedTime", c.byref(milliseconds), begin, end)
+                found.append(milliseconds.value / 1e3 / count)
+        return found
 
-    warm_s = run(len(launch.records)) / len(launch.records)
-    count = max(1, min(1000, int(seconds / 4 / max(warm_s, 1e-7))))
-    samples = [run(count) / count for _ in range(3 if seconds else 1)]
+    count, samples = 1, 1
+    if seconds:
+        about_s = min(sampled(max(8, len(launch.records)), 2))
+        count, samples = max(8, min(2000, int(seconds / 4 / max(about_s, 1e-7)))), 4
+    samples_s = sampled(count, samples)[-3:]  # of four the first warms up
+    for event in (begin, end):
+        gpu.call("cuEventDestroy_v2", event)
     gpu.call("cuStreamDestroy_v2", stream)
     return {
         "op": launch.op, "kernel": launch.kernel, "bytes": launch.size_bytes, "flops": launch.flops,
-        "kind": launch.kind,
-        "launches_a_sample": count, "samples_s": samples,
+        "kind": launch.kind, "launches_a_sample": count, "samples_s": samples_s,
     }  # fmt: skip
 
 

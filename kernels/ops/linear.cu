@@ -24,34 +24,71 @@ T5K_DEVICE void load_x(const A *from, float *x) {
     }
 }
 
+// What a lane reads of one dword group: four dwords and, in int4, the bf16 scales of its four columns.
+struct alignas(8) Scales {
+    u32 v[2];
+};
+struct Group {
+    Quad weights;
+    Scales scales;
+};
+
+template <int FORMAT>
+T5K_DEVICE Group load_group(const u32 *panel, int group, int column) {
+    const u32 *at = panel + (FORMAT == I4 ? group / 4 * I4_DWORDS + group % 4 * 16 : group * 16);  // [16]
+    Group loaded = {load16(at + column), {}};
+    if constexpr (FORMAT == I4)
+        loaded.scales = *reinterpret_cast<const Scales *>(panel + group / 4 * I4_DWORDS + 64 + column / 2);
+    return loaded;
+}
+
+template <int FORMAT, class A>
+T5K_DEVICE void multiply(const LinearJob &job, const Group &loaded, int group, i64 first, int rows,
+                         float (&acc)[LINEAR_ROWS][4], float (&squares)[LINEAR_ROWS]) {
+    constexpr int G = k_of_dword<FORMAT>();
+    float scale[4] = {1.0f, 1.0f, 1.0f, 1.0f}, w[4][G];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) unpack<FORMAT>(loaded.weights.v[c], w[c]);
+    if constexpr (FORMAT == I4) {
+        unpack<BF16>(loaded.scales.v[0], scale);
+        unpack<BF16>(loaded.scales.v[1], scale + 2);
+    }
+#pragma unroll
+    for (int r = 0; r < LINEAR_ROWS; ++r) {
+        if (r >= rows) break;
+        float x[G];
+        load_x<A, G>(static_cast<const A *>(job.x) + (first + r) * job.ldx + group * G, x);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            float sum = FORMAT == I4 ? 0.0f : acc[r][c];
+#pragma unroll
+            for (int i = 0; i < G; ++i) sum = fmaf(x[i], w[c][i], sum);
+            acc[r][c] = FORMAT == I4 ? fmaf(scale[c], sum, acc[r][c]) : sum;
+        }
+#pragma unroll
+        for (int i = 0; i < G; ++i) squares[r] = fmaf(x[i], x[i], squares[r]);
+    }
+}
+
+// Several groups are asked for before the first is waited for: a block alone on its SM, as in narrow products, would else
+// spend a memory latency per group. int4 holds two, lest its registers leave an SM one block. The order of sums is the same.
 template <int FORMAT, class A>
 T5K_DEVICE void accumulate(const LinearJob &job, const u32 *panel, i64 first, int rows, float (&acc)[LINEAR_ROWS][4],
                            float (&squares)[LINEAR_ROWS]) {
-    constexpr int G = k_of_dword<FORMAT>();
+    constexpr int G = k_of_dword<FORMAT>(), STEP = WARPS * 8, LOADS_AHEAD = FORMAT == I4 ? 2 : 4;
     const int lane = threadIdx.x % 32, column = lane % 4 * 4;
     const int groups = FORMAT == I4 ? (job.K + 31) / 32 * 4 : (job.K + G - 1) / G;
-    for (int group = threadIdx.x / 32 * 8 + lane / 4; group < groups; group += WARPS * 8) {
-        const u32 *at = panel + (FORMAT == I4 ? group / 4 * I4_DWORDS + group % 4 * 16 : group * 16);  // [16]
-        const Quad quad = load16(at + column);
-        float scale[4] = {1.0f, 1.0f, 1.0f, 1.0f}, w[4][G];
+    for (int group = threadIdx.x / 32 * 8 + lane / 4; group < groups; group += LOADS_AHEAD * STEP) {
+        Group loaded[LOADS_AHEAD];
 #pragma unroll
-        for (int c = 0; c < 4; ++c) unpack<FORMAT>(quad.v[c], w[c]);
-        if constexpr (FORMAT == I4)
-            load_x<bf16, 4>(reinterpret_cast<const bf16 *>(panel + group / 4 * I4_DWORDS + 64) + column, scale);
+        for (int u = 0; u < LOADS_AHEAD; ++u) {
+            const int at = group + u * STEP;
+            loaded[u] = load_group<FORMAT>(panel, at < groups ? at : group, column);
+        }
 #pragma unroll
-        for (int r = 0; r < LINEAR_ROWS; ++r) {
-            if (r >= rows) break;
-            float x[G];
-            load_x<A, G>(static_cast<const A *>(job.x) + (first + r) * job.ldx + group * G, x);
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-                float sum = FORMAT == I4 ? 0.0f : acc[r][c];
-#pragma unroll
-                for (int i = 0; i < G; ++i) sum = fmaf(x[i], w[c][i], sum);
-                acc[r][c] = FORMAT == I4 ? fmaf(scale[c], sum, acc[r][c]) : sum;
-            }
-#pragma unroll
-            for (int i = 0; i < G; ++i) squares[r] = fmaf(x[i], x[i], squares[r]);
+        for (int u = 0; u < LOADS_AHEAD; ++u) {
+            if (u > 0 && group + u * STEP >= groups) break;
+            multiply<FORMAT, A>(job, loaded[u], group + u * STEP, first, rows, acc, squares);
         }
     }
 }

@@ -7,6 +7,7 @@
 // on a device; sim_last_error() says what it was.
 #include "device/cuda_driver.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -39,6 +40,7 @@ struct Function {
 struct Event {
     int device;
     unsigned number;  // in order of creation since sim_pretend
+    unsigned flags;
     std::shared_ptr<sim::EventState> state = std::make_shared<sim::EventState>();
 };
 using Graph = std::shared_ptr<const sim::Graph>;
@@ -266,9 +268,9 @@ API CUresult cuStreamDestroy_v2(CUstream stream) {
     return outcome(sim::destroy_stream(reinterpret_cast<sim::Stream *>(stream)));
 }
 
-API CUresult cuEventCreate(CUevent *event, unsigned) {
+API CUresult cuEventCreate(CUevent *event, unsigned flags) {
     ++events;
-    *event = reinterpret_cast<CUevent>(new Event{current, next_event++});
+    *event = reinterpret_cast<CUevent>(new Event{current, next_event++, flags});
     return CUDA_SUCCESS;
 }
 API CUresult cuEventDestroy_v2(CUevent event) {
@@ -285,6 +287,16 @@ API CUresult cuEventRecord(CUevent event, CUstream stream) {
 API CUresult cuEventSynchronize(CUevent event) {
     ++waited;
     return outcome(sim::finish(reinterpret_cast<Event *>(event)->state));
+}
+// Only benches ask: seconds of this emulator, which say nothing of a device.
+API CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
+    const auto *from = reinterpret_cast<Event *>(start), *to = reinterpret_cast<Event *>(end);
+    for (const Event *e : {from, to}) {
+        if (e->flags & CU_EVENT_DISABLE_TIMING || !e->state->recorded) return CUDA_ERROR_INVALID_HANDLE;
+        if (e->state->done < e->state->recorded) return CUDA_ERROR_NOT_READY;
+    }
+    *milliseconds = std::chrono::duration<float, std::milli>(to->state->happened - from->state->happened).count();
+    return CUDA_SUCCESS;
 }
 API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     const auto *e = reinterpret_cast<Event *>(event);

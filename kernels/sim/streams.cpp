@@ -131,7 +131,10 @@ Refusal record(const std::shared_ptr<EventState> &event, Stream &stream) {
     event->stream = &stream;
     if (stream.capture) return Refusal::none;
     const unsigned long long turn = event->recorded = ++turns;
-    submit(stream, [event, turn] { event->done = std::max(event->done, turn); });
+    submit(stream, [event, turn] {
+        event->done = std::max(event->done, turn);
+        event->happened = std::chrono::steady_clock::now();
+    });
     return Refusal::none;
 }
 

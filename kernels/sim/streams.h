@@ -5,6 +5,7 @@
 // the data came too late under one seed, or were overwritten too early under another.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -35,6 +36,7 @@ struct Capture {
 
 struct EventState {
     unsigned long long recorded = 0, done = 0;  // turns
+    std::chrono::steady_clock::time_point happened;
     Stream *stream = nullptr;                   // where it was last recorded
     std::shared_ptr<Capture> capture;           // or the capture that it belongs to, after these nodes
     std::set<int> after;

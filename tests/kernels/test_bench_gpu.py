@@ -42,8 +42,10 @@ def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
     assert set(dtypes) == set(bench_gpu.DTYPES)
     assert not [each["absent"] for each in dtypes.values() if "absent" in each]
     assert {f"gemm_{name}" for name in ("f16", "bf16", "i8_bf16", "i4_bf16")} <= {e["kernel"] for e in run["kernels"]}
+    assert not list(tmp_path.glob("tiny*")), "model folders are removed after their last use"
     assert engines["t5"]["ids_head"] == engines["transformers"]["ids_head"]
     assert "absent" not in engines["ctranslate2"]
+    assert engines["t5_cublaslt"]["absent"] == "cuBLASLt needs a GPU"
     assert engines["tensorrt_llm"]["absent"].startswith("not installed") or engines["tensorrt_llm"]["samples_s"]
 
 
@@ -92,12 +94,43 @@ def test_ours_comes_first_and_nothing_begins_that_cannot_end(tmp_path: Path) -> 
     assert found[:3] == [
         ("flan-t5-base", "bf16", 1, "t5"), ("flan-t5-xl", "bf16", 1, "t5"), ("flan-t5-xxl", "fp32", 4, "t5"),
     ]  # fmt: skip
-    assert len(found) == len(set(found)) == 4 * 16
-    late = bench_gpu.engine_row(found[0], options, None, 3.0)
+    assert len(found) == len(set(found)) == 5 * 16 - 6  # cuBLASLt multiplies no integers
+    late = bench_gpu.engine_row(found[0], options, None, bench_gpu.Budget(3.0))
     assert late["absent"] == "skipped: the time budget of 100 s is used up"
-    assert bench_gpu.has_room("flan-t5-xxl", "bf16", tmp_path, 60.0).startswith(("skipped: 45 GB to write", "needs 45"))
+    names = bench_gpu.folders("flan-t5-xxl", "bf16", 1, "t5")
+    said = bench_gpu.has_room("flan-t5-xxl", "bf16", tmp_path, 60.0, names)
+    assert said.startswith(("skipped: 45 GB to write", "needs 45"))
+    (tmp_path / "flan-t5-xxl").mkdir()
+    (tmp_path / "flan-t5-xxl-bf16-tp1").mkdir()
+    assert bench_gpu.has_room("flan-t5-xxl", "bf16", tmp_path, 60.0, names) == "", "what is there is not written again"
     assert bench_gpu.Budget(0).left_s == 3600.0
     assert 90 < bench_gpu.Budget(100).left_s <= 100
+
+
+def test_writing_a_model_is_ended_with_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that takes for ever: the row says so in time, and what is half-written goes."""
+    ensure_library()
+    slow = tmp_path / "slow.py"
+    slow.write_text("import sys, pathlib, time\npathlib.Path(sys.argv[1], sys.argv[2]).mkdir()\ntime.sleep(600)\n")
+    monkeypatch.setattr(bench_gpu, "WRITER", slow)
+    monkeypatch.setattr(bench_gpu, "LEAST_S", 1.0)
+    monkeypatch.setattr(bench_gpu.gpu_worker, "missing", lambda engine, device: "")
+    options = _options(tmp_path)
+    asked = ("flan-t5-small", "bf16", 1, "t5")
+    with pytest.raises(RuntimeError, match="did not end within 2 s"):
+        bench_gpu.engine_row(asked, options, None, bench_gpu.Budget(2.0))
+    assert (options.work / "flan-t5-small").exists()
+    bench_gpu.tidy(asked, [("flan-t5-small", "int8", 1, "transformers")], options)
+    assert (options.work / "flan-t5-small").exists(), "needed later"
+    bench_gpu.tidy(asked, [], options)
+    assert not list(options.work.iterdir())
+
+
+def test_folders_that_were_there_before_stay(tmp_path: Path) -> None:
+    (tmp_path / "work/flan-t5-base").mkdir(parents=True)
+    options = _options(tmp_path)
+    bench_gpu.tidy(("flan-t5-base", "bf16", 1, "t5"), [], options)
+    assert (tmp_path / "work/flan-t5-base").exists()
 
 
 def test_without_a_gpu_it_says_what_is_missing(
@@ -129,21 +162,35 @@ def _device(name: str, devices: int, memory_bytes: float) -> dict[str, Any]:
 def test_the_published_configuration_is_the_best_that_fits_and_says_so(
     found: dict[str, Any], plan: tuple[str, int]
 ) -> None:
-    dtype, degree, why = bench_gpu.plan(roofline_tables.config_of("flan-t5-xxl"), found)
+    dtype, degree, why = bench_gpu.plan(roofline_tables.config_of("flan-t5-xxl"), found, lambda *_: "")
     assert (dtype, degree) == plan
     assert why.startswith(f"{dtype} on {'one GPU' if degree == 1 else f'{degree} GPUs, peer access'}")
     assert why.endswith(": as published") == (plan == ("fp32", 4))
+
+
+def test_what_disk_or_time_do_not_hold_is_planned_narrower_and_says_so() -> None:
+    """flan-t5-xxl in fp32 fits an H200 but, beside its checkpoint, not a disk of 64 GiB."""
+    found = _device("NVIDIA H200", 1, 141e9)
+    config = roofline_tables.config_of("flan-t5-xxl")
+    short = "needs 67 GB under work, where 60 GB are free"
+    dtype, degree, why = bench_gpu.plan(config, found, lambda dtype, degree: short if dtype == "fp32" else "")
+    assert (dtype, degree) == ("bf16", 1)
+    assert why.endswith(f"was published; fp32 {short}")
+    assert bench_gpu.plan(config, found, lambda *_: short)[2].startswith("int4 on one GPU, although")
 
 
 def test_rows_are_found_by_the_driver_s_names() -> None:
     for name, memory_bytes, row in (
         ("NVIDIA A10G", 24e9, "A10G"), ("NVIDIA A100-SXM4-80GB", 80e9, "A100-80"),
         ("NVIDIA A100-PCIE-40GB", 40e9, "A100-40"), ("NVIDIA H100 80GB HBM3", 80e9, "H100"), ("NVIDIA L4", 24e9, "L4"),
+        ("NVIDIA L40S", 48e9, "L40S"), ("NVIDIA H100 PCIe", 80e9, "H100-PCIe"), ("NVIDIA H100 NVL", 94e9, "H100-NVL"),
+        ("NVIDIA H200", 141e9, "H200"),
     ):  # fmt: skip
         found = bench_gpu.row_of(_device(name, 1, memory_bytes))
         assert found is not None
         assert found.name == row
-    assert bench_gpu.row_of(_device("NVIDIA GeForce RTX 3060", 1, 12e9)) is None
+    for name in ("NVIDIA GeForce RTX 3060", "NVIDIA L40", "NVIDIA H200 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"):
+        assert bench_gpu.row_of(_device(name, 1, 12e9)) is None, "no share of a peak is better than a wrong one"
 
 
 def test_the_report_of_a_gpu_gives_rates_and_shares_of_the_peaks() -> None:

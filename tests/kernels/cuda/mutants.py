@@ -104,6 +104,9 @@ MUTANTS: dict[str, Mutant] = {
         "linear",
     ),
     "linear: wrong stride in an int4 group": _m("linear", "group % 4 * 16", "group % 4 * 8", NUMBERS, "linear-i4"),
+    "linear: groups beyond the last are added": _m(
+        "linear", "if (u > 0 && group + u * STEP >= groups) break;", "", NUMBERS, "linear-f32"
+    ),
     "linear: lanes left out of the fold": _m("linear", "offset = 4", "offset = 8", NUMBERS, "linear-f32"),
     "linear: shard's first column forgotten": _m("linear", "job.first_column + n", "n", NUMBERS, "linear-f32"),
     "linear: a column too many": _m("linear", "n < job.N", "n <= job.N", NUMBERS, "linear-f32"),

@@ -120,6 +120,30 @@ def test_work_waits_for_its_stream_and_events_order_streams(clean: Sim) -> None:
     clean.call("cuEventDestroy_v2", event)
 
 
+def test_events_take_time_only_where_asked_to_and_happened(clean: Sim) -> None:
+    """What benches on a device rely on; on the emulator it is the emulator's time."""
+    stream, begin, end, silent, elapsed = c.c_void_p(), c.c_void_p(), c.c_void_p(), c.c_void_p(), c.c_float(-1.0)
+    clean.call("cuStreamCreate", c.byref(stream), 1)
+    for event, flags in ((begin, 0), (end, 0), (silent, 2)):
+        clean.call("cuEventCreate", c.byref(event), flags)
+    with pytest.raises(LaunchFailed, match="cuEventElapsedTime returned 400"):
+        clean.call("cuEventElapsedTime", c.byref(elapsed), begin, end)
+    clean.call("cuEventRecord", begin, stream)
+    clean.launch("rms_norm_f32", _norm(clean)[0], grid=(1,), threads=32, stream=stream)
+    for event in (end, silent):
+        clean.call("cuEventRecord", event, stream)
+    with pytest.raises(LaunchFailed, match="cuEventElapsedTime returned 600"):
+        clean.call("cuEventElapsedTime", c.byref(elapsed), begin, end)
+    clean.call("cuStreamSynchronize", stream)
+    clean.call("cuEventElapsedTime", c.byref(elapsed), begin, end)
+    assert 0.0 < elapsed.value < 10_000.0
+    with pytest.raises(LaunchFailed, match="cuEventElapsedTime returned 400"):
+        clean.call("cuEventElapsedTime", c.byref(elapsed), begin, silent)
+    for event in (begin, end, silent):
+        clean.call("cuEventDestroy_v2", event)
+    clean.call("cuStreamDestroy_v2", stream)
+
+
 def test_a_captured_graph_replays_over_changed_data(clean: Sim) -> None:
     stream, graph, exec_ = c.c_void_p(), c.c_void_p(), c.c_void_p()
     clean.call("cuStreamCreate", c.byref(stream), 1)
