@@ -130,6 +130,11 @@ def test_every_kernel_is_there_known_and_takes_its_record(compiled: PtxMachine) 
 
 
 MORE = [
+    *(  # as many groups of k as are asked for ahead, and some of the next turn
+        Linear(kernel="linear", weights=w, x=x, R=8, K=K, N=16)
+        for w, K in (("f32", 260), ("f16", 514), ("bf16", 514), ("i8", 1028), ("i4", 1032))
+        for x in jobs.DTYPES
+    ),
     *(
         Linear(kernel="gemm", weights=w, x=x, R=64, K=34, N=64, epilogue=epilogue, act=act, y_is_f32=is_f32)
         for w, x in (("f16", "f16"), ("bf16", "bf16"), ("i8", "bf16"), ("i4", "bf16"))
