@@ -18,6 +18,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 LONG_CELL = 18
 """Characters from which a cell may break over lines."""
+TALL_ROWS = 60
+"""Rows from which a table scrolls by itself, under its head: what follows it stays within reach."""
 
 
 def text(value: object) -> str:
@@ -80,8 +82,9 @@ class Linker:
             ]
             kind = f' class="{css[place]}"' if css and css[place] else ""
             body.append(f"<tr{kind}>{''.join(cells)}</tr>")
+        kind = "scroll tall" if len(rows) > TALL_ROWS else "scroll"
         return (
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="sortable">'
+            f'<div class="{kind}" tabindex="0" role="region" aria-label="{text(caption)}"><table class="sortable">'
             f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.report import figures as drawn
+from harness.report.bricks import TALL_ROWS, Linker
+from harness.report.document import Cell, Head
 from harness.report.figures import figures
 from harness.report.html import page, write_html
 from harness.report.story import story_of
@@ -234,6 +236,14 @@ def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
     balance = _Balance()
     balance.feed(text)
     assert {one[1:] for one in balance.links if one.startswith("#")} <= set(balance.ids)
+
+
+@pytest.mark.parametrize(("rows", "is_tall"), [(TALL_ROWS, False), (TALL_ROWS + 1, True)])
+def test_a_long_table_scrolls_by_itself(rows: int, is_tall: bool) -> None:
+    made = Linker({}, {}).table(
+        [Head(title="n", is_number=True)], [[Cell(text=str(n))] for n in range(rows)], "Results"
+    )
+    assert made.startswith(f'<div class="scroll{" tall" * is_tall}" ')
 
 
 def test_a_figure_that_leaves_candidates_out_says_how_many_which_and_why(
