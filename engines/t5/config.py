@@ -15,6 +15,15 @@ ACTIVATIONS = {"relu": 0, "gelu_new": 1, "gelu": 2, "silu": 3, "swish": 3}
 
 MODEL_TYPES = ("t5", "mt5", "umt5")
 
+# What the library takes (check_config in kernels/model/weights.cpp), checked here before a plan is made of it.
+_MOST = {
+    "vocab_size": 1 << 24, "d_model": 1 << 17, "d_kv": 1 << 12, "d_ff": 1 << 17, "num_heads": 1 << 10,
+    "num_layers": 1 << 10, "num_decoder_layers": 1 << 10, "relative_attention_num_buckets": 1 << 16,
+    "relative_attention_max_distance": 1 << 20,
+}  # fmt: skip
+_LEAST = {"vocab_size": 2, "num_decoder_layers": 0, "relative_attention_num_buckets": 4}
+_MOST_EOS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class T5Config:
@@ -52,14 +61,19 @@ class T5Config:
 
 def read_config(folder: Path) -> T5Config:
     """The config of a Hugging Face folder. Raises ModelInvalid with the file and the field."""
-    path = folder / "config.json"
+    path, generation = folder / "config.json", folder / "generation_config.json"
+    defaults = _read_json(generation) if generation.is_file() else {}
+    return parse_config(_read_json(path), defaults, str(path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelInvalid(f"{path}: expected a readable config.json, got {error}") from error
-    generation = folder / "generation_config.json"
-    defaults = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
-    return parse_config(raw, defaults, str(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelInvalid(f"{path}: expected a readable {path.name}, got {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelInvalid(f"{path}: expected a JSON object, got {type(raw).__name__}")
+    return raw
 
 
 def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> T5Config:
@@ -67,32 +81,58 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
     model_type = str(raw.get("model_type", "t5"))
     if model_type not in MODEL_TYPES:
         raise ModelInvalid(f"{where}: model_type: expected one of {MODEL_TYPES}, got {model_type!r}")
+    activation, is_gated = _feed_forward(str(raw.get("feed_forward_proj", "relu")), where)
     try:
-        activation, is_gated = _feed_forward(str(raw.get("feed_forward_proj", "relu")), where)
-        layers = int(raw["num_layers"])
-        decoder_layers = raw.get("num_decoder_layers")
+        layers = _size(raw, "num_layers")
+        vocab = _size(raw, "vocab_size")
+        buckets = _size(raw, "relative_attention_num_buckets", 32)
+        distance = _size(raw, "relative_attention_max_distance", 128)
+        if distance <= buckets // 2:
+            raise ValueError(f"relative_attention_max_distance: expected more than {buckets // 2}, got {distance}")
         return T5Config(
             model_type=model_type,
-            vocab=int(raw["vocab_size"]),
-            d_model=int(raw["d_model"]),
-            d_kv=int(raw["d_kv"]),
-            d_ff=int(raw["d_ff"]),
-            heads=int(raw["num_heads"]),
+            vocab=vocab,
+            d_model=_size(raw, "d_model"),
+            d_kv=_size(raw, "d_kv"),
+            d_ff=_size(raw, "d_ff"),
+            heads=_size(raw, "num_heads"),
             encoder_layers=layers,
-            decoder_layers=layers if decoder_layers is None else int(decoder_layers),
+            decoder_layers=_size(raw, "num_decoder_layers", layers),
             activation=activation,
             is_gated=is_gated,
-            eps=float(raw.get("layer_norm_epsilon", 1e-6)),
-            buckets=int(raw.get("relative_attention_num_buckets", 32)),
-            max_distance=int(raw.get("relative_attention_max_distance", 128)),
+            eps=_epsilon(raw),
+            buckets=buckets,
+            max_distance=distance,
             has_layer_bias=model_type == "umt5",
             scales_output=_scales_output(raw, model_type),
             pad_id=_id(raw, generation, "pad_token_id", 0),
-            start_id=_id(raw, generation, "decoder_start_token_id", _id(raw, generation, "pad_token_id", 0)),
+            start_id=_start_id(raw, generation, vocab),
             eos_ids=_eos_ids(raw, generation),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelInvalid(f"{where}: expected a T5 config, got a bad or missing field: {error}") from error
+    except KeyError as error:
+        raise ModelInvalid(f"{where}: expected a T5 config, field {error} is missing") from error
+    except ValueError as error:
+        raise ModelInvalid(f"{where}: {error}") from error
+
+
+def _size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number within the library's limits; absent or null: `default`. Raises KeyError, ValueError."""
+    value = raw.get(key)
+    if value is None:
+        if default is None:
+            raise KeyError(key)
+        value = default
+    least, most = _LEAST.get(key, 1), _MOST[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{key}: expected a whole number from {least} to {most}, got {value!r}")
+    return value
+
+
+def _epsilon(raw: Mapping[str, Any]) -> float:
+    value = raw.get("layer_norm_epsilon", 1e-6)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"layer_norm_epsilon: expected a number from 0 to 1, got {value!r}")
+    return float(value)
 
 
 def _scales_output(raw: Mapping[str, Any], model_type: str) -> bool:
@@ -103,7 +143,11 @@ def _scales_output(raw: Mapping[str, Any], model_type: str) -> bool:
     """
     if model_type == "mt5":
         return False
-    return bool(raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)))
+    key = "scale_decoder_outputs" if "scale_decoder_outputs" in raw else "tie_word_embeddings"
+    value = raw.get(key, True)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{key}: expected true or false, got {value!r}")
+    return bool(value)
 
 
 def _feed_forward(projection: str, where: str) -> tuple[str, bool]:
@@ -116,16 +160,34 @@ def _feed_forward(projection: str, where: str) -> tuple[str, bool]:
     return name, is_gated
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+
+
 def _id(raw: Mapping[str, Any], generation: Mapping[str, Any], key: str, default: int) -> int:
     for source in (generation, raw):
-        if source.get(key) is not None:
-            return int(source[key])
+        value = source.get(key)
+        if value is not None:
+            if not _is_id(value):
+                raise ValueError(f"{key}: expected a token id, got {value!r}")
+            return int(value)
     return default
+
+
+def _start_id(raw: Mapping[str, Any], generation: Mapping[str, Any], vocab: int) -> int:
+    key = "decoder_start_token_id"
+    start = _id(raw, generation, key, _id(raw, generation, "pad_token_id", 0))
+    if not 0 <= start < vocab:
+        raise ValueError(f"{key} (else pad_token_id): expected 0 to {vocab - 1}, got {start}")
+    return start
 
 
 def _eos_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> tuple[int, ...]:
     for source in (generation, raw):
         value = source.get("eos_token_id")
         if value is not None:
-            return tuple(int(v) for v in value) if isinstance(value, list) else (int(value),)
+            ids = value if isinstance(value, list) else [value]
+            if not 1 <= len(ids) <= _MOST_EOS or not all(_is_id(v) for v in ids):
+                raise ValueError(f"eos_token_id: expected a token id or 1 to {_MOST_EOS} of them, got {value!r}")
+            return tuple(ids)
     return (1,)

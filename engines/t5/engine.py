@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes as c
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,13 @@ def load(
         raise SpecInvalid(f"device: expected 'cpu', 'cuda' or 'cuda-sim', got {device!r}")
     if admission not in ("in_flight", "static"):
         raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
-    folder = Path(path)
+    folder = _checked_folder(path)
+    for name, value in (("max_slots", max_slots), ("max_source", max_source), ("max_target", max_target)):
+        _check_whole(name, value)
+    if threads is not None:
+        _check_whole("threads", threads)
+    if not isinstance(exact_head, bool):
+        raise SpecInvalid(f"exact_head: expected True or False, got {exact_head!r}")
     dtype = resolve_dtype(dtype)
     if dtype == "fp16" and device == "cpu":
         raise SpecInvalid(f"dtype: the t5 engine has no fp16 on the CPU: {NO_FP16_ON_CPU}")
@@ -108,8 +115,23 @@ def load(
     return T5Engine(config, dtype, model, record, on.name)
 
 
+def _checked_folder(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or isinstance(path, bytes):
+        raise SpecInvalid(f"path: expected a model folder, got {path!r}")
+    return Path(path)
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise SpecInvalid(f"{name}: expected a whole number from 1 on, got {value!r}")
+
+
 class T5Engine:
-    """A loaded model. One thread at a time. Closing frees the memory; a closed engine refuses calls."""
+    """A loaded model. Closing frees the memory; a closed engine refuses calls.
+
+    Any thread may call: a call waits for the step that another has begun. `generate` keeps the events of requests that
+    are not its own for the next `step`.
+    """
 
     def __init__(
         self, config: T5Config, dtype: str, model: PackedModel, record: native.Config, isa: str | None = None
@@ -120,7 +142,9 @@ class T5Engine:
         self.weight_bytes = model.size_bytes
         self._model: PackedModel | None = model
         self._library, self._error, self._engine = native.library(), native.Error(), c.c_void_p()
+        self._lock = threading.RLock()
         self._requests: dict[int, int] = {}  # handle -> hypotheses that have not ended
+        self._kept: list[Event] = []  # events that a generate() met and that are not its own
         status = self._library.t5k_create(
             c.byref(record), model.records, len(model.records), c.byref(self._engine), c.byref(self._error)
         )
@@ -141,19 +165,34 @@ class T5Engine:
         copies = 1
         if wanted.do_sample and wanted.num_beams == 1:
             copies, wanted = wanted.num_return_sequences, replace(wanted, num_return_sequences=1)
+            if copies < 1:
+                raise ValueError(f"num_return_sequences: expected 1 or more, got {copies}")
         handles = self._submit_all(input_ids, wanted, copies)
         outputs: dict[tuple[int, int], list[int]] = {
             (h, i): [] for h in handles for i in range(wanted.num_return_sequences)
         }
+        mine, goes_on = set(handles), bool(handles)
         try:
-            while self._requests:
-                for event in self.step(STEPS_PER_CROSSING):
-                    if event.token is not None and (event.handle, event.hypothesis) in outputs:
+            while goes_on:
+                events, goes_on = self._step_of(mine)
+                for event in events:
+                    if event.token is not None:
                         outputs[event.handle, event.hypothesis].append(event.token)
         except BaseException:
             self._abandon(handles)
             raise
         return list(outputs.values())
+
+    def _step_of(self, handles: set[int]) -> tuple[list[Event], bool]:
+        """The events of these handles, and whether more will come; others' are kept for whoever steps next."""
+        with self._lock:
+            events = self.step(STEPS_PER_CROSSING)
+            mine = [event for event in events if event.handle in handles]
+            self._kept = [event for event in events if event.handle not in handles]
+            goes_on = not handles.isdisjoint(self._requests)
+            if goes_on and not events and self.load() == (0, 0):
+                raise Unavailable("the requests have left the engine without an answer: another thread's step failed")
+        return mine, goes_on
 
     def _submit_all(self, input_ids: Sequence[Sequence[int]], params: Params, copies: int) -> list[int]:
         _check_batch(input_ids)
@@ -169,33 +208,41 @@ class T5Engine:
         return handles
 
     def _abandon(self, handles: Sequence[int]) -> None:
-        for handle in handles:
-            if handle in self._requests:
-                with contextlib.suppress(ValueError):  # a failed step has ended it already; the first error matters
-                    self.cancel(handle)
-        self.step(0)
+        """End these requests and forget their events; what fails meanwhile is less than what came before it."""
+        with self._lock, contextlib.suppress(Unavailable):  # closed by another thread
+            for handle in handles:
+                if handle in self._requests:
+                    with contextlib.suppress(ValueError):  # a failed step has ended it already
+                        self.cancel(handle)
+            self._kept = [event for event in self.step(0) if event.handle not in handles]
 
     # ---- requests that join and leave -----------------------------------------------------------------------------
 
     def submit(self, ids: Sequence[int], params: Params | None = None) -> int:
         """Queue a request and return its handle. Raises ValueError naming the index and the limit."""
+        if params is not None and not isinstance(params, Params):
+            raise ValueError(f"params: expected engines.t5.Params, got {params!r}")
         return self._submit(ids, params or Params(), "ids")
 
     def _submit(self, ids: Sequence[int], params: Params, name: str) -> int:
-        array, handle = id_array(name, ids), c.c_int64()
-        status = self._library.t5k_submit(
-            self._open(), array, len(array), c.byref(params.to_native()), c.byref(handle), c.byref(self._error)
-        )
-        self._check(status, name)
-        self._requests[handle.value] = params.num_return_sequences
+        array, handle, record = id_array(name, ids), c.c_int64(), params.to_native()
+        with self._lock:
+            status = self._library.t5k_submit(
+                self._open(), array, len(array), c.byref(record), c.byref(handle), c.byref(self._error)
+            )
+            self._check(status, name)
+            self._requests[handle.value] = params.num_return_sequences
         return handle.value
 
     def step(self, max_steps: int = 1) -> list[Event]:
         """Admit what fits, run up to `max_steps` decode steps, and return their events in order; [] when idle."""
-        events, count = c.POINTER(native.Event)(), c.c_int64()
-        status = self._library.t5k_step(self._open(), max_steps, c.byref(events), c.byref(count), c.byref(self._error))
-        found = [self._event(events[i]) for i in range(count.value)]
-        self._check(status)
+        steps, events, count = _int("max_steps", max_steps), c.POINTER(native.Event)(), c.c_int64()
+        with self._lock:
+            engine = self._open()
+            status = self._library.t5k_step(engine, steps, c.byref(events), c.byref(count), c.byref(self._error))
+            self._kept += [self._event(events[i]) for i in range(count.value)]
+            self._check(status)
+            found, self._kept = self._kept, []
         return found
 
     def _event(self, raw: native.Event) -> Event:
@@ -211,55 +258,70 @@ class T5Engine:
 
     def cancel(self, handle: int) -> None:
         """End a request; the next step reports it as cancelled and its slot is free. Raises ValueError if unknown."""
-        self._check(self._library.t5k_cancel(self._open(), handle, c.byref(self._error)), "handle")
+        number = _int("handle", handle, bits=64)
+        with self._lock:
+            self._check(self._library.t5k_cancel(self._open(), number, c.byref(self._error)), "handle")
 
     def load(self) -> tuple[int, int]:
-        """Requests waiting and running."""
+        """Requests waiting and running; one whose last event no step has given yet runs."""
         waiting, running = c.c_int32(), c.c_int32()
-        self._library.t5k_load(self._open(), c.byref(waiting), c.byref(running))
-        return waiting.value, running.value
+        with self._lock:
+            self._library.t5k_load(self._open(), c.byref(waiting), c.byref(running))
+            ended = {event.handle for event in self._kept} - self._requests.keys()
+        return waiting.value, running.value + len(ended)
 
     # ---- numbers --------------------------------------------------------------------------------------------------
 
     def encode(self, input_ids: Sequence[Sequence[int]]) -> list[FloatArray]:
         """The encoder's final-normed states of each input, [S, E] fp32."""
+        _check_batch(input_ids)
         arrays = [id_array(f"input_ids[{i}]", ids) for i, ids in enumerate(input_ids)]
         lengths = (c.c_int32 * len(arrays))(*(len(a) for a in arrays))
         flat = (c.c_int32 * sum(lengths))(*(v for a in arrays for v in a))
         out = np.empty((sum(lengths), self.config.d_model), dtype=np.float32)
-        status = self._library.t5k_encode(
-            self._open(), flat, lengths, len(arrays), out.ctypes.data, c.byref(self._error)
-        )
-        self._check(status, "input_ids")
+        with self._lock:
+            status = self._library.t5k_encode(
+                self._open(), flat, lengths, len(arrays), out.ctypes.data, c.byref(self._error)
+            )
+            self._check(status, "input_ids")
         return np.split(out, np.cumsum(lengths)[:-1]) if arrays else []
 
     def score(self, ids: Sequence[int], target: Sequence[int]) -> FloatArray:
         """Teacher-forced logits [T, V] for the decoder inputs `target` (start token first)."""
         source, forced = id_array("ids", ids), id_array("target", target)
         out = np.empty((len(forced), self.config.vocab), dtype=np.float32)
-        status = self._library.t5k_score(
-            self._open(), source, len(source), forced, len(forced), out.ctypes.data, c.byref(self._error)
-        )
-        self._check(status, "ids")
+        with self._lock:
+            status = self._library.t5k_score(
+                self._open(), source, len(source), forced, len(forced), out.ctypes.data, c.byref(self._error)
+            )
+            self._check(status, "ids or target")
         return out
 
     def process(self, params: Params, history: Sequence[int], scores: FloatArray) -> FloatArray:
         """`scores` [V] after the logits processors of `params`, given the decoder ids so far (start token first)."""
         past, out = id_array("history", history), np.array(scores, dtype=np.float32)
-        status = self._library.t5k_process(
-            self._open(), c.byref(params.to_native()), past, len(past), out.ctypes.data, c.byref(self._error)
-        )
-        self._check(status, "params")
+        if out.shape != (self.config.vocab,):
+            raise ValueError(f"scores: expected shape ({self.config.vocab},), got {out.shape}")
+        for index, token in enumerate(past):  # the library trusts a history, which its own requests have made
+            if not 0 <= token < self.config.vocab:
+                raise ValueError(f"history: id at index {index}: expected 0 to {self.config.vocab - 1}, got {token}")
+        with self._lock:
+            status = self._library.t5k_process(
+                self._open(), c.byref(params.to_native()), past, len(past), out.ctypes.data, c.byref(self._error)
+            )
+            self._check(status, "params")
         return out
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free the engine and its weights; harmless when closed already."""
-        if self._engine:
-            self._library.t5k_destroy(self._engine)
-            self._engine, self._model = c.c_void_p(), None
-            self._requests.clear()
+        """Free the engine and its weights, after a step that another thread has begun; harmless when closed already."""
+        with self._lock:
+            if self._engine:
+                self._library.t5k_destroy(self._engine)
+                self._engine, self._model = c.c_void_p(), None
+                self._requests.clear()
+                self._kept.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -290,6 +352,12 @@ class T5Engine:
         if status == _NO_MEMORY:
             raise MemoryError(message)
         raise ModelInvalid(f"the native engine failed: {message}")
+
+
+def _int(name: str, value: object, bits: int = 32) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        raise ValueError(f"{name}: expected an int of {bits} bits, got {value!r}")
+    return value
 
 
 def _check_batch(input_ids: object) -> None:

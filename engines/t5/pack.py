@@ -39,16 +39,17 @@ CHUNK_BYTES = 8 << 20
 
 def resolve_dtype(dtype: str) -> str:
     """The canonical name of a dtype. Raises SpecInvalid."""
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise SpecInvalid(f"dtype: the t5 engine knows {sorted(DTYPES)}, got {dtype!r}")
     return DTYPES[dtype]
 
 
 def check_degree(config: T5Config, degree: int) -> None:
     """Raise SpecInvalid unless the tensor-parallel degree divides heads and d_ff."""
-    if degree < 1 or degree > 64 or config.heads % degree or config.d_ff % degree:
+    is_whole = isinstance(degree, int) and not isinstance(degree, bool)
+    if not is_whole or degree < 1 or degree > 64 or config.heads % degree or config.d_ff % degree:
         raise SpecInvalid(
-            f"tensor_parallel_degree: expected a divisor of {config.heads} heads and d_ff {config.d_ff}, got {degree}"
+            f"tensor_parallel_degree: expected a divisor of {config.heads} heads and d_ff {config.d_ff}, got {degree!r}"
         )
 
 
@@ -353,7 +354,10 @@ def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int, *, e
     in_place = {t.name: mapped for t in tensors if (mapped := t.mapped(checkpoint)) is not None}
     filled = [t for t in tensors if t.name not in in_place]
     offsets, total = offsets_of(filled)
-    block = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        block = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{folder}: its packed weights need {total / 1e9:.2f} GB of memory: {error}") from error
     block.madvise(mmap.MADV_HUGEPAGE)
     memory = np.frombuffer(block, dtype=np.uint8)
     buffers = in_place | {t.name: memory[o : o + t.size_bytes] for o, t in zip(offsets, filled, strict=True)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes as c
+import math
+import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +13,9 @@ from typing import Any, Literal
 from engines.t5 import native
 
 EarlyStopping = bool | Literal["never"]
+
+FLOAT_MOST = 3.4028234663852886e38
+"""The largest finite fp32."""
 
 _EARLY: dict[object, int] = {False: 0, True: 1, "never": 2}
 
@@ -49,6 +54,8 @@ class Params:
             value = getattr(self, field.name)
             if field.type in ("int", "bool", "float") and not _is_a(value, str(field.type)):
                 raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+            if field.type == "float" and FLOAT_MOST < abs(value) < math.inf:  # the library judges infinity and NaN
+                raise ValueError(f"{field.name}: expected a number of 32 bits, got {value!r}")
         if not isinstance(self.early_stopping, (bool, str)) or self.early_stopping not in _EARLY:
             raise ValueError(f"early_stopping: expected False, True or 'never', got {self.early_stopping!r}")
         if self.seed is not None and (not _is_a(self.seed, "int") or self.seed < 0):
@@ -91,10 +98,26 @@ def id_array(name: str, ids: Sequence[int]) -> Any:
         values = [*ids]
     except TypeError:
         raise ValueError(f"{name}: expected a list of ids, got {ids!r}") from None
-    for index, value in enumerate(values):
-        if not hasattr(value, "__index__") or isinstance(value, bool) or not -(2**31) <= int(value) < 2**31:
-            raise ValueError(f"{name}: id at index {index}: expected an int, got {value!r}")
-    return (c.c_int32 * len(values))(*(int(v) for v in values))
+    if isinstance(ids, (bytes, bytearray)):
+        raise ValueError(f"{name}: expected a list of ids, got {ids!r}")
+    return (c.c_int32 * len(values))(*(_id(name, index, value) for index, value in enumerate(values)))
+
+
+def _id(name: str, index: int, value: Any) -> int:
+    """The id as an int; not a bool (Python's, NumPy's or torch's), a rounded float or an array of one element."""
+    kind = str(getattr(value, "dtype", type(value).__name__))
+    try:
+        number = operator.index(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or "bool" in kind or getattr(value, "shape", ()) != () or not -(2**31) <= number < 2**31:
+        raise ValueError(f"{name}: id at index {index}: expected an int, got {_shown(value)}")
+    return number
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _is_a(value: object, kind: str) -> bool:
@@ -113,7 +136,11 @@ def _int32(name: str, value: int) -> int:
 def _flattened(name: str, lists: Sequence[Sequence[int]]) -> tuple[Any, Any]:
     flat: list[int] = []
     ends: list[int] = []
-    for index, ids in enumerate(lists):
+    try:
+        each = [*lists]
+    except TypeError:
+        raise ValueError(f"{name}: expected a list of id lists, got {lists!r}") from None
+    for index, ids in enumerate(each):
         flat += id_array(f"{name}[{index}]", ids)
         ends.append(len(flat))
     return (c.c_int32 * len(flat))(*flat), (c.c_int32 * len(ends))(*ends)

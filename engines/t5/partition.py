@@ -9,12 +9,14 @@ Needs no accelerator and holds one tensor at a time. Loading maps the shards and
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
+import fcntl
 import json
 import mmap
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,12 @@ from engines.t5.weights import Checkpoint
 MANIFEST = "t5k.json"
 LAYOUT = 1
 """Raise when packed bytes change meaning; a folder of another layout is refused."""
+
+_IN_USE = ".in-use"
+"""In a folder that is being written: locked by the process that writes it."""
+
+_DOTS = 3
+"""In a tensor's name: stack.layer.role.rank."""
 
 _COPIED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model",
@@ -58,34 +66,56 @@ def partition(model_dir: Path, dtype: str, tensor_parallel_degree: int, out: Pat
     Raises ModelInvalid for the model, SpecInvalid for the dtype, the degree or a used `out`.
     """
     dtype = resolve_dtype(dtype)
-    if out.exists() and any(out.iterdir()):
-        raise SpecInvalid(f"{out}: expected an empty or absent folder, it holds files")
     config, checkpoint = read_config(model_dir), Checkpoint(model_dir)
     tensors = plan(config, dtype, tensor_parallel_degree, checkpoint.names())
-    building = out.with_name(out.name + ".partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     try:
-        shards = [_write_shard(building, rank, tensors, checkpoint) for rank in range(tensor_parallel_degree)]
-        manifest = {
-            "layout": LAYOUT, "dtype": dtype, "tensor_parallel_degree": tensor_parallel_degree,
-            "source": str(model_dir.name), "shards": shards,
-        }  # fmt: skip
-        (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for name in _COPIED:
-            if (model_dir / name).is_file():
-                shutil.copy2(model_dir / name, building / name)
-        if out.exists():
-            out.rmdir()
-        building.rename(out)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+        with _building(out) as building:
+            shards = [_write_shard(building, rank, tensors, checkpoint) for rank in range(tensor_parallel_degree)]
+            copied = [name for name in _COPIED if (model_dir / name).is_file()]
+            for name in copied:
+                shutil.copyfile(model_dir / name, building / name)
+            manifest = {
+                "layout": LAYOUT, "dtype": dtype, "tensor_parallel_degree": tensor_parallel_degree,
+                "source": str(model_dir.name), "shards": shards,
+                "files": {name: _file_digest(building / name) for name in copied},
+            }  # fmt: skip
+            (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SpecInvalid(f"{out}: the partition could not be written, nothing of it stays: {error}") from error
     return PartitionSummary(
         folder=out,
         shards=tuple(out / shard["file"] for shard in shards),
         size_bytes=sum(shard["size_bytes"] for shard in shards),
     )
+
+
+@contextlib.contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` at the end, or goes if anything fails.
+
+    One that a killed process left is taken over; one that is in use, or that we did not make, is refused.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpecInvalid(f"{out}: expected an empty or absent folder, it {'holds' if out.is_dir() else 'is'} files")
+    building = out.absolute().with_name(out.absolute().name + ".partial")
+    if building.exists() and not (building / _IN_USE).is_file() and any(building.iterdir()):
+        raise SpecInvalid(f"{building}: expected no such folder, what it holds is not ours; move it away")
+    building.mkdir(parents=True, exist_ok=True)
+    with (building / _IN_USE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecInvalid(f"{building}: another process is writing this partition") from None
+        try:
+            for old in building.iterdir():
+                if old.name != _IN_USE:
+                    old.unlink()
+            yield building
+            (building / _IN_USE).unlink()
+            building.rename(out)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
 
 
 def _write_shard(folder: Path, rank: int, tensors: Sequence[PlannedTensor], checkpoint: Checkpoint) -> dict[str, Any]:
@@ -97,7 +127,7 @@ def _write_shard(folder: Path, rank: int, tensors: Sequence[PlannedTensor], chec
             data = np.zeros(tensor.size_bytes, dtype=np.uint8)
             tensor.fill(checkpoint, data)
             file.seek(offset)
-            data.tofile(file)
+            file.write(data.data)
             entries.append(_entry(tensor, offset) | {"digest": digest(data)})
             checkpoint.release()
         file.truncate(total)
@@ -120,6 +150,10 @@ def digest(data: Bytes) -> str:
     return f"{out[0]:016x}{out[1]:016x}"
 
 
+def _file_digest(path: Path) -> str:
+    return digest(np.frombuffer(path.read_bytes(), dtype=np.uint8))
+
+
 def open_partition(folder: Path, config: T5Config, dtype: str, degree: int) -> PackedModel:
     """Map a partition made for exactly this dtype and degree. Raises ModelInvalid in one sentence otherwise."""
     manifest = _read_manifest(folder)
@@ -129,20 +163,40 @@ def open_partition(folder: Path, config: T5Config, dtype: str, degree: int) -> P
                 f"{folder / MANIFEST}: {key}: this partition was made for {manifest.get(key)!r}, asked for "
                 f"{wanted!r}; run `dyno partition` again or load it as what it is"
             )
+    _check_shape(folder / MANIFEST, manifest, degree)
+    for name, wrote in manifest.get("files", {}).items():
+        if not (folder / name).is_file() or _file_digest(folder / name) != wrote:
+            raise ModelInvalid(f"{folder / name}: expected the file that was written here, it is missing or changed")
     tensors = plan(config, dtype, degree, _names_in(manifest))
     buffers: dict[str, Bytes] = {}
     for rank, shard in enumerate(manifest["shards"]):
         mine = [t for t in tensors if t.rank == rank]
-        buffers |= _map_shard(folder / shard["file"], shard, mine)
+        buffers |= _map_shard(folder / f"rank-{rank}.t5k", shard, mine)
     return PackedModel(tensors, [buffers[t.name] for t in tensors], buffers)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return manifest
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelInvalid(f"{folder / MANIFEST}: expected a partition's manifest, got {error}") from error
+    if not isinstance(manifest, dict):
+        raise ModelInvalid(f"{folder / MANIFEST}: expected a partition's manifest, got {type(manifest).__name__}")
+    return manifest
+
+
+def _check_shape(path: Path, manifest: dict[str, Any], degree: int) -> None:
+    """That the manifest's parts are of the kind that the loader reads, shard by shard. Raises ModelInvalid."""
+    files, shards = manifest.get("files", {}), manifest.get("shards")
+    is_sound = isinstance(files, dict) and all(name in _COPIED for name in files)
+    is_sound = is_sound and isinstance(shards, list) and len(shards) == degree
+    for shard in shards if is_sound and isinstance(shards, list) else ():
+        entries = shard.get("tensors") if isinstance(shard, dict) else None
+        is_sound = is_sound and isinstance(entries, list) and all(
+            isinstance(e, dict) and isinstance(e.get("name"), str) and e["name"].count(".") == _DOTS for e in entries
+        )  # fmt: skip
+    if not is_sound:
+        raise ModelInvalid(f"{path}: expected {degree} shard(s), each a list of named tensors (a damaged manifest)")
 
 
 def _names_in(manifest: dict[str, Any]) -> frozenset[str]:
@@ -159,20 +213,25 @@ def _names_in(manifest: dict[str, Any]) -> frozenset[str]:
 def _map_shard(path: Path, shard: dict[str, Any], tensors: Sequence[PlannedTensor]) -> dict[str, Bytes]:
     if not path.is_file():
         raise ModelInvalid(f"{path}: expected this shard beside its manifest, it is missing")
-    if path.stat().st_size != shard["size_bytes"]:
-        raise ModelInvalid(f"{path}: expected {shard['size_bytes']} bytes, got {path.stat().st_size} (a damaged shard)")
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped.madvise(mmap.MADV_WILLNEED)
-    memory = np.frombuffer(mapped, dtype=np.uint8)
+    offsets, total = offsets_of(tensors)
     entries = {entry["name"]: entry for entry in shard["tensors"]}
-    buffers = {}
-    for tensor, offset in zip(tensors, offsets_of(tensors)[0], strict=True):
+    for tensor, offset in zip(tensors, offsets, strict=True):
         entry = entries.get(tensor.name)
         if entry is None or {k: v for k, v in entry.items() if k != "digest"} != _entry(tensor, offset):
             raise ModelInvalid(f"{path}: {tensor.name}: expected {_entry(tensor, offset)}, the manifest says {entry}")
+    if path.stat().st_size != total:
+        raise ModelInvalid(f"{path}: expected {total} bytes, got {path.stat().st_size} (a damaged shard)")
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ModelInvalid(f"{path}: expected a shard that can be mapped, got {error}") from error
+    mapped.madvise(mmap.MADV_WILLNEED)
+    memory = np.frombuffer(mapped, dtype=np.uint8)
+    buffers = {}
+    for tensor, offset in zip(tensors, offsets, strict=True):
         data = memory[offset : offset + tensor.size_bytes]
-        if digest(data) != entry["digest"]:
+        if digest(data) != entries[tensor.name].get("digest"):
             raise ModelInvalid(f"{path}: {tensor.name}: its bytes do not match the manifest's digest (a damaged shard)")
         buffers[tensor.name] = data
     return buffers

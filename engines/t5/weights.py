@@ -149,7 +149,7 @@ class _Safetensors:
             length = int.from_bytes(self._map[:8], "little")
             header = json.loads(self._map[8 : 8 + length])
             self._entries: dict[str, Any] = {k: v for k, v in header.items() if k != "__metadata__"}
-        except (ValueError, AttributeError, OverflowError) as error:
+        except (OSError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelInvalid(f"{path}: expected a safetensors header, got {error}") from error
         self._path, self._start = path, 8 + length
 
@@ -191,7 +191,11 @@ class _View:
 
 
 def _rebuild(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
-    return _View(storage, offset, tuple(shape), tuple(strides))
+    view = _View(storage, offset, tuple(shape), tuple(strides))
+    is_sound = isinstance(storage, _Storage) and len(view.shape) == len(view.strides)
+    if not is_sound or not all(isinstance(n, int) for n in (offset, *view.shape, *view.strides)):
+        raise pickle.UnpicklingError(f"a tensor that is none: {view!r}"[:200])
+    return view
 
 
 def _rebuild_parameter(view: _View, *_: object) -> _View:
@@ -214,9 +218,16 @@ class _SafeUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key = pid[0], pid[1], pid[2]
-        if kind != "storage" or not isinstance(dtype, str):
+        if kind != "storage" or dtype not in _TORCH_STORAGES.values():
             raise ModelInvalid(f"the pickle refers to {kind!r}: expected a tensor storage")
         return _Storage(str(key), dtype)
+
+
+# What zipfile raises for bytes that are no archive, or one packed or encrypted in a way of which it has no notion.
+_DAMAGED_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, StopIteration, OSError, EOFError, ValueError, LookupError,
+    NotImplementedError, RuntimeError, OverflowError, MemoryError,
+)  # fmt: skip
 
 
 class _TorchZip:
@@ -228,20 +239,20 @@ class _TorchZip:
             self._zip = zipfile.ZipFile(path)
             pickled = next(n for n in self._zip.namelist() if n.endswith("/data.pkl"))
             content = self._zip.read(pickled)
-        except (zipfile.BadZipFile, StopIteration, OSError) as error:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except _DAMAGED_ZIP as error:
             raise ModelInvalid(
                 f"{path}: expected a zip archive of torch >= 1.6 (re-save older files as safetensors), got {error!r}"
             ) from error
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._checked: set[str] = set()
         self._prefix = pickled.removesuffix("data.pkl")
         try:
             state: Mapping[str, Any] = _SafeUnpickler(io.BytesIO(content)).load()
-            self._views = {k: v for k, v in state.items() if isinstance(v, _View)}
+            self._views = {str(k): v for k, v in state.items() if isinstance(v, _View)}
         except (pickle.UnpicklingError, EOFError, AttributeError, ModelInvalid) as error:
             raise ModelInvalid(f"{path}: {error}") from error
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RecursionError) as error:
             raise ModelInvalid(f"{path}: expected a pickled state dict, got {error!r}") from error
 
     def names(self) -> Sequence[str]:
@@ -252,7 +263,7 @@ class _TorchZip:
         data = self._storage(view.storage.key, name)
         size = _size_of(view.storage.dtype)
         last = view.offset + 1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
-        if last * size > len(data) or view.offset < 0 or min(view.strides, default=0) < 0:
+        if last * size > len(data) or min((view.offset, *view.shape, *view.strides)) < 0:
             raise ModelInvalid(f"{self._path}: {name}: its storage is too short (a damaged file?)")
         row_major = tuple(int(np.prod(view.shape[i + 1 :])) for i in range(len(view.shape)))
         strides = None if view.strides == row_major else view.strides
