@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -278,3 +279,14 @@ def test_what_stands_in_the_way_is_kept_and_named(family, tmp_path):
         with pytest.raises(EngineError, match=str(out)):
             partition(folder, "int8", 1, out)
     assert (tmp_path / "out.partial" / "thesis.txt").is_file()
+
+
+def test_a_second_process_at_the_same_folder_is_refused(family, tmp_path):
+    building = tmp_path / "out.partial"
+    building.mkdir()
+    with (building / ".in-use").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SpecInvalid, match="another process is writing"):
+            partition(family("flan")[1], "int8", 1, tmp_path / "out")
+        assert building.is_dir()
+    partition(family("flan")[1], "int8", 1, tmp_path / "out")
