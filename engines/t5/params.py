@@ -100,7 +100,10 @@ def id_array(name: str, ids: Sequence[int]) -> Any:
         raise ValueError(f"{name}: expected a list of ids, got {ids!r}") from None
     if isinstance(ids, (bytes, bytearray)):
         raise ValueError(f"{name}: expected a list of ids, got {ids!r}")
-    return (c.c_int32 * len(values))(*(_id(name, index, value) for index, value in enumerate(values)))
+    is_plain = {*map(type, values)} <= {int} and -(2**31) <= min(values, default=0) <= max(values, default=0) < 2**31
+    if not is_plain:  # the usual list of ints costs no call per id
+        values = [_id(name, index, value) for index, value in enumerate(values)]
+    return (c.c_int32 * len(values))(*values)
 
 
 def _id(name: str, index: int, value: Any) -> int:
