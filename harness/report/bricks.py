@@ -61,7 +61,7 @@ class Linker:
             inner = f'<a class="raw" href="{self.hrefs[cell.trial_id]}">{inner}</a>'
         elif cell.text in self.places:
             inner = f'<span class="engine"><i class="dot e{self.places[cell.text]}"></i>{inner}</span>'
-        order = f' data-sort="{cell.sort!r}"' if cell.sort is not None else ""
+        order = f' data-sort="{cell.sort:.9g}"' if cell.sort is not None else ""
         kind = ' class="num"' if is_number else ' class="wrap"' if len(cell.text) > LONG_CELL else ""
         return f'<th scope="row"{kind}{order}>{inner}</th>' if is_head else f"<td{kind}{order}>{inner}</td>"
 

@@ -135,11 +135,25 @@ def _answers(comparison: Comparison) -> Section:
         trial = story.choice.chosen.evidence(story.goals)
         what = label(trial.candidate)
         rows.append(
-            (Cell(text=comparison.name(index)), Cell(text=what), Cell(text=headline(trial)), Cell(text=verified(story)))
+            (
+                Cell(text=comparison.name(index)),
+                Cell(text=what),
+                Cell(text=headline(story.choice.chosen)),
+                Cell(text=verified(story)),
+            )
         )
     heads = (Head(title="Run"), Head(title="Recommends"), Head(title="Measured"), Head(title="Verification"))
     note = "Differences are told with their intervals and not judged: that is dyno gate's part."
-    return Section(key="answer", title="What each run recommends", heads=heads, rows=tuple(rows), notes=(note,))
+    return Section(
+        key="answer", title="What each run recommends", heads=heads, rows=tuple(rows), notes=(note, *_twice(comparison))
+    )
+
+
+def _twice(comparison: Comparison) -> list[str]:
+    """A sentence for each run that is named a second time: its differences say nothing."""
+    roots = [story.run.root.resolve() for story in comparison.stories]
+    firsts = [(roots.index(root), index) for index, root in enumerate(roots)]
+    return [f"{LETTERS[first]} and {LETTERS[index]} are the same run." for first, index in firsts if first != index]
 
 
 def _candidate_tables(comparison: Comparison) -> list[Section]:

@@ -62,6 +62,7 @@ class Drawn:
 def figures(story: Story) -> dict[str, Drawn]:
     """The figures in the order of the page."""
     samples = _samples(story)
+    tints = colours(story.run.trials)
     objective = story.goals.objectives[0]
     measured = [one for one in story.everyone if one.metric(objective.metric) is not None]
     timed = [trial for trial in story.run.trials if trial.phase_s]
@@ -79,8 +80,8 @@ def figures(story: Story) -> dict[str, Drawn]:
     few = f"Fewer than two candidates have a value of {objective.metric}; nothing to compare."
     return {
         "front": _front(story),
-        "cdf": _drawn(latency_cdf(samples, story.chosen_id), no_records, curves),
-        "percentiles": _drawn(percentile_curves(samples, story.chosen_id), no_records, curves),
+        "cdf": _drawn(latency_cdf(samples, story.chosen_id, tints), no_records, curves),
+        "percentiles": _drawn(percentile_curves(samples, story.chosen_id, tints), no_records, curves),
         "engines": _drawn(engine_ranges(story), "No engine has a measured latency."),
         "timeline": _timelines(story),
         "progress": _drawn(progress(story.run), f"No trial has a value of {objective.metric}."),
@@ -149,7 +150,7 @@ def _front(story: Story) -> Drawn:
     if not shown or not up or not across:
         return Drawn(missing="No candidate has both a latency and something to hold against it.")
     first = story.goals.objectives[0].metric
-    tints = colours([trial for one in shown for trial in one.trials])
+    tints = colours(story.run.trials)
     points = []
     for one in shown:
         trial = one.evidence(story.goals)
@@ -202,7 +203,7 @@ def _ends(metric: Metric) -> list[float | None]:
 def engine_ranges(story: Story) -> Figure:
     """P50, P90 and P99 of each engine's best candidate on one line per engine; hollow where only a bound is proven."""
     best = [one for one in best_per_engine(story) if one.metric("latency_p50_ms") is not None]
-    tints = colours([trial for one in best for trial in one.trials])
+    tints = colours(story.run.trials)
     data, values = [], []
     for one in reversed(best):
         found = [(q, metric) for q in PERCENTILES if (metric := one.metric(f"latency_p{q}_ms")) is not None]

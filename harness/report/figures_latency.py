@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.figure import DASHES, Figure, colours, layout, log_axis, plain, rounded, stretched
+from harness.report.figure import DASHES, Figure, layout, log_axis, plain, rounded, stretched
 from harness.report.samples import Samples
 
 SHOWN = 2
@@ -15,14 +15,15 @@ BANDS = 2
 LEVEL_TICKS = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
-def latency_cdf(samples: Sequence[Samples], chosen_id: str) -> Figure:
+def latency_cdf(samples: Sequence[Samples], chosen_id: str, tints: Mapping[str, str]) -> Figure:
     """One line per candidate, the best first; the chosen one thick."""
     data = []
     for place, one in enumerate(samples):
         levels, latency = one.grid()
         hover = "%{y:.1%} within %{x:.4g} ms<extra>%{fullData.name}</extra>"
         data.append(
-            _line(samples, place, chosen_id) | {"x": rounded(latency), "y": rounded(levels), "hovertemplate": hover}
+            _line(samples, place, chosen_id, tints)
+            | {"x": rounded(latency), "y": rounded(levels), "hovertemplate": hover}
         )
     made = layout("Latency (ms)", "Share of requests answered")
     made["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.01]}
@@ -30,12 +31,12 @@ def latency_cdf(samples: Sequence[Samples], chosen_id: str) -> Figure:
     return {"data": data, "layout": made | _beside()}
 
 
-def percentile_curves(samples: Sequence[Samples], chosen_id: str) -> Figure:
+def percentile_curves(samples: Sequence[Samples], chosen_id: str, tints: Mapping[str, str]) -> Figure:
     """Latency by percentile, the tail stretched out; the first candidates with 95 % intervals."""
     data: list[dict[str, Any]] = []
     for place, one in enumerate(samples):
         levels, latency = one.tail()
-        line = _line(samples, place, chosen_id) | {
+        line = _line(samples, place, chosen_id, tints) | {
             "x": rounded(1 / (1 - levels)),
             "y": rounded(latency),
             "customdata": [f"{100 * q:.4g}" for q in levels],
@@ -54,17 +55,20 @@ def percentile_curves(samples: Sequence[Samples], chosen_id: str) -> Figure:
     return {"data": data, "layout": made | _beside()}
 
 
-def _line(samples: Sequence[Samples], place: int, chosen_id: str) -> dict[str, Any]:
+def _line(samples: Sequence[Samples], place: int, chosen_id: str, tints: Mapping[str, str]) -> dict[str, Any]:
     """One candidate's line: colour by engine, dashes tell those of one engine apart."""
     one = samples[place]
     is_chosen = one.candidate.candidate_id == chosen_id
     same = [other.candidate.engine for other in samples[:place]].count(one.candidate.engine)
-    colour = colours([trial for other in samples for trial in other.trials])[one.candidate.engine]
     return {
         "type": "scatter",
         "mode": "lines",
         "name": plain(one.name) + (" ★" if is_chosen else ""),
-        "line": {"color": colour, "width": 3.5 if is_chosen else 1.8, "dash": DASHES[same % len(DASHES)]},
+        "line": {
+            "color": tints[one.candidate.engine],
+            "width": 3.5 if is_chosen else 1.8,
+            "dash": DASHES[same % len(DASHES)],
+        },
         "visible": True if _is_shown(samples, place) else "legendonly",
     }
 

@@ -23,6 +23,8 @@ PHASES_SHOWN = 60
 """Trials drawn: below 20 pixels a bar's name cannot be read."""
 LEVELS_TOLD = 12
 """Values of one axis that are written out; more would cover each other."""
+HOVERS = 1000
+"""Points that tell their candidate under the mouse; of more each tells its value and trial, to keep the page small."""
 LINES_SHOWN = 150
 """Candidates drawn as parallel coordinates, the best first: more is a carpet."""
 
@@ -92,15 +94,17 @@ def _best_so_far(trials: Sequence[Trial], objective: Objective) -> list[tuple[in
 
 def _progress_points(name: str, trials: Sequence[Trial], symbol: str, metric_name: str) -> dict[str, Any]:
     values = [metric.value for trial in trials if (metric := metric_of(trial, metric_name)) is not None]
+    told: dict[str, Any] = {"hovertemplate": "%{y}<br>%{customdata}<extra></extra>"}
+    if len(trials) <= HOVERS:
+        told = {"text": [hover(trial) for trial in trials], "hovertemplate": "%{text}<extra></extra>"}
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "x": [t.number for t in trials],
         "y": rounded(values),
-        "text": [hover(trial) for trial in trials],
-        "hovertemplate": "%{text}<extra></extra>",
         "customdata": [t.trial_id for t in trials],
+        **told,
     }
 
 
@@ -118,6 +122,7 @@ def importance_figure(found: Sequence[Importance]) -> Figure:
             "type": "bar",
             "orientation": "h",
             "name": "share of variance",
+            "showlegend": False,  # the axis has its name; a legend would show one of its two colours
             "y": names,
             "x": rounded(100 * one.share_frac for one in rows),
             "marker": {"color": ["@e0" if one.is_more_than_chance else "@soft/0.45" for one in rows]},
@@ -183,7 +188,7 @@ def parallel(everyone: Sequence[Pooled], objective: Objective, chosen_id: str) -
     levels = {name: _levels(kept, name) for name in names}
     ends = [_value(one, objective) for one in kept]
     scale = Scale.of(ends)
-    tints = colours([trial for one in kept for trial in one.trials])
+    tints = colours([trial for one in everyone for trial in one.trials])
     data = []
     for place, one in reversed(list(enumerate(kept))):
         spot = (place / max(1, len(kept) - 1) - 0.5) * 0.05  # lines that share a value lie beside each other

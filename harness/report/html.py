@@ -15,7 +15,7 @@ from harness.recommend.pool import Pooled
 from harness.recommend.serving_properties import why_nothing_to_write
 from harness.records import Trial
 from harness.report import story as told
-from harness.report.bricks import Linker, anchor, link, part, text
+from harness.report.bricks import Linker, address, anchor, link, part, text
 from harness.report.cells import interval_cell, metric_text, number
 from harness.report.document import Cell, Head
 from harness.report.figure import engine_places
@@ -57,6 +57,7 @@ CAPTIONS = {
     ),
     "phases": ("Where the time went", "Seconds per trial from launch to stop."),
 }
+FILE = "file of "
 _ROW_CLASS = {"best": "best", "tie": "tie", "broke constraint": "broke", "": ""}
 
 
@@ -72,9 +73,8 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
     folder = base if base is not None else run.root
     kept = _kept(story, table)
     linked = frozenset(trial.trial_id for trial in kept)
-    linker = Linker(
-        {one: f"#{anchor(one)}" for one in linked}, engine_places(trial.candidate.engine for trial in run.trials)
-    )
+    hrefs = {one: f"#{anchor(one)}" for one in linked} | _files(run, table, folder, linked)
+    linker = Linker(hrefs, engine_places(trial.candidate.engine for trial in run.trials))
     search = [drawn_part("progress", drawn), drawn_part("parallel", drawn), drawn_part("phases", drawn)]
     body = [
         _answer(story, folder, linked),
@@ -222,15 +222,19 @@ def _results(table: ReportTable, linker: Linker) -> str:
         for index in kept:
             column = table.columns[index]
             metric = metric_of(row.trial, column.metric) if column.metric else None
-            is_raw = column.is_number or column.title == "Trial"
             sort = metric.value if metric is not None else _as_number(row.cells[index]) if column.is_number else None
-            cells.append(Cell(text=row.cells[index], sort=sort, trial_id=row.trial.trial_id if is_raw else ""))
+            raw = (
+                row.trial.trial_id if column.is_number else _named(row.trial, linker) if column.title == "Trial" else ""
+            )
+            cells.append(Cell(text=row.cells[index], sort=sort, trial_id=raw))
         rows.append(cells)
     same = ", ".join(f"{table.columns[i].title} {table.rows[0].cells[i]}" for i in sorted(constant))
     note = (
         "Latency runs from the intended send to the last byte. Repetitions are rows of their own. "
         "Click a head to sort, a number for its raw data."
     )
+    if any(row.trial.trial_id not in linker.hrefs for row in table.rows):
+        note += " Where a number leads nowhere, the trial's name leads to its raw records."
     search = (
         '<p class="filter" hidden><label>Filter <input type="search" placeholder="t5 int8"></label> '
         '<span aria-live="polite"></span></p>'
@@ -241,6 +245,20 @@ def _results(table: ReportTable, linker: Linker) -> str:
         + (f'<p class="note">The same everywhere: {text(same)}.</p>' if same else "")
         + f'<p class="note">{note}</p>'
     )
+
+
+def _files(run: Run, table: ReportTable, base: Path, linked: frozenset[str]) -> dict[str, str]:
+    """Where the names of trials without a section lead: to their own raw records, or the line-by-line file."""
+    found = {}
+    for trial in (row.trial for row in table.rows if row.trial.trial_id not in linked):
+        requests = run.layout.requests(trial.trial_id)
+        found[f"{FILE}{trial.trial_id}"] = address(requests if requests.exists() else run.layout.trials_jsonl, base)
+    return found
+
+
+def _named(trial: Trial, linker: Linker) -> str:
+    """What the name of a trial leads to: its section, or its file where it has none. Its numbers would be 5 MB more."""
+    return trial.trial_id if trial.trial_id in linker.hrefs else f"{FILE}{trial.trial_id}"
 
 
 def _constant_columns(table: ReportTable) -> set[int]:

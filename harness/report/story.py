@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementInvalid
-from harness.measure.metrics import metric_of, metric_row
+from harness.measure.metrics import metric_row
 from harness.recommend.choose import Choice, decide
 from harness.recommend.goals import Goals, goals_of
 from harness.recommend.label import label, quantity
@@ -19,7 +19,7 @@ from harness.records import Recommendation, Trial
 from harness.report.cells import ABSENT, number
 from harness.report.document import Cell, Head, Section, metric_cell
 from harness.report.importance import MIN_CANDIDATES, Importance, importances
-from harness.report.tables import model_name, one_line, recommendation_of, why_nothing
+from harness.report.tables import is_unfinished, model_name, one_line, recommendation_of, why_nothing
 from harness.report.words import axis_title, metric_title, part_shown
 from harness.store.codec import DecodeError, from_json
 from harness.store.reader import Run
@@ -99,7 +99,8 @@ def answer(story: Story) -> Section:
     """The recommendation in sentences: what, how good, against whom, verified or not."""
     if story.recommendation is None or story.choice is None:
         return Section(key="answer", title="No recommendation", paragraphs=(story.why_nothing,))
-    title = "Recommended (a tie, the cheapest of it)" if story.recommendation.is_tie else "Recommended"
+    title = "Recommended so far: the search has not ended" if is_unfinished(story.run) else "Recommended"
+    title += " (a tie, the cheapest of it)" if story.recommendation.is_tie else ""
     paragraphs = (
         label(story.recommendation.trial.candidate),
         f"Why: {story.recommendation.margin}",
@@ -289,15 +290,15 @@ def facts(story: Story) -> Section:
     )
 
 
-def headline(trial: Trial) -> str:
-    """'P50 20.1 ms [19.8, 20.6], throughput 397 requests/s [...]': the numbers of the answer on one line."""
+def headline(one: Pooled) -> str:
+    """'P50 20.1 ms [19.8, 20.6], throughput 397 requests/s [...]': the answer's numbers, repetitions pooled."""
     shown = (
         ("P50", "latency_p50_ms"),
         ("P90", "latency_p90_ms"),
         ("P99", "latency_p99_ms"),
         ("throughput", "throughput_rps"),
     )
-    told = [f"{name} {quantity(metric)}" for name, key in shown if (metric := metric_of(trial, key)) is not None]
+    told = [f"{name} {quantity(metric)}" for name, key in shown if (metric := one.metric(key)) is not None]
     return ", ".join(told)
 
 

@@ -144,6 +144,11 @@ def why_nothing(run: Run) -> str:
     return ""
 
 
+def is_unfinished(run: Run) -> bool:
+    """Whether the run is of a search that has not ended on its own: still running, stopped or killed."""
+    return "tune" in run.manifest.command[:2] and not run.layout.search_json.exists()
+
+
 def model_name(run: Run) -> str:
     """A short name of the served model: the folder's, the hub id, the s3 prefix, the shape."""
     resolved: Any = run.manifest.scenario.get("resolved", {})
@@ -281,6 +286,11 @@ def _sorted(trials: Sequence[Trial], by: tuple[str, bool]) -> list[Trial]:
 
 def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> tuple[str, ...]:
     notes = list(run.notes)
+    if is_unfinished(run):
+        notes.append(
+            f"the search has not ended: it still runs or was interrupted after {len(run.trials)} trials; the same "
+            "dyno tune command goes on with it."
+        )
     tails = [metric_of(t, "latency_p99_ms") for t in trials]
     few = [m for m in tails if m is not None and m.high is None]
     if few:

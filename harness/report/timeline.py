@@ -24,6 +24,8 @@ WIDTHS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 12
 REQUESTS_PER_BIN, FEWEST_BINS = 5, 20
 """A rate over fewer requests jumps between 0 and twice itself; but a short load is still a line, not a bar."""
 MIN_REQUESTS = 5
+COLUMNS = ("intended_ns", "sent_ns", "done_ns", "outcome", "is_warmup")
+"""What a time line takes of the raw records."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,7 +53,7 @@ class Timeline:
 def timeline(run: Run, trial: Trial) -> Timeline | None:
     """The time line of a trial; None when hardly any raw record is left."""
     try:
-        table = reader.read_requests(run.root, trial.trial_id)
+        table = reader.read_requests(run.root, trial.trial_id, COLUMNS)
     except (UsageError, OSError, ValueError):
         return None
     if len(table) < MIN_REQUESTS:

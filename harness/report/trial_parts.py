@@ -28,7 +28,8 @@ def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> str:
         return part("trials", "Every trial, raw", "<p>The run holds no trial.</p>")
     lines = {trial.trial_id: number for number, trial in enumerate(run.trials, start=1)}
     shown = "".join(_trial(run, trial, base, lines.get(trial.trial_id)) for trial in trials)
-    left = sum(trial not in trials for trial in run.trials)
+    told_ids = {trial.trial_id for trial in trials}
+    left = sum(trial.trial_id not in told_ids for trial in run.trials)
     source = link(run.layout.trials_jsonl, base, "trials.jsonl")
     told = f"<p>Each number of this page links here. Recorded line by line in {source}.</p>"
     more = (

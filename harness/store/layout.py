@@ -41,6 +41,11 @@ class RunLayout:
         return self.root / "reference.json"
 
     @property
+    def search_json(self) -> Path:
+        """Written when a search ended on its own: why it ended. A run without it can be resumed."""
+        return self.root / "search.json"
+
+    @property
     def report_html(self) -> Path:
         """The page."""
         return self.root / "report.html"

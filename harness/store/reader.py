@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,12 @@ def read_manifest(root: Path) -> RunManifest:
         raise EnvironmentFault(f"{path}: damaged ({error}); restore it or run the scenario again") from error
 
 
-def read_requests(root: Path, trial_id: str) -> pd.DataFrame:
-    """The raw records of a trial as a table, warm-up included (column is_warmup). Raises UsageError when absent."""
+def read_requests(root: Path, trial_id: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The raw records of a trial as a table, warm-up included (column is_warmup), all `columns` or those named: a
+    million requests are 1.4 GB whole, their times alone 0.1 GB. Raises UsageError when absent."""
     import pandas as pd
 
-    return pd.read_parquet(_requests_path(root, trial_id))
+    return pd.read_parquet(_requests_path(root, trial_id), columns=None if columns is None else list(columns))
 
 
 def read_request_records(root: Path, trial_id: str) -> tuple[RequestRecord, ...]:

@@ -14,13 +14,10 @@ from harness.records import Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.disk import write_text
 from harness.store.formats import RunManifest
-from harness.store.layout import runs_root
+from harness.store.layout import RunLayout, runs_root
 from harness.store.reader import read_manifest, read_run
 from harness.store.writer import RunWriter
 from harness.tune.loop import SearchResult
-
-SEARCH_JSON = "search.json"
-"""Written into the run folder when a search ended on its own; a run without it can be resumed."""
 
 
 def open_run(resolved: ResolvedScenario, results: Path, is_new: bool) -> tuple[RunWriter, tuple[Trial, ...]]:
@@ -42,14 +39,14 @@ def find_unfinished(resolved: ResolvedScenario, results: Path) -> Path | None:
     folder = runs_root(results, resolved.scenario.name)
     for run_json in sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         root = run_json.parent
-        if not (root / SEARCH_JSON).exists() and _is_same(root, resolved):
+        if not RunLayout(root).search_json.exists() and _is_same(root, resolved):
             return root
     return None
 
 
 def finish_run(root: Path, result: SearchResult) -> Path:
     """Record that the search ended, and why; says where."""
-    path = root / SEARCH_JSON
+    path = RunLayout(root).search_json
     write_text(path, json.dumps({"stop": result.stop, "reason": result.stop_reason}, indent=2) + "\n")
     return path
 

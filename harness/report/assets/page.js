@@ -237,7 +237,9 @@
     return made;
   }
 
-  // ---- tables: sorted by click or by key, filtered by words
+  // ---- tables: sorted by click or by key, filtered by words; of many rows only the first lie in the page
+
+  var ROWS = 200, tables = [];
 
   function sortValue(row, index, numeric) {
     var cell = row.cells[index];
@@ -245,40 +247,80 @@
     return numeric ? NaN : cell.textContent.trim().toLowerCase();
   }
 
-  function sortBy(table, index) {
-    var heads = Array.from(table.tHead.rows[0].cells), head = heads[index], body = table.tBodies[0];
+  function sortBy(one, index) {
+    var heads = Array.from(one.table.tHead.rows[0].cells), head = heads[index];
     var down = head.getAttribute("aria-sort") === "ascending";
     var numeric = head.classList.contains("num");
-    var rows = Array.from(body.rows);
-    rows.sort(function (a, b) {
-      var one = sortValue(a, index, numeric), other = sortValue(b, index, numeric);
-      if (numeric && (isNaN(one) || isNaN(other))) { return isNaN(one) - isNaN(other); }  // absent values stay last
-      var order = one < other ? -1 : one > other ? 1 : 0;
+    var keyed = one.rows.map(function (row) { return { row: row, key: sortValue(row, index, numeric) }; });
+    keyed.sort(function (a, b) {
+      if (numeric && (isNaN(a.key) || isNaN(b.key))) { return isNaN(a.key) - isNaN(b.key); }  // absent values stay last
+      var order = a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
       return down ? -order : order;
     });
     heads.forEach(function (other) { other.setAttribute("aria-sort", "none"); });
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    rows.forEach(function (row) { body.appendChild(row); });
+    one.rows = keyed.map(function (both) { return both.row; });
+    show(one);
+  }
+
+  function fits(one, row) {
+    if (!one.words.length) { return true; }
+    if (row.told === undefined) { row.told = row.textContent.toLowerCase(); }
+    return one.words.every(function (word) { return row.told.indexOf(word) >= 0; });
+  }
+
+  function show(one) {
+    var body = one.table.tBodies[0], lying = document.createDocumentFragment();
+    var found = one.rows.filter(function (row) { return fits(one, row); });
+    found.slice(0, one.most).forEach(function (row) { lying.appendChild(row); });
+    body.textContent = "";
+    body.appendChild(lying);
+    one.found = found.length;
+    if (one.more) {
+      one.more.hidden = found.length <= one.most;
+      one.more.firstChild.textContent = "The first " + one.most + " of " + found.length + " rows, as sorted.";
+    }
+  }
+
+  function pager(one) {
+    var more = document.createElement("p"), told = document.createElement("span");
+    more.className = "more";
+    told.setAttribute("aria-live", "polite");
+    more.appendChild(told);
+    [["Show " + ROWS + " more", function () { return one.most + ROWS; }],
+      ["Show all", function () { return one.rows.length; }]].forEach(function (pair) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.textContent = pair[0];
+      button.addEventListener("click", function () { one.most = pair[1](); show(one); });
+      more.appendChild(button);
+    });
+    var holder = one.table.closest(".scroll") || one.table;
+    holder.parentNode.insertBefore(more, holder.nextSibling);
+    return more;
   }
 
   Array.from(document.querySelectorAll("table.sortable")).forEach(function (table) {
+    var one = { table: table, rows: Array.from(table.tBodies[0].rows), words: [], most: ROWS, more: null };
+    tables.push(one);
     Array.from(table.tHead.rows[0].cells).forEach(function (head, index) {
-      head.querySelector("button").addEventListener("click", function () { sortBy(table, index); });
+      head.querySelector("button").addEventListener("click", function () { sortBy(one, index); });
     });
+    if (one.rows.length > ROWS) {
+      one.more = pager(one);
+      show(one);
+    }
+    table.classList.add("paged");
   });
 
   Array.from(document.querySelectorAll(".filter")).forEach(function (holder) {
     holder.hidden = false;
-    var rows = Array.from(holder.parentNode.querySelector("table.sortable").tBodies[0].rows);
+    var table = holder.parentNode.querySelector("table.sortable");
+    var one = tables.filter(function (each) { return each.table === table; })[0];
     holder.querySelector("input").addEventListener("input", function (event) {
-      var words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean), count = 0;
-      rows.forEach(function (row) {
-        var told = row.textContent.toLowerCase();
-        var fits = words.every(function (word) { return told.indexOf(word) >= 0; });
-        row.hidden = !fits;
-        count += fits ? 1 : 0;
-      });
-      holder.querySelector("span").textContent = words.length ? count + " of " + rows.length : "";
+      one.words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+      show(one);
+      holder.querySelector("span").textContent = one.words.length ? one.found + " of " + one.rows.length : "";
     });
   });
 

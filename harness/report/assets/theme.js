@@ -1,5 +1,6 @@
 (function () {
   "use strict";
+  document.documentElement.classList.add("scripted");
   // Before anything is painted: the theme chosen last time, if the browser lets a file remember it.
   try {
     var kept = localStorage.getItem("dyno-theme");

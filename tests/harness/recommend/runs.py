@@ -131,4 +131,5 @@ def store(results: Path, trials: Sequence[Any], **scenario: Any) -> Path:
             if sent is not None:
                 writer.write_requests(one.trial_id, sent)
             writer.append_trial(one)
+        writer.layout.search_json.write_text('{"stop": "budget", "reason": "made"}\n', encoding="utf-8")
         return writer.layout.root

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.report.bricks import Linker
 from harness.report.compare import compare
 from harness.report.compare_html import write_comparison
-from harness.report.html import write_html
+from harness.report.document import Cell, Head, Section
+from harness.report.html import document, write_html
 from harness.report.story import story_of
 from harness.report.tables import report_table
 from harness.store.reader import read_run
@@ -40,9 +42,21 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_html(runs[0], report_table(runs[0]), runs[0].layout.report_html)
     both = runs[0].root / "compare.html"
     write_comparison(compare([story_of(run) for run in runs]), both)
+    long = folder / "long.html"
+    heads = (Head(title="Name"), Head(title="Size", is_number=True))
+    rows = tuple((Cell(text=f"row {n % 7}"), Cell(text=str(n), sort=(n * 37) % 451)) for n in range(451))
+    long.write_text(
+        document(
+            "Long",
+            "",
+            "",
+            [Linker({}, {}).section(Section(key="results", title="Results", heads=heads, rows=rows))],
+            {},
+        )
+    )
     nothing = read_run(store(folder / "nothing", [failed(1, candidate())]))
     write_html(nothing, report_table(nothing), nothing.layout.report_html)
-    return {"run": runs[0].layout.report_html, "both": both, "nothing": nothing.layout.report_html}
+    return {"run": runs[0].layout.report_html, "both": both, "nothing": nothing.layout.report_html, "long": long}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +65,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
         yield opened
 
 
-@pytest.mark.parametrize("name", ["run", "both", "nothing"])
+@pytest.mark.parametrize("name", ["run", "both", "nothing", "long"])
 def test_a_page_opens_without_complaint_and_without_any_request(name: str, tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages[name])
     assert tab.faults == []
@@ -84,6 +98,22 @@ def test_a_table_sorts_by_click_and_by_key_and_says_so(tab: Tab, pages: dict[str
     assert tab.js(SORTED.format(column=column)) == sorted(values, reverse=True)
     assert tab.js(f"{head}.getAttribute('aria-sort')") == "descending"
     assert tab.js("document.querySelectorAll('#results th[aria-sort=none]').length") == len(titles) - 1
+
+
+def test_of_a_long_table_the_first_rows_lie_in_the_page_and_all_are_sorted(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["long"])
+    count = "document.querySelectorAll('#results tbody tr').length"
+    assert tab.js(count) == 200
+    assert tab.js("document.querySelector('.more span').textContent") == "The first 200 of 451 rows, as sorted."
+    head = "document.querySelectorAll('#results thead button')[1]"
+    tab.js(f"{head}.click()")
+    tab.js(f"{head}.click()")
+    assert tab.js(SORTED.format(column=1)) == list(range(450, 250, -1)), (
+        "rows out of the page are sorted with the others"
+    )
+    tab.js("document.querySelectorAll('.more button')[1].click()")
+    assert tab.js(SORTED.format(column=1)) == list(range(450, -1, -1))
+    assert tab.js("document.querySelector('.more').hidden")
 
 
 def test_the_filter_leaves_the_rows_that_have_every_word(tab: Tab, pages: dict[str, Path]) -> None:

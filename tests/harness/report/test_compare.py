@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.measure.metrics import metric_of
 from harness.measure.stats import percentile
+from harness.recommend.label import quantity
+from harness.records import Metric, Trial
 from harness.report.compare import compare, difference, difference_text, sections
 from harness.report.story import story_of
 from tests.harness.recommend.runs import candidate, failed, metric, run_of, trial
@@ -71,3 +77,27 @@ def test_no_verdict_is_given() -> None:
     one = run_of(trial(1, candidate(), (61.0, 60.0, 62.0)))
     told = " ".join(str(section) for section in sections(compare([story_of(one), story_of(one)]))).lower()
     assert not any(word in told for word in ("regress", "significant", "passed", "failed"))
+
+
+def test_the_answer_of_a_run_pools_the_repetitions_of_its_choice() -> None:
+    one = run_of(trial(1, candidate(), (60.0, 59.0, 61.0)), trial(2, candidate(), (64.0, 63.0, 65.0)))
+    story = story_of(one)
+    assert story.choice is not None
+    pooled = story.choice.chosen.metric("latency_p50_ms")
+    assert pooled is not None
+    told = sections(compare([story, story]))[0].rows[0][2].text
+    assert told.startswith(f"P50 {quantity(pooled)}")
+    assert all(quantity(metric) not in told for metric in (_p50(one.trials[0]), _p50(one.trials[1])))
+
+
+def test_a_run_against_itself_is_called_the_same_run(tmp_path: Path) -> None:
+    one = story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0))))
+    moved = replace(one, run=replace(one.run, root=tmp_path))
+    assert "A and C are the same run." in sections(compare([one, moved, one]))[0].notes
+    assert not any("same run" in note for note in sections(compare([one, moved]))[0].notes)
+
+
+def _p50(one: Trial) -> Metric:
+    found = metric_of(one, "latency_p50_ms")
+    assert found is not None
+    return found

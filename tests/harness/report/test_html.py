@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import figures as drawn
+from harness.report import html
 from harness.report.bricks import TALL_ROWS, Linker
 from harness.report.document import Cell, Head
 from harness.report.figures import figures
@@ -18,7 +19,7 @@ from harness.report.html import page, write_html
 from harness.report.story import story_of
 from harness.report.tables import report_table
 from harness.report.trial_parts import SECTIONS, log_tail
-from harness.store.reader import Run, read_run
+from harness.store.reader import Run, read_requests, read_run
 from tests.harness.recommend.runs import candidate, failed, measured_trial, records, store, trial
 
 MAX_BYTES = 7_000_000
@@ -261,3 +262,42 @@ def test_a_figure_that_leaves_candidates_out_says_how_many_which_and_why(
     assert "1 of 4 trials shown: the recommended one, its verification, then the best" in told
     for one in run.trials[:3]:
         assert told.count(one.candidate.engine) >= 2, "the table is complete whatever the figures leave out"
+
+
+def test_the_name_of_a_trial_without_a_section_leads_to_its_own_records(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "leads to its raw records" not in page(run, report_table(run))
+    monkeypatch.setattr(html, "SECTIONS", 1)
+    told = page(run, report_table(run))
+    links = _Balance()
+    links.feed(told)
+    left = [trial for trial in run.trials if trial.outcome == "ok"][-1]
+    wanted = (
+        run.layout.requests(left.trial_id) if run.layout.requests(left.trial_id).exists() else run.layout.trials_jsonl
+    )
+    assert f">{left.trial_id}</a>" in told
+    assert wanted.relative_to(run.root).as_posix() in links.links
+    assert "leads to its raw records" in told
+
+
+def test_the_times_of_a_trial_are_read_without_the_rest(run: Run) -> None:
+    trial = next(one for one in run.trials if run.layout.requests(one.trial_id).exists())
+    assert list(read_requests(run.root, trial.trial_id, ("done_ns", "user")).columns) == ["done_ns", "user"]
+
+
+def test_an_engine_has_one_colour_in_table_and_figures_whatever_they_leave_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CURVES", "FRONT_POINTS"):
+        monkeypatch.setattr(drawn, name, 1)
+    made = []
+    for number, (engine, median_ms) in enumerate((("ctranslate2", 60.0), ("t5", 20.0)), start=1):
+        sent = records(median_ms, n=60)
+        made.append((measured_trial(number, candidate(engine), sent), sent))
+    story = story_of(read_run(store(tmp_path, made)))
+    found = figures(story)
+    assert [point["colour"] for point in (found["front"].data or {})["front"]["points"]] == ["@e1"]
+    for name in ("cdf", "percentiles"):
+        lines = [one for one in (found[name].data or {})["data"] if one["mode"] == "lines" and one.get("name")]
+        assert lines[0]["line"]["color"] == "@e1", "t5 is the second engine of the run, though the only one drawn"

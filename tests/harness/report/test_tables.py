@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,9 +13,11 @@ from rich.console import Console
 from harness.errors import UsageError
 from harness.report.cells import number, percent_cell, value_cell
 from harness.report.formats import as_csv, as_json, as_markdown, print_table
+from harness.report.story import answer, story_of
 from harness.report.tables import ReportTable, report_table
-from harness.store.reader import Run
-from tests.harness.recommend.runs import candidate, failed, metric, run_of, trial
+from harness.store.layout import RunLayout
+from harness.store.reader import Run, read_run
+from tests.harness.recommend.runs import candidate, failed, metric, run_of, store, trial
 
 FIELD = [
     "Model", "Engine", "Quantization", "Batch size", "Tensor parallel degree", "Workers", "P50 (ms)", "P90 (ms)",
@@ -161,3 +164,14 @@ def test_on_80_columns_what_is_the_same_everywhere_is_one_line_and_every_row_fit
     rows = [line for line in told.splitlines() if line.startswith(("★", "≈", "✗", "   "))]
     assert rows
     assert max(len(line.rstrip()) for line in rows) <= 80
+
+
+def test_a_search_that_has_not_ended_is_called_so_in_answer_and_notes(tmp_path: Path) -> None:
+    root = store(tmp_path, [trial(1, candidate(), (61.0, 60.0, 62.0))])
+    RunLayout(root).search_json.unlink(missing_ok=True)
+    open_run = read_run(root)
+    assert any("interrupted after 1 trials" in note for note in report_table(open_run).notes)
+    assert answer(story_of(open_run)).title.startswith("Recommended so far")
+    RunLayout(root).search_json.write_text("{}")
+    assert not any("interrupted" in note for note in report_table(open_run).notes)
+    assert answer(story_of(open_run)).title == "Recommended"
