@@ -116,15 +116,19 @@ def device_row(name: str) -> DeviceRow:
 def cpu_row(read_bps: float, fma_flops: float, memory_bytes: float, *, name: str = "cpu") -> DeviceRow:
     """A CPU from its measured read bandwidth and FMA rate at the number of threads that will run.
 
-    Products of int8 weights run at about the FMA rate a row, those of w8a8 at twice it. Starting a phase costs well
-    under a microsecond (the thread team spins).
+    Starting a phase costs well under a microsecond (the thread team spins).
     """
     return DeviceRow(
         name=name, memory_bytes=memory_bytes, read_bps=read_bps,
-        flops=dict.fromkeys(WEIGHT_BYTES, fma_flops) | {"w8a8": 2 * fma_flops},
+        flops={dtype: fma_flops * CPU_RATES.get(dtype, 1.0) for dtype in WEIGHT_BYTES},
         memory_frac=dict.fromkeys(WEIGHT_BYTES, 1.0), compute_frac=1.0, launch_s=0.5e-6, reduce_s=1e-6,
         link_bps=read_bps, is_overlapping=False,
     )  # fmt: skip
+
+
+CPU_RATES = {"int8": 1.8, "w8": 1.8, "w8a8": 3.35, "int4": 2.7}
+"""Products a second of many rows, over the fp32 FMA rate: 207, 385 and 312 of 115 GFLOP/s, measured with one thread of
+an AVX-512 VNNI core (results/published/bench-engines/profile.md). AVX2 has no such instructions and is slower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
