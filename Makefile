@@ -22,9 +22,12 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt torch
 	@touch $@
 
+# The native library is built in build/, not by pip: an editable install would do it among the sources.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt)
-	$(PIP) install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "cmake>=3.20" ninja
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[quickstart,dev]"
+	$(PIP) install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "cmake>=3.20"
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --config-settings wheel.cmake=false --editable ".[quickstart,dev]"
+	$(BIN)/cmake -S kernels -B build/native -DT5K_INPLACE=ON > /dev/null
+	$(BIN)/cmake --build build/native --parallel $$(nproc) > /dev/null
 	@touch $@
 
 # DeepSpeed's conformance and OpenVINO's int8 run in environments of their own, which share the venv's torch.
