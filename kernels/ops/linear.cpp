@@ -124,7 +124,8 @@ struct Index {
 };
 template <int R, int P, int i = 0, class F>
 T5K_INLINE void each(const F &f) {
-#if defined(T5K_ISA_SCALAR)  // no registers to win, and minutes of compiling under a sanitizer
+// No registers to win, and minutes of compiling under a sanitizer.
+#if defined(T5K_ISA_SCALAR) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     for (int r = 0; r < R; ++r)
         for (int p = 0; p < P; ++p) f(r, p);
 #else
