@@ -20,6 +20,8 @@ from engines.sagemaker.redaction import redact
 
 logger = logging.getLogger("dyno.sagemaker")
 
+SERVICES = ("sagemaker", "s3", "cloudwatch", "logs")
+"""Those that `call` speaks to; the runtime has its own way, the proxy."""
 ATTEMPTS = 7
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
@@ -31,7 +33,9 @@ REFUSED_WHO = frozenset(
     ("UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "403",
      "AccessDenied", "AccessDeniedException", "InvalidSignatureException", "SignatureDoesNotMatch")
 )  # fmt: skip
-ABSENT = frozenset(("404", "NoSuchBucket", "NotFound", "ResourceNotFound", "NoSuchKey", "NoSuchUpload"))
+ABSENT = frozenset(
+    ("404", "NoSuchBucket", "NotFound", "ResourceNotFound", "ResourceNotFoundException", "NoSuchKey", "NoSuchUpload")
+)
 INSTALL = "pip install 'dynamometer[sagemaker]'"
 
 
@@ -44,7 +48,7 @@ class NoCapacity(Exception):
 
 
 class Aws:
-    """The four services of one region. `sleep` is injected so that tests need not wait."""
+    """The services of one region. `sleep` is injected so that tests need not wait."""
 
     def __init__(self, region: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self.region = region
@@ -65,13 +69,13 @@ class Aws:
             frozen = credentials.get_frozen_credentials()
             redact.learn(frozen.access_key, frozen.secret_key, frozen.token)
             options = config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=70)
-            self._clients = {name: session.client(name, config=options) for name in ("sagemaker", "s3", "cloudwatch")}
+            self._clients = {name: session.client(name, config=options) for name in SERVICES}
             self.runtime_url = str(session.client("sagemaker-runtime", config=options).meta.endpoint_url)
         except self._errors.BotoCoreError as error:
             raise Unavailable(f"sagemaker: {_line(error)}; check AWS_PROFILE, AWS_REGION and the credentials") from None
 
     def client(self, service: str) -> Any:
-        """The boto3 client of 'sagemaker', 's3' or 'cloudwatch'."""
+        """The boto3 client of one of SERVICES."""
         return self._clients[service]
 
     def s3_access(self) -> Access:

@@ -151,8 +151,8 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
             raise _failure(plan, redact(str(answer.get("FailureReason", "no reason given"))))
         if waited_s >= plan.patience.ready_s:
             raise NotReady(
-                f"sagemaker: endpoint {plan.name} is still {status} after {waited_s:.0f} s; raise "
-                f"ready_timeout_s, or read its log group {log_group(plan.name)} while it runs"
+                f"sagemaker: endpoint {plan.name} is still {status} after {waited_s:.0f} s; raise ready_timeout_s if "
+                "it was still loading"
             )
         aws.sleep(plan.patience.poll_s)
 
@@ -169,9 +169,4 @@ def _failure(plan: EndpointPlan, reason: str) -> EngineError | NoCapacity:
         advice = f"raise data_download_timeout_s (was {plan.download_timeout_s})"
     else:
         advice = "its reason is AWS's own"
-    return LaunchFailed(f"{said}; {advice}; log group {log_group(plan.name)}")
-
-
-def log_group(name: str) -> str:
-    """Where the container's output lies in CloudWatch Logs."""
-    return f"/aws/sagemaker/Endpoints/{name}"
+    return LaunchFailed(f"{said}; {advice}")

@@ -14,11 +14,13 @@ from typing import Any
 
 from engines.api import DTYPES, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.environments import child_environment
+from engines.errors import LaunchFailed
 from engines.loopback import open_here
 from engines.process import Command, ServerProcess
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
 from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
+from engines.sagemaker.container_log import save_log, with_log
 from engines.sagemaker.converted import SUMS, converted_weights, sums, wants_converted
 from engines.sagemaker.endpoint import LiveEndpoint, deployed, expires_s
 from engines.sagemaker.memory import check_fit
@@ -122,7 +124,8 @@ class SageMakerEngine:
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningEndpoint]:
-        """Create, wait, serve through the proxy, delete. The plan and CloudWatch's metrics go to workdir.
+        """Create, wait, serve through the proxy, delete. The plan, CloudWatch's metrics and the container's log go to
+        workdir.
 
         The endpoint's own option ready_timeout_s bounds the waiting; `ready_timeout_s` is for engines on this machine.
         """
@@ -141,17 +144,21 @@ class SageMakerEngine:
             files = with_weights(files, plan.weights_uri)
         workdir.mkdir(parents=True, exist_ok=True)
         _store(workdir / "endpoint.json", plan.requests(expires_s(plan)))
+        log = workdir / "server.log"
         window_begin = time.time()
-        with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
-            running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))
-            if route.proxy:
-                running.learn(f"requests went through the proxy {route.proxy}: its time is in every latency")
-            try:
-                yield running
-            finally:
-                stats = _stats(port)
-                spent = live.spent_usd()
-                running.learn(*_closing(stats, spent, plan))
+        try:
+            with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
+                running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))
+                if route.proxy:
+                    running.learn(f"requests went through the proxy {route.proxy}: its time is in every latency")
+                try:
+                    yield running
+                finally:
+                    stats = _stats(port)
+                    spent = live.spent_usd()
+                    running.learn(*_closing(stats, spent, plan))
+        except LaunchFailed as error:
+            raise with_log(error, aws, plan.name, log) from None
         if plan.is_kept:
             keep_weights()
         if plan.patience.cloudwatch_s > 0:
@@ -159,6 +166,8 @@ class SageMakerEngine:
             found = wait_for_metrics(aws, plan.name, window, int(stats["requests"]), plan.patience.cloudwatch_s)
             _store(workdir / "cloudwatch.json", _rows(found))
             running.learn(summary(found))
+            if (why := save_log(aws, plan.name, log)) != "":
+                running.learn(f"the container's log was not read: {why}")
 
 
 @contextmanager

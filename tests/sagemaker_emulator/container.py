@@ -36,11 +36,12 @@ class Answer:
 
 
 class Container(Protocol):
-    """A running container under SageMaker's contract: /ping and /invocations."""
+    """A running container under SageMaker's contract: /ping and /invocations. Its log outlives it."""
 
     def is_healthy(self) -> bool: ...
     def has_ended(self) -> str: ...
     def invoke(self, body: bytes) -> Answer: ...
+    def log(self) -> str: ...
     def stop(self) -> None: ...
 
 
@@ -52,6 +53,7 @@ class ServerContainer:
         for name, content in unpack(archive, "model.tar.gz").items():
             (self.folder / name).write_bytes(content)
         self._state = self.folder / "state.json"
+        self._said: str | None = None
         argv = self._command()
         temp_dir = Path(tempfile.gettempdir()) / f"emulated-{os.getpid()}-{secrets.token_hex(4)}"
         self._process = ServerProcess(
@@ -88,8 +90,14 @@ class ServerContainer:
             attributes=answer.headers.get("x-amzn-sagemaker-custom-attributes", ""),
         )
 
+    def log(self) -> str:
+        if self._said is not None:
+            return self._said
+        return (self.folder / "log").read_text(errors="replace")
+
     def stop(self) -> None:
         self._process.stop(5.0)
+        self._said = self.log()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _port(self) -> int:
@@ -164,6 +172,9 @@ class StubContainer:
         rows = [{"generated_text": text} for text in texts]
         body = json.dumps(rows if isinstance(asked["inputs"], list) else rows[0]).encode()
         return Answer(status=200, pieces=iter((body,)), attributes=f"tokens={sum(len(t.split()) for t in texts)}")
+
+    def log(self) -> str:
+        return "\n".join(["the stub begins", self.dies][: 2 if self.dies else 1])
 
     def stop(self) -> None:
         return

@@ -46,6 +46,7 @@ class Faults:
     lost_answer: Counter[str] = field(default_factory=Counter)
     capacity_failures: int = 0
     quota_types: set[str] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
     never_ready: bool = False
     download_s: float = 0.0
     creating_s: float = 0.0
@@ -75,7 +76,8 @@ Host = Callable[[bytes, dict[str, Any]], Container]
 
 
 class ControlPlane:
-    """The state of one region. `fetch` reads an S3 object (None when absent); `host` starts a container."""
+    """The state of one region. `fetch` reads an S3 object (None when absent); `host` starts a container. `containers`
+    keeps the last one of every endpoint that had one, for its log."""
 
     def __init__(self, region: str, fetch: Fetch, host: Host, faults: Faults) -> None:
         self.region = region
@@ -85,6 +87,7 @@ class ControlPlane:
         self.endpoints: dict[str, Endpoint] = {}
         self.tags: dict[str, dict[str, str]] = {}
         self.created: list[tuple[str, str]] = []
+        self.containers: dict[str, Container] = {}
         self._fetch = fetch
         self._host = host
         self._lock = threading.RLock()
@@ -311,6 +314,7 @@ class ControlPlane:
         if self.faults.download_s > limit_s or archive is None:
             return DOWNLOAD
         endpoint.container = self._host(archive, endpoint.model["PrimaryContainer"])
+        self.containers[endpoint.name] = endpoint.container
         deadline = time.monotonic() + variant["ContainerStartupHealthCheckTimeoutInSeconds"] * second_s
         while endpoint.deleted_at is None:
             if not self.faults.never_ready and endpoint.container.is_healthy():

@@ -73,7 +73,7 @@ def local_aws(host: Host | None = None) -> Iterator[Local]:
 
     try:
         with Emulator(fetch, host or serve, {KEY_ID: SECRET}) as emulator:
-            services = ("SAGEMAKER", "SAGEMAKER_RUNTIME", "CLOUDWATCH")
+            services = ("SAGEMAKER", "SAGEMAKER_RUNTIME", "CLOUDWATCH", "CLOUDWATCH_LOGS")
             urls = {f"AWS_ENDPOINT_URL_{name}": emulator.url for name in services}
             yield Local(emulator, {**own, **urls}, s3)
     finally:

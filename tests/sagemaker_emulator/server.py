@@ -1,4 +1,5 @@
-"""The emulator's one HTTP server: SageMaker (JSON 1.1), the runtime (REST JSON, event streams) and CloudWatch (CBOR).
+"""The emulator's one HTTP server: SageMaker (JSON 1.1), the runtime (REST JSON, event streams), CloudWatch (CBOR) and
+CloudWatch Logs (JSON 1.1).
 
 Every request's signature is checked, every request and answer is held against botocore's service model.
 """
@@ -18,6 +19,7 @@ from botocore.parsers import RpcV2CBORParser
 from tests.sagemaker_emulator.container import Answer
 from tests.sagemaker_emulator.control import ControlPlane, Faults, Fetch, Host, Refused
 from tests.sagemaker_emulator.frames import cbor, payload_part, stream_error
+from tests.sagemaker_emulator.logs import answer_of
 from tests.sagemaker_emulator.model_check import check_answer, request_fault
 from tests.sagemaker_emulator.signature import signature_fault
 from tests.sagemaker_emulator.watch import Invocation, Watch
@@ -67,6 +69,8 @@ class Emulator:
         if self.faults.server_error[operation] > 0:
             self.faults.server_error[operation] -= 1
             return Refused("InternalFailure", "We encountered an internal error. Please try again.", 500)
+        if operation in self.faults.denied:
+            return Refused("AccessDeniedException", f"User is not authorized to perform: {operation}")
         return None
 
 
@@ -102,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._watch_cbor(watched["operation"], body)
             elif (target := headers.get("x-amz-target", "")).startswith("GraniteServiceVersion20100801."):
                 self._watch_json(target.rpartition(".")[2], json.loads(body))
+            elif target.startswith("Logs_20140328."):
+                self._logs(region, target.rpartition(".")[2], json.loads(body))
             else:
                 self._control(region, target.rpartition(".")[2], json.loads(body))
         except Refused as error:
@@ -220,6 +226,16 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.emulator.watch.get_metric_data(request)
         check_answer("cloudwatch", operation, answer)
         return answer
+
+    def _logs(self, region: str, operation: str, request: dict[str, Any]) -> None:
+        self.emulator.calls.append(operation)
+        if (error := self.emulator.fault(operation)) is not None:
+            raise error
+        if fault := request_fault("logs", operation, request):
+            raise Refused("InvalidParameterException", fault)
+        answer = answer_of(operation, request, self.emulator.region(region).containers)
+        check_answer("logs", operation, answer)
+        self._send(200, json.dumps(answer).encode(), "application/x-amz-json-1.1")
 
     # ---- answers
 

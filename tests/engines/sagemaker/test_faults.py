@@ -20,7 +20,7 @@ from engines.sagemaker.journal import journals
 from engines.sagemaker.weights import delete_prefix, release_weights
 from tests.sagemaker_emulator.container import StubContainer
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
-from tests.sagemaker_emulator.local import Local
+from tests.sagemaker_emulator.local import SECRET, Local
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def fails(cloud: Local, tmp_path: Path, **options: object) -> EngineError:
     release_weights()
     assert is_clean(cloud), cloud.objects()
     assert journals() == ()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value).partition(" ends:\n")[0], "one sentence, then perhaps the container's log"
     return caught.value
 
 
@@ -130,15 +130,52 @@ def test_no_quota_is_not_tried_again(cloud: Local, tmp_path: Path) -> None:
     assert cloud.emulator.calls.count("CreateEndpoint") == 1
 
 
-def test_a_failed_health_check_says_where_the_log_is(
+def die(patch: pytest.MonkeyPatch, last_words: str) -> None:
+    """Every container ends while it loads."""
+    patch.setattr(StubContainer, "is_healthy", lambda self: False)
+    patch.setattr(StubContainer, "has_ended", lambda self: "it died")
+    patch.setattr(StubContainer, "log", lambda self: f"loading\n{last_words}\n")
+
+
+def test_a_failed_health_check_ends_with_what_the_container_said(
     cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StubContainer, "has_ended", lambda self: "it died")
-    monkeypatch.setattr(StubContainer, "is_healthy", lambda self: False)
+    die(monkeypatch, f"ValueError: no such tokenizer for {SECRET}")
     error = fails(cloud, tmp_path)
     assert type(error) is LaunchFailed
     assert "did not pass the ping health check" in str(error)
-    assert "/aws/sagemaker/Endpoints/dyno-" in str(error)
+    log = tmp_path / "work" / "server.log"
+    assert f"its log {log} ends:\n[variant1/i-0123456789abcdef0]\nloading\nValueError: no such token" in str(error)
+    assert log.read_text().endswith("ValueError: no such tokenizer for [redacted]\n")
+
+
+def test_memory_that_ran_out_is_seen_in_the_container_s_log(
+    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(monkeypatch, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.00 GiB")
+    error = fails(cloud, tmp_path)
+    assert isinstance(error, OutOfMemory)
+    assert "did not pass the ping health check" in str(error), "AWS's own reason says nothing of memory"
+
+
+def test_a_log_that_may_not_be_read_is_said_and_hides_nothing(
+    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(monkeypatch, "unread")
+    cloud.emulator.faults.denied = {"GetLogEvents"}
+    error = fails(cloud, tmp_path)
+    assert type(error) is LaunchFailed
+    assert "did not pass the ping health check" in str(error)
+    assert "its log /aws/sagemaker/Endpoints/dyno-" in str(error)
+    assert "could not be read: sagemaker: get_log_events: " in str(error)
+    assert "not authorized to perform: GetLogEvents" in str(error)
+
+
+def test_the_container_s_log_is_kept_with_the_trial(cloud: Local, tmp_path: Path) -> None:
+    with launched(tmp_path, cloudwatch_wait_s=0.1) as running:
+        answers(running)
+    assert (tmp_path / "work" / "server.log").read_text() == "[variant1/i-0123456789abcdef0]\nthe stub begins\n"
+    release_weights()
 
 
 def test_a_slow_download_says_which_timeout_to_raise(cloud: Local, tmp_path: Path) -> None:
@@ -156,10 +193,11 @@ def test_an_endpoint_that_never_gets_ready_is_given_up_and_deleted(cloud: Local,
     assert "is still Creating after" in str(error)
 
 
-def test_memory_that_ran_out_is_told_apart(cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_ran_out_by_aws_s_own_reason_is_told_apart(
+    cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.sagemaker_emulator.control.HEALTH", "The container ended: CUDA out of memory")
-    monkeypatch.setattr(StubContainer, "has_ended", lambda self: "it died")
-    monkeypatch.setattr(StubContainer, "is_healthy", lambda self: False)
+    die(monkeypatch, "")
     assert isinstance(fails(cloud, tmp_path), OutOfMemory)
 
 
