@@ -95,7 +95,8 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body) or 'openai'."""
+    """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body), 'openai'
+    (completions) or 'openai-chat'."""
 
     url: str
     protocol: str = "djl"

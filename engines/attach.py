@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -14,12 +15,20 @@ from engines.process import http_status
 from engines.spec_check import check_spec, choice
 
 OPTIONS = {
-    "url": "base address, such as http://127.0.0.1:8080 (required)",
-    "protocol": "'djl' (this server, DJL Serving, SageMaker containers) or 'openai' (default djl)",
+    "url": "address, such as http://127.0.0.1:8080, http://127.0.0.1:8000/v1 or one with the whole path (required)",
+    "protocol": "'djl' (this server, DJL Serving, SageMaker containers; the default), 'openai' (completions) or "
+    "'openai-chat'",
     "model_name": "the model's name there (default model)",
 }
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
-PING_PATHS = {"djl": ("/ping", "/"), "openai": ("/health", "/v1/models", "/ping", "/")}
+PING_PATHS = {
+    "djl": ("/ping", "/"),
+    "openai": ("/health", "/v1/models", "/models", "/ping", "/"),
+    "openai-chat": ("/health", "/v1/models", "/models", "/ping", "/"),
+}
+"""Asked below the host and below each folder of the address's own path, which may lie behind a gateway."""
+WANTS_POST = 405
+"""What a server says of GET where it takes POST: it is there."""
 POLL_S = 0.2
 CHECK_S = 2.0
 
@@ -64,17 +73,18 @@ class AttachEngine:
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[AttachedEndpoint]:
-        """Wait until the address answers 200. Raises SpecInvalid (no usable url) and NotReady."""
+        """Wait until a ping answers 200, or the address itself that it takes POST. Raises SpecInvalid (no usable url)
+        and NotReady."""
         check_spec(spec, self.capabilities())
-        protocol = choice(spec, "protocol", ("djl", "openai"), "djl")
+        protocol = choice(spec, "protocol", tuple(PING_PATHS), "djl")
         endpoint = Endpoint(url=_url(spec), protocol=protocol, model_name=str(spec.options.get("model_name", "model")))
         begin = time.monotonic()
         while not _answers(endpoint):
             if time.monotonic() - begin >= ready_timeout_s:
-                tried = ", ".join(endpoint.url + path for path in PING_PATHS[protocol])
+                tried = ", ".join(_pings(endpoint)[: len(PING_PATHS[protocol])])
                 raise NotReady(
-                    f"nothing answered 200 within {ready_timeout_s:g} s; tried {tried}; start the server first, or "
-                    "correct option url"
+                    f"nothing answered 200 within {ready_timeout_s:g} s; tried {tried}, the same below each folder of "
+                    f"the address, and whether {endpoint.url} takes POST; start the server first, or correct option url"
                 )
             time.sleep(POLL_S)
         notes = ("attached: dtype, versions, memory and CPU of the server are not known",)
@@ -97,4 +107,10 @@ def _url(spec: EngineSpec) -> str:
 
 
 def _answers(endpoint: Endpoint) -> bool:
-    return any(http_status(endpoint.url + path) == 200 for path in PING_PATHS[endpoint.protocol])
+    return any(http_status(url) == 200 for url in _pings(endpoint)) or http_status(endpoint.url) == WANTS_POST
+
+
+def _pings(endpoint: Endpoint) -> list[str]:
+    parts = urllib.parse.urlsplit(endpoint.url)
+    folders = ["", *itertools.accumulate(f"/{name}" for name in parts.path.split("/")[1:])]
+    return [f"{parts.scheme}://{parts.netloc}{at}{path}" for at in folders for path in PING_PATHS[endpoint.protocol]]

@@ -101,6 +101,11 @@ class Metric:
     high: float | None = None
     note: str = ""
 
+    @property
+    def is_unproven(self) -> bool:
+        """A percentile of so few samples that they bound it on neither side."""
+        return self.low is None and self.high is None and self.estimator.endswith("order-statistic interval")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:

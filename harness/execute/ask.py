@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from engines.api import Endpoint, RunningEngine
 from harness.load.answers import BadBody, text_at
-from harness.load.bodies import filled
+from harness.load.bodies import BodyForm, address_of, filled
 from harness.records import Prompt
 from harness.scenario.load_kinds import Template
 
+JSON = {"Content-Type": "application/json"}
 ANSWER_TIMEOUT_S = 120.0
 """For one answer while checking quality; generous, since nothing is timed here."""
 
@@ -77,7 +77,7 @@ def _ask_template(
     template, parameters = form
     try:
         body = filled(template.body, prompt.text, parameters)
-        response = client.post(url, content=body, headers={"Content-Type": "application/json"})
+        response = client.post(url, content=body, headers=JSON)
         if response.status_code != 200:
             failure = f"HTTP {response.status_code}: {response.text[:200]}"
             return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
@@ -87,31 +87,23 @@ def _ask_template(
 
 
 def _ask_one(client: httpx.Client, endpoint: Endpoint, prompt: Prompt, parameters: Mapping[str, object]) -> _Answer:
-    is_djl = endpoint.protocol == "djl"
+    form = BodyForm(
+        address=address_of(endpoint.url, endpoint.protocol),
+        protocol=endpoint.protocol,
+        model_name=endpoint.model_name,
+        parameters={**parameters, "details": True, "return_logprobs": True}
+        if endpoint.protocol == "djl"
+        else parameters,
+        stream=False,
+    )
     try:
-        if is_djl:
-            wanted = {**parameters, "details": True, "return_logprobs": True}
-            body: dict[str, object] = {"inputs": prompt.text, "parameters": wanted}
-            response = client.post(_address(endpoint.url, "/invocations"), json=body)
-        else:
-            url = _address(endpoint.url, "/v1/completions")
-            body = {"model": endpoint.model_name, "temperature": 0}
-            body["max_tokens"] = parameters.get("max_new_tokens", 64)
-            body |= (
-                {"messages": [{"role": "user", "content": prompt.text}]} if "/chat/" in url else {"prompt": prompt.text}
-            )
-            response = client.post(url, json=body)
+        response = client.post(form.address.url, content=form.body((prompt,)), headers=JSON)
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
     if response.status_code != 200:
         failure = f"HTTP {response.status_code}: {response.text[:200]}"
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
     return _read_answer(prompt.prompt_id, response.text)
-
-
-def _address(url: str, usual_path: str) -> str:
-    """The endpoint's own address where it names a path, else the protocol's usual one (as the load generator does)."""
-    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}{usual_path}"
 
 
 def _read_answer(prompt_id: str, body: str) -> _Answer:

@@ -10,7 +10,7 @@ from engines.api import Endpoint, RunningEngine
 from harness.execute.inputs import Phase, TrialInputs
 from harness.load.arrivals import Schedule, at_rate, schedule_of
 from harness.load.driver import LoadResult, LoadState, drive
-from harness.load.lengths import tokens_per_word
+from harness.load.lengths import token_rates
 from harness.load.max_rate import RateSearch
 from harness.load.plan import LoadPlan
 from harness.load.selfcheck import Ceilings
@@ -170,7 +170,8 @@ class Loads:
 
     def _open(self, load: OpenLoad, engine: RunningEngine, probe: int) -> LoadPlan:
         schedule = self._schedule(load, probe)
-        has_lengths = bool(schedule.input_lengths)
+        inputs = self._inputs
+        rates, end_tokens = token_rates(inputs.prompts, inputs.model_dir) if schedule.input_lengths else ({}, 0)
         return replace(
             self._plan(engine.endpoint),
             offsets_ns=schedule.offsets_ns,
@@ -178,7 +179,8 @@ class Loads:
             max_in_flight=load.max_in_flight,
             input_lengths=schedule.input_lengths,
             output_lengths=schedule.output_lengths,
-            tokens_per_word=tokens_per_word(self._inputs.prompts, self._inputs.model_dir) if has_lengths else 1.0,
+            tokens_per_word=rates,
+            end_tokens=end_tokens,
             processes=max(
                 self._hosts,
                 load.processes

@@ -145,7 +145,7 @@ def _stream_pieces(received: Received, protocol: str) -> Iterator[tuple[int, dic
     for line in received.body.splitlines(keepends=True):
         at += len(line)
         text = line.strip()
-        if protocol in ("openai", "template"):
+        if protocol != "djl":
             text = text.removeprefix(b"data:").strip()
         if not text or text == b"[DONE]" or text.startswith(b":"):
             continue

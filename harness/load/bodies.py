@@ -10,8 +10,12 @@ from urllib.parse import urlsplit
 from harness.errors import UsageError
 from harness.records import Prompt
 
-DEFAULT_PATHS = {"djl": "/invocations", "openai": "/v1/completions", "template": "/"}
-"""Path used when the endpoint names only a host: SageMaker's container contract, and OpenAI's completions."""
+DEFAULT_PATHS = {
+    "djl": "/invocations", "openai": "/v1/completions", "openai-chat": "/v1/chat/completions", "template": "/",
+}  # fmt: skip
+"""Path used when the endpoint names only a host: SageMaker's container contract, OpenAI's completions and chat."""
+_OPENAI_BASE = "/v1"
+"""What OpenAI's clients call the base URL ends here; the operation follows."""
 
 _OPENAI_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 _OPENAI_UNKNOWN = frozenset({"num_beams", "do_sample", "details"})
@@ -26,6 +30,16 @@ class Address:
     is_tls: bool
     path: str
 
+    @property
+    def authority(self) -> str:
+        """host:port, as the Host header and a URL have it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The whole of it as a URL."""
+        return f"{'https' if self.is_tls else 'http'}://{self.authority}{self.path}"
+
 
 def address_of(url: str, protocol: str) -> Address:
     """The address behind an endpoint URL. Raises UsageError: not an http(s) address, or an unknown protocol."""
@@ -35,6 +49,8 @@ def address_of(url: str, protocol: str) -> Address:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"endpoint {url!r}: expected http://host:port[/path] or https://...")
     path = parts.path if parts.path not in ("", "/") else DEFAULT_PATHS[protocol]
+    if protocol.startswith("openai") and path.rstrip("/").endswith(_OPENAI_BASE):
+        path = path.rstrip("/") + DEFAULT_PATHS[protocol].removeprefix(_OPENAI_BASE)
     return Address(
         host=parts.hostname,
         port=parts.port or (443 if parts.scheme == "https" else 80),
@@ -56,8 +72,8 @@ class BodyForm:
 
     @property
     def is_chat(self) -> bool:
-        """OpenAI's chat form, recognised by its path."""
-        return self.protocol == "openai" and "/chat/" in self.address.path
+        """OpenAI's chat form, named by the protocol or by the path."""
+        return self.protocol == "openai-chat" or (self.protocol == "openai" and "/chat/" in self.address.path)
 
     def body(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
         """The JSON body for these prompts; one prompt is sent as a string, several as a list. `parameters` replace
@@ -72,9 +88,8 @@ class BodyForm:
     def request(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
         """The whole HTTP/1.1 request, head and body; see `body`."""
         body = self.body(prompts, parameters)
-        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
         head = (
-            f"POST {self.address.path} HTTP/1.1\r\nHost: {host}:{self.address.port}\r\n"
+            f"POST {self.address.path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n\r\n"
         )
         return head.encode("latin-1") + body

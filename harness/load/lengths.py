@@ -1,7 +1,7 @@
 """Requests of asked lengths: prompts cut or repeated to a number of tokens, and max_new_tokens per request.
 
-Tokens are estimated from words (`tokens_per_word` of the plan), since no tokenizer runs in a load process; what the
-server counted stands in the records, so the error of the estimate can be seen.
+Tokens are estimated from words (`tokens_per_word` and `end_tokens` of the plan), since no tokenizer runs in a load
+process; what the server counted stands in the records, so the error of the estimate can be seen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[P
     asked = plan.input_lengths[seq] if plan.input_lengths else None
     wanted = plan.output_lengths[seq] if plan.output_lengths else None
     if asked is not None:
-        prompts = [replace(p, text=of_length(p.text, asked / len(prompts) / plan.tokens_per_word)) for p in prompts]
+        each = asked / len(prompts) - plan.end_tokens
+        prompts = [replace(p, text=of_length(p.text, each / plan.tokens_per_word.get(p.prompt_id, 1))) for p in prompts]
     if wanted is None:
         return tuple(prompts), None
     each = max(1, round(wanted / len(prompts)))
@@ -40,18 +41,19 @@ def of_length(text: str, words: float) -> str:
     return " ".join(repeated[:count])
 
 
-def tokens_per_word(prompts: Sequence[Prompt], model_dir: Path) -> float:
-    """Tokens per word of these prompts by the model's own tokenizer.json; 1.0 where it has none."""
+def token_rates(prompts: Sequence[Prompt], model_dir: Path) -> tuple[dict[str, float], int]:
+    """(prompt id -> tokens per word, tokens added to every text) by the model's own tokenizer.json; ({}, 0) where it
+    has none. Each prompt has its own rate: tasks differ several times over."""
     path = model_dir / "tokenizer.json"
     if not path.is_file():
-        return 1.0
+        return {}, 0
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
-    texts = [prompt.text for prompt in prompts[:SAMPLE]]
-    words = sum(len(text.split()) for text in texts)
-    return max(0.1, sum(len(tokenizer.encode(text).ids) for text in texts) / max(1, words))
-
-
-SAMPLE = 200
-"""Prompts that are tokenized for the estimate."""
+    tokenizer.no_truncation()
+    encoded = tokenizer.encode_batch([prompt.text for prompt in prompts], add_special_tokens=False)
+    rates = {
+        prompt.prompt_id: max(0.1, len(one.ids) / max(1, len(prompt.text.split())))
+        for prompt, one in zip(prompts, encoded, strict=True)
+    }
+    return rates, len(tokenizer.encode("").ids)

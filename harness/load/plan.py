@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class LoadPlan:
     the window, never falling): `users`, `think_time_s` and `requests` mean nothing, `window_s` is the time the schedule
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;
-    `tokens_per_word` is the estimate used for that. `template` is the request body of the 'template' protocol,
+    `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
+    the estimate used for that. `template` is the request body of the 'template' protocol,
     `answer_path` where its answer stands.
 
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
@@ -64,7 +65,8 @@ class LoadPlan:
     max_in_flight: int = 1000
     input_lengths: tuple[int | None, ...] = ()
     output_lengths: tuple[int | None, ...] = ()
-    tokens_per_word: float = 1.0
+    tokens_per_word: Mapping[str, float] = field(default_factory=dict)
+    end_tokens: int = 0
     template: str = ""
     answer_path: str = ""
     host: int = 0

@@ -20,6 +20,8 @@ from harness.errors import ScenarioError
 
 _INPUT = ("input_length", "input_tokens", "ContextTokens")
 _OUTPUT = ("output_length", "output_tokens", "GeneratedTokens")
+MAX_LENGTH = 1_000_000
+"""Tokens: the longest contexts that are served."""
 _TIMES = ("timestamp_s", "timestamp_ms", "timestamp", "TIMESTAMP")
 
 
@@ -130,6 +132,8 @@ def _length(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> in
     if name is None:
         return None
     number = _number(fields[name])
-    if number is None or number < 1 or number != int(number):
-        raise ScenarioError(f"{where}: expected {name} as a whole number >= 1, got {fields[name]!r}")
+    if number is None or number != int(number) or not 1 <= number <= MAX_LENGTH:
+        raise ScenarioError(
+            f"{where}: expected {name} as a whole number from 1 to {MAX_LENGTH:,}, got {fields[name]!r}"
+        )
     return int(number)

@@ -228,7 +228,9 @@ def rate(done_ns: Sequence[int], amounts: Sequence[float], window: tuple[int, in
     value = float(weights.sum()) / window_s if window_s > 0 else 0.0
     low, high, note, length = None, None, f"no interval below {MIN_BOOTSTRAP_N} completions", 1
     if n >= MIN_BOOTSTRAP_N and window_s > 0:
-        gaps = np.diff(np.concatenate([[begin_ns], times])).astype(np.float64) / 1e9
+        # The time after the last completion is a gap that ends with nothing; without it every resample is too fast.
+        gaps = np.diff(np.concatenate([[begin_ns], times, [end_ns]])).astype(np.float64) / 1e9
+        weights = np.append(weights, 0.0)
         linear = weights - value * gaps
         length = _blocks_of(linear, block)
         rates = bootstrap_means(weights, length, 0) / np.maximum(bootstrap_means(gaps, length, 0), 1e-12)

@@ -118,17 +118,23 @@ def _rates(
     block: int,
     amounts: Mapping[str, tuple[str, list[float]]],
 ) -> dict[str, Metric]:
-    """Amounts of the counted requests per second, while load was offered."""
+    """Amounts of the counted requests per second, while load was offered; nothing where an open loop had one answer."""
     done = [record.done_ns for record in counted]
     busy_until_ns = max(record.intended_ns for record in chosen)
     inside = sum(at_ns <= busy_until_ns for at_ns in done)
-    first_ns = min((record.done_ns for record in chosen if record.outcome == "ok"), default=0)
-    if window is None and inside > MIN_INSIDE:
-        window, note = (first_ns + 1, busy_until_ns), ""
-    elif window is not None and inside >= len({record.user for record in chosen}):
-        window, note = (window[0], busy_until_ns), ""
+    note = ""
+    if window is None:
+        answered = [record.done_ns for record in chosen if record.outcome == "ok"]
+        if inside <= MIN_INSIDE:
+            busy_until_ns = max(answered)
+            note = "so few answers came while the schedule ran that the time after it is included"
+        if busy_until_ns <= min(answered):
+            return {}
+        window = (min(answered) + 1, busy_until_ns)
+    elif inside >= len({record.user for record in chosen}):
+        window = (window[0], busy_until_ns)
     else:  # With hardly more requests than users nobody ever came back: then the whole window is all there is.
-        window = (window[0] if window else chosen[0].intended_ns, max(done))
+        window = (window[0], max(done))
         note = "fewer than two requests per user: the tail, in which users run dry, is included and lowers it"
     metrics = {name: rate(done, each, window, unit=unit, block=block) for name, (unit, each) in amounts.items()}
     return {name: _noted(metric, note) for name, metric in metrics.items()}

@@ -32,7 +32,8 @@ VOID_LAG_FRAC = 0.50
 VOID_LAG_MIN_MS = 10.0
 """Late by more than 10 ms, and half of the median time from send to answer: the tail is the client's own."""
 VOID_DELIVERED_FRAC = 0.97
-"""Less of the asked rate than this left in time: the engine was not loaded as the result would say."""
+"""Less of the asked rate than this left in time, and the last request more than VOID_LAG_MIN_MS late (a window of
+milliseconds ends late by a scheduler's whim): the engine was not loaded as the result would say."""
 STALL_MS = 50.0
 """One pause of the client this long, and as long as the median latency, is said even where p99 hides it."""
 WAITED_FRAC = 0.01
@@ -102,7 +103,7 @@ def _behind(chosen: Sequence[RequestRecord], use: ResourceUse) -> str:
     others = use.frac(use.other_s)
     advice = "lower the rate, set workload.load.processes higher, or load from another machine"
     if others > OTHER_CPU_FRAC:
-        advice = f"other processes used {others:.0%} of this machine's CPU: stop them, or load from another machine"
+        advice = f"other processes used {others:.0%} of this machine's CPU: stop them, or {advice}"
     if lag_ms > max(VOID_LAG_MIN_MS, VOID_LAG_FRAC * service_ms):
         return (
             f"requests left up to {lag_ms:.1f} ms late (99th percentile) at a median service time of "
@@ -111,7 +112,7 @@ def _behind(chosen: Sequence[RequestRecord], use: ResourceUse) -> str:
     first_ns, last_ns = sent[0].intended_ns, sent[-1].intended_ns
     late_ns = max(0, max(record.sent_ns for record in sent) - last_ns)
     delivered = (last_ns - first_ns) / max(1, last_ns - first_ns + late_ns)
-    if len(sent) > 1 and delivered < VOID_DELIVERED_FRAC:
+    if len(sent) > 1 and delivered < VOID_DELIVERED_FRAC and ms_from_ns(late_ns) > VOID_LAG_MIN_MS:
         return (
             f"only {delivered:.1%} of the asked rate left the client (limit {VOID_DELIVERED_FRAC:.0%}), "
             f"so the engine was loaded less than the result would say; {advice}"

@@ -213,6 +213,17 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
     if not broken:
         names = ", ".join(objective.metric for objective in goals.objectives)
         return f"{len(ran)} candidates ran, but none has a value for every objective ({names})"
+    if all(_is_silent(one.worst) for one in ran):
+        trial = ran[0].worst
+        said = (
+            next((f": {reason}" for reason in trial.summary.distrust if "requests failed" in reason), "")
+            if trial.summary
+            else ""
+        )
+        return (
+            f"none of {len(everyone)} candidates answered a request; first: {label(trial.candidate)} "
+            f"(trial {trial.trial_id}){said}; see its log in the run folder"
+        )
     nearest = min(broken, key=lambda one: _badness(one, goals))
     trial = nearest.worst
     metric = nearest.metric(goals.objectives[0].metric)
@@ -222,6 +233,11 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
         f"(trial {trial.trial_id}){at}, which broke {'; '.join(trial.violations)}; "
         "relax that constraint or widen scenario.space"
     )
+
+
+def _is_silent(trial: Trial) -> bool:
+    errors = trial.summary.metrics.get("error_frac") if trial.summary is not None else None
+    return errors is not None and errors.value == 1.0
 
 
 def _badness(one: Pooled, goals: Goals) -> tuple[int, float]:

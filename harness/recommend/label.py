@@ -38,10 +38,11 @@ def quantity(metric: Metric) -> str:
 
 
 def claim(metric: Metric) -> str:
-    """What the samples prove: `quantity`, or '>= 61.2 ms (n=150)' where they bound a tail from below only."""
+    """What the samples prove: `quantity`, '>= 61.2 ms (n=150)' where they bound a tail from below only, or
+    '61.2 ms (n=3)' where they prove nothing."""
     if metric.high is None and metric.low is not None:
         return f">= {metric.low:.4g}{unit_suffix(metric.unit)} (n={metric.n})"
-    return quantity(metric)
+    return quantity(metric) + (f" (n={metric.n})" if metric.is_unproven else "")
 
 
 def unit_suffix(unit: str) -> str:

@@ -298,6 +298,9 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
             f"'>= x (n=...)': so few requests prove only a lower bound (95 %); 368 independent ones bound a P99 above. "
             f"P99 seen there: {', '.join(number(m.value) for m in few[:6])}{' ...' if len(few) > 6 else ''} ms."
         )
+    middles = [metric_of(t, name) for t in trials for name in ("latency_p50_ms", "latency_p90_ms")]
+    if any(metric is not None and metric.is_unproven for metric in middles):
+        notes.append("'x (n=...)': so few requests bound it on neither side; it is what was seen, no percentile.")
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):
         notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")

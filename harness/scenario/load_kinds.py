@@ -20,8 +20,10 @@ from harness.scenario.fields import (
 )
 
 Arrivals = Literal["constant", "poisson"]
-Rate = Annotated[float, Field(gt=0.0, description="requests per second")]
-RateFromZero = Annotated[float, Field(ge=0.0, description="requests per second")]
+MAX_RPS = 1_000_000.0
+"""A hundred load processes of this project's could not send it."""
+Rate = Annotated[float, Field(gt=0.0, le=MAX_RPS, description="requests per second")]
+RateFromZero = Annotated[float, Field(ge=0.0, le=MAX_RPS, description="requests per second")]
 MaxInFlight = Annotated[AtLeastOne, Field(description="outstanding requests at most; reaching it is reported")]
 Processes = Annotated[AtLeastOne | None, Field(description="load processes; null: as many as the rate needs")]
 PositiveMs = Annotated[float, Field(gt=0.0)]

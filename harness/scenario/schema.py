@@ -322,12 +322,27 @@ class Scenario(Strict):
         return objectives
 
     @model_validator(mode="after")
-    def _streams_when_it_must(self) -> Scenario:
-        """Time to first token exists only in a stream."""
+    def _loads_what_it_asks_for(self) -> Scenario:
+        """A metric that this workload cannot have is refused here, not after every candidate was measured."""
+        workload = self.workload
+        has = (
+            (("ttft_", "itl_", "tpot_"), workload.stream, "workload.stream: true", workload.stream),
+            (("goodput_",), workload.slo is not None, "workload.slo", None),
+            (
+                ("max_rate_",),
+                isinstance(workload.load, MaxRateLoad),
+                "workload.load.kind: max_rate",
+                workload.load.kind,
+            ),
+            (("rate_", "lag_"), workload.is_open_loop, "an open loop such as poisson", workload.load.kind),
+        )
         names = [*(objective.metric for objective in self.objectives), *self.constraints]
-        asked = next((name for name in names if name.startswith("ttft")), None)
-        if asked and not self.workload.stream:
-            raise expected(f"workload.stream: true, because {asked} is asked for", self.workload.stream)
+        if isinstance(workload.load, MaxRateLoad):
+            names += workload.load.slo
+        for name in names:
+            for prefixes, is_there, what, got in has:
+                if name.startswith(prefixes) and not is_there:
+                    raise expected(f"{what}, because {name} is asked for", got)
         return self
 
 

@@ -57,6 +57,9 @@ def _checks(trial: Trial, scenario: Scenario) -> list[tuple[str, float, str]]:
         if metric_of(trial, objective.metric) is None:
             name = objective.metric
             checks.append((f"objective {name}", FAILURE_EXCESS, f"{name} was not measured, expected a value"))
+    rate = metric_of(trial, "max_rate_rps")
+    if rate is not None and rate.value == 0:
+        checks.append(("max_rate_rps", FAILURE_EXCESS, f"max_rate_rps 0: {rate.note}"))
     return checks
 
 

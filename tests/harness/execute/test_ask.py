@@ -64,6 +64,7 @@ def server(answer: Any) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
         ("", "djl", "/invocations", {"generated_text": "hi"}),
         ("/predictions/model", "djl", "/predictions/model", [{"generated_text": "hi"}]),
         ("/", "openai", "/v1/completions", {"choices": [{"text": "hi"}]}),
+        ("", "openai-chat", "/v1/chat/completions", {"choices": [{"message": {"content": "hi"}}]}),
         ("/v1/chat/completions", "openai", "/v1/chat/completions", {"choices": [{"message": {"content": "hi"}}]}),
     ],
 )

@@ -33,6 +33,10 @@ def _body(url: str, protocol: str, prompts: int = 1, **fields: Any) -> dict[str,
         ("http://h:8080/", "djl", Address(host="h", port=8080, is_tls=False, path="/invocations")),
         ("http://h/predictions/m", "djl", Address(host="h", port=80, is_tls=False, path="/predictions/m")),
         ("https://h", "openai", Address(host="h", port=443, is_tls=True, path="/v1/completions")),
+        ("http://h/v1", "openai", Address(host="h", port=80, is_tls=False, path="/v1/completions")),
+        ("http://h/gw/v1/", "openai-chat", Address(host="h", port=80, is_tls=False, path="/gw/v1/chat/completions")),
+        ("http://h", "openai-chat", Address(host="h", port=80, is_tls=False, path="/v1/chat/completions")),
+        ("http://h/own/", "openai", Address(host="h", port=80, is_tls=False, path="/own/")),
         ("http://[::1]:9/x?y=1", "djl", Address(host="::1", port=9, is_tls=False, path="/x?y=1")),
     ],
 )
@@ -57,6 +61,7 @@ def test_openai_parameters_have_openai_names() -> None:
     chat = _body("http://h/v1/chat/completions", "openai", stream=True)
     assert chat["messages"] == [{"role": "user", "content": "text 0"}]
     assert chat["stream_options"] == {"include_usage": True}
+    assert _body("http://h", "openai-chat")["messages"] == [{"role": "user", "content": "text 0"}]
 
 
 def test_a_chat_request_carries_one_prompt() -> None:

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from harness.errors import EnvironmentFault
 from harness.load.arrivals import schedule_of
 from harness.load.driver import LoadResult, LoadState, drive
-from harness.load.lengths import of_length, shaped
+from harness.load.lengths import of_length, shaped, token_rates
 from harness.load.plan import LoadPlan
+from harness.load.prompts import read_prompts
 from harness.load.selfcheck import UNCHECKED_RPS, Ceilings
 from harness.records import Prompt, RequestRecord
 from harness.scenario.load_kinds import ConstantLoad, OpenLoad, PoissonLoad
+from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS
 from tests.harness.load.odd_server import Odd, echo, odd_server
 
 PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(10))
@@ -162,7 +165,7 @@ def test_a_trace_sets_the_lengths_of_each_request(tmp_path: Path) -> None:
         load = ConstantLoad(kind="constant", rate_rps=20.0)
         plan = _plan(
             url, load, 0.2, warmup_requests=0, input_lengths=(6, 2, 1, None), output_lengths=(9, None, 3, 8),
-            tokens_per_word=2.0,
+            tokens_per_word={prompt.prompt_id: 2.0 for prompt in PROMPTS},
         )  # fmt: skip
         _drive(plan, tmp_path)
     assert sorted(seen) == [(1, 3), (1, 4), (2, 8), (3, 9)]
@@ -173,6 +176,29 @@ def test_a_text_is_cut_or_repeated_to_its_words() -> None:
     assert of_length("a b c", 7) == "a b c a b c a"
     assert of_length("a  b", 2) == "a  b"
     assert of_length("a b", 0.2) == "a"
+
+
+def test_asked_lengths_are_met_for_every_kind_of_prompt() -> None:
+    """Words of the bundled tasks have 1.3 to 5 tokens: one rate for all gave a request up to 4.8 times too many."""
+    tokenizer = Tokenizer.from_file(str(BUNDLED_MODEL / "tokenizer.json"))
+    prompts = read_prompts(BUNDLED_PROMPTS)
+    rates, end_tokens = token_rates(prompts, BUNDLED_MODEL)
+    assert end_tokens == 1
+    load = ConstantLoad(kind="constant", rate_rps=1.0)
+    asked = 60
+    plan = _plan("http://h", load, 1.0, input_lengths=(asked,) * len(prompts), tokens_per_word=rates, end_tokens=1)
+    by_task: dict[str, list[int]] = {}
+    for seq, prompt in enumerate(prompts):
+        (cut,), _ = shaped(plan, seq, (prompt,))
+        by_task.setdefault(prompt.task, []).append(len(tokenizer.encode(cut.text).ids))
+    assert len(by_task) == 4
+    for task, counts in by_task.items():
+        assert abs(sum(counts) / len(counts) / asked - 1) < 0.05, (task, counts[:5])
+        assert max(counts) < 1.5 * asked
+
+
+def test_a_model_without_a_tokenizer_counts_words(tmp_path: Path) -> None:
+    assert token_rates(PROMPTS, tmp_path) == ({}, 0)
 
 
 def test_several_prompts_share_a_request_s_lengths() -> None:

@@ -68,7 +68,11 @@ def test_speed_divides_the_times_and_the_duration_cuts_the_trace(tmp_path: Path)
         ('{"timestamp_s": "soon"}\n', "{f}:1: expected timestamp_s as a number >= 0, got 'soon'"),
         (
             '{"timestamp_s": 0, "input_length": 0}\n',
-            "{f}:1: expected input_length as a whole number >= 1, got 0",
+            "{f}:1: expected input_length as a whole number from 1 to 1,000,000, got 0",
+        ),
+        (
+            '{"timestamp_s": 0, "output_length": 1e12}\n',
+            "{f}:1: expected output_length as a whole number from 1 to 1,000,000, got 1000000000000.0",
         ),
         (
             '{"when": 0}\n',

@@ -86,3 +86,8 @@ def test_too_small_a_bound_on_outstanding_requests_is_the_clients_fault_and_an_o
     assert "raise workload.load.max_in_flight" in verdict
     overloaded = [request(k, k * 10.0, 20.0 + 5.0 * k, sent_ns=int(k * 12 * MS), user=k) for k in range(500)]
     assert client_verdict(overloaded, use(), is_open_loop=True, max_in_flight=64, waited=300) is None
+
+
+def test_a_window_of_milliseconds_that_ends_a_little_late_is_not_void() -> None:
+    records = [request(n, n * 5.0, 8.0, sent_ns=int((n * 5.0 + 0.3 * n) * MS)) for n in range(2)]
+    assert client_verdict(records, use(), is_open_loop=True) is None

@@ -106,3 +106,11 @@ def test_wilson_interval_matches_the_published_example() -> None:
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson_interval(0, 20)[0] == 0.0
     assert wilson_interval(20, 20)[1] == 1.0
+
+
+def test_the_interval_of_an_even_rate_lies_on_both_sides_of_it() -> None:
+    done = [20 * MS * (k + 1) for k in range(200)]
+    metric = rate(done, [1.0] * 200, (0, 4015 * MS), unit="requests/s", block=1)
+    assert metric.low is not None
+    assert metric.high is not None
+    assert metric.low < metric.value < metric.high, "the time after the last completion belongs to the resamples too"

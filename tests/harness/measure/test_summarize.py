@@ -99,3 +99,17 @@ def test_an_engine_elsewhere_has_no_memory_and_no_cpu_share() -> None:
     ).metrics
     assert "peak_memory_mib" not in metrics
     assert "cpu_frac_engine" not in metrics
+
+
+def test_an_open_loop_of_few_requests_counts_gaps_and_not_posts() -> None:
+    records = [request(n, n * 250.0, 10.0) for n in range(5)]
+    metrics = summarize(records, 0, 1010 * MS, use(), load_s=1.0, asked_rps=4.0, is_open_loop=True).metrics
+    assert metrics["throughput_rps"].value == pytest.approx(4.0)
+    assert "the time after it is included" in metrics["throughput_rps"].note
+
+
+def test_one_answer_of_an_open_loop_is_no_rate() -> None:
+    metrics = summarize([request(0, 0.0, 8.0)], 0, 8 * MS, use(), load_s=1.0, asked_rps=0.1, is_open_loop=True).metrics
+    assert "throughput_rps" not in metrics, "one over its latency would be 125 requests/s"
+    assert metrics["latency_p50_ms"].is_unproven
+    assert not metrics["latency_max_ms"].is_unproven

@@ -213,6 +213,16 @@ def test_nothing_that_ran_counts_the_outcomes() -> None:
         choose(run_of(failed(1, candidate(batch_size=1)), failed(2, candidate(batch_size=2))))
 
 
+def test_candidates_that_answered_nothing_are_no_matter_of_constraints() -> None:
+    said = "24 of 24 requests failed (24 http_error), for instance: HTTP 404: no such path"
+    silent = trial(
+        1, candidate(), (20, 20, 20), metrics={"error_frac": metric(1.0, unit="frac")}, distrust=(said,),
+        violations=("latency_p50_ms was not measured, expected a value",),
+    )  # fmt: skip
+    with pytest.raises(MeasurementInvalid, match=r"none of 1 candidates answered a request.*HTTP 404: no such path;"):
+        choose(run_of(silent))
+
+
 def test_an_empty_run_says_so() -> None:
     with pytest.raises(MeasurementInvalid, match="holds no trial"):
         choose(run_of())

@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from harness.errors import UsageError
+from harness.measure.stats import percentile
+from harness.recommend.label import claim
 from harness.report.cells import number, percent_cell, value_cell
 from harness.report.formats import as_csv, as_json, as_markdown, print_table
 from harness.report.story import answer, story_of
@@ -71,6 +73,14 @@ def test_an_unbounded_tail_is_shown_as_a_lower_bound() -> None:
     table = report_table(run_of(trial(1, candidate(), (20.0, 19.0, 21.0), metrics=tail)))
     assert ">= 61.2 (n=150)" in table.rows[0].cells
     assert any("P99 seen there: 70.0 ms" in note for note in table.notes)
+
+
+def test_a_percentile_of_a_handful_is_shown_with_its_count() -> None:
+    seen = percentile([8_000_000] * 3, 0.5)
+    table = report_table(run_of(trial(1, candidate(), (20.0, 19.0, 21.0), metrics={"latency_p50_ms": seen})))
+    assert "8.00 (n=3)" in table.rows[0].cells
+    assert any("bound it on neither side" in note for note in table.notes)
+    assert claim(seen) == "8 ms (n=3)"
 
 
 def test_what_really_computed_is_said_where_it_differs() -> None:

@@ -183,6 +183,31 @@ BROKEN = [
         "{f}:1: expected workload.stream: true, because ttft_p50_ms is asked for, got false",
     ),
     (
+        "a token time in the service level of a maximum rate, without a stream",
+        HEAD + "workload:\n  load: {kind: max_rate, low_rps: 3, high_rps: 30, slo: {tpot_p99_ms: {max: 9}}}\n",
+        "{f}:1: expected workload.stream: true, because tpot_p99_ms is asked for, got false",
+    ),
+    (
+        "goodput without a service level",
+        HEAD + "objectives: [{metric: goodput_rps, goal: maximize}]\n",
+        "{f}:1: expected workload.slo, because goodput_rps is asked for, got null",
+    ),
+    (
+        "a maximum rate of a load that does not look for it",
+        HEAD + "objectives: [{metric: max_rate_rps, goal: maximize}]\n",
+        "{f}:1: expected workload.load.kind: max_rate, because max_rate_rps is asked for, got 'closed'",
+    ),
+    (
+        "lag of a closed loop",
+        HEAD + "constraints: {lag_p99_ms: {max: 2}}\n",
+        "{f}:1: expected an open loop such as poisson, because lag_p99_ms is asked for, got 'closed'",
+    ),
+    (
+        "a rate that nothing can send",
+        HEAD + "workload:\n  load: {kind: poisson, rate_rps: 1e300}\n",
+        "{f}:4: workload.load.rate_rps: expected a number <= 1e+06, got 1e+300",
+    ),
+    (
         "a rolling batch beside a batch size",
         "name: s\nspace: [{engine: fake, rolling_batch: auto, batch_size: [1, 4]}]\n",
         "{f}:2: space.0: expected batch_size 1 beside a rolling batch, got 4; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from harness.records import Candidate, Metric, QualityReport, QualityVerdict, Trial, TrialOutcome, TrialSummary
 from harness.scenario.schema import Scenario
@@ -77,3 +78,12 @@ def test_an_objective_without_a_number_gets_the_worst_value_and_is_infeasible() 
 
 def test_ranking_pools_repetitions_and_turns_maximised_objectives() -> None:
     assert rank_key([_trial(latency_p50_ms=10.0), _trial(latency_p50_ms=30.0)], OF) == (20.0, -50.0)
+
+
+def test_a_maximum_rate_of_zero_breaks_what_must_hold_and_says_why() -> None:
+    trial = _trial(max_rate_rps=0.0)
+    assert trial.summary is not None
+    metrics = dict(trial.summary.metrics)
+    metrics["max_rate_rps"] = replace(metrics["max_rate_rps"], note="even 5 requests/s broke the SLO: p99 900 ms")
+    trial = replace(trial, summary=TrialSummary(metrics=metrics))
+    assert violations(trial, OF) == ("max_rate_rps 0: even 5 requests/s broke the SLO: p99 900 ms",)
