@@ -21,6 +21,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from engines.api import EngineSpec
 from engines.errors import EngineError, LaunchFailed, PortTaken
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
@@ -56,6 +57,8 @@ def serve(options: ServeOptions) -> None:
     state = StateFile(options.state_path)
     try:
         serving = load_serving(options)
+        if options.state_path is None:  # nobody launched it who has said so already
+            warn_if_stale(serving.spec)
         with _listen(options.host, options.port) as listener:
             host, port = listener.getsockname()[:2]
             state.write("loading", port=port)
@@ -75,6 +78,14 @@ def load_serving(options: ServeOptions) -> Serving:
         return read_serving(text, options.model_dir)
     model_id = read_serving(text, path.parent).model_id
     return read_serving(text, _model_folder(model_id, path.parent))
+
+
+def warn_if_stale(spec: EngineSpec) -> None:
+    """Say it where the engine's own environment was made from another package list or Python than now."""
+    from engines.environments.install import why_stale
+
+    if (why := why_stale(spec.engine, spec.python or "")) != "":
+        logger.warning("%s", why)
 
 
 def _model_folder(model_id: str, beside: Path) -> Path:

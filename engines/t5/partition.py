@@ -16,7 +16,7 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,13 @@ def is_partition(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def partition(model_dir: Path, dtype: str, tensor_parallel_degree: int, out: Path) -> PartitionSummary:
+def partition(
+    model_dir: Path, dtype: str, tensor_parallel_degree: int, out: Path, beside: Mapping[str, str] | None = None
+) -> PartitionSummary:
     """Pack a Hugging Face folder into `out`, which must be empty or absent; nothing half-written stays after an error.
 
-    Raises ModelInvalid for the model, SpecInvalid for the dtype, the degree or a used `out`.
+    `beside` are more files for the folder, name -> text. Raises ModelInvalid for the model, SpecInvalid for the dtype,
+    the degree or a used `out`.
     """
     dtype = resolve_dtype(dtype)
     config, checkpoint = read_config(model_dir), Checkpoint(model_dir)
@@ -79,6 +82,8 @@ def partition(model_dir: Path, dtype: str, tensor_parallel_degree: int, out: Pat
                 "source": str(model_dir.name), "shards": shards,
                 "files": {name: _file_digest(building / name) for name in copied},
             }  # fmt: skip
+            for name, text in (beside or {}).items():
+                (building / name).write_text(text, encoding="utf-8")
             (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise SpecInvalid(f"{out}: the partition could not be written, nothing of it stays: {error}") from error

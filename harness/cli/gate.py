@@ -162,6 +162,7 @@ class _Asked:
         return measure_again(self._order(), read_run(baseline), _say)
 
     def _order(self) -> Order:
+        from engines.environments.install import why_stale
         from harness.execute.inputs import with_checked_code
         from harness.execute.paired import Order
         from harness.scenario.load import check_files, load_scenario
@@ -170,6 +171,9 @@ class _Asked:
         assert self.scenario is not None
         resolved = resolve(load_scenario(self.scenario, self.overrides), self.scenario)
         check_files(resolved)
+        stale = (why_stale(block.engine, block.python or "") for block in resolved.scenario.space)
+        for why in filter(None, dict.fromkeys(stale)):
+            _say(f"warning: {why}")
         return Order(
             resolved=with_checked_code(resolved),
             results=self.results,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+PROPERTIES = "serving.properties"
+
 
 @click.command("partition", epilog="Exit codes: 0 ok, 2 usage, 3 model or machine.")
 @click.argument("model", metavar="MODEL")
@@ -35,14 +37,12 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
     kind = model_kind(model)
     click.echo(f"{kind} {model}", err=True)
     folder = resolve_model(kind, model, seed, cache_root())
-    done = partition(folder, dtype, degree, out)
-    spec = EngineSpec(engine="t5", model_dir=done.folder.absolute(), dtype=dtype, tensor_parallel_degree=degree)
-    properties = done.folder / "serving.properties"
-    properties.write_text(spec_to_properties(spec), encoding="ascii")
+    spec = EngineSpec(engine="t5", model_dir=out.absolute(), dtype=dtype, tensor_parallel_degree=degree)
+    done = partition(folder, dtype, degree, out, {PROPERTIES: spec_to_properties(spec)})
     for shard in done.shards:
         click.echo(f"wrote {done.folder / shard.name}", err=True)
     click.echo(f"{done.folder}: {len(done.shards)} shard(s), {mib_from_bytes(done.size_bytes):.1f} MiB, {dtype}")
-    click.echo(f"Next: dyno serve --properties {properties}")
+    click.echo(f"Next: dyno serve --properties {done.folder / PROPERTIES}")
 
 
 def model_kind(model: str) -> str:

@@ -13,7 +13,7 @@ from harness.report.figure import Figure, layout, plain, rounded
 from harness.report.figures import Drawn
 from harness.report.figures_latency import latency_axis
 from harness.report.html import document, drawn_part
-from harness.report.samples import Samples, samples_of
+from harness.report.samples import Samples, lost_sentence, samples_of
 from harness.report.words import part_shown
 from harness.store.disk import write_text
 
@@ -64,8 +64,10 @@ def _sources(comparison: Comparison, base: Path) -> str:
 
 def _overlay(comparison: Comparison) -> Drawn:
     choices: list[tuple[str, Figure]] = []
+    lost: list[str] = []
     for candidate in comparison.candidates[:OVERLAID]:
-        found = _samples(comparison, candidate)
+        found, gone = _samples(comparison, candidate)
+        lost += gone
         if found:
             shared = (
                 "" if len(found) == len(comparison.stories) else f" (only {', '.join(LETTERS[i] for i, _ in found)})"
@@ -75,17 +77,22 @@ def _overlay(comparison: Comparison) -> Drawn:
         return Drawn(missing="No raw request records are left in these runs, so there is no distribution to draw.")
     total = len(comparison.candidates)
     which = "in the order of the table, to keep the page small"
-    return Drawn(choices=tuple(choices), capped=part_shown(min(OVERLAID, total), total, "candidates", which))
+    capped = part_shown(min(OVERLAID, total), total, "candidates", which)
+    return Drawn(choices=tuple(choices), capped=" ".join(filter(None, (capped, lost_sentence(lost)))))
 
 
-def _samples(comparison: Comparison, candidate: Candidate) -> list[tuple[int, Samples]]:
-    found = []
+def _samples(comparison: Comparison, candidate: Candidate) -> tuple[list[tuple[int, Samples]], list[str]]:
+    found: list[tuple[int, Samples]] = []
+    lost: list[str] = []
     for index, story in enumerate(comparison.stories):
         one = comparison.pooled(index, candidate)
-        made = samples_of(story.run, [t for t in one.trials if t.outcome == "ok"]) if one is not None else None
+        if one is None:
+            continue
+        made, gone = samples_of(story.run, [t for t in one.trials if t.outcome == "ok"])
+        lost += [f"{LETTERS[index]} {trial_id}" for trial_id in gone]
         if made is not None:
             found.append((index, made))
-    return found
+    return found, lost
 
 
 def _figure(comparison: Comparison, found: Sequence[tuple[int, Samples]]) -> Figure:

@@ -22,7 +22,7 @@ from harness.report.figures_search import (
     progress,
 )
 from harness.report.figures_timeline import timeline_figure
-from harness.report.samples import Samples, samples_of
+from harness.report.samples import Samples, lost_sentence, samples_of
 from harness.report.story import Story, best_per_engine
 from harness.report.timeline import timeline
 from harness.report.words import hover, metric_title, part_shown
@@ -61,7 +61,7 @@ class Drawn:
 
 def figures(story: Story) -> dict[str, Drawn]:
     """The figures in the order of the page."""
-    samples = _samples(story)
+    samples, lost = _samples(story)
     tints = colours(story.run.trials)
     objective = story.goals.objectives[0]
     measured = [one for one in story.everyone if one.metric(objective.metric) is not None]
@@ -72,6 +72,7 @@ def figures(story: Story) -> dict[str, Drawn]:
         "candidates",
         f"the recommended one, then feasible ones by {objective.metric}, since more curves hide each other",
     )
+    curves = " ".join(filter(None, (curves, lost_sentence(lost))))
     lines = part_shown(
         min(LINES_SHOWN, len(measured)), len(measured), "candidates", f"the best by {objective.metric}, to stay legible"
     )
@@ -95,13 +96,16 @@ def _drawn(figure: Figure, missing: str, capped: str = "") -> Drawn:
     return Drawn(figure=figure, capped=capped) if figure["data"] else Drawn(missing=missing)
 
 
-def _samples(story: Story) -> list[Samples]:
-    found = []
+def _samples(story: Story) -> tuple[list[Samples], list[str]]:
+    """Of the first candidates, and the trials that could not be read."""
+    found: list[Samples] = []
+    lost: list[str] = []
     for one in ranked(story)[:CURVES]:
-        made = samples_of(story.run, [trial for trial in one.trials if trial.outcome == "ok"] or one.trials)
+        made, gone = samples_of(story.run, [trial for trial in one.trials if trial.outcome == "ok"] or one.trials)
+        lost += gone
         if made is not None:
             found.append(made)
-    return found
+    return found, lost
 
 
 def ranked(story: Story) -> list[Pooled]:

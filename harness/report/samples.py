@@ -55,19 +55,29 @@ class Samples:
         return [(level, metric) for level, metric in found if metric.low is not None and metric.high is not None]
 
 
-def samples_of(run: Run, trials: Sequence[Trial]) -> Samples | None:
-    """The measured, answered requests of one candidate's trials; timed-out ones count with the time they waited. None
-    when no raw record is left."""
-    parts, users = [], 1
+def samples_of(run: Run, trials: Sequence[Trial]) -> tuple[Samples | None, tuple[str, ...]]:
+    """(the measured, answered requests of one candidate's trials, None when no raw record is left; the trials whose raw
+    records are missing or damaged). Timed-out requests count with the time they waited."""
+    parts, users, lost = [], 1, []
     for trial in trials:
         try:
             table = read_requests(run.root, trial.trial_id, COLUMNS)
         except (UsageError, OSError, ValueError):
-            continue  # the page says of each trial whether its raw records are there
+            lost.append(trial.trial_id)
+            continue
         kept = table[(~table["is_warmup"]) & table["outcome"].isin(["ok", "timed_out"])].sort_values("intended_ns")
         if len(kept):
             parts.append((kept["done_ns"] - kept["intended_ns"]).to_numpy(dtype=np.float64))
             users = max(users, int(kept["user"].nunique()))
     if not parts:
-        return None
-    return Samples(candidate=trials[0].candidate, trials=tuple(trials), latency_ns=np.concatenate(parts), users=users)
+        return None, tuple(lost)
+    latency_ns = np.concatenate(parts)
+    return Samples(candidate=trials[0].candidate, trials=tuple(trials), latency_ns=latency_ns, users=users), tuple(lost)
+
+
+def lost_sentence(lost: Sequence[str]) -> str:
+    """What a figure says of trials that it lacks; '' when it lacks none."""
+    if not lost:
+        return ""
+    named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    return f"Left out: {named}, whose raw records are missing or damaged."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from harness.report import figures as drawn
 from harness.report import html
 from harness.report.bricks import TALL_ROWS, Linker
+from harness.report.compare import compare
+from harness.report.compare_html import comparison_page
 from harness.report.document import Cell, Head
 from harness.report.figures import figures
 from harness.report.html import page, write_html
@@ -221,6 +224,18 @@ def test_raw_records_that_are_gone_leave_the_other_figures(tmp_path: Path) -> No
     assert drawn["cdf"].data is None
     assert drawn["progress"].data is not None
     assert page(run, report_table(run)).count("No raw request records are left") == 2
+
+
+def test_a_trial_whose_raw_records_are_damaged_is_named_where_it_is_missing(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.root, tmp_path / "copy")
+    copied = read_run(tmp_path / "copy")
+    path = next(copied.layout.requests(t.trial_id) for t in copied.trials if t.outcome == "ok")
+    path.write_bytes(path.read_bytes()[:-20])
+    said = f"Left out: {path.stem}, whose raw records are missing or damaged."
+    assert figures(story_of(copied))["cdf"].capped == said
+    told = comparison_page(compare([story_of(run), story_of(copied)]), tmp_path)
+    assert f"Left out: B {path.stem}, whose raw records are missing or damaged." in told
+    assert said not in page(run, report_table(run))
 
 
 def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
