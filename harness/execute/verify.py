@@ -13,7 +13,9 @@ from harness.execute.inputs import own_locustfile
 from harness.execute.reference import reference_answers
 from harness.execute.trial import TrialInputs, TrialRunner
 from harness.load.prompts import read_prompts
-from harness.records import Metric, Recommendation, Trial
+from harness.measure.metrics import metric_of
+from harness.recommend.pool import ONLY_WORSE
+from harness.records import Recommendation, Trial
 from harness.scenario.resolve import resolved_from_dict
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
@@ -50,9 +52,8 @@ def verify_file(
         parts.append((False, "it broke a constraint: " + "; ".join(trial.violations)))
     is_inside = all(is_good for is_good, _ in parts)
     verdict = "reproduced" if is_inside else "not reproduced"
-    return Verification(
-        trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(text for _, text in parts)
-    )
+    said = [text for _, text in parts] + ([] if is_inside else _disturbed((*promised, trial)))
+    return Verification(trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(said))
 
 
 def verify(
@@ -88,7 +89,12 @@ def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tup
 
 def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, str]:
     """Is the second value inside the range that the promised measurements span, intervals and drift included?"""
-    first, second = [_metric(trial, name) for trial in promised], _metric(again, name)
+    first = [metric for trial in promised if (metric := metric_of(trial, name)) is not None]
+    second = metric_of(again, name)
+    if not first:
+        return True, f"{name} had no value to reproduce"
+    if second is None:
+        return False, f"{name} was not measured this time"
     low = min(min(m.value if m.low is None else m.low, m.value * (1 - REPRODUCIBLE_FRAC)) for m in first)
     high = max(max(m.value if m.high is None else m.high, m.value * (1 + REPRODUCIBLE_FRAC)) for m in first)
     second_low = second.value if second.low is None else second.low
@@ -98,7 +104,8 @@ def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, 
     return overlaps, f"{name} {second.value:.4g} {second.unit}, {word} [{low:.4g}, {high:.4g}]"
 
 
-def _metric(trial: Trial, name: str) -> Metric:
-    if trial.summary is None:
-        raise ValueError(f"trial {trial.trial_id} has no summary; only a finished trial can be verified")
-    return trial.summary.metrics[name]
+def _disturbed(trials: Sequence[Trial]) -> list[str]:
+    """What may have come between the two measurements, and what to do; empty when nothing was seen."""
+    seen = [reason for trial in trials if trial.summary for reason in trial.summary.distrust]
+    why = next((reason for reason in reversed(seen) if reason.startswith(ONLY_WORSE)), None)
+    return [f"{why}: quiet the machine and run `dyno recommend --verify`"] if why else []

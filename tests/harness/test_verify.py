@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -65,3 +66,31 @@ def test_a_constraint_broken_the_second_time_is_not_reproduced() -> None:
     found = _verify([_trial(100)], _trial(100, violations=("error_frac 0.2, expected at most 0",)))
     assert not found.is_inside
     assert "error_frac 0.2" in found.sentence
+
+
+def _doubted(trial: Trial, *reasons: str) -> Trial:
+    assert trial.summary is not None
+    return replace(trial, summary=replace(trial.summary, distrust=reasons))
+
+
+def test_what_disturbed_the_machine_is_said_where_it_was_not_reproduced() -> None:
+    busy = "other processes used 34% of the machine's CPU while measuring (limit 10%)"
+    advice = f"{busy}: quiet the machine and run `dyno recommend --verify`"
+    assert _verify([_trial(100)], _doubted(_trial(140), busy)).sentence.endswith(f"; {advice}")
+    assert _verify([_doubted(_trial(100), busy)], _trial(140)).sentence.endswith(f"; {advice}")
+    assert busy not in _verify([_trial(100)], _doubted(_trial(100), busy)).sentence
+
+
+def test_a_server_that_answers_nothing_the_second_time_is_not_reproduced() -> None:
+    silent = replace(_trial(100), summary=TrialSummary(metrics={}))
+    found = _verify([_trial(100)], silent)
+    assert not found.is_inside
+    assert "latency_p50_ms was not measured this time" in found.sentence
+
+
+def test_a_number_that_nobody_promised_is_nothing_to_reproduce() -> None:
+    """One answer of an open loop has a latency and no rate."""
+    first = _trial(100)
+    assert first.summary is not None
+    first = replace(first, summary=TrialSummary(metrics={"latency_p50_ms": first.summary.metrics["latency_p50_ms"]}))
+    assert _verify([first], _trial(100)).is_inside
