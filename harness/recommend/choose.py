@@ -228,10 +228,12 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
     trial = nearest.worst
     metric = nearest.metric(goals.objectives[0].metric)
     at = f" at {goals.objectives[0].metric} {quantity(metric)}" if metric is not None else ""
+    advice = "relax that constraint or widen scenario.space"
+    if metric is None:
+        advice = "raise workload.requests or max_duration_s, or take another objective"
     return (
         f"none of {len(everyone)} candidates meets every constraint; nearest: {label(trial.candidate)} "
-        f"(trial {trial.trial_id}){at}, which broke {'; '.join(trial.violations)}; "
-        "relax that constraint or widen scenario.space"
+        f"(trial {trial.trial_id}){at}, which broke {'; '.join(trial.violations)}; {advice}"
     )
 
 
