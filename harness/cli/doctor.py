@@ -135,30 +135,37 @@ def _engine_row(name: str) -> dict[str, Any]:
 
 def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(soft_wrap=False)
     machine = Table(title="Machine", show_header=False, title_justify="left")
     for name, value in facts.items():
-        machine.add_row(name, _one_line(value))
+        machine.add_row(name, escape(_one_line(value)))
     console.print(machine)
     _print_checks(console, checks)
 
-    table = Table(title="Engines", title_justify="left")
-    for heading in ("Engine", "Can launch", "dtype → what really computes", "Versions"):
-        table.add_column(heading, overflow="fold")
+    table = Table(title="Engines", title_justify="left", show_lines=True)
+    table.add_column("Engine", no_wrap=True)
+    table.add_column("Can launch; dtype → what really computes; what it cannot do", overflow="fold")
     for row in engines:
-        if not row["is_available"]:
-            why = "; ".join(filter(None, (row["reason"], row["warning"])))
-            table.add_row(row["engine"], f"[red]no[/red]: {why}", "", "")
-            continue
-        dtypes = ", ".join(d if d == e else f"{d} → {e}" for d, e in row["dtypes"].items())
-        refused = "".join(f"\n[dim]not {name}: {why}[/dim]" for name, why in row["refused"].items())
-        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        able = "[green]yes[/green]" + (f"\n[yellow]warn[/yellow]: {row['warning']}" if row["warning"] else "")
-        table.add_row(row["engine"], able, dtypes + refused, versions)
+        table.add_row(row["engine"], _able(row))
     console.print(table)
     console.print("Next: [bold]dyno tune scenarios/quickstart.yaml[/bold]")
+
+
+def _able(row: dict[str, Any]) -> str:
+    """What an engine can do here, as rich's markup; reasons hold brackets ('dynamometer[openvino]') of their own."""
+    from rich.markup import escape
+
+    warning = [f"[yellow]warn[/yellow]: {escape(row['warning'])}"] if row["warning"] else []
+    if not row["is_available"]:
+        return "\n".join([f"[red]no[/red]: {escape(row['reason'])}", *warning])
+    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    dtypes = "; ".join(d if d == e else f"{d} → {e}" for d, e in row["dtypes"].items())
+    refused = [f"[dim]not {escape(f'{name}: {why}')}[/dim]" for name, why in row["refused"].items()]
+    able = f"[green]yes[/green]: {escape(versions)}" if versions else "[green]yes[/green]"
+    return "\n".join([able, *warning, escape(dtypes), *refused])
 
 
 def _print_checks(console: Any, checks: list[dict[str, Any]]) -> None:

@@ -53,6 +53,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     """Engines as rows, on a terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from engines.api import FEATURES
@@ -63,7 +64,7 @@ def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         here = "[green]yes[/green]" if row["is_available"] else "[red]no[/red]"
-        table.add_row(row["engine"], here, *(row["features"][key] for key in FEATURES))
+        table.add_row(row["engine"], here, *(escape(row["features"][key]) for key in FEATURES))
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     Console(soft_wrap=False, width=width).print(table)
     for row in rows:

@@ -148,7 +148,8 @@ def _few_samples(chosen: Sequence[RequestRecord]) -> str:
     if n >= needed:
         return ""
     steady = "" if n >= SMALLEST_N else f"; {SMALLEST_N} are needed to tell a steady state from a drift"
-    return f"{n} answered request{'s' * (n != 1)}: a 95 % interval for p99 needs {needed}, so latency_p99_ms has no upper bound{steady}"
+    answered = f"{n} answered request{'s' * (n != 1)}"
+    return f"{answered}: a 95 % interval for p99 needs {needed}, so latency_p99_ms has no upper bound{steady}"
 
 
 def _short_window(use: ResourceUse) -> str:

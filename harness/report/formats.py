@@ -42,7 +42,7 @@ def print_table(table: ReportTable, console: Console) -> None:
         shown.add_column(_head(column), justify="right" if column.is_number else "left", no_wrap=True)
     for row in table.rows:
         cells = [_SIGN[row.mark] if index == 0 else _broken(row.cells[index]) for index in kept]
-        shown.add_row(*cells, style=_STYLE[row.mark])
+        shown.add_row(*map(Text, cells), style=_STYLE[row.mark])
     console.print(shown)
     legend = [f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint") if _has(table, mark)]
     if legend:

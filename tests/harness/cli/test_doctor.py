@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from engines.api import Availability
 from engines.environments import install
+from engines.fake import FakeEngine
 from harness.cli import doctor
 
 OLD = "fake is served from an environment that is old: `dyno engine install fake` renews it"
@@ -22,3 +24,20 @@ def test_an_environment_that_its_list_has_left_behind_is_said_beside_its_engine(
     told = " ".join(printed.output.replace("│", " ").split())
     assert f"warn: {OLD[:40]}" in told
     assert told.count("warn: fake") == 1
+
+
+def test_brackets_of_a_reason_are_not_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "x not installed: pip install 'dynamometer[openvino]', or something else"
+    monkeypatch.setattr(FakeEngine, "probe", lambda self: Availability(is_available=False, reason=why))
+    monkeypatch.setattr(doctor, "_engine_names", lambda: ("fake",))
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = CliRunner().invoke(doctor.command, [])
+    assert printed.exit_code == 0, printed.output
+    assert f"no: {why}" in printed.output
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_its_tables_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = CliRunner().invoke(doctor.command, [])
+    assert max(map(len, printed.output.splitlines())) <= int(columns)
