@@ -70,6 +70,7 @@ def command(
       dyno gate --scenario scenarios/gate.yaml --baseline results/baseline --repetitions 4
       dyno gate --baseline gate --export results/baseline
     """
+    from harness.cli.tune import stopped_by_signals
     from harness.gate.rules_file import load_rules
     from harness.store.layout import DEFAULT_RESULTS
 
@@ -87,7 +88,8 @@ def command(
     )
     if export is not None:
         return asked.export(export)
-    result = asked.answer()
+    with stopped_by_signals():
+        result = asked.answer()
     _write(result, junit, markdown)
     _print(result, as_json=as_json)
     return result.exit_code

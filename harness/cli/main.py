@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
+from typing import TextIO, cast
 
 import click
 
 from engines.loopback import keep_direct
+from harness.cli.outlet import Outlet
 
 VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
@@ -94,6 +97,14 @@ def run(args: list[str]) -> int:
     """The exit code of `dyno ARGS`. One of the three places where any exception is caught (house style 20)."""
     wants_traceback = "--debug" in args or bool(os.environ.get("DYNO_DEBUG"))
     keep_direct()
+    with redirect_stdout(cast(TextIO, Outlet(sys.stdout))), redirect_stderr(cast(TextIO, Outlet(sys.stderr))):
+        try:
+            return _run(args, wants_traceback)
+        finally:
+            sys.stdout.flush()
+
+
+def _run(args: list[str], wants_traceback: bool) -> int:
     try:
         result = dyno.main(args=args, prog_name="dyno", standalone_mode=False)
     except click.exceptions.Abort:
@@ -103,9 +114,6 @@ def run(args: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()

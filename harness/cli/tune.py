@@ -371,8 +371,9 @@ class _Tuning:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """The first SIGINT or SIGTERM becomes KeyboardInterrupt; later ones only say that the stop is under way, so that
-    a second Ctrl-C cannot cut short the ending of the engine's processes."""
+    """The first SIGINT, SIGTERM or SIGHUP (the terminal closed; not where nohup had it ignored) becomes
+    KeyboardInterrupt; later ones only say that the stop is under way, so that a second Ctrl-C cannot cut short the
+    ending of the engine's processes."""
     seen: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -382,7 +383,10 @@ def stopped_by_signals() -> Iterator[None]:
         seen.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

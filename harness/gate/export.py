@@ -14,6 +14,7 @@ from harness.store.disk import write_text, write_whole
 from harness.store.formats import FORMAT
 from harness.store.layout import RunLayout
 from harness.store.reader import Run
+from harness.store.requests_table import whole
 
 
 def export_baseline(run: Run, folder: Path) -> tuple[Path, ...]:
@@ -49,7 +50,8 @@ def _write_times(source: Path, partial: Path) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(source, columns=list(RAW_COLUMNS))
+    with whole(source):
+        table = pq.read_table(source, columns=list(RAW_COLUMNS))
     begin = pc.min(table["intended_ns"])
     for name in ("intended_ns", "done_ns", "first_token_ns"):
         shifted = pc.subtract(table[name], begin)

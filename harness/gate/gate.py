@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.gate.comparable import Comparability, compare_conditions
-from harness.gate.compare import SITTINGS_FROM, Sides, compare
+from harness.gate.compare import SITTINGS_FROM, Comparison, Sides, compare
 from harness.gate.match import Finding, Match, match
 from harness.gate.pairs import Pairs, read_pairs
 from harness.gate.rules import Rules
@@ -83,6 +83,7 @@ def _judged(baselines: Sequence[Run], candidate: Run, rules: Rules) -> _Answer:
     pairs = read_pairs(candidate.root, baselines[0].root) if len(baselines) == 1 else None
     comparisons = compare(Sides(baselines=tuple(baselines), candidate=candidate, matches=matches, pairs=pairs), rules)
     judged = judge(comparisons, rules, share=pairs.share if pairs is not None else 1.0)
+    findings = (*findings, *_unmeasured(matches, comparisons, rules))
     verdict = _overall(judged, findings)
     return _Answer(
         verdict=verdict,
@@ -91,6 +92,17 @@ def _judged(baselines: Sequence[Run], candidate: Run, rules: Rules) -> _Answer:
         findings=findings,
         notes=(*_setting(baselines, pairs), *_served_by(matches), *_distrust(matches)),
     )
+
+
+def _unmeasured(matches: Sequence[Match], comparisons: Sequence[Comparison], rules: Rules) -> Iterator[Finding]:
+    """What the rules file asks for and neither run holds; a pass would say that it was looked at."""
+    have = {(each.candidate_id, each.metric) for each in comparisons}
+    for name in rules.asked():
+        without = [each for each in matches if (each.candidate_id, name) not in have]
+        if without:
+            which = without[0].label if len(without) == 1 else f"{len(without)} of {len(matches)} candidates"
+            reason = f"the rules judge {name}, and neither run has it; measure it, or take it out of the rules"
+            yield Finding(candidate_id=without[0].candidate_id, label=which, verdict="cannot tell", reason=reason)
 
 
 def _overall(judged: Sequence[Judged], findings: Sequence[Finding]) -> Verdict:
@@ -115,6 +127,8 @@ def _headline(verdict: Verdict, judged: Sequence[Judged], findings: Sequence[Fin
             [f"{failures} {'candidate fails' if failures == 1 else 'candidates fail'} that worked"] if failures else []
         )
         return f"regressed: {', '.join(parts)}"
+    if not total and not findings:
+        return "cannot tell: the rules leave no metric that both runs have; name one under 'metrics:'"
     open_ones = counts["cannot tell"] + sum(finding.verdict == "cannot tell" for finding in findings)
     return f"cannot tell: {open_ones} open, {counts['pass']} of {total} comparisons inside their budgets" + _settle(
         judged

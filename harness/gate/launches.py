@@ -14,6 +14,7 @@ from harness.measure.metrics import metric_of, metric_row
 from harness.measure.stats import Z_95, design_effect, smallest_n
 from harness.records import Metric, Trial
 from harness.store.layout import RunLayout
+from harness.store.requests_table import whole
 from harness.units import NS_PER_MS
 
 Scale = Literal["log", "linear"]
@@ -86,9 +87,9 @@ def raw_samples(root: Path, trial_id: str, name: str) -> tuple[np.ndarray[Any, A
         return None
     import pyarrow.parquet as pq
 
-    columns = {
-        key: np.array(column) for key, column in pq.read_table(path, columns=list(RAW_COLUMNS)).to_pydict().items()
-    }
+    with whole(path):
+        table = pq.read_table(path, columns=list(RAW_COLUMNS))
+    columns = {key: np.array(column) for key, column in table.to_pydict().items()}
     is_first = name.startswith("ttft")
     is_measured = ~columns["is_warmup"].astype(bool)
     counted = ("ok",) if is_first else ("ok", "timed_out")

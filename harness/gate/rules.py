@@ -133,3 +133,8 @@ class Rules(Strict):
     def budgets(self) -> dict[str, Budget]:
         """Metric -> budget of those that are judged."""
         return {name: budget for name, budget in self.metrics.items() if not budget.ignore}
+
+    def asked(self) -> tuple[str, ...]:
+        """The metrics that the file itself names: a default may be missing from a run, what was asked for may not."""
+        defaults = {name: Budget.model_validate(limits) for name, limits in DEFAULT_BUDGETS.items()}
+        return tuple(name for name, budget in self.budgets().items() if budget != defaults.get(name))

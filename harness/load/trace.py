@@ -78,6 +78,8 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
             f"{path}:1: expected a header with one of {', '.join(_TIMES)}, got {', '.join(header)!r}; "
             "name the column of the times"
         )
+    if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        raise ScenarioError(f"{path}:1: expected every column once, got {', '.join(twice)!r} again; rename one of them")
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue

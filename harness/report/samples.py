@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UsageError
+from harness.errors import DynoError
 from harness.measure.stats import percentile
 from harness.recommend.label import label
 from harness.records import Candidate, Metric, Trial
@@ -62,7 +62,7 @@ def samples_of(run: Run, trials: Sequence[Trial]) -> tuple[Samples | None, tuple
     for trial in trials:
         try:
             table = read_requests(run.root, trial.trial_id, COLUMNS)
-        except (UsageError, OSError, ValueError):
+        except DynoError:
             lost.append(trial.trial_id)
             continue
         kept = table[(~table["is_warmup"]) & table["outcome"].isin(["ok", "timed_out"])].sort_values("intended_ns")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UsageError
+from harness.errors import DynoError
 from harness.records import Trial
 from harness.store import reader
 from harness.store.reader import Run
@@ -54,7 +54,7 @@ def timeline(run: Run, trial: Trial) -> Timeline | None:
     """The time line of a trial; None when hardly any raw record is left."""
     try:
         table = reader.read_requests(run.root, trial.trial_id, COLUMNS)
-    except (UsageError, OSError, ValueError):
+    except DynoError:
         return None
     if len(table) < MIN_REQUESTS:
         return None
@@ -101,8 +101,11 @@ def _by_bin(at: Floats, values: Floats, edges: Floats, reduce: Any) -> Floats:
 
 
 def _telemetry(run: Run, trial: Trial, zero_ns: int) -> tuple[Floats, dict[str, Floats]]:
-    """The stored telemetry's columns that hold a number, thinned to a few points per pixel."""
-    table = reader.read_telemetry(run.root, trial.trial_id)
+    """The stored telemetry's columns that hold a number, thinned to a few points per pixel; none where damaged."""
+    try:
+        table = reader.read_telemetry(run.root, trial.trial_id)
+    except DynoError:
+        table = None
     if table is None or not len(table):
         return np.array([]), {}
     table = table.iloc[:: max(1, len(table) // (2 * MOST_BINS))]

@@ -128,7 +128,7 @@ class TraceLoad(Strict):
 class RateBound(Strict):
     """The largest value a metric may take."""
 
-    max: float
+    max: Annotated[float, Field(ge=0.0)]
 
 
 def _slo_name(name: Any) -> Any:

@@ -13,7 +13,7 @@ from harness.records import RequestRecord, Trial
 from harness.store.codec import DecodeError, from_json
 from harness.store.formats import RunManifest, check_format
 from harness.store.layout import RunLayout
-from harness.store.requests_table import read_table
+from harness.store.requests_table import read_table, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,24 +65,29 @@ def read_manifest(root: Path) -> RunManifest:
 
 def read_requests(root: Path, trial_id: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The raw records of a trial as a table, warm-up included (column is_warmup), all `columns` or those named: a
-    million requests are 1.4 GB whole, their times alone 0.1 GB. Raises UsageError when absent."""
+    million requests are 1.4 GB whole, their times alone 0.1 GB. Raises UsageError when absent, EnvironmentFault when
+    damaged."""
     import pandas as pd
 
-    return pd.read_parquet(_requests_path(root, trial_id), columns=None if columns is None else list(columns))
+    path = _requests_path(root, trial_id)
+    with whole(path):
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
 
 
 def read_request_records(root: Path, trial_id: str) -> tuple[RequestRecord, ...]:
-    """The raw records of a trial as records. Raises UsageError when absent."""
+    """The raw records of a trial as records. Raises UsageError when absent, EnvironmentFault when damaged."""
     return read_table(_requests_path(root, trial_id))
 
 
 def read_telemetry(root: Path, trial_id: str) -> pd.DataFrame | None:
     """What the machine did while a trial was loaded (t_ns, cpu_frac_*, memory_mib, gpu_*, energy_j; NaN where it could
-    not be read); None when nothing was stored: the trial ended before its load, or an earlier version wrote the run."""
+    not be read); None when nothing was stored: the trial ended before its load, or an earlier version wrote the run.
+    Raises EnvironmentFault when damaged."""
     import pandas as pd
 
     path = RunLayout(root).telemetry(trial_id)
-    return pd.read_parquet(path) if path.is_file() else None
+    with whole(path):
+        return pd.read_parquet(path) if path.is_file() else None
 
 
 def read_outputs(root: Path, trial_id: str) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.errors import EnvironmentFault
 from harness.records import RequestRecord
 from harness.units import ms_from_ns
 
@@ -36,12 +38,25 @@ def write_table(path: Path, records: Sequence[RequestRecord]) -> None:
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """What is read inside is `path`; raises EnvironmentFault in one sentence where it is damaged."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise EnvironmentFault(f"{path}: damaged ({why}); restore it or run the scenario again") from error
+
+
 def read_table(path: Path) -> tuple[RequestRecord, ...]:
-    """The records that `write_table` wrote, exactly."""
+    """The records that `write_table` wrote, exactly. Raises EnvironmentFault."""
     import pyarrow.parquet as pq
 
-    present = set(pq.read_schema(path).names)  # a run of an earlier version lacks the younger columns
-    rows = pq.read_table(path, columns=[name for name, _ in _COLUMNS if name in present]).to_pylist()
+    with whole(path):
+        present = set(pq.read_schema(path).names)  # a run of an earlier version lacks the younger columns
+        rows = pq.read_table(path, columns=[name for name, _ in _COLUMNS if name in present]).to_pylist()
     return tuple(RequestRecord(**{name: _tupled(value) for name, value in row.items()}) for row in rows)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.errors import EnvironmentFault
 from harness.gate.files import as_markdown
 from harness.gate.gate import gate
 from harness.gate.pairs import PAIRS_JSON, Pairs
-from harness.gate.rules import Rules
+from harness.gate.rules import DEFAULT_BUDGETS, Rules
 from harness.gate.terminal import print_result
 from harness.gate.verdict import GateResult, Judged
 from harness.records import Trial
@@ -218,3 +219,33 @@ def test_a_baseline_without_a_usable_launch_cannot_tell(tmp_path: Path) -> None:
     result = gate([a_run(tmp_path, (1.0,), outcome="client_limited")], a_run(tmp_path, SAME, seed=1), RULES)
     assert [finding.verdict for finding in result.findings] == ["cannot tell"]
     assert "no usable launch in the baseline (client_limited)" in result.findings[0].reason
+
+
+def test_a_metric_that_the_rules_name_and_no_run_has_is_not_passed_over(tmp_path: Path) -> None:
+    rules = Rules.model_validate({"metrics": {"goodput_rps": {"max_decrease_frac": 0.05}}})
+    assert rules.asked() == ("goodput_rps",)
+    result = gate([a_run(tmp_path, SAME, seed=1)], a_run(tmp_path, SAME, seed=2), rules)
+    assert (result.verdict, result.exit_code) == ("cannot tell", 4)
+    (finding,) = result.findings
+    assert finding.reason.startswith("the rules judge goodput_rps, and neither run has it; measure it, or take it out")
+
+
+def test_a_default_metric_that_no_run_has_is_no_matter(tmp_path: Path) -> None:
+    result = gate([a_run(tmp_path, SAME, seed=1)], a_run(tmp_path, SAME, seed=2), RULES)
+    assert "ttft_p50_ms" not in {each.comparison.metric for each in result.judged}
+    assert result.findings == ()
+
+
+def test_rules_that_leave_nothing_to_compare_are_said(tmp_path: Path) -> None:
+    rules = Rules.model_validate({"metrics": {name: {"ignore": True} for name in DEFAULT_BUDGETS}})
+    result = gate([a_run(tmp_path, SAME, seed=1)], a_run(tmp_path, SAME, seed=2), rules)
+    assert result.exit_code == 4
+    assert result.headline == ("cannot tell: the rules leave no metric that both runs have; name one under 'metrics:'")
+
+
+def test_damaged_raw_records_are_one_sentence(tmp_path: Path) -> None:
+    runs = a_run(tmp_path, SAME, seed=1), a_run(tmp_path, SAME, seed=2)
+    path = next((runs[1].root / "requests").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(EnvironmentFault, match=rf"{path.name}: damaged \(.*\); restore it or run the scenario again"):
+        gate([runs[0]], runs[1], RULES)

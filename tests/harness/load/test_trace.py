@@ -81,6 +81,10 @@ def test_speed_divides_the_times_and_the_duration_cuts_the_trace(tmp_path: Path)
         ('{"timestamp_s": 0}\n[1]\n', "{f}:2: expected an object with a time, got list"),
         ("timestamp_s,input_length\n0,1\n1\n", "{f}:3: expected 2 columns, got 1"),
         (
+            "timestamp_s,input_length,timestamp_s\n0,1,0\n",
+            "{f}:1: expected every column once, got 'timestamp_s' again; rename one of them",
+        ),
+        (
             "when,length\n0,1\n",
             "{f}:1: expected a header with one of timestamp_s, timestamp_ms, timestamp, TIMESTAMP, got 'when, length'; "
             "name the column of the times",

@@ -188,6 +188,11 @@ BROKEN = [
         "{f}:1: expected workload.stream: true, because tpot_p99_ms is asked for, got false",
     ),
     (
+        "a service level below zero",
+        HEAD + "workload:\n  load: {kind: max_rate, low_rps: 3, high_rps: 30, slo: {latency_p90_ms: {max: -50}}}\n",
+        "{f}:4: workload.load.slo.latency_p90_ms.max: expected a number >= 0, got -50",
+    ),
+    (
         "goodput without a service level",
         HEAD + "objectives: [{metric: goodput_rps, goal: maximize}]\n",
         "{f}:1: expected workload.slo, because goodput_rps is asked for, got null",
