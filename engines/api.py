@@ -96,11 +96,13 @@ class EngineSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body), 'openai'
-    (completions) or 'openai-chat'."""
+    (completions) or 'openai-chat'. `api_key_env` names the environment variable whose value is sent as a bearer token
+    ('': none)."""
 
     url: str
     protocol: str = "djl"
     model_name: str = "model"
+    api_key_env: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

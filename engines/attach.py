@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ OPTIONS = {
     "protocol": "'djl' (this server, DJL Serving, SageMaker containers; the default), 'openai' (completions) or "
     "'openai-chat'",
     "model_name": "the model's name there (default model)",
+    "api_key_env": "environment variable that holds its API key, a bearer token that is never stored (default none)",
 }
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 PING_PATHS = {
@@ -77,7 +79,12 @@ class AttachEngine:
         and NotReady."""
         check_spec(spec, self.capabilities())
         protocol = choice(spec, "protocol", tuple(PING_PATHS), "djl")
-        endpoint = Endpoint(url=_url(spec), protocol=protocol, model_name=str(spec.options.get("model_name", "model")))
+        endpoint = Endpoint(
+            url=_url(spec),
+            protocol=protocol,
+            model_name=str(spec.options.get("model_name", "model")),
+            api_key_env=_key_variable(spec),
+        )
         begin = time.monotonic()
         while not _answers(endpoint):
             if time.monotonic() - begin >= ready_timeout_s:
@@ -106,8 +113,22 @@ def _url(spec: EngineSpec) -> str:
     return url.rstrip("/")
 
 
+def _key_variable(spec: EngineSpec) -> str:
+    name = str(spec.options.get("api_key_env", ""))
+    if name:
+        key = os.environ.get(name, "")
+        if not key:
+            raise SpecInvalid(f"attach: option api_key_env={name!r}: this environment variable is not set; export it")
+        if not (key.isascii() and key.isprintable()):
+            raise SpecInvalid(f"attach: option api_key_env={name!r}: expected one line of ASCII in this variable")
+    return name
+
+
 def _answers(endpoint: Endpoint) -> bool:
-    return any(http_status(url) == 200 for url in _pings(endpoint)) or http_status(endpoint.url) == WANTS_POST
+    key = os.environ.get(endpoint.api_key_env, "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    is_ready = any(http_status(url, headers=headers) == 200 for url in _pings(endpoint))
+    return is_ready or http_status(endpoint.url, headers=headers) == WANTS_POST
 
 
 def _pings(endpoint: Endpoint) -> list[str]:

@@ -212,13 +212,13 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
         return ""
 
 
-def http_status(url: str, timeout_s: float = 2.0) -> int | None:
+def http_status(url: str, timeout_s: float = 2.0, headers: Mapping[str, str] | None = None) -> int | None:
     """Status of GET `url`; None when nothing answers."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
-        connection.request("GET", parts.path or "/")
+        connection.request("GET", parts.path or "/", headers=headers or {})
         response = connection.getresponse()
         response.read()
         return response.status

@@ -12,11 +12,10 @@ import httpx
 
 from engines.api import Endpoint, RunningEngine
 from harness.load.answers import BadBody, text_at
-from harness.load.bodies import BodyForm, address_of, filled
+from harness.load.bodies import BodyForm, address_of, authorization, filled, without_key
 from harness.records import Prompt
 from harness.scenario.load_kinds import Template
 
-JSON = {"Content-Type": "application/json"}
 ANSWER_TIMEOUT_S = 120.0
 """For one answer while checking quality; generous, since nothing is timed here."""
 
@@ -49,7 +48,12 @@ def ask(
 ) -> Answers:
     """The engine's answer to every prompt, `concurrency` at a time. Stops early, with failures, if the engine dies."""
     answers: list[_Answer] = []
-    with httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False) as client, ThreadPoolExecutor(concurrency) as pool:
+    key = engine.endpoint.api_key_env
+    headers = {"Content-Type": "application/json", **authorization(key)}
+    with (
+        httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, headers=headers) as client,
+        ThreadPoolExecutor(concurrency) as pool,
+    ):
         if template is None:
             pending = [pool.submit(_ask_one, client, engine.endpoint, prompt, parameters) for prompt in prompts]
         else:
@@ -66,7 +70,7 @@ def ask(
     return Answers(
         texts={a.prompt_id: a.text for a in answers if a.text is not None},
         nonfinite=frozenset(a.prompt_id for a in answers if a.is_nonfinite),
-        failures={a.prompt_id: a.failure for a in answers if a.failure},
+        failures={a.prompt_id: without_key(a.failure, key) for a in answers if a.failure},
     )
 
 
@@ -77,7 +81,7 @@ def _ask_template(
     template, parameters = form
     try:
         body = filled(template.body, prompt.text, parameters)
-        response = client.post(url, content=body, headers=JSON)
+        response = client.post(url, content=body)
         if response.status_code != 200:
             failure = f"HTTP {response.status_code}: {response.text[:200]}"
             return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
@@ -97,7 +101,7 @@ def _ask_one(client: httpx.Client, endpoint: Endpoint, prompt: Prompt, parameter
         stream=False,
     )
     try:
-        response = client.post(form.address.url, content=form.body((prompt,)), headers=JSON)
+        response = client.post(form.address.url, content=form.body((prompt,)))
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
     if response.status_code != 200:

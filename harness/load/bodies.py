@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -69,6 +70,7 @@ class BodyForm:
     parameters: Mapping[str, object]
     stream: bool
     template: str = ""
+    api_key_env: str = ""
 
     @property
     def is_chat(self) -> bool:
@@ -90,9 +92,10 @@ class BodyForm:
         body = self.body(prompts, parameters)
         head = (
             f"POST {self.address.path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n"
         )
-        return head.encode("latin-1") + body
+        head += "".join(f"{name}: {value}\r\n" for name, value in authorization(self.api_key_env).items())
+        return f"{head}\r\n".encode("latin-1") + body
 
     def _djl(self, texts: list[str], parameters: Mapping[str, object]) -> dict[str, object]:
         fields: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
@@ -119,6 +122,18 @@ class BodyForm:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return fields
+
+
+def authorization(api_key_env: str) -> dict[str, str]:
+    """The header that carries the key in this environment variable; none where there is no key."""
+    key = os.environ.get(api_key_env, "")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def without_key(text: str, api_key_env: str) -> str:
+    """`text` without the key, which a server's refusal may repeat."""
+    key = os.environ.get(api_key_env, "")
+    return text.replace(key, "[redacted]") if key else text
 
 
 def filled(template: str, text: str, parameters: Mapping[str, object]) -> bytes:

@@ -40,7 +40,8 @@ class LoadPlan:
 
     `host` of `hosts` load hosts; each has its own share of a closed loop's requests, numbered host, host + hosts ...
 
-    `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `processes` load processes
+    `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `api_key_env` names the
+    variable, in the load process's own environment, whose value is sent as a bearer token. `processes` load processes
     share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
     user sends it.
     """
@@ -74,6 +75,7 @@ class LoadPlan:
     locustfile: str = ""
     locustfile_sha256: str = ""
     spawn_per_s: float | None = None
+    api_key_env: str = ""
 
     @property
     def is_open_loop(self) -> bool:

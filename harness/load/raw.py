@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.load.answers import Answer, BadBody, Received, parse_answer
+from harness.load.bodies import without_key
 from harness.load.plan import LoadPlan
 from harness.load.prompts import RequestOrder
 from harness.records import RequestOutcome, RequestRecord
@@ -122,7 +123,8 @@ def _judge(raw: RawRequest, prompts: int, plan: LoadPlan) -> tuple[RequestOutcom
         return raw.failure, raw.error, None  # type: ignore[return-value]
     if raw.status_code != 200:
         text = raw.body[:300].decode("utf-8", "replace")
-        return outcome_of_status(raw.status_code), f"HTTP {raw.status_code}: {text}", None
+        said = without_key(f"HTTP {raw.status_code}: {text}", plan.api_key_env)
+        return outcome_of_status(raw.status_code), said, None
     received = Received(
         body=raw.body,
         input_header=raw.input_header,
@@ -133,7 +135,7 @@ def _judge(raw: RawRequest, prompts: int, plan: LoadPlan) -> tuple[RequestOutcom
     try:
         return "ok", "", parse_answer(received, prompts, plan.protocol, plan.stream)
     except BadBody as error:
-        return "bad_body", str(error), None
+        return "bad_body", without_key(str(error), plan.api_key_env), None
 
 
 def outcome_of_status(status_code: int) -> RequestOutcome:

@@ -45,6 +45,7 @@ class Session:
             parameters=plan.parameters,
             stream=plan.stream,
             template=plan.template,
+            api_key_env=plan.api_key_env,
         )
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
         self._requests: dict[tuple[str, ...], bytes] = {}
