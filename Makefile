@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
-quickstart: install  ## venv, install, native build, then tune the bundled T5 on three engines
+quickstart: install  ## venv, install, native build, then tune the bundled T5 on four engines
 	$(BIN)/dyno tune scenarios/quickstart.yaml
 
 install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and the native library

@@ -70,7 +70,6 @@ def command(
       dyno gate --scenario scenarios/gate.yaml --baseline results/baseline --repetitions 4
       dyno gate --baseline gate --export results/baseline
     """
-    from harness.cli.tune import stopped_by_signals
     from harness.gate.rules_file import load_rules
     from harness.store.layout import DEFAULT_RESULTS
 
@@ -88,8 +87,7 @@ def command(
     )
     if export is not None:
         return asked.export(export)
-    with stopped_by_signals():
-        result = asked.answer()
+    result = asked.answer()
     _write(result, junit, markdown)
     _print(result, as_json=as_json)
     return result.exit_code
@@ -125,14 +123,16 @@ class _Asked:
 
     def answer(self) -> GateResult:
         """Measure what is to be measured, then judge stored runs."""
+        from harness.cli.tune import stopped_by_signals
         from harness.gate.gate import gate
         from harness.store.reader import find_run, read_run
 
         self._check()
-        if self.scenario is not None and self.baseline_ref is not None:
-            return self._side_by_side()
-        roots = [find_run(self.results, ref) for ref in self.baselines]
-        target = find_run(self.results, self.candidate) if self.scenario is None else self._measured_now(roots[0])
+        with stopped_by_signals():
+            if self.scenario is not None and self.baseline_ref is not None:
+                return self._side_by_side()
+            roots = [find_run(self.results, ref) for ref in self.baselines]
+            target = find_run(self.results, self.candidate) if self.scenario is None else self._measured_now(roots[0])
         if target.resolve() in [root.resolve() for root in roots]:
             raise UsageError(f"{target}: both baseline and candidate; name two runs (--baseline RUN --candidate RUN)")
         runs = [read_run(root) for root in roots]

@@ -55,6 +55,7 @@ def _recommend(
     ref: str | None, container: str | None, out: Path | None, verify: bool, as_json: bool, results: Path | None
 ) -> int:
     from harness.recommend.choose import choose
+    from harness.recommend.containers import parse_container
     from harness.recommend.text import as_text, findings_text, next_command
     from harness.recommend.write import scenario_container, write_recommendation
     from harness.store.layout import DEFAULT_RESULTS
@@ -65,6 +66,7 @@ def _recommend(
         click.echo(note, err=True)
     recommendation = choose(run)
     target = container or scenario_container(run)
+    parse_container(target)  # one that does not exist is said before the answer, not under it
     if verify and not target.startswith("dynamometer-"):
         raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
     if not as_json:

@@ -100,7 +100,9 @@ def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, 
     second_low = second.value if second.low is None else second.low
     second_high = second.value if second.high is None else second.high
     overlaps = second_low <= high and second_high >= low
-    word = "inside" if overlaps else "outside"
+    word = "inside" if low <= second.value <= high else "outside"
+    if overlaps and word == "outside":
+        word = f"its interval [{second_low:.4g}, {second_high:.4g}] meets"
     return overlaps, f"{name} {second.value:.4g} {second.unit}, {word} [{low:.4g}, {high:.4g}]"
 
 

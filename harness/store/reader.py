@@ -130,7 +130,7 @@ def _known(runs: list[Path], ref: str) -> str:
         for name in names
         if (its := [run for run in runs if run.parent.name == name])
     ]
-    return (f"; did you mean {near[0]!r}?" if near else "") + " There are:" + "".join(told)
+    return (f"; did you mean {near[0]!r}?" if near else "") + "; there are:" + "".join(told)
 
 
 def _runs(results_root: Path) -> list[Path]:

@@ -51,6 +51,12 @@ def test_a_second_value_counts_as_reproduced_within_the_drift_allowance(second: 
     assert ("inside" if is_inside else "outside") in found.sentence
 
 
+def test_a_value_just_outside_whose_interval_meets_is_not_called_inside() -> None:
+    found = _verify([_trial(100)], _trial(116))
+    assert found.is_inside
+    assert found.sentence.startswith("reproduced: latency_p50_ms 116 ms, its interval [113.7, 118.3] meets [85, 115]")
+
+
 def test_repetitions_widen_what_was_promised() -> None:
     assert _verify([_trial(100), _trial(140)], _trial(125)).is_inside
     assert not _verify([_trial(100), _trial(140)], _trial(190)).is_inside

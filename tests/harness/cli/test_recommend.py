@@ -48,6 +48,15 @@ def test_a_stand_in_model_has_no_folder_to_serve_and_the_next_command_says_so(
     assert "serving.properties --model-dir MODEL_FOLDER --port 8080" in capsys.readouterr().out
 
 
+def test_a_container_that_does_not_exist_is_said_before_anything(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dyno(["recommend", "--results", str(results), "--container", "dynamometer-9"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "dynamometer-9" in shown.err
+
+
 def test_json_is_nothing_but_itself(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["recommend", "--results", str(results), "--json", "--container", "0.36.0-lmi20", "--out", str(out)]

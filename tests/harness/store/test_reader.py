@@ -100,5 +100,5 @@ def test_a_run_that_does_not_exist_says_what_does(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run here yet; start one with: dyno tune"):
         find_run(tmp_path, None)
     _run(tmp_path, "alpha", "20260101T000000Z-aaaaaaaaaa")
-    with pytest.raises(UsageError, match=r"(?s)run 'gamma': .*There are:\n  alpha: 1 run, newest 2026"):
+    with pytest.raises(UsageError, match=r"(?s)run 'gamma': .*; there are:\n  alpha: 1 run, newest 2026"):
         find_run(tmp_path, "gamma")
