@@ -60,10 +60,16 @@ def delete(aws: Aws, resource: Resource) -> None:
             break
         except NotFound:
             break
-        except EngineError:
+        except EngineError as error:
             # An endpoint that is still Creating may refuse deletion for a while.
-            if resource.kind != "endpoint" or time.monotonic() > deadline:
+            left_s = deadline - time.monotonic()
+            if resource.kind != "endpoint" or left_s < 0:
                 raise
+            if isinstance(error, Unavailable):
+                logger.info(
+                    "%s; it goes on costing: trying for %.0f more minutes. If this process is killed its guardian goes "
+                    "on, and `dyno deploy sagemaker cleanup` finds what is left", error, left_s / 60,
+                )  # fmt: skip
             aws.sleep(GONE_POLL_S)
     if resource.kind == "endpoint":
         _wait_gone(aws, resource.name, deadline)

@@ -32,13 +32,15 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
     from engines.model_folder import resolve_model
     from engines.server.properties import spec_to_properties
     from engines.t5.partition import partition
+    from harness.cli.tune import stopped_by_signals
     from harness.units import mib_from_bytes
 
     kind = model_kind(model)
     click.echo(f"{kind} {model}", err=True)
     folder = resolve_model(kind, model, seed, cache_root())
     spec = EngineSpec(engine="t5", model_dir=out.absolute(), dtype=dtype, tensor_parallel_degree=degree)
-    done = partition(folder, dtype, degree, out, {PROPERTIES: spec_to_properties(spec)})
+    with stopped_by_signals():
+        done = partition(folder, dtype, degree, out, {PROPERTIES: spec_to_properties(spec)})
     for shard in done.shards:
         click.echo(f"wrote {done.folder / shard.name}", err=True)
     click.echo(f"{done.folder}: {len(done.shards)} shard(s), {mib_from_bytes(done.size_bytes):.1f} MiB, {dtype}")

@@ -87,10 +87,12 @@ def _recommend(
 
 
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
+    from harness.cli.tune import stopped_by_signals
     from harness.execute.verify import verify
     from harness.store.codec import to_json
 
-    found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))
+    with stopped_by_signals():
+        found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))
     return {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)}
 
 

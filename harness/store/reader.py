@@ -124,7 +124,7 @@ def _known(runs: list[Path], ref: str) -> str:
     if not runs:
         return " (there: none)"
     names = sorted({run.parent.name for run in runs})
-    near = get_close_matches(ref, [*names, *(run.name for run in runs)], n=1)
+    near = get_close_matches(ref, ["latest", *names, *(run.name for run in runs)], n=1)
     told = [
         f"\n  {name}: {len(its)} run{'s' if len(its) > 1 else ''}, newest {its[-1].name}"
         for name in names

@@ -74,6 +74,18 @@ def test_throttling_and_stumbles_of_every_call_are_waited_out(cloud: Local, tmp_
     assert is_clean(cloud)
 
 
+def test_a_deletion_that_has_to_wait_says_who_goes_on(
+    cloud: Local, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "dyno.sagemaker"), launched(tmp_path):
+        cloud.emulator.faults.throttle["DeleteEndpoint"] = 8
+    (said,) = [line for line in caplog.messages if "it goes on costing" in line]
+    assert "still throttled after 7 attempts" in said
+    assert "trying for 15 more minutes. If this process is killed its guardian goes on, and `dyno deploy" in said
+    release_weights()
+    assert is_clean(cloud)
+
+
 def test_throttling_without_end_is_said(cloud: Local, tmp_path: Path) -> None:
     cloud.emulator.faults.throttle["CreateEndpoint"] = 1000
     error = fails(cloud, tmp_path)

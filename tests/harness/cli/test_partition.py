@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,16 @@ def test_what_cannot_be_packed_is_one_sentence_and_writes_nothing(
 )
 def test_what_a_model_argument_names(model: str, kind: str) -> None:
     assert model_kind(model) == kind
+
+
+def test_a_signal_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("engines.t5.partition._write_shard", stopped)
+    assert run(["partition", str(MODEL), "--out", str(tmp_path / "packed")]) == 130
+    assert "dyno: interrupted" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

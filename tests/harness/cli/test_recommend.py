@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +103,16 @@ def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
 def test_only_our_own_server_can_be_verified(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 2
     assert "--verify starts our own server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_verification_that_is_stopped_says_so(
+    number: signal.Signals, results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr("harness.execute.verify.verify", stopped)
+    assert dyno(["recommend", "--results", str(results), "--verify"]) == 130
+    assert "dyno: interrupted" in capsys.readouterr().err

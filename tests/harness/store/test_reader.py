@@ -102,3 +102,5 @@ def test_a_run_that_does_not_exist_says_what_does(tmp_path: Path) -> None:
     _run(tmp_path, "alpha", "20260101T000000Z-aaaaaaaaaa")
     with pytest.raises(UsageError, match=r"(?s)run 'gamma': .*; there are:\n  alpha: 1 run, newest 2026"):
         find_run(tmp_path, "gamma")
+    with pytest.raises(UsageError, match="did you mean 'latest'"):
+        find_run(tmp_path, "latestt")
