@@ -11,14 +11,18 @@ from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments import can_install
 from engines.errors import SpecInvalid
 
+WITHOUT_EXTRA = ("deepspeed",)
+"""It changes how transformers imports: only an environment of its own holds it."""
+
 
 def package_availability(packages: Sequence[str], extra: str) -> Availability:
     """Whether every package can be imported, found without importing any; `extra` is the pip extra that brings them."""
     missing = [name for name in packages if find_spec(name) is None]
     versions = {name: _version(name) for name in packages if name not in missing}
     if missing:
-        own = f", or `dyno engine install {extra}` for an environment of its own" if can_install(extra) else ""
-        reason = f"{', '.join(missing)} not installed: pip install 'dynamometer[{extra}]'{own}"
+        ways = [] if extra in WITHOUT_EXTRA else [f"pip install 'dynamometer[{extra}]'"]
+        ways += [f"`dyno engine install {extra}` for an environment of its own"] if can_install(extra) else []
+        reason = f"{', '.join(missing)} not installed: {', or '.join(ways)}"
         return Availability(is_available=False, reason=reason, versions=versions)
     return Availability(is_available=True, versions=versions)
 

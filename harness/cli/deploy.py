@@ -40,8 +40,8 @@ def sagemaker() -> None:
 
     \b
     Examples:
-      dyno deploy sagemaker latest --instance ml.g5.12xlarge --container 0.36.0-lmi20 --role ARN --bucket B --dry-run
       dyno deploy sagemaker latest --instance ml.g5.xlarge --image URI --role ARN --bucket B --max-cost-usd 2
+      dyno deploy sagemaker RUN --instance ml.g5.12xlarge --container 0.36.0-lmi20 --role ARN --bucket B --dry-run
       dyno deploy sagemaker cleanup
     """
 

@@ -39,7 +39,7 @@ def command(
     \b
     Examples:
       dyno recommend latest
-      dyno recommend quickstart --container 0.36.0-lmi20 --out model/
+      dyno recommend RUN --container 0.36.0-lmi20 --out model/     (a winner that AWS's container has)
       dyno recommend latest --container dynamometer-0.1 --verify
 
     `dyno properties` checks, compares and migrates files that exist.

@@ -43,7 +43,7 @@ def command(properties_path: Path, model_dir: Path | None, host: str, port: int,
     Examples:
       dyno serve --properties results/local/RUN/recommendation/serving.properties
       dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
-      curl -s localhost:8080/invocations -d '{"inputs": "spell: 42"}'
+      curl -s localhost:8080/invocations -d '{"inputs": "spell: 4213"}'
     """
     from engines.server.serve import ServeOptions, serve
 

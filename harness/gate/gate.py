@@ -137,12 +137,16 @@ def _headline(verdict: Verdict, judged: Sequence[Judged], findings: Sequence[Fin
 
 def _settle(judged: Sequence[Judged]) -> str:
     """The largest demand among the open comparisons."""
-    wanted = [each.more for each in judged if each.more is not None and each.more.requests is not None]
+    asked = [each.more for each in judged if each.more is not None]
+    wanted = [more for more in asked if more.requests is not None]
+    hopeless = len(asked) - len(wanted)
+    limit = f"; {hopeless} at the limit of the budget, where more data would not help" if hopeless else ""
     if not wanted:
-        return ""
+        return limit
     most = max(wanted, key=lambda more: more.requests or 0)
     launches = f"{most.launches} more launches of each side, " if most.launches else ""
-    return f"; about {launches}{most.requests:,} more {most.noun} would settle it"
+    rest = "it" if not hopeless else "the rest"
+    return f"{limit}; about {launches}{most.requests:,} more {most.noun} would settle {rest}"
 
 
 def _setting(baselines: Sequence[Run], pairs: Pairs | None) -> tuple[str, ...]:

@@ -74,9 +74,9 @@ def _remarks(one: Pooled, choice: Choice) -> str:
 
 def _against(choice: Choice) -> str:
     if choice.tied:
-        names = ", ".join(label(one.candidate) for one in choice.tied[:3])
+        names = "; ".join(label(one.candidate) for one in choice.tied[:3])  # labels hold commas
         more = f" and {len(choice.tied) - 3} more" if len(choice.tied) > 3 else ""
-        return f"a tie: the interval overlaps with {names}{more}; the cheapest of them was taken"
+        return f"a tie, the cheapest of which was taken; the interval overlaps with: {names}{more}"
     if choice.runner_up is None:
         return "the only feasible candidate"
     if len(choice.goals.objectives) > 1 and len(choice.front) > 1:

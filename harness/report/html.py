@@ -166,7 +166,7 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
     trial = story.recommendation.trial
     properties = story.run.layout.recommendation_dir / "serving.properties"
     state = "unverified" if story.verification is None else "good" if story.verification.is_inside else "bad"
-    mark = {"unverified": "not verified", "good": "verified", "bad": "not reproduced"}[state]
+    mark = {"unverified": "not verified", "good": "verified", "bad": "failed"}[state]
     nothing = why_nothing_to_write(trial.candidate)
     deploy = (
         f"<div><dt>To deploy</dt><dd>{link(properties, base, 'serving.properties')} · "

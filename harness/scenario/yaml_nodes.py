@@ -52,6 +52,9 @@ def parse(text: str) -> Document:
     except YAMLError as error:
         document.problems.append(Problem(line=1, path=(), text=f"not valid YAML: {_first_line(error)}"))
         return document
+    except RecursionError:
+        document.problems.append(Problem(line=1, path=(), text="nested deeper than any key here; mend the brackets"))
+        return document
     if node is not None:
         document.value = _value(node, (), document, ())
     return document

@@ -23,7 +23,7 @@ def disk_faults(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             advice = "the disk is full (or a quota is reached); free some space and run the same command again"
         else:
-            advice = f"{error.strerror or error}; make the folder writable or choose another results folder"
+            advice = f"{error.strerror or error}; make the folder writable or choose another"
         raise EnvironmentFault(f"{path}: cannot be written, {advice}; what was stored before is intact") from error
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from engines.api import Capabilities, EngineSpec
+from engines.environments.install import installable
 from engines.errors import SpecInvalid
-from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
+from engines.spec_check import WITHOUT_EXTRA, check_spec, choice, flag, package_availability, whole_number
 from engines.threads import compute_threads, usable_cores
 
 CAPABILITIES = Capabilities(
@@ -69,3 +71,16 @@ def test_threads_are_an_equal_share_of_the_cores() -> None:
     assert compute_threads(spec(threads=3)) == 3
     assert compute_threads(spec(workers=1)) == usable_cores()
     assert compute_threads(spec(workers=10_000)) == 1
+
+
+def test_an_extra_that_does_not_exist_is_not_recommended() -> None:
+    reason = package_availability(("no_such_package",), "deepspeed").reason
+    assert reason == ("no_such_package not installed: `dyno engine install deepspeed` for an environment of its own")
+    assert not [name for name in WITHOUT_EXTRA if name in _extras()]
+    assert [name for name in installable() if name not in WITHOUT_EXTRA and name not in _extras()] == []
+
+
+def _extras() -> dict[str, object]:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras: dict[str, object] = project["optional-dependencies"]
+    return extras

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.registry import load_engine
 from harness.scenario.load import check_files, load_scenario
 from harness.scenario.resolve import resolve
 from harness.tune.plan_text import expectation
@@ -42,6 +43,9 @@ def test_the_published_configuration_is_the_first_candidate() -> None:
     assert block.device == ("cuda",)
     assert set(block.tensor_parallel_degree) == {1, 2, 4}
     assert scenario.workload.inputs_per_request == 4
+    for each in scenario.space:
+        hardware = load_engine(each.engine).capabilities().features["hardware"]
+        assert "NVIDIA GPU" in hardware, f"{each.engine} cannot run the published configuration anywhere: {hardware}"
 
 
 def test_the_published_row_stands_in_the_header_with_what_it_leaves_out() -> None:

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from harness.errors import EnvironmentFault
 from harness.gate.files import as_markdown
-from harness.gate.gate import gate
+from harness.gate.gate import _settle, gate
 from harness.gate.pairs import PAIRS_JSON, Pairs
 from harness.gate.rules import DEFAULT_BUDGETS, Rules
 from harness.gate.terminal import print_result
-from harness.gate.verdict import GateResult, Judged
+from harness.gate.verdict import GateResult, Judged, More
 from harness.records import Trial
 from tests.harness.gate.runs import POINT, a_run
 
@@ -249,3 +249,17 @@ def test_damaged_raw_records_are_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(EnvironmentFault, match=rf"{path.name}: damaged \(.*\); restore it or run the scenario again"):
         gate([runs[0]], runs[1], RULES)
+
+
+def test_the_headline_counts_what_no_amount_would_settle(tmp_path: Path) -> None:
+    result = gate([a_run(tmp_path, (10.0,), seed=1)], a_run(tmp_path, (10.0,), seed=2), RULES)
+    hopeless = sum(each.more is not None and each.more.requests is None for each in result.judged)
+    said = f"{hopeless} at the limit of the budget, where more data would not help"
+    assert (said in result.headline) == (hopeless > 0)
+    at_limit = replace(result.judged[0], verdict="cannot tell", more=More(launches=None, requests=None, noun="x"))
+    settled = replace(at_limit, more=More(launches=2, requests=90, noun="requests"))
+    assert _settle([at_limit]) == "; 1 at the limit of the budget, where more data would not help"
+    assert _settle([at_limit, settled]).endswith(
+        "; about 2 more launches of each side, 90 more requests would settle the rest"
+    )
+    assert _settle([settled]) == "; about 2 more launches of each side, 90 more requests would settle it"

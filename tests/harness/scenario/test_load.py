@@ -17,6 +17,11 @@ BROKEN = [
     # (what, text, the one line expected; {f} is the file)
     ("empty", "", "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml"),
     (
+        "nested without end",
+        "a: " + "[" * 5000,
+        "{f}:1: nested deeper than any key here; mend the brackets",
+    ),
+    (
         "only a comment",
         "# nothing\n",
         "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml",
