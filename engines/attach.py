@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api_key import authorization
 from engines.errors import NotReady, SpecInvalid
 from engines.process import http_status
 from engines.spec_check import check_spec, choice
@@ -125,8 +126,7 @@ def _key_variable(spec: EngineSpec) -> str:
 
 
 def _answers(endpoint: Endpoint) -> bool:
-    key = os.environ.get(endpoint.api_key_env, "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = authorization(endpoint.api_key_env)
     is_ready = any(http_status(url, headers=headers) == 200 for url in _pings(endpoint))
     return is_ready or http_status(endpoint.url, headers=headers) == WANTS_POST
 

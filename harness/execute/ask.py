@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 
 from engines.api import Endpoint, RunningEngine
+from engines.api_key import authorization, without_key
 from harness.load.answers import BadBody, text_at
-from harness.load.bodies import BodyForm, address_of, authorization, filled, without_key
+from harness.load.bodies import BodyForm, address_of, filled
 from harness.records import Prompt
 from harness.scenario.load_kinds import Template
 

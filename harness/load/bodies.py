@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from engines.api_key import authorization
 from harness.errors import UsageError
 from harness.records import Prompt
 
@@ -122,18 +122,6 @@ class BodyForm:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return fields
-
-
-def authorization(api_key_env: str) -> dict[str, str]:
-    """The header that carries the key in this environment variable; none where there is no key."""
-    key = os.environ.get(api_key_env, "")
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def without_key(text: str, api_key_env: str) -> str:
-    """`text` without the key, which a server's refusal may repeat."""
-    key = os.environ.get(api_key_env, "")
-    return text.replace(key, "[redacted]") if key else text
 
 
 def filled(template: str, text: str, parameters: Mapping[str, object]) -> bytes:

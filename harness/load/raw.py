@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engines.api_key import without_key
 from harness.load.answers import Answer, BadBody, Received, parse_answer
-from harness.load.bodies import without_key
 from harness.load.plan import LoadPlan
 from harness.load.prompts import RequestOrder
 from harness.records import RequestOutcome, RequestRecord

@@ -40,14 +40,14 @@ def write_table(path: Path, records: Sequence[RequestRecord]) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
-    """What is read inside is `path`; raises EnvironmentFault in one sentence where it is damaged."""
+    """What is read inside is `path`; raises EnvironmentFault in one sentence where it is damaged or may not be."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         why = " ".join(str(error).split())
-        raise EnvironmentFault(f"{path}: damaged ({why}); restore it or run the scenario again") from error
+        raise EnvironmentFault(f"{path}: cannot be read ({why}); restore it or run the scenario again") from error
 
 
 def read_table(path: Path) -> tuple[RequestRecord, ...]:

@@ -247,7 +247,9 @@ def test_damaged_raw_records_are_one_sentence(tmp_path: Path) -> None:
     runs = a_run(tmp_path, SAME, seed=1), a_run(tmp_path, SAME, seed=2)
     path = next((runs[1].root / "requests").glob("*.parquet"))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(EnvironmentFault, match=rf"{path.name}: damaged \(.*\); restore it or run the scenario again"):
+    with pytest.raises(
+        EnvironmentFault, match=rf"{path.name}: cannot be read \(.*\); restore it or run the scenario again"
+    ):
         gate([runs[0]], runs[1], RULES)
 
 
