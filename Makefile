@@ -47,16 +47,16 @@ format: install      ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python kernels/bench/bench_engines.py $(BENCH)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/engines/bench_engines.py $(BENCH)
 
 bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
-	$(BIN)/python kernels/bench/bench_gpu.py $(BENCH)
+	$(BIN)/python tests/bench/engines/bench_gpu.py $(BENCH)
 
 bench-load: install  ## load generators against one C server: rate, timing error (BENCH='--rounds 5')
 	$(BIN)/python tests/bench/load/bench_load.py $(BENCH)
 
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
-	$(BIN)/python -m tests.bench.gate_calibration $(BENCH)
+	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ Two interfaces live here:
   requests may join and leave at token boundaries.
 
 An engine that has its own server implements `Engine` only. An in-process engine implements `Backend`, and its
-`Engine` side is `engines.server.hosted.HostedEngine`, which starts the model server with that backend inside.
+`Engine` side is `engines.hosted.HostedEngine`, which starts the model server with that backend inside.
 Importing this file imports no engine and no heavy package.
 """
 

@@ -10,32 +10,32 @@ from engines.api import Backend, Engine
 from engines.errors import SpecInvalid
 
 ENGINES: dict[str, str] = {
-    "fake": "engines.fake:FakeEngine",
-    "attach": "engines.attach:AttachEngine",
-    "transformers": "engines.transformers:TransformersEngine",
-    "accelerate": "engines.accelerate:AccelerateEngine",
-    "deepspeed": "engines.deepspeed:DeepSpeedEngine",
-    "ctranslate2": "engines.ctranslate2:CTranslate2Engine",
-    "onnxruntime": "engines.onnxruntime:OnnxRuntimeEngine",
-    "openvino": "engines.openvino:OpenVinoEngine",
+    "fake": "engines.adapters.fake:FakeEngine",
+    "attach": "engines.adapters.attach:AttachEngine",
+    "transformers": "engines.adapters.transformers:TransformersEngine",
+    "accelerate": "engines.adapters.accelerate:AccelerateEngine",
+    "deepspeed": "engines.adapters.deepspeed:DeepSpeedEngine",
+    "ctranslate2": "engines.adapters.ctranslate2:CTranslate2Engine",
+    "onnxruntime": "engines.adapters.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "engines.adapters.openvino:OpenVinoEngine",
     "t5": "engines.t5.backend:T5HostedEngine",
-    "fastertransformer": "engines.fastertransformer:engine",
-    "tensorrt_llm": "engines.tensorrt_llm:engine",
-    "neuronx": "engines.neuronx:engine",
-    "multi-model-server": "engines.multi_model_server:MultiModelServerEngine",
-    "torchserve": "engines.torchserve:TorchServeEngine",
+    "fastertransformer": "engines.adapters.fastertransformer:engine",
+    "tensorrt_llm": "engines.adapters.tensorrt_llm:engine",
+    "neuronx": "engines.adapters.neuronx:engine",
+    "multi-model-server": "engines.foreign_servers.multi_model_server:MultiModelServerEngine",
+    "torchserve": "engines.foreign_servers.torchserve:TorchServeEngine",
     "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
-    "djl": "engines.djl:DjlEngine",
+    "djl": "engines.foreign_servers.djl:DjlEngine",
 }
 
 BACKENDS: dict[str, str] = {
-    "fake": "engines.fake:FakeBackend",
-    "transformers": "engines.transformers:TransformersBackend",
-    "accelerate": "engines.accelerate:AccelerateBackend",
-    "deepspeed": "engines.deepspeed:DeepSpeedBackend",
-    "ctranslate2": "engines.ctranslate2:CTranslate2Backend",
-    "onnxruntime": "engines.onnxruntime:OnnxRuntimeBackend",
-    "openvino": "engines.openvino:OpenVinoBackend",
+    "fake": "engines.adapters.fake:FakeBackend",
+    "transformers": "engines.adapters.transformers:TransformersBackend",
+    "accelerate": "engines.adapters.accelerate:AccelerateBackend",
+    "deepspeed": "engines.adapters.deepspeed:DeepSpeedBackend",
+    "ctranslate2": "engines.adapters.ctranslate2:CTranslate2Backend",
+    "onnxruntime": "engines.adapters.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "engines.adapters.openvino:OpenVinoBackend",
     "t5": "engines.t5.backend:T5Backend",
 }
 
@@ -54,15 +54,15 @@ def load_engine(name: str, python: str | None = None) -> Engine:
     """The engine called `name`, in the environment that `python` names (see environments); without a name, here, or
     from its installed environment where its packages are missing here. Raises SpecInvalid, Unavailable."""
     engine = engine_here(name)
-    from engines.environments import serving_python
-    from engines.server.hosted import HostedEngine
+    from engines.environments.locate import serving_python
+    from engines.hosted import HostedEngine
 
     if python and not isinstance(engine, HostedEngine):
         raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process of its own")
     place = serving_python(name, python)
     if place is None or not isinstance(engine, HostedEngine):
         return engine
-    from engines.elsewhere import ElsewhereEngine
+    from engines.environments.remote_engine import ElsewhereEngine
 
     return ElsewhereEngine(engine, place)
 

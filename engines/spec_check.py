@@ -8,7 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from engines.api import Availability, Capabilities, EngineSpec
-from engines.environments import can_install
+from engines.environments.locate import can_install
 from engines.errors import SpecInvalid
 
 WITHOUT_EXTRA = ("deepspeed",)

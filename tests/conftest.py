@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from engines.loopback import keep_direct
+from engines.processes.no_proxy import keep_direct
 
 LONGEST = "tests/kernels/test_build.py"
 """Sanitizer builds, minutes of one core: begun last, they would run alone at the end."""

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engines.environments import OLDEST, STAMP, environment_folder, installed_python, serving_python
+from engines.environments.locate import OLDEST, STAMP, environment_folder, installed_python, serving_python
 from engines.errors import EngineError, SpecInvalid, Unavailable
-from engines.process import Command, ServerProcess
+from engines.processes.server_process import Command, ServerProcess
+from engines.processes.temp_folders import fresh_path
 from engines.registry import engine_names
-from engines.temporary import fresh_path
 
 LISTS = Path(__file__).parent
 _ASKED = (

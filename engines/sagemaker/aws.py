@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from engines.errors import SpecInvalid, Unavailable
-from engines.s5cmd import Access, s3_access
+from engines.models.s5cmd import Access, s3_access
 from engines.sagemaker.redaction import redact
 
 logger = logging.getLogger("dyno.sagemaker")

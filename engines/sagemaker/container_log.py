@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import EngineError, LaunchFailed, OutOfMemory
-from engines.process import OOM_PATTERN, log_tail
+from engines.processes.server_process import OOM_PATTERN, log_tail
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.redaction import redact
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.api import EngineSpec
-from engines.artifact_cache import cache_root
 from engines.errors import Unavailable
+from engines.models.cache import cache_root
 from engines.registry import engine_here
 
 SUMS = "weights.sha256"
@@ -64,13 +64,13 @@ def _sha256(path: Path) -> str:
 
 
 def _ctranslate2(spec: EngineSpec) -> Path:
-    from engines.ctranslate2 import COMPUTE_TYPES, converted
+    from engines.adapters.ctranslate2 import COMPUTE_TYPES, converted
 
     return converted(spec.model_dir, COMPUTE_TYPES[spec.dtype], cache_root())
 
 
 def _onnxruntime(spec: EngineSpec) -> Path:
-    from engines.onnx_artifacts import exported
+    from engines.models.onnx_cache import exported
 
     return exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import DTYPES, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.environments import child_environment
+from engines.environments.locate import child_environment
 from engines.errors import LaunchFailed
-from engines.loopback import open_here
-from engines.process import Command, ServerProcess
+from engines.processes.no_proxy import open_here
+from engines.processes.server_process import Command, ServerProcess
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
 from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics

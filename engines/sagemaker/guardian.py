@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from engines.environments import child_environment
+from engines.environments.locate import child_environment
 from engines.errors import EngineError
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.journal import KEPT, Journal

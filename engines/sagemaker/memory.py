@@ -8,8 +8,8 @@ from engines.api import EngineSpec
 from engines.errors import EngineError, SpecInvalid
 from engines.sagemaker.catalogue import Instance
 from engines.t5.config import T5Config, read_config
-from engines.t5.footprint import memory
-from engines.t5.roofline import WEIGHT_BYTES, Work, cache_bytes
+from engines.t5.memory_model import memory
+from engines.t5.time_model import WEIGHT_BYTES, Work, cache_bytes
 
 GIB = float(1 << 30)
 USABLE_FRAC = 0.92

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.errors import SpecInvalid
-from engines.properties import PropertiesSyntaxError, parse_properties
+from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
 
 PROPERTIES = "serving.properties"
 MAX_FILE_BYTES = 64 << 20

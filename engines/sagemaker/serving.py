@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.properties import format_properties, parse_properties
 from engines.sagemaker.package import PROPERTIES, properties_of, read_files
 from engines.sagemaker.plan import OPTIONS
+from engines.serving_properties.java_text import format_properties, parse_properties
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 FIRST_DISABLE = (0, 27, 0)
@@ -57,7 +57,7 @@ def _model_id(files: Mapping[str, bytes]) -> str:
 
 def _own_values(spec: EngineSpec, hosts: str) -> dict[str, str]:
     from engines.registry import BACKENDS
-    from engines.server.properties import spec_to_properties
+    from engines.serving_properties.spec import spec_to_properties
 
     if hosts not in BACKENDS:
         raise SpecInvalid(f"sagemaker: option hosts={hosts!r}: our server has {', '.join(BACKENDS)}")

@@ -16,10 +16,10 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
-from engines.artifact_cache import folder_digest
 from engines.errors import EngineError, ModelInvalid, Unavailable
-from engines.model_download import PICKLED, WANTED
-from engines.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
+from engines.models.cache import folder_digest
+from engines.models.download import PICKLED, WANTED
+from engines.models.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.converted import Converted
 from engines.sagemaker.guardian import Guarded

@@ -17,9 +17,9 @@ from engines.api import EngineSpec
 from engines.errors import EngineError
 from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
-from engines.server.properties import ServerSettings
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
 from engines.server.worker_link import WorkerCrashed, WorkerLink
+from engines.serving_properties.spec import ServerSettings
 
 logger = logging.getLogger("dyno.server")
 

@@ -26,7 +26,7 @@ from engines.errors import EngineError, LaunchFailed, PortTaken
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
-from engines.server.properties import Serving, read_serving, read_text
+from engines.serving_properties.spec import Serving, read_serving, read_text
 
 logger = logging.getLogger("dyno.server")
 
@@ -96,8 +96,8 @@ def _model_folder(model_id: str, beside: Path) -> Path:
     folder = beside / Path(model_id).expanduser()
     if folder.exists() or model_id.startswith(("/", ".", "~")):
         return folder
-    from engines.artifact_cache import cache_root
-    from engines.model_folder import resolve_model
+    from engines.models.cache import cache_root
+    from engines.models.folder import resolve_model
 
     return resolve_model("s3" if model_id.startswith("s3://") else "hub", model_id, 0, cache_root())
 

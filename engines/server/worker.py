@@ -19,10 +19,10 @@ from typing import Any, cast
 
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
 from engines.errors import EngineError, RequestInvalid, SpecInvalid
+from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
 from engines.registry import load_backend
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message
-from engines.supervisor import PR_SET_PDEATHSIG, set_process_option
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def _codec(backend: Backend, spec: EngineSpec) -> TextCodec:
     own: TextCodec | None = getattr(backend, "tokenizer", None)
     if own is not None:
         return own
-    from engines.tokenizer import Tokenizer
+    from engines.models.tokenizer import Tokenizer
 
     return Tokenizer.load(spec.model_dir)
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from engines import errors
 from engines.api import EngineSpec
-from engines.environments import child_environment, serving_python
+from engines.environments.locate import child_environment, serving_python
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
-from engines.process import oom_kills
+from engines.processes.server_process import oom_kills
+from engines.processes.threads import compute_threads
 from engines.server.queue import Job
 from engines.server.wire import Message, pack, read_message
-from engines.threads import compute_threads
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -20,13 +20,13 @@ from engines.api import (
     TokenEvent,
 )
 from engines.errors import RequestInvalid, SpecInvalid, Unavailable
-from engines.server.hosted import HostedEngine
+from engines.hosted import HostedEngine
+from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native
 from engines.t5.engine import NO_FP16_ON_CPU, Event, T5Engine, load
 from engines.t5.params import Params
 from engines.t5.partition import is_partition
-from engines.threads import compute_threads
 
 # What multiplies what; sums are fp32, or exact int32 within a block (ops/linear.h). int16 activations are fp32 rounded
 # per row and 128 inputs, int4's int8 ones per 32 inputs.

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from engines.artifact_cache import build_once, cache_root
 from engines.errors import SpecInvalid, Unavailable
+from engines.models.cache import build_once, cache_root
+from engines.processes.temp_folders import owned_folder
 from engines.t5 import native
-from engines.temporary import owned_folder
 
 DEVICES = ("cuda", "cuda-sim")
 DRIVER = "libcuda.so.1"

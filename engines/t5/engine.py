@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.t5 import cuda, native
 from engines.t5.config import ACTIVATIONS, T5Config, read_config
-from engines.t5.pack import PackedModel, native_config, pack_in_memory, resolve_dtype
+from engines.t5.packing_plan import PackedModel, native_config, pack_in_memory, resolve_dtype
 from engines.t5.params import Params, id_array
 from engines.t5.partition import is_partition, open_partition
 

@@ -26,8 +26,8 @@ import numpy as np
 from engines.errors import ModelInvalid, SpecInvalid
 from engines.t5 import native
 from engines.t5.config import T5Config, read_config
-from engines.t5.pack import PackedModel, PlannedTensor, offsets_of, plan, resolve_dtype
-from engines.t5.panels import Bytes
+from engines.t5.pack_rows import Bytes
+from engines.t5.packing_plan import PackedModel, PlannedTensor, offsets_of, plan, resolve_dtype
 from engines.t5.weights import Checkpoint
 
 MANIFEST = "t5k.json"

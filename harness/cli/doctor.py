@@ -31,8 +31,8 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
         return
     from dataclasses import asdict
 
-    from harness.measure.checks import machine_checks
-    from harness.measure.environment import machine_facts
+    from harness.measure.machine.checks import machine_checks
+    from harness.measure.machine.facts import machine_facts
 
     facts = machine_facts()
     checks = [asdict(check) for check in (*machine_checks(), *_telemetry(), _gpus())]
@@ -45,9 +45,9 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
 
 def _telemetry() -> tuple[Any, ...]:
     """What of GPU and energy can be read while measuring."""
-    from harness.measure.checks import Check
-    from harness.measure.energy import CpuEnergy
-    from harness.measure.gpu import Gpus
+    from harness.measure.machine.checks import Check
+    from harness.measure.machine.nvml import Gpus
+    from harness.measure.machine.rapl import CpuEnergy
 
     energy = CpuEnergy()
     with Gpus() as gpus:
@@ -73,7 +73,7 @@ def _gpus() -> Any:
     """What the bundled engine's tensor-parallel ranks can run on."""
     from engines.errors import Unavailable
     from engines.t5 import cuda
-    from harness.measure.checks import Check
+    from harness.measure.machine.checks import Check
 
     name = "GPUs of the t5 engine"
     try:
@@ -93,7 +93,7 @@ def _gpus() -> Any:
 
 
 def _features(as_json: bool, as_markdown: bool) -> None:
-    from harness.cli.features import feature_rows, markdown, print_features
+    from harness.cli.engine_table import feature_rows, markdown, print_features
 
     rows = feature_rows()
     if as_json:

@@ -98,7 +98,7 @@ def remove(name: str) -> None:
     Examples:
       dyno engine remove deepspeed
     """
-    from engines.environments import environment_folder
+    from engines.environments.locate import environment_folder
     from engines.environments import install as made
 
     _check_name(name)

@@ -12,9 +12,9 @@ import click
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.execute.paired import Order
     from harness.gate.rules import Rules
     from harness.gate.verdict import GateResult
+    from harness.trial.side_by_side import Order
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -151,24 +151,24 @@ class _Asked:
             raise UsageError("expected --baseline RUN (or --scenario FILE --baseline-ref DIR), got neither")
 
     def _side_by_side(self) -> GateResult:
-        from harness.execute.paired import measure_side_by_side
+        from harness.trial.side_by_side import measure_side_by_side
 
         assert self.scenario is not None
         assert self.baseline_ref is not None
         return measure_side_by_side(self._order(), self.baseline_ref, self.rules, _say)
 
     def _measured_now(self, baseline: Path) -> Path:
-        from harness.execute.paired import measure_again
         from harness.store.reader import read_run
+        from harness.trial.side_by_side import measure_again
 
         return measure_again(self._order(), read_run(baseline), _say)
 
     def _order(self) -> Order:
         from engines.environments.install import why_stale
-        from harness.execute.inputs import with_checked_code
-        from harness.execute.paired import Order
         from harness.scenario.load import check_files, load_scenario
         from harness.scenario.resolve import resolve
+        from harness.trial.inputs import with_checked_code
+        from harness.trial.side_by_side import Order
 
         assert self.scenario is not None
         resolved = resolve(load_scenario(self.scenario, self.overrides), self.scenario)
@@ -189,7 +189,7 @@ def _say(text: str) -> None:
 
 
 def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> None:
-    from harness.gate.files import as_junit, as_markdown
+    from harness.gate.outputs import as_junit, as_markdown
     from harness.store.disk import write_text
 
     for path, text in ((junit, as_junit), (markdown, as_markdown)):
@@ -199,9 +199,9 @@ def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> Non
 
 
 def _print(result: GateResult, *, as_json: bool) -> None:
-    from harness.gate.files import as_dict
+    from harness.gate.outputs import as_dict
     from harness.gate.terminal import print_result
-    from harness.report.formats import stdout_console
+    from harness.report.text.table_formats import stdout_console
 
     if as_json:
         click.echo(json.dumps(as_dict(result), indent=2))

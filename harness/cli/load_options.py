@@ -11,14 +11,14 @@ import click
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.load.hosts import LoadHosts
-    from harness.load.web_ui import WebUi
+    from harness.load.hosts.coordinator import LoadHosts
+    from harness.load.web_ui.launch import WebUi
     from harness.scenario.resolve import ResolvedScenario
 
 
 def load_hosts(resolved: ResolvedScenario, expected: int | None, bind: str | None, wait_s: float) -> LoadHosts | None:
     """The load hosts that were asked for, not yet waited for."""
-    from harness.load.hosts import DEFAULT_BIND, LoadHosts
+    from harness.load.hosts.coordinator import DEFAULT_BIND, LoadHosts
 
     if expected is None:
         if bind is not None:
@@ -35,7 +35,7 @@ def load_hosts(resolved: ResolvedScenario, expected: int | None, bind: str | Non
 @contextmanager
 def shown_load(port: int | None) -> Iterator[WebUi | None]:
     """The page of the live load, where it was asked for; its address is printed at once."""
-    from harness.load.web_ui import WebUi
+    from harness.load.web_ui.launch import WebUi
 
     if port is None:
         yield None

@@ -31,13 +31,13 @@ def command(master: str, wait_s: float) -> None:
       DYNO_LOAD_SECRET=... dyno load-worker --master bench-1:5557 --wait 300
     """
     from harness.errors import UsageError
-    from harness.load.child import child_env
-    from harness.load.hosts import bind_address
+    from harness.load.child_process import child_env
+    from harness.load.hosts.coordinator import bind_address
 
     try:
         host, port = bind_address(master)
     except UsageError as error:
         raise UsageError(f"--master: {error}") from error
     # In place of this process: Locust patches the one that imports it, and a signal reaches it without a middleman.
-    argv = [sys.executable, "-P", "-m", "harness.load.worker", host, str(port), str(wait_s)]
+    argv = [sys.executable, "-P", "-m", "harness.load.hosts.worker", host, str(port), str(wait_s)]
     os.execve(sys.executable, argv, child_env())  # noqa: S606  no shell is wanted

@@ -11,8 +11,8 @@ from typing import TextIO, cast
 
 import click
 
-from engines.loopback import keep_direct
-from harness.cli.outlet import Outlet
+from engines.processes.no_proxy import keep_direct
+from harness.cli.broken_pipe import Outlet
 
 VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",

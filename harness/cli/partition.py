@@ -28,9 +28,9 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
       dyno partition flan-t5-base --dtype int4 --tensor-parallel-degree 2 --out /tmp/base-int4-tp2
     """
     from engines.api import EngineSpec
-    from engines.artifact_cache import cache_root
-    from engines.model_folder import resolve_model
-    from engines.server.properties import spec_to_properties
+    from engines.models.cache import cache_root
+    from engines.models.folder import resolve_model
+    from engines.serving_properties.spec import spec_to_properties
     from engines.t5.partition import partition
     from harness.cli.tune import stopped_by_signals
     from harness.units import mib_from_bytes

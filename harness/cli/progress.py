@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import click
 
 from harness.measure.metrics import metric_of
-from harness.recommend.label import label, quantity
 from harness.scenario.schema import Scenario
 from harness.units import format_duration
+from harness.wording import label, quantity
 
 if TYPE_CHECKING:
-    from harness.execute.trial import Phase
     from harness.records import Trial
+    from harness.trial.run import Phase
     from harness.tune.loop import SearchEvent
 
 

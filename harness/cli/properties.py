@@ -11,9 +11,9 @@ import click
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.recommend.diff import Difference
-    from harness.recommend.lint import Finding
-    from harness.recommend.migrate import Migration
+    from harness.properties.diff import Difference
+    from harness.properties.lint.findings import Finding
+    from harness.properties.migrate import Migration
 
 LINT_FAILED = 1
 """Exit code when a check said no (house style 35)."""
@@ -44,8 +44,8 @@ def lint_command(file: Path, container: str, as_json: bool) -> int:
       dyno properties lint serving.properties --container 0.24.0
       dyno properties lint model/serving.properties --container 0.36.0-lmi20 --json
     """
-    from harness.recommend.lint import lint, model_facts
-    from harness.recommend.text import findings_text
+    from harness.choose.text import findings_text
+    from harness.properties.lint.findings import lint, model_facts
 
     beside = [file.parent / name for name in ("model.py", "requirements.txt")]
     script, requirements = [_text(path) if path.is_file() else "" for path in beside]
@@ -69,8 +69,8 @@ def diff(before: str, after: str, as_json: bool) -> int:
       dyno properties diff old/serving.properties new/serving.properties
       dyno properties diff 0.24.0 0.36.0-lmi20
     """
-    from harness.recommend.containers import parse_container
-    from harness.recommend.diff import container_differences, file_differences
+    from harness.properties.containers import parse_container
+    from harness.properties.diff import container_differences, file_differences
 
     if Path(before).is_file() and Path(after).is_file():
         found = file_differences(_values(Path(before)), _values(Path(after)))
@@ -101,10 +101,10 @@ def migrate_command(file: Path, source: str, target: str, replace_engine: bool, 
       dyno properties migrate serving.properties --from 0.26.0 --to 0.33.0
       dyno properties migrate serving.properties --from 0.24.0 --to 0.36.0-lmi20 --replace-engine --out model/
     """
-    from harness.recommend.containers import parse_container
-    from harness.recommend.lint import model_facts
-    from harness.recommend.migrate import migrate
-    from harness.recommend.text import findings_text
+    from harness.choose.text import findings_text
+    from harness.properties.containers import parse_container
+    from harness.properties.lint.findings import model_facts
+    from harness.properties.migrate import migrate
 
     old, new = parse_container(source), parse_container(target)
     done = migrate(_values(file), old, new, model_facts(file.parent), replace_engine=replace_engine)
@@ -138,8 +138,8 @@ def env(file: Path, reverse: bool, as_json: bool) -> None:
       dyno properties env serving.properties > container.env
       dyno properties env container.env --reverse > serving.properties
     """
-    from engines.properties import format_properties
-    from harness.recommend.environment import from_environment, parse_environment, to_environment
+    from engines.serving_properties.java_text import format_properties
+    from harness.properties.environment_variables import from_environment, parse_environment, to_environment
 
     if not reverse:
         variables = to_environment(_values(file))
@@ -162,8 +162,8 @@ def keys(container: str, as_json: bool) -> None:
     Examples:
       dyno properties keys 0.36.0-lmi20
     """
-    from harness.recommend.containers import parse_container
-    from harness.recommend.diff import known_keys, rule_text
+    from harness.properties.containers import parse_container
+    from harness.properties.diff import known_keys, rule_text
 
     rules = known_keys(parse_container(container))
     if as_json:
@@ -186,7 +186,7 @@ def _text(path: Path) -> str:
 
 
 def _values(path: Path) -> dict[str, str]:
-    from engines.properties import PropertiesSyntaxError, parse_properties
+    from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
 
     try:
         return parse_properties(_text(path))

@@ -11,8 +11,8 @@ import click
 from harness.errors import MeasurementInvalid, UsageError
 
 if TYPE_CHECKING:
-    from harness.recommend.lint import Finding
-    from harness.recommend.write import Written
+    from harness.properties.lint.findings import Finding
+    from harness.properties.write import Written
     from harness.records import Recommendation
     from harness.store.reader import Run
 
@@ -54,10 +54,10 @@ def _as_rows(findings: list[Finding]) -> list[dict[str, Any]]:
 def _recommend(
     ref: str | None, container: str | None, out: Path | None, verify: bool, as_json: bool, results: Path | None
 ) -> int:
-    from harness.recommend.choose import choose
-    from harness.recommend.containers import parse_container
-    from harness.recommend.text import as_text, findings_text, next_command
-    from harness.recommend.write import scenario_container, write_recommendation
+    from harness.choose.decide import choose
+    from harness.choose.text import as_text, findings_text, next_command
+    from harness.properties.containers import parse_container
+    from harness.properties.write import scenario_container, write_recommendation
     from harness.store.layout import DEFAULT_RESULTS
     from harness.store.reader import find_run, read_run
 
@@ -88,8 +88,8 @@ def _recommend(
 
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
     from harness.cli.tune import stopped_by_signals
-    from harness.execute.verify import verify
     from harness.store.codec import to_json
+    from harness.trial.verify import verify
 
     with stopped_by_signals():
         found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))

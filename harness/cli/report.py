@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harness.report.tables import ReportTable
+    from harness.report.content.result_table import ReportTable
     from harness.store.reader import Run
 
 FORMATS = ("terminal", "markdown", "csv", "json", "html")
@@ -49,11 +49,11 @@ def command(
     if len(stored) > 1:
         _compare(stored, form, out)
         return
-    from harness.report.tables import report_table
+    from harness.report.content.result_table import report_table
 
     table = report_table(stored[0], sort)
     if baseline is not None:
-        from harness.report.published import published_text
+        from harness.report.content.published_row import published_text
 
         click.echo(published_text(stored[0]), err=form != "terminal")
     _show(stored[0], table, form, out)
@@ -61,12 +61,12 @@ def command(
 
 def _show(run: Run, table: ReportTable, form: str, out: Path | None) -> None:
     """One run in the format asked for."""
-    from harness.report.formats import as_csv, as_json
-    from harness.report.story import story_of
-    from harness.report.text import report_markdown
+    from harness.report.content.run_summary import story_of
+    from harness.report.text.sections import report_markdown
+    from harness.report.text.table_formats import as_csv, as_json
 
     if form == "html":
-        from harness.report.html import write_html
+        from harness.report.page.run_page import write_html
 
         path = out or run.layout.report_html
         write_html(run, table, path)
@@ -82,9 +82,9 @@ def _show(run: Run, table: ReportTable, form: str, out: Path | None) -> None:
 
 
 def _print(run: Run, table: ReportTable, out: Path | None) -> None:
-    from harness.report.formats import stdout_console
-    from harness.report.story import story_of
-    from harness.report.text import print_report
+    from harness.report.content.run_summary import story_of
+    from harness.report.text.sections import print_report
+    from harness.report.text.table_formats import stdout_console
 
     story = story_of(run)
     console = stdout_console()
@@ -100,9 +100,9 @@ def _print(run: Run, table: ReportTable, out: Path | None) -> None:
 def _compare(stored: list[Run], form: str, out: Path | None) -> None:
     """Several runs in the format asked for."""
     from harness.errors import UsageError
-    from harness.report.compare import compare
-    from harness.report.story import story_of
-    from harness.report.text import comparison_json, comparison_markdown, print_comparison
+    from harness.report.content.comparison import compare
+    from harness.report.content.run_summary import story_of
+    from harness.report.text.sections import comparison_json, comparison_markdown, print_comparison
 
     if len(stored) > MOST_RUNS:
         raise UsageError(f"{len(stored)} runs: at most {MOST_RUNS} stand side by side; name fewer")
@@ -110,7 +110,7 @@ def _compare(stored: list[Run], form: str, out: Path | None) -> None:
         raise UsageError("--format csv holds one run; ask for each run's own, or for --format json")
     made = compare([story_of(run) for run in stored])
     if form == "html":
-        from harness.report.compare_html import write_comparison
+        from harness.report.page.comparison_page import write_comparison
 
         path = out or stored[0].root / f"compare-{stored[1].root.name}.html"
         write_comparison(made, path)
@@ -120,7 +120,7 @@ def _compare(stored: list[Run], form: str, out: Path | None) -> None:
     elif form == "json":
         _put(comparison_json(made), out)
     else:
-        from harness.report.formats import stdout_console
+        from harness.report.text.table_formats import stdout_console
 
         console = stdout_console()
         with console.capture() as captured:

@@ -18,16 +18,16 @@ from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite
 
 if TYPE_CHECKING:
     from harness.cli.progress import Display
-    from harness.execute.trial import TrialRunner
-    from harness.execute.verify import Verification
-    from harness.load.hosts import LoadHosts
-    from harness.recommend.write import Written
+    from harness.load.hosts.coordinator import LoadHosts
+    from harness.properties.write import Written
     from harness.records import Recommendation, Trial
     from harness.scenario.resolve import ResolvedScenario
+    from harness.space.candidates import SpacePlan
     from harness.store.reader import Run
     from harness.store.writer import RunWriter
+    from harness.trial.run import TrialRunner
+    from harness.trial.verify import Verification
     from harness.tune.loop import SearchResult
-    from harness.tune.space import SpacePlan
 
 PIPED_WIDTH = 160
 """Columns of the table where stdout is no terminal: wide enough for the published table and the intervals."""
@@ -97,10 +97,10 @@ def command(
       dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
     """
     from harness.cli.load_options import load_hosts
-    from harness.deploy.spending import end_rentals
-    from harness.execute.inputs import with_checked_code
+    from harness.cost.spending import end_rentals
+    from harness.space.candidates import require_candidates
     from harness.store.layout import DEFAULT_RESULTS
-    from harness.tune.space import require_candidates
+    from harness.trial.inputs import with_checked_code
 
     resolved, plan = _planned(scenario, overrides)
     if dry_run:
@@ -124,11 +124,11 @@ def command(
 def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenario, SpacePlan]:
     """The scenario, checked without running anything of it, and its space."""
     from engines.environments.install import why_stale
-    from harness.deploy.cost import require_prices
+    from harness.cost.price import require_prices
     from harness.scenario.load import check_files, load_scenario
     from harness.scenario.resolve import resolve
-    from harness.tune.capabilities import engine_capabilities, usable_cores
-    from harness.tune.space import plan_space
+    from harness.space.candidates import plan_space
+    from harness.space.capabilities import engine_capabilities, usable_cores
 
     resolved = resolve(load_scenario(scenario, overrides), scenario)
     check_files(resolved)
@@ -137,7 +137,7 @@ def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenar
 
 
 def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:
-    from harness.tune.plan_text import plan_dict, plan_lines
+    from harness.space.plan_text import plan_dict, plan_lines
     from harness.tune.sampler import first_candidates
 
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN)
@@ -192,11 +192,11 @@ class _Tuning:
 
     def _inputs(self) -> Any:
         """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""
-        from engines.artifact_cache import cache_root
-        from engines.model_folder import resolve_model
-        from harness.execute.inputs import own_locustfile
-        from harness.execute.trial import TrialInputs
-        from harness.load.prompts import read_prompts
+        from engines.models.cache import cache_root
+        from engines.models.folder import resolve_model
+        from harness.load.schedule.prompts import read_prompts
+        from harness.trial.inputs import own_locustfile
+        from harness.trial.run import TrialInputs
 
         model, scenario = self.resolved.model, self.resolved.scenario
         prompts = read_prompts(self.resolved.prompts_path)
@@ -224,8 +224,8 @@ class _Tuning:
 
     def _runner(self, inputs: Any, writer: RunWriter, display: Display, clock: Any) -> TrialRunner:
         """A runner that knows the fp32 reference's answers."""
-        from harness.execute.reference import reference_answers
-        from harness.execute.trial import TrialRunner
+        from harness.trial.reference import reference_answers
+        from harness.trial.run import TrialRunner
 
         runner = TrialRunner(inputs, writer, clock, display.on_phase)
         if not writer.layout.reference_json.exists():
@@ -266,9 +266,9 @@ class _Tuning:
 
     def _conclude(self, writer: RunWriter, runner: TrialRunner, result: SearchResult) -> int:
         """Table, choice, files, verification, next command."""
-        from harness.recommend.choose import choose
-        from harness.recommend.text import as_text, findings_text
-        from harness.recommend.write import write_recommendation
+        from harness.choose.decide import choose
+        from harness.choose.text import as_text, findings_text
+        from harness.properties.write import write_recommendation
         from harness.store.reader import read_run
 
         run = read_run(writer.layout.root)
@@ -301,8 +301,8 @@ class _Tuning:
         return 0 if found is None or found.is_inside else MeasurementInvalid.exit_code
 
     def _write_page(self, run: Run) -> None:
-        from harness.report.html import write_html
-        from harness.report.tables import report_table
+        from harness.report.content.result_table import report_table
+        from harness.report.page.run_page import write_html
 
         write_html(run, report_table(run), run.layout.report_html)
         click.echo(f"wrote {run.layout.report_html}", err=True)
@@ -310,8 +310,8 @@ class _Tuning:
     def _print_table(self, run: Any) -> None:
         from rich.console import Console
 
-        from harness.report.formats import print_table
-        from harness.report.tables import report_table
+        from harness.report.content.result_table import report_table
+        from harness.report.text.table_formats import print_table
 
         width = None if sys.stdout.isatty() else PIPED_WIDTH
         print_table(report_table(run), Console(width=width))
@@ -322,9 +322,9 @@ class _Tuning:
         """Only our own server can be started from the file here; another container's file is written unverified."""
         if not self.verifies or not written.container.startswith("dynamometer-"):
             return None
-        from harness.execute.verify import measurements, verify_file
         from harness.store.codec import to_json
         from harness.store.disk import write_text
+        from harness.trial.verify import measurements, verify_file
 
         number = max(trial.number for trial in result.trials) + 1
         path = written.properties_path
@@ -342,7 +342,7 @@ class _Tuning:
         written: Written | None,
         found: Verification | None,
     ) -> None:
-        from harness.recommend.text import next_command
+        from harness.choose.text import next_command
         from harness.store.codec import to_json
 
         following = f"dyno report {writer.layout.root}"

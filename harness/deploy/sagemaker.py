@@ -8,32 +8,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.artifact_cache import cache_root
 from engines.errors import EngineError, SpecInvalid
-from engines.model_folder import resolve_model
+from engines.models.cache import cache_root
+from engines.models.folder import resolve_model
 from engines.registry import BACKENDS
 from engines.sagemaker.catalogue import instance_of
 from engines.sagemaker.endpoint import expires_s
 from engines.sagemaker.engine import Prepared, check_access, prepare
 from engines.sagemaker.memory import check_degree_of
+from harness.choose.decide import choose
 from harness.clock import SystemClock
-from harness.deploy.cost import ENDPOINTS
-from harness.deploy.spending import CREATION_S
+from harness.cost.price import ENDPOINTS
+from harness.cost.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
-from harness.execute.inputs import own_locustfile
-from harness.execute.reference import reference_answers
-from harness.execute.trial import TrialInputs, TrialRunner, spec_of
-from harness.load.prompts import read_prompts
-from harness.recommend.choose import choose
-from harness.recommend.containers import image_tag, parse_container
-from harness.recommend.write import scenario_container, write_recommendation
+from harness.load.schedule.prompts import read_prompts
+from harness.properties.containers import image_tag, parse_container
+from harness.properties.write import scenario_container, write_recommendation
 from harness.records import Candidate, OptionValue, Recommendation, Trial
 from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
+from harness.space.plan_text import expectation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
-from harness.tune.plan_text import expectation
+from harness.trial.inputs import own_locustfile
+from harness.trial.reference import reference_answers
+from harness.trial.run import TrialInputs, TrialRunner, spec_of
 
 CONVERTED = ("ctranslate2", "onnxruntime")
 """Engines for which `dyno recommend` writes a handler that loads converted weights."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.measure.metrics import metric_of
-from harness.recommend.label import claim, label
 from harness.records import Metric, Trial
+from harness.wording import claim, label
 
 SHOWN = (
     "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "ttft_p50_ms", "throughput_inputs_per_s",

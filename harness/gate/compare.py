@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.gate.answers import Answers, answers_of
 from harness.gate.evidence import Evidence, Launches, PairedShares, Shares
 from harness.gate.launches import Launch, Scale, launches, needed_samples, scale_of
-from harness.gate.match import Match
-from harness.gate.pairs import Pairs
+from harness.gate.pairing import Match
+from harness.gate.quality_answers import Answers, answers_of
 from harness.gate.rules import Budget, Rules
 from harness.measure.metrics import metric_row
+from harness.store.pairs import Pairs
 from harness.store.reader import Run
 
 OWN_SPREAD_FROM = 4

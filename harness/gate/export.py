@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from harness.errors import UsageError
-from harness.gate.answers import QUALITY_PREFIX, answers_of
 from harness.gate.launches import RAW_COLUMNS
+from harness.gate.quality_answers import QUALITY_PREFIX, answers_of
 from harness.store.codec import to_json
 from harness.store.disk import write_text, write_whole
 from harness.store.formats import FORMAT

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.gate.comparable import Comparability, compare_conditions
 from harness.gate.compare import SITTINGS_FROM, Comparison, Sides, compare
-from harness.gate.match import Finding, Match, match
-from harness.gate.pairs import Pairs, read_pairs
+from harness.gate.pairing import Finding, Match, match
 from harness.gate.rules import Rules
+from harness.gate.same_conditions import Comparability, compare_conditions
 from harness.gate.verdict import GateResult, Judged, Verdict, judge
+from harness.store.pairs import Pairs, read_pairs
 from harness.store.reader import Run
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.gate.verdict import GateResult, Judged, Verdict
-from harness.gate.words import change_text, levels_text, value_text, verdict_text
+from harness.gate.wording import change_text, levels_text, value_text, verdict_text
 
 _STYLE: dict[Verdict, str] = {"pass": "green", "regressed": "bold red", "cannot tell": "yellow"}
 

@@ -17,7 +17,7 @@ from typing import Literal
 from harness.errors import GateFailed, MeasurementInvalid
 from harness.gate.compare import Comparison
 from harness.gate.evidence import Evidence, Launches, PairedShares, factor_to_settle
-from harness.gate.match import Finding
+from harness.gate.pairing import Finding
 from harness.gate.rules import Rules
 
 Verdict = Literal["pass", "regressed", "cannot tell"]

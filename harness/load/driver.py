@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import MeasurementInvalid
-from harness.load.bodies import address_of
-from harness.load.fired import read_fired, records_of
+from harness.load.client.raw_records import read_raw, record_of, shifted
 from harness.load.plan import NOBODY, START_USERS, LoadPlan
 from harness.load.processes import AnyProcesses, LoadProcesses
-from harness.load.prompts import RequestOrder
-from harness.load.raw import read_raw, record_of, shifted
+from harness.load.protocol.bodies import address_of
+from harness.load.schedule.prompts import RequestOrder
+from harness.load.user_locustfile.events import read_fired, records_of
 from harness.records import RequestRecord
 from harness.store.disk import disk_faults
 from harness.units import NS_PER_S

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from harness.errors import EnvironmentFault, MeasurementInvalid
-from harness.load.child import begin_child, end_child
+from harness.load.child_process import begin_child, end_child
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, DISK_FULL_STATUS, LoadPlan
 
 GO_DELAY_NS = 100_000_000
@@ -119,7 +119,7 @@ class LoadProcesses(ProcessWords):
     def _start(self, part: int) -> None:
         arguments = [str(self._folder / "plan.json"), str(self._folder), str(part), str(os.getpid())]
         with self._log(part).open("wb") as log:
-            child = begin_child("harness.load.locustfile", arguments, log)
+            child = begin_child("harness.load.client.locustfile", arguments, log)
         self._children[part] = child
         assert child.stdout is not None
         self._selector.register(child.stdout, selectors.EVENT_READ, part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.measure.stats import percentile, rate
+from harness.measure.statistics.estimators import percentile, rate
 from harness.records import Metric, RequestRecord
 from harness.units import NS_PER_S
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.measure.device import ResourceUse
+from harness.measure.doubts import distrust, measured
+from harness.measure.machine.sampler import ResourceUse
 from harness.measure.schedule import connect_metrics, schedule_metrics
-from harness.measure.stats import mean, percentile, rate, share
+from harness.measure.statistics.estimators import mean, percentile, rate, share
 from harness.measure.tokens import meets, token_metrics
-from harness.measure.validity import distrust, measured
 from harness.records import Metric, RequestRecord, TrialSummary
 from harness.units import mib_from_bytes, ms_from_ns
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure.stats import percentile
+from harness.measure.statistics.estimators import percentile
 from harness.records import Metric, RequestRecord
 from harness.units import ms_from_ns
 

@@ -53,8 +53,8 @@ def check_files(resolved: ResolvedScenario) -> None:
     """Raises ScenarioError when the prompts file, the trace, the locustfile, the local model folder or the container
     does not exist: found here, before anything is measured, not at the end of the search."""
     from harness.errors import UsageError
-    from harness.load.trace import read_trace
-    from harness.recommend.containers import container_names, parse_container
+    from harness.load.schedule.trace import read_trace
+    from harness.properties.containers import container_names, parse_container
     from harness.scenario.fields import did_you_mean, sentence
     from harness.scenario.yaml_nodes import parse
 

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 
 from harness.records import Candidate, OptionValue
-from harness.tune.space import BlockPlan, SpacePlan
+from harness.space.candidates import BlockPlan, SpacePlan
 
 BLOCK = "block"
 

@@ -15,11 +15,11 @@ from harness.clock import Clock
 from harness.errors import Interrupted
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan
 from harness.tune.budget import Budget, stored_duration_s, trial_duration_s
-from harness.tune.failures import implausible, is_skipped
-from harness.tune.race import finalists, first_measurements, remaining
+from harness.tune.finalists import finalists, first_measurements, remaining
+from harness.tune.implausible import implausible, is_skipped
 from harness.tune.sampler import Proposals, StudyRecord
-from harness.tune.space import SpacePlan
 from harness.units import NS_PER_S
 
 StopKind = Literal["budget", "exhausted", "interrupted"]

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.errors import DynoError
-from harness.measure.environment import git_commit, machine_facts, package_versions
+from harness.measure.machine.facts import git_commit, machine_facts, package_versions
 from harness.records import Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.disk import write_text

@@ -24,9 +24,9 @@ from optuna.trial import TrialState
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan
 from harness.tune.encoding import Encoding, SharedEncoding
 from harness.tune.objective import excesses, objective_values
-from harness.tune.space import SpacePlan
 
 ASKS = 24
 """How often a sampler may repeat a measured candidate before an unseen one is drawn instead; each ask costs ~1 ms."""

@@ -6,7 +6,7 @@ namespace t5k {
 namespace {
 
 // Slots up to which decode rows are multiplied one by one: a weight is then read again for every eighth row. Beyond, whole
-// tiles are cheaper by the byte model (engines/t5/roofline.py); not measured on a GPU.
+// tiles are cheaper by the byte model (engines/t5/time_model.py); not measured on a GPU.
 constexpr int32_t UNTILED_SLOTS = 16;
 
 }  // namespace

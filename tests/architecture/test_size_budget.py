@@ -12,9 +12,9 @@ MAX_PARAMETERS = 6
 
 EXEMPT: dict[str, str] = {
     "engines/t5/engine.py:load": "the promised Python interface: one call with keyword options",
-    "engines/t5/panels.py:pack_rows": "one C call's arguments, in its order",
+    "engines/t5/pack_rows.py:pack_rows": "one C call's arguments, in its order",
     "harness/measure/summarize.py:summarize": "everything a summary is made from, by keyword; no other call has it all",
-    "engines/t5/pack.py:_planned": "the row of a table, spelled at each place that adds one",
+    "engines/t5/packing_plan.py:_planned": "the row of a table, spelled at each place that adds one",
 }
 """'path' or 'path:function' -> why it may be longer."""
 

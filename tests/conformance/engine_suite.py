@@ -24,9 +24,9 @@ import psutil
 import pytest
 
 from engines.api import DTYPES, FEATURES, Engine, EngineSpec, OptionValue, RunningEngine
-from engines.artifact_cache import cache_root
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
-from engines.server.hosted import HostedEngine
+from engines.hosted import HostedEngine
+from engines.models.cache import cache_root
 
 READY_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 120.0

@@ -23,7 +23,9 @@ def case(
     if not availability.is_available:
         pytest.skip(f"{request.param} cannot run here: {availability.reason}")
     if request.param == "djl" and shutil.which("djl-serving") is None:
-        pytest.skip("djl-serving is not installed; tests/engines/test_djl.py plays its recorded conversation")
+        pytest.skip(
+            "djl-serving is not installed; tests/engines/foreign_servers/test_djl.py plays its recorded conversation"
+        )
     spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
     if request.param == "sagemaker":
         pytest.skip("sagemaker needs endpoints; tests/engines/sagemaker and tests/harness/deploy run it on an emulator")

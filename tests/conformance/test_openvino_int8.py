@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from engines.adapters.openvino import OpenVinoBackend, capabilities
 from engines.api import EngineSpec
-from engines.artifact_cache import cache_root
-from engines.environments import installed_python
+from engines.environments.locate import installed_python
 from engines.errors import SpecInvalid
-from engines.openvino import OpenVinoBackend, capabilities
+from engines.models.cache import cache_root
 from engines.registry import load_engine
 from tests.conformance.engine_suite import PROMPTS, EngineCase, serve
 
@@ -38,7 +38,7 @@ def test_int8_weights_answer_as_fp32_does_from_a_quarter_of_the_bytes(
 
 
 def test_without_nncf_int8_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.openvino.find_spec", lambda name: None)
+    monkeypatch.setattr("engines.adapters.openvino.find_spec", lambda name: None)
     able = capabilities()
     assert "int8" not in able.effective_dtypes
     assert "`dyno engine install openvino`, then python: auto" in able.reasons["int8"]

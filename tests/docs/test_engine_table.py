@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from harness.cli.doctor import command
-from harness.cli.features import BEGIN, END
+from harness.cli.engine_table import BEGIN, END
 
 README = Path(__file__).parents[2] / "README.md"
 

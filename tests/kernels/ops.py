@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.t5 import native, panels
+from engines.t5 import native
+from engines.t5 import pack_rows as panels
 
 EPILOGUES = {"store": 0, "add": 1, "act": 2, "gated": 3, "argmax": 4}
 

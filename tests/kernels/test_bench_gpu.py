@@ -14,12 +14,12 @@ import pytest
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda.sim import ROOT, build
 
-sys.path.append(str(ROOT / "kernels/bench"))
+sys.path.append(str(ROOT / "tests/bench/engines"))
 
 import bench_gpu
 import roofline_tables
 
-SCRIPT = ROOT / "kernels/bench/bench_gpu.py"
+SCRIPT = ROOT / "tests/bench/engines/bench_gpu.py"
 
 
 def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:

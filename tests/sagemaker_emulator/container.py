@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from engines.loopback import open_here
-from engines.process import Command, ServerProcess, http_status
-from engines.properties import format_properties, parse_properties
+from engines.processes.no_proxy import open_here
+from engines.processes.server_process import Command, ServerProcess, http_status
 from engines.sagemaker.package import unpack
+from engines.serving_properties.java_text import format_properties, parse_properties
 
-DJL = Path(__file__).parents[1] / "engines" / "djl_stand_in" / "serving.py"
+DJL = Path(__file__).parents[1] / "engines" / "foreign_servers" / "djl_stand_in" / "serving.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

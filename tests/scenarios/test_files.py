@@ -9,7 +9,7 @@ import pytest
 from engines.registry import load_engine
 from harness.scenario.load import check_files, load_scenario
 from harness.scenario.resolve import resolve
-from harness.tune.plan_text import expectation
+from harness.space.plan_text import expectation
 
 FOLDER = Path(__file__).resolve().parents[2] / "scenarios"
 FILES = sorted(FOLDER.rglob("*.yaml"))

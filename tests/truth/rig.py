@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engines.temporary import fresh_path, hold
+from engines.processes.temp_folders import fresh_path, hold
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
-from harness.measure.device import ResourceSampler, ResourceUse
+from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.records import Prompt, RequestRecord, TrialSummary
 from harness.units import NS_PER_MS, NS_PER_S

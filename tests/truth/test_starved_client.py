@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.measure.validity import VOID_LAG_FRAC, VOID_LAG_MIN_MS, client_verdict
+from harness.measure.doubts import VOID_LAG_FRAC, VOID_LAG_MIN_MS, client_verdict
 from tests.truth.rig import WARMUP, Law, Measured, even, measure
 
 RATE_RPS, REQUESTS, WINDOW = 400.0, 1000, 100
@@ -40,7 +40,7 @@ COMPETITORS = 2
 
 def _load_processes() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "harness.load.locustfile" in child.cmdline()]
+    return [child for child in children if "harness.load.client.locustfile" in child.cmdline()]
 
 
 @contextmanager

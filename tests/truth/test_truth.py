@@ -19,7 +19,7 @@ import pytest
 
 from harness.load.driver import LoadResult, drive
 from harness.load.plan import LoadPlan
-from harness.measure.device import ResourceSampler
+from harness.measure.machine.sampler import ResourceSampler
 from harness.measure.summarize import summarize
 from harness.records import Prompt, TrialSummary
 

@@ -38,9 +38,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(ROOT))
 
-from harness.load.arrivals import schedule_of  # noqa: E402
 from harness.load.driver import LoadResult, drive  # noqa: E402
 from harness.load.plan import LoadPlan  # noqa: E402
+from harness.load.schedule.arrivals import schedule_of  # noqa: E402
 from harness.records import Prompt  # noqa: E402
 from harness.scenario.load_kinds import ConstantLoad  # noqa: E402
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines import environments
+from engines.adapters.fake import FakeEngine
 from engines.api import Availability, EngineSpec
-from engines.elsewhere import ElsewhereEngine
-from engines.environments import describe, environment_folder, installed_python, interpreter, serving_python
+from engines.environments import locate as environments
+from engines.environments.locate import describe, environment_folder, installed_python, interpreter, serving_python
+from engines.environments.remote_engine import ElsewhereEngine
 from engines.errors import SpecInvalid, Unavailable
-from engines.fake import FakeEngine
 from engines.registry import engine_here, load_engine
 from engines.spec_check import package_availability
-from harness.tune.capabilities import engine_capabilities
+from harness.space.capabilities import engine_capabilities
 
 READY_TIMEOUT_S = 120.0
 ROOT = Path(environments.__file__).parents[2]

@@ -10,11 +10,11 @@ import pytest
 
 from engines.api import EngineSpec, OptionValue
 from engines.errors import SpecInvalid
+from engines.models.random_weights import SHAPES
 from engines.sagemaker.catalogue import image_uri, instance_of, instances, regions
 from engines.sagemaker.engine import prepare
 from engines.sagemaker.memory import check_fit
 from engines.sagemaker.plan import plan_endpoint
-from engines.shapes import SHAPES
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.model_check import request_fault
 

@@ -9,7 +9,7 @@ import pytest
 
 from engines.api import OptionValue
 from engines.errors import SpecInvalid, Unavailable
-from engines.s5cmd import s3_access
+from engines.models.s5cmd import s3_access
 from engines.sagemaker.catalogue import check_region, image_uri, regions
 from engines.sagemaker.engine import prepare
 from engines.sagemaker.region import configured_region, partition, region_or_configured

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines import supervisor
-from engines.server.hosted import RunningServer
+from engines.hosted import RunningServer
+from engines.processes import supervisor
 from tests.engines.server.running import ask, ask_many, eventually, fake_server, is_alive, lines, metric
 
 ROOT = Path(__file__).parents[3]

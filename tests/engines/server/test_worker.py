@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from engines.adapters.fake import FakeBackend, WordTokenizer
 from engines.api import EngineFacts, EngineSpec, GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid
-from engines.fake import FakeBackend, WordTokenizer
 from engines.server.wire import BlockingWire, Message
 from engines.server.worker import BatchLoop, RollingLoop
 

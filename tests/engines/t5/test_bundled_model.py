@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engines.models.tokenizer import Tokenizer
 from engines.t5 import load
-from engines.tokenizer import Tokenizer
 
 ASSETS = Path(__file__).parents[3] / "scenarios" / "assets"
 MODEL = ASSETS / "flan-t5-bench"

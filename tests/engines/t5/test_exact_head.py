@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engines.errors import SpecInvalid
-from engines.t5 import panels
+from engines.t5 import pack_rows as panels
 from tests.engines.t5 import checkpoints as ck
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from engines.adapters.fake import FakeEngine
 from engines.api import Availability
 from engines.environments import install
-from engines.fake import FakeEngine
 from harness.cli import doctor
 
 OLD = "fake is served from an environment that is old: `dyno engine install fake` renews it"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import run as dyno
-from tests.harness.recommend.runs import candidate, failed, store, trial
+from tests.harness.choose.runs import candidate, failed, store, trial
 
 
 @pytest.fixture

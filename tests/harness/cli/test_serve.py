@@ -42,7 +42,10 @@ def test_it_serves_until_a_signal_and_ends_with_0(tmp_path: Path, number: signal
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("option.entryPoint=engines.fake\nbatch_sise=2", "unknown key 'batch_sise'; did you mean 'batch_size'"),
+        (
+            "option.entryPoint=engines.fake\nbatch_sise=2",
+            "unknown key 'batch_sise'; did you mean 'batch_size'",
+        ),
         ("option.entryPoint=engines.nothing", "unknown backend 'nothing'"),
         ("option.entryPoint=engines.fake\noption.oom_on_load=true", "ran out of memory"),
         ("option.entryPoint=engines.transformers\noption.model_id=./nowhere", "nowhere"),

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
-from engines.fake import FakeEngine
 from harness.store.reader import read_run
 
 FAKE = Path(__file__).resolve().parents[3] / "scenarios" / "smoke" / "fake-tiny.yaml"

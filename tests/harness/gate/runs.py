@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.measure.device import ResourceUse
+from harness.measure.machine.sampler import ResourceUse
 from harness.measure.summarize import summarize
 from harness.quality.equivalence import QualityRule, judge
 from harness.records import Candidate, Prompt, RequestRecord, Trial, TrialOutcome

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from harness.gate.compare import Sides
 from harness.gate.launches import Launch
-from harness.gate.match import Match
-from harness.gate.pairs import Pairs
+from harness.gate.pairing import Match
 from harness.records import Candidate, Trial
 from harness.store.formats import RunManifest
+from harness.store.pairs import Pairs
 from harness.store.reader import Run
 
 Floats = npt.NDArray[np.float64]

@@ -10,11 +10,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from harness.execute.paired import LOOKS
 from harness.gate import compare as compare_module
 from harness.gate.compare import compare
 from harness.gate.rules import Rules
 from harness.gate.verdict import judge
+from harness.trial.side_by_side import LOOKS
 from tests.harness.gate.simulated import Replay, World, lower_bound, sides, upper_bound
 
 STATED_LAUNCHES = 16

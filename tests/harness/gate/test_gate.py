@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from harness.errors import EnvironmentFault
-from harness.gate.files import as_markdown
 from harness.gate.gate import _settle, gate
-from harness.gate.pairs import PAIRS_JSON, Pairs
+from harness.gate.outputs import as_markdown
 from harness.gate.rules import DEFAULT_BUDGETS, Rules
 from harness.gate.terminal import print_result
 from harness.gate.verdict import GateResult, Judged, More
 from harness.records import Trial
+from harness.store.pairs import PAIRS_JSON, Pairs
 from tests.harness.gate.runs import POINT, a_run
 
 SAME = (10.0, 10.1, 9.95, 10.05, 9.9, 10.0)

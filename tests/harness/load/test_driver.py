@@ -261,7 +261,7 @@ def test_a_dead_engine_stops_the_load_at_once_and_keeps_what_was_measured(tmp_pa
 def test_a_crash_of_a_load_process_is_a_clear_error(tmp_path: Path) -> None:
     def kill_client(done: int) -> None:
         for child in psutil.Process().children():
-            if "harness.load.locustfile" in child.cmdline():
+            if "harness.load.client.locustfile" in child.cmdline():
                 child.send_signal(signal.SIGSEGV)
 
     with (

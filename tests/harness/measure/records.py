@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.measure.device import ResourceUse
+from harness.measure.machine.sampler import ResourceUse
 from harness.records import RequestRecord
 
 MS = 1_000_000

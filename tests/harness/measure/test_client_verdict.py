@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.measure.validity import client_verdict, distrust
+from harness.measure.doubts import client_verdict, distrust
 from harness.records import RequestRecord
 from tests.harness.measure.records import MS, request, use
 

@@ -11,9 +11,9 @@ from harness.clock import FakeClock
 from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan, plan_space
 from harness.tune.loop import SearchContext, SearchEvent
 from harness.tune.objective import violations
-from harness.tune.space import SpacePlan, plan_space
 
 DTYPE_COST = {"fp32": 1.0, "bf16": 0.8, "int8": 0.55}
 ENGINE_COST = {"transformers": 60.0, "ctranslate2": 25.0, "onnxruntime": 35.0}

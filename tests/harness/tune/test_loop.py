@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import EnvironmentFault, Interrupted
 from harness.records import Candidate, Trial
-from harness.tune.failures import is_skipped
+from harness.tune.implausible import is_skipped
 from harness.tune.loop import SearchResult, search
 from harness.tune.sampler import Proposals
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of

@@ -17,7 +17,7 @@ import pytest
 from engines import t5
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.t5 import cuda
-from engines.t5.footprint import row_major_bytes
+from engines.t5.memory_model import row_major_bytes
 from engines.t5.partition import partition
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda.groups import devices, fake_cublaslt, live

@@ -1,0 +1,135 @@
+"""Hugging Face Accelerate: one model whose layers lie on several devices, in CPU memory and on disk.
+
+A batch runs through the layers in turn, wherever they are (a pipeline of one batch); what is offloaded is brought in
+for its moment and dropped again. `device_map` and the limits decide what lies where; the facts say what came out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, load_model, torch_devices
+from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.errors import SpecInvalid
+from engines.generation.torch_loop import TorchBackend
+from engines.generation.torch_model import TorchModel
+from engines.hosted import HostedEngine
+from engines.models.folder import special_ids
+from engines.processes.threads import compute_threads
+from engines.spec_check import check_spec, choice, package_availability, whole_number
+
+_PACKAGES = ("torch", "transformers", "accelerate")
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+_MIB = 1 << 20
+_OPTIONS = {
+    "device_map": "how layers are dealt out: auto (default), balanced, balanced_low_0, sequential",
+    "max_cpu_memory_mib": "weights kept in CPU memory at most; the rest is read from disk at every step (default: all)",
+    "max_gpu_memory_mib": "weights kept on each GPU at most; the rest goes to CPU memory (default: what is free)",
+}
+_FEATURES = {
+    "model_parallel": "layers over devices",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "yes",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "yes, and on disk",
+    "streaming": "yes",
+    "fast_loading": "memory-mapped safetensors",
+    "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+}
+
+
+class AccelerateEngine(HostedEngine):
+    """accelerate behind our model server."""
+
+    name = "accelerate"
+    packages = _PACKAGES
+    features = _FEATURES
+
+    def capabilities(self) -> Capabilities:
+        return capabilities()
+
+
+def capabilities() -> Capabilities:
+    """The same for the engine and its backend."""
+    return Capabilities(
+        features=_FEATURES,
+        effective_dtypes=dtypes_in_torch(),
+        devices=torch_devices(),
+        options=_OPTIONS,
+        reasons={
+            "int8": "torch's int8 layers cannot be offloaded; use engine transformers",
+            "int4": "torch has no int4 linear layers on this path",
+            "tensor_parallel_degree": "accelerate splits a model between layers, never inside one; use device_map",
+            "cuda": "no NVIDIA driver on this machine, or torch is its CPU build",
+        },
+    )
+
+
+class AccelerateBackend(TorchBackend):
+    """One model dealt out over the devices of this machine."""
+
+    def load(self, spec: EngineSpec) -> EngineFacts:
+        """Raises ModelInvalid, SpecInvalid, MemoryError."""
+        began = time.monotonic()
+        check_spec(spec, capabilities())
+        device_map = choice(spec, "device_map", _MAPS, "auto")
+        import torch
+
+        torch.set_num_threads(compute_threads(spec))
+        special = special_ids(spec.model_dir)
+        self._offload = tempfile.TemporaryDirectory(prefix="offload-")
+        placement: dict[str, Any] = {"device_map": device_map, "offload_folder": self._offload.name}
+        limits = max_memory(spec, torch.cuda.device_count() if spec.device != "cpu" else 0)
+        if limits:
+            placement["max_memory"] = limits
+        elif spec.device == "cpu":
+            placement["device_map"] = {"": "cpu"}
+        model = load_model(spec.model_dir, spec.dtype, "sdpa", **placement)
+        device = "cuda:0" if spec.device != "cpu" else "cpu"
+        self._use(TorchModel(model, special, device=device), special, model.config.vocab_size)
+        notes = [f"device_map {device_map}", *split_notes(model), f"{torch.get_num_threads()} threads"]
+        if spec.dtype == "bf16" and not has_native_bf16():
+            notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
+        return EngineFacts(
+            effective_dtype=capabilities().effective_dtypes[spec.dtype],
+            versions=package_availability(_PACKAGES, "accelerate").versions,
+            load_s=time.monotonic() - began,
+            notes=tuple(notes),
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._offload.cleanup()
+
+
+def max_memory(spec: EngineSpec, gpus: int) -> dict[int | str, int]:
+    """Device -> bytes of weights, as accelerate wants it; empty for no limit. Raises SpecInvalid."""
+    limits: dict[int | str, int] = {}
+    if "max_gpu_memory_mib" in spec.options:
+        if spec.device == "cpu":
+            raise SpecInvalid("accelerate: option max_gpu_memory_mib with device 'cpu' refused; use max_cpu_memory_mib")
+        limits = dict.fromkeys(range(gpus), whole_number(spec, "max_gpu_memory_mib", 1) * _MIB)
+    if "max_cpu_memory_mib" in spec.options:
+        limits["cpu"] = whole_number(spec, "max_cpu_memory_mib", 1) * _MIB
+    return limits
+
+
+def split_notes(model: Any) -> list[str]:
+    """What lies where: bytes of weights by device, and accelerate's own map."""
+    parts: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": "cpu"}
+    sizes: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        sizes[_place(name, parts)] += parameter.numel() * parameter.element_size()
+    split = ", ".join(f"{place} {size / _MIB:.1f} MiB" for place, size in sizes.most_common())
+    return [f"weights: {split}", f"hf_device_map {json.dumps({part: str(place) for part, place in parts.items()})}"]
+
+
+def _place(name: str, parts: Mapping[str, Any]) -> str:
+    """The device of a parameter: that of the longest part it lies in."""
+    inside = [part for part in parts if not part or name == part or name.startswith(part + ".")]
+    return str(parts[max(inside, key=len)])

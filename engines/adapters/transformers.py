@@ -1,0 +1,200 @@
+"""Hugging Face transformers on torch: the reference every other engine's answers are compared with."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.errors import ModelInvalid, SpecInvalid
+from engines.generation.torch_loop import TorchBackend
+from engines.generation.torch_model import TorchModel
+from engines.generation.torch_static_step import StaticStep
+from engines.hosted import HostedEngine
+from engines.models.folder import special_ids
+from engines.processes.threads import compute_threads
+from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
+
+_PACKAGES = ("torch", "transformers")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names in /proc/cpuinfo on x86 and Arm
+_OPTIONS = {
+    "compile": "true: torch.compile the decode step at load, 30 s and more (needs a C++ compiler)",
+    "cache": "keys and values in caches that grow (dynamic, default) or lie ready (static; always so with compile)",
+    "cache_source_tokens": "longest source of the static cache; longer batches run as with dynamic (default 128)",
+    "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
+    "attn": "attention implementation: sdpa (default where transformers has it for T5) or eager",
+}
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "yes",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "memory-mapped safetensors",
+    "hardware": "CPU",
+}
+
+
+class TransformersEngine(HostedEngine):
+    """transformers behind our model server."""
+
+    name = "transformers"
+    packages = _PACKAGES
+    features = _FEATURES
+
+    def capabilities(self) -> Capabilities:
+        return capabilities()
+
+
+def capabilities() -> Capabilities:
+    """The same for the engine and its backend."""
+    return Capabilities(
+        features=_FEATURES,
+        effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
+        options=_OPTIONS,
+        reasons={
+            "int4": "torch has no int4 linear layers on this path",
+            "tensor_parallel_degree": "transformers shards T5 across GPUs only, and this adapter runs on the CPU",
+        },
+    )
+
+
+def dtypes_in_torch() -> dict[str, str]:
+    """What Hugging Face's T5 really computes in on this CPU, by the dtype asked for."""
+    return {
+        "fp32": "fp32",
+        "bf16": "bf16" if has_native_bf16() else "bf16 (emulated)",
+        "fp16": "fp16 (wo in fp32)",  # Hugging Face keeps T5's FFN output layer in fp32, or it overflows
+    }
+
+
+def torch_devices() -> tuple[str, ...]:
+    """cpu, and cuda where a driver is there and torch is not its CPU build; torch itself is not asked."""
+    has_driver = Path("/dev/nvidiactl").exists()
+    is_cpu_build = package_availability(("torch",), "transformers").versions.get("torch", "+cpu").endswith("+cpu")
+    return ("cpu", "cuda") if has_driver and not is_cpu_build else ("cpu",)
+
+
+def has_native_bf16() -> bool:
+    """Whether this CPU has bf16 arithmetic; without it torch converts to fp32 and back, usually slower than fp32."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return bool(lines) and bool(_BF16_FLAGS & set(lines[0].split()))
+
+
+class TransformersBackend(TorchBackend):
+    """One model in this process, on CPU."""
+
+    def load(self, spec: EngineSpec) -> EngineFacts:
+        """Raises ModelInvalid, SpecInvalid, MemoryError."""
+        began = time.monotonic()
+        check_spec(spec, capabilities())
+        attention = choice(spec, "attn", ("sdpa", "eager"), default_attention())
+        is_compiled = flag(spec, "compile", False)
+        is_static = choice(spec, "cache", ("dynamic", "static"), "static" if is_compiled else "dynamic") == "static"
+        check_compile(spec, is_compiled, is_static)
+        import torch
+
+        torch.set_num_threads(compute_threads(spec))
+        special = special_ids(spec.model_dir)
+        model = load_model(spec.model_dir, spec.dtype, attention)
+        static = None
+        if is_static:
+            static = StaticStep(
+                model,
+                rows=spec.batch_size,
+                source=whole_number(spec, "cache_source_tokens", 128),
+                target=whole_number(spec, "cache_new_tokens", 128),
+                is_compiled=is_compiled,
+            )
+        self._use(TorchModel(model, special, static=static), special, model.config.vocab_size)
+        notes = [f"attention {attention}", f"{torch.get_num_threads()} threads"]
+        if spec.dtype == "bf16" and not has_native_bf16():
+            notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
+        if static is not None:
+            shape = f"{static.rows} rows, {static.source} source and {static.target} new tokens"
+            notes.append(f"static cache of {shape}; a batch that does not fit runs with caches that grow")
+        if is_compiled:
+            notes.append("decode step compiled by torch.compile")
+        return EngineFacts(
+            effective_dtype=capabilities().effective_dtypes[spec.dtype],
+            versions=package_availability(_PACKAGES, "transformers").versions,
+            load_s=time.monotonic() - began,
+            notes=tuple(notes),
+        )
+
+
+def default_attention() -> str:
+    """'sdpa', but 'eager' under a transformers whose T5 has no other (before 5, as in SageMaker's LMI containers)."""
+    import transformers
+
+    return "sdpa" if transformers.T5ForConditionalGeneration._supports_sdpa else "eager"
+
+
+def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:
+    """Raises SpecInvalid for combinations that torch.compile does not do."""
+    if is_compiled and spec.dtype == "int8":
+        raise SpecInvalid(
+            "transformers: option compile with dtype 'int8' refused: torch does not compile its int8 layers"
+        )
+    if is_compiled and not is_static:
+        raise SpecInvalid(
+            "transformers: option compile with cache 'dynamic' refused: growing caches recompile at every length; "
+            "leave cache out or say static"
+        )
+
+
+def scales_outputs(model: Any) -> bool:
+    """Whether this Hugging Face model multiplies decoder outputs by d_model^-0.5 before the head.
+
+    transformers 5 forces `tie_word_embeddings` to true on load and keeps T5's answer in `scale_decoder_outputs`; its
+    mT5 never scales. Whoever still asks `tie_word_embeddings` scales FLAN and mT5 wrongly.
+    """
+    config = model.config
+    if config.model_type == "mt5":
+        return False
+    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+
+
+def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
+    """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
+    from_pretrained that say where the weights go."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
+    try:
+        model, found = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            str(model_dir),
+            dtype=torch_dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+            **placement,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelInvalid(f"{model_dir}: transformers cannot load it: {reason}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ModelInvalid(
+            f"{model_dir}: the weights lack {len(missing)} tensors (first: {missing[0]}); download the model again"
+        )
+    return _quantized(model.eval()) if dtype == "int8" else model.eval()
+
+
+def _quantized(model: Any) -> Any:
+    """Every Linear with int8 weights (per tensor) and activations quantized on the fly, by torch's own tool."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, in two ways, since torch 2.10; there through 2.13
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)

@@ -1,0 +1,70 @@
+"""The generation loop around the two exported ONNX graphs; a runtime supplies how they run and where state lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
+from engines.generation.beam_search import BeamSearches
+from engines.generation.token_choice import Decoding, Ids, Logits, check_request, padded, renumbered
+from engines.models.folder import SpecialIds
+
+
+class GraphBackend(Backend):
+    """A Backend over an encoder and a decode step; a subclass's `load` calls `_use` and gives the three calls below."""
+
+    def encode(self, ids: Ids, mask: Ids) -> Any:
+        """The state of a new batch: mask, cross keys and values, empty pasts."""
+        raise NotImplementedError
+
+    def step(self, state: Any, next_ids: Ids) -> Logits:
+        """Logits [B, V] for the next ids [B, 1]; the pasts in `state` grow by one."""
+        raise NotImplementedError
+
+    def select(self, state: Any, rows: Ids, *, has_new_sources: bool) -> None:
+        """Rows of the state, repeated or left out as `rows` says; without new sources only the pasts change."""
+        raise NotImplementedError
+
+    def _use(self, special: SpecialIds, vocab_size: int) -> None:
+        """Serve, after one short request, so that no user's request pays for first-touch allocation."""
+        self._special = special
+        self._vocab_size = vocab_size
+        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
+        for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
+            pass
+
+    def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        for request in batch:
+            check_request(request, self._vocab_size)
+        greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
+        beams = [index for index, request in enumerate(batch) if request.params.num_beams > 1]
+        return self._events(batch, greedy, beams)
+
+    def _events(
+        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: Sequence[int]
+    ) -> Iterator[Sequence[TokenEvent]]:
+        if greedy:
+            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
+        if beams:
+            yield from renumbered(self._beam_search([batch[index] for index in beams]), beams)
+
+    def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        decoding = Decoding(batch, self._special)
+        state = self.encode(*padded(batch, self._special.pad))
+        while not decoding.is_done:
+            yield decoding.step(self.step(state, decoding.next_ids))
+            keep = decoding.shrink()
+            if keep is not None:
+                self.select(state, keep, has_new_sources=True)
+
+    def _beam_search(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        searches = BeamSearches(batch, self._special)
+        state = self.encode(*padded(batch, self._special.pad))
+        self.select(state, searches.sources, has_new_sources=True)
+        while not searches.is_done:
+            events = searches.step(self.step(state, searches.next_ids))
+            if events:
+                yield events
+            # The rows of one search share their source: only a search that ended changes masks and cross-attention.
+            self.select(state, searches.sources, has_new_sources=searches.has_closed)

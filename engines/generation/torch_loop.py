@@ -1,0 +1,74 @@
+"""The generation loop of every engine that runs a Hugging Face module: transformers, accelerate, deepspeed.
+
+Greedy decoding and sampling run an own loop over the model's forward pass and its caches, because `generate` has one
+set of parameters for a whole batch; beams go through `generate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
+from engines.generation.token_choice import Decoding, check_request, padded, renumbered
+from engines.generation.torch_model import DecodeModel, until_eos
+from engines.models.folder import SpecialIds
+
+
+class TorchBackend(Backend):
+    """A Backend over a DecodeModel; a subclass's `load` calls `_use`."""
+
+    def _use(self, model: DecodeModel, special: SpecialIds, vocab_size: int) -> None:
+        """Serve `model`, after one short request, so that no user's request pays for first-touch allocation."""
+        self._model = model
+        self._special = special
+        self._vocab_size = vocab_size
+        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
+        for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
+            pass
+
+    def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        for request in batch:
+            check_request(request, self._vocab_size)
+        greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
+        beams: dict[GenerateParams, list[int]] = {}
+        for index, request in enumerate(batch):
+            if request.params.num_beams > 1:
+                beams.setdefault(request.params, []).append(index)
+        return self._events(batch, greedy, beams)
+
+    def _events(
+        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: dict[GenerateParams, list[int]]
+    ) -> Iterator[Sequence[TokenEvent]]:
+        if greedy:
+            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
+        for indices in beams.values():
+            yield self._beam_search([batch[index] for index in indices], indices)
+
+    def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        model = self._model
+        model.begin(*padded(batch, self._special.pad), max(request.params.max_new_tokens for request in batch))
+        decoding = Decoding(batch, self._special)
+        while not decoding.is_done:
+            yield decoding.step(model.step(decoding.next_ids))
+            keep = decoding.shrink() if model.can_select else None
+            if keep is not None:
+                model.select(keep)
+
+    def _beam_search(self, batch: Sequence[GenerateRequest], indices: Sequence[int]) -> Sequence[TokenEvent]:
+        """Every token of each best hypothesis at once."""
+        params = batch[0].params
+        ids, mask = padded(batch, self._special.pad)
+        rows = self._model.beams(ids, mask, params)
+        answers = [until_eos(row, self._special.eos, params.max_new_tokens) for row in rows]
+        logprobs = self._model.teacher_forced(ids, mask, rows) if params.return_logprobs else None
+        events = []
+        for row, (index, answer) in enumerate(zip(indices, answers, strict=True)):
+            for position, token in enumerate(answer):
+                is_last = position == len(answer) - 1
+                finish = ("eos" if token in self._special.eos else "length") if is_last else None
+                logprob = None if logprobs is None else float(logprobs[row, position])
+                events.append(TokenEvent(index=index, token_id=token, logprob=logprob, finish=finish))
+        return events
+
+    def close(self) -> None:
+        del self._model

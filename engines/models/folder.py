@@ -1,0 +1,187 @@
+"""From what a scenario names (path, hub id, s3 prefix, shape) to a local model folder that has been checked.
+
+A checked folder holds: config.json of a T5-family model, weights whose headers are complete and whose files have the
+length the headers promise, every shard of an index, and tokenizer files. The weights' values are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ModelInvalid
+from engines.models.tokenizer import TOKENIZER_FILES, is_byte_tokenizer
+
+MODEL_TYPES = ("t5", "mt5", "umt5")
+"""config.json model_type values served here (FLAN, UL2 and ByT5 declare t5)."""
+
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_GIT_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialIds:
+    """The ids that steer decoding; generation_config.json wins over config.json, as in Hugging Face."""
+
+    eos: tuple[int, ...]
+    pad: int
+    start: int
+
+
+def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
+    """The checked local folder of a model. `kind`: path | hub | s3 | shape; `seed` matters to shape only.
+
+    Raises ModelInvalid (missing, damaged, unknown) or Unavailable (no network, no package, no disk).
+    """
+    if kind == "path":
+        folder = Path(value).expanduser()
+    elif kind == "hub":
+        from engines.models.download import download_hub
+
+        folder = download_hub(value)
+    elif kind == "s3":
+        from engines.models.download import download_s3
+
+        folder = download_s3(value, cache)
+    elif kind == "shape":
+        from engines.models.random_weights import random_model
+
+        folder = random_model(value, seed, cache)
+    else:
+        raise ModelInvalid(f"model kind {kind!r}: expected path, hub, s3 or shape")
+    check_model_folder(folder)
+    return folder.resolve()
+
+
+def check_model_folder(path: Path) -> None:
+    """Nothing, if `path` can be served; else raises ModelInvalid with the first fault found."""
+    if not path.is_dir():
+        kind = "is a file" if path.exists() else "does not exist"
+        raise ModelInvalid(f"{path}: {kind}; expected a Hugging Face model folder (config.json, weights, tokenizer)")
+    config = read_config(path)
+    names = _check_weights(path)
+    expected = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    if names is not None and not any(name in names for name in expected):
+        raise ModelInvalid(
+            f"{path}: the weights hold no 'shared.weight'; expected those of a {config['model_type']} model"
+        )
+    if not any((path / name).is_file() for name in TOKENIZER_FILES) and not is_byte_tokenizer(path):
+        raise ModelInvalid(
+            f"{path}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}; copy it from the model's source"
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a T5-family folder. Raises ModelInvalid."""
+    config = _read_json(path / "config.json", "copy it from the model's source")
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ModelInvalid(
+            f"{path / 'config.json'}: model_type is {model_type!r}, expected one of {', '.join(MODEL_TYPES)}; "
+            "only T5-family models are served"
+        )
+    return config
+
+
+def special_ids(path: Path) -> SpecialIds:
+    """The folder's eos, pad and decoder start ids. Raises ModelInvalid when one is missing or not a number."""
+    merged = dict(read_config(path))
+    generation = path / "generation_config.json"
+    if generation.is_file():
+        merged |= {
+            name: value for name, value in _read_json(generation, "mend or remove it").items() if value is not None
+        }
+    eos = merged.get("eos_token_id", 1)
+    pad = merged.get("pad_token_id", 0)
+    start = merged.get("decoder_start_token_id", pad)
+    ids = tuple(eos) if isinstance(eos, list) else (eos,)
+    if not ids or not all(isinstance(number, int) and number >= 0 for number in (*ids, pad, start)):
+        raise ModelInvalid(
+            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}, decoder start {start!r}: expected token ids; "
+            "mend the config"
+        )
+    return SpecialIds(eos=ids, pad=pad, start=start)
+
+
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelInvalid(f"{path.parent}: {path.name} is missing; {advice}") from error
+    except (OSError, ValueError) as error:
+        raise ModelInvalid(f"{path}: not readable as JSON ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise ModelInvalid(f"{path}: expected a JSON object, got {type(content).__name__}; {advice}")
+    return content
+
+
+def _check_weights(path: Path) -> frozenset[str] | None:
+    """Tensor names found in the safetensors headers; None for a pickle (.bin) checkpoint, whose names need torch."""
+    single = path / "model.safetensors"
+    index = path / "model.safetensors.index.json"
+    if single.is_file():
+        return tensor_names(single)
+    if index.is_file():
+        return _check_shards(path, index)
+    pickles = sorted(path.glob("pytorch_model*.bin"))
+    if not pickles:
+        raise ModelInvalid(
+            f"{path}: no weights; expected model.safetensors, model.safetensors.index.json with its shards, or "
+            "pytorch_model.bin; download the model again"
+        )
+    for pickle in pickles:
+        if pickle.stat().st_size < 1024:
+            raise ModelInvalid(f"{pickle}: only {pickle.stat().st_size} bytes, no checkpoint; download the file again")
+    return None
+
+
+def _check_shards(path: Path, index: Path) -> frozenset[str]:
+    weight_map = _read_json(index, "download the model again").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelInvalid(f"{index}: expected a 'weight_map' of tensor name to file; download the model again")
+    shards = sorted({str(name) for name in weight_map.values()})
+    missing = [name for name in shards if not _is_inside(name) or not (path / name).is_file()]
+    if missing:
+        raise ModelInvalid(
+            f"{path}: {len(missing)} of {len(shards)} shards named by {index.name} are missing (first: {missing[0]}); "
+            "download the model again"
+        )
+    names = frozenset(name for shard in shards for name in tensor_names(path / shard))
+    lost = sorted(set(weight_map) - names)
+    if lost:
+        raise ModelInvalid(f"{index}: tensor {lost[0]!r} is in none of the shards; download the model again")
+    return names
+
+
+def _is_inside(name: str) -> bool:
+    """Whether an index entry is a plain file name, so that a crafted index cannot read outside the folder."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
+def tensor_names(path: Path) -> frozenset[str]:
+    """Names in a safetensors file whose header is complete and whose length is what the header promises."""
+    actual = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(len(_GIT_LFS))
+        if start == _GIT_LFS:
+            raise ModelInvalid(f"{path}: a git-lfs pointer, not weights; run `git lfs pull` in its repository")
+        header_bytes = int.from_bytes(start[:8], "little")
+        if actual < 8 or header_bytes > min(_MAX_HEADER_BYTES, actual - 8):
+            raise ModelInvalid(
+                f"{path}: truncated or no safetensors file: its header alone is {header_bytes} bytes, the file "
+                f"{actual} bytes; download it again"
+            )
+        file.seek(8)
+        try:
+            header = json.loads(file.read(header_bytes))
+            tensors = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+            expected = 8 + header_bytes + max((int(end) for _, end in tensors.values()), default=0)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelInvalid(f"{path}: its safetensors header is damaged ({error}); download it again") from error
+    if actual != expected:
+        word = "truncated" if actual < expected else "too long"
+        raise ModelInvalid(f"{path}: {word}: expected {expected} bytes, got {actual} bytes; download it again")
+    return frozenset(tensors)

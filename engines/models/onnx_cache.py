@@ -1,0 +1,40 @@
+"""The cached ONNX graphs of a model folder (see onnx_export), shared by the engines that run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.errors import Unavailable
+from engines.models.cache import build_once, check_unchanged, model_digest
+from engines.processes.call_in_child import run_isolated
+from engines.spec_check import package_availability
+
+EXPORT = 2
+"""Part of the cache key: raise it when onnx_export changes what it writes."""
+
+_EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+
+
+def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
+    """The folder with encoder.onnx and decoder.onnx, fp32 or int8 (onnxruntime's quantizer), for `engine`.
+
+    Raises ModelInvalid, Unavailable.
+    """
+    digest = model_digest(model_dir)
+    versions = package_availability(("onnxruntime", "torch"), engine).versions
+    quantizer = f"-ort{versions.get('onnxruntime', '')}" if dtype == "int8" else ""
+    name = f"{digest}-{dtype}{quantizer}-torch{versions.get('torch', '')}-v{EXPORT}"
+
+    def build(folder: Path) -> None:
+        available = package_availability(_EXPORT_PACKAGES, engine)
+        if not available.is_available:
+            raise Unavailable(f"{engine} must export {model_dir} first: {available.reason}")
+        if dtype == "int8":
+            run_isolated(
+                "engines.models.onnx_export:quantize", [str(exported(model_dir, "fp32", cache, engine)), str(folder)]
+            )
+        else:
+            run_isolated("engines.models.onnx_export:export", [str(model_dir), str(folder)])
+            check_unchanged(model_dir, digest)
+
+    return build_once(cache / "onnx" / name, build)

@@ -1,0 +1,92 @@
+"""Text to token ids and back for one model folder, without loading transformers where that can be helped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ModelInvalid, Unavailable
+
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
+"""Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
+
+BYT5_CLASS = "ByT5Tokenizer"
+
+
+class Tokenizer:
+    """One model folder's tokenizer. Not thread-safe by promise; encode and decode keep no state between calls."""
+
+    def __init__(self, implementation: Any, *, eos_id: int, is_fast: bool) -> None:
+        self._implementation = implementation
+        self._eos_id = eos_id
+        self._is_fast = is_fast
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Tokenizer:
+        """The folder's tokenizer. Raises ModelInvalid when its files are missing or damaged, Unavailable when only
+        transformers could read them and it is not installed."""
+        from engines.models.folder import special_ids
+
+        eos_id = special_ids(model_dir).eos[0]
+        fast = model_dir / "tokenizer.json"
+        if fast.is_file():
+            return cls(_load_fast(fast), eos_id=eos_id, is_fast=True)
+        return cls(_load_slow(model_dir), eos_id=eos_id, is_fast=False)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text`, closed by eos exactly once."""
+        if self._is_fast:
+            ids = tuple(self._implementation.encode(text).ids)
+        else:
+            ids = tuple(self._implementation(text).input_ids)
+        return ids if ids and ids[-1] == self._eos_id else (*ids, self._eos_id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out; an id the tokenizer does not know (a spare vocabulary row) is
+        skipped."""
+        text: str = self._implementation.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+def _load_fast(path: Path) -> Any:
+    import tokenizers
+
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception for any malformed file
+        raise ModelInvalid(
+            f"{path}: not a readable tokenizer ({error}); copy the file again from its source"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _load_slow(model_dir: Path) -> Any:
+    if not any((model_dir / name).is_file() for name in TOKENIZER_FILES) and not is_byte_tokenizer(model_dir):
+        raise ModelInvalid(
+            f"{model_dir}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}; copy it from the model's source"
+        )
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise Unavailable(
+            f"{model_dir} has no tokenizer.json and its tokenizer needs transformers to read it: "
+            "pip install 'dynamometer[transformers]'"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(str(model_dir), local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelInvalid(f"{model_dir}: transformers cannot read its tokenizer: {reason}") from error
+
+
+def is_byte_tokenizer(model_dir: Path) -> bool:
+    """Whether the folder declares ByT5's tokenizer, which has no vocabulary file."""
+    try:
+        config = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("tokenizer_class") == BYT5_CLASS

@@ -1,0 +1,160 @@
+"""A small parent for one server: when whoever started it dies, even by kill -9, nothing of the server stays alive.
+
+Run by server_process.py as `python -I -S supervisor.py <owner pid> <temp dir> -- argv...`; standard library only, so
+that it starts in some 20 ms. It makes itself the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), so a
+grandchild that left the process group or its session is still found. Control comes as bytes on standard input:
+'T' = SIGTERM to the server, 'K' = kill everything, end of file = the owner is gone, kill everything. Standard output
+says 'pid N' once, then 'ended STATUS' (a negative STATUS is a signal). When the server ends, for whatever reason,
+everything it left behind is killed and the temporary folder is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's death; then the parent id tells
+KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
+
+
+def set_process_option(option: int, value: int) -> None:
+    """prctl(option, value). Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def descendants(pid: int) -> tuple[int, ...]:
+    """Process ids below `pid`, parents before children; `pid` itself is not among them. Reads /proc only."""
+    found, waiting = [], [pid]
+    children = _children_by_scan() if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children") else None
+    while waiting:
+        parent = waiting.pop(0)
+        below = children.get(parent, []) if children is not None else list(_children_of(parent))
+        found += below
+        waiting += below
+    return tuple(found)
+
+
+def _children_of(pid: int) -> Iterator[int]:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for task in tasks:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as listing:
+            yield from map(int, listing.read().split())
+
+
+def _children_by_scan() -> dict[int, list[int]]:
+    """Parent -> children for kernels without /proc/<pid>/task/<tid>/children."""
+    children: dict[int, list[int]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
+            parent = int(stat.read().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry))
+    return children
+
+
+def kill_everything_below(leader: int) -> None:
+    """SIGKILL to the leader's process group and to every descendant of this process, until none is left."""
+    deadline = time.monotonic() + KILL_DEADLINE_S
+    with contextlib.suppress(OSError):
+        os.killpg(leader, signal.SIGKILL)
+    while time.monotonic() < deadline:
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.005)
+
+
+def start(argv: list[str]) -> int:
+    """Process id of the server, started in a session of its own; it dies with this process."""
+    me = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != me:
+            os._exit(127)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)
+        os.execvp(argv[0], argv)  # noqa: S606 - an argument list, no shell
+    except BaseException as error:
+        os.write(2, f"cannot start {argv[0]!r}: {error}\n".encode())
+    os._exit(127)
+
+
+def reap(server: int) -> int | None:
+    """The server's status once it has ended (negative: signal), else None; reaps adopted orphans on the way."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if pid == 0:
+            return None
+        if pid == server:
+            return os.waitstatus_to_exitcode(status)
+
+
+def watch(server: int, owner: int, wakeup: int) -> int:
+    """Serve the control pipe until the server has ended or must end; returns its status."""
+    while True:
+        status = reap(server)
+        if status is not None:
+            return status
+        ready, _, _ = select.select([0, wakeup], [], [], OWNER_CHECK_S)
+        if wakeup in ready:
+            os.read(wakeup, 4096)
+        command = os.read(0, 1) if 0 in ready else b"-"
+        if command == b"T":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, signal.SIGTERM)
+        elif command in (b"K", b"") or os.getppid() != owner:
+            return -signal.SIGKILL
+
+
+def main() -> None:
+    owner, temp_dir, argv = int(sys.argv[1]), sys.argv[2], sys.argv[4:]
+    wakeup, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # the owner speaks by the pipe; a stray signal only wakes the loop
+    set_process_option(PR_SET_CHILD_SUBREAPER, 1)
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGUSR1)
+    if os.getppid() != owner:
+        return
+    server = start(argv)
+    with contextlib.suppress(OSError):
+        os.write(1, f"pid {server}\n".encode())
+    status = watch(server, owner, wakeup)
+    kill_everything_below(server)
+    if temp_dir:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.write(1, f"ended {status}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

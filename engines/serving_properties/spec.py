@@ -1,0 +1,270 @@
+"""serving.properties <-> EngineSpec and ServerSettings, with DJL Serving's keys and defaults.
+
+Keys without `option.` are the model server's own; a wrong one is refused with the nearest known key. `option.*` keys
+that only another container's handler understands are listed in the notes; every other one is an engine option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from engines.api import EngineSpec, OptionValue
+from engines.errors import SpecInvalid
+from engines.registry import load_engine
+from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
+
+SERVER_KEYS = (
+    "engine", "batch_size", "max_dynamic_batch_size", "max_batch_delay", "job_queue_size", "minWorkers", "maxWorkers",
+    "cpu.minWorkers", "cpu.maxWorkers", "gpu.minWorkers", "gpu.maxWorkers", "load_on_devices", "retry_threshold",
+    "max_idle_time", "max_request_size",
+)  # fmt: skip
+OPTION_FIELDS = (
+    "entryPoint", "model_id", "dtype", "tensor_parallel_degree", "rolling_batch", "threads", "predict_timeout",
+    "model_loading_timeout", "max_rolling_batch_size", "pythonExecutable",
+)  # fmt: skip
+IGNORED_OPTIONS = frozenset(
+    ("device_map", "task", "trust_remote_code", "revision", "low_cpu_mem_usage", "parallel_loading", "mpi_mode",
+     "output_formatter", "async_mode", "pipeline_parallel_degree", "handler", "enable_streaming", "max_output_size",
+     "disable_flash_attn", "waiting_steps")
+)  # fmt: skip
+"""DJL options that change nothing here: the handler features they switch are absent or always on."""
+HONOURED = {"accelerate": frozenset(("device_map",))}
+"""Engines for which some of them do."""
+
+DTYPE_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float": "fp32"}
+HANDLERS = {"djl_python.huggingface": "transformers"}
+"""Entry points of the real containers that an engine of ours stands in for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the front needs beside the EngineSpec. Defaults are DJL's except `retry_threshold`.
+
+    DJL tolerates 0 crashes; here 3, so that a crashed worker is restarted. `min_workers` None means all workers are
+    permanent. Times in seconds, sizes in bytes.
+    """
+
+    min_workers: int | None = None
+    retry_threshold: int = 3
+    max_idle_time_s: float = 60.0
+    predict_timeout_s: float = 120.0
+    model_loading_timeout_s: float = 240.0
+    max_rolling_batch_size: int = 32
+    max_request_size_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """One serving.properties, understood. `model_id` is the file's own value ('' when absent)."""
+
+    spec: EngineSpec
+    settings: ServerSettings
+    model_id: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+def spec_to_properties(spec: EngineSpec) -> str:
+    """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings
+    spelled like numbers or booleans excepted)."""
+    values = {
+        "engine": "Python",
+        "option.entryPoint": f"engines.{spec.engine}",
+        "option.model_id": str(spec.model_dir),
+        "option.dtype": spec.dtype,
+        "option.tensor_parallel_degree": str(spec.tensor_parallel_degree),
+        "option.rolling_batch": spec.rolling_batch,
+        "batch_size": str(spec.batch_size),
+        "max_batch_delay": str(spec.max_batch_delay_ms),
+        "job_queue_size": str(spec.job_queue_size),
+        "minWorkers": str(spec.workers),
+        "maxWorkers": str(spec.workers),
+        "load_on_devices": _devices_text(spec.device),
+    }
+    if spec.python is not None:
+        values["option.pythonExecutable"] = spec.python
+    if spec.threads is not None:
+        values["option.threads"] = str(spec.threads)
+    for name, value in sorted(spec.options.items()):
+        values[f"option.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return format_properties(values)
+
+
+def spec_from_properties(text: str, model_dir: Path) -> EngineSpec:
+    """The spec that serving.properties `text` asks for, over the model in `model_dir`. Raises SpecInvalid."""
+    return read_serving(text, model_dir).spec
+
+
+def read_text(path: Path) -> str:
+    """The file's text, bytes taken as ISO 8859-1 as java.util.Properties takes a stream. Raises SpecInvalid."""
+    try:
+        return path.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise SpecInvalid(f"{path}: cannot read it: {error.strerror}; name a serving.properties file") from error
+
+
+def read_serving(text: str, model_dir: Path) -> Serving:
+    """Spec, settings and notes of one serving.properties. Raises SpecInvalid naming the key and what is wrong."""
+    try:
+        values = parse_properties(text)
+    except PropertiesSyntaxError as error:
+        raise SpecInvalid(f"serving.properties: {error}") from None
+    _check_server_keys(values)
+    reader = _Values(values)
+    notes: list[str] = []
+    batch_size = reader.integer("batch_size", reader.integer("max_dynamic_batch_size", 1, low=1), low=1)
+    rolling_batch = reader.text("option.rolling_batch", "disable")
+    if batch_size > 1 and rolling_batch != "disable":
+        notes.append(f"batch_size={batch_size} turns option.rolling_batch={rolling_batch} off, as in DJL Serving")
+        rolling_batch = "disable"
+    engine = _engine(reader)
+    device = _device(reader.text("load_on_devices", "*"), engine)
+    min_workers, workers = _workers(reader, device)
+    spec = EngineSpec(
+        engine=engine,
+        model_dir=model_dir,
+        dtype=_dtype(reader, notes),
+        device=device,
+        tensor_parallel_degree=reader.integer("option.tensor_parallel_degree", 1, low=1),
+        workers=workers,
+        batch_size=batch_size,
+        max_batch_delay_ms=reader.integer("max_batch_delay", 100, low=0),
+        job_queue_size=reader.integer("job_queue_size", 1000, low=1),
+        rolling_batch=rolling_batch,
+        threads=reader.integer("option.threads", 1, low=1) if "option.threads" in values else None,
+        options=_engine_options(values, engine, notes),
+        python=reader.text("option.pythonExecutable", "") or None,
+    )
+    settings = _settings(reader, None if min_workers == workers else min_workers)
+    return Serving(spec=spec, settings=settings, model_id=reader.text("option.model_id", ""), notes=tuple(notes))
+
+
+def _settings(reader: _Values, min_workers: int | None) -> ServerSettings:
+    default = ServerSettings()
+    return ServerSettings(
+        min_workers=min_workers,
+        retry_threshold=reader.integer("retry_threshold", default.retry_threshold, low=0),
+        max_idle_time_s=float(reader.integer("max_idle_time", 60, low=0)),
+        predict_timeout_s=float(reader.integer("option.predict_timeout", 120, low=1)),
+        model_loading_timeout_s=float(reader.integer("option.model_loading_timeout", 240, low=1)),
+        max_rolling_batch_size=reader.integer("option.max_rolling_batch_size", 32, low=1),
+        max_request_size_bytes=reader.integer("max_request_size", default.max_request_size_bytes, low=1),
+    )
+
+
+class _Values:
+    """Typed look-ups that name the key when a value is wrong."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values = values
+
+    def text(self, key: str, default: str) -> str:
+        value = self.values.get(key, default)
+        if value != value.strip():
+            raise SpecInvalid(
+                f"serving.properties: {key}={value!r} has blanks around its value, and java.util.Properties keeps "
+                "trailing ones; remove them"
+            )
+        return value
+
+    def integer(self, key: str, default: int, low: int) -> int:
+        text = self.text(key, str(default))
+        try:
+            value = int(text)
+        except ValueError:
+            raise SpecInvalid(f"serving.properties: {key}={text!r}: expected a whole number >= {low}") from None
+        if value < low:
+            raise SpecInvalid(f"serving.properties: {key}={value}: expected a whole number >= {low}")
+        return value
+
+
+def _check_server_keys(values: Mapping[str, str]) -> None:
+    for key in values:
+        if key.startswith("option.") or key in SERVER_KEYS:
+            continue
+        known = (*SERVER_KEYS, *(f"option.{name}" for name in OPTION_FIELDS))
+        near = get_close_matches(key, known, n=1) or [name for name in known if name == f"option.{key}"]
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SpecInvalid(f"serving.properties: unknown key {key!r}{hint}; server keys: {', '.join(SERVER_KEYS)}")
+
+
+def _engine(reader: _Values) -> str:
+    engine = reader.text("engine", "Python")
+    if engine not in ("Python", "MPI"):
+        raise SpecInvalid(f"serving.properties: engine={engine!r}: this server hosts engine=Python only")
+    entry = reader.text("option.entryPoint", "djl_python.huggingface")
+    if entry.startswith("engines."):
+        return entry.removeprefix("engines.")
+    if entry in HANDLERS:
+        return HANDLERS[entry]
+    raise SpecInvalid(
+        f"serving.properties: option.entryPoint={entry!r}: expected engines.<name> or one of {', '.join(HANDLERS)}"
+    )
+
+
+def _dtype(reader: _Values, notes: list[str]) -> str:
+    dtype = reader.text("option.dtype", "")
+    if not dtype:
+        notes.append("option.dtype is absent: fp32 is served")
+        return "fp32"
+    return DTYPE_WORDS.get(dtype, dtype)
+
+
+def _workers(reader: _Values, device: str) -> tuple[int, int]:
+    """(minWorkers, maxWorkers); the device's own keys come first, as in DJL."""
+    kind = "cpu" if device == "cpu" else "gpu"
+    low_key = f"{kind}.minWorkers" if f"{kind}.minWorkers" in reader.values else "minWorkers"
+    high_key = f"{kind}.maxWorkers" if f"{kind}.maxWorkers" in reader.values else "maxWorkers"
+    min_workers = reader.integer(low_key, 1, low=1)
+    max_workers = reader.integer(high_key, max(min_workers, 1), low=1)
+    if max_workers < min_workers:
+        raise SpecInvalid(f"serving.properties: {high_key}={max_workers} is below {low_key}={min_workers}")
+    return min_workers, max_workers
+
+
+def _device(text: str, engine: str) -> str:
+    """'cpu', 'cuda' or 'cuda:<n>' from load_on_devices; '*' takes a GPU where the engine finds one it can use."""
+    if text == "*":
+        if not Path("/dev/nvidiactl").exists():
+            return "cpu"
+        adapter = load_engine(engine)
+        return "cuda" if adapter.probe().is_available and "cuda" in adapter.capabilities().devices else "cpu"
+    if text in ("-1", "cpu"):
+        return "cpu"
+    number = text.removeprefix("gpu")
+    if number.isdigit():
+        return f"cuda:{number}"
+    raise SpecInvalid(f"serving.properties: load_on_devices={text!r}: expected *, -1 (CPU) or one GPU number such as 0")
+
+
+def _devices_text(device: str) -> str:
+    if device == "cpu":
+        return "-1"
+    return device.removeprefix("cuda:") if device.startswith("cuda:") else "*"
+
+
+def _engine_options(values: Mapping[str, str], engine: str, notes: list[str]) -> dict[str, OptionValue]:
+    ignored = IGNORED_OPTIONS - HONOURED.get(engine, frozenset())
+    options: dict[str, OptionValue] = {}
+    for key, value in values.items():
+        name = key.removeprefix("option.")
+        if name == key or name in OPTION_FIELDS:
+            continue
+        if name in ignored:
+            notes.append(f"{key}={value} has no effect in this server")
+        else:
+            options[name] = _option_value(value)
+    return options
+
+
+def _option_value(text: str) -> OptionValue:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

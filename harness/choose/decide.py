@@ -1,0 +1,246 @@
+"""The choice of a run: the best feasible candidate, from stored trials alone.
+
+One objective: best value; candidates that cannot be told from it (`_near`: intervals overlap, nobody surely better) are
+a tie, and of a tie the cheapest wins (`cheapest`).
+Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
+scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates that
+cannot be told from the knee in any objective are a tie, and the cheapest wins.
+Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
+rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
+every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
+(other processes, the load generator) costs nothing and is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import le
+
+from harness.choose.goals import Goals, goals_of
+from harness.choose.repetitions import Pooled, pool
+from harness.errors import MeasurementInvalid
+from harness.records import Metric, Recommendation, Trial
+from harness.store.reader import Run
+from harness.wording import label, quantity
+
+DOUBT_FRAC = 0.10
+"""A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
+machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
+
+MEMORY_FRAC = 0.10
+"""Peak memory is one sample of a varying thing; a smaller difference does not make a candidate cheaper."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The chosen candidate and how it stands to the others. `tied` holds the others of the tie, `front` the Pareto
+    front (one objective: the chosen one alone)."""
+
+    goals: Goals
+    chosen: Pooled
+    runner_up: Pooled | None
+    tied: tuple[Pooled, ...]
+    front: tuple[Pooled, ...]
+    everyone: tuple[Pooled, ...]
+
+
+def choose(run: Run) -> Recommendation:
+    """The recommendation of a stored run. Raises MeasurementInvalid when nothing feasible was measured, naming what
+    came nearest."""
+    from harness.choose.explain import losses, margin
+
+    choice = decide(run.trials, goals_of(run.manifest.scenario))
+    runner_up = choice.runner_up
+    return Recommendation(
+        run_dir=run.root,
+        trial=choice.chosen.evidence(choice.goals),
+        runner_up=runner_up.evidence(choice.goals) if runner_up is not None else None,
+        is_tie=bool(choice.tied),
+        margin=margin(choice),
+        losses=losses(choice),
+    )
+
+
+def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
+    """The choice among `trials`; pure. Raises MeasurementInvalid when none is feasible."""
+    everyone = pool(trials)
+    feasible = [one for one in everyone if one.is_feasible and _is_measured(one, goals)]
+    if not feasible:
+        raise MeasurementInvalid(_nothing_feasible(everyone, goals))
+    if len(goals.objectives) == 1:
+        chosen, tied, ranked = _best(feasible, goals)
+        front: tuple[Pooled, ...] = (chosen,)
+    else:
+        chosen, tied, ranked, front = _knee(feasible, goals)
+    runner_up = next((one for one in ranked if one is not chosen), None)
+    return Choice(
+        goals=goals,
+        chosen=chosen,
+        runner_up=runner_up,
+        tied=tied,
+        front=front,
+        everyone=everyone,
+    )
+
+
+def cheapest(tied: Sequence[Pooled], goals: Goals) -> Pooled:
+    """Of a tie: free of doubt if any is, then fewest workers, lowest tensor parallel degree, least memory (a
+    difference below MEMORY_FRAC is none), then the better first objective."""
+    left = [one for one in tied if not one.doubts(goals)] or list(tied)
+    fewest = min(_places(one) for one in left)
+    left = [one for one in left if _places(one) == fewest]
+    least = min(_memory(one) for one in left)
+    left = [one for one in left if _memory(one) <= least * (1 + MEMORY_FRAC)] or left
+    return min(left, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
+
+
+def _places(one: Pooled) -> tuple[int, int]:
+    return one.candidate.workers, one.candidate.tensor_parallel_degree
+
+
+def _memory(one: Pooled) -> float:
+    metric = one.metric("peak_memory_mib")
+    return metric.value if metric is not None else math.inf
+
+
+def overlap(first: Metric, second: Metric) -> bool:
+    """Whether the 95 % intervals meet; a metric without an interval is a point."""
+    low_1, high_1 = _ends(first)
+    low_2, high_2 = _ends(second)
+    return low_1 <= high_2 and low_2 <= high_1
+
+
+def dominates(first: Pooled, second: Pooled, goals: Goals) -> bool:
+    """Whether `first` is at least as good in every objective and better in one, doubts counted."""
+    pairs = [(cost_of(first, goals, i), cost_of(second, goals, i)) for i in range(len(goals.objectives))]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def cost_of(one: Pooled, goals: Goals, index: int) -> float:
+    """The pooled value of objective `index`, smaller better, DOUBT_FRAC worse where it is in doubt."""
+    metric = one.metric(goals.objectives[index].metric)
+    if metric is None:
+        return math.inf
+    cost = goals.objectives[index].cost(metric.value)
+    return cost + DOUBT_FRAC * abs(cost) if one.doubts(goals) else cost
+
+
+def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
+    ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
+    near = _near(ranked[0], ranked, goals)
+    chosen = cheapest(near, goals)
+    return chosen, tuple(one for one in near if one is not chosen), ranked
+
+
+def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
+    """`best` and the candidates that cannot be told from it: their intervals meet its own in every objective, and
+    nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
+    metrics = [objective.metric for objective in goals.objectives]
+    costs = [tuple(cost_of(one, goals, place) for place in range(len(metrics))) for one in field]
+
+    def is_beaten(one: Pooled, mine: tuple[float, ...]) -> bool:
+        """Whether one is at least as good in every objective and in one of them better by more than the intervals."""
+        return any(
+            all(map(le, others, mine))
+            and any(
+                other < own and not _meets(one, by, name)
+                for other, own, name in zip(others, mine, metrics, strict=True)
+            )
+            for by, others in zip(field, costs, strict=True)
+        )
+
+    return [
+        one
+        for one, mine in zip(field, costs, strict=True)
+        if one is best or (all(_meets(one, best, name) for name in metrics) and not is_beaten(one, mine))
+    ]
+
+
+def _meets(one: Pooled, other: Pooled, name: str) -> bool:
+    mine, its = one.metric(name), other.metric(name)
+    return mine is not None and its is not None and overlap(mine, its)
+
+
+def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
+    front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
+    distance = {id(one): round(_distance(one, front, goals), 9) for one in front}
+    ranked = sorted(front, key=lambda one: (distance[id(one)], one.candidate.candidate_id))
+    knee = cheapest([one for one in ranked if distance[id(one)] == distance[id(ranked[0])]], goals)
+    near = _near(knee, field, goals)
+    chosen = cheapest(near, goals)
+    tied = tuple(one for one in near if one is not chosen)
+    rest = sorted((one for one in field if one not in front), key=lambda one: cost_of(one, goals, 0))
+    return chosen, tied, [*ranked, *rest], tuple(ranked)
+
+
+def _distance(one: Pooled, front: Sequence[Pooled], goals: Goals) -> float:
+    total = 0.0
+    for index in range(len(goals.objectives)):
+        costs = [cost_of(other, goals, index) for other in front]
+        best = front[costs.index(min(costs))]
+        span = max(costs) - min(costs)
+        if span and not _meets(one, best, goals.objectives[index].metric):
+            total += ((cost_of(one, goals, index) - min(costs)) / span) ** 2
+    return math.sqrt(total)
+
+
+def _is_measured(one: Pooled, goals: Goals) -> bool:
+    return all(one.metric(objective.metric) is not None for objective in goals.objectives)
+
+
+def _ends(metric: Metric) -> tuple[float, float]:
+    low = metric.low if metric.low is not None else metric.value
+    high = metric.high if metric.high is not None else metric.value
+    return low, high
+
+
+def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
+    if not everyone:
+        return "the run holds no trial: nothing to recommend; run `dyno tune` on its scenario again"
+    ran = [one for one in everyone if all(trial.outcome == "ok" for trial in one.telling)]
+    if not ran:
+        outcomes = Counter(one.worst.outcome for one in everyone)
+        counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        first = everyone[0].worst
+        return (
+            f"none of {len(everyone)} candidates finished ({counted}); first: {label(first.candidate)}: "
+            f"{first.reason}; see its log in the run folder"
+        )
+    broken = [one for one in ran if one.worst.violations]
+    if not broken:
+        names = ", ".join(objective.metric for objective in goals.objectives)
+        return f"{len(ran)} candidates ran, but none has a value for every objective ({names})"
+    if all(_is_silent(one.worst) for one in ran):
+        trial = ran[0].worst
+        doubts = trial.summary.distrust if trial.summary is not None else ()
+        said = next((f": {reason}" for reason in doubts if "requests failed" in reason), "")
+        return (
+            f"none of {len(everyone)} candidates answered a request; first: {label(trial.candidate)} "
+            f"(trial {trial.trial_id}){said}; see its log in the run folder"
+        )
+    nearest = min(broken, key=lambda one: _badness(one, goals))
+    trial = nearest.worst
+    metric = nearest.metric(goals.objectives[0].metric)
+    at = f" at {goals.objectives[0].metric} {quantity(metric)}" if metric is not None else ""
+    advice = "relax that constraint or widen scenario.space"
+    if metric is None:
+        advice = "raise workload.requests or max_duration_s, or take another objective"
+    return (
+        f"none of {len(everyone)} candidates meets every constraint; nearest: {label(trial.candidate)} "
+        f"(trial {trial.trial_id}){at}, which broke {'; '.join(trial.violations)}; {advice}"
+    )
+
+
+def _is_silent(trial: Trial) -> bool:
+    errors = trial.summary.metrics.get("error_frac") if trial.summary is not None else None
+    return errors is not None and errors.value == 1.0
+
+
+def _badness(one: Pooled, goals: Goals) -> tuple[int, float]:
+    trial = one.worst
+    excess = [limit.excess_frac(trial) for limit in goals.limits]
+    is_bad = goals.needs_normal_quality and (trial.quality is None or trial.quality.verdict != "Normal")
+    return len(trial.violations), max([*excess, 1.0 if is_bad else 0.0], default=0.0)

@@ -1,0 +1,171 @@
+"""The choice in sentences: its margin, and why each other candidate lost."""
+
+from __future__ import annotations
+
+from harness.choose.decide import DOUBT_FRAC, MEMORY_FRAC, Choice, dominates, overlap
+from harness.choose.goals import Objective
+from harness.choose.repetitions import Pooled
+from harness.measure.metrics import metric_of
+from harness.records import Loss, Metric
+from harness.wording import label, quantity, unit_suffix
+
+REASON_LENGTH = 160
+"""Characters kept of a failure's reason in a one-sentence answer; the report and the log hold the rest."""
+
+
+def losses(choice: Choice) -> tuple[Loss, ...]:
+    """One sentence for every candidate that was not chosen, best first, failed ones last."""
+    others = [one for one in choice.everyone if one is not choice.chosen]
+    others.sort(key=lambda one: _order(one, choice))
+    return tuple(
+        Loss(trial_id=_shown(one, choice), candidate=one.candidate, why=why_lost(one, choice)) for one in others
+    )
+
+
+def margin(choice: Choice) -> str:
+    """How good the chosen one is, against whom, and how much room its constraints have left."""
+    parts = []
+    values = [
+        f"{objective.metric} {quantity(metric)}"
+        for objective in choice.goals.objectives
+        if (metric := choice.chosen.metric(objective.metric)) is not None
+    ]
+    repeated = len(choice.chosen.telling)
+    parts.append(" and ".join(values) + (f" over {repeated} measurements" if repeated > 1 else ""))
+    parts.append(_against(choice))
+    rooms = [
+        limit.room(metric)
+        for limit in choice.goals.limits
+        if (metric := choice.chosen.metric(limit.metric)) is not None
+    ]
+    if rooms:
+        parts.append("within " + ", ".join(rooms))
+    if doubts := choice.chosen.doubts(choice.goals):
+        parts.append(f"in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: " + "; ".join(doubts))
+    if choice.chosen.disturbances():
+        parts.append("disturbed while measured: " + "; ".join(choice.chosen.disturbances()))
+    return "; ".join(part for part in parts if part)
+
+
+def why_lost(one: Pooled, choice: Choice) -> str:
+    """One sentence: what ruled the candidate out, or by how much it is worse."""
+    worst = one.worst
+    repeated = f" in one of {len(one.telling)} measurements" if len(one.telling) > 1 else ""
+    if worst.outcome != "ok":
+        return f"{worst.outcome}{repeated}: {_short(worst.reason)}"
+    if worst.violations:
+        return f"broke a constraint{repeated}: {'; '.join(worst.violations)}"
+    missing = [o.metric for o in choice.goals.objectives if one.metric(o.metric) is None]
+    if missing:
+        return f"has no value for {', '.join(missing)}"
+    if len(choice.goals.objectives) > 1:
+        return _lost_on_front(one, choice) + _remarks(one, choice)
+    return _lost_on_value(one, choice) + _remarks(one, choice)
+
+
+def _remarks(one: Pooled, choice: Choice) -> str:
+    """What may have cost it the choice; what holds for the chosen one as well decides nothing and is left out."""
+    if (doubts := one.doubts(choice.goals)) and not choice.chosen.doubts(choice.goals):
+        return f" (in doubt, so counted {100 * DOUBT_FRAC:.0f} % worse: {doubts[0]})"
+    if (disturbances := one.disturbances()) and not choice.chosen.disturbances():
+        return f" (disturbed while measured: {disturbances[0]})"
+    return ""
+
+
+def _against(choice: Choice) -> str:
+    if choice.tied:
+        names = "; ".join(label(one.candidate) for one in choice.tied[:3])  # labels hold commas
+        more = f" and {len(choice.tied) - 3} more" if len(choice.tied) > 3 else ""
+        return f"a tie, the cheapest of which was taken; the interval overlaps with: {names}{more}"
+    if choice.runner_up is None:
+        return "the only feasible candidate"
+    if len(choice.goals.objectives) > 1 and len(choice.front) > 1:
+        return f"the knee of a Pareto front of {len(choice.front)}"
+    if len(choice.goals.objectives) > 1:
+        return "the best in every objective"
+    objective = choice.goals.objectives[0]
+    best, next_best = choice.chosen.metric(objective.metric), choice.runner_up.metric(objective.metric)
+    if best is None or next_best is None:
+        return ""
+    return f"the runner-up ({label(choice.runner_up.candidate)}) is {_worse(objective, next_best, best)}"
+
+
+def _lost_on_value(one: Pooled, choice: Choice) -> str:
+    objective = choice.goals.objectives[0]
+    mine, best = one.metric(objective.metric), choice.chosen.metric(objective.metric)
+    if mine is None or best is None:
+        return "was not measured"
+    if one in choice.tied:
+        return f"a tie ({quantity(mine)} against {quantity(best)}), but {_dearer(one, choice.chosen)}"
+    also = "; the intervals overlap, but others are surely better than it" if overlap(mine, best) else ""
+    return f"{_worse(objective, mine, best)}{also}"
+
+
+def _lost_on_front(one: Pooled, choice: Choice) -> str:
+    pairs = []
+    for objective in choice.goals.objectives:
+        mine, best = one.metric(objective.metric), choice.chosen.metric(objective.metric)
+        if mine is not None and best is not None:
+            pairs.append(f"{objective.metric} {_change(mine, best)}")
+    against = f"against the chosen one: {', '.join(pairs)}"
+    if one in choice.tied:
+        return f"a tie: every interval meets the chosen one's ({', '.join(pairs)}), but {_dearer(one, choice.chosen)}"
+    if one in choice.front:
+        return f"on the Pareto front, but further from the ideal corner than the knee; {against}"
+    if dominates(choice.chosen, one, choice.goals):
+        return f"dominated by the chosen one: {', '.join(pairs)}"
+    better = next((other for other in choice.front if dominates(other, one, choice.goals)), None)
+    return f"dominated by {label(better.candidate)}; {against}" if better is not None else against
+
+
+def _worse(objective: Objective, mine: Metric, best: Metric) -> str:
+    if objective.metric.startswith(("latency", "ttft", "load")):
+        word = "slower" if objective.cost(mine.value) > objective.cost(best.value) else "faster"
+    elif objective.is_minimized:
+        word = "higher" if mine.value > best.value else "lower"
+    else:
+        word = "lower" if mine.value < best.value else "higher"
+    unit = unit_suffix(mine.unit)
+    return (
+        f"{word} by {abs(mine.value - best.value):.4g}{unit} ({_percent(mine, best)}): {objective.metric} "
+        f"{quantity(mine)} against {quantity(best)}"
+    )
+
+
+def _change(mine: Metric, best: Metric) -> str:
+    return f"{mine.value:.4g}{unit_suffix(mine.unit)} ({_percent(mine, best)})"
+
+
+def _percent(mine: Metric, best: Metric) -> str:
+    if not best.value:
+        return "from 0"
+    return f"{(mine.value - best.value) / abs(best.value):+.1%}".replace("%", " %")
+
+
+def _dearer(one: Pooled, chosen: Pooled) -> str:
+    mine, its = one.candidate, chosen.candidate
+    if mine.workers != its.workers:
+        return f"it needs {mine.workers} workers instead of {its.workers}"
+    if mine.tensor_parallel_degree != its.tensor_parallel_degree:
+        return f"it needs {mine.tensor_parallel_degree} devices instead of {its.tensor_parallel_degree}"
+    memory, less = one.metric("peak_memory_mib"), chosen.metric("peak_memory_mib")
+    if memory is not None and less is not None and memory.value > less.value * (1 + MEMORY_FRAC):
+        return f"it needs {memory.value - less.value:.0f} MiB more memory ({memory.value:.0f} against {less.value:.0f})"
+    return "it is no cheaper and its value no better"
+
+
+def _short(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 1].rstrip() + "…"
+
+
+def _order(one: Pooled, choice: Choice) -> tuple[int, float]:
+    objective = choice.goals.objectives[0]
+    metric = metric_of(one.worst, objective.metric)
+    cost = objective.cost(metric.value) if metric is not None else float("inf")
+    rank = 0 if one.is_feasible else 1 if one.worst.outcome == "ok" else 2
+    return rank, cost
+
+
+def _shown(one: Pooled, choice: Choice) -> str:
+    return one.evidence(choice.goals).trial_id if one.is_feasible else one.worst.trial_id

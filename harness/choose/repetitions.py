@@ -1,0 +1,110 @@
+"""Repetitions of one candidate, taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.choose.goals import Goals
+from harness.measure.metrics import metric_of
+from harness.records import Candidate, Metric, Trial
+
+NOT_ITS_FAULT = ("interrupted", "client_limited")
+"""Outcomes that say nothing about the candidate when another repetition of it ran."""
+
+ONLY_WORSE = ("other processes used", "the load generator", "requests left")
+"""How those reasons of harness/measure/doubts.py begin that slow an engine down but never flatter it."""
+
+TAILS = ("latency_p99_ms", "ttft_p99_ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """One candidate and all its trials, oldest first."""
+
+    candidate: Candidate
+    trials: tuple[Trial, ...]
+
+    @property
+    def telling(self) -> tuple[Trial, ...]:
+        """The trials that say something about the candidate; all of them when none does."""
+        return tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT) or self.trials
+
+    @property
+    def is_feasible(self) -> bool:
+        """Every telling repetition ran and broke no constraint."""
+        return all(trial.is_feasible for trial in self.telling)
+
+    @property
+    def worst(self) -> Trial:
+        """The repetition that rules it out: a failed one, else one with a violation, else the newest."""
+        failed = [trial for trial in self.telling if trial.outcome != "ok"]
+        broken = [trial for trial in self.telling if trial.violations]
+        return (failed or broken or list(self.telling))[-1]
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric over all repetitions: mean of their values; the interval reaches from the lowest low to the
+        highest high (the machine drifts between repetitions, so narrower would promise too much). None as soon as one
+        repetition lacks it."""
+        found = [metric_of(trial, name) for trial in self.telling]
+        metrics = [metric for metric in found if metric is not None]
+        if not metrics or len(metrics) < len(found):
+            return None
+        if len(metrics) == 1:
+            return metrics[0]
+        lows = [metric.low for metric in metrics if metric.low is not None]
+        highs = [metric.high for metric in metrics if metric.high is not None]
+        values = [metric.value for metric in metrics]
+        return Metric(
+            value=sum(values) / len(values),
+            unit=metrics[0].unit,
+            estimator=f"mean of {len(metrics)} repetitions of: {metrics[0].estimator}",
+            n=sum(metric.n for metric in metrics),
+            low=min([*lows, *values]) if len(lows) == len(metrics) else None,
+            high=max([*highs, *values]) if len(highs) == len(metrics) else None,
+            note=metrics[-1].note,
+        )
+
+    def evidence(self, goals: Goals) -> Trial:
+        """The trial whose first objective lies in the middle of the repetitions (the later one of two)."""
+        name = goals.objectives[0].metric
+        measured = [trial for trial in self.telling if metric_of(trial, name) is not None] or list(self.telling)
+        measured.sort(key=lambda trial: _value(trial, name))
+        return measured[len(measured) // 2]
+
+    def doubts(self, goals: Goals) -> tuple[str, ...]:
+        """Reasons to distrust any repetition that could flatter it: too few samples, failures, drift ... A doubt about
+        the p99 counts only where the goals use it and the slowest request seen does not settle it."""
+        return tuple(
+            reason for reason in self._reasons() if not reason.startswith(ONLY_WORSE) and self._matters(reason, goals)
+        )
+
+    def disturbances(self) -> tuple[str, ...]:
+        """Reasons to distrust any repetition that can only have made it look worse; they do not rule it out."""
+        return tuple(reason for reason in self._reasons() if reason.startswith(ONLY_WORSE))
+
+    def _reasons(self) -> tuple[str, ...]:
+        reasons = [reason for trial in self.telling if trial.summary for reason in trial.summary.distrust]
+        return tuple(dict.fromkeys(reasons))
+
+    def _matters(self, reason: str, goals: Goals) -> bool:
+        if "p99" not in reason:
+            return True
+        if any(objective.metric in TAILS for objective in goals.objectives):
+            return True
+        limits = [limit.high for limit in goals.limits if limit.metric in TAILS and limit.high is not None]
+        slowest = self.metric("latency_max_ms")
+        return bool(limits) and (slowest is None or slowest.value > min(limits))
+
+
+def pool(trials: Iterable[Trial]) -> tuple[Pooled, ...]:
+    """Trials grouped by candidate, in the order the candidates first ran."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.candidate.candidate_id, []).append(trial)
+    return tuple(Pooled(candidate=group[0].candidate, trials=tuple(group)) for group in groups.values())
+
+
+def _value(trial: Trial, name: str) -> float:
+    metric = metric_of(trial, name)
+    return metric.value if metric is not None else float("inf")

@@ -1,0 +1,228 @@
+"""One keep-alive HTTP/1.1 connection that stamps the monotonic clock at the socket.
+
+The send is stamped just before the first byte is handed to the kernel. A receipt is stamped by the kernel when the
+bytes arrived (SO_TIMESTAMPNS), so that neither the event loop nor the parsing of other answers is part of any latency;
+over TLS, just after they were read. Runs on a gevent hub: import it only in a load process.
+"""
+
+from __future__ import annotations
+
+import socket as std_socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gevent
+from gevent import socket
+from geventhttpclient.response import HTTPParseError, HTTPResponse
+
+from harness.load.protocol.bodies import Address
+from harness.units import NS_PER_S
+
+MAX_BODY_BYTES = 16 << 20
+"""An answer longer than this is not kept: the request is a 'bad_body'."""
+
+READ_BYTES = 1 << 16
+CONNECT_TIMEOUT_S = 10.0
+
+SO_TIMESTAMPNS = 35
+"""asm-generic/socket.h; the message that carries the stamp has the same number (a timespec of CLOCK_REALTIME)."""
+_STAMP = struct.Struct("qq")
+_ANCILLARY_BYTES = std_socket.CMSG_SPACE(_STAMP.size)
+MAX_STAMP_AGE_NS = 10 * NS_PER_S
+"""A stamp older than this, or from the future, means that the wall clock was set meanwhile; then it is not used."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and its answer. `failure`: '', 'timed_out', 'connection_failed' or 'bad_body'.
+
+    `sent_ns` is 0 until it was sent. `connect_ns`: set-up time of the connection, on its first request only.
+    """
+
+    sent_ns: int = 0
+    done_ns: int = 0
+    status_code: int = 0
+    body: bytes = b""
+    input_header: str = ""
+    output_header: str = ""
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    failure: str = ""
+    error: str = ""
+    connect_ns: int | None = None
+
+
+class Connection:
+    """One user's connection; opened before it is needed, reopened when the server closed it. The user closes it."""
+
+    def __init__(self, address: Address, request_timeout_s: float, keep_marks: bool) -> None:
+        self._address = address
+        self._timeout_s = request_timeout_s
+        self._keep_marks = keep_marks
+        self._sock: socket.socket | None = None
+        self._connect_ns: int | None = None
+        self._unsent = b""
+
+    def open(self) -> None:
+        """Connect if there is no usable connection. Raises OSError."""
+        if self.is_ready():
+            return
+        self.close()
+        begin_ns = time.monotonic_ns()
+        sock = socket.create_connection((self._address.host, self._address.port), timeout=CONNECT_TIMEOUT_S)
+        sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
+        if self._address.is_tls:
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._address.host)
+        else:
+            sock.setsockopt(std_socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        sock.settimeout(None)
+        self._sock = sock
+        self._connect_ns = time.monotonic_ns() - begin_ns
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def is_ready(self) -> bool:
+        """False when there is no connection, the server has closed the idle one, or sent bytes nobody asked for."""
+        if self._sock is None:
+            return False
+        if isinstance(self._sock, ssl.SSLSocket):
+            return self._sock.fileno() >= 0
+        try:
+            self._sock._sock.recv(1, std_socket.MSG_PEEK | std_socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def start(self, request: bytes) -> Exchange:
+        """Send without waiting for anything; where that cannot be done, `finish` will. Never raises."""
+        exchange = Exchange()
+        self._unsent = request
+        if self._sock is None or isinstance(self._sock, ssl.SSLSocket) or not self.is_ready():
+            return exchange
+        exchange.sent_ns = time.monotonic_ns()
+        try:
+            sent = self._sock._sock.send(request)
+        except BlockingIOError:
+            return exchange
+        except OSError as error:
+            self._fail(exchange, "connection_failed", f"{type(error).__name__}: {error}")
+            return exchange
+        self._unsent = request[sent:]
+        return exchange
+
+    def finish(self, exchange: Exchange, meanwhile: Callable[[], None]) -> None:
+        """Send what is unsent and read the answer; never raises for what the network or the server does.
+
+        `meanwhile` runs after the send, while the server works, so that bookkeeping costs no latency.
+        """
+        if exchange.failure:
+            return
+        try:
+            with gevent.Timeout(self._timeout_s):
+                self._run(exchange, meanwhile)
+        except gevent.Timeout:
+            self._fail(exchange, "timed_out", f"no complete answer within {self._timeout_s:g} s")
+        except (OSError, HTTPParseError) as error:
+            self._fail(exchange, "connection_failed", f"{type(error).__name__}: {error}")
+
+    def exchange(self, request: bytes, meanwhile: Callable[[], None]) -> Exchange:
+        """`start` and `finish` in one."""
+        exchange = self.start(request)
+        self.finish(exchange, meanwhile)
+        return exchange
+
+    def _run(self, exchange: Exchange, meanwhile: Callable[[], None]) -> None:
+        if not exchange.sent_ns:
+            begin_ns = time.monotonic_ns()
+            try:
+                self.open()
+            finally:
+                exchange.sent_ns = begin_ns  # stands for a request that could not be sent at all
+            exchange.sent_ns = time.monotonic_ns()
+        assert self._sock is not None
+        if self._unsent:
+            self._sock.sendall(self._unsent)
+        exchange.connect_ns, self._connect_ns = self._connect_ns, None
+        meanwhile()
+        self._read(self._sock, exchange)
+
+    def _read(self, sock: socket.socket, exchange: Exchange) -> None:
+        data, at_ns = _receive(sock)
+        if not self._keep_marks and _quick(data, exchange):
+            exchange.done_ns = at_ns
+            return
+        response = HTTPResponse(method="POST")
+        while True:
+            response.feed(data)
+            length = len(response._body_buffer)
+            if self._keep_marks and length:
+                exchange.marks.append((at_ns, length))
+            if length > MAX_BODY_BYTES:
+                self._fail(exchange, "bad_body", f"the answer is longer than {MAX_BODY_BYTES} bytes")
+                return
+            if response.message_complete and response.get_code() >= 200:
+                break
+            if not data:
+                raise HTTPParseError("the server closed the connection before the end of its answer")
+            data, at_ns = _receive(sock)
+        exchange.done_ns = at_ns
+        exchange.status_code = response.get_code()
+        exchange.body = bytes(response._body_buffer)
+        exchange.input_header = str(response.get("x-dyno-input-tokens", ""))
+        exchange.output_header = str(response.get("x-dyno-tokens", ""))
+        if response.should_close():
+            self.close()
+
+    def _fail(self, exchange: Exchange, failure: str, error: str) -> None:
+        exchange.done_ns = time.monotonic_ns()
+        exchange.failure = failure
+        exchange.error = error
+        self._unsent = b""
+        self.close()
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, int]:
+    """The next bytes and when the last of them arrived, monotonic ns."""
+    if isinstance(sock, ssl.SSLSocket):
+        return sock.recv(READ_BYTES), time.monotonic_ns()
+    data, ancillary, _, _ = sock.recvmsg(READ_BYTES, _ANCILLARY_BYTES)
+    now_ns = time.monotonic_ns()
+    for level, kind, stamp in ancillary:
+        if level == std_socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = _STAMP.unpack(stamp)
+            age_ns = time.time_ns() - (seconds * NS_PER_S + nanoseconds)
+            if 0 <= age_ns < MAX_STAMP_AGE_NS:
+                return data, now_ns - age_ns
+    return data, now_ns
+
+
+def _quick(data: bytes, exchange: Exchange) -> bool:
+    """Take in an answer that came whole in one read and says its length; False leaves it to the real parser."""
+    head, gap, body = data.partition(b"\r\n\r\n")
+    if not gap or head[:7] != b"HTTP/1." or head[9:10] == b"1":
+        return False
+    fields = head.lower()
+    length = _field(fields, b"content-length")
+    if length != b"%d" % len(body) or b"\r\ntransfer-encoding:" in fields or b"\r\nconnection: close" in fields:
+        return False
+    if head[7:8] != b"1" or not head[9:12].isdigit():
+        return False
+    exchange.status_code = int(head[9:12])
+    exchange.body = body
+    exchange.input_header = _field(fields, b"x-dyno-input-tokens").decode("latin-1")
+    exchange.output_header = _field(fields, b"x-dyno-tokens").decode("latin-1")
+    return True
+
+
+def _field(head: bytes, name: bytes) -> bytes:
+    """The value of a header field in a lower-cased head; b'' when absent."""
+    _, found, rest = head.partition(b"\r\n" + name + b":")
+    return rest.partition(b"\r\n")[0].strip() if found else b""

@@ -1,0 +1,179 @@
+"""Open loop in one load process: one greenlet sends every request at its time, a growing pool of users reads answers.
+
+The sender itself writes to the socket (nothing stands between the timer and the send), then wakes the user that owns
+the connection. Idle, connected users are kept ahead of need, so that set-up is no part of a latency unless a burst is
+larger than the reserve. With `limit` requests outstanding a due request waits, its latency running, and is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event
+from gevent.hub import Waiter
+
+from harness.load.client.http import Connection, Exchange
+from harness.load.client.timer import Timer
+from harness.load.plan import NOBODY, START_USERS, LoadPlan, share_of
+from harness.units import NS_PER_S
+
+RESERVE_FRAC = 0.25
+RESERVE_MIN = 4
+"""Idle users kept beside the busy ones: a quarter of them, at least four."""
+BURST_SENDS = 16
+"""Sends in a row, when behind, before answers are looked after again."""
+DRAIN_POLL_S = 0.02
+
+
+@dataclass(slots=True)
+class Due:
+    """A request whose time has come."""
+
+    seq: int
+    intended_ns: int
+    exchange: Exchange
+
+
+Finished = Callable[[Due, int], None]
+"""(request, number of the user that sent it) -> None: keep it."""
+
+
+class PoolUser:
+    """One connection and the greenlet that reads from it."""
+
+    def __init__(self, pool: Pool, connection: Connection, number: int) -> None:
+        self._pool = pool
+        self.number = number
+        self.connection = connection
+        self._waiter: Waiter = Waiter()
+
+    def live(self) -> None:
+        """Connect, then serve requests until the pool is closed."""
+        with contextlib.suppress(OSError):  # the first request will try again, and say what is wrong
+            self.connection.open()
+        due = self._pool.join(self)
+        while True:
+            if due is None:
+                due = self._wait()
+                if due is None:
+                    return
+            self.connection.finish(due.exchange, _nothing)
+            due = self._pool.leave(self, due)
+
+    def wake(self, due: Due | None) -> None:
+        """Give this idle user a request, or None to end it. From any greenlet."""
+        gevent.get_hub().loop.run_callback(self._waiter.switch, due)
+
+    def _wait(self) -> Due | None:
+        due: Due | None = self._waiter.get()
+        self._waiter.clear()
+        return due
+
+
+class Pool:
+    """Users of one load process. `grow(n)` makes n more of them live; `limit` is this process's share."""
+
+    def __init__(self, plan: LoadPlan, part: int, grow: Callable[[int], None], finished: Finished) -> None:
+        self._timeout_ns = int(plan.request_timeout_s * NS_PER_S)
+        self._bound = plan.max_in_flight
+        self.limit = share_of(plan.max_in_flight, part, plan.processes)
+        self._grow = grow
+        self._finished = finished
+        self._idle: list[PoolUser] = []
+        self._backlog: deque[tuple[Due, bytes]] = deque()
+        self._users = 0
+        self.in_flight = 0
+        self.peak_in_flight = 0
+        self.waited = 0
+        self.is_done = Event()
+
+    def begin_users(self) -> int:
+        """How many users the process begins with; they are counted from now on."""
+        self._users = min(START_USERS, self.limit)
+        return self._users
+
+    def run(self, begin_ns: int, seqs: range, offsets_ns: tuple[int, ...], wire: Callable[[int], bytes]) -> None:
+        """Send everything, each at its time; returns when every answer is in or has timed out."""
+        timer = Timer(priority=True)
+        behind = 0
+        for seq in seqs:
+            request = wire(seq)
+            intended_ns = begin_ns + offsets_ns[seq]
+            if intended_ns > time.monotonic_ns():
+                timer.wait_until(intended_ns)
+                behind = 0
+            elif (behind := behind + 1) >= BURST_SENDS:
+                gevent.sleep(0)
+                behind = 0
+            self._send(seq, intended_ns, request)
+        timer.close()
+        while self.in_flight or self._backlog:
+            gevent.sleep(DRAIN_POLL_S)
+            self._expire(time.monotonic_ns())
+        for user in self._idle:
+            user.wake(None)
+        self.is_done.set()
+
+    def join(self, user: PoolUser) -> Due | None:
+        """A new user is there: a waiting request for it, or None and it is idle."""
+        return self._next(user)
+
+    def leave(self, user: PoolUser, due: Due) -> Due | None:
+        """`user` has its answer: keep it; the next waiting request, or None and it is idle."""
+        self.in_flight -= 1
+        self._finished(due, user.number)
+        return self._next(user)
+
+    def _send(self, seq: int, intended_ns: int, request: bytes) -> None:
+        if self._idle and not self._backlog:
+            user = self._idle.pop()
+            due = Due(seq, intended_ns, user.connection.start(request))
+            self._count()
+            user.wake(due)
+        else:
+            self.waited += self.in_flight >= self.limit
+            self._backlog.append((Due(seq, intended_ns, Exchange()), request))
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """Keep idle users ahead of need."""
+        busy = self.in_flight + len(self._backlog)
+        wanted = min(self.limit, busy + max(RESERVE_MIN, int(busy * RESERVE_FRAC)))
+        if wanted > self._users:
+            missing, self._users = wanted - self._users, wanted
+            gevent.spawn(self._grow, missing)
+
+    def _next(self, user: PoolUser) -> Due | None:
+        self._expire(time.monotonic_ns())
+        if self._backlog:
+            due, request = self._backlog.popleft()
+            due.exchange = user.connection.start(request)
+            self._count()
+            return due
+        self._idle.append(user)
+        return None
+
+    def _count(self) -> None:
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+
+    def _expire(self, now_ns: int) -> None:
+        """Waiting requests that could not be sent within the request's timeout have timed out, unsent."""
+        while self._backlog and now_ns - self._backlog[0][0].intended_ns > self._timeout_ns:
+            due, _ = self._backlog.popleft()
+            due.exchange.sent_ns = due.exchange.done_ns = now_ns
+            due.exchange.failure = "timed_out"
+            due.exchange.error = (
+                f"not sent within {self._timeout_ns / NS_PER_S:g} s: {self.in_flight} requests were outstanding in "
+                f"this load process (max_in_flight = {self._bound} over all)"
+            )
+            self._finished(due, NOBODY)
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,200 @@
+"""When each request of an open loop leaves: the whole schedule, computed before the load begins, seeded.
+
+Every law is one unit-rate point process (equal, exponential or gamma gaps) seen through the inverse of the rate's
+integral, so a ramp of Poisson arrivals is an exact inhomogeneous Poisson process (time rescaling). Offsets are whole
+nanoseconds from the opening of the window; a load process waits for absolute times and never adds up sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import ScenarioError
+from harness.load.schedule.trace import read_trace
+from harness.scenario.load_kinds import (
+    ConstantLoad,
+    GammaLoad,
+    MaxRateLoad,
+    OpenLoad,
+    PoissonLoad,
+    RampLoad,
+    StagesLoad,
+    TraceLoad,
+)
+from harness.units import NS_PER_S
+
+MAX_REQUESTS = 5_000_000
+"""A longer schedule would not fit the memory of a load process beside its records."""
+
+UNBOUNDED = 1 << 62
+"""The number of requests of a load that ends by time alone."""
+
+PEAK_WINDOW_S = 1.0
+"""The peak rate is counted over windows this long: what the client must be able to send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Offsets (ns from the opening, never falling), one per request; lengths in tokens where a trace asks for them.
+
+    `duration_s` is the time the schedule covers, so `asked_rps` x `duration_s` is the number of requests.
+    """
+
+    offsets_ns: tuple[int, ...]
+    duration_s: float
+    input_lengths: tuple[int | None, ...] = ()
+    output_lengths: tuple[int | None, ...] = ()
+
+    @property
+    def asked_rps(self) -> float:
+        """Mean rate over the whole schedule."""
+        return len(self.offsets_ns) / self.duration_s if self.duration_s > 0 else 0.0
+
+    @property
+    def peak_rps(self) -> float:
+        """Requests in the busiest second."""
+        if not self.offsets_ns:
+            return 0.0
+        offsets = np.asarray(self.offsets_ns)
+        ends = np.searchsorted(offsets, offsets + int(PEAK_WINDOW_S * NS_PER_S), side="left")
+        return float(np.max(ends - np.arange(len(offsets)))) / PEAK_WINDOW_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A part of the rate's course: linear from `from_rps` to `to_rps` within `duration_s`."""
+
+    duration_s: float
+    from_rps: float
+    to_rps: float
+
+    @property
+    def requests(self) -> float:
+        return (self.from_rps + self.to_rps) / 2 * self.duration_s
+
+    def times_s(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """When the expected number of requests since the part began reaches each of `counts` (all within it).
+
+        Solves from*t + slope*t^2/2 = count in the form that stays exact when the slope goes to 0.
+        """
+        slope = (self.to_rps - self.from_rps) / self.duration_s
+        root = np.sqrt(np.maximum(self.from_rps**2 + 2 * slope * counts, 0.0))
+        # At a rate of 0 the first request of a rising ramp is due at once: 0/0 there.
+        return np.divide(2 * counts, self.from_rps + root, out=np.zeros_like(counts), where=counts > 0)
+
+
+def schedule_of(
+    load: OpenLoad, *, requests: int, max_duration_s: float, seed: int, trace_path: Path | None = None
+) -> Schedule:
+    """The schedule of an open load; equal arguments give equal schedules.
+
+    constant, poisson and gamma end after `requests` or `max_duration_s`, whichever is first; a ramp takes
+    `max_duration_s`, stages take what they say, a trace ends at `max_duration_s` at the latest. For max_rate it is the
+    schedule at low_rps. Raises ScenarioError: a bad trace, or a schedule that is empty or too long.
+    """
+    if isinstance(load, TraceLoad):
+        assert trace_path is not None
+        return _of_trace(load, trace_path, max_duration_s)
+    parts, limit = _course(load, requests, max_duration_s)
+    expected = min(sum(part.requests for part in parts), limit)
+    if expected > MAX_REQUESTS:
+        raise ScenarioError(
+            f"workload.load: {expected:,.0f} requests in one trial are more than the {MAX_REQUESTS:,} a schedule may "
+            "hold; lower the rate, max_duration_s or requests"
+        )
+    offsets = _offsets(parts, _gaps_of(load), np.random.default_rng([seed, _SEED_WORD]))
+    total_s = sum(part.duration_s for part in parts)
+    if len(offsets) > limit:
+        total_s = float(offsets[limit]) / NS_PER_S  # the next arrival would have ended it
+        offsets = offsets[:limit]
+    if not len(offsets):
+        raise ScenarioError(
+            f"workload.load: not one request would be sent in {total_s:g} s at this rate; raise the rate or "
+            "max_duration_s"
+        )
+    return Schedule(offsets_ns=tuple(offsets.tolist()), duration_s=total_s)
+
+
+def at_rate(load: MaxRateLoad, rate_rps: float) -> ConstantLoad | PoissonLoad:
+    """The load of one probe of a maximum-rate search."""
+    kind = ConstantLoad if load.arrivals == "constant" else PoissonLoad
+    return kind(
+        kind=load.arrivals,  # type: ignore[arg-type]
+        rate_rps=rate_rps,
+        max_in_flight=load.max_in_flight,
+        processes=load.processes,
+    )
+
+
+_SEED_WORD = 0xA2217A15
+"""Keeps the arrivals' random stream apart from every other one of the same seed."""
+
+_Gaps = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+
+
+def _course(load: OpenLoad, requests: int, max_duration_s: float) -> tuple[list[_Part], int]:
+    """The rate's course, and the largest number of requests."""
+    if isinstance(load, RampLoad):
+        return [_Part(duration_s=max_duration_s, from_rps=load.from_rps, to_rps=load.to_rps)], UNBOUNDED
+    if isinstance(load, StagesLoad):
+        flat = [_Part(duration_s=s.duration_s, from_rps=s.rate_rps, to_rps=s.rate_rps) for s in load.stages]
+        return flat, UNBOUNDED
+    assert not isinstance(load, TraceLoad)
+    rate_rps = load.low_rps if isinstance(load, MaxRateLoad) else load.rate_rps
+    # One gap of a bursty law may be many means long: the margin keeps a count-limited schedule from ending early.
+    duration_s = min(max_duration_s, (2 * requests + 100) / rate_rps)
+    return [_Part(duration_s=duration_s, from_rps=rate_rps, to_rps=rate_rps)], requests
+
+
+def _gaps_of(load: OpenLoad) -> _Gaps | None:
+    """Draws gaps of mean 1; None for equal ones."""
+    if isinstance(load, GammaLoad):
+        shape = load.cv**-2.0
+        return lambda rng, n: rng.gamma(shape, 1 / shape, n)
+    if isinstance(load, ConstantLoad) or getattr(load, "arrivals", "") == "constant":
+        return None
+    return lambda rng, n: rng.exponential(1.0, n)
+
+
+def _offsets(parts: Sequence[_Part], gaps: _Gaps | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    total = sum(part.requests for part in parts)
+    counts = np.arange(np.ceil(total), dtype=np.float64) if gaps is None else _points(gaps, rng, total)
+    times: list[npt.NDArray[np.float64]] = []
+    before, begin_s = 0.0, 0.0
+    for part in parts:
+        inside = counts[(counts >= before) & (counts < before + part.requests)]
+        times.append(begin_s + part.times_s(inside - before))
+        before += part.requests
+        begin_s += part.duration_s
+    return np.rint(np.concatenate(times) * NS_PER_S).astype(np.int64)
+
+
+def _points(gaps: _Gaps, rng: np.random.Generator, total: float) -> npt.NDArray[np.float64]:
+    """Points of the unit-rate process in [0, total)."""
+    points = np.empty(0)
+    last = 0.0
+    while last < total:
+        more = last + np.cumsum(gaps(rng, max(64, int(1.1 * (total - last)) + 1)))
+        points = np.concatenate([points, more])
+        last = float(more[-1])
+    return points[points < total]
+
+
+def _of_trace(load: TraceLoad, path: Path, max_duration_s: float) -> Schedule:
+    rows = read_trace(path)
+    first_s = rows[0].at_s
+    kept = [row for row in rows if (row.at_s - first_s) / load.speed < max_duration_s]
+    offsets = tuple(round((row.at_s - first_s) / load.speed * NS_PER_S) for row in kept)
+    has_input = any(row.input_length is not None for row in kept)
+    has_output = any(row.output_length is not None for row in kept)
+    return Schedule(
+        offsets_ns=offsets,
+        duration_s=max(offsets[-1] / NS_PER_S, 1 / NS_PER_S) if len(kept) == len(rows) else max_duration_s,
+        input_lengths=tuple(row.input_length for row in kept) if has_input else (),
+        output_lengths=tuple(row.output_length for row in kept) if has_output else (),
+    )

@@ -1,0 +1,129 @@
+"""Whether each value is one its key takes in this container version, and whether engine and handler exist there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from harness.properties.containers import KeyRule, NamedValue, format_version, named_values
+from harness.properties.lint.findings import BRANCHING_KEYS, OWN_SCRIPT, Finding, LintInput, relevant_rules
+
+_TABLE_OF = {"engine": "engines", "option.rolling_batch": "rolling_batch", "option.entryPoint": "handlers"}
+
+_DEVICE = re.compile(r"\*|-1|\d+|(gpu|nc|cpu)\d*")
+
+
+def branch_findings(given: LintInput) -> Iterator[Finding]:
+    """engine, option.rolling_batch and option.entryPoint: values that come and go with container versions."""
+    if given.container.is_own:
+        yield from _own_entry_point(given)
+        return
+    for key in BRANCHING_KEYS:
+        value = given.values.get(key, "").strip()
+        if not value:
+            continue
+        rows = named_values(_TABLE_OF[key])
+        if key == "option.entryPoint" and not value.startswith("djl_python."):
+            continue
+        if value in rows:
+            if not rows[value].is_in(given.container):
+                yield given.error(key, _gone(given, key, rows[value]))
+        elif key != "option.entryPoint" or not value.startswith(("djl_python.lmi_vllm", "djl_python.lmi_trtllm")):
+            yield given.error(key, _unknown_value(key, value, tuple(rows)))
+
+
+def _own_entry_point(given: LintInput) -> Iterator[Finding]:
+    value = given.values.get("option.entryPoint")
+    if value is None:
+        yield given.error("option.entryPoint", "missing: name the engine, e.g. option.entryPoint=engines.transformers")
+    elif value != "djl_python.huggingface" and not re.fullmatch(r"engines\.[a-z][a-z0-9_]*", value.strip()):
+        yield given.error("option.entryPoint", f"expected engines.<name> or djl_python.huggingface, got {value!r}")
+
+
+def _gone(given: LintInput, key: str, row: NamedValue) -> str:
+    version = given.container.version
+    why = f" ({row.retired})" if row.retired else ""
+    if row.until and version > row.until:
+        return f"{key}={row.name} is retired: last container {format_version(row.until)}{why}"
+    if row.since and version < row.since:
+        early = f" ({row.early})" if row.early else ""
+        return f"{key}={row.name} is not known yet: first container {format_version(row.since)}{early}"
+    return f"{key}={row.name} needs the {' or '.join(row.images)} image, not {given.container.name}"
+
+
+def _unknown_value(key: str, value: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(value, known, n=1) or [k for k in known if k.lower() == value.replace(" ", "").lower()]
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    return f"unknown {key} {value!r}{hint}"
+
+
+def value_findings(given: LintInput) -> Iterator[Finding]:
+    """Type and range of every known key's value, blanks at its ends aside (the syntax rules speak of those)."""
+    for key, value in given.values.items():
+        rules = relevant_rules(given, key)
+        alive = [rule for rule in rules if given.container.is_own or rule.is_in(given.container.version)]
+        problems = [_problem(rule, value.strip()) for rule in alive]
+        if problems and all(problems) and OWN_SCRIPT not in given.handlers.difference({"python"}):
+            yield given.error(key, problems[0])
+        elif problems and all(problems):
+            yield given.warning(key, problems[0])
+
+
+def _problem(rule: KeyRule, value: str) -> str:
+    """'' when `value` fits `rule`."""
+    if not value:
+        return ""
+    if rule.type in ("int", "float"):
+        return _number_problem(rule, value)
+    if rule.type == "int_or_max":
+        return "" if value == "max" else _number_problem(rule, value)
+    if rule.type == "bool":
+        return "" if value.lower() in ("true", "false") else f"expected true or false, got {value!r}"
+    if rule.type == "enum":
+        return "" if value in rule.choices else _choice_problem(rule, value)
+    if rule.type == "int_list":
+        fits = all(re.fullmatch(r"\d+", part.strip()) for part in value.split(","))
+        return "" if fits else f"expected whole numbers separated by commas, got {value!r}"
+    if rule.type == "device_list":
+        fits = all(_DEVICE.fullmatch(part.strip()) for part in value.split(";"))
+        return "" if fits else f"expected devices separated by ';' such as 0;1, gpu0;gpu1, -1 (CPU) or *, got {value!r}"
+    if rule.type == "json":
+        return _json_problem(value)
+    return ""
+
+
+def _choice_problem(rule: KeyRule, value: str) -> str:
+    near = get_close_matches(value, rule.choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"expected one of {', '.join(rule.choices)}, got {value!r}{hint}"
+
+
+def _number_problem(rule: KeyRule, value: str) -> str:
+    unit = f" {rule.unit}" if rule.unit else ""
+    kind = "a whole number" if rule.type.startswith("int") else "a number"
+    bounds = " and ".join(
+        part
+        for part in (
+            f">= {rule.low:g}" if rule.low is not None else "",
+            f"<= {rule.high:g}" if rule.high is not None else "",
+        )
+        if part
+    )
+    wanted = f"{kind}{unit} {bounds}".rstrip() + (" or max" if rule.type == "int_or_max" else "")
+    try:
+        number = float(value) if rule.type == "float" else int(value)
+    except ValueError:
+        return f"expected {wanted}, got {value!r}"
+    is_low = rule.low is not None and number < rule.low
+    is_high = rule.high is not None and number > rule.high
+    return f"expected {wanted}, got {value}" if is_low or is_high else ""
+
+
+def _json_problem(value: str) -> str:
+    try:
+        json.loads(value)
+    except ValueError as error:
+        return f"expected JSON, got {value!r} ({error})"
+    return ""

@@ -1,0 +1,212 @@
+"""A serving.properties file for one container version, rewritten for another, every change with its reason.
+
+What the target cannot do is never guessed: a retired engine or handler is refused with what replaces it, unless the
+caller asks for the replacement. Keys that the source container read and the target does not are renamed where the table
+names a successor and left out otherwise. What was wrong before stays, and is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engines.serving_properties.java_text import format_properties, parse_lines
+from harness.errors import UsageError
+from harness.properties.containers import Container, NamedValue, format_version, key_rules, named_values
+from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4, TRANSFORMERS_4
+from harness.properties.lint.findings import Finding, LintInput, ModelFacts, lint, lint_input, relevant_rules
+
+ENGINE, ENTRY, ROLLING = "engine", "option.entryPoint", "option.rolling_batch"
+HF_HANDLER = "djl_python.huggingface"
+ROLLING_DISABLE_SINCE = (0, 27, 0)
+REQUIREMENTS = "requirements.txt"
+
+_VALUES_OF_RENAMED = {
+    ("option.load_in_8bit", "true"): "bitsandbytes8",
+    ("option.load_in_4bit", "true"): "bitsandbytes4",
+}
+"""What a renamed key's new value is, where it is not the old one; a 'false' of these has nothing to become."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change of one key. `before` or `after` is None where the key was or becomes absent."""
+
+    key: str
+    before: str | None
+    after: str | None
+    why: str
+
+    @property
+    def action(self) -> Literal["added", "dropped", "changed"]:
+        """What happened to the key."""
+        if self.before is None:
+            return "added"
+        return "dropped" if self.after is None else "changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """The new text, the files that must lie beside it, what changed, and what the target still objects to."""
+
+    text: str
+    files: Mapping[str, str]
+    steps: tuple[Step, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    values: dict[str, str]
+    source: Container
+    target: Container
+    model: ModelFacts
+    steps: list[Step] = field(default_factory=list)
+
+    def set(self, key: str, value: str, why: str) -> None:
+        if self.values.get(key) != value:
+            self.steps.append(Step(key=key, before=self.values.get(key), after=value, why=why))
+            self.values[key] = value
+
+    def drop(self, key: str, why: str) -> None:
+        if key in self.values:
+            self.steps.append(Step(key=key, before=self.values.pop(key), after=None, why=why))
+
+    def given(self, container: Container) -> LintInput:
+        return lint_input(container, self.model, parse_lines(format_properties(self.values)))
+
+    @property
+    def is_t5(self) -> bool:
+        return self.given(self.target).model.family == "t5"
+
+
+def migrate(
+    values: Mapping[str, str], source: Container, target: Container, model: ModelFacts, *, replace_engine: bool = False
+) -> Migration:
+    """The file for `target`. Raises UsageError for a retired engine or handler unless `replace_engine`."""
+    for container in (source, target):
+        if container.is_own:
+            raise UsageError(f"{container.name}: migration goes between DJL container versions; use `dyno recommend`")
+    draft = _Draft(values=dict(values), source=source, target=target, model=model)
+    read_before = _keys_read(draft.given(source))
+    _engine(draft, replace_engine)
+    _handler(draft, replace_engine)
+    _rolling_batch(draft)
+    _keys(draft, read_before)
+    files = _t5(draft)
+    text = format_properties(draft.values)
+    findings = lint(text, target.name, model, requirements=files.get(REQUIREMENTS, ""))
+    return Migration(text=text, files=files, steps=tuple(draft.steps), findings=tuple(findings))
+
+
+def _keys_read(given: LintInput) -> frozenset[str]:
+    """Keys of the file that its own container and handler read."""
+    return frozenset(
+        key for key in given.values if any(r.is_in(given.container.version) for r in relevant_rules(given, key))
+    )
+
+
+def _engine(draft: _Draft, replace_engine: bool) -> None:
+    name = draft.values.get(ENGINE, "").strip()
+    row = named_values("engines").get(name)
+    if row is None or row.is_in(draft.target):
+        return
+    if not replace_engine:
+        raise UsageError(f"{_gone(ENGINE, row, draft.target)}. Pass --replace-engine to have that done")
+    why = f"{name} is not in {draft.target.name}"
+    draft.set(ENGINE, "Python", why)
+    draft.set(ENTRY, HF_HANDLER, why)
+    if draft.values.get("option.tensor_parallel_degree", "1").strip() != "1":
+        draft.set(
+            "option.device_map", "auto", f"the Hugging Face handler spreads layers over GPUs, {name} split tensors"
+        )
+
+
+def _handler(draft: _Draft, replace_engine: bool) -> None:
+    name = draft.values.get(ENTRY, "").strip()
+    rows = named_values("handlers")
+    row = rows.get(name)
+    if row is None or row.is_in(draft.target):
+        return
+    respelled = [r.name for r in rows.values() if r.handler == row.handler and r.is_in(draft.target)]
+    if respelled:
+        draft.set(ENTRY, respelled[0], f"its name in {draft.target.name}")
+    elif replace_engine:
+        draft.set(ENTRY, HF_HANDLER, f"{name} is not in {draft.target.name}")
+    else:
+        raise UsageError(f"{_gone(ENTRY, row, draft.target)}. Pass --replace-engine to write {HF_HANDLER}")
+
+
+def _gone(key: str, row: NamedValue, target: Container) -> str:
+    if row.since and target.version < row.since:
+        return f"{key}={row.name}: first container {format_version(row.since)}, asked for {target.name}"
+    last = (
+        f"last container {format_version(row.until)}" if row.until else f"in the {' or '.join(row.images)} image only"
+    )
+    return f"{key}={row.name}: {last}, asked for {target.name}; {row.retired}"
+
+
+def _rolling_batch(draft: _Draft) -> None:
+    kind = draft.values.get(ROLLING, "").strip()
+    row = named_values("rolling_batch").get(kind)
+    if row is None or row.is_in(draft.target):
+        return
+    if row.since and draft.target.version < row.since:
+        draft.drop(ROLLING, f"{kind}: {row.early or f'first read by {format_version(row.since)}'}")
+    elif draft.is_t5:
+        draft.set(ROLLING, "disable", f"{kind}: {row.retired}; no rolling batch that is left serves T5")
+    elif kind in ("lmi-dist", "scheduler"):
+        draft.set(ROLLING, "vllm", f"{kind}: {row.retired}")
+    else:
+        draft.set(ROLLING, "auto", f"{kind}: {row.retired}")
+
+
+def _keys(draft: _Draft, read_before: frozenset[str]) -> None:
+    for key in list(draft.values):
+        given = draft.given(draft.target)
+        rules = relevant_rules(given, key)
+        alive = [rule for rule in rules if rule.is_in(draft.target.version)]
+        is_deprecated = any(
+            rule.deprecated_since is not None and draft.target.version >= rule.deprecated_since for rule in alive
+        )
+        successor = next((rule.replacement for rule in key_rules(draft.target).get(key, ()) if rule.replacement), "")
+        if successor and (not alive or is_deprecated):
+            _rename(draft, key, successor)
+        elif not alive and key in read_before:
+            draft.drop(key, _why_not_read(given, key))
+
+
+def _rename(draft: _Draft, key: str, successor: str) -> None:
+    value = draft.values[key].strip()
+    is_flag = any(name == key for name, _ in _VALUES_OF_RENAMED)
+    becomes = _VALUES_OF_RENAMED.get((key, value.lower()), "" if is_flag else draft.values[key])
+    draft.drop(key, f"now {successor}")
+    if becomes and successor not in draft.values:
+        draft.set(successor, becomes, f"was {key}")
+
+
+def _why_not_read(given: LintInput, key: str) -> str:
+    rules = relevant_rules(given, key)
+    if not rules:
+        readers = ", ".join(sorted(given.handlers - {"python"})) or "this file's"
+        return f"not read by the {readers} handler"
+    newest = max(rules, key=lambda rule: rule.until)
+    if newest.until and given.container.version > newest.until:
+        return f"last read by {format_version(newest.until)}" + (f" ({newest.retired})" if newest.retired else "")
+    return f"first read by {format_version(min(rules, key=lambda rule: rule.since).since)}"
+
+
+def _t5(draft: _Draft) -> dict[str, str]:
+    """What T5 needs in recent containers: no rolling batch, the Hugging Face handler, and transformers 4."""
+    entry = draft.values.get(ENTRY, "").strip()
+    is_python = draft.values.get(ENGINE, "Python").strip() == "Python" and entry in ("", HF_HANDLER)
+    if not draft.is_t5 or not is_python or draft.target.version < ROLLING_DISABLE_SINCE:
+        return {}
+    why = "left to itself the container picks a backend that cannot serve T5"
+    draft.set(ENTRY, HF_HANDLER, why)
+    draft.set(ROLLING, "disable", why)
+    release = draft.target.lmi_release
+    if release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4:
+        return {REQUIREMENTS: f"{TRANSFORMERS_4}\n"}
+    return {}

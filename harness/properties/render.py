@@ -1,0 +1,314 @@
+"""A measured candidate as files for a container: serving.properties, and model.py with requirements.txt where needed.
+
+`dynamometer-0.1` is our own server: the file says exactly what was measured. For an LMI container the file asks for the
+same thing in that container's words, and its comment says that it was not measured there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+from engines.sagemaker.plan import hosted
+from engines.serving_properties.java_text import format_properties
+from harness.errors import NothingToWrite, UsageError
+from harness.measure.metrics import metric_of
+from harness.properties.containers import (
+    GENERAL_KINDS,
+    Container,
+    format_version,
+    general_kind,
+    image_tag,
+    key_rules,
+    named_values,
+    parse_container,
+    python_version,
+)
+from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4
+from harness.records import Candidate, Trial
+from harness.store.formats import RunManifest
+from harness.wording import claim, label
+
+PROPERTIES = "serving.properties"
+HF_DTYPES = ("fp32", "bf16", "fp16")
+NEEDS_PYTHON = {"ctranslate2": (3, 9), "onnxruntime": (3, 11)}
+"""Lowest Python that the wheels of the pinned versions install on (their Requires-Python)."""
+
+FIRST_HF_DTYPE = (0, 21, 0)
+"""Before it the Hugging Face handler handed option.dtype to torch unread, and fp32 is what it loads without."""
+FIRST_TASK_FROM_HUB = (0, 23, 0)
+"""Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
+
+ENDPOINT = "sagemaker"
+"""The engine whose candidates are endpoints; what serves stands in their option hosts."""
+ATTACHED = "attach"
+"""The engine that measures a server somebody else started."""
+
+OTHER_FRONTS = ("multi-model-server", "torchserve")
+"""Engines whose own Java front end was measured: another server with the same settings is another measurement."""
+
+LOADING_TIMEOUT_S = 1200
+"""Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
+
+MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the evidence lies: the run's folder name, its manifest, and the trial."""
+
+    run_name: str
+    manifest: RunManifest
+    trial: Trial
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """kind, value, seed of the served model."""
+        resolved: Any = self.manifest.scenario.get("resolved", {})
+        return resolved.get("model", {}) if isinstance(resolved, Mapping) else {}
+
+
+def why_nothing_to_write(candidate: Candidate) -> str:
+    """Why no serving.properties can say what was measured; '' when one can."""
+    if candidate.engine == ATTACHED:
+        return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
+    if candidate.engine in OTHER_FRONTS:
+        return (
+            f"{candidate.engine} was measured with a front end of its own, which reads no {PROPERTIES}: start it on "
+            "the files in the trial's log folder (config.properties, model-store/)"
+        )
+    return ""
+
+
+def render(source: Source, container: str) -> dict[str, str]:
+    """File name -> text for that container. Raises UsageError when it cannot serve the candidate, with what to choose
+    instead."""
+    target = parse_container(container)
+    source = _inside_the_endpoint(source)
+    nothing = why_nothing_to_write(source.trial.candidate)
+    if nothing:
+        raise NothingToWrite(nothing)
+    if target.is_own:
+        values = _own_values(source)
+        return {PROPERTIES: _file(values, source, _own_note(source))}
+    reason = unavailable(source.trial.candidate, target)
+    if reason:
+        raise UsageError(f"--container {container}: cannot serve {label(source.trial.candidate)}: {reason}")
+    engine = source.trial.candidate.engine
+    values = _lmi_values(source, target)
+    rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
+    if engine != "transformers":
+        rendered["model.py"] = _handler(engine)
+        rendered["requirements.txt"] = _requirements(source.trial)
+    return rendered
+
+
+def _inside_the_endpoint(source: Source) -> Source:
+    """A trial of a SageMaker endpoint is written as what ran inside it."""
+    candidate = source.trial.candidate
+    if candidate.engine != ENDPOINT:
+        return source
+    engine, options = hosted(candidate.options)
+    inside = replace(candidate, engine=engine, options=options)
+    return replace(source, trial=replace(source.trial, candidate=inside))
+
+
+def unavailable(candidate: Candidate, target: Container) -> str:
+    """Why that container cannot serve the candidate, and what to choose instead; '' when it can."""
+    kind = general_kind(target)
+    if kind not in GENERAL_KINDS:
+        instead = "deepspeed" if target.version <= (0, 27, 0) else "lmi"
+        return (
+            f"the {kind} image is built around another backend than the measured {candidate.engine}; "
+            f"choose {_versioned(target)}-{instead}, or measure that backend"
+        )
+    if candidate.engine == "transformers":
+        return _no_huggingface(candidate, target)
+    if candidate.engine in NEEDS_PYTHON:
+        return _no_wheels(candidate.engine, target)
+    return f"{candidate.engine} exists in our own server only; choose --container dynamometer-0.1"
+
+
+def _no_huggingface(candidate: Candidate, target: Container) -> str:
+    release = target.lmi_release
+    if release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4:
+        return (
+            f"LMI {release} may hold transformers 5, where the Hugging Face handler's T5 path ends with "
+            "'Unknown task text2text-generation'; choose 0.36.0-lmi20 or older"
+        )
+    if candidate.dtype not in HF_DTYPES:
+        return (
+            f"the Hugging Face handler has no CPU {candidate.dtype} (its bitsandbytes needs a GPU and computes "
+            f"otherwise); choose a candidate with {', '.join(HF_DTYPES)}, or --container dynamometer-0.1"
+        )
+    if candidate.dtype != "fp32" and target.version < FIRST_HF_DTYPE:
+        return f"its Hugging Face handler loads fp32 only; choose 0.21.0 or newer for {candidate.dtype}"
+    switched_on = [name for name, value in candidate.options.items() if value not in (False, "", "none", "false")]
+    if switched_on:
+        return (
+            f"the Hugging Face handler has no equal of option {', '.join(sorted(switched_on))}; choose a candidate "
+            "without it, or --container dynamometer-0.1"
+        )
+    return ""
+
+
+def _no_wheels(engine: str, target: Container) -> str:
+    found, needed = python_version(target), NEEDS_PYTHON[engine]
+    if found >= needed:
+        return ""
+    has = f"Python {format_version(found)}" if found else "an older Python"
+    first = next(v for v in ("0.22.1", "0.26.0", "0.31.0") if python_version(parse_container(v)) >= needed)
+    return f"it holds {has} and {engine} needs {format_version(needed)} or newer; choose {first} or newer"
+
+
+def _own_values(source: Source) -> dict[str, str]:
+    candidate = source.trial.candidate
+    values = {"engine": "Python", "option.entryPoint": f"engines.{candidate.engine}"}
+    values |= _model_id(source, is_own=True)
+    values |= {
+        "option.dtype": candidate.dtype,
+        "option.tensor_parallel_degree": str(candidate.tensor_parallel_degree),
+        "option.rolling_batch": candidate.rolling_batch,
+        **_server_values(candidate),
+    }
+    if candidate.python:
+        values["option.pythonExecutable"] = candidate.python
+    if candidate.threads is not None:
+        values["option.threads"] = str(candidate.threads)
+    values |= {f"option.{name}": _text(value) for name, value in sorted(candidate.options.items())}
+    return values
+
+
+def _lmi_values(source: Source, target: Container) -> dict[str, str]:
+    candidate = source.trial.candidate
+    is_hf = candidate.engine == "transformers"
+    values = {
+        "engine": "Python",
+        "option.entryPoint": "djl_python.huggingface" if is_hf else "model.py",
+        **(_model_id(source, is_own=False) if is_hf else {}),
+        "option.dtype": candidate.dtype,
+    }
+    if is_hf and target.version < FIRST_HF_DTYPE:
+        del values["option.dtype"]
+    if is_hf and target.version < FIRST_TASK_FROM_HUB:
+        values["option.task"] = "text2text-generation"
+    if candidate.device != "cpu":  # on a machine without GPUs early handlers count them and refuse any degree
+        values["option.tensor_parallel_degree"] = str(candidate.tensor_parallel_degree)
+    if named_values("rolling_batch")["disable"].is_in(target):
+        values["option.rolling_batch"] = "disable"
+    if is_hf and candidate.tensor_parallel_degree > 1:
+        values["option.device_map"] = "auto"
+    values |= _server_values(candidate)
+    values["option.model_loading_timeout"] = str(LOADING_TIMEOUT_S)
+    if not is_hf and candidate.threads is not None:
+        values["option.threads"] = str(candidate.threads)
+    if not is_hf:
+        values |= {f"option.{name}": _text(value) for name, value in sorted(candidate.options.items())}
+    known = key_rules(target)
+    return {key: value for key, value in values.items() if key in known or not is_hf}
+
+
+def _server_values(candidate: Candidate) -> dict[str, str]:
+    return {
+        "batch_size": str(candidate.batch_size),
+        "max_batch_delay": str(candidate.max_batch_delay_ms),
+        "job_queue_size": str(candidate.job_queue_size),
+        "minWorkers": str(candidate.workers),
+        "maxWorkers": str(candidate.workers),
+        "load_on_devices": "-1" if candidate.device == "cpu" else candidate.device.partition(":")[2] or "*",
+    }
+
+
+def _model_id(source: Source, *, is_own: bool) -> dict[str, str]:
+    kind, value = source.model.get("kind"), str(source.model.get("value", ""))
+    if kind in ("hub", "s3") or (kind == "path" and is_own):
+        return {"option.model_id": value}
+    return {}
+
+
+def _file(values: Mapping[str, str], source: Source, note: str) -> str:
+    return format_properties(values, comment=f"{_evidence(source)}\n{note}")
+
+
+def _evidence(source: Source) -> str:
+    trial, manifest = source.trial, source.manifest
+    numbers = []
+    for name in MEASURED:
+        metric = metric_of(trial, name)
+        if metric is not None:
+            counted = "" if metric.high is None and metric.low is not None else f" (n={metric.n})"
+            numbers.append(f"  {name}: {claim(metric)}{counted}")
+    quality = f"{trial.quality.verdict} ({trial.quality.reason})" if trial.quality is not None else "not checked"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(trial.versions.items()))
+    machine = manifest.machine
+    where = ", ".join(str(machine[key]) for key in ("cpu_model", "cpu", "kernel") if machine.get(key))
+    lines = [
+        "Written by `dyno recommend` from a measurement.",
+        f"run {source.run_name}, trial {trial.trial_id}, {manifest.created_utc}",
+        f"candidate: {label(trial.candidate)}; computed in {trial.effective_dtype or trial.candidate.dtype}",
+        f"model: {source.model.get('kind', 'unknown')} {source.model.get('value', '')}".rstrip(),
+        "measured under the run's load:",
+        *numbers,
+        f"  data quality: {quality}",
+        f"measured with dynamometer's model server {manifest.dyno_version}".rstrip()
+        + (f" ({versions})" if versions else "")
+        + (f" on {where}" if where else ""),
+    ]
+    doubts = trial.summary.distrust if trial.summary is not None else ()
+    lines.extend(f"in doubt: {doubt}" for doubt in doubts)
+    return "\n".join(lines)
+
+
+def _own_note(source: Source) -> str:
+    if source.model.get("kind") == "shape":
+        seed = source.model.get("seed", 0)
+        return (
+            f"The model was a stand-in: random weights of shape {source.model.get('value')}, seed {seed}.\n"
+            "Start it on a model folder of that shape: dyno serve --properties serving.properties --model-dir FOLDER"
+        )
+    return "Start it: dyno serve --properties serving.properties"
+
+
+def _lmi_note(source: Source, target: Container) -> str:
+    candidate = source.trial.candidate
+    tag = image_tag(target)
+    lines = [
+        f"Written for djl-inference:{tag}. NOT measured in that container: its front end, transformers and thread",
+        "settings differ from our server's. Measure it there before relying on these numbers.",
+    ]
+    if candidate.engine != "transformers":
+        lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
+        lines.extend(f"On the measuring machine: {note}" for note in source.trial.notes if "/" in note)
+        lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
+    elif source.model.get("kind") == "path":
+        lines.append(f"Put the files of {source.model['value']} beside this file, or set option.model_id=s3://...")
+    elif source.model.get("kind") == "shape":
+        lines.append("The measured weights were random; put a model folder beside this file or set option.model_id.")
+    if candidate.engine == "transformers" and candidate.threads is not None:
+        lines.append(f"Set the container's environment: OMP_NUM_THREADS={candidate.threads} (threads per worker).")
+    return "\n".join(lines)
+
+
+def _artifacts(engine: str) -> str:
+    folder = {"ctranslate2": "ct2/ (the converted model)", "onnxruntime": "onnx/ (the exported graphs)"}[engine]
+    return f"the model's config.json and tokenizer.json, and {folder}"
+
+
+def _handler(engine: str) -> str:
+    return files("harness.properties").joinpath("handlers", f"{engine}_model.py.txt").read_text(encoding="utf-8")
+
+
+def _requirements(trial: Trial) -> str:
+    version = trial.versions.get(trial.candidate.engine)
+    pin = f"=={version}" if version else ""
+    return f"{trial.candidate.engine}{pin}\n"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _versioned(target: Container) -> str:
+    return format_version(target.version)

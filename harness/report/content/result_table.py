@@ -1,0 +1,331 @@
+"""The field's table of a stored run: one row per trial, repetitions of a candidate listed one by one.
+
+Model | Engine | Quantization | Batch size | Tensor parallel degree | Workers | P50 | P90 | P99 (ms) | Data quality, as
+the published benchmarks print it, then the other axes that vary, throughput, errors, memory, n and intervals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.choose.decide import choose
+from harness.choose.goals import goals_of
+from harness.errors import MeasurementInvalid, UsageError
+from harness.measure.metrics import METRICS, metric_of, metric_row
+from harness.records import Candidate, Metric, Recommendation, Trial
+from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
+from harness.report.content.titles import value_word
+from harness.store.reader import Run
+from harness.wording import label
+
+Mark = Literal["best", "tie", "broke constraint", ""]
+
+Cell = Callable[[Trial], str]
+
+HIGH_PRIORITY = 0
+"""Columns of the published table: never left out of a narrow terminal."""
+
+_AXES = ("max_batch_delay_ms", "threads", "rolling_batch", "job_queue_size", "device")
+_AXIS_TITLES = {
+    "max_batch_delay_ms": "Batch delay (ms)",
+    "threads": "Threads",
+    "rolling_batch": "Rolling batch",
+    "job_queue_size": "Queue size",
+    "device": "Device",
+}
+
+_MEASURED = (
+    ("Requests/s", "throughput_rps", 2),
+    ("Goodput (requests/s)", "goodput_rps", 2),
+    ("Within SLO", "goodput_frac", 3),
+    ("Largest rate (requests/s)", "max_rate_rps", 2),
+    ("Asked (requests/s)", "rate_asked_rps", 4),
+    ("Delivered (requests/s)", "rate_delivered_rps", 4),
+    ("Lag P99 (ms)", "lag_p99_ms", 6),
+    ("Tokens/s", "output_tokens_per_s", 5),
+    ("First token P50 (ms)", "ttft_p50_ms", 3),
+    ("First token P99 (ms)", "ttft_p99_ms", 5),
+    ("Between tokens P50 (ms)", "itl_p50_ms", 4),
+    ("Between tokens P99 (ms)", "itl_p99_ms", 5),
+    ("Per output token P50 (ms)", "tpot_p50_ms", 5),
+    ("Errors", "error_frac", 3),
+    ("Peak memory (MiB)", "peak_memory_mib", 4),
+    ("GPU memory (MiB)", "gpu_memory_mib", 4),
+    ("GPU power (W)", "gpu_power_w", 6),
+    ("Energy per token (J)", "energy_j_per_output_token", 6),
+    ("USD per 1,000 prompts", "cost_usd_per_1k_prompts", 4),
+    ("USD per million tokens", "cost_usd_per_mtok", 5),
+)
+"""Title, metric, priority of the columns after the axes; each is left out when no trial has its metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column head; a higher `priority` number is left out earlier where space is short. `metric`: what it shows."""
+
+    title: str
+    priority: int = HIGH_PRIORITY
+    is_number: bool = True
+    metric: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measured trial as cells."""
+
+    trial: Trial
+    mark: Mark
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One trial without usable numbers, and why."""
+
+    trial_id: str
+    label: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTable:
+    """The whole table. `notes` explain what a reader could misread."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+
+
+def report_table(run: Run, sort: str | None = None) -> ReportTable:
+    """The table of a run, sorted by `sort` (default: the first objective), better first. Raises UsageError on an
+    unknown metric."""
+    recommendation = recommendation_of(run)
+    measured = [trial for trial in run.trials if trial.outcome == "ok"]
+    ordered = _sorted(measured, _sort_metric(run, sort))
+    marks = _marks(measured, recommendation)
+    fields = _fields(run, measured)
+    failures = tuple(
+        Failure(
+            trial_id=trial.trial_id, label=label(trial.candidate), outcome=trial.outcome, reason=one_line(trial.reason)
+        )
+        for trial in run.trials
+        if trial.outcome != "ok"
+    )
+    return ReportTable(
+        title=f"{run.manifest.scenario.get('name', run.root.name)}: {run.root.name}",
+        columns=tuple(column for column, _ in fields),
+        rows=tuple(_row(trial, marks[trial.trial_id], fields) for trial in ordered),
+        failures=failures,
+        notes=_notes(run, measured, recommendation),
+    )
+
+
+def recommendation_of(run: Run) -> Recommendation | None:
+    """The run's recommendation, None when nothing can be recommended."""
+    try:
+        return choose(run)
+    except MeasurementInvalid:
+        return None
+
+
+def why_nothing(run: Run) -> str:
+    """Why the run has no recommendation; '' when it has one."""
+    try:
+        choose(run)
+    except MeasurementInvalid as error:
+        return str(error)
+    return ""
+
+
+def is_unfinished(run: Run) -> bool:
+    """Whether the run is of a search that has not ended on its own: still running, stopped or killed."""
+    return "tune" in run.manifest.command[:2] and not run.layout.search_json.exists()
+
+
+def model_name(run: Run) -> str:
+    """A short name of the served model: the folder's, the hub id, the s3 prefix, the shape."""
+    resolved: Any = run.manifest.scenario.get("resolved", {})
+    model = resolved.get("model", {})
+    value = str(model.get("value", "")) or "unknown"
+    if model.get("kind") == "path":
+        return Path(value).name
+    return f"{value} (random weights)" if model.get("kind") == "shape" else value
+
+
+def quantization(trial: Trial) -> str:
+    """The dtype asked for, and what really computed where the engine reports another."""
+    asked, computed = trial.candidate.dtype, trial.effective_dtype
+    same = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    if not computed or computed.lower() in (asked.lower(), same.get(asked, "")):
+        return asked
+    return f"{asked} (ran {computed})" if not computed.startswith(asked) else computed
+
+
+def one_line(reason: str) -> str:
+    """The reason without line breaks; the log holds it as it was."""
+    return " ".join(reason.split())
+
+
+def _fields(run: Run, trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
+    """Every column with what stands in its cells: the published ones, the axes that vary, the rest."""
+    return [*_published_fields(model_name(run)), *_axis_fields(trials), *_further_fields(trials)]
+
+
+def _published_fields(name: str) -> list[tuple[Column, Cell]]:
+    return [
+        (Column(title="Choice", is_number=False), lambda trial: ""),
+        (Column(title="Model", is_number=False), lambda trial: name),
+        (Column(title="Engine", is_number=False), lambda trial: trial.candidate.engine),
+        (Column(title="Quantization", is_number=False), quantization),
+        (Column(title="Batch size"), lambda trial: str(trial.candidate.batch_size)),
+        (Column(title="Tensor parallel degree"), lambda trial: str(trial.candidate.tensor_parallel_degree)),
+        (Column(title="Workers"), lambda trial: str(trial.candidate.workers)),
+        _metric_field("P50 (ms)", "latency_p50_ms", HIGH_PRIORITY),
+        _metric_field("P90 (ms)", "latency_p90_ms", HIGH_PRIORITY),
+        _metric_field("P99 (ms)", "latency_p99_ms", HIGH_PRIORITY),
+        (
+            Column(title="Data quality", is_number=False),
+            lambda trial: trial.quality.verdict if trial.quality is not None else ABSENT,
+        ),
+    ]
+
+
+def _axis_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
+    varying = [axis for axis in _AXES if len({getattr(t.candidate, axis) for t in trials}) > 1]
+    options = sorted({name for t in trials for name in t.candidate.options})
+    options = [name for name in options if len({t.candidate.options.get(name) for t in trials}) > 1]
+    fields: list[tuple[Column, Cell]] = []
+    for axis in varying:
+        column = Column(title=_AXIS_TITLES[axis], priority=1)
+        fields.append((column, _axis(axis)))
+    for name in options:
+        column = Column(title=name, priority=1, is_number=False)
+        fields.append((column, _axis(f"options.{name}")))
+    return fields
+
+
+def _axis(name: str) -> Cell:
+    return lambda trial: axis_cell(trial.candidate, name)
+
+
+def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
+    measured = [row for row in _MEASURED if any(metric_of(trial, row[1]) is not None for trial in trials)]
+    return [
+        *(_metric_field(title, name, priority) for title, name, priority in measured),
+        (Column(title="n", priority=3), lambda trial: _count_cell(metric_of(trial, "latency_p50_ms"))),
+        (Column(title="P50 interval (ms)", priority=6), lambda t: interval_cell(metric_of(t, "latency_p50_ms"))),
+        (Column(title="P99 interval (ms)", priority=8), lambda t: interval_cell(metric_of(t, "latency_p99_ms"))),
+        (Column(title="Trial", priority=7, is_number=False), lambda trial: trial.trial_id),
+    ]
+
+
+def _metric_field(title: str, name: str, priority: int) -> tuple[Column, Cell]:
+    return Column(title=title, priority=priority, metric=name), lambda trial: metric_text(metric_of(trial, name))
+
+
+def _row(trial: Trial, mark: Mark, fields: Sequence[tuple[Column, Cell]]) -> Row:
+    return Row(trial=trial, mark=mark, cells=(mark, *(cell(trial) for _, cell in fields[1:])))
+
+
+def axis_cell(candidate: Candidate, name: str) -> str:
+    """An axis value as the scenario writes it: 'auto' where the engine decides, a dash where it has no such axis."""
+    axes = candidate.axes()
+    if name not in axes:
+        return ABSENT
+    return value_word(axes[name])
+
+
+def _count_cell(metric: Metric | None) -> str:
+    return str(metric.n) if metric is not None else ABSENT
+
+
+def _marks(trials: Sequence[Trial], recommendation: Recommendation | None) -> dict[str, Mark]:
+    """Trial id -> its mark."""
+    best, tied = "", set[str]()
+    if recommendation is not None:
+        best = recommendation.trial.candidate.candidate_id
+        tied = {loss.candidate.candidate_id for loss in recommendation.losses if loss.why.startswith("a tie")}
+    return {trial.trial_id: _mark(trial, best, tied) for trial in trials}
+
+
+def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
+    if trial.violations:
+        return "broke constraint"
+    candidate_id = trial.candidate.candidate_id
+    return "best" if candidate_id == best else "tie" if candidate_id in tied else ""
+
+
+def _sort_metric(run: Run, sort: str | None) -> tuple[str, bool]:
+    if sort is None:
+        first = goals_of(run.manifest.scenario).objectives[0]
+        return first.metric, first.is_minimized
+    row = metric_row(sort)
+    if row is None:
+        raise UsageError(f"--sort {sort}: not a metric; one of: {', '.join(METRICS)}")
+    return sort, row.direction == "minimize"
+
+
+def _sorted(trials: Sequence[Trial], by: tuple[str, bool]) -> list[Trial]:
+    name, is_minimized = by
+
+    def key(trial: Trial) -> tuple[bool, float]:
+        metric = metric_of(trial, name)
+        if metric is None:
+            return bool(trial.violations), float("inf")
+        return bool(trial.violations), metric.value if is_minimized else -metric.value
+
+    return sorted(trials, key=key)
+
+
+def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> tuple[str, ...]:
+    notes = list(run.notes)
+    if is_unfinished(run):
+        notes.append(
+            f"the search has not ended: it still runs or was interrupted after {len(run.trials)} trials; the same "
+            "dyno tune command goes on with it."
+        )
+    tails = [metric_of(t, "latency_p99_ms") for t in trials]
+    few = [m for m in tails if m is not None and m.high is None]
+    if few:
+        notes.append(
+            f"'>= x (n=...)': so few requests prove only a lower bound (95 %); 368 independent ones bound a P99 above. "
+            f"P99 seen there: {', '.join(number(m.value) for m in few[:6])}{' ...' if len(few) > 6 else ''} ms."
+        )
+    middles = [metric_of(t, name) for t in trials for name in ("latency_p50_ms", "latency_p90_ms")]
+    if any(metric is not None and metric.is_unproven for metric in middles):
+        notes.append("'x (n=...)': so few requests bound it on neither side; it is what was seen, no percentile.")
+    ids = [t.candidate.candidate_id for t in trials]
+    if len(set(ids)) < len(ids):
+        notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")
+    for trial in trials:
+        for violation in trial.violations:
+            notes.append(f"{trial.trial_id} broke a constraint: {violation}")
+    notes.extend(_doubt_notes(trials))
+    missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
+    notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
+    if recommendation is not None and recommendation.is_tie:
+        notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
+    return tuple(notes)
+
+
+def _doubt_notes(trials: Sequence[Trial]) -> Iterator[str]:
+    """One note per kind of doubt: sentences that differ in their numbers only are one kind."""
+    kinds: dict[str, dict[str, str]] = {}
+    for trial in trials:
+        for reason in trial.summary.distrust if trial.summary is not None else ():
+            kinds.setdefault(re.sub(r"[\d.]+", "#", reason), {})[trial.trial_id] = reason
+    for told in kinds.values():
+        example = next(iter(told.values()))
+        prefix = "for instance: " if len(set(told.values())) > 1 else ""
+        yield f"in doubt ({_several(list(told))}): {prefix}{example}"
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"

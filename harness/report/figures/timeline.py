@@ -1,0 +1,196 @@
+"""The figure of one trial over time: panels below each other over one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.report.content.timeline import Floats, Timeline
+from harness.report.figures.style import Figure
+
+PANEL_HEIGHT = 118
+GAP_FRAC = 0.26
+"""Share of a panel's height left free above it for its title."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One series of a panel: `width` 0 draws an area."""
+
+    name: str
+    colour: str
+    x: Floats
+    y: Floats
+    style: dict[str, Any]
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One chart of the stack."""
+
+    title: str
+    lines: tuple[Line, ...]
+    axis: dict[str, Any]
+
+
+def timeline_figure(line: Timeline) -> Figure:
+    """Rates, in flight, latency, lag, and whatever telemetry the trial has."""
+    panels = [*_load_panels(line), *_resource_panels(line)]
+    step = 1.0 / len(panels)
+    layout: dict[str, Any] = {
+        "height": PANEL_HEIGHT * len(panels) + 60,
+        "margin": {"l": 62, "r": 16, "t": 4, "b": 44},
+        "hovermode": "x unified",
+        "showlegend": False,
+        "annotations": [],
+        "shapes": [],
+        "xaxis": {"title": {"text": "Seconds from the first measured request"}, "zeroline": False, "anchor": "free"},
+    }
+    layout["xaxis"] |= {"position": 0, "hoverformat": ".2f", "ticksuffix": ""}
+    data: list[dict[str, Any]] = []
+    for number, panel in enumerate(panels):
+        suffix = "" if number == 0 else str(number + 1)
+        bottom = 1 - (number + 1) * step
+        domain = [max(0.0, bottom), bottom + step * (1 - GAP_FRAC)]
+        layout[f"yaxis{suffix}"] = {
+            "domain": domain,
+            "rangemode": "tozero",
+            "zeroline": False,
+            "nticks": 4,
+        } | panel.axis
+        layout["annotations"].append(_panel_title(panel, domain[1]))
+        data += [_trace(one, f"y{suffix}", "x") for one in panel.lines]
+    if line.warmup_s < -line.width_s / 2:
+        layout["shapes"].append(
+            {
+                "type": "rect",
+                "xref": "x",
+                "yref": "paper",
+                "x0": line.warmup_s,
+                "x1": 0,
+                "y0": 0,
+                "y1": 1,
+                "fillcolor": "@soft/0.12",
+                "line": {"width": 0},
+                "layer": "below",
+            }
+        )
+    return {"data": data, "layout": layout}
+
+
+def _load_panels(line: Timeline) -> list[Panel]:
+    def series(name: str, colour: str, values: Floats, suffix: str, **style: Any) -> Line:
+        return Line(name=name, colour=colour, x=line.at_s, y=values, style=style, suffix=suffix)
+
+    rate = " requests/s"
+    rates = [
+        series("asked", "@soft", line.asked_rps, rate, line={"shape": "hvh", "width": 1.2, "dash": "dot"}),
+        series("sent", "@e0", line.sent_rps, rate, line={"shape": "hvh", "width": 1.4}),
+        series("answered", "@e2", line.answered_rps, rate, line={"shape": "hvh", "width": 2}),
+    ]
+    if line.failed_rps.any():
+        rates.append(series("failed", "@bad", line.failed_rps, rate, type="bar", width=line.width_s))
+    return [
+        Panel(title="Requests/s", lines=tuple(rates), axis={}),
+        Panel(
+            title="In flight (requests)",
+            lines=(series("in flight", "@e0", line.in_flight, "", fill="tozeroy", line={"shape": "hvh", "width": 1}),),
+            axis={},
+        ),
+        Panel(
+            title="Latency (ms)",
+            lines=(
+                series("largest", "@e1", line.latency_max_ms, " ms", line={"width": 1}),
+                series("median", "@e0", line.latency_p50_ms, " ms", line={"width": 2}),
+            ),
+            axis={},
+        ),
+        Panel(
+            title="Lag of the load generator (ms, largest)",
+            lines=(series("lag", "@e5", line.lag_max_ms, " ms", line={"width": 1.4}),),
+            axis={},
+        ),
+    ]
+
+
+_SHARES = (
+    ("cpu_frac_engine", "engine", "@e0"),
+    ("cpu_frac_client", "client", "@e1"),
+    ("cpu_frac_other", "other", "@soft"),
+)
+_MORE = (
+    ("memory_mib", "Memory of the engine (MiB)", " MiB", 1.0),
+    ("gpu_memory_mib", "GPU memory (MiB)", " MiB", 1.0),
+    ("gpu_util_frac", "GPU utilisation (%)", " %", 100.0),
+    ("gpu_power_w", "GPU power (W)", " W", 1.0),
+)
+
+
+def _resource_panels(line: Timeline) -> list[Panel]:
+    known = line.resources
+    panels = []
+    shares = [
+        Line(
+            name=name, colour=colour, x=line.resource_s, y=100 * known[key], style={"line": {"width": 1.6}}, suffix=" %"
+        )
+        for key, name, colour in _SHARES
+        if key in known
+    ]
+    if shares:
+        panels.append(Panel(title="CPU (% of the machine)", lines=tuple(shares), axis={}))
+    for key, title, suffix, scale in _MORE:
+        if key in known:
+            name = title.partition(" (")[0]
+            one = Line(name=name, colour="@e0", x=line.resource_s, y=scale * known[key], style={}, suffix=suffix)
+            panels.append(Panel(title=title, lines=(one,), axis={}))
+    return panels
+
+
+def _trace(line: Line, y_axis: str, x_axis: str) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": line.name,
+        "x": _numbers(line.x),
+        "y": _numbers(line.y),
+        "xaxis": x_axis,
+        "yaxis": y_axis,
+        "hovertemplate": f"%{{y:.4g}}{line.suffix}",
+    }
+    style = dict(line.style)
+    if style.get("type") == "bar":
+        return (
+            {key: value for key, value in trace.items() if key != "mode"} | style | {"marker": {"color": line.colour}}
+        )
+    trace["line"] = {"color": line.colour} | style.pop("line", {})
+    if "fill" in style:
+        trace["fillcolor"] = f"{line.colour}/0.2"
+    return trace | style
+
+
+def _panel_title(panel: Panel, top: float) -> dict[str, Any]:
+    """The title with its series named in their colours: a legend where the eye already is."""
+    names = (
+        ""
+        if len(panel.lines) < 2
+        else "   " + "  ".join(f'<span style="color:{one.colour}">■</span> {one.name}' for one in panel.lines)
+    )
+    return {
+        "text": f"<b>{panel.title}</b>{names}",
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0,
+        "y": top,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": 12},
+    }
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    return [None if np.isnan(value) else float(f"{value:.4g}") for value in values]

@@ -1,0 +1,153 @@
+"""What a search is about to do, before anything is launched: candidates, what is ruled out, order, minutes, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.load.schedule.estimate import load_requests, load_s, load_text
+from harness.records import Candidate
+from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.schema import Scenario
+from harness.space.candidates import BlockPlan, SpacePlan
+from harness.units import format_duration
+
+LAUNCH_S = 8.0
+PROMPT_S = 0.1
+KIB_PER_REQUEST = 0.5
+"""Assumed, not measured, until a run has trials of its own: launch to ready, one quality or warm-up prompt, one stored
+request with its answer. Meant for the bundled model on 2 idle cores; a larger model or a busy machine takes longer, and
+the search then stops at its time budget."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """How long and how large a search may become: an upper estimate from the scenario's caps."""
+
+    trials: int
+    repetitions: int
+    trial_s: float
+    total_s: float
+    disk_mib: float
+
+
+def expectation(scenario: Scenario, size: int) -> Expectation:
+    """The estimate for `size` candidates: launch, quality, warm-up and the load's cap, per trial; never above the
+    time budget. Model downloads and conversions are not in it."""
+    workload, search = scenario.workload, scenario.search
+    trials = min(search.trials, size)
+    repetitions = min(search.confirm.finalists, trials) * search.confirm.repetitions if trials > 1 else 0
+    prompts = scenario.quality.prompts + workload.warmup_requests * workload.inputs_per_request
+    trial_s = LAUNCH_S + PROMPT_S * prompts + load_s(workload)
+    asked = load_requests(workload) * workload.inputs_per_request + scenario.quality.prompts
+    requests = (trials + repetitions) * asked
+    return Expectation(
+        trials=trials,
+        repetitions=repetitions,
+        trial_s=trial_s,
+        total_s=min((trials + repetitions) * trial_s, search.max_minutes * 60),
+        disk_mib=1 + requests * KIB_PER_REQUEST / 1024,
+    )
+
+
+def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> Iterator[str]:
+    """The plan as a person reads it; `order` are the first candidates to be measured."""
+    from harness.wording import label
+
+    scenario, search = resolved.scenario, resolved.scenario.search
+    yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
+    yield f"model      {resolved.model.kind}: {resolved.model.value}"
+    yield f"prompts    {resolved.prompts_path}"
+    yield f"load       {load_text(scenario.workload)}"
+    yield f"candidates {plan.size}"
+    for block in plan.blocks:
+        yield f"  {block.label}: {len(block.candidates)} ({_axes(block)})"
+    if plan.pruned:
+        yield f"ruled out  {sum(each.count for each in plan.pruned)}"
+        for each in plan.pruned:
+            yield f"  {each.description} ({each.count}): {each.reason}"
+    for warning in plan.warnings:
+        yield f"warning    {warning}"
+    if not plan.candidates:
+        yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
+        return
+    expected = expectation(scenario, plan.size)
+    again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
+    yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
+    yield "first      " + "\n           ".join(label(candidate) for candidate in order)
+    yield (
+        f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
+        f"about {format_duration(expected.total_s)}, budget {format_duration(search.max_minutes * 60)}; "
+        "downloads and conversions come on top, once"
+    )
+    money = cost_line(scenario, plan.candidates, expected)
+    if money:
+        yield f"cost       {money}"
+    yield f"disk       about {expected.disk_mib:.0f} MiB of records"
+
+
+def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
+    """What the search's endpoints may cost, and what a local run is priced at; '' where there is no price."""
+    from harness.cost.price import ENDPOINTS, price_of
+    from harness.cost.spending import Spending
+
+    spending = Spending(scenario.cost, expected.trial_s)
+    endpoints = sorted((spending.expected_usd(each) for each in candidates if each.engine == ENDPOINTS), reverse=True)
+    if endpoints:
+        usd = sum(endpoints[: expected.trials]) + endpoints[0] * expected.repetitions
+        limit = f", budget {spending.limit_usd:.2f} USD" if spending.limit_usd is not None else ", no budget set"
+        return f"at most about {usd:.2f} USD of endpoints ({len(endpoints)} priced candidates){limit}"
+    price = price_of(scenario.cost, candidates[0]) if candidates else None
+    return f"nothing is rented; priced at {price.usd_per_hour:g} USD/h ({price.origin})" if price else ""
+
+
+def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> dict[str, Any]:
+    """The same plan, JSON-able."""
+    expected = expectation(resolved.scenario, plan.size)
+    return {
+        "scenario": resolved.as_dict(),
+        "load": load_text(resolved.scenario.workload),
+        "candidates": plan.size,
+        "blocks": [
+            {
+                "block": block.block,
+                "engine": block.engine,
+                "candidates": len(block.candidates),
+                "axes": dict(block.axes),
+            }
+            for block in plan.blocks
+        ],
+        "ruled_out": [
+            {"block": each.block, "what": each.description, "candidates": each.count, "why": each.reason}
+            for each in plan.pruned
+        ],
+        "warnings": list(plan.warnings),
+        "first": [candidate.axes() for candidate in order],
+        "expected": {
+            "trials": expected.trials,
+            "repetitions": expected.repetitions,
+            "minutes": round(expected.total_s / 60, 2),
+            "disk_mib": round(expected.disk_mib, 1),
+            "cost": cost_line(resolved.scenario, plan.candidates, expected) or None,
+        },
+    }
+
+
+_SAME = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""Names that engines use for what DJL calls otherwise; worth no remark."""
+
+
+def _axes(block: BlockPlan) -> str:
+    shown = []
+    for name, values in block.axes.items():
+        if name == "dtype":
+            shown.append(f"dtype {', '.join(_dtype(str(value), block) for value in values)}")
+        elif len(values) > 1:
+            shown.append(f"{name} {', '.join('null' if value is None else str(value) for value in values)}")
+    return "; ".join(shown)
+
+
+def _dtype(dtype: str, block: BlockPlan) -> str:
+    runs_as = block.effective_dtypes.get(dtype, dtype)
+    return dtype if _SAME.get(runs_as, runs_as).startswith(dtype) else f"{dtype} (runs as {runs_as})"

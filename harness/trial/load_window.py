@@ -1,0 +1,305 @@
+"""Loading one launched engine as the workload says: once, or probe by probe for the largest rate that meets the SLO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engines.api import Endpoint, RunningEngine
+from harness.load.ceiling.measure import Ceilings
+from harness.load.driver import LoadResult, LoadState, drive
+from harness.load.plan import LoadPlan
+from harness.load.schedule.arrivals import Schedule, at_rate, schedule_of
+from harness.load.schedule.lengths import token_rates
+from harness.load.schedule.max_rate import RateSearch
+from harness.measure.doubts import client_verdict
+from harness.measure.machine.sampler import ResourceSampler, ResourceUse
+from harness.measure.summarize import summarize
+from harness.measure.user_locustfile import mixture, unavailable
+from harness.records import Metric, Probe, RequestRecord, TrialSummary
+from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, OpenLoad
+from harness.trial.inputs import Phase, TrialInputs
+from harness.units import NS_PER_S
+
+DEFAULT_ERROR_FRAC = 0.01
+"""Share of failed requests that breaks a probe, where the SLO does not bound error_frac itself."""
+
+OnPhase = Callable[[Phase], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One measured window: raw result, resources, telemetry columns, summary; `limited` is '' or why it is void."""
+
+    result: LoadResult
+    use: ResourceUse
+    telemetry: Mapping[str, Sequence[float | None]]
+    summary: TrialSummary
+    limited: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a trial's load gave. `window` is the trial's own; `others` are the remaining probes by their number."""
+
+    window: Window
+    probes: tuple[Probe, ...] = ()
+    others: Mapping[int, Window] = field(default_factory=dict)
+
+
+class Loads:
+    """The loads of one run's trials. The client's own ceiling is measured once, when a rate first asks for it."""
+
+    def __init__(self, inputs: TrialInputs, on_phase: OnPhase) -> None:
+        self._inputs = inputs
+        self._on_phase = on_phase
+        self._workload = inputs.scenario.workload
+        self._ceilings = Ceilings()
+        self._hosts = inputs.hosts.expected if inputs.hosts else 1
+
+    def prepare(self) -> None:
+        """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
+
+        Raises ScenarioError for a schedule that cannot be; EnvironmentFault for a rate this machine cannot send.
+        """
+        load = self._workload.load
+        if isinstance(load, ClosedLoad):
+            return
+        if isinstance(load, MaxRateLoad):
+            self._ceilings.processes_for(load.high_rps, is_capped=True, hosts=self._hosts)
+        elif load.processes is None:
+            self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
+
+    def run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
+        """Load the engine. Raises MeasurementInvalid when the load generator failed."""
+        load = self._workload.load
+        if isinstance(load, MaxRateLoad):
+            return self._search(load, engine, workdir, launch_s)
+        plan = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
+        return Loaded(window=self._window(plan, engine, workdir, launch_s))
+
+    def _search(self, load: MaxRateLoad, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
+        search = RateSearch(load.low_rps, load.high_rps, load.probes, load.precision_frac)
+        windows: dict[int, Window] = {}
+        probes: list[Probe] = []
+        while (rate_rps := search.next_rps()) is not None:
+            number = len(probes) + 1
+            plan = self._open(at_rate(load, rate_rps), engine, number)
+            window = self._window(plan, engine, workdir, launch_s, text=f"probe {number}, {rate_rps:.4g} requests/s")
+            why = self._why_broken(load, window, plan.window_s)
+            windows[number] = window
+            probes.append(_probe(number, rate_rps, why, window))
+            search.tell(rate_rps, not why)
+            if engine.failure() is not None:
+                break
+        return _found(search, load, tuple(probes), windows)
+
+    def _why_broken(self, load: MaxRateLoad, window: Window, window_s: float) -> str:
+        """'' when the probe met everything asked of it, else the first thing that it did not."""
+        if why := window.limited or _why_bounded(window.result):
+            return why
+        bounds = {"error_frac": DEFAULT_ERROR_FRAC, **{name: bound.max for name, bound in load.slo.items()}}
+        for name, bound in bounds.items():
+            metric = window.summary.metrics.get(name)
+            if metric is None:
+                return f"{name} was not measured"
+            if metric.value > bound:
+                return f"{name} {metric.value:.4g} {metric.unit} > {bound:g}"
+        if self._workload.slo is not None:
+            good = window.summary.metrics.get("goodput_frac")
+            if good is None or good.value < load.good_frac:
+                return f"goodput_frac {good.value if good else 0:.4g} < {load.good_frac:g}"
+        delivered = _second_half_frac(window.result.records, window.result.begin_ns, window_s)
+        if delivered < load.min_delivered_frac:
+            return (
+                f"answers came at {delivered:.0%} of the rate of the requests in the second half "
+                f"(limit {load.min_delivered_frac:.0%}): the queue grew"
+            )
+        return ""
+
+    def _window(self, plan: LoadPlan, engine: RunningEngine, workdir: Path, launch_s: float, text: str = "") -> Window:
+        total = len(plan.offsets_ns) or plan.requests
+        if self._inputs.web_ui is not None:
+            self._inputs.web_ui.watch(workdir / "load", plan, text or workdir.name)
+        with ResourceSampler(lambda: engine.pids) as sampler:
+            result = drive(
+                plan,
+                workdir,
+                should_stop=engine.failure,
+                on_progress=lambda done: None,
+                on_state=lambda state: self._on_phase(_phase(plan, state, total, text)),
+                open_processes=self._inputs.hosts.open if self._inputs.hosts else None,
+            )
+        use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
+        summary = summarize(
+            result.records,
+            result.begin_ns,
+            result.end_ns,
+            use,
+            load_s=launch_s,
+            slo=self._workload.slo.thresholds() if self._workload.slo else None,
+            asked_rps=result.open_loop.asked_rps if result.open_loop else None,
+            is_open_loop=plan.is_open_loop,
+        )
+        if bounded := _why_bounded(result):
+            summary = replace(summary, distrust=(*summary.distrust, bounded))
+        if result.doubts:
+            summary = replace(summary, distrust=(*summary.distrust, *result.doubts))
+        if plan.locustfile:
+            summary = _of_own_users(summary, result)
+        facts = result.open_loop
+        verdict = client_verdict(
+            result.records,
+            replace(use, client_s=sum(result.client_busy_s)),  # of every host's load processes
+            is_open_loop=plan.is_open_loop,
+            max_in_flight=facts.max_in_flight if facts else 0,
+            waited=facts.waited if facts else 0,
+        )
+        # The ceiling is that of our own client: of the user's, only its CPU is known.
+        limited = verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
+        return Window(result=result, use=use, telemetry=sampler.telemetry(), summary=summary, limited=limited)
+
+    def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
+        return replace(
+            self._plan(endpoint),
+            users=load.users,
+            think_time_s=load.think_time_s,
+            processes=max(self._hosts, load.processes or 1),
+        )
+
+    def _open(self, load: OpenLoad, engine: RunningEngine, probe: int) -> LoadPlan:
+        schedule = self._schedule(load, probe)
+        inputs = self._inputs
+        rates, end_tokens = token_rates(inputs.prompts, inputs.model_dir) if schedule.input_lengths else ({}, 0)
+        return replace(
+            self._plan(engine.endpoint),
+            offsets_ns=schedule.offsets_ns,
+            window_s=schedule.duration_s,
+            max_in_flight=load.max_in_flight,
+            input_lengths=schedule.input_lengths,
+            output_lengths=schedule.output_lengths,
+            tokens_per_word=rates,
+            end_tokens=end_tokens,
+            processes=max(
+                self._hosts,
+                load.processes
+                or self._ceilings.processes_for(schedule.peak_rps, is_capped=probe > 0, hosts=self._hosts),
+            ),
+            warmup_requests=self._workload.warmup_requests if probe < 2 else 0,
+        )
+
+    def _schedule(self, load: OpenLoad, probe: int) -> Schedule:
+        return schedule_of(
+            load,
+            requests=self._workload.requests if probe == 0 else MAX_PROBE_REQUESTS,
+            max_duration_s=self._workload.max_duration_s,
+            seed=self._inputs.scenario.search.seed + probe,
+            trace_path=self._inputs.trace_path,
+        )
+
+    def _plan(self, endpoint: Endpoint) -> LoadPlan:
+        workload, template = self._workload, self._workload.template
+        own = self._inputs.locustfile
+        return LoadPlan(
+            endpoint_url=endpoint.url + (template.path if template else ""),
+            protocol="template" if template else endpoint.protocol,
+            template=template.body if template else "",
+            answer_path=template.answer if template else "",
+            model_name=endpoint.model_name,
+            api_key_env=endpoint.api_key_env,
+            prompts=self._inputs.prompts,
+            inputs_per_request=workload.inputs_per_request,
+            parameters=workload.parameters.model_dump(),
+            users=1,
+            think_time_s=0.0,
+            warmup_requests=workload.warmup_requests,
+            requests=workload.requests,
+            max_duration_s=workload.max_duration_s,
+            request_timeout_s=workload.request_timeout_s,
+            stream=workload.stream,
+            seed=self._inputs.scenario.search.seed,
+            locustfile=str(own.path) if own else "",
+            locustfile_sha256=own.sha256 if own else "",
+            spawn_per_s=workload.spawn_per_s,
+        )
+
+
+MAX_PROBE_REQUESTS = 1_000_000
+"""A probe of a maximum-rate search lasts max_duration_s, however many requests that is."""
+
+
+def _phase(plan: LoadPlan, state: LoadState, total: int, text: str) -> Phase:
+    """What the display shows of a load: in an open loop the rates asked and delivered so far, and what is in flight."""
+    parts = [text] if text else []
+    if plan.is_open_loop and state.elapsed_s > 0:
+        elapsed_s = min(state.elapsed_s, plan.window_s)
+        parts.append(
+            f"asked {state.asked / elapsed_s:.4g}/s, answered {state.done / state.elapsed_s:.4g}/s, "
+            f"{state.in_flight} in flight"
+        )
+    return Phase(name="load", done=state.done, total=total, text=", ".join(parts))
+
+
+def _why_bounded(result: LoadResult) -> str:
+    """'' or why to doubt the window: requests that were due had to wait, since as many as allowed were outstanding."""
+    facts = result.open_loop
+    if facts is None or not facts.waited:
+        return ""
+    return (
+        f"{facts.waited} of {facts.planned} requests were due while max_in_flight = {facts.max_in_flight} were "
+        "outstanding, so the load was not the one asked for; lower the rate (the engine cannot keep up) or raise "
+        "max_in_flight"
+    )
+
+
+def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
+    """What a user's own locustfile cannot tell, said in its place."""
+    mixed = mixture(result.records)
+    doubts = (*summary.distrust, mixed) if mixed else summary.distrust
+    return replace(summary, distrust=doubts, unavailable=unavailable(result.records))
+
+
+def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:
+    """Good answers over intended sends, both in the second half of the window; below 1 while a queue grows."""
+    half_ns, end_ns = begin_ns + int(window_s / 2 * NS_PER_S), begin_ns + int(window_s * NS_PER_S)
+    chosen = [record for record in records if not record.is_warmup]
+    asked = sum(half_ns <= record.intended_ns < end_ns for record in chosen)
+    answered = sum(half_ns <= record.done_ns < end_ns and record.outcome == "ok" for record in chosen)
+    return answered / asked if asked else 1.0
+
+
+def _probe(number: int, rate_rps: float, why: str, window: Window) -> Probe:
+    shown = ("latency_p50_ms", "latency_p99_ms", "error_frac", "goodput_frac", "rate_delivered_rps", "throughput_rps")
+    metrics = window.summary.metrics
+    return Probe(
+        number=number,
+        rate_rps=rate_rps,
+        is_held=not why,
+        reason=why,
+        values={name: metrics[name].value for name in shown if name in metrics},
+    )
+
+
+def _found(search: RateSearch, load: MaxRateLoad, probes: tuple[Probe, ...], windows: Mapping[int, Window]) -> Loaded:
+    """The trial's own window is that of the largest rate that held, of the lowest probe if none did."""
+    held = [probe for probe in probes if probe.is_held]
+    chosen = max(held, key=lambda probe: probe.rate_rps) if held else probes[0]
+    window = windows[chosen.number]
+    breaking = min((probe for probe in probes if not probe.is_held), key=lambda probe: probe.rate_rps, default=None)
+    limited = windows[breaking.number].limited if breaking is not None else ""
+    note = f"broken at {breaking.rate_rps:.4g}: {breaking.reason}" if breaking else "the search's own bound held"
+    if not held:
+        note = f"even {load.low_rps:g} requests/s broke the SLO: {probes[0].reason}"
+    metric = Metric(
+        value=search.held_rps,
+        unit="requests/s",
+        estimator="largest probed rate that met the SLO; the interval is the final bracket",
+        n=len(probes),
+        low=search.held_rps,
+        high=search.broken_rps,
+        note=note,
+    )
+    summary = replace(window.summary, metrics={**window.summary.metrics, "max_rate_rps": metric})
+    own = replace(window, summary=summary, limited=limited)
+    return Loaded(window=own, probes=probes, others={n: w for n, w in windows.items() if n != chosen.number})

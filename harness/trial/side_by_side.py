@@ -1,0 +1,269 @@
+"""Measuring for the gate: another checkout and this one side by side, in turns; or a stored run's candidates again.
+
+Two launches of one server differ by more than their requests say, and a machine drifts. So both versions serve the
+same candidates in the order ABBA, one right after the other, and each pair gives one difference. The judging is
+planned: a fixed number of looks (`LOOKS`), the levels shared among them, so that looking early costs no false alarms.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from engines.models.cache import cache_root
+from engines.models.folder import resolve_model
+from harness.clock import Clock, SystemClock
+from harness.errors import EnvironmentFault, Interrupted, UsageError
+from harness.gate.gate import gate
+from harness.gate.rules import Rules
+from harness.gate.verdict import GateResult
+from harness.load.schedule.prompts import read_prompts
+from harness.measure.machine.facts import commit_of, git_commit, machine_facts, package_versions
+from harness.records import Candidate, Trial
+from harness.scenario.resolve import ResolvedScenario
+from harness.space.candidates import plan_space, require_candidates
+from harness.space.capabilities import engine_capabilities, usable_cores
+from harness.store.disk import write_text
+from harness.store.formats import RunManifest
+from harness.store.pairs import PAIRS_JSON, Pairs
+from harness.store.reader import Run, read_run
+from harness.store.writer import RunWriter
+from harness.trial.inputs import own_locustfile
+from harness.trial.reference import reference_answers
+from harness.trial.run import Checkout, Phase, TrialInputs, TrialInterrupted, TrialRunner
+from harness.units import NS_PER_S
+from harness.wording import label
+
+LOOKS = ((4, 0.1), (8, 0.2), (16, 0.7))
+"""(rounds, share of the error levels) of each look, unless a fixed number of rounds is asked for. 3 degrees of freedom
+are the least that call a large change; after 16 the interval shrinks by 3 % per further round. Early looks are for
+large changes and get little, so that the last one loses hardly any power."""
+MAX_CANDIDATES = 8
+"""Each candidate costs two launches per round; more of them are a search, not a gate."""
+DEFAULT_REPETITIONS = 4
+"""Launches per candidate when it is measured against a stored run: from there on its own spread is known."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asked to measure. `repetitions` None: until settled (side by side), else 4."""
+
+    resolved: ResolvedScenario
+    results: Path
+    repetitions: int | None
+    max_minutes: float
+
+
+def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, say: Say) -> GateResult:
+    """Measure `baseline_ref` and this checkout in turns, store both runs, judge them.
+
+    Raises UsageError when `baseline_ref` is no checkout or the scenario has too many candidates, EnvironmentFault when
+    the baseline cannot serve, Interrupted on Ctrl-C (what was measured is kept and can be judged).
+    """
+    root = baseline_ref.resolve()
+    if not (root / "engines" / "server").is_dir():
+        raise UsageError(f"--baseline-ref {baseline_ref}: no engines/server in it; name the root of a checkout")
+    candidates = _candidates(order.resolved)
+    inputs = _inputs(order.resolved)
+    looks = ((order.repetitions, 1.0),) if order.repetitions is not None else LOOKS
+    with ExitStack() as stack:
+        before = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, commit_of(root))))
+        after = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, git_commit())))
+        say(f"baseline run {before.layout.root}")
+        say(f"candidate run {after.layout.root}")
+        clock = SystemClock()
+        pairing = _Pairing(
+            runners=(
+                TrialRunner(replace(inputs, checkout=_checkout(root)), before, clock, _quiet),
+                TrialRunner(inputs, after, clock, _quiet),
+            ),
+            writers=(before, after),
+            rules=rules,
+            clock=clock,
+            say=say,
+        )
+        pairing.share_reference(order.resolved)
+        return pairing.run(candidates, looks, order.max_minutes)
+
+
+def measure_again(order: Order, baseline: Run, say: Say) -> Path:
+    """Measure the candidates that worked in `baseline` now, in turns, `repetitions` times each; the new run's folder.
+
+    Raises UsageError when the scenario holds none of them, Interrupted on Ctrl-C.
+    """
+    known = {trial.candidate.candidate_id for trial in baseline.trials if trial.outcome == "ok"}
+    planned = plan_space(order.resolved, engine_capabilities, usable_cores()).candidates
+    candidates = tuple(each for each in planned if each.candidate_id in known)
+    if not candidates:
+        raise UsageError(
+            f"{order.resolved.path}: none of its {len(planned)} candidates worked in {baseline.root}; "
+            "measure the scenario that the baseline was measured with"
+        )
+    clock = SystemClock()
+    repetitions = order.repetitions or DEFAULT_REPETITIONS
+    with RunWriter.create(order.results, _manifest(order.resolved, git_commit())) as writer:
+        say(f"candidate run {writer.layout.root}")
+        runner = TrialRunner(_inputs(order.resolved), writer, clock, _quiet)
+        runner.use_reference(reference_answers(order.resolved.scenario, runner, writer.layout.reference_json).answers)
+        budget = _Budget(clock=clock, max_minutes=order.max_minutes)
+        for turn in range(repetitions):
+            if not budget.has_time_for_another(turn):
+                say(f"stopped after {turn} of {repetitions} repetitions: {order.max_minutes:g} minutes are used up")
+                break
+            for candidate in candidates if turn % 2 == 0 else reversed(candidates):
+                _run_one(runner, writer, candidate, turn + 1, say, f"repetition {turn + 1} of {repetitions}")
+        return writer.layout.root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Budget:
+    """Minutes that measuring may take; the next round is expected to take as long as the mean of those before."""
+
+    clock: Clock
+    max_minutes: float
+    start_ns: int = -1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start_ns", self.clock.now_ns())
+
+    def has_time_for_another(self, rounds: int) -> bool:
+        """Whether round number `rounds` (from 0) may begin; the first always may."""
+        spent_s = (self.clock.now_ns() - self.start_ns) / NS_PER_S
+        return rounds == 0 or spent_s * (rounds + 1) / rounds <= self.max_minutes * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pairing:
+    """Both sides of a side-by-side measurement: index 0 is the baseline, 1 the candidate."""
+
+    runners: tuple[TrialRunner, TrialRunner]
+    writers: tuple[RunWriter, RunWriter]
+    rules: Rules
+    clock: Clock
+    say: Say
+
+    def share_reference(self, resolved: ResolvedScenario) -> None:
+        """The fp32 reference, asked once by this checkout, for both."""
+        reference = reference_answers(resolved.scenario, self.runners[1], self.writers[1].layout.reference_json)
+        for runner in self.runners:
+            runner.use_reference(reference.answers)
+
+    def run(
+        self, candidates: Sequence[Candidate], looks: Sequence[tuple[int, float]], max_minutes: float
+    ) -> GateResult:
+        """Rounds of pairs until a look settles it, the rounds are done, or the minutes are."""
+        budget = _Budget(clock=self.clock, max_minutes=max_minutes)
+        shares, last = dict(looks), looks[-1][0]
+        pairs: list[tuple[str, str]] = []
+        for turn in range(last):
+            if not budget.has_time_for_another(turn):
+                self.say(f"stopped after {turn} rounds: {max_minutes:g} minutes are used up")
+                break
+            # Out of time, the next look is taken early: its share is there to be spent.
+            share = next(share for rounds, share in looks if turn < rounds)
+            for candidate in candidates if turn % 2 == 0 else reversed(candidates):
+                pair = self._pair(candidate, turn, last)
+                pairs.append((pair[0].trial_id, pair[1].trial_id))
+                self._keep(pairs, share)
+            if turn + 1 in shares or self._has_new_failure():
+                result = self._judge()
+                self.say(f"after {turn + 1} rounds: {result.headline}")
+                if result.verdict != "cannot tell":
+                    break
+        return self._judge()
+
+    def _pair(self, candidate: Candidate, turn: int, turns: int) -> tuple[Trial, Trial]:
+        """One launch of each side, the order turned round in every second pair (ABBA)."""
+        sides = (0, 1) if turn % 2 == 0 else (1, 0)
+        trials: dict[int, Trial] = {}
+        for side in sides:
+            where = f"round {turn + 1} of at most {turns}, {('baseline', 'candidate')[side]}"
+            trials[side] = _run_one(self.runners[side], self.writers[side], candidate, turn + 1, self.say, where)
+        if turn == 0 and trials[0].outcome not in ("ok", "client_limited"):
+            raise EnvironmentFault(
+                f"the baseline checkout cannot serve {label(candidate)}: {trials[0].outcome}: {trials[0].reason}"
+            )
+        return trials[0], trials[1]
+
+    def _keep(self, pairs: Sequence[tuple[str, str]], share: float) -> None:
+        stored = Pairs(baseline=self.writers[0].layout.root.name, share=share, trial_ids=tuple(pairs))
+        write_text(self.writers[1].layout.root / PAIRS_JSON, stored.as_text())
+
+    def _has_new_failure(self) -> bool:
+        return any(finding.verdict == "regressed" for finding in self._judge().findings)
+
+    def _judge(self) -> GateResult:
+        before, after = (read_run(writer.layout.root) for writer in self.writers)
+        return gate([before], after, self.rules)
+
+
+def _run_one(runner: TrialRunner, writer: RunWriter, candidate: Candidate, number: int, say: Say, where: str) -> Trial:
+    """One trial, stored. Raises Interrupted after storing the record of the trial in flight."""
+    try:
+        trial = runner.run(candidate, number)
+    except TrialInterrupted as error:
+        writer.append_trial(error.trial)
+        raise Interrupted(f"interrupted; everything finished is kept in {writer.layout.root}") from error
+    writer.append_trial(trial)
+    metric = trial.summary.metrics.get("latency_p50_ms") if trial.summary is not None else None
+    says = f"p50 {metric.value:.4g} ms" if metric is not None else f"{trial.outcome}: {trial.reason.splitlines()[0]}"
+    say(f"{where}: {label(candidate)}: {says}")
+    return trial
+
+
+def _candidates(resolved: ResolvedScenario) -> tuple[Candidate, ...]:
+    plan = plan_space(resolved, engine_capabilities, usable_cores())
+    require_candidates(plan, resolved)
+    if plan.size > MAX_CANDIDATES:
+        raise UsageError(
+            f"{resolved.path}: {plan.size} candidates, side by side at most {MAX_CANDIDATES}; narrow the space to what "
+            "the gate should guard, for instance --set space.0.batch_size=4"
+        )
+    return plan.candidates
+
+
+def _inputs(resolved: ResolvedScenario) -> TrialInputs:
+    model = resolved.model
+    is_needed = any(block.engine != "fake" for block in resolved.scenario.space)
+    folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
+    return TrialInputs(
+        scenario=resolved.scenario,
+        model_dir=folder,
+        prompts=read_prompts(resolved.prompts_path),
+        trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
+    )
+
+
+def _checkout(root: Path) -> Checkout:
+    """The other checkout, with its own interpreter where it has a virtual environment."""
+    python = root / ".venv" / "bin" / "python"
+    return Checkout(root=root, python=str(python) if python.exists() else None)
+
+
+def _manifest(resolved: ResolvedScenario, commit: str) -> RunManifest:
+    try:
+        dyno_version = version("dynamometer")
+    except PackageNotFoundError:
+        dyno_version = ""
+    return RunManifest(
+        scenario=resolved.as_dict(),
+        digest=resolved.digest,
+        machine=machine_facts(),
+        versions=package_versions(),
+        git=commit,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        dyno_version=dyno_version,
+        command=tuple(sys.argv),
+    )
+
+
+def _quiet(phase: Phase) -> None:
+    """A gate prints one line per trial, not the phases."""

@@ -1,0 +1,113 @@
+"""Starting a server from a written serving.properties, and measuring again whether it delivers what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.models.cache import cache_root
+from engines.models.folder import resolve_model
+from harness.choose.repetitions import ONLY_WORSE
+from harness.clock import SystemClock
+from harness.load.schedule.prompts import read_prompts
+from harness.measure.metrics import metric_of
+from harness.records import Recommendation, Trial
+from harness.scenario.resolve import resolved_from_dict
+from harness.store.reader import Run
+from harness.store.writer import RunWriter
+from harness.trial.inputs import own_locustfile
+from harness.trial.reference import reference_answers
+from harness.trial.run import TrialInputs, TrialRunner
+
+VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
+"""What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
+
+REPRODUCIBLE_FRAC = 0.15
+"""Two trials of one configuration differ by more than sampling: the machine drifts between them. A second value
+counts as reproduced within this fraction even when both intervals are narrower (differences of 10 to 15 % were seen
+between repeated runs of one engine on a shared 2-core machine)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The second measurement, and whether it agrees with the first."""
+
+    trial: Trial
+    is_inside: bool
+    sentence: str
+
+
+def verify_file(
+    runner: TrialRunner, promised: Sequence[Trial], properties_path: Path, number: int, progress: Callable[[str], None]
+) -> Verification:
+    """Measure the server started from `properties_path` against what `promised` recorded: every finished trial of the
+    recommended candidate, see `measurements`."""
+    progress(f"starting the server from {properties_path}")
+    trial = runner.run_file(promised[0].candidate, properties_path, number)
+    if trial.outcome != "ok":
+        return Verification(trial=trial, is_inside=False, sentence=f"not reproduced: {trial.outcome}: {trial.reason}")
+    parts = [_compare(name, promised, trial) for name in VERIFIED_METRICS]
+    if trial.violations:
+        parts.append((False, "it broke a constraint: " + "; ".join(trial.violations)))
+    is_inside = all(is_good for is_good, _ in parts)
+    verdict = "reproduced" if is_inside else "not reproduced"
+    said = [text for _, text in parts] + ([] if is_inside else _disturbed((*promised, trial)))
+    return Verification(trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(said))
+
+
+def verify(
+    run: Run, recommendation: Recommendation, properties_path: Path, progress: Callable[[str], None]
+) -> Verification:
+    """Like `verify_file`, for a stored run: the same model, prompts and workload as when it was tuned.
+
+    Raw records go to the run folder under the trial id 'verify-...'. Raises EnvironmentFault when another dyno
+    writes the run, and what resolving the model and the prompts raises.
+    """
+    resolved = resolved_from_dict(run.manifest.scenario)
+    model, scenario = resolved.model, resolved.scenario
+    is_needed = any(block.engine != "fake" for block in scenario.space)
+    folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
+    inputs = TrialInputs(
+        scenario=scenario,
+        model_dir=folder,
+        prompts=read_prompts(resolved.prompts_path),
+        trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
+    )
+    with RunWriter.resume(run.root) as writer:
+        runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
+        runner.use_reference(reference_answers(scenario, runner, writer.layout.reference_json).answers)
+        number = max((trial.number for trial in run.trials), default=0) + 1
+        return verify_file(runner, measurements(run.trials, recommendation), properties_path, number, progress)
+
+
+def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tuple[Trial, ...]:
+    """The recommended candidate's finished trials: the first measurement and its repetitions."""
+    return tuple(t for t in trials if t.candidate == recommendation.trial.candidate and t.outcome == "ok")
+
+
+def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, str]:
+    """Is the second value inside the range that the promised measurements span, intervals and drift included?"""
+    first = [metric for trial in promised if (metric := metric_of(trial, name)) is not None]
+    second = metric_of(again, name)
+    if not first:
+        return True, f"{name} had no value to reproduce"
+    if second is None:
+        return False, f"{name} was not measured this time"
+    low = min(min(m.value if m.low is None else m.low, m.value * (1 - REPRODUCIBLE_FRAC)) for m in first)
+    high = max(max(m.value if m.high is None else m.high, m.value * (1 + REPRODUCIBLE_FRAC)) for m in first)
+    second_low = second.value if second.low is None else second.low
+    second_high = second.value if second.high is None else second.high
+    overlaps = second_low <= high and second_high >= low
+    word = "inside" if low <= second.value <= high else "outside"
+    if overlaps and word == "outside":
+        word = f"its interval [{second_low:.4g}, {second_high:.4g}] meets"
+    return overlaps, f"{name} {second.value:.4g} {second.unit}, {word} [{low:.4g}, {high:.4g}]"
+
+
+def _disturbed(trials: Sequence[Trial]) -> list[str]:
+    """What may have come between the two measurements, and what to do; empty when nothing was seen."""
+    seen = [reason for trial in trials if trial.summary for reason in trial.summary.distrust]
+    why = next((reason for reason in reversed(seen) if reason.startswith(ONLY_WORSE)), None)
+    return [f"{why}: quiet the machine and run `dyno recommend --verify`"] if why else []

@@ -1,0 +1,143 @@
+"""DJL Serving: the folder it gets, the commands that start it, and how its health is read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engines.api import EngineSpec
+from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid, Unavailable
+from engines.foreign_servers import djl
+from engines.foreign_servers.djl import DjlEngine, Health, docker_argv, health
+from engines.foreign_servers.djl_folder import write_djl_folder
+from engines.serving_properties.java_text import read_properties
+
+MODEL_DIR = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
+PROMPTS = MODEL_DIR.with_name("prompts") / "tasks.jsonl"
+STAND_IN = Path(__file__).with_name("djl_stand_in") / "serving.py"
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """A `djl-serving` that plays the recorded conversation."""
+    path = tmp_path / "bin" / "djl-serving"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u "{STAND_IN}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def _spec(command: Path, **changes: Any) -> EngineSpec:
+    options = {"command": str(command), **changes.pop("options", {})}
+    spec = EngineSpec(
+        engine="djl", model_dir=MODEL_DIR, batch_size=4, max_batch_delay_ms=20, threads=1, options=options
+    )
+    return replace(spec, **changes)
+
+
+def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path) -> None:
+    with DjlEngine().launch(_spec(command, dtype="int8"), tmp_path / "work", 60.0) as running:
+        known = [json.loads(line) for line in PROMPTS.read_text().splitlines()[:4]]
+        ask = {"inputs": [each["prompt"] for each in known], "parameters": {"max_new_tokens": 64}}
+        with httpx.Client(timeout=60.0, trust_env=False) as client:
+            answer = client.post(running.endpoint.url, json=ask)
+            wrong = client.post(running.endpoint.url, json={"inputs": "x", "parameters": {"max_new_token": 1}})
+        assert answer.status_code == 200, answer.text
+        assert [each["generated_text"] for each in answer.json()] == [each["reference"] for each in known]
+        assert wrong.status_code == 400
+        assert "did you mean 'max_new_tokens'" in wrong.json()["error"]
+        assert running.failure() is None
+        assert running.facts.effective_dtype
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_launch(command: Path, tmp_path: Path) -> None:
+    launch = DjlEngine().launch(_spec(command, tensor_parallel_degree=5), tmp_path / "work", 60.0)
+    with pytest.raises(LaunchFailed, match=r"the model failed to load(.|\n)*tensor_parallel_degree"), launch:
+        pass
+    with pytest.raises(ModelInvalid), DjlEngine().launch(_spec(command, model_dir=tmp_path), tmp_path / "none", 60.0):
+        pass
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_the_folder_holds(command: Path, tmp_path: Path) -> None:
+    spec = _spec(command, workers=2, options={"exact_head": True})
+    folder = write_djl_folder(spec, "t5", tmp_path / "model")
+    values = read_properties(folder / "serving.properties")
+    assert values["option.entryPoint"] == "model.py"
+    assert values["option.rolling_batch"] == "disable"
+    assert (values["minWorkers"], values["maxWorkers"], values["batch_size"]) == ("2", "2", "4")
+    assert values["option.exact_head"] == "true"
+    assert "option.command" not in values
+    assert {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()} == {
+        "numpy",
+        "tokenizers",
+    }
+    assert (folder / "engines" / "t5" / "libt5k.so").is_file()
+    assert not list(folder.rglob("__pycache__"))
+    assert (folder / "model.safetensors").stat().st_size == (MODEL_DIR / "model.safetensors").stat().st_size
+    with pytest.raises(SpecInvalid, match="option backend is 'vllm'"):
+        write_djl_folder(spec, "vllm", tmp_path / "other")
+
+
+def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> None:
+    from harness.properties.lint.findings import lint, model_facts
+
+    folder = write_djl_folder(_spec(command), "t5", tmp_path / "model")
+    script = (folder / "engines" / "djl_handler.py").read_text()
+    for container in ("0.27.0", "0.29.0", "0.36.0-lmi20"):
+        findings = lint((folder / "serving.properties").read_text(), container, model_facts(folder), script)
+        assert [finding.message for finding in findings if finding.severity == "error"] == []
+
+
+def test_the_docker_command_mounts_the_folder_and_stays_on_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(djl.shutil, "which", lambda name: f"/usr/bin/{name}")
+    argv = docker_argv("deepjavalibrary/djl-serving:0.36.0-lmi", tmp_path, 9000)
+    assert argv == [
+        "/usr/bin/docker", "run", "--rm", "--init", "-p", "127.0.0.1:9000:8080", "-v",
+        f"{tmp_path.resolve()}:/opt/ml/model:ro", "-e", "SERVING_LOAD_MODELS=model::Python=/opt/ml/model",
+        "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
+    ]  # fmt: skip
+    with pytest.raises(SpecInvalid, match="expected an image name"):
+        docker_argv("--privileged", tmp_path, 9000)
+
+
+def _described(status: str, *workers: str) -> list[dict[str, Any]]:
+    return [{"status": status, "workerGroups": [{"workers": [{"status": worker} for worker in workers]}]}]
+
+
+@pytest.mark.parametrize(
+    ("ping", "described", "expected"),
+    [
+        (None, [], Health(is_ready=False)),
+        (207, _described("Pending", "PENDING"), Health(is_ready=False)),
+        (200, _described("Healthy", "READY", "PENDING"), Health(is_ready=False)),
+        (200, _described("Healthy", "READY", "READY"), Health(is_ready=True)),
+        (200, "not what was promised", Health(is_ready=False)),
+        (
+            200,
+            _described("FAILED"),
+            Health(is_ready=False, failure="GET /models says FAILED: the model failed to load"),
+        ),
+        (500, [], Health(is_ready=False, failure="/ping answers 500: the model failed to load")),
+    ],
+)
+def test_ready_means_every_worker_is(ping: int | None, described: object, expected: Health) -> None:
+    assert health(ping, described, workers=2) == expected
+
+
+def test_without_djl_or_docker_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(djl.shutil, "which", lambda name: None)
+    assert "neither djl-serving nor docker found" in DjlEngine().probe().reason
+    spec = EngineSpec(engine="djl", model_dir=MODEL_DIR)
+    with pytest.raises(Unavailable, match="'djl-serving' not found"), DjlEngine().launch(spec, tmp_path, 5.0):
+        pass
+    with pytest.raises(Unavailable, match="docker not found"):
+        docker_argv("image", tmp_path, 9000)

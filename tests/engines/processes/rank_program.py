@@ -1,0 +1,17 @@
+"""A following rank for the tests of rank_group: it writes down what it is told, and dies when told to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from engines.processes.rank_group import Message
+
+
+def follow(rank: int, messages: Iterator[Message]) -> None:
+    for message in messages:
+        if message.get("die"):
+            os._exit(9)
+        with Path(os.environ["RANK_LOG"], f"{rank}.log").open("a") as log:
+            log.write(message["text"] + "\n")

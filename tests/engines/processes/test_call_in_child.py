@@ -1,0 +1,36 @@
+"""A function run in its own process: its errors arrive, its memory does not, and it cannot outlive us."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines.errors import ModelInvalid, Unavailable
+from engines.processes.call_in_child import run_isolated
+
+HERE = "tests.engines.processes.test_call_in_child"
+
+
+def refuse(message: str) -> None:
+    raise Unavailable(message)
+
+
+def crash(message: str) -> None:
+    raise ZeroDivisionError(message)
+
+
+def accept(message: str) -> None:
+    assert message == "fine"
+
+
+def test_success_returns() -> None:
+    run_isolated(f"{HERE}:accept", ["fine"])
+
+
+def test_an_engine_error_arrives_as_itself() -> None:
+    with pytest.raises(Unavailable, match=r"^no such thing, 'quoted'$"):
+        run_isolated(f"{HERE}:refuse", ["no such thing, 'quoted'"])
+
+
+def test_any_other_end_tells_its_last_lines() -> None:
+    with pytest.raises(ModelInvalid, match=r"ended with code 1: .*ZeroDivisionError: by nothing"):
+        run_isolated(f"{HERE}:crash", ["by nothing"])

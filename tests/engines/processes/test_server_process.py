@@ -1,0 +1,171 @@
+"""Owned processes: ready or a reason, ended with everything they started, even after kill -9 of their owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from engines.errors import LaunchFailed, NotReady, OutOfMemory
+from engines.processes import supervisor
+from engines.processes.server_process import Command, ServerProcess, free_port, http_status, log_tail
+from tests.engines.server.running import is_alive
+
+ROOT = Path(__file__).parents[3]
+GONE_WITHIN_S = 5.0
+
+FAMILY = """
+import os, subprocess, sys, time, pathlib
+# a child in the group, one in a session of its own, and an orphan whose parent has ended
+children = [subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"], start_new_session=True)]
+subprocess.run([sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"])
+pathlib.Path(os.environ["READY"]).write_text("yes")
+time.sleep(600)
+"""
+
+
+def python(tmp_path: Path, code: str, **env: str) -> Command:
+    return Command(argv=[sys.executable, "-c", code], log_path=tmp_path / "log.txt", env=env, temp_dir=tmp_path / "tmp")
+
+
+def wait_until(check: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.02)
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    return [pid for pid in pids if is_alive(pid)]
+
+
+def start_family(tmp_path: Path) -> tuple[ServerProcess, tuple[int, ...]]:
+    process = ServerProcess(python(tmp_path, FAMILY, READY=str(tmp_path / "ready")))
+    wait_until((tmp_path / "ready").exists)
+    orphans = set(supervisor.descendants(os.getpid())) - set(process.pids)
+    everyone = tuple({*process.pids, *orphans})
+    assert len(alive(everyone)) >= 5  # supervisor, server, three sleepers
+    return process, everyone
+
+
+def test_stop_leaves_no_descendant_and_no_temporary_folder(tmp_path: Path) -> None:
+    process, everyone = start_family(tmp_path)
+    (tmp_path / "tmp" / "scratch").write_text("x")
+    process.stop(grace_s=0.2)
+    assert alive(everyone) == []
+    assert process.exit_code() == -signal.SIGTERM
+    assert process.pids == ()
+    assert not (tmp_path / "tmp").exists()
+
+
+def test_a_server_that_ends_by_itself_takes_its_children_along(tmp_path: Path) -> None:
+    process, everyone = start_family(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(everyone), GONE_WITHIN_S)
+    assert process.exit_code() == -signal.SIGKILL
+    process.stop()
+
+
+def test_killing_the_supervisor_ends_the_server(tmp_path: Path) -> None:
+    process = ServerProcess(python(tmp_path, "import time; time.sleep(600)"))
+    (guard,) = [pid for pid in supervisor.descendants(os.getpid()) if process.pid in supervisor.descendants(pid)]
+    os.kill(guard, signal.SIGKILL)
+    wait_until(lambda: not alive([process.pid]), GONE_WITHIN_S)
+    assert process.exit_code() is not None
+    process.stop()
+
+
+@pytest.mark.parametrize("launcher", ["family", "fake engine"])
+def test_kill_9_of_the_owner_leaves_nothing_alive(tmp_path: Path, launcher: str) -> None:
+    family = f"""
+from engines.processes.server_process import Command, ServerProcess
+process = ServerProcess(Command(argv=[sys.executable, "-c", {FAMILY!r}], log_path=here / "log.txt",
+                                env={{"READY": str(here / "ready")}}, temp_dir=here / "tmp"))
+"""
+    fake = """
+from engines.api import EngineSpec
+from engines.adapters.fake import FakeEngine
+launch = FakeEngine().launch(EngineSpec(engine="fake", model_dir=here, workers=2), here, 120.0)
+running = launch.__enter__()
+(here / "ready").write_text("yes")
+"""
+    code = f"import sys, time, pathlib; here = pathlib.Path({str(tmp_path)!r})"
+    code += (family if launcher == "family" else fake) + "\ntime.sleep(600)\n"
+    owner = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_until((tmp_path / "ready").exists, 120.0)
+    everyone = supervisor.descendants(owner.pid)
+    assert len(alive(everyone)) >= 4
+    killed = time.monotonic()
+    owner.kill()
+    owner.wait()
+    wait_until(lambda: not alive(everyone), GONE_WITHIN_S)
+    assert time.monotonic() - killed < GONE_WITHIN_S
+    temporary = Path(tempfile.gettempdir())
+    wait_until(lambda: not [*tmp_path.glob("tmp"), *temporary.glob(f"dyno-{owner.pid}-*")], GONE_WITHIN_S)
+
+
+def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    with ServerProcess(python(tmp_path, code)) as process:
+        wait_until(lambda: "up" in process.log_tail())
+        process.stop(grace_s=0.2)
+    assert process.exit_code() == -signal.SIGKILL
+
+
+def test_an_ended_server_is_reported_at_once_with_its_log(tmp_path: Path) -> None:
+    with (
+        ServerProcess(python(tmp_path, "import sys; print('bad flag --x'); sys.exit(7)")) as process,
+        pytest.raises(LaunchFailed, match=r"(?s)ended with status 7.*log\.txt ends:.*bad flag --x"),
+    ):
+        process.wait_ready(f"http://127.0.0.1:{free_port()}/ping", timeout_s=300.0)
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    ["MemoryError", "terminate called after throwing an instance of 'std::bad_alloc'", "CUDA error: out of memory"],
+)
+def test_memory_that_ran_out_is_told_from_other_endings(tmp_path: Path, last_words: str) -> None:
+    with (
+        ServerProcess(python(tmp_path, f"import sys; sys.exit({last_words!r})")) as process,
+        pytest.raises(OutOfMemory, match="ran out of memory"),
+    ):
+        process.wait_for(lambda: None, 60.0, "answer")
+
+
+def test_a_server_that_hangs_is_not_ready_at_its_deadline(tmp_path: Path) -> None:
+    with (
+        ServerProcess(python(tmp_path, "import time; time.sleep(600)")) as process,
+        pytest.raises(NotReady, match=r"no answer 200 at http://.* after 0\.2 s"),
+    ):
+        process.wait_ready(f"http://127.0.0.1:{free_port()}/ping", timeout_s=0.2)
+
+
+def test_ready_when_the_address_answers_200(tmp_path: Path) -> None:
+    port = free_port()
+    command = Command(
+        argv=[sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)],
+        log_path=tmp_path / "log.txt",
+        cwd=tmp_path,
+    )
+    with ServerProcess(command) as process:
+        process.wait_ready(f"http://127.0.0.1:{port}/", timeout_s=60.0)
+    assert http_status(f"http://127.0.0.1:{port}/") is None
+
+
+def test_a_program_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
+    command = Command(argv=["/no/such/program"], log_path=tmp_path / "log.txt")
+    with pytest.raises(LaunchFailed, match=r"/no/such/program"), ServerProcess(command) as process:
+        process.wait_for(lambda: None, 60.0, "answer")
+
+
+def test_log_tail_of_a_missing_file_is_empty(tmp_path: Path) -> None:
+    assert log_tail(tmp_path / "none") == ""

@@ -1,0 +1,228 @@
+"""The choice over stored trials: best value, ties, the front, what rules a candidate out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.choose.decide import choose
+from harness.choose.repetitions import ONLY_WORSE
+from harness.errors import MeasurementInvalid
+from harness.measure import doubts as validity
+from tests.harness.choose.runs import candidate, failed, metric, run_of, trial
+
+TWO_GOALS = [
+    {"metric": "latency_p50_ms", "goal": "minimize"},
+    {"metric": "throughput_rps", "goal": "maximize"},
+]
+
+
+def _why(recommendation, what) -> str:  # type: ignore[no-untyped-def]
+    (loss,) = [loss for loss in recommendation.losses if loss.candidate == what]
+    return loss.why
+
+
+def test_the_best_value_wins_and_the_others_hear_by_how_much() -> None:
+    fast, slow = candidate("ctranslate2"), candidate("transformers")
+    found = choose(run_of(trial(1, slow, (24.2, 24.0, 24.4)), trial(2, fast, (20.0, 19.8, 20.2))))
+    assert found.trial.candidate == fast
+    assert found.runner_up is not None
+    assert found.runner_up.candidate == slow
+    assert not found.is_tie
+    assert "slower by 4.2 ms (+21.0 %)" in _why(found, slow)
+    assert "latency_p99_ms 40 of at most 500 ms" in found.margin
+
+
+def test_of_a_tie_the_cheaper_one_wins_although_its_value_is_worse() -> None:
+    two, one = candidate(workers=2), candidate(workers=1)
+    found = choose(run_of(trial(1, two, (20.0, 19.0, 21.0)), trial(2, one, (20.5, 19.5, 21.5))))
+    assert found.trial.candidate == one
+    assert found.is_tie
+    assert "a tie" in found.margin
+    assert "it needs 2 workers instead of 1" in _why(found, two)
+
+
+def test_a_wide_interval_of_the_best_does_not_let_a_surely_worse_one_win() -> None:
+    wide, narrow, cheap = candidate(workers=2, batch_size=8), candidate(workers=2), candidate(workers=1)
+    found = choose(
+        run_of(
+            trial(1, wide, (10.0, 6.0, 14.0)), trial(2, narrow, (11.0, 11.0, 11.0)), trial(3, cheap, (13.0, 13.0, 13.0))
+        )
+    )
+    assert found.trial.candidate in (wide, narrow)
+    assert "others are surely better" in _why(found, cheap) or "slower by" in _why(found, cheap)
+
+
+def test_a_tie_of_equal_workers_goes_to_less_memory() -> None:
+    big, small = candidate("transformers"), candidate("onnxruntime")
+    heavy = {"peak_memory_mib": metric(900.0, unit="MiB")}
+    found = choose(run_of(trial(1, big, (20.0, 19.0, 21.0), metrics=heavy), trial(2, small, (20.4, 19.4, 21.4))))
+    assert found.trial.candidate == small
+    assert "600 MiB more memory" in _why(found, big)
+
+
+def test_values_without_intervals_tie_only_when_equal() -> None:
+    first, second = candidate(batch_size=1), candidate(batch_size=2)
+    bare = {"latency_p50_ms": metric(20.1)}
+    found = choose(run_of(trial(1, first, (1, 1, 1), metrics={"latency_p50_ms": metric(20.0)}),
+                          trial(2, second, (1, 1, 1), metrics=bare)))  # fmt: skip
+    assert found.trial.candidate == first
+    assert not found.is_tie
+
+
+def test_a_broken_constraint_and_a_failure_rule_out() -> None:
+    good, broke, died = candidate(batch_size=1), candidate(batch_size=4), candidate(batch_size=8)
+    found = choose(
+        run_of(
+            trial(1, broke, (10.0, 9.9, 10.1), violations=("latency_p99_ms 612 ms, at most 500 wanted",)),
+            failed(2, died, "out_of_memory", "killed\nby the kernel"),
+            trial(3, good, (20.0, 19.8, 20.2)),
+        )
+    )
+    assert found.trial.candidate == good
+    assert _why(found, broke) == "broke a constraint: latency_p99_ms 612 ms, at most 500 wanted"
+    assert _why(found, died) == "out_of_memory: killed by the kernel"
+    assert found.runner_up is None
+    assert "the only feasible candidate" in found.margin
+
+
+def test_repetitions_are_pooled_and_widen_the_interval() -> None:
+    lucky, steady = candidate(batch_size=1), candidate(batch_size=4)
+    found = choose(
+        run_of(
+            trial(1, lucky, (18.0, 17.9, 18.1)),
+            trial(2, steady, (20.0, 19.9, 20.1)),
+            trial(3, lucky, (24.0, 23.9, 24.1)),
+            trial(4, steady, (20.2, 20.1, 20.3)),
+        )
+    )
+    assert found.trial.candidate in (lucky, steady)
+    assert found.is_tie  # 17.9 .. 24.1 holds 19.9 .. 20.3
+    assert len(found.losses) == 1
+
+
+def test_a_candidate_that_failed_in_one_repetition_is_not_recommended() -> None:
+    flaky, steady = candidate(batch_size=1), candidate(batch_size=4)
+    found = choose(
+        run_of(trial(1, flaky, (10.0, 9.9, 10.1)), trial(2, steady, (20.0, 19.9, 20.1)), failed(3, flaky, "crashed"))
+    )
+    assert found.trial.candidate == steady
+    assert "crashed in one of 2 measurements" in _why(found, flaky)
+
+
+def test_an_interrupted_repetition_says_nothing_about_its_candidate() -> None:
+    best, other = candidate(batch_size=1), candidate(batch_size=4)
+    found = choose(
+        run_of(trial(1, best, (10.0, 9.9, 10.1)), trial(2, other, (20.0, 19.9, 20.1)), failed(3, best, "interrupted"))
+    )
+    assert found.trial.candidate == best
+
+
+def test_doubtful_numbers_must_win_by_more_than_ten_percent() -> None:
+    doubtful, sound = candidate(batch_size=1), candidate(batch_size=4)
+    reason = "measured for 0.40 s only; under 2 s one hiccup moves every number"
+    close = choose(
+        run_of(trial(1, doubtful, (19.0, 18.9, 19.1), distrust=(reason,)), trial(2, sound, (20.0, 19.9, 20.1)))
+    )
+    assert close.trial.candidate == sound
+    assert "in doubt" in _why(close, doubtful)
+    far = choose(run_of(trial(1, doubtful, (10.0, 9.9, 10.1), distrust=(reason,)), trial(2, sound, (20.0, 19.9, 20.1))))
+    assert far.trial.candidate == doubtful
+    assert reason in far.margin
+
+
+def test_a_disturbance_that_can_only_slow_costs_nothing() -> None:
+    disturbed, sound = candidate(batch_size=1), candidate(batch_size=4)
+    reason = "other processes used 14% of the machine's CPU while measuring (limit 10%)"
+    found = choose(
+        run_of(trial(1, disturbed, (19.0, 18.9, 19.1), distrust=(reason,)), trial(2, sound, (20.0, 19.9, 20.1)))
+    )
+    assert found.trial.candidate == disturbed
+    assert "disturbed while measured" in found.margin
+
+
+def test_the_disturbances_named_here_are_the_ones_validity_writes() -> None:
+    source = Path(validity.__file__).read_text(encoding="utf-8")
+    for beginning in ONLY_WORSE:
+        assert f'f"{beginning}' in source
+
+
+def test_an_unbounded_p99_is_no_doubt_when_the_slowest_request_keeps_the_limit() -> None:
+    few = "200 answered requests: a 95 % interval for p99 needs 368, so latency_p99_ms has no upper bound"
+    one, other = candidate(batch_size=1), candidate(batch_size=4)
+    found = choose(run_of(trial(1, one, (19.5, 19.4, 19.6), distrust=(few,)), trial(2, other, (20.0, 19.9, 20.1))))
+    assert found.trial.candidate == one
+    limited = {"latency_p99_ms": {"min": None, "max": 50.0}}
+    strict = choose(
+        run_of(
+            trial(1, one, (19.5, 19.4, 19.6), distrust=(few,)),
+            trial(2, other, (20.0, 19.9, 20.1)),
+            constraints=limited,
+        )
+    )
+    assert strict.trial.candidate == other
+
+
+def test_several_objectives_take_the_knee_of_the_front() -> None:
+    quick, knee, wide, worse = (candidate(batch_size=size) for size in (1, 2, 4, 8))
+
+    def at(number: int, what, p50: float, rps: float):  # type: ignore[no-untyped-def]
+        return trial(number, what, (p50, p50, p50), metrics={"throughput_rps": metric(rps, unit="requests/s")})
+
+    found = choose(
+        run_of(at(1, quick, 10, 50), at(2, knee, 12, 95), at(3, wide, 40, 100), at(4, worse, 41, 90),
+               objectives=TWO_GOALS)
+    )  # fmt: skip
+    assert found.trial.candidate == knee
+    assert "knee of a Pareto front of 3" in found.margin
+    assert "further from the ideal corner" in _why(found, wide)
+    assert _why(found, worse).startswith("dominated by the chosen one")
+
+
+def test_on_the_front_a_difference_within_the_noise_is_none() -> None:
+    one, many = candidate(batch_size=2), candidate(batch_size=8, workers=2)
+
+    def at(number: int, what, p50: float, rps: float):  # type: ignore[no-untyped-def]
+        rate = metric(rps, rps - 5, rps + 5, unit="requests/s")
+        return trial(number, what, (p50, p50 - 1, p50 + 1), metrics={"throughput_rps": rate})
+
+    clear = choose(run_of(at(1, many, 40, 102), at(2, one, 20, 100), objectives=TWO_GOALS))
+    assert clear.trial.candidate == one
+    assert not clear.is_tie
+    tie = choose(run_of(at(1, many, 20, 102), at(2, one, 20.5, 100), objectives=TWO_GOALS))
+    assert tie.trial.candidate == one
+    assert tie.is_tie
+    assert "it needs 2 workers instead of 1" in _why(tie, many)
+
+
+def test_nothing_feasible_names_the_nearest_and_what_it_broke() -> None:
+    near, far = candidate(batch_size=1), candidate(batch_size=4)
+    over = {"latency_p99_ms": metric(510.0)}
+    way_over = {"latency_p99_ms": metric(900.0)}
+    run = run_of(
+        trial(1, far, (20, 20, 20), metrics=way_over, violations=("latency_p99_ms 900 ms > 500",)),
+        trial(2, near, (30, 30, 30), metrics=over, violations=("latency_p99_ms 510 ms > 500",)),
+    )
+    with pytest.raises(MeasurementInvalid, match=r"nearest: transformers fp32, batch 1, .*510 ms > 500"):
+        choose(run)
+
+
+def test_nothing_that_ran_counts_the_outcomes() -> None:
+    with pytest.raises(MeasurementInvalid, match=r"none of 2 candidates finished \(2 launch_failed\)"):
+        choose(run_of(failed(1, candidate(batch_size=1)), failed(2, candidate(batch_size=2))))
+
+
+def test_candidates_that_answered_nothing_are_no_matter_of_constraints() -> None:
+    said = "24 of 24 requests failed (24 http_error), for instance: HTTP 404: no such path"
+    silent = trial(
+        1, candidate(), (20, 20, 20), metrics={"error_frac": metric(1.0, unit="frac")}, distrust=(said,),
+        violations=("latency_p50_ms was not measured, expected a value",),
+    )  # fmt: skip
+    with pytest.raises(MeasurementInvalid, match=r"none of 1 candidates answered a request.*HTTP 404: no such path;"):
+        choose(run_of(silent))
+
+
+def test_an_empty_run_says_so() -> None:
+    with pytest.raises(MeasurementInvalid, match="holds no trial"):
+        choose(run_of())

@@ -1,0 +1,29 @@
+"""Machine facts are JSON, explain a number, and give nothing away."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+
+from harness.measure.machine.facts import git_commit, machine_facts, package_versions
+
+
+def test_facts_are_json_and_name_what_moves_a_number() -> None:
+    facts = machine_facts()
+    assert {"cpu_model", "cpu_flags", "cores", "memory_mib", "governor", "kernel", "python"} <= set(facts)
+    assert json.loads(json.dumps(facts)) == facts
+    assert isinstance(facts["memory_mib"], int)
+    assert facts["memory_mib"] > 0
+
+
+def test_facts_hold_neither_the_host_nor_the_user_name() -> None:
+    text = json.dumps([machine_facts(), package_versions(), git_commit()])
+    for secret in (socket.gethostname(), getpass.getuser()):
+        assert len(secret) < 5 or secret not in text
+
+
+def test_versions_of_installed_packages() -> None:
+    versions = package_versions()
+    assert "numpy" in versions
+    assert all(versions.values())

@@ -1,0 +1,210 @@
+"""What the linter says, per container version; the traps are those of java.util.Properties and of published files."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import UsageError
+from harness.properties.lint.findings import Finding, ModelFacts, lint
+
+PUBLISHED = (
+    "engine=FasterTransformer\n"
+    "option.entryPoint=djl_python.fastertransformer\n"
+    "option.tensor_parallel_degree=4\n"
+    "option.s3url=s3://bucket/flan-t5-xxl/\n"
+)
+
+
+def _errors(text: str, container: str, **model: object) -> list[str]:
+    facts = ModelFacts(**model)  # type: ignore[arg-type]
+    return [f"{f.line} {f.key}: {f.message}" for f in lint(text, container, facts) if f.severity == "error"]
+
+
+def _one(text: str, container: str = "0.28.0", **model: object) -> str:
+    (found,) = _errors(text, container, **model)
+    return found
+
+
+def test_the_published_file_is_clean_for_its_own_container() -> None:
+    assert lint(PUBLISHED, "0.21.0") == []
+    assert lint(PUBLISHED, "0.21.0-fastertransformer5.3.0-cu117") == []
+
+
+def test_the_published_file_is_retired_today_and_a_living_one_is_proposed() -> None:
+    found = "\n".join(_errors(PUBLISHED, "0.36.0-lmi20"))
+    assert "engine=FasterTransformer is retired: last container 0.24.0" in found
+    assert "write option.model_id instead" in found
+    assert "vLLM does not serve T5" in found
+    assert "option.rolling_batch=disable" in found
+    living = (
+        "engine=Python\noption.entryPoint=djl_python.huggingface\noption.rolling_batch=disable\n"
+        "option.model_id=s3://bucket/flan-t5-xxl/\noption.dtype=bf16\nbatch_size=4\n"
+    )
+    assert lint(living, "0.36.0-lmi20") == []
+    assert "transformers 5" in _one(living, "0.36.0-lmi27")
+
+
+def test_findings_come_with_line_key_and_severity() -> None:
+    (found,) = lint("engine=Python\n\n# comment\nbatch_sise=4\n", "0.28.0")
+    assert found == Finding(
+        line=4,
+        key="batch_sise",
+        severity="error",
+        message="unknown key in 0.28.0; the server does not read it; did you mean 'batch_size'?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("option.tensor_paralel_degree=4", "did you mean 'option.tensor_parallel_degree'?"),
+        ("option.modelid=x", "no version reads option.modelid"),
+        ("tensor_parallel_degree=4", "did you mean 'option.tensor_parallel_degree'?"),
+        ("BATCH_SIZE=4", "did you mean 'batch_size'?"),
+        ("option.nothing_like_it=4", "would be ignored without a word"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(line: str, said: str) -> None:
+    assert said in _one(f"engine=Python\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "container", "said"),
+    [
+        ("option.s3url=s3://b/x", "0.27.0", "retired: last read by 0.26.0"),
+        ("option.rolling_batch=disable", "0.22.1", "not known yet: first read by 0.23.0"),
+        ("option.rolling_batch=lmi-dist", "0.33.0", "retired: last container 0.32.0"),
+        ("option.rolling_batch=vllm", "0.20.0", "not known yet"),
+        ("option.rolling_batch=disable", "0.24.0", "before it any value turned rolling batch on"),
+        ("option.async_mode=true", "0.28.0", "not known yet: first read by 0.33.0"),
+        ("engine=DeepSpeed", "0.28.0", "retired: last container 0.27.0"),
+        ("engine=MPI", "0.21.0", "not known yet: first container 0.23.0"),
+    ],
+)
+def test_keys_and_values_come_and_go_with_versions(line: str, container: str, said: str) -> None:
+    assert any(said in error for error in _errors(line + "\n", container))
+
+
+def test_an_engine_of_another_image_is_refused_where_the_image_was_named() -> None:
+    assert "needs the fastertransformer image" in _one("engine=FasterTransformer\n", "0.24.0-deepspeed")
+    assert _errors("engine=FasterTransformer\n", "0.24.0") == []
+
+
+def test_the_misprinted_rolling_batch_of_a_published_notebook() -> None:
+    text = "engine=MPI\noption.rolling_batch=lmi - dist\n"
+    assert _one(text, "0.26.0").endswith("unknown option.rolling_batch 'lmi - dist'; did you mean 'lmi-dist'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("batch_size=4 \n", 1, "trailing blanks belong to the value: Java reads '4 '"),
+        ("batch_size=4 # four\n", 1, "there are no inline comments: Java reads '4 # four'"),
+        ("batch_size=4\nbatch_size=8\n", 2, "already set in line 1: Java keeps the last one"),
+        ("option.model_id=C:\\temp\\new\n", 1, "backslash is an escape"),
+        ("option.model_id=\\\\server\\models\n", 1, "Java drops the backslash before 'm'"),
+        ("batch size=4\n", 1, "a blank inside the key ends it: Java reads 'batch' with value 'size=4'"),
+        ("batch_size 4\n", 1, "no '=' sign"),
+        ("option.model_id=\\u12\n", 1, "Java refuses the file"),
+    ],
+)
+def test_syntax_that_java_reads_otherwise(text: str, line: int, said: str) -> None:
+    found = [f for f in lint(text, "0.28.0") if f.severity == "error" and said in f.message]
+    assert found
+    assert found[0].line == line
+
+
+def test_what_java_reads_as_written_is_no_finding() -> None:
+    text = (
+        "# a comment # with another\n! and this\nengine = Python\noption.model_id: google/flan-t5-base\n"
+        "option.entryPoint=djl_python.hugging\\\n    face\noption.rolling_batch=disable\noption.env=A\\=B\n"
+        'option.stop_sequence=["\\\\n"]\n'
+    )
+    assert lint(text, "0.28.0") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("batch_size=four", "expected a whole number >= 1, got 'four'"),
+        ("batch_size=0", "expected a whole number >= 1, got 0"),
+        ("max_batch_delay=-1", "expected a whole number ms >= 0"),
+        ("option.dtype=fp8", "expected one of fp32"),
+        ("option.tensor_parallel_degree=all", "or max"),
+        ("option.trust_remote_code=yes", "expected true or false"),
+        ("load_on_devices=0,1", "expected devices separated by ';'"),
+    ],
+)
+def test_values_outside_type_or_range(line: str, said: str) -> None:
+    assert said in _one(line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("maxWorkers=1\nminWorkers=2\n", "below minWorkers=2"),
+        ("batch_size=4\noption.rolling_batch=auto\n", "excludes option.rolling_batch=auto"),
+        ("batch_size=2\noption.enable_streaming=true\n", "refused with streaming"),
+        ("option.quantize=bitsandbytes8\noption.entryPoint=djl_python.huggingface\n", "option.device_map=auto"),
+    ],
+)
+def test_values_that_exclude_each_other(text: str, said: str) -> None:
+    assert said in _one(text)
+
+
+def test_s3url_excludes_model_id() -> None:
+    assert "excludes option.model_id" in _one("option.s3url=s3://b/x\noption.model_id=x\n", "0.25.0")
+
+
+def test_t5_on_vllm_is_refused() -> None:
+    text = "engine=Python\noption.model_id=google/flan-t5-xl\noption.rolling_batch=vllm\n"
+    assert "vLLM does not serve T5" in _one(text, "0.35.0")
+    assert _errors(text.replace("flan-t5-xl", "gemma-2b"), "0.35.0") == []
+
+
+def test_tensor_parallel_degree_must_divide_the_heads() -> None:
+    assert "3 does not divide the model's 64 heads" in _one("option.tensor_parallel_degree=3\n", heads=64)
+    assert _errors("option.tensor_parallel_degree=4\n", "0.28.0", heads=64) == []
+
+
+def test_fp16_t5_is_a_warning() -> None:
+    text = (
+        "engine=Python\noption.model_id=t5-11b\noption.dtype=fp16\n"
+        "option.entryPoint=djl_python.huggingface\noption.rolling_batch=disable\n"
+    )
+    (found,) = lint(text, "0.28.0")
+    assert found.severity == "warning"
+    assert "65504" in found.message
+
+
+def test_a_key_of_another_handler_is_a_warning() -> None:
+    text = (
+        "engine=Python\noption.entryPoint=djl_python.huggingface\noption.rolling_batch=disable\noption.n_positions=9\n"
+    )
+    (found,) = lint(text, "0.28.0")
+    assert found.severity == "warning"
+    assert "neuronx handler only, not by huggingface" in found.message
+
+
+def test_options_of_a_script_of_ones_own_are_known_where_the_script_names_them() -> None:
+    text = "engine=Python\noption.entryPoint=model.py\noption.beams=4\n"
+    (found,) = lint(text, "0.28.0")
+    assert found.severity == "warning"
+    assert lint(text, "0.28.0", script='beams = int(properties["beams"])') == []
+
+
+def test_vllm_takes_any_engine_argument_since_0_32() -> None:
+    text = "engine=Python\noption.rolling_batch=vllm\noption.model_id=x/y\noption.some_engine_arg=1\n"
+    (found,) = lint(text, "0.32.0")
+    assert found.severity == "warning"
+    assert "unknown key" in _one(text, "0.28.0")
+
+
+def test_our_own_server_wants_an_entry_point() -> None:
+    assert "missing: name the engine" in _one("engine=Python\n", "dynamometer-0.1")
+    assert _errors("engine=Python\noption.entryPoint=engines.ctranslate2\n", "dynamometer-0.1") == []
+
+
+def test_an_unknown_container_is_a_usage_error_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown container '0.37.0'.*did you mean '0.38.0'"):
+        lint("engine=Python\n", "0.37.0")

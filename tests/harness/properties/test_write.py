@@ -1,0 +1,52 @@
+"""Where the files go, and that nothing is written for a container that cannot serve it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.choose.decide import choose
+from harness.choose.text import next_command
+from harness.errors import UsageError
+from harness.properties.write import write_recommendation
+from harness.store.reader import read_run
+from tests.harness.choose.runs import candidate, store, trial
+
+
+def test_the_scenarios_own_container_goes_to_the_top_and_another_below(tmp_path: Path) -> None:
+    run = read_run(store(tmp_path, [trial(1, candidate("ctranslate2"), (20.0, 19.0, 21.0))]))
+    found = choose(run)
+    own = write_recommendation(run, found, "dynamometer-0.1")
+    assert own.properties_path == run.root / "recommendation" / "serving.properties"
+    other = write_recommendation(run, found, "0.36.0-lmi20")
+    assert [path.name for path in other.paths] == [
+        "serving.properties", "model.py", "requirements.txt", "recommendation.json",
+    ]  # fmt: skip
+    assert other.properties_path.parent == run.root / "recommendation" / "0.36.0-lmi20"
+    stored = json.loads(other.paths[-1].read_text())
+    assert stored["trial"]["trial_id"] == found.trial.trial_id
+
+
+def test_a_container_that_cannot_serve_it_gets_no_file(tmp_path: Path) -> None:
+    run = read_run(store(tmp_path / "results", [trial(1, candidate("fake"), (20.0, 19.0, 21.0))]))
+    with pytest.raises(UsageError, match="cannot serve"):
+        write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_image_of_the_next_command_lies_in_the_user_s_region(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    example = next_command("0.36.0-lmi20", tmp_path)
+    assert "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi20" in example
+    assert example.endswith("  # us-east-1 is an example: set AWS_REGION for yours")
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    own = next_command("0.36.0-lmi20", tmp_path)
+    assert "692866216735.dkr.ecr.eu-south-1.amazonaws.com/djl-inference:0.36.0-lmi20" in own
+    assert "#" not in own

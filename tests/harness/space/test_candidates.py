@@ -1,0 +1,152 @@
+"""Which candidates are planned, which are ruled out, and the reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engines.api import Availability, Capabilities
+from harness.errors import EnvironmentFault, ScenarioError
+from harness.scenario.resolve import resolve
+from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan, plan_space, require_candidates
+
+CPU = Capabilities(
+    effective_dtypes={"fp32": "fp32", "bf16": "fp32"},
+    reasons={"fp16": "no half floats on this CPU"},
+    options={"compile": "torch.compile"},
+)
+
+
+def _plan(
+    space: list[dict[str, object]], able: Capabilities | Availability = CPU, cores: int | None = None
+) -> SpacePlan:
+    of = Scenario.model_validate({"name": "s", "space": space})
+    return plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, cores)
+
+
+def test_a_block_is_the_product_of_its_axes_first_values_first() -> None:
+    plan = _plan([{"engine": "fake", "workers": [2, 1], "batch_size": [1, 4]}])
+    assert [(each.workers, each.batch_size) for each in plan.candidates] == [(2, 1), (2, 4), (1, 1), (1, 4)]
+    assert plan.blocks[0].default == plan.candidates[0]
+    assert plan.size == 4
+
+
+def test_options_are_axes_too() -> None:
+    plan = _plan([{"engine": "fake", "options": {"compile": [False, True]}}])
+    assert [dict(each.options) for each in plan.candidates] == [{"compile": False}, {"compile": True}]
+
+
+@pytest.mark.parametrize(
+    ("axes", "left", "what", "reason"),
+    [
+        ({"dtype": ["fp32", "fp16"]}, 1, "fake dtype=fp16", "no half floats on this CPU"),
+        ({"dtype": ["fp32", "w8a8"]}, 1, "fake dtype=w8a8", "fake accepts fp32, bf16 here"),
+        (
+            {"tensor_parallel_degree": [1, 4]},
+            1,
+            "fake tensor_parallel_degree=4",
+            "fake can split over at most 1 here",
+        ),
+        ({"device": ["cpu", "cuda"]}, 1, "fake device=cuda", "this machine has no cuda that fake can use"),
+        ({"rolling_batch": ["disable", "auto"]}, 1, "fake rolling_batch=auto", "fake has no rolling batch"),
+        (
+            {"options": {"compil": [True]}},
+            0,
+            "fake options.compil=True",
+            "fake has no such option; did you mean 'compile'?",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_ruled_out_with_the_reason(
+    axes: dict[str, object], left: int, what: str, reason: str
+) -> None:
+    plan = _plan([{"engine": "fake", **axes}])
+    assert plan.size == left
+    assert [(each.description, each.reason, each.count) for each in plan.pruned] == [(what, reason, 1)]
+
+
+def test_what_is_left_and_what_is_gone_add_up_to_the_whole_product() -> None:
+    axes = {
+        "dtype": ["fp32", "fp16"],
+        "tensor_parallel_degree": [1, 2, 4],
+        "workers": [1, 2],
+        "device": ["cpu", "cuda"],
+    }
+    plan = _plan([{"engine": "fake", **axes}])
+    assert plan.size + sum(each.count for each in plan.pruned) == 2 * 3 * 2 * 2
+    assert plan.size == 2
+
+
+def test_an_engine_that_is_not_there_takes_its_block_with_it() -> None:
+    gone = Availability(is_available=False, reason="not installed: pip install 'dynamometer[onnxruntime]'")
+    of = Scenario.model_validate(
+        {"name": "s", "space": [{"engine": "onnxruntime", "workers": [1, 2]}, {"engine": "fake"}]}
+    )
+    plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: gone if engine == "onnxruntime" else CPU)
+    assert [block.engine for block in plan.blocks] == ["fake"]
+    assert plan.candidates[0].block == 1
+    assert [(each.reason, each.count) for each in plan.pruned] == [(gone.reason, 2)]
+
+
+def test_nothing_left_is_one_sentence_with_every_reason() -> None:
+    plan = _plan([{"engine": "fake", "dtype": "fp16"}])
+    of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake", "dtype": "fp16"}]})
+    with pytest.raises(EnvironmentFault) as caught:
+        require_candidates(plan, resolve(of, Path("s.yaml")))
+    assert str(caught.value) == (
+        "s.yaml: space: none of the candidates can be launched on this machine: "
+        "fake dtype=fp16: no half floats on this CPU; `dyno doctor` lists what this machine can launch"
+    )
+    assert caught.value.exit_code == 3
+
+
+def test_a_candidate_in_two_blocks_is_measured_once() -> None:
+    plan = _plan([{"engine": "fake", "workers": [1, 2]}, {"engine": "fake", "workers": [2, 3]}])
+    assert [each.workers for each in plan.candidates] == [1, 2, 3]
+    assert [block.label for block in plan.blocks] == ["fake#0", "fake#1"]
+    assert plan.warnings == ("1 candidates stand in two blocks; each is measured once",)
+
+
+def test_too_many_threads_are_a_warning_not_a_reason_to_prune() -> None:
+    plan = _plan([{"engine": "fake", "workers": [1, 2], "threads": [1, 2]}], cores=2)
+    assert plan.size == 4
+    assert plan.warnings == ("1 candidates ask for more threads (workers x threads) than the 2 cores here",)
+
+
+def test_a_space_that_could_never_be_searched_is_refused() -> None:
+    many = list(range(1, 400))
+    with pytest.raises(ScenarioError, match=r"s\.yaml: space\.0: expected at most 100000 candidates, got 159201"):
+        _plan([{"engine": "fake", "workers": many, "batch_size": many}])
+
+
+def test_a_block_s_environment_is_asked_and_names_its_candidates_apart() -> None:
+    blocks = [
+        {"engine": "onnxruntime"},
+        {"engine": "onnxruntime", "python": "envs/a"},
+        {"engine": "fake", "python": "auto"},
+    ]
+    of = Scenario.model_validate({"name": "places", "space": blocks})
+    asked: list[tuple[str, str]] = []
+
+    def able(engine: str, python: str) -> Capabilities:
+        asked.append((engine, python))
+        return CPU
+
+    plan = plan_space(resolve(of, Path("/scenarios/s.yaml")), able)
+
+    assert asked == [("onnxruntime", ""), ("onnxruntime", "/scenarios/envs/a"), ("fake", "auto")]
+    assert [each.python for each in plan.candidates] == ["", "/scenarios/envs/a", "auto"]
+    assert len({each.candidate_id for each in plan.candidates}) == 3
+
+
+def test_an_environment_that_its_list_has_left_behind_is_a_warning_said_once() -> None:
+    blocks = [{"engine": "onnxruntime", "python": "auto", "workers": [1, 2]}, {"engine": "fake"}]
+    of = Scenario.model_validate({"name": "stale", "space": blocks})
+    plan = plan_space(
+        resolve(of, Path("s.yaml")),
+        lambda engine, python: CPU,
+        why_stale=lambda engine, python: f"{engine} in {python} is old" if python else "",
+    )
+    assert plan.warnings == ("onnxruntime in auto is old",)

@@ -1,0 +1,88 @@
+"""Asking an engine each prompt once: the address, OpenAI's two forms, and answers that cannot be read."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from engines.api import Endpoint, EngineFacts
+from harness.records import Prompt
+from harness.trial.ask_prompts import ask
+
+PROMPTS = [Prompt(prompt_id="p1", task="t", text="hello", reference=None)]
+
+
+class Running:
+    """A RunningEngine that somebody else started."""
+
+    facts = EngineFacts(effective_dtype="fp32", versions={}, load_s=0.0)
+    pids: tuple[int, ...] = ()
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def failure(self) -> str | None:
+        return None
+
+
+@contextmanager
+def server(answer: Any) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Its address, and (path, body) of every request it got."""
+    seen: list[tuple[str, Any]] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            data = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}", seen
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol", "asked", "answer"),
+    [
+        ("", "djl", "/invocations", {"generated_text": "hi"}),
+        ("/predictions/model", "djl", "/predictions/model", [{"generated_text": "hi"}]),
+        ("/", "openai", "/v1/completions", {"choices": [{"text": "hi"}]}),
+        ("", "openai-chat", "/v1/chat/completions", {"choices": [{"message": {"content": "hi"}}]}),
+        ("/v1/chat/completions", "openai", "/v1/chat/completions", {"choices": [{"message": {"content": "hi"}}]}),
+    ],
+)
+def test_the_endpoint_s_own_path_is_asked_where_it_names_one(path: str, protocol: str, asked: str, answer: Any) -> None:
+    with server(answer) as (url, seen):
+        running = Running(Endpoint(url=url + path, protocol=protocol))
+        found = ask(running, PROMPTS, parameters={"max_new_tokens": 4}, concurrency=1, on_progress=lambda done: None)
+    assert found.texts == {"p1": "hi"}
+    assert [place for place, _ in seen] == [asked]
+    wanted = "messages" if "chat" in asked else "inputs" if protocol == "djl" else "prompt"
+    assert wanted in seen[0][1]
+
+
+def test_an_answer_that_cannot_be_read_is_a_failure_with_its_body() -> None:
+    with server({"text": "hi"}) as (url, _):
+        found = ask(
+            Running(Endpoint(url=url)), PROMPTS, parameters={}, concurrency=1, on_progress=lambda done: None
+        )  # fmt: skip
+    assert found.texts == {}
+    assert "unreadable answer" in found.failures["p1"]
+    assert '{"text": "hi"}' in found.failures["p1"]

@@ -1,0 +1,102 @@
+"""Reproduced or not: the second value against the range the first measurements span."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness.records import Candidate, Metric, Trial, TrialOutcome, TrialSummary
+from harness.trial.run import TrialRunner
+from harness.trial.verify import VERIFIED_METRICS, Verification, verify_file
+
+CANDIDATE = Candidate(block=0, engine="fake")
+
+
+def _trial(value: float, outcome: TrialOutcome = "ok", violations: tuple[str, ...] = ()) -> Trial:
+    metrics = {
+        name: Metric(value=value, unit="ms", estimator="made up", n=100, low=value * 0.98, high=value * 1.02)
+        for name in VERIFIED_METRICS
+    }
+    return Trial(
+        trial_id="t0001",
+        number=1,
+        candidate=CANDIDATE,
+        outcome=outcome,
+        reason="" if outcome == "ok" else "it fell over",
+        summary=TrialSummary(metrics=metrics),
+        violations=violations,
+    )
+
+
+class _Runner:
+    def __init__(self, again: Trial) -> None:
+        self.again = again
+
+    def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
+        return self.again
+
+
+def _verify(promised: list[Trial], again: Trial) -> Verification:
+    return verify_file(cast(TrialRunner, _Runner(again)), promised, Path("serving.properties"), 2, lambda text: None)
+
+
+@pytest.mark.parametrize(("second", "is_inside"), [(100, True), (114, True), (87, True), (140, False), (60, False)])
+def test_a_second_value_counts_as_reproduced_within_the_drift_allowance(second: float, is_inside: bool) -> None:
+    found = _verify([_trial(100)], _trial(second))
+    assert found.is_inside is is_inside
+    assert f"{second:.4g} ms" in found.sentence
+    assert ("inside" if is_inside else "outside") in found.sentence
+
+
+def test_a_value_just_outside_whose_interval_meets_is_not_called_inside() -> None:
+    found = _verify([_trial(100)], _trial(116))
+    assert found.is_inside
+    assert found.sentence.startswith("reproduced: latency_p50_ms 116 ms, its interval [113.7, 118.3] meets [85, 115]")
+
+
+def test_repetitions_widen_what_was_promised() -> None:
+    assert _verify([_trial(100), _trial(140)], _trial(125)).is_inside
+    assert not _verify([_trial(100), _trial(140)], _trial(190)).is_inside
+
+
+def test_a_server_that_fails_is_not_reproduced() -> None:
+    found = _verify([_trial(100)], _trial(100, outcome="crashed"))
+    assert not found.is_inside
+    assert found.sentence == "not reproduced: crashed: it fell over"
+
+
+def test_a_constraint_broken_the_second_time_is_not_reproduced() -> None:
+    found = _verify([_trial(100)], _trial(100, violations=("error_frac 0.2, expected at most 0",)))
+    assert not found.is_inside
+    assert "error_frac 0.2" in found.sentence
+
+
+def _doubted(trial: Trial, *reasons: str) -> Trial:
+    assert trial.summary is not None
+    return replace(trial, summary=replace(trial.summary, distrust=reasons))
+
+
+def test_what_disturbed_the_machine_is_said_where_it_was_not_reproduced() -> None:
+    busy = "other processes used 34% of the machine's CPU while measuring (limit 10%)"
+    advice = f"{busy}: quiet the machine and run `dyno recommend --verify`"
+    assert _verify([_trial(100)], _doubted(_trial(140), busy)).sentence.endswith(f"; {advice}")
+    assert _verify([_doubted(_trial(100), busy)], _trial(140)).sentence.endswith(f"; {advice}")
+    assert busy not in _verify([_trial(100)], _doubted(_trial(100), busy)).sentence
+
+
+def test_a_server_that_answers_nothing_the_second_time_is_not_reproduced() -> None:
+    silent = replace(_trial(100), summary=TrialSummary(metrics={}))
+    found = _verify([_trial(100)], silent)
+    assert not found.is_inside
+    assert "latency_p50_ms was not measured this time" in found.sentence
+
+
+def test_a_number_that_nobody_promised_is_nothing_to_reproduce() -> None:
+    """One answer of an open loop has a latency and no rate."""
+    first = _trial(100)
+    assert first.summary is not None
+    first = replace(first, summary=TrialSummary(metrics={"latency_p50_ms": first.summary.metrics["latency_p50_ms"]}))
+    assert _verify([first], _trial(100)).is_inside
