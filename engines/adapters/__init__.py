@@ -1,0 +1,1 @@
+"""One engine each, behind the interface of engines/api.py."""

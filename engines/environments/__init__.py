@@ -1,0 +1,1 @@
+"""Python environments for engines whose packages cannot be installed beside the tool's."""

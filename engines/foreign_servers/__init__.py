@@ -1,0 +1,1 @@
+"""Model servers of other projects, started and addressed like our own."""

@@ -1,0 +1,1 @@
+"""Generation loops that the Python engines share."""

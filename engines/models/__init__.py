@@ -1,0 +1,1 @@
+"""Model folders: finding, downloading, converting and making them."""

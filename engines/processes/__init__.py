@@ -1,0 +1,1 @@
+"""Child processes of an engine: starting, supervising and ending them."""

@@ -98,8 +98,8 @@ def remove(name: str) -> None:
     Examples:
       dyno engine remove deepspeed
     """
-    from engines.environments.locate import environment_folder
     from engines.environments import install as made
+    from engines.environments.locate import environment_folder
 
     _check_name(name)
     was_there = made.remove(name)

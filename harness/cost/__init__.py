@@ -1,0 +1,1 @@
+"""What serving costs: prices, and a search's budget for rented endpoints."""

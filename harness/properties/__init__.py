@@ -1,0 +1,1 @@
+"""serving.properties files: the containers' keys, checking, comparing, migrating and writing them."""

@@ -1,0 +1,1 @@
+"""How fast the load generator itself can go on this machine."""

@@ -1,0 +1,1 @@
+"""Request bodies and answers of the protocols that a server may speak."""

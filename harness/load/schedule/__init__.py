@@ -1,0 +1,1 @@
+"""What is sent when: arrival times, traces, prompts and their lengths."""

@@ -1,0 +1,1 @@
+"""Loading with the user classes of a locustfile that the user wrote."""

@@ -1,0 +1,1 @@
+"""The machine under measurement: CPU, memory, GPUs, energy, and what disturbs it."""

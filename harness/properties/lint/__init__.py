@@ -1,0 +1,1 @@
+"""Checks of a serving.properties file against one container version."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engines.environments.install import LISTS, Environment
 from engines.environments import install
+from engines.environments.install import LISTS, Environment
 from engines.environments.locate import environment_folder, installed_python
 from engines.errors import Unavailable
 
