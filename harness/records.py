@@ -172,6 +172,11 @@ class Trial:
         """It ran and broke no constraint."""
         return self.outcome == "ok" and not self.violations
 
+    @property
+    def duration_s(self) -> float:
+        """Seconds that it took, all phases together."""
+        return sum(self.phase_s.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:

@@ -19,11 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import le
 
-from harness.choose.goals import Goals, goals_of
+from harness.choose.goals import Goals
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
-from harness.records import Metric, Recommendation, Trial
-from harness.store.reader import Run
+from harness.records import Metric, Trial
 from harness.wording import label, quantity
 
 DOUBT_FRAC = 0.10
@@ -45,23 +44,6 @@ class Choice:
     tied: tuple[Pooled, ...]
     front: tuple[Pooled, ...]
     everyone: tuple[Pooled, ...]
-
-
-def choose(run: Run) -> Recommendation:
-    """The recommendation of a stored run. Raises MeasurementInvalid when nothing feasible was measured, naming what
-    came nearest."""
-    from harness.choose.explain import losses, margin
-
-    choice = decide(run.trials, goals_of(run.manifest.scenario))
-    runner_up = choice.runner_up
-    return Recommendation(
-        run_dir=run.root,
-        trial=choice.chosen.evidence(choice.goals),
-        runner_up=runner_up.evidence(choice.goals) if runner_up is not None else None,
-        is_tie=bool(choice.tied),
-        margin=margin(choice),
-        losses=losses(choice),
-    )
 
 
 def decide(trials: Sequence[Trial], goals: Goals) -> Choice:

@@ -13,7 +13,7 @@ from engines.sagemaker.region import configured_region
 from engines.serving_properties.java_text import parse_properties
 from harness.measure.metrics import metric_of
 from harness.properties.containers import image_tag, parse_container
-from harness.properties.lint.findings import Finding
+from harness.properties.lint.records import Finding
 from harness.properties.render import PROPERTIES
 from harness.records import Recommendation
 from harness.wording import claim, label

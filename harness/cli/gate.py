@@ -165,8 +165,9 @@ class _Asked:
 
     def _order(self) -> Order:
         from engines.environments.install import why_stale
-        from harness.scenario.load import check_files, load_scenario
+        from harness.scenario.load import load_scenario
         from harness.scenario.resolve import resolve
+        from harness.space.check_files import check_files
         from harness.trial.inputs import with_checked_code
         from harness.trial.side_by_side import Order
 

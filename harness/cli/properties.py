@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.properties.diff import Difference
-    from harness.properties.lint.findings import Finding
+    from harness.properties.lint.records import Finding
     from harness.properties.migrate import Migration
 
 LINT_FAILED = 1
@@ -45,7 +45,8 @@ def lint_command(file: Path, container: str, as_json: bool) -> int:
       dyno properties lint model/serving.properties --container 0.36.0-lmi20 --json
     """
     from harness.choose.text import findings_text
-    from harness.properties.lint.findings import lint, model_facts
+    from harness.properties.lint.findings import lint
+    from harness.properties.lint.records import model_facts
 
     beside = [file.parent / name for name in ("model.py", "requirements.txt")]
     script, requirements = [_text(path) if path.is_file() else "" for path in beside]
@@ -103,7 +104,7 @@ def migrate_command(file: Path, source: str, target: str, replace_engine: bool, 
     """
     from harness.choose.text import findings_text
     from harness.properties.containers import parse_container
-    from harness.properties.lint.findings import model_facts
+    from harness.properties.lint.records import model_facts
     from harness.properties.migrate import migrate
 
     old, new = parse_container(source), parse_container(target)

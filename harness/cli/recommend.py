@@ -11,7 +11,7 @@ import click
 from harness.errors import MeasurementInvalid, UsageError
 
 if TYPE_CHECKING:
-    from harness.properties.lint.findings import Finding
+    from harness.properties.lint.records import Finding
     from harness.properties.write import Written
     from harness.records import Recommendation
     from harness.store.reader import Run
@@ -54,7 +54,7 @@ def _as_rows(findings: list[Finding]) -> list[dict[str, Any]]:
 def _recommend(
     ref: str | None, container: str | None, out: Path | None, verify: bool, as_json: bool, results: Path | None
 ) -> int:
-    from harness.choose.decide import choose
+    from harness.choose.recommendation import choose
     from harness.choose.text import as_text, findings_text, next_command
     from harness.properties.containers import parse_container
     from harness.properties.write import scenario_container, write_recommendation

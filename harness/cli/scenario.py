@@ -76,8 +76,9 @@ def schema() -> None:
 def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
     from math import prod
 
-    from harness.scenario.load import check_files, load_scenario
+    from harness.scenario.load import load_scenario
     from harness.scenario.resolve import resolve
+    from harness.space.check_files import check_files
 
     scenario = load_scenario(path, overrides)
     resolved = resolve(scenario, path)

@@ -125,10 +125,11 @@ def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenar
     """The scenario, checked without running anything of it, and its space."""
     from engines.environments.install import why_stale
     from harness.cost.price import require_prices
-    from harness.scenario.load import check_files, load_scenario
+    from harness.scenario.load import load_scenario
     from harness.scenario.resolve import resolve
     from harness.space.candidates import plan_space
     from harness.space.capabilities import engine_capabilities, usable_cores
+    from harness.space.check_files import check_files
 
     resolved = resolve(load_scenario(scenario, overrides), scenario)
     check_files(resolved)
@@ -266,7 +267,7 @@ class _Tuning:
 
     def _conclude(self, writer: RunWriter, runner: TrialRunner, result: SearchResult) -> int:
         """Table, choice, files, verification, next command."""
-        from harness.choose.decide import choose
+        from harness.choose.recommendation import choose
         from harness.choose.text import as_text, findings_text
         from harness.properties.write import write_recommendation
         from harness.store.reader import read_run

@@ -9,7 +9,6 @@ from engines.api import EngineSpec
 from harness.cost.price import ENDPOINTS, SECONDS_PER_HOUR, price_of
 from harness.records import Candidate, Trial
 from harness.scenario.cost import Cost
-from harness.tune.budget import trial_duration_s
 
 CREATION_S = 600.0
 """Assumed until a trial has been measured: ten minutes from create_endpoint to InService, as published for g5."""
@@ -46,7 +45,7 @@ class Spending:
 
     def note_stored(self, trial: Trial) -> None:
         """Count a trial of an earlier start; how long a failed launch took was not stored, so it counts as a whole."""
-        self.note(trial.candidate, trial_duration_s(trial) if trial.outcome == "ok" else CREATION_S + self._load_s)
+        self.note(trial.candidate, trial.duration_s if trial.outcome == "ok" else CREATION_S + self._load_s)
 
     def expected_usd(self, candidate: Candidate) -> float:
         """What one more trial of `candidate` should cost at most; 0 for an engine on this machine."""

@@ -16,7 +16,7 @@ from engines.sagemaker.catalogue import instance_of
 from engines.sagemaker.endpoint import expires_s
 from engines.sagemaker.engine import Prepared, check_access, prepare
 from engines.sagemaker.memory import check_degree_of
-from harness.choose.decide import choose
+from harness.choose.recommendation import choose
 from harness.clock import SystemClock
 from harness.cost.price import ENDPOINTS
 from harness.cost.spending import CREATION_S

@@ -15,7 +15,8 @@ from engines.serving_properties.java_text import format_properties, parse_lines
 from harness.errors import UsageError
 from harness.properties.containers import Container, NamedValue, format_version, key_rules, named_values
 from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4, TRANSFORMERS_4
-from harness.properties.lint.findings import Finding, LintInput, ModelFacts, lint, lint_input, relevant_rules
+from harness.properties.lint.findings import lint, lint_input
+from harness.properties.lint.records import Finding, LintInput, ModelFacts, relevant_rules
 
 ENGINE, ENTRY, ROLLING = "engine", "option.entryPoint", "option.rolling_batch"
 HF_HANDLER = "djl_python.huggingface"

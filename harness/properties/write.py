@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeasurementInvalid
-from harness.properties.lint.findings import Finding, lint, model_facts
+from harness.properties.lint.findings import lint
+from harness.properties.lint.records import Finding, model_facts
 from harness.properties.render import PROPERTIES, Source, render
 from harness.records import Recommendation
 from harness.store.codec import to_json

@@ -51,11 +51,6 @@ class Budget:
         )
 
 
-def trial_duration_s(trial: Trial) -> float:
-    """Seconds of a stored trial, all phases."""
-    return sum(trial.phase_s.values())
-
-
 def stored_duration_s(trials: Sequence[Trial]) -> float:
     """Seconds that the trials of an earlier session took together."""
-    return sum(trial_duration_s(trial) for trial in trials)
+    return sum(trial.duration_s for trial in trials)

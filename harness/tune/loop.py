@@ -16,7 +16,7 @@ from harness.errors import Interrupted
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
-from harness.tune.budget import Budget, stored_duration_s, trial_duration_s
+from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.finalists import finalists, first_measurements, remaining
 from harness.tune.implausible import implausible, is_skipped
 from harness.tune.sampler import Proposals, StudyRecord
@@ -104,7 +104,7 @@ class _Session:
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
         for trial in context.done:
             if trial.outcome != "interrupted" and not is_skipped(trial):
-                self._budget.note(trial, trial_duration_s(trial))
+                self._budget.note(trial, trial.duration_s)
 
     def explore(self) -> tuple[StopKind, str]:
         """Measure proposed candidates until something ends it; returns what and why."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from engines.registry import load_engine
-from harness.scenario.load import check_files, load_scenario
+from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
+from harness.space.check_files import check_files
 from harness.space.plan_text import expectation
 
 FOLDER = Path(__file__).resolve().parents[2] / "scenarios"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.properties.containers import named_values
-from harness.properties.lint.findings import Finding, LintInput
+from harness.properties.lint.records import Finding, LintInput
 
 T5_NEEDS_HF = "set option.rolling_batch=disable and option.entryPoint=djl_python.huggingface"
 T5_FILE = "engine=Python, option.entryPoint=djl_python.huggingface, option.rolling_batch=disable, option.model_id=..."

@@ -6,13 +6,10 @@ trailing blanks, inline comments and backslashes as part of the value.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Literal
 
 from engines.serving_properties.java_text import PropertiesSyntaxError, PropertyLine, parse_lines
 from harness.properties.containers import (
@@ -23,74 +20,14 @@ from harness.properties.containers import (
     named_values,
     parse_container,
 )
-
-Severity = Literal["error", "warning"]
-
-OWN_SCRIPT = "own script"
-"""The handler of a file whose option.entryPoint is the author's own: any option may be read by it."""
+from harness.properties.lint.combinations import combination_findings
+from harness.properties.lint.records import OWN_SCRIPT, Finding, LintInput, ModelFacts, relevant_rules
+from harness.properties.lint.values import branch_findings, value_findings
 
 PASSES_THROUGH_SINCE = (0, 32, 0)
 """From here the vLLM handlers hand every further option.* to vLLM's EngineArgs (upstream change of 2025-01-31)."""
 
 _T5_NAME = re.compile(r"(^|[/_.\s-])(flan-?)?(u?m?t5|byt5|ul2)(?![a-z])")
-
-BRANCHING_KEYS = ("engine", "option.entryPoint", "option.rolling_batch")
-"""Keys whose values say which handler reads the rest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One remark. `line` counts from 1 (0: the whole file); an error means the container will not do as written."""
-
-    line: int
-    key: str
-    severity: Severity
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
-    """What is known of the model beside the file: 't5' or another family, and its attention heads."""
-
-    family: str = ""
-    heads: int | None = None
-
-
-def model_facts(folder: Path) -> ModelFacts:
-    """What the config.json in `folder` says of the model; nothing known where there is none or it is damaged."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ModelFacts()
-    if not isinstance(config, dict):
-        return ModelFacts()
-    kind = str(config.get("model_type", ""))
-    heads = config.get("num_heads") or config.get("num_attention_heads")
-    family = "t5" if kind in ("t5", "mt5", "umt5") else kind
-    return ModelFacts(family=family, heads=heads if isinstance(heads, int) else None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LintInput:
-    """A parsed file and its target. `values` holds the last of duplicates, `lines` the line it stands on;
-    `script` is the author's own handler and `requirements` the requirements.txt beside it, where there are any."""
-
-    container: Container
-    model: ModelFacts
-    entries: tuple[PropertyLine, ...]
-    values: Mapping[str, str]
-    lines: Mapping[str, int]
-    handlers: frozenset[str] = field(default=frozenset())
-    script: str = ""
-    requirements: str = ""
-
-    def error(self, key: str, message: str) -> Finding:
-        """An error at the line of `key`."""
-        return Finding(line=self.lines.get(key, 0), key=key, severity="error", message=message)
-
-    def warning(self, key: str, message: str) -> Finding:
-        """A warning at the line of `key`."""
-        return Finding(line=self.lines.get(key, 0), key=key, severity="warning", message=message)
 
 
 def lint(
@@ -99,9 +36,6 @@ def lint(
     """Findings in line order, errors first within a line; empty when the file is clean. An option that `script` (the
     model.py beside the file) names counts as known; `requirements` is the requirements.txt beside it. Raises UsageError
     on an unknown container."""
-    from harness.properties.lint.combinations import combination_findings
-    from harness.properties.lint.values import branch_findings, value_findings
-
     target = parse_container(container)
     try:
         entries = parse_lines(text)
@@ -231,16 +165,6 @@ def key_findings(given: LintInput) -> Iterator[Finding]:
             yield from _unknown_key(given, key, tuple(rules))
         else:
             yield from _known_key(given, key, relevant_rules(given, key))
-
-
-def relevant_rules(given: LintInput, key: str) -> tuple[KeyRule, ...]:
-    """The rules of `key` for the handlers that read this file; every rule where none of those reads it."""
-    rules = key_rules(given.container).get(key, ())
-    if not given.handlers:
-        return rules
-    chosen = tuple(rule for rule in rules if rule.handler in given.handlers or rule.handler == "server")
-    specific = tuple(rule for rule in chosen if rule.handler not in ("python", "option"))
-    return specific or chosen
 
 
 def _unknown_key(given: LintInput, key: str, known: tuple[str, ...]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from harness.properties.containers import KeyRule, NamedValue, format_version, named_values
-from harness.properties.lint.findings import BRANCHING_KEYS, OWN_SCRIPT, Finding, LintInput, relevant_rules
+from harness.properties.lint.records import BRANCHING_KEYS, OWN_SCRIPT, Finding, LintInput, relevant_rules
 
 _TABLE_OF = {"engine": "engines", "option.rolling_batch": "rolling_batch", "option.entryPoint": "handlers"}
 

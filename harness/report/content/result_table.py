@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.choose.decide import choose
 from harness.choose.goals import goals_of
+from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, metric_of, metric_row
 from harness.records import Candidate, Metric, Recommendation, Trial

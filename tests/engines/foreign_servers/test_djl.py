@@ -86,7 +86,8 @@ def test_what_the_folder_holds(command: Path, tmp_path: Path) -> None:
 
 
 def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> None:
-    from harness.properties.lint.findings import lint, model_facts
+    from harness.properties.lint.findings import lint
+    from harness.properties.lint.records import model_facts
 
     folder = write_djl_folder(_spec(command), "t5", tmp_path / "model")
     script = (folder / "engines" / "djl_handler.py").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.choose.decide import choose
+from harness.choose.recommendation import choose
 from harness.choose.repetitions import ONLY_WORSE
 from harness.errors import MeasurementInvalid
 from harness.measure import doubts as validity

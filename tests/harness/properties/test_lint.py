@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.properties.lint.findings import Finding, ModelFacts, lint
+from harness.properties.lint.findings import lint
+from harness.properties.lint.records import Finding, ModelFacts
 
 PUBLISHED = (
     "engine=FasterTransformer\n"

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
-from harness.properties.lint.findings import ModelFacts
+from harness.properties.lint.records import ModelFacts
 from harness.properties.migrate import Migration, migrate
 
 T5 = ModelFacts(family="t5", heads=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.choose.decide import choose
+from harness.choose.recommendation import choose
 from harness.properties.lint.findings import lint
 from harness.records import Trial
 from tests.harness.choose.runs import candidate, failed, metric, run_of, trial

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.choose.decide import choose
+from harness.choose.recommendation import choose
 from harness.choose.text import next_command
 from harness.errors import UsageError
 from harness.properties.write import write_recommendation

@@ -8,8 +8,9 @@ import pytest
 
 from engines.registry import engine_names
 from harness.errors import ScenarioError
-from harness.scenario.load import check_files, load_scenario
+from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
+from harness.space.check_files import check_files
 
 HEAD = "name: s\nspace: [{engine: fake}]\n"
 

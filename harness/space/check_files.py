@@ -1,0 +1,55 @@
+"""The files and the container that a scenario names, checked before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import ScenarioError, UsageError
+from harness.load.schedule.trace import read_trace
+from harness.properties.containers import container_names, parse_container
+from harness.scenario.fields import did_you_mean, sentence
+from harness.scenario.problems import read_text
+from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.yaml_nodes import parse
+
+
+def check_files(resolved: ResolvedScenario) -> None:
+    """Raises ScenarioError when the prompts file, the trace, the locustfile, the local model folder or the container
+    does not exist."""
+    lines = parse(read_text(resolved.path, "scenario")).lines
+    wrong = []
+    if not resolved.prompts_path.is_file():
+        line = lines.get(("workload", "prompts"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.prompts: expected a JSONL file, got {str(resolved.prompts_path)!r} "
+            "(not there); the path is relative to the scenario file"
+        )
+    if resolved.trace_path is not None and not resolved.trace_path.is_file():
+        line = lines.get(("workload", "load", "path"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.load.path: expected a JSONL or CSV file, got "
+            f"{str(resolved.trace_path)!r} (not there); the path is relative to the scenario file"
+        )
+    elif resolved.trace_path is not None:
+        read_trace(resolved.trace_path)
+    if resolved.locustfile_path is not None and not resolved.locustfile_path.is_file():
+        line = lines.get(("workload", "locustfile"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: workload.locustfile: expected a Python file with User classes, got "
+            f"{str(resolved.locustfile_path)!r} (not there); the path is relative to the scenario file"
+        )
+    if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
+        line = lines.get(("model", "path"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: model.path: expected a Hugging Face model folder, got {resolved.model.value!r} "
+            "(not there); the path is relative to the scenario file"
+        )
+    container = resolved.scenario.recommend.container
+    try:
+        parse_container(container)
+    except UsageError:
+        line = lines.get(("recommend", "container"), 1)
+        hint = did_you_mean(container, container_names()) or f"known: {', '.join(container_names())}"
+        wrong.append(f"{resolved.path}:{line}: recommend.container: {sentence('a known container', container, hint)}")
+    if wrong:
+        raise ScenarioError("\n".join(wrong))
