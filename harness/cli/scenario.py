@@ -55,9 +55,10 @@ def show(scenario: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from harness.scenario.load import load_scenario
     from harness.scenario.resolve import resolve
+    from harness.scenario.yaml_nodes import write
 
     shown = resolve(load_scenario(scenario, overrides), scenario).as_dict()
-    click.echo(json.dumps(shown, indent=2) if as_json else _yaml(shown), nl=as_json)
+    click.echo(json.dumps(shown, indent=2) if as_json else write(shown), nl=as_json)
 
 
 @command.command("schema")
@@ -89,16 +90,3 @@ def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
         size += prod(len(values) for values in (*axes.values(), *block.options.values()))
     engines = ", ".join(dict.fromkeys(block.engine for block in scenario.space))
     return f"{path}: right; {scenario.name} {resolved.digest}, {size} candidates of {engines}"
-
-
-def _yaml(shown: dict[str, object]) -> str:
-    import io
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # lists of scalars in one line, mappings as blocks
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    text = io.StringIO()
-    yaml.dump(shown, text)
-    return text.getvalue()

@@ -1,4 +1,4 @@
-"""YAML text -> plain values and the line of every field; YAML 1.2 scalars, every key once."""
+"""YAML text to plain values with the line of every field, and back: YAML 1.2 scalars, every key once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+import yaml
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 Path = tuple[str | int, ...]
 
+MOST_VALUES = 100_000
+"""A text with more values than this, an alias counted wherever it is used, is refused: a few lines of aliases of
+aliases would otherwise become billions of values."""
+
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {**dict.fromkeys(("true", "True", "TRUE"), True), **dict.fromkeys(("false", "False", "FALSE"), False)}
-_INT = re.compile(r"[-+]?[0-9]+")
+_INT = re.compile(r"[-+]?[0-9]{1,4300}")  # Python reads no longer ones
 _RADIX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -38,25 +41,29 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
 
+class _TooManyValues(Exception):
+    """The walk has met more than MOST_VALUES values."""
+
+
 def parse(text: str) -> Document:
     """The document in `text`; a syntax error is its only problem, then."""
     document = Document()
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
-    except MarkedYAMLError as error:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            document.value = _value(node, (), document, ())
+    except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
-        line = mark.line + 1 if mark else 1
-        document.problems.append(Problem(line=line, path=(), text=f"not valid YAML: {what}; mend this line"))
-        return document
-    except YAMLError as error:
-        document.problems.append(Problem(line=1, path=(), text=f"not valid YAML: {_first_line(error)}"))
-        return document
+        return _refused(mark.line + 1 if mark else 1, f"not valid YAML: {what}; mend this line")
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{error.character:04X}, which YAML does not allow"
+        return _refused(line, f"not valid YAML: {what}; remove it")
     except RecursionError:
-        document.problems.append(Problem(line=1, path=(), text="nested deeper than any key here; mend the brackets"))
-        return document
-    if node is not None:
-        document.value = _value(node, (), document, ())
+        return _refused(1, "nested deeper than any key here; mend the brackets")
+    except _TooManyValues:
+        return _refused(1, f"expected at most {MOST_VALUES:,} values, got more; write fewer aliases (*name)")
     return document
 
 
@@ -77,8 +84,29 @@ def scalar(text: str) -> str | int | float | bool | None:
     return text
 
 
+def write(value: Any) -> str:
+    """YAML text that `parse` reads back as `value`: mappings as blocks, lists of scalars in one line."""
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=119, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer, which quotes what YAML 1.1 would misread, and also what `scalar` would."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        style = None if scalar(data) == data else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def _value(node: Node, path: Path, document: Document, above: tuple[int, ...]) -> Any:
     document.lines.setdefault(path, node.start_mark.line + 1)
+    if len(document.lines) > MOST_VALUES:
+        raise _TooManyValues
     if id(node) in above:
         _complain(document, node, path, "expected a value, got an alias that contains itself")
         return None
@@ -88,7 +116,7 @@ def _value(node: Node, path: Path, document: Document, above: tuple[int, ...]) -
     if isinstance(node, SequenceNode):
         return [_value(item, (*path, index), document, above) for index, item in enumerate(node.value)]
     if isinstance(node, ScalarNode):
-        if node.ctag is not None and str(node.ctag) and not str(node.ctag).startswith("tag:yaml.org,2002:"):
+        if not node.tag.startswith("tag:yaml.org,2002:"):
             _complain(document, node, path, f"expected a plain value, got the tag {node.tag}; remove it")
         return scalar(node.value) if node.style is None else node.value
     raise AssertionError(f"a node that is no mapping, sequence or scalar: {node!r}")
@@ -111,9 +139,9 @@ def _mapping(node: MappingNode, path: Path, document: Document, above: tuple[int
     return fields
 
 
+def _refused(line: int, text: str) -> Document:
+    return Document(problems=[Problem(line=line, path=(), text=text)])
+
+
 def _complain(document: Document, node: Node, path: Path, text: str) -> None:
     document.problems.append(Problem(line=node.start_mark.line + 1, path=path, text=text))
-
-
-def _first_line(error: YAMLError) -> str:
-    return str(error).strip().splitlines()[0]
