@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ScenarioError
+from harness.scenario.blocks import written_places
 from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
 
 if TYPE_CHECKING:
@@ -119,13 +120,22 @@ def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
 def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
     """pydantic's location without the parts that are not in the file (union tags, items of a scalar axis)."""
     path: list[str | int] = []
-    for part in details["loc"]:
+    for part in _as_written(raw, details["loc"]):
         if _holds(raw, part):
             raw = raw[part]
             path.append(part)
     if details["type"] == "missing":
         path.append(details["loc"][-1])
     return path
+
+
+def _as_written(raw: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """`location` in the file's own blocks, of which one may name several engines."""
+    if location[:1] != ("space",) or len(location) == 1:
+        return location
+    index, place = written_places(raw["space"])[int(location[1])]
+    field = location[2:]
+    return ("space", index, *field, place) if field == ("engine",) and place is not None else ("space", index, *field)
 
 
 def _holds(raw: Any, part: str | int) -> bool:

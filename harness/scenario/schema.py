@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from engines.registry import engine_names
 from harness.measure.metrics import METRICS, metric_row
+from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.cost import Cost
 from harness.scenario.fields import (
     AtLeastOne,
@@ -168,10 +169,20 @@ class Quality(Strict):
     min_reference_match: Fraction = 0.0
 
 
-class EngineBlock(Strict):
-    """One engine with its own axes; each axis is one value or a list."""
+def _one_engine(name: Any) -> Any:
+    """Refuses the lists that blocks.py leaves here: empty ones, and those that name an engine twice."""
+    if isinstance(name, list):
+        if not name:
+            raise expected("at least one engine", name)
+        one_or_more(name)
+        raise expected("the name of an engine", name)
+    return name
 
-    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names()))]
+
+class EngineBlock(Strict):
+    """One engine with its own axes; each axis is one value or a list. In a file, a block may name several engines."""
+
+    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names())), BeforeValidator(_one_engine)]
     python: Annotated[
         Word | None,
         Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),
@@ -302,7 +313,7 @@ class Scenario(Strict):
     model: Annotated[ModelSource | None, Field(description="default: the bundled model")] = None
     workload: Workload = Workload()
     quality: Quality = Quality()
-    space: Annotated[tuple[EngineBlock, ...], BeforeValidator(listed), Field(min_length=1)]
+    space: Annotated[tuple[EngineBlock, ...], BeforeValidator(one_block_per_engine), Field(min_length=1)]
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(listed), Field(min_length=1)] = (
         Objective(metric="latency_p50_ms", goal="minimize"),
     )
@@ -353,6 +364,7 @@ def json_schema() -> dict[str, Any]:
     for name, field in block.items():
         if field.get("type") == "array":
             block[name] = _scalar_or_list(field)
+    block["engine"] = _scalar_or_list({"title": "Engine", "type": "array", "items": {"type": "string"}})
     block["options"]["additionalProperties"] = _scalar_or_list(block["options"]["additionalProperties"])
     return schema
 

@@ -87,8 +87,8 @@ def plan_space(
         size = math.prod(len(values) for values in axes.values())
         if size > MAX_CANDIDATES:
             raise ScenarioError(
-                f"{resolved.path}: space.{index}: expected at most {MAX_CANDIDATES} candidates, got {size}; "
-                "list fewer values per axis"
+                f"{resolved.path}: space.{index} ({block.engine}): expected at most {MAX_CANDIDATES} candidates, "
+                f"got {size}; list fewer values per axis"
             )
         python = _python(block.python, resolved.path.parent)
         able = capabilities(block.engine, python)

@@ -63,6 +63,8 @@ def test_schema_is_json_schema_of_every_key(capsys: pytest.CaptureFixture[str]) 
     assert set(schema["required"]) == {"name", "space"}
     axis = schema["$defs"]["EngineBlock"]["properties"]["batch_size"]
     assert [each["type"] for each in axis["anyOf"]] == ["integer", "array"], "an axis is one value or a list"
+    engine = schema["$defs"]["EngineBlock"]["properties"]["engine"]
+    assert [each["type"] for each in engine["anyOf"]] == ["string", "array"], "a block may name several engines"
     assert schema["additionalProperties"] is False
 
 

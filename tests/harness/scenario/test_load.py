@@ -74,6 +74,31 @@ BROKEN = [
         "{f}:2: space.0.engine: expected an engine: one of {engines}, got 'ctranslate'; did you mean 'ctranslate2'?",
     ),
     (
+        "an unknown engine among several",
+        "name: s\nspace:\n  - engine:\n      - fake\n      - ctranslate\n",
+        "{f}:5: space.0.engine.1: expected an engine: one of {engines}, got 'ctranslate'; did you mean 'ctranslate2'?",
+    ),
+    (
+        "a wrong axis of several engines, once and where it is written",
+        "name: s\nspace:\n  - engine: [fake, t5]\n  - engine: [t5, onnxruntime]\n    workers: [1, 0]\n",
+        "{f}:5: space.1.workers.1: expected a number >= 1, got 0",
+    ),
+    (
+        "no engine in the list",
+        "name: s\nspace: [{engine: []}]\n",
+        "{f}:2: space.0.engine: expected at least one engine, got []",
+    ),
+    (
+        "an engine twice",
+        "name: s\nspace: [{engine: [t5, t5]}]\n",
+        "{f}:2: space.0.engine: expected every value once, got ['t5', 't5']; remove the second 't5'",
+    ),
+    (
+        "an engine in a list in a list",
+        "name: s\nspace: [{engine: [[t5]]}]\n",
+        "{f}:2: space.0.engine.0: expected the name of an engine, got ['t5']",
+    ),
+    (
         "a batch size of zero",
         "name: s\nspace: [{engine: fake, batch_size: [1, 0]}]\n",
         "{f}:2: space.0.batch_size.1: expected a number >= 1, got 0",
@@ -308,6 +333,27 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     assert scenario.space[0].options == {"a": ("on",), "b": (17,), "c": (16,), "d": ("1_0",), "e": (1000.0,)}
     assert scenario.workload.requests == 1000
     assert scenario.workload.max_duration_s == 5.0
+
+
+def test_a_block_of_several_engines_is_the_same_scenario_as_one_block_for_each(tmp_path: Path) -> None:
+    short = load_scenario(
+        _write(tmp_path, "name: s\nspace: [{engine: t5, dtype: int8}, {engine: [fake, t5], workers: 2}]")
+    )
+    long = load_scenario(
+        _write(
+            tmp_path,
+            "name: s\nspace: [{engine: t5, dtype: int8}, {engine: fake, workers: 2}, {engine: t5, workers: 2}]",
+        )
+    )
+    assert short == long
+
+
+def test_an_override_counts_blocks_as_they_are_written(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: s\nspace: [{engine: [fake, t5]}, {engine: onnxruntime}]")
+    scenario = load_scenario(path, ["space.1.engine=[onnxruntime, ctranslate2]", "space.0.batch_size=4"])
+    assert [(block.engine, block.batch_size) for block in scenario.space] == [
+        ("fake", (4,)), ("t5", (4,)), ("onnxruntime", (1,)), ("ctranslate2", (1,))
+    ]  # fmt: skip
 
 
 def test_overrides_win_and_may_add_sections(tmp_path: Path) -> None:

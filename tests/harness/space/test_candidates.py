@@ -117,7 +117,9 @@ def test_too_many_threads_are_a_warning_not_a_reason_to_prune() -> None:
 
 def test_a_space_that_could_never_be_searched_is_refused() -> None:
     many = list(range(1, 400))
-    with pytest.raises(ScenarioError, match=r"s\.yaml: space\.0: expected at most 100000 candidates, got 159201"):
+    with pytest.raises(
+        ScenarioError, match=r"s\.yaml: space\.0 \(fake\): expected at most 100000 candidates, got 159201"
+    ):
         _plan([{"engine": "fake", "workers": many, "batch_size": many}])
 
 
