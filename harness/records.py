@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -107,14 +107,67 @@ class Metric:
         return self.low is None and self.high is None and self.estimator.endswith("order-statistic interval")
 
 
+DoubtKind = Literal[
+    "few_samples", "short_window", "failed_requests", "other_cpu", "client_cpu", "overload", "late_sends",
+    "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping", "overheated",
+    "held_back", "task_errors", "cut_off", "mixed_requests", "worker_clock", "unclassified",
+]  # fmt: skip
+"""Every reason to distrust a measurement. 'unclassified': a sentence stored before there were kinds."""
+
+ONLY_WORSE: frozenset[DoubtKind] = frozenset({"other_cpu", "client_cpu", "late_sends", "client_pause"})
+"""What can slow an engine down, but never flatters it."""
+
+ABOUT: Mapping[DoubtKind, tuple[str, ...]] = {"few_samples": ("latency_p99_ms", "ttft_p99_ms")}
+"""The metrics that a kind of doubt is about; a kind that is not listed is about all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One reason to distrust a measurement: the kind decides, the sentence is for people."""
+
+    kind: DoubtKind
+    sentence: str
+
+    @property
+    def only_makes_worse(self) -> bool:
+        """It can have slowed the engine down, but not flattered it."""
+        return self.kind in ONLY_WORSE
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The metrics in doubt; empty: all of them."""
+        return ABOUT.get(self.kind, ())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
     """Everything a trial says, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and why
-    numbers that one may look for are not there (metric names -> reason)."""
+    numbers that one may look for are not there (metric names -> reason). `distrust_kinds` has one kind for each
+    sentence of `distrust`; raises ValueError where it has not."""
 
     metrics: Mapping[str, Metric]
     distrust: tuple[str, ...] = ()
+    distrust_kinds: tuple[DoubtKind, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.distrust) != len(self.distrust_kinds):
+            raise ValueError(f"{len(self.distrust)} sentences of distrust, but {len(self.distrust_kinds)} kinds")
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """The sentences of `distrust`, each with its kind."""
+        pairs = zip(self.distrust_kinds, self.distrust, strict=True)
+        return tuple(Doubt(kind=kind, sentence=sentence) for kind, sentence in pairs)
+
+    def doubted(self, doubts: Iterable[Doubt]) -> TrialSummary:
+        """A copy with further doubts."""
+        added = tuple(doubts)
+        return replace(
+            self,
+            distrust=(*self.distrust, *(doubt.sentence for doubt in added)),
+            distrust_kinds=(*self.distrust_kinds, *(doubt.kind for doubt in added)),
+        )
 
 
 QualityVerdict = Literal["Normal", "Degraded", "Broken", "Unknown"]
@@ -176,6 +229,11 @@ class Trial:
     def duration_s(self) -> float:
         """Seconds that it took, all phases together."""
         return sum(self.phase_s.values())
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Reasons to distrust its numbers; empty where it has none."""
+        return self.summary.doubts if self.summary is not None else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

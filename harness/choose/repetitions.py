@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from harness.choose.goals import Goals
 from harness.measure.metrics import metric_of
-from harness.records import Candidate, Metric, Trial
+from harness.records import Candidate, Doubt, Metric, Trial
 
 NOT_ITS_FAULT = ("interrupted", "client_limited")
 """Outcomes that say nothing about the candidate when another repetition of it ran."""
-
-ONLY_WORSE = ("other processes used", "the load generator", "requests left")
-"""How those reasons of harness/measure/doubts.py begin that slow an engine down but never flatter it."""
-
-TAILS = ("latency_p99_ms", "ttft_p99_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,24 +70,17 @@ class Pooled:
     def doubts(self, goals: Goals) -> tuple[str, ...]:
         """Reasons to distrust any repetition that could flatter it: too few samples, failures, drift ... A doubt about
         the p99 counts only where the goals use it and the slowest request seen does not settle it."""
-        return tuple(
-            reason for reason in self._reasons() if not reason.startswith(ONLY_WORSE) and self._matters(reason, goals)
-        )
+        found = (doubt for trial in self.telling for doubt in trial.doubts if not doubt.only_makes_worse)
+        return _sentences(doubt for doubt in found if self._matters(doubt, goals))
 
     def disturbances(self) -> tuple[str, ...]:
         """Reasons to distrust any repetition that can only have made it look worse; they do not rule it out."""
-        return tuple(reason for reason in self._reasons() if reason.startswith(ONLY_WORSE))
+        return _sentences(doubt for trial in self.telling for doubt in trial.doubts if doubt.only_makes_worse)
 
-    def _reasons(self) -> tuple[str, ...]:
-        reasons = [reason for trial in self.telling if trial.summary for reason in trial.summary.distrust]
-        return tuple(dict.fromkeys(reasons))
-
-    def _matters(self, reason: str, goals: Goals) -> bool:
-        if "p99" not in reason:
+    def _matters(self, doubt: Doubt, goals: Goals) -> bool:
+        if not doubt.about or any(objective.metric in doubt.about for objective in goals.objectives):
             return True
-        if any(objective.metric in TAILS for objective in goals.objectives):
-            return True
-        limits = [limit.high for limit in goals.limits if limit.metric in TAILS and limit.high is not None]
+        limits = [limit.high for limit in goals.limits if limit.metric in doubt.about and limit.high is not None]
         slowest = self.metric("latency_max_ms")
         return bool(limits) and (slowest is None or slowest.value > min(limits))
 
@@ -103,6 +91,10 @@ def pool(trials: Iterable[Trial]) -> tuple[Pooled, ...]:
     for trial in trials:
         groups.setdefault(trial.candidate.candidate_id, []).append(trial)
     return tuple(Pooled(candidate=group[0].candidate, trials=tuple(group)) for group in groups.values())
+
+
+def _sentences(doubts: Iterable[Doubt]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(doubt.sentence for doubt in doubts))
 
 
 def _value(trial: Trial, name: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from harness.gate.pairing import Finding, Match, match
 from harness.gate.rules import Rules
 from harness.gate.same_conditions import Comparability, compare_conditions
 from harness.gate.verdict import GateResult, Judged, Verdict, judge
+from harness.records import DoubtKind
 from harness.store.pairs import Pairs, read_pairs
 from harness.store.reader import Run
 
@@ -176,10 +176,10 @@ def _served_by(matches: Sequence[Match]) -> tuple[str, ...]:
 
 
 def _distrust(matches: Sequence[Match]) -> tuple[str, ...]:
-    """Reasons to distrust that launches carry: one example of each kind (they differ in their numbers), counted."""
-    kinds: dict[str, list[str]] = {}
+    """Reasons to distrust the launches: one example of each kind, counted."""
+    kinds: dict[DoubtKind, list[str]] = {}
     for each in matches:
         for trial in (*(t for group in each.baseline for t in group), *each.candidate):
-            for reason in trial.summary.distrust if trial.summary is not None else ():
-                kinds.setdefault(re.sub(r"[0-9.,]+", "#", reason), []).append(reason)
-    return tuple(f"distrust, {len(reasons)} launches: {reasons[0]}" for reasons in kinds.values())
+            for doubt in trial.doubts:
+                kinds.setdefault(doubt.kind, []).append(doubt.sentence)
+    return tuple(f"distrust, {len(sentences)} launches: {sentences[0]}" for sentences in kinds.values())

@@ -20,7 +20,7 @@ from harness.load.processes import AnyProcesses, LoadProcesses
 from harness.load.protocol.bodies import address_of
 from harness.load.schedule.prompts import RequestOrder
 from harness.load.user_locustfile.events import read_fired, records_of
-from harness.records import RequestRecord
+from harness.records import Doubt, RequestRecord
 from harness.store.disk import disk_faults
 from harness.units import NS_PER_S
 
@@ -77,7 +77,7 @@ class LoadResult:
     stopped: str = ""
     client_busy_s: tuple[float, ...] = ()
     open_loop: OpenLoopFacts | None = None
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 from harness.errors import EnvironmentFault, MeasurementInvalid
 from harness.load.child_process import begin_child, end_child
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, DISK_FULL_STATUS, LoadPlan
+from harness.records import Doubt
 
 GO_DELAY_NS = 100_000_000
 """The window opens this long after the signal is sent, so that every process has it in time on a loaded machine too."""
@@ -32,7 +33,7 @@ class AnyProcesses(Protocol):
     done: dict[int, int]
     busy_s: dict[int, float]
     pools: dict[int, tuple[int, int, int]]
-    doubts: list[str]
+    doubts: list[Doubt]
 
     def settle(self) -> int: ...
     def go(self, begin_ns: int) -> None: ...
@@ -41,7 +42,7 @@ class AnyProcesses(Protocol):
     def check(self) -> None: ...
     def shift_ns(self, part: int) -> int: ...
     def notes(self) -> tuple[str, ...]: ...
-    def clock_doubts(self) -> tuple[str, ...]: ...
+    def clock_doubts(self) -> tuple[Doubt, ...]: ...
     def local_busy_s(self) -> float: ...
 
 
@@ -55,7 +56,7 @@ class ProcessWords:
         self.done: dict[int, int] = {}
         self.busy_s: dict[int, float] = {}
         self.pools: dict[int, tuple[int, int, int]] = {}
-        self.doubts: list[str] = []
+        self.doubts: list[Doubt] = []
 
     def settle(self) -> int:
         """Ns from now at which the window may open."""
@@ -72,7 +73,7 @@ class ProcessWords:
         """What the trial's record should say of where the load came from."""
         return ()
 
-    def clock_doubts(self) -> tuple[str, ...]:
+    def clock_doubts(self) -> tuple[Doubt, ...]:
         """Reasons to distrust the moments at which requests left."""
         return ()
 
@@ -162,7 +163,7 @@ class LoadProcesses(ProcessWords):
             in_flight, peak, waited = (int(number) for number in value.split())
             self.pools[part] = (in_flight, peak, waited)
         elif word == "doubt":
-            self.doubts.append(json.loads(value))
+            self.doubts.append(Doubt(**json.loads(value)))
 
     def check(self) -> None:
         """Raise MeasurementInvalid when a process ended before its work was done."""

@@ -1,6 +1,6 @@
-"""Reasons to distrust a measurement, each one sentence with its numbers; and the verdict on the client.
+"""Reasons to distrust a measurement, each a kind and one sentence with its numbers; and the verdict on the client.
 
-Thresholds are stated here (and in steady.py) and nowhere else. `distrust` only doubts; `client_verdict` voids.
+Thresholds are stated here (and in steady_state.py) and nowhere else. `doubts_of` only doubts; `client_verdict` voids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.measure.overload import overload
 from harness.measure.schedule import was_sent
 from harness.measure.statistics.estimators import smallest_n
 from harness.measure.statistics.steady_state import SMALLEST_N, unsteadiness
-from harness.records import RequestRecord
+from harness.records import Doubt, DoubtKind, RequestRecord
 from harness.units import NS_PER_MS, ms_from_ns
 
 OTHER_CPU_FRAC = 0.10
@@ -60,7 +60,7 @@ def client_verdict(
     Void when the load processes used more than 90 % of the cores they can use (one each); in an open loop, when
     requests left later than 10 ms and half the median service time at the 99th percentile, when less than 97 % of the
     asked rate left in time, or when `waited` requests, more than 1 %, found `max_in_flight` outstanding though the
-    engine kept up. Lag of an engine that is overloaded (see overload.py) is the engine's, and is named in `distrust`.
+    engine kept up. Lag of an engine that is overloaded (see overload.py) is the engine's, and is named in `doubts_of`.
     A closed loop that is late sends less, which its own latency and throughput say: it is doubted, not void.
     """
     chosen = measured(records)
@@ -124,23 +124,22 @@ def _lag_ms(chosen: Sequence[RequestRecord], q: float) -> float:
     return float(np.quantile([ms_from_ns(record.sent_ns - record.intended_ns) for record in chosen], q))
 
 
-def distrust(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False) -> tuple[str, ...]:
+def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False) -> tuple[Doubt, ...]:
     """Every reason to doubt the numbers made from these records; empty when there is none."""
     chosen = measured(records)
-    reasons = (
-        _few_samples(chosen),
-        _short_window(use),
-        _failures(chosen),
-        _other_cpu(use),
-        _client_cpu(use),
-        overload(chosen) if is_open_loop else "",
-        _lag(chosen),
-        _stall(chosen),
-        _drift(chosen, is_open_loop),
-        _token_counts(chosen),
-        *use.disturbances,
+    found: tuple[tuple[DoubtKind, str], ...] = (
+        ("few_samples", _few_samples(chosen)),
+        ("short_window", _short_window(use)),
+        ("failed_requests", _failures(chosen)),
+        ("other_cpu", _other_cpu(use)),
+        ("client_cpu", _client_cpu(use)),
+        ("overload", overload(chosen) if is_open_loop else ""),
+        ("late_sends", _lag(chosen)),
+        ("client_pause", _stall(chosen)),
+        _unsteady(chosen, is_open_loop),
+        ("token_counts", _token_counts(chosen)),
     )
-    return tuple(reason for reason in reasons if reason)
+    return (*(Doubt(kind=kind, sentence=sentence) for kind, sentence in found if sentence), *use.disturbances)
 
 
 def _few_samples(chosen: Sequence[RequestRecord]) -> str:
@@ -212,22 +211,19 @@ def _stall(chosen: Sequence[RequestRecord]) -> str:
     return f"the load generator paused for {lag_ms:.0f} ms, {at_s:.1f} s into the window; latency_max_ms holds it"
 
 
-def _drift(chosen: Sequence[RequestRecord], is_open_loop: bool) -> str:
+def _unsteady(chosen: Sequence[RequestRecord], is_open_loop: bool) -> tuple[DoubtKind, str]:
     """Not for schedules whose rate changes by design: there the latency must follow."""
     ok = [record for record in chosen if record.outcome == "ok"]
     if len(ok) < SMALLEST_N or (is_open_loop and _changes_by_design(chosen)):
-        return ""
+        return "drift", ""
     found = unsteadiness([ms_from_ns(record.latency_ns) for record in ok])
     if found is None:
-        return ""
+        return "drift", ""
+    early, late = f"median latency {found.early:.3g} ms in the first", f"{found.late:.3g} ms"
     if found.kind == "warmup":
-        return (
-            f"the warm-up was too short: median latency {found.early:.3g} ms in the first twelfth of the window, "
-            f"{found.late:.3g} ms after it; raise warmup_requests"
-        )
-    return (
-        f"not a steady state: median latency {found.early:.3g} ms in the first half, {found.late:.3g} ms in the second"
-    )
+        too_short = f"the warm-up was too short: {early} twelfth of the window, {late} after it; raise warmup_requests"
+        return "short_warmup", too_short
+    return "drift", f"not a steady state: {early} half, {late} in the second"
 
 
 def _changes_by_design(chosen: Sequence[RequestRecord]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.measure.doubts import distrust, measured
+from harness.measure.doubts import doubts_of, measured
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.schedule import connect_metrics, schedule_metrics
 from harness.measure.statistics.estimators import mean, percentile, rate, share
@@ -58,7 +58,7 @@ def summarize(
     metrics.update(_resources(use))
     metrics.update(_energy(chosen, use))
     metrics["load_s"] = Metric(value=load_s, unit="s", estimator="one launch, start to ready", n=1)
-    return TrialSummary(metrics=metrics, distrust=distrust(records, use, is_open_loop=is_open_loop))
+    return TrialSummary(metrics=metrics).doubted(doubts_of(records, use, is_open_loop=is_open_loop))
 
 
 def _latency(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metric]:

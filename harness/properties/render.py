@@ -256,8 +256,7 @@ def _evidence(source: Source) -> str:
         + (f" ({versions})" if versions else "")
         + (f" on {where}" if where else ""),
     ]
-    doubts = trial.summary.distrust if trial.summary is not None else ()
-    lines.extend(f"in doubt: {doubt}" for doubt in doubts)
+    lines.extend(f"in doubt: {doubt.sentence}" for doubt in trial.doubts)
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from harness.records import RequestRecord, Trial
 from harness.store.codec import DecodeError, from_json
 from harness.store.formats import RunManifest, check_format
 from harness.store.layout import RunLayout
+from harness.store.old_runs import upgraded
 from harness.store.requests_table import read_table, whole
 
 if TYPE_CHECKING:
@@ -144,11 +145,16 @@ def whole_lines(data: bytes) -> list[bytes]:
     return data.split(b"\n")[:-1]
 
 
+def trial_from_json(fields: Any, where: str) -> Trial:
+    """The trial that was stored as `fields`, by this version or an earlier one. Raises DecodeError."""
+    return from_json(Trial, upgraded(fields) if isinstance(fields, dict) else fields, where)
+
+
 def _trial(line: bytes, where: str) -> Trial:
     try:
         fields = json.loads(line)
         check_format(fields.pop("format", None) if isinstance(fields, dict) else None, where)
-        return from_json(Trial, fields, where)
+        return trial_from_json(fields, where)
     except DecodeError as error:
         raise EnvironmentFault(f"{error}; the line is damaged or from another version, cut it out") from error
     except ValueError as error:

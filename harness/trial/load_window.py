@@ -17,7 +17,7 @@ from harness.measure.doubts import client_verdict
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Metric, Probe, RequestRecord, TrialSummary
+from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, OpenLoad
 from harness.trial.inputs import Phase, TrialInputs
 from harness.units import NS_PER_S
@@ -143,9 +143,8 @@ class Loads:
             is_open_loop=plan.is_open_loop,
         )
         if bounded := _why_bounded(result):
-            summary = replace(summary, distrust=(*summary.distrust, bounded))
-        if result.doubts:
-            summary = replace(summary, distrust=(*summary.distrust, *result.doubts))
+            summary = summary.doubted([Doubt(kind="held_back", sentence=bounded)])
+        summary = summary.doubted(result.doubts)
         if plan.locustfile:
             summary = _of_own_users(summary, result)
         facts = result.open_loop
@@ -255,9 +254,9 @@ def _why_bounded(result: LoadResult) -> str:
 
 def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
     """What a user's own locustfile cannot tell, said in its place."""
-    mixed = mixture(result.records)
-    doubts = (*summary.distrust, mixed) if mixed else summary.distrust
-    return replace(summary, distrust=doubts, unavailable=unavailable(result.records))
+    if mixed := mixture(result.records):
+        summary = summary.doubted([Doubt(kind="mixed_requests", sentence=mixed)])
+    return replace(summary, unavailable=unavailable(result.records))
 
 
 def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:

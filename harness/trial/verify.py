@@ -8,7 +8,6 @@ from pathlib import Path
 
 from engines.models.cache import cache_root
 from engines.models.folder import resolve_model
-from harness.choose.repetitions import ONLY_WORSE
 from harness.clock import SystemClock
 from harness.load.schedule.prompts import read_prompts
 from harness.measure.metrics import metric_of
@@ -108,6 +107,5 @@ def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[bool, 
 
 def _disturbed(trials: Sequence[Trial]) -> list[str]:
     """What may have come between the two measurements, and what to do; empty when nothing was seen."""
-    seen = [reason for trial in trials if trial.summary for reason in trial.summary.distrust]
-    why = next((reason for reason in reversed(seen) if reason.startswith(ONLY_WORSE)), None)
-    return [f"{why}: quiet the machine and run `dyno recommend --verify`"] if why else []
+    seen = [doubt.sentence for trial in trials for doubt in trial.doubts if doubt.only_makes_worse]
+    return [f"{seen[-1]}: quiet the machine and run `dyno recommend --verify`"] if seen else []

@@ -28,6 +28,7 @@ from harness.load.hosts.message_auth import SECRET_VARIABLE
 from harness.load.plan import LoadPlan
 from harness.load.processes import ProcessWords
 from harness.measure.doubts import LAG_MIN_MS, VOID_LAG_MIN_MS
+from harness.records import Doubt
 from harness.units import NS_PER_MS, NS_PER_S
 
 DEFAULT_BIND = "127.0.0.1:5557"
@@ -320,11 +321,14 @@ class RemoteProcesses(ProcessWords):
         """Each host's clock: its offset, how well it is known, how far it moved during the load."""
         return tuple(self._told(worker) for worker in self._workers if worker in self._before)
 
-    def clock_doubts(self) -> tuple[str, ...]:
+    def clock_doubts(self) -> tuple[Doubt, ...]:
         """Hosts whose requests may have left at another time than the schedule's by more than the lag limit."""
         limit_ns = LAG_MIN_MS * NS_PER_MS
         return tuple(
-            f"{self._told(worker)}; its sends may be that far from the schedule (limit {LAG_MIN_MS:g} ms)"
+            Doubt(
+                kind="worker_clock",
+                sentence=f"{self._told(worker)}; its sends may be that far from the schedule (limit {LAG_MIN_MS:g} ms)",
+            )
             for worker in self._workers
             if worker in self._before and (self._before[worker][1] > limit_ns or abs(self._moved(worker)) > limit_ns)
         )

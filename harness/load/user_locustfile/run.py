@@ -33,7 +33,7 @@ from harness.load.plan import BAD_LOCUSTFILE_STATUS, LoadPlan, share_of
 from harness.load.protocol.bodies import BodyForm, address_of
 from harness.load.schedule.prompts import RequestOrder
 from harness.load.user_locustfile.events import FiredRequest
-from harness.records import Prompt
+from harness.records import DoubtKind, Prompt
 from harness.units import NS_PER_MS, NS_PER_S
 
 HOPELESS_ERRORS = 50
@@ -340,13 +340,15 @@ def _give_up(ledger: Ledger, users: int, spawning: Any) -> None:
 
 def _tell_doubts(ledger: Ledger, *, is_cut: bool, timeout_s: float) -> None:
     if ledger.errors:
-        _doubt(f"{ledger.errors} exceptions left the locustfile's tasks, the first one at {ledger.first_error}")
+        left = f"{ledger.errors} exceptions left the locustfile's tasks, the first one at {ledger.first_error}"
+        _doubt("task_errors", left)
     if is_cut:
         _doubt(
+            "cut_off",
             f"users whose task did not end within request_timeout_s = {timeout_s:g} s were cut off; "
-            "their last requests are in no number"
+            "their last requests are in no number",
         )
 
 
-def _doubt(text: str) -> None:
-    say(f"doubt {json.dumps(text)}")
+def _doubt(kind: DoubtKind, sentence: str) -> None:
+    say(f"doubt {json.dumps({'kind': kind, 'sentence': sentence})}")

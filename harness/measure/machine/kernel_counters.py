@@ -1,7 +1,7 @@
 """What the kernel counted while a load ran that has no business in a measurement: stolen CPU, swapping, throttling.
 
-Counters are read at both ends of the load; the difference becomes sentences. A counter this machine does not have is
-no sentence.
+Counters are read at both ends of the load; the difference becomes doubts. A counter this machine does not have is
+no doubt.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.records import Doubt, DoubtKind
 from harness.units import BYTES_PER_MIB
 
 STEAL_FRAC = 0.01
@@ -43,22 +44,25 @@ def read_counters(root: Path = Path("/")) -> Counters:
     )
 
 
-def disturbances(before: Counters, after: Counters, elapsed_s: float, cores: int) -> tuple[str, ...]:
-    """A sentence for each thing that disturbed the machine between the two readings."""
-    found = []
+def disturbances(before: Counters, after: Counters, elapsed_s: float, cores: int) -> tuple[Doubt, ...]:
+    """A doubt for each thing that disturbed the machine between the two readings."""
+    found: list[tuple[DoubtKind, str]] = []
     stolen = (after.stolen_s - before.stolen_s) / max(1e-9, elapsed_s * cores)
     if stolen > STEAL_FRAC:
-        found.append(f"the hypervisor gave {stolen:.0%} of the CPU time to other machines (limit {STEAL_FRAC:.0%})")
+        gave = f"the hypervisor gave {stolen:.0%} of the CPU time to other machines (limit {STEAL_FRAC:.0%})"
+        found.append(("stolen_cpu", gave))
     throttled_s = after.throttled_s - before.throttled_s
     if throttled_s > THROTTLED_FRAC * elapsed_s:
-        found.append(f"the container's CPU quota held processes back for {throttled_s:.2f} s in {elapsed_s:.1f} s")
+        held = f"the container's CPU quota held processes back for {throttled_s:.2f} s in {elapsed_s:.1f} s"
+        found.append(("cpu_quota", held))
     swapped_mib = after.swapped_mib - before.swapped_mib
     if swapped_mib > SWAPPED_MIB:
-        found.append(f"{swapped_mib:.0f} MiB were swapped in or out; the engine may have waited for the disk")
+        swapped = f"{swapped_mib:.0f} MiB were swapped in or out; the engine may have waited for the disk"
+        found.append(("swapping", swapped))
     events = after.thermal_events - before.thermal_events
     if events > 0:
-        found.append(f"the CPU was slowed down {events} times because it was too hot")
-    return tuple(found)
+        found.append(("overheated", f"the CPU was slowed down {events} times because it was too hot"))
+    return tuple(Doubt(kind=kind, sentence=sentence) for kind, sentence in found)
 
 
 def _text(path: Path) -> str:

@@ -21,6 +21,7 @@ from typing import Literal
 from harness.measure.machine.kernel_counters import disturbances, read_counters
 from harness.measure.machine.nvml import GpuReading, Gpus
 from harness.measure.machine.rapl import CpuEnergy
+from harness.records import Doubt
 from harness.units import NS_PER_S, mib_from_bytes
 
 INTERVAL_S = 0.2
@@ -82,7 +83,7 @@ class ResourceUse:
     energy_j: float | None = None
     energy_of: str = ""
     unavailable: tuple[str, ...] = ()
-    disturbances: tuple[str, ...] = ()
+    disturbances: tuple[Doubt, ...] = ()
 
     def frac(self, cpu_s: float) -> float:
         """CPU seconds as a share of what the machine had in the window."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,7 @@ WARM_DEVIATIONS = 10.0
 class Unsteady:
     """What was found: 'drift' (early and late are the two halves) or 'warmup' (the first block against the others)."""
 
-    kind: str
+    kind: Literal["drift", "warmup"]
     early: float
     late: float
 

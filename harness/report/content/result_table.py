@@ -6,7 +6,6 @@ the published benchmarks print it, then the other axes that vary, throughput, er
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.choose.goals import goals_of
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, metric_of, metric_row
-from harness.records import Candidate, Metric, Recommendation, Trial
+from harness.records import Candidate, DoubtKind, Metric, Recommendation, Trial
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.content.titles import value_word
 from harness.store.reader import Run
@@ -316,11 +315,11 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
 
 
 def _doubt_notes(trials: Sequence[Trial]) -> Iterator[str]:
-    """One note per kind of doubt: sentences that differ in their numbers only are one kind."""
-    kinds: dict[str, dict[str, str]] = {}
+    """One note per kind of doubt, with an example."""
+    kinds: dict[DoubtKind, dict[str, str]] = {}
     for trial in trials:
-        for reason in trial.summary.distrust if trial.summary is not None else ():
-            kinds.setdefault(re.sub(r"[\d.]+", "#", reason), {})[trial.trial_id] = reason
+        for doubt in trial.doubts:
+            kinds.setdefault(doubt.kind, {})[trial.trial_id] = doubt.sentence
     for told in kinds.values():
         example = next(iter(told.values()))
         prefix = "for instance: " if len(set(told.values())) > 1 else ""

@@ -20,8 +20,8 @@ from harness.report.content.numbers import ABSENT, number
 from harness.report.content.result_table import is_unfinished, model_name, one_line, recommendation_of, why_nothing
 from harness.report.content.sections import Cell, Head, Section, metric_cell
 from harness.report.content.titles import axis_title, metric_title, part_shown
-from harness.store.codec import DecodeError, from_json
-from harness.store.reader import Run
+from harness.store.codec import DecodeError
+from harness.store.reader import Run, trial_from_json
 from harness.wording import label, quantity
 
 LOSSES_TOLD = 40
@@ -86,7 +86,7 @@ def verification_of(run: Run, chosen_id: str) -> Verification | None:
     path = run.layout.recommendation_dir / "verification.json"
     try:
         stored: Any = json.loads(path.read_text(encoding="utf-8"))
-        trial = from_json(Trial, stored["trial"], str(path))
+        trial = trial_from_json(stored["trial"], str(path))
         found = Verification(is_inside=bool(stored["is_inside"]), sentence=str(stored["sentence"]), trial=trial)
     except FileNotFoundError:
         return None

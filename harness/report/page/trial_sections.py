@@ -72,7 +72,7 @@ def _facts(run: Run, trial: Trial, base: Path, line: int | None) -> list[tuple[s
         ("started", text(trial.started_utc)),
         ("reason", text(trial.reason)),
         ("broke", text("; ".join(trial.violations))),
-        ("in doubt", text("; ".join(trial.summary.distrust if trial.summary is not None else ()))),
+        ("in doubt", text("; ".join(doubt.sentence for doubt in trial.doubts))),
         *(
             (names, text(f"unavailable: {why}"))
             for names, why in (trial.summary.unavailable.items() if trial.summary is not None else ())

@@ -108,8 +108,8 @@ def as_csv(run: Run, table: ReportTable) -> str:
         cells += [trial.effective_dtype, trial.outcome, trial.reason, verdict]
         for name in names:
             cells += _metric_cells(metric_of(trial, name))
-        doubts = trial.summary.distrust if trial.summary is not None else ()
-        writer.writerow([*cells, "; ".join(trial.violations), "; ".join(doubts)])
+        doubts = "; ".join(doubt.sentence for doubt in trial.doubts)
+        writer.writerow([*cells, "; ".join(trial.violations), doubts])
     return out.getvalue()
 
 

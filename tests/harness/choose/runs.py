@@ -50,7 +50,7 @@ def trial(number: int, what: Candidate, p50: Interval, **changes: Any) -> Trial:
         "peak_memory_mib": metric(300.0, unit="MiB"),
     }
     metrics.update(changes.pop("metrics", {}))
-    distrust = changes.pop("distrust", ())
+    doubts = changes.pop("doubts", ())
     made = Trial(
         trial_id=f"t{number:04d}-{what.candidate_id}",
         number=number,
@@ -60,7 +60,7 @@ def trial(number: int, what: Candidate, p50: Interval, **changes: Any) -> Trial:
         effective_dtype=what.dtype,
         versions={what.engine: "1.2.3"},
         phase_s={"launch": 2.0, "quality": 1.0, "load": 5.0},
-        summary=TrialSummary(metrics=metrics, distrust=distrust),
+        summary=TrialSummary(metrics=metrics).doubted(doubts),
         quality=QualityReport(verdict="Normal", reason="64 of 64 prompts as the fp32 reference", metrics={}),
     )
     return replace(made, **changes)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.measure.doubts import client_verdict, distrust
+from harness.measure.doubts import client_verdict, doubts_of
 from harness.records import RequestRecord
 from tests.harness.measure.records import MS, request, use
 
@@ -67,7 +67,7 @@ def test_a_client_starved_by_others_is_told_to_stop_them() -> None:
 def test_a_late_closed_loop_is_doubted_and_not_void() -> None:
     late = _run(np.random.default_rng(2), 15.0, 0.0)
     assert client_verdict(late, use()) is None
-    assert any("late (99th percentile)" in reason for reason in distrust(late, use()))
+    assert "late_sends" in [doubt.kind for doubt in doubts_of(late, use())]
 
 
 def test_a_rate_that_did_not_leave_in_time_voids_even_a_slow_engine() -> None:

@@ -4,62 +4,69 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measure.doubts import client_verdict, distrust
+from harness.measure.doubts import client_verdict, doubts_of
 from tests.harness.measure.records import MS, closed_loop, request, use
 
 STEADY = closed_loop(users=4, rounds=100, latency_ms=20.0)
 
 
 def test_a_clean_measurement_gives_no_reason() -> None:
-    assert distrust(STEADY, use()) == ()
+    assert doubts_of(STEADY, use()) == ()
     assert client_verdict(STEADY, use()) is None
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "kind", "says"),
     [
-        ({"other_s": 4.0}, "other processes used 20%"),
-        ({"client_s": 5.0}, "took 25% of the machine"),
-        ({"client_s": 7.5, "cores": 64}, "used 75% of its core"),
-        ({"window_s": 0.5, "other_s": 0.0, "client_s": 0.0}, "measured for 0.50 s only"),
+        ({"other_s": 4.0}, "other_cpu", "other processes used 20%"),
+        ({"client_s": 5.0}, "client_cpu", "took 25% of the machine"),
+        ({"client_s": 7.5, "cores": 64}, "client_cpu", "used 75% of its core"),
+        ({"window_s": 0.5, "other_s": 0.0, "client_s": 0.0}, "short_window", "measured for 0.50 s only"),
     ],
 )
-def test_resource_reasons(fields: dict[str, float], says: str) -> None:
-    (reason,) = distrust(STEADY, use(**fields))
-    assert says in reason
+def test_resource_reasons(fields: dict[str, float], kind: str, says: str) -> None:
+    (doubt,) = doubts_of(STEADY, use(**fields))
+    assert doubt.kind == kind
+    assert says in doubt.sentence
 
 
 def test_an_attached_engine_is_not_taken_for_a_disturbance() -> None:
-    assert distrust(STEADY, use(engine_s=None, other_s=15.0)) == ()
+    assert doubts_of(STEADY, use(engine_s=None, other_s=15.0)) == ()
 
 
 def test_too_few_samples_for_p99() -> None:
-    (reason,) = distrust(STEADY[:100], use())
-    assert "100 answered requests" in reason
-    assert "368" in reason
+    (doubt,) = doubts_of(STEADY[:100], use())
+    assert doubt.kind == "few_samples"
+    assert "100 answered requests" in doubt.sentence
+    assert "368" in doubt.sentence
 
 
 def test_failures_are_counted_by_kind_with_an_example() -> None:
     bad = request(400, 1990.0, 1.0, outcome="rejected", error="HTTP 503: queue full")
-    (reason,) = distrust((*STEADY, bad), use())
-    assert "1 of 401 requests failed (1 rejected), for instance: HTTP 503: queue full" in reason
+    (doubt,) = doubts_of((*STEADY, bad), use())
+    assert doubt.kind == "failed_requests"
+    assert "1 of 401 requests failed (1 rejected), for instance: HTTP 503: queue full" in doubt.sentence
 
 
 def test_drift_between_the_halves() -> None:
     late = [request(400 + r.seq, 2000 + r.intended_ns / MS * 1.2, 24.0, user=r.user) for r in STEADY]
-    (reason,) = distrust((*STEADY, *late), use())
-    assert "20 ms in the first half, 24 ms in the second" in reason
+    (doubt,) = doubts_of((*STEADY, *late), use())
+    assert doubt.kind == "drift"
+    assert "20 ms in the first half, 24 ms in the second" in doubt.sentence
 
 
 def test_a_late_client() -> None:
     records = [request(n, n * 10.0, 20.0, sent_ns=int(n * 10 * MS + 5 * MS)) for n in range(400)]
-    (reason,) = distrust(records, use())
-    assert "5.0 ms late" in reason
+    (doubt,) = doubts_of(records, use())
+    assert doubt.kind == "late_sends"
+    assert "5.0 ms late" in doubt.sentence
 
 
 def test_answers_without_token_counts() -> None:
     records = [request(r.seq, r.intended_ns / MS, 20.0, output_tokens=None) for r in STEADY[:200]]
-    assert "200 of 400 answers came without a token count" in distrust((*records, *STEADY[200:]), use())[0]
+    doubt = doubts_of((*records, *STEADY[200:]), use())[0]
+    assert doubt.kind == "token_counts"
+    assert "200 of 400 answers came without a token count" in doubt.sentence
 
 
 def test_a_saturated_client_voids_the_trial() -> None:

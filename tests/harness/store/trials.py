@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hypothesis import strategies as st
 
 from harness.records import (
     Candidate,
+    Doubt,
+    DoubtKind,
     Metric,
     QualityReport,
     RequestRecord,
@@ -43,6 +47,8 @@ candidates = st.builds(
 outcomes = st.sampled_from(
     ["ok", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited", "interrupted"]
 )
+doubts = st.builds(Doubt, kind=st.sampled_from(get_args(DoubtKind)), sentence=text)
+summaries = st.builds(TrialSummary, metrics=named_metrics)
 trials = st.builds(
     Trial,
     trial_id=text,
@@ -55,7 +61,7 @@ trials = st.builds(
     effective_dtype=text,
     versions=st.dictionaries(text, text, max_size=2),
     notes=st.lists(text, max_size=3).map(tuple),
-    summary=st.none() | st.builds(TrialSummary, metrics=named_metrics, distrust=st.lists(text, max_size=2).map(tuple)),
+    summary=st.none() | st.builds(TrialSummary.doubted, summaries, st.lists(doubts, max_size=2)),
     quality=st.none()
     | st.builds(
         QualityReport,

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from harness.records import Candidate, Metric, Trial, TrialOutcome, TrialSummary
+from harness.records import Candidate, Doubt, Metric, Trial, TrialOutcome, TrialSummary
 from harness.trial.run import TrialRunner
 from harness.trial.verify import VERIFIED_METRICS, Verification, verify_file
 
@@ -74,17 +74,17 @@ def test_a_constraint_broken_the_second_time_is_not_reproduced() -> None:
     assert "error_frac 0.2" in found.sentence
 
 
-def _doubted(trial: Trial, *reasons: str) -> Trial:
+def _disturbed(trial: Trial, sentence: str) -> Trial:
     assert trial.summary is not None
-    return replace(trial, summary=replace(trial.summary, distrust=reasons))
+    return replace(trial, summary=trial.summary.doubted([Doubt(kind="other_cpu", sentence=sentence)]))
 
 
 def test_what_disturbed_the_machine_is_said_where_it_was_not_reproduced() -> None:
     busy = "other processes used 34% of the machine's CPU while measuring (limit 10%)"
     advice = f"{busy}: quiet the machine and run `dyno recommend --verify`"
-    assert _verify([_trial(100)], _doubted(_trial(140), busy)).sentence.endswith(f"; {advice}")
-    assert _verify([_doubted(_trial(100), busy)], _trial(140)).sentence.endswith(f"; {advice}")
-    assert busy not in _verify([_trial(100)], _doubted(_trial(100), busy)).sentence
+    assert _verify([_trial(100)], _disturbed(_trial(140), busy)).sentence.endswith(f"; {advice}")
+    assert _verify([_disturbed(_trial(100), busy)], _trial(140)).sentence.endswith(f"; {advice}")
+    assert busy not in _verify([_trial(100)], _disturbed(_trial(100), busy)).sentence
 
 
 def test_a_server_that_answers_nothing_the_second_time_is_not_reproduced() -> None:

@@ -13,17 +13,18 @@ QUIET = Counters()
 
 
 @pytest.mark.parametrize(
-    ("after", "says"),
+    ("after", "kind", "says"),
     [
-        (replace(QUIET, stolen_s=1.0), "gave 5% of the CPU time to other machines"),
-        (replace(QUIET, throttled_s=0.5), "CPU quota held processes back for 0.50 s in 10.0 s"),
-        (replace(QUIET, swapped_mib=20.0), "20 MiB were swapped"),
-        (replace(QUIET, thermal_events=3), "slowed down 3 times"),
+        (replace(QUIET, stolen_s=1.0), "stolen_cpu", "gave 5% of the CPU time to other machines"),
+        (replace(QUIET, throttled_s=0.5), "cpu_quota", "CPU quota held processes back for 0.50 s in 10.0 s"),
+        (replace(QUIET, swapped_mib=20.0), "swapping", "20 MiB were swapped"),
+        (replace(QUIET, thermal_events=3), "overheated", "slowed down 3 times"),
     ],
 )
-def test_each_disturbance_is_said(after: Counters, says: str) -> None:
-    (reason,) = disturbances(QUIET, after, 10.0, 2)
-    assert says in reason
+def test_each_disturbance_is_said(after: Counters, kind: str, says: str) -> None:
+    (doubt,) = disturbances(QUIET, after, 10.0, 2)
+    assert doubt.kind == kind
+    assert says in doubt.sentence
 
 
 def test_a_quiet_machine_is_not_doubted() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.measure.doubts import distrust
+from harness.measure.doubts import doubts_of
 from harness.measure.overload import overload
 from harness.measure.statistics.steady_state import unsteadiness
 from harness.records import RequestRecord
@@ -48,7 +48,7 @@ def test_a_warm_up_that_was_too_short_is_found() -> None:
 def test_too_few_samples_tell_nothing_and_the_summary_says_so() -> None:
     assert unsteadiness(np.linspace(1.0, 2.0, 119)) is None  # type: ignore[arg-type]
     records = tuple(request(k, k * 20.0, 20.0) for k in range(100))
-    assert "120 are needed to tell a steady state from a drift" in distrust(records, use())[0]
+    assert "120 are needed to tell a steady state from a drift" in doubts_of(records, use())[0].sentence
 
 
 def _queue(rng: np.random.Generator, n: int, rate_rps: float, capacity_rps: float) -> list[RequestRecord]:
@@ -72,9 +72,9 @@ def test_overload_is_named_and_a_busy_but_stable_queue_is_not() -> None:
 
 def test_overload_says_what_to_do() -> None:
     records = _queue(np.random.default_rng(6), 1000, 150.0, 100.0)
-    (reason,) = [each for each in distrust(records, use(), is_open_loop=True) if "rate exceeds capacity" in each]
-    assert "outstanding requests grew from" in reason
-    assert "lower the rate" in reason
+    (doubt,) = [each for each in doubts_of(records, use(), is_open_loop=True) if each.kind == "overload"]
+    assert "outstanding requests grew from" in doubt.sentence
+    assert "lower the rate" in doubt.sentence
 
 
 def test_a_stall_that_ended_is_no_overload() -> None:
@@ -92,8 +92,8 @@ def test_a_ramp_is_no_drift() -> None:
     latencies = np.linspace(20.0, 40.0, 400)
     ramp = [request(k, float(times_ms[k]), float(latencies[k]), user=k) for k in range(400)]
     even = [request(k, k * 25.0, float(latencies[k]), user=k) for k in range(400)]
-    assert not [each for each in distrust(ramp, use(), is_open_loop=True) if "steady" in each]
-    assert [each for each in distrust(even, use(), is_open_loop=True) if "not a steady state" in each]
+    assert "drift" not in [each.kind for each in doubts_of(ramp, use(), is_open_loop=True)]
+    assert "drift" in [each.kind for each in doubts_of(even, use(), is_open_loop=True)]
 
 
 def test_one_long_pause_of_the_client_is_told_though_p99_hides_it() -> None:
@@ -101,5 +101,6 @@ def test_one_long_pause_of_the_client_is_told_though_p99_hides_it() -> None:
         request(k, k * 10.0, 5.0 + (300.0 if k == 500 else 0.0), sent_ns=int((k * 10 + (300 if k == 500 else 0)) * MS))
         for k in range(1000)
     ]
-    (reason,) = distrust(records, use(), is_open_loop=True)
-    assert reason.startswith("the load generator paused for 300 ms, 5.0 s into the window")
+    (doubt,) = doubts_of(records, use(), is_open_loop=True)
+    assert doubt.kind == "client_pause"
+    assert "300 ms, 5.0 s into the window" in doubt.sentence

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.errors import UsageError
 from harness.measure.statistics.estimators import percentile
+from harness.records import Doubt
 from harness.report.content.numbers import number, percent_cell, value_cell
 from harness.report.content.result_table import ReportTable, report_table
 from harness.report.content.run_summary import answer, story_of
@@ -105,12 +106,12 @@ def test_axes_that_vary_get_a_column_and_others_do_not(run: Run) -> None:
 
 
 def test_doubts_of_one_kind_are_one_note() -> None:
-    reasons = [f"measured for 0.{n} s only; under 2 s one hiccup moves every number" for n in (4, 5)]
+    doubts = [Doubt(kind="short_window", sentence=f"it took 0.{n} s; one hiccup moves every number") for n in (4, 5)]
     table = report_table(
-        run_of(*(trial(n, candidate(batch_size=n), (20, 19, 21), distrust=(reasons[n - 1],)) for n in (1, 2)))
+        run_of(*(trial(n, candidate(batch_size=n), (20, 19, 21), doubts=(doubts[n - 1],)) for n in (1, 2)))
     )
     (note,) = [note for note in table.notes if "hiccup" in note]
-    assert "for instance: measured for 0.4 s only" in note
+    assert "for instance: it took 0.4 s" in note
 
 
 def test_a_narrow_terminal_keeps_the_published_columns_whole_and_names_the_rest(run: Run) -> None:

@@ -1,0 +1,49 @@
+"""Trials as they were stored before kinds and outcomes took over from wording, brought up to date when they are read.
+
+The only place that reads sentences of ours: those of stored runs, which nobody rewords any more. What is written today
+carries its facts in fields and passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from harness.records import DoubtKind
+
+_KINDS: tuple[tuple[str, DoubtKind], ...] = (
+    (r"\d+ answered requests?: a 95 % interval for p99 needs", "few_samples"),
+    (r"measured for ", "short_window"),
+    (r"\d+ of \d+ requests failed \(", "failed_requests"),
+    (r"other processes used ", "other_cpu"),
+    (r"the load generator (took|used) ", "client_cpu"),
+    (r"rate exceeds capacity", "overload"),
+    (r"requests left ", "late_sends"),
+    (r"the load generator paused ", "client_pause"),
+    (r"not a steady state", "drift"),
+    (r"the warm-up was too short", "short_warmup"),
+    (r"\d+ of \d+ answers came without a token count", "token_counts"),
+    (r"the hypervisor gave ", "stolen_cpu"),
+    (r"the container's CPU quota held ", "cpu_quota"),
+    (r"\d+ MiB were swapped ", "swapping"),
+    (r"the CPU was slowed down ", "overheated"),
+    (r"\d+ of \d+ requests were due while max_in_flight", "held_back"),
+    (r"\d+ exceptions left the locustfile's tasks", "task_errors"),
+    (r"users whose task did not end ", "cut_off"),
+    (r"latency and throughput pool ", "mixed_requests"),
+    (r"load worker ", "worker_clock"),
+)
+"""How each sentence of distrust began, up to commit c252706."""
+
+
+def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
+    """The stored fields of a trial with the facts that older versions kept in their wording."""
+    summary = trial.get("summary")
+    if isinstance(summary, dict) and isinstance(summary.get("distrust"), list) and "distrust_kinds" not in summary:
+        kinds = [_kind(str(sentence)) for sentence in summary["distrust"]]
+        trial = {**trial, "summary": {**summary, "distrust_kinds": kinds}}
+    return trial
+
+
+def _kind(sentence: str) -> DoubtKind:
+    return next((kind for beginning, kind in _KINDS if re.match(beginning, sentence)), "unclassified")
