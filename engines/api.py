@@ -19,11 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-OptionValue = bool | int | float | str
-
-DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
-"""The dtypes a scenario may name, DJL's words. An engine may add its own (`w8a8`), listed in its Capabilities."""
-
+from engines.setting import Setting
 
 FEATURES = {
     "model_parallel": "Model parallel",
@@ -68,27 +64,16 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """Everything needed to start one serving configuration. Field names are DJL Serving's words.
+class EngineSpec(Setting):
+    """Everything needed to start one serving configuration: a Setting, and what serves which model in which place.
 
-    `model_dir` is a local Hugging Face folder (already resolved). `threads` is compute threads per worker
-    (None: cores // workers, at least 1). `options` are engine-specific, see Capabilities.options. `python` names the
-    environment that its workers run in (see environments; None: this one, or the engine's installed one). `source_root`
-    is another checkout whose `engines` package is the whole server (None: this one).
+    `model_dir` is a local Hugging Face folder (already resolved). `python` names the environment that its workers run
+    in (see environments; None: this one, or the engine's installed one). `source_root` is another checkout whose
+    `engines` package is the whole server (None: this one).
     """
 
     engine: str
     model_dir: Path
-    dtype: str = "fp32"
-    device: str = "cpu"
-    tensor_parallel_degree: int = 1
-    workers: int = 1
-    batch_size: int = 1
-    max_batch_delay_ms: int = 0
-    job_queue_size: int = 1000
-    rolling_batch: str = "disable"
-    threads: int | None = None
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
     python: str | None = None
     source_root: Path | None = None
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-OptionValue = bool | int | float | str
+from engines.setting import OptionValue, Setting
+
 TrialOutcome = Literal[
     "ok", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited", "interrupted"
 ]
@@ -20,32 +21,17 @@ RequestOutcome = Literal["ok", "rejected", "bad_request", "server_error", "timed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One point of the search space, in DJL's words. `block` is the index of its engine block in the scenario;
+class Candidate(Setting):
+    """One point of the search space: a Setting of an engine. `block` is the index of its engine block in the scenario;
     `python` the block's environment ('' for none, 'auto', or an absolute path)."""
 
     block: int
     engine: str
-    dtype: str = "fp32"
-    tensor_parallel_degree: int = 1
-    workers: int = 1
-    batch_size: int = 1
-    max_batch_delay_ms: int = 0
-    job_queue_size: int = 1000
-    rolling_batch: str = "disable"
-    threads: int | None = None
-    device: str = "cpu"
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
     python: str = ""
 
     def axes(self) -> dict[str, OptionValue | None]:
         """Axis name -> value, options as 'options.<name>'; what the search varies and the report prints."""
-        names = (
-            "engine", "dtype", "tensor_parallel_degree", "workers", "batch_size", "max_batch_delay_ms",
-            "job_queue_size", "rolling_batch", "threads", "device",
-        )  # fmt: skip
-        axes: dict[str, OptionValue | None] = {name: getattr(self, name) for name in names}
-        axes.update({f"options.{name}": value for name, value in sorted(self.options.items())})
+        axes = {"engine": self.engine, **Setting.axes(self)}
         return {**axes, "python": self.python} if self.python else axes
 
     @property

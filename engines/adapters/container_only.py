@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.api import DTYPES, Availability, Capabilities, EngineSpec, RunningEngine
+from engines.api import Availability, Capabilities, EngineSpec, RunningEngine
 from engines.errors import SpecInvalid, Unavailable
+from engines.setting import DTYPES
 
 Version = tuple[int, ...]
 T5_FAMILY = ("t5", "mt5", "umt5")

@@ -18,11 +18,11 @@ from engines.api import (
     EngineFacts,
     EngineSpec,
     GenerateRequest,
-    OptionValue,
     TokenEvent,
 )
 from engines.errors import SpecInvalid
 from engines.hosted import HostedEngine
+from engines.setting import OptionValue
 
 DTYPES = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"}
 """Accepted dtypes and what they are said to run as; bf16 falls back, so that fall-backs can be tested."""

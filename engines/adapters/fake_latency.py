@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
 
-from engines.api import OptionValue
 from engines.errors import SpecInvalid
+from engines.setting import OptionValue
 
 
 class Law(Protocol):

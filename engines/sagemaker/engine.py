@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.api import DTYPES, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.environments.locate import child_environment
 from engines.errors import LaunchFailed
 from engines.processes.no_proxy import open_here
@@ -28,6 +28,7 @@ from engines.sagemaker.plan import OPTIONS, EndpointPlan, hosted, plan_endpoint
 from engines.sagemaker.route import route_to
 from engines.sagemaker.serving import code_files, names_its_model, with_weights
 from engines.sagemaker.weights import check_bucket, keep_weights, shared_weights, size_bytes
+from engines.setting import DTYPES
 from engines.spec_check import check_spec, package_availability
 
 logger = logging.getLogger("dyno.sagemaker")

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from engines.api import EngineSpec, OptionValue
+from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.sagemaker.catalogue import Instance, check_region, image_uri, instance_of
 from engines.sagemaker.journal import EXPIRES_TAG, NAME_PREFIX, TAG
 from engines.sagemaker.region import check_registry, check_role, region_or_configured
+from engines.setting import OptionValue
 
 VARIANT = "variant1"
 DOWNLOAD_S_PER_GIB = 20.0

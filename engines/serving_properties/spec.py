@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from engines.api import EngineSpec, OptionValue
+from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.registry import load_engine
 from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
+from engines.setting import OptionValue
 
 SERVER_KEYS = (
     "engine", "batch_size", "max_dynamic_batch_size", "max_batch_delay", "job_queue_size", "minWorkers", "maxWorkers",

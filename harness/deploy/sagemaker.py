@@ -16,6 +16,7 @@ from engines.sagemaker.catalogue import instance_of
 from engines.sagemaker.endpoint import expires_s
 from engines.sagemaker.engine import Prepared, check_access, prepare
 from engines.sagemaker.memory import check_degree_of
+from engines.setting import OptionValue
 from harness.choose.recommendation import choose
 from harness.clock import SystemClock
 from harness.cost.price import ENDPOINTS
@@ -24,7 +25,7 @@ from harness.errors import EnvironmentFault, UsageError
 from harness.load.schedule.prompts import read_prompts
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.write import scenario_container, write_recommendation
-from harness.records import Candidate, OptionValue, Recommendation, Trial
+from harness.records import Candidate, Recommendation, Trial
 from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
 from harness.space.plan_text import expectation
 from harness.store.codec import to_json

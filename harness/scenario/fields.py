@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from engines.api import DTYPES
+from engines.setting import DTYPES
 
 OptionValue = bool | int | float | str
 

@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from engines.api import Availability, Capabilities
+from engines.setting import OptionValue
 from harness.errors import EnvironmentFault, ScenarioError
-from harness.records import Candidate, OptionValue
+from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import EngineBlock
 

@@ -205,19 +205,7 @@ def _begun(candidate: Candidate, number: int, trial_id: str) -> Trial:
 def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
     """The engine's side of a candidate."""
     return EngineSpec(
-        engine=candidate.engine,
-        model_dir=model_dir,
-        dtype=candidate.dtype,
-        device=candidate.device,
-        tensor_parallel_degree=candidate.tensor_parallel_degree,
-        workers=candidate.workers,
-        batch_size=candidate.batch_size,
-        max_batch_delay_ms=candidate.max_batch_delay_ms,
-        job_queue_size=candidate.job_queue_size,
-        rolling_batch=candidate.rolling_batch,
-        threads=candidate.threads,
-        options=candidate.options,
-        python=candidate.python or None,
+        engine=candidate.engine, model_dir=model_dir, python=candidate.python or None, **candidate.values()
     )
 
 

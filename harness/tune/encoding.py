@@ -12,7 +12,8 @@ from typing import Any
 
 import optuna
 
-from harness.records import Candidate, OptionValue
+from engines.setting import OptionValue
+from harness.records import Candidate
 from harness.space.candidates import BlockPlan, SpacePlan
 
 BLOCK = "block"

@@ -23,10 +23,11 @@ import httpx
 import psutil
 import pytest
 
-from engines.api import DTYPES, FEATURES, Engine, EngineSpec, OptionValue, RunningEngine
+from engines.api import FEATURES, Engine, EngineSpec, RunningEngine
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
 from engines.hosted import HostedEngine
 from engines.models.cache import cache_root
+from engines.setting import DTYPES, OptionValue
 
 READY_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 120.0

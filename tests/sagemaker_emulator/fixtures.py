@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.api import EngineSpec, OptionValue
+from engines.api import EngineSpec
 from engines.sagemaker import aws as aws_module
 from engines.sagemaker import removal
 from engines.sagemaker.weights import release_weights
+from engines.setting import OptionValue
 from tests.sagemaker_emulator.container import Container, StubContainer
 from tests.sagemaker_emulator.control import Faults
 from tests.sagemaker_emulator.local import BUCKET, REGION, Local, local_aws

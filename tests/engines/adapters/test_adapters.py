@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from engines.adapters import ctranslate2, transformers
-from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest, OptionValue
+from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.registry import load_backend, load_engine
+from engines.setting import OptionValue
 from tests.engines.models.t5_folders import (
     BUNDLED,
     TINY_FLAN,

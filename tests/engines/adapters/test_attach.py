@@ -12,9 +12,10 @@ import pytest
 
 from engines.adapters import attach
 from engines.adapters.attach import AttachEngine
-from engines.api import EngineSpec, OptionValue
+from engines.api import EngineSpec
 from engines.errors import NotReady, SpecInvalid
 from engines.processes.server_process import free_port
+from engines.setting import OptionValue
 from tests.engines.server.running import ask, fake_server
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from engines.adapters.fake import FakeBackend, WordTokenizer
 from engines.adapters.fake_latency import Bimodal, Constant, Law, Lognormal, Stall, law_of, stall_of
-from engines.api import EngineSpec, GenerateParams, GenerateRequest, OptionValue
+from engines.api import EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import SpecInvalid
+from engines.setting import OptionValue
 
 LAWS: list[Law] = [
     Constant(service_ms=4.0),

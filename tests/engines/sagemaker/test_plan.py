@@ -8,13 +8,14 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from engines.api import EngineSpec, OptionValue
+from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.models.random_weights import SHAPES
 from engines.sagemaker.catalogue import image_uri, instance_of, instances, regions
 from engines.sagemaker.engine import prepare
 from engines.sagemaker.memory import check_fit
 from engines.sagemaker.plan import plan_endpoint
+from engines.setting import OptionValue
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.model_check import request_fault
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from engines.api import OptionValue
 from engines.errors import SpecInvalid, Unavailable
 from engines.models.s5cmd import s3_access
 from engines.sagemaker.catalogue import check_region, image_uri, regions
 from engines.sagemaker.engine import prepare
 from engines.sagemaker.region import configured_region, partition, region_or_configured
+from engines.setting import OptionValue
 from tests.sagemaker_emulator.fixtures import spec_for
 
 LMI = "0.28.0-lmi10.0.0-cu124"
