@@ -20,21 +20,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from engines.errors import SpecInvalid, Unavailable
+from engines.errors import Unavailable
 from engines.models.cache import build_once, cache_root
 from engines.processes.temp_folders import owned_folder
 from engines.t5 import native
 
 DEVICES = ("cuda", "cuda-sim")
 DRIVER = "libcuda.so.1"
-NCCL = "libnccl.so.2"
-NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
-NCCL_OVER = 256 << 10
-"""Bytes below which our own one-shot sum is the better one: latency decides there. Not measured; engines.md 3.2."""
-CUBLASLT = ("libcublasLt.so.13", "libcublasLt.so.12")
-CUBLASLT_WHEELS = ("nvidia-cublas", "nvidia-cublas-cu12")
-CUBLASLT_ROWS = 64
-"""Rows from which a product is cuBLASLt's where it was asked for: one tile of our own kernel. Not measured."""
 WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 OPTIONS = ("--std=c++17",)
 _CHECKOUT = Path(__file__).parents[2]
@@ -109,71 +101,6 @@ def group(device: str) -> Group:
     """The GPUs of `device`. Raises Unavailable with what is missing."""
     _, about, _ = _look(device)
     return Group(about.devices, bool(about.are_peers), about.driver_version // 1000)
-
-
-def nccl_choice() -> tuple[bytes | None, int]:
-    """(library or None, bytes over which it sums) by T5K_NCCL and T5K_NCCL_OVER. Raises SpecInvalid, Unavailable."""
-    asked, over = os.environ.get("T5K_NCCL", ""), os.environ.get("T5K_NCCL_OVER", str(NCCL_OVER))
-    if not over.isdecimal():
-        raise SpecInvalid(f"T5K_NCCL_OVER: expected a number of bytes, got {over!r}")
-    if asked in ("", "0"):
-        return None, 0
-    found = nccl_library() if asked == "1" else asked
-    if not found:
-        raise Unavailable(f"T5K_NCCL=1, but {NCCL} is not here: pip install {NCCL_WHEELS[0]}, or give its path")
-    return found.encode(), int(over)
-
-
-def nccl_library() -> str:
-    """NCCL as a wheel or the system's loader has it; '' if neither does."""
-    return _library(NCCL, NCCL_WHEELS)
-
-
-@dataclass(frozen=True, slots=True)
-class CublasLt:
-    """Who multiplies `rows` rows and more: the library, or None for our own kernels."""
-
-    library: bytes | None = None
-    rows: int = 0
-    allows_tf32: bool = False
-
-
-def cublaslt_choice(device: str) -> CublasLt:
-    """By T5K_CUBLASLT (1, or a path), T5K_CUBLASLT_ROWS and T5K_CUBLASLT_TF32. Raises SpecInvalid, Unavailable."""
-    asked, rows = os.environ.get("T5K_CUBLASLT", ""), os.environ.get("T5K_CUBLASLT_ROWS", str(CUBLASLT_ROWS))
-    tf32 = os.environ.get("T5K_CUBLASLT_TF32", "")
-    if not rows.isdecimal():
-        raise SpecInvalid(f"T5K_CUBLASLT_ROWS: expected a number of rows, got {rows!r}")
-    if tf32 not in ("", "0", "1"):
-        raise SpecInvalid(f"T5K_CUBLASLT_TF32: expected 0 or 1, got {tf32!r}")
-    if asked in ("", "0"):
-        return CublasLt()
-    found = cublaslt_library(_look(device)[1].driver_version // 1000) if asked == "1" else asked
-    if not found:
-        raise Unavailable(
-            f"T5K_CUBLASLT=1, but {' or '.join(CUBLASLT)} for this driver is not here: pip install "
-            f"{' or '.join(CUBLASLT_WHEELS)}, or give its path"
-        )
-    return CublasLt(found.encode(), int(rows), tf32 == "1")
-
-
-def cublaslt_library(cuda_major: int) -> str:
-    """The newest cuBLASLt that a driver for this CUDA runs, as a wheel or the system's loader has it; '' if none."""
-    for name, wheel in zip(CUBLASLT, CUBLASLT_WHEELS, strict=True):
-        if int(name.rsplit(".", 1)[1]) <= cuda_major and (found := _library(name, (wheel,))):
-            return found
-    return ""
-
-
-def _library(name: str, wheels: tuple[str, ...]) -> str:
-    for wheel in wheels:
-        if path := _in_wheel(wheel, rf"{re.escape(name)}$"):
-            return str(path)
-    try:
-        c.CDLL(name)
-    except OSError:
-        return ""
-    return name
 
 
 def target(device: str) -> Target:

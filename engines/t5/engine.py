@@ -65,10 +65,7 @@ def load(
     `exact_head` keeps an int8 copy of an fp32 or bf16 head: greedy tokens, unchanged, at a quarter of the head's bytes.
     `device` is 'cpu', 'cuda' (kernels are compiled for the GPU on first use) or 'cuda-sim', the emulator of the tests.
     On CUDA rank r of `tensor_parallel_degree` runs on GPU r; where one GPU can be seen, all ranks run on it, one after
-    another, and where there are several but fewer than ranks, the load is refused. T5K_NCCL=1 (or a library's path)
-    lets NCCL sum what is over T5K_NCCL_OVER bytes (262144) between GPUs: not bit for bit our sums, as `about` says.
-    T5K_CUBLASLT=1 (or a path) lets cuBLASLt multiply the encoder's and large batches' fp32, fp16 and bf16 weights, from
-    T5K_CUBLASLT_ROWS rows (64) on, with T5K_CUBLASLT_TF32=1 in TF32: a second copy of the matrices, other last bits.
+    another, and where there are several but fewer than ranks, the load is refused.
     `threads` counts all tensor-parallel ranks together (None: every core this process may use). `admission` is
     'in_flight' (requests join at token boundaries) or 'static' (a batch runs to its end before the next is admitted).
     `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
@@ -108,9 +105,6 @@ def load(
         record.caches = native.ACTIVATIONS["fp32" if dtype == "fp32" else "bf16"]
         return T5Engine(config, dtype, model, record)
     record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
-    record.cuda_nccl, record.nccl_over = cuda.nccl_choice() if tensor_parallel_degree > 1 else (None, 0)
-    large = cuda.cublaslt_choice(device)
-    record.cublaslt, record.cublaslt_rows, record.cublaslt_tf32 = large.library, large.rows, large.allows_tf32
     record.activations = native.ACTIVATIONS[cuda.activations(dtype)]
     return T5Engine(config, dtype, model, record, on.name)
 

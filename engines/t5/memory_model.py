@@ -7,16 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engines.errors import SpecInvalid
 from engines.t5.config import T5Config
 from engines.t5.time_model import (
-    UNTILED_SLOTS,
     WEIGHT_BYTES,
     DeviceRow,
-    Matrix,
     Work,
     encoder_matrices,
     matrix_bytes,
@@ -26,8 +23,6 @@ from engines.t5.time_model import (
 
 CONTEXT_BYTES = 600 << 20
 """What a CUDA context, its modules and the allocator's rounding take on a GPU: an assumption, not measured."""
-CUBLASLT_WORKSPACE_BYTES = 32 << 20
-"""Of kernels/device/cuda_cublaslt.h."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +34,10 @@ class Footprint:
     workspace_bytes: float
     reserve_bytes: float
     tensor_parallel_degree: int
-    row_major_bytes: float = 0.0
-    """Matrices held a second time, for cuBLASLt."""
 
     @property
     def total_bytes(self) -> float:
-        return self.weights_bytes + self.row_major_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
 
     def fits(self, device: DeviceRow) -> bool:
         """Whether one device's share lies within its memory."""
@@ -55,11 +48,9 @@ class Footprint:
         parts = ", ".join(
             f"{name} {size / 1e9:.2f}"
             for name, size in (
-                ("weights", self.weights_bytes), ("their second copy", self.row_major_bytes),
-                ("keys and values", self.kv_bytes),
+                ("weights", self.weights_bytes), ("keys and values", self.kv_bytes),
                 ("workspace", self.workspace_bytes), ("context", self.reserve_bytes),
             )
-            if size or name != "their second copy"
         )  # fmt: skip
         verdict = "fits" if self.fits(device) else "does not fit"
         return (
@@ -81,25 +72,6 @@ def weights_bytes(config: T5Config, dtype: str, degree: int = 1) -> float:
     return matrices + norms + embedding + tables * config.heads / degree * (2 * config.max_distance + 32) * 4.0
 
 
-def row_major_bytes(config: T5Config, dtype: str, degree: int = 1, *, has_tiled_decoder: bool) -> float:
-    """One rank's matrices that cuBLASLt reads, K rounded up to 16 bytes: the encoder's, the cross-attention's keys and
-    values, and the decoder's where it takes tiles of rows; never the head. None of integer weights."""
-    if dtype not in ("fp32", "fp16", "bf16"):
-        return 0.0
-    size = int(WEIGHT_BYTES[dtype])
-    return float(
-        sum(
-            size * round_up(m.K, 16 // size) * round_up(m.N) for m in _tiled_matrices(config, degree, has_tiled_decoder)
-        )
-    )
-
-
-def _tiled_matrices(config: T5Config, degree: int, has_tiled_decoder: bool) -> Iterator[Matrix]:
-    yield from encoder_matrices(config, degree)
-    if has_tiled_decoder:
-        yield from (matrix for matrix in step_matrices(config, degree) if not matrix.is_head)
-
-
 def memory(
     config: T5Config,
     dtype: str,
@@ -107,10 +79,8 @@ def memory(
     *,
     max_source: int = 512,
     max_target: int = 128,
-    has_cublaslt: bool = False,
 ) -> Footprint:
-    """What `work.batch` requests of the largest size take on each device; has_cublaslt: it multiplies large products
-    (T5K_CUBLASLT), from a second copy of the matrices. Raises SpecInvalid for an unknown dtype."""
+    """What `work.batch` requests of the largest size take on each device. Raises SpecInvalid for an unknown dtype."""
     if dtype not in WEIGHT_BYTES:
         raise SpecInvalid(f"dtype: expected one of {sorted(WEIGHT_BYTES)}, got {dtype!r}")
     degree, a = work.tensor_parallel_degree, work.activation_bytes
@@ -119,12 +89,7 @@ def memory(
     encoder_rows = work.batch * max_source
     row_bytes = 4.0 * E * (2 if degree > 1 else 1) + a * (E + 4 * I + F)  # the residual and partial sums stay fp32
     activations = (encoder_rows + work.rows) * row_bytes + 2.0 * a * round_up(encoder_rows) * I
-    copies = has_cublaslt and row_major_bytes(config, dtype, degree, has_tiled_decoder=work.batch > UNTILED_SLOTS)
-    if copies:  # and sums that wait for their activation, in fp32
-        activations += 4.0 * max(encoder_rows, work.rows) * (2 if config.is_gated else 1) * round_up(F)
-        activations += CUBLASLT_WORKSPACE_BYTES
     return Footprint(
-        row_major_bytes=float(copies),
         weights_bytes=weights_bytes(config, dtype, degree),
         kv_bytes=config.decoder_layers * per_layer,
         workspace_bytes=activations + 4.0 * work.rows * config.vocab,

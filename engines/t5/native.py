@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 
-ABI = 5
+ABI = 6
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3, "fp16": 4}
 ACTIVATIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
@@ -68,11 +68,6 @@ class Config(c.Structure):
         ("is_static", c.c_int32),
         ("isa", c.c_char * 16),
         ("cuda_driver", c.c_char_p),
-        ("cuda_nccl", c.c_char_p),
-        ("nccl_over", c.c_int64),
-        ("cublaslt", c.c_char_p),
-        ("cublaslt_rows", c.c_int64),
-        ("cublaslt_tf32", c.c_int32),
         ("cuda_image", c.c_char_p),
         ("activations", c.c_int32),
         ("caches", c.c_int32),

@@ -82,13 +82,9 @@ def _gpus() -> Any:
         return Check(name=name, status="unavailable", found=str(error))
     found = f"{group.devices} GPU{'s' * (group.devices > 1)}"
     if group.devices > 1:
-        nccl = cuda.nccl_library()
         found += (
             ", each reaches the others' memory" if group.are_peers else ", no peer access: sums are copied between them"
         )
-        found += f"; NCCL: {nccl} (used if T5K_NCCL=1)" if nccl else "; NCCL: not found, not needed"
-    blas = cuda.cublaslt_library(group.cuda_major)
-    found += f"; cuBLASLt: {blas} (used if T5K_CUBLASLT=1)" if blas else "; cuBLASLt: not found, not needed"
     return Check(name=name, status="ok", found=found)
 
 

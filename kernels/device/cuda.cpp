@@ -62,7 +62,7 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
                            ": the kernels need sm_80 (Ampere) or newer");
 }
 
-Status make_cuda_device(const char *path, const void *image, int activations, int ranks, const LibraryChoice &libraries,
+Status make_cuda_device(const char *path, const void *image, int activations, int ranks,
                         std::unique_ptr<Device> *out) {
     cuda::Driver driver;
     std::string missing;
@@ -73,10 +73,8 @@ Status make_cuda_device(const char *path, const void *image, int activations, in
     if (code == cuda::CUDA_SUCCESS) code = driver.device_count(&count);
     if (code != cuda::CUDA_SUCCESS) return refuse(driver, code, "counting its devices");
     if (ranks == 1 || count == 1) {
-        if (libraries.nccl.library)
-            return Status::invalid("nccl: there is one GPU to run on, so there is nothing to sum between GPUs");
         std::unique_ptr<cuda::CudaDevice> device;
-        T5K_TRY(cuda::CudaDevice::open(driver, image, activations, 0, libraries.cublaslt, &device));
+        T5K_TRY(cuda::CudaDevice::open(driver, image, activations, 0, &device));
         *out = std::move(device);
         return Status::good();
     }
@@ -91,7 +89,7 @@ Status make_cuda_device(const char *path, const void *image, int activations, in
             return Status::invalid("GPU 0 is sm_" + std::to_string(arch) + " and GPU " + std::to_string(r) + " is sm_" +
                                    std::to_string(other) + ": the ranks of one model need GPUs of one kind");
     }
-    return cuda::CudaGroup::open(driver, image, activations, ranks, libraries, out);
+    return cuda::CudaGroup::open(driver, image, activations, ranks, out);
 }
 
 }  // namespace t5k

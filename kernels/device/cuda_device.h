@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "device/cuda.h"
-#include "device/cuda_cublaslt.h"
 #include "device/cuda_driver.h"
 #include "device/cuda_jobs.h"
 #include "device/device.h"
@@ -34,11 +33,10 @@ class CudaDevice final : public Device {
    public:
     // Device `ordinal` of `driver`, which is open. `image` is what cuModuleLoadData takes: a cubin with every kernel.
     // `activations`: T5K_F32, T5K_F16, T5K_BF16.
-    static Status open(const Driver &driver, const void *image, int activations, int ordinal, const CublasLtChoice &cublaslt,
+    static Status open(const Driver &driver, const void *image, int activations, int ordinal,
                        std::unique_ptr<CudaDevice> *out) {
         std::unique_ptr<CudaDevice> device(new CudaDevice(driver, activations));
         T5K_TRY(device->start(image, ordinal));
-        T5K_TRY(device->open_cublaslt(cublaslt));
         *out = std::move(device);
         return Status::good();
     }
@@ -49,13 +47,11 @@ class CudaDevice final : public Device {
         abandon_capture();
         if (stream_) driver_.stream_synchronize(stream_);
         forget_plans();
-        cublaslt_.close();
         for (CUevent event : events_)
             if (event) driver_.event_destroy(event);
         if (stream_) driver_.stream_destroy(stream_);
         for (const auto &[host, memory] : weights_) driver_.free(memory);
-        for (const auto &[host, memory] : row_major_) driver_.free(memory);
-        for (CUdeviceptr memory : {arena_, scratch_, batch_.memory, workspace_, sums_}) driver_.free(memory);
+        for (CUdeviceptr memory : {arena_, scratch_, batch_.memory}) driver_.free(memory);
         if (results_) driver_.free_host(results_);
         if (module_) driver_.module_unload(module_);
         driver_.context_release(device_);
@@ -94,9 +90,6 @@ class CudaDevice final : public Device {
         T5K_TRY(grab(bytes, &at));
         return check(driver_.to_device(at, host, static_cast<size_t>(bytes), stream_), "cuMemcpyHtoDAsync");
     }
-
-    Status bind_tiled(const Panels &w, int64_t rank) override;
-    std::string describe() const override;
 
     Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) override;
     Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
@@ -212,14 +205,6 @@ class CudaDevice final : public Device {
     Status launch_attention(const std::vector<AttendRows> &rows, const char *kernel, const t5k::AttendJob &first);
     Status place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at);
 
-    // ---- large products by a library (cuda_products.h) ----
-
-    Status open_cublaslt(const CublasLtChoice &choice);
-    bool has_room_for_sums(const Reservation &most) const;
-    Status reserve_sums(const Reservation &most);
-    bool is_for_cublaslt(const t5k::LinearJob &job) const;
-    Status multiply(const t5k::LinearJob &job);
-
     // ---- steps (cuda_steps.h) ----
 
     enum class Phase { outside, run, capture, refresh, replay };
@@ -244,7 +229,7 @@ class CudaDevice final : public Device {
 
     // Where the parts of the scratch memory lie, and for how much: largest reservation so far.
     struct Scratch {
-        Reservation most{0, 0, 0, 0, 0, 0, 0};
+        Reservation most{0, 0, 0, 0, 0, 0};
         Best *parts = nullptr, *best = nullptr;
         Chosen *chosen = nullptr;
         int *drawn = nullptr;
@@ -282,11 +267,6 @@ class CudaDevice final : public Device {
     std::vector<unsigned char> arena_host_;
     CUdeviceptr arena_ = 0, scratch_ = 0;
     int64_t arena_used_ = 0;
-
-    CublasLt cublaslt_;
-    int64_t cublaslt_rows_ = 0, row_major_bytes_ = 0, sums_bytes_ = 0;
-    std::map<const void *, CUdeviceptr> row_major_;  // by the panels on the host, as weights_
-    CUdeviceptr workspace_ = 0, sums_ = 0;
 
     Phase phase_ = Phase::outside;
     std::map<StepShape, Plan> plans_;

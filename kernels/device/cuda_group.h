@@ -7,7 +7,7 @@
 //
 //   all-reduce  every rank adds all parts to its own copy of the residual, in rank order: the sums of one GPU, bit for bit.
 //               Parts of others are read through peer access, or copied over first where there is none. A part is written again
-//               only after every rank has read it. Sums of many bytes are NCCL's where that was asked for: its order, not ours.
+//               only after every rank has read it.
 //   head        each rank's columns, or its partial maxima, go to the first GPU, which chooses the tokens
 //   feedback    chosen tokens and positions go from the first GPU to the others
 //   steps       begin on all GPUs after, and end before, work of the first: one step is one graph over all GPUs, captured on
@@ -21,7 +21,6 @@
 #include <set>
 
 #include "device/cuda.h"
-#include "device/cuda_nccl.h"
 #include "device/cuda_steps.h"
 
 namespace t5k::cuda {
@@ -29,17 +28,16 @@ namespace t5k::cuda {
 class CudaGroup final : public Device {
    public:
     // The first `ranks` devices of `driver`.
-    static Status open(const Driver &driver, const void *image, int activations, int ranks, const LibraryChoice &libraries,
+    static Status open(const Driver &driver, const void *image, int activations, int ranks,
                        std::unique_ptr<Device> *out) {
         std::unique_ptr<CudaGroup> group(new CudaGroup(driver));
-        T5K_TRY(group->start(image, activations, ranks, libraries));
+        T5K_TRY(group->start(image, activations, ranks));
         *out = std::move(group);
         return Status::good();
     }
 
     ~CudaGroup() override {
         quiet();
-        nccl_.close();
         for (size_t r = 0; r < ranks_.size(); ++r) {
             ranks_[r]->enter();
             ranks_[r]->forget_plans();
@@ -52,12 +50,8 @@ class CudaGroup final : public Device {
     Storage storage() const override { return ranks_[0]->storage(); }
 
     std::string describe() const override {
-        std::string words = std::to_string(ranks_.size()) + " GPUs";
-        words += are_peers_ ? " with peer access" : ", sums copied between them (no peer access)";
-        if (nccl_.is_open())
-            words += ", NCCL " + nccl_.version() + " for sums over " + std::to_string(nccl_over_) + " bytes (in an order of its own)";
-        const std::string products = ranks_[0]->describe();
-        return products.empty() ? words : words + "; " + products;
+        const std::string words = std::to_string(ranks_.size()) + " GPUs";
+        return words + (are_peers_ ? " with peer access" : ", sums copied between them (no peer access)");
     }
 
     Status allocate(int64_t bytes, void **out) override { return take(bytes, bytes, false, out); }
@@ -84,12 +78,6 @@ class CudaGroup final : public Device {
     Status bind(const void *host, int64_t bytes, int64_t rank) override {
         return each([&](CudaDevice &one, size_t r) {
             return rank < 0 || rank == static_cast<int64_t>(r) ? one.bind(host, bytes, rank) : Status::good();
-        });
-    }
-
-    Status bind_tiled(const Panels &w, int64_t rank) override {
-        return each([&](CudaDevice &one, size_t r) {
-            return rank == static_cast<int64_t>(r) ? one.bind_tiled(w, rank) : Status::good();
         });
     }
 
@@ -158,7 +146,7 @@ class CudaGroup final : public Device {
     }
     bool is_rewriting() const { return ranks_[0]->phase_ == Phase::refresh; }
 
-    Status start(const void *image, int activations, int ranks, const LibraryChoice &libraries);
+    Status start(const void *image, int activations, int ranks);
     Status meet();
 
     // `work` on every rank, its context current; the first failure, with the GPU's name.
@@ -241,8 +229,6 @@ class CudaGroup final : public Device {
     std::vector<std::unique_ptr<CudaDevice>> ranks_;
     std::vector<CUevent> ready_, read_, turn_;  // per rank: its part is there; it has read all parts; where its stream stands
     bool are_peers_ = false;
-    Nccl nccl_;
-    int64_t nccl_over_ = 0;
     std::map<uintptr_t, Block> blocks_;  // by logical address
     uintptr_t next_ = uintptr_t{1} << 60;
     std::set<const void *> reduced_;  // parts that others may still be reading

@@ -5,10 +5,10 @@
 
 namespace t5k::cuda {
 
-inline Status CudaGroup::start(const void *image, int activations, int ranks, const LibraryChoice &libraries) {
+inline Status CudaGroup::start(const void *image, int activations, int ranks) {
     for (int r = 0; r < ranks; ++r) {
         std::unique_ptr<CudaDevice> rank;
-        Status status = CudaDevice::open(driver_, image, activations, r, libraries.cublaslt, &rank);
+        Status status = CudaDevice::open(driver_, image, activations, r, &rank);
         if (!status.ok()) return status.message = "GPU " + std::to_string(r) + ": " + status.message, status;
         ranks_.push_back(std::move(rank));
     }
@@ -20,8 +20,6 @@ inline Status CudaGroup::start(const void *image, int activations, int ranks, co
     });
     T5K_TRY(done);
     T5K_TRY(meet());
-    if (libraries.nccl.library) T5K_TRY(nccl_.open(libraries.nccl.library, ranks));
-    nccl_over_ = libraries.nccl.over;
     return each([](CudaDevice &, size_t) { return Status::good(); });
 }
 
@@ -91,19 +89,6 @@ inline Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
 inline Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
     if (is_rewriting()) return Status::good();
     const int64_t bytes = R * ld * 4;
-    if (nccl_.is_open() && bytes > nccl_over_) {
-        std::vector<void *> sums;
-        std::vector<CUstream> streams;
-        for (size_t r = 0; r < ranks_.size(); ++r) {
-            sums.push_back(const_cast<float *>(at(parts[r], r)));
-            streams.push_back(ranks_[r]->stream_);
-        }
-        T5K_TRY(nccl_.sum(sums, R * ld, streams));
-        return each([&](CudaDevice &rank, size_t r) {
-            const float *sum = at(parts[r], r);
-            return rank.add_shards(&sum, 1, ld, at(y, r), ldy, R, N);
-        });
-    }
     for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(ready_, r));
     T5K_TRY(wait_for_all(ready_));
     const Status done = each([&](CudaDevice &rank, size_t r) {

@@ -90,19 +90,6 @@ struct LinearJob {
     int best_stride;  // ARGMAX: Bests of a row when shards share it; 0: the panels of y
 };
 
-// finish_sums_<y>: the epilogue of sums that somebody else stored: x [R, ldx] fp32, all columns of W, gates as its panels
-//   alternate. STORE, ADD, ACT, GATED. Grid (R, any), any threads. Of a LinearJob it reads x, y, ldx, ldy, N, epilogue, act,
-//   y_is_f32, out_scale. Tolerance: the activation's, 1e-6, before rounding to y. Bytes R (4 columns of W + N w_y).
-
-// unpanel: rows[n, j] = dword j of column n, j < ld; 0 from depth on. Exact. f32, f16 and bf16 panels become W transposed, K
-//   contiguous for each output. Grid (ceil(ld / 64), panels), UNPANEL_THREADS threads. Bytes 4 * 16 panels (depth + ld).
-constexpr int UNPANEL_THREADS = 256;
-struct UnpanelJob {
-    const u32 *panels;
-    u32 *rows;
-    i64 depth, ld;  // dwords of a column, of a row
-};
-
 // best_panels: best[r] = the better of parts[r, 0..count), lowest index on ties. Grid (R), 32..1024 threads.
 // best_logits: the same over x [R, ldx] fp32, N = count columns.
 struct BestJob {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "device/cuda_products.h"
+#include "device/cuda_device.h"
 
 namespace t5k::cuda {
 
@@ -31,7 +31,6 @@ inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, 
 }
 
 inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, int64_t best_stride) {
-    if (is_for_cublaslt(from)) return multiply(from);
     static const char *const names[] = {"linear_f32", "linear_bf16", "linear_i8", "linear_i4", "linear_f16"};
     const void *w = nullptr;
     T5K_TRY(weight(from.w.data, &w));

@@ -8,7 +8,6 @@ namespace t5k::cuda {
 constexpr int64_t MAX_WANTED_PER_ROW = 9;  // 1 + the most eos ids (model/beams.h)
 
 inline bool CudaDevice::has_room(const Reservation &most) const {
-    if (!has_room_for_sums(most)) return false;
     const Reservation &m = parts_.most;
     if (!most.mix) return true;  // only decode steps need scratch
     return most.rows <= m.rows && most.shards <= m.shards && most.scores <= m.scores && most.mix <= m.mix && most.keys <= m.keys;
@@ -16,11 +15,9 @@ inline bool CudaDevice::has_room(const Reservation &most) const {
 
 inline Status CudaDevice::reserve(const Reservation &most) {
     if (has_room(most)) return Status::good();
-    T5K_TRY(reserve_sums(most));
-    if (has_room(most)) return Status::good();
     Reservation &m = parts_.most;
     m = {std::max(m.rows, most.rows), 0, std::max(m.keys, most.keys), std::max(m.mix, most.mix),
-         std::max(m.shards, most.shards), std::max(m.scores, most.scores), 0};
+         std::max(m.shards, most.shards), std::max(m.scores, most.scores)};
     const int64_t splits = (m.keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
     int64_t bytes = 0;
     const auto part = [&bytes](int64_t size) {

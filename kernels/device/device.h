@@ -24,7 +24,6 @@ struct Reservation {
     int64_t mix = 0;      // heads x (head size + 2) of one shard
     int64_t shards = 1;   // jobs of one linear call
     int64_t scores = 0;   // rows x columns of any head, its shards together
-    int64_t sums = 0;     // columns of W before any activation
 };
 
 // How a device stores a number, and the largest finite one.
@@ -53,8 +52,6 @@ class Device {
     // A weight that jobs will name, `bytes` at `host`, for the life of the device; said of each before it is used. rank: whose
     // shard it is, -1 if every rank reads it.
     virtual Status bind(const void *host, int64_t bytes, int64_t rank) = 0;
-    // After `bind`: a matrix whose products are tiled (LinearJob), rank's shard of it. A device may keep it in another layout too.
-    virtual Status bind_tiled(const Panels & /* w */, int64_t /* rank */) { return Status::good(); }
     // What runs the model, in words beyond the name of the machine; "" if there is nothing to add.
     virtual std::string describe() const { return {}; }
 

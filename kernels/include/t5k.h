@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define T5K_API __attribute__((visibility("default")))
-#define T5K_ABI 5
+#define T5K_ABI 6
 
 enum { T5K_OK = 0, T5K_INVALID = 1, T5K_NO_MEMORY = 2, T5K_INTERNAL = 3, T5K_BUSY = 4 };
 typedef int32_t t5k_status;
@@ -85,11 +85,6 @@ typedef struct t5k_config {
     int32_t is_static;     /* 1: admit only into an empty engine (static batching) */
     char isa[16];          /* "" chooses; else scalar, avx2, avx512 */
     const char *cuda_driver; /* null: the CPU device; else the driver library to open: libcuda.so.1, or the simulator */
-    const char *cuda_nccl;   /* null, or the NCCL library that sums between GPUs what is over nccl_over bytes; refused if absent */
-    int64_t nccl_over;
-    const char *cublaslt;    /* null, or the cuBLASLt library that multiplies cublaslt_rows rows and more; refused if absent */
-    int64_t cublaslt_rows;
-    int32_t cublaslt_tf32;   /* 1: it may round fp32 factors to TF32 */
     const void *cuda_image;  /* what cuModuleLoadData takes: a cubin with every kernel of ops/; only read by t5k_create */
     int32_t activations;     /* T5K_F32; on the CUDA device also T5K_F16 or T5K_BF16: what passes between ops, and caches */
     int32_t caches;          /* the CPU device's keys and values: T5K_F32 or T5K_BF16 */

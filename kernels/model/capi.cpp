@@ -43,10 +43,7 @@ Status make_device(const t5k_config &config, std::unique_ptr<t5k::Device> *out) 
         if (config.quantize_rows)
             return Status::invalid("dtype w8a8: not on the cuda device, which reads int8 weights beside unrounded activations; "
                                    "use int8");
-        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, config.activations, config.ranks,
-                                     {{config.cuda_nccl, config.nccl_over},
-                                      {config.cublaslt, config.cublaslt_rows, config.cublaslt_tf32 != 0}},
-                                     out);
+        return t5k::make_cuda_device(config.cuda_driver, config.cuda_image, config.activations, config.ranks, out);
     }
     t5k::Isa isa;
     const std::string forced(config.isa, strnlen(config.isa, sizeof config.isa));

@@ -62,24 +62,6 @@ Status Model::bind(const t5k_tensor *tensors, int32_t count) {
     scale_hidden(config_, storage_.largest, &weights_);
     for (int32_t i = 0; i < count; ++i)
         T5K_TRY(device_->bind(tensors[i].data, tensors[i].bytes, is_cut(tensors[i].role) ? tensors[i].rank : -1));
-    return bind_tiled();
-}
-
-// The matrices of tiled passes. The head is not among them: its maxima and its scores must be the same numbers.
-Status Model::bind_tiled() {
-    std::vector<const Sharded *> all;
-    const auto add = [&all](const LayerWeights &layer, bool has_cross) {
-        for (const Sharded *each : {&layer.qkv, &layer.out, &layer.ff_in, &layer.ff_out}) all.push_back(each);
-        if (has_cross)
-            for (const Sharded *each : {&layer.cross_q, &layer.cross_out}) all.push_back(each);
-    };
-    for (const LayerWeights &layer : weights_.encoder.layers) add(layer, false);
-    for (const LayerWeights &layer : weights_.decoder.layers) {
-        all.push_back(&layer.cross_kv);
-        if (decoder_.is_tiled) add(layer, true);
-    }
-    for (const Sharded *each : all)
-        for (size_t rank = 0; rank < each->size(); ++rank) T5K_TRY(device_->bind_tiled((*each)[rank], static_cast<int64_t>(rank)));
     return Status::good();
 }
 
@@ -96,13 +78,10 @@ Status Model::reserve_rows(Activations &a, int64_t rows) {
     return Status::good();
 }
 
-// Of the widest product that an activation follows, as packed.
-int64_t Model::sum_columns() const { return (config_.is_gated ? 2 : 1) * round_up(hidden(), LANES); }
-
 Status Model::reserve_encoder(int64_t rows, int64_t longest, int sequences) {
     T5K_TRY(reserve_rows(encoder_, rows));
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
-    T5K_TRY(device_->reserve({rows, width, longest, 0, ranks(), 0, sum_columns()}));
+    T5K_TRY(device_->reserve({rows, width, longest, 0, ranks(), 0}));
     // Each sequence rounds up to whole panels of keys; one layer at a time.
     const int64_t positions = rows + LANES * sequences;
     T5K_TRY(scratch_cache_.k.reserve(*device_, config_.heads * k_cache_floats(positions, config_.d_kv), storage_.bytes));
@@ -114,8 +93,7 @@ Status Model::reserve_decoder(int64_t rows) {
     const int64_t width = std::max<int64_t>({config_.d_model, inner(), hidden()});
     const int64_t keys = std::max(config_.max_source, config_.max_target);
     const int64_t columns = stride_of(round_up(config_.vocab, LANES * ranks()));
-    T5K_TRY(device_->reserve({rows, width, keys, config_.heads / ranks() * (config_.d_kv + 2), ranks(), rows * columns,
-                              sum_columns()}));
+    T5K_TRY(device_->reserve({rows, width, keys, config_.heads / ranks() * (config_.d_kv + 2), ranks(), rows * columns}));
     return logits_.reserve(*device_, rows * columns);
 }
 

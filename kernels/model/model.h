@@ -102,9 +102,7 @@ class Model {
     Status decoder_layer(const LayerWeights &layer, int64_t index, const Row *rows, int n);
     void head_jobs(const Sharded &w, int n, float *out, int64_t ld);
     void column_jobs(const Sharded &w, const float *x, int64_t ldx, float *y, int64_t ldy, int64_t R, Epilogue epilogue);
-    Status bind_tiled();
     Status reserve_rows(Activations &a, int64_t rows);
-    int64_t sum_columns() const;
 
     int64_t ranks() const { return config_.ranks; }
     int64_t inner() const { return int64_t{config_.heads} / config_.ranks * config_.d_kv; }

@@ -45,7 +45,6 @@ def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("tiny*")), "model folders are removed after their last use"
     assert engines["t5"]["ids_head"] == engines["transformers"]["ids_head"]
     assert "absent" not in engines["ctranslate2"]
-    assert engines["t5_cublaslt"]["absent"] == "cuBLASLt needs a GPU"
     assert engines["tensorrt_llm"]["absent"].startswith("not installed") or engines["tensorrt_llm"]["samples_s"]
 
 
@@ -94,7 +93,7 @@ def test_ours_comes_first_and_nothing_begins_that_cannot_end(tmp_path: Path) -> 
     assert found[:3] == [
         ("flan-t5-base", "bf16", 1, "t5"), ("flan-t5-xl", "bf16", 1, "t5"), ("flan-t5-xxl", "fp32", 4, "t5"),
     ]  # fmt: skip
-    assert len(found) == len(set(found)) == 5 * 16 - 6  # cuBLASLt multiplies no integers
+    assert len(found) == len(set(found)) == 4 * 16
     late = bench_gpu.engine_row(found[0], options, None, bench_gpu.Budget(3.0))
     assert late["absent"] == "skipped: the time budget of 100 s is used up"
     names = bench_gpu.folders("flan-t5-xxl", "bf16", 1, "t5")

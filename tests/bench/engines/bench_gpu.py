@@ -50,8 +50,6 @@ from engines.t5.time_model import (  # noqa: E402
 
 BATCH, NEW, SOURCE = gpu_kernels.BATCH, 20, 32
 PUBLISHED_GPUS = 4
-OURS = ("t5", "t5_cublaslt")
-CUBLASLT_DTYPES = ("fp32", "bf16", "fp16")  # integer weights stay with our kernels
 TINY_NEW, TINY_SOURCE = 3, 6
 WIDEST_FIRST = ("fp32", "bf16", "int8", "int4")
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
@@ -139,7 +137,7 @@ def ask(replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 def folders(model: str, dtype: str, degree: int, engine: str) -> list[str]:
     """Names of the folders that an engine at one configuration reads: the checkpoint, and ours from a partition."""
-    return [model] + ([f"{model}-{dtype}-tp{degree}"] if engine in OURS else [])
+    return [model] + ([f"{model}-{dtype}-tp{degree}"] if engine == "t5" else [])
 
 
 def has_room(model: str, dtype: str, work: Path, left_s: float, names: Sequence[str]) -> str:
@@ -222,7 +220,7 @@ def in_order(published: tuple[str, str, int], options: argparse.Namespace) -> li
     for configurations in (telling, [each for each in rest if each not in telling]):
         found += [(*each, "t5") for each in configurations if "t5" in options.engines]
         found += [(*each, engine) for each in configurations for engine in others]
-    return [each for each in found if each[3] != "t5_cublaslt" or each[1] in CUBLASLT_DTYPES]
+    return found
 
 
 class Report:
@@ -299,7 +297,7 @@ def _engine_line(each: dict[str, Any], is_gpu: bool) -> str:
     if "absent" in each:
         return f"{head} {each['absent']} | | | |"
     if not is_gpu:
-        return f"{head} ran {EMULATOR.split(':')[0] if each['engine'] in OURS else 'on the CPU'} | | | |"
+        return f"{head} ran {EMULATOR.split(':')[0] if each['engine'] == 't5' else 'on the CPU'} | | | |"
     samples, first = each["samples_s"], statistics.median(each["first_token_s"])
     middle = statistics.median(samples)
     predicted = f"{each['predicted_s'] * 1e3:.1f}" if "predicted_s" in each else "-"

@@ -7,7 +7,6 @@ the CPU, so that every line here runs where there is no GPU. TensorRT-LLM has no
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +19,7 @@ Rows = list[list[int]]
 Generate = Callable[[Rows, int], Rows]
 """Ids of a batch and the number of new tokens -> exactly that many new ids a row."""
 
-ENGINES = ("t5", "t5_cublaslt", "transformers", "ctranslate2", "tensorrt_llm")
-"""t5_cublaslt is ours with NVIDIA's cuBLASLt for its large products, which `t5` never asks for."""
-CUBLASLT = "T5K_CUBLASLT"
+ENGINES = ("t5", "transformers", "ctranslate2", "tensorrt_llm")
 
 
 def missing(engine: str, device: str) -> str:
@@ -37,19 +34,6 @@ def _no_t5(device: str) -> str:
     from engines.t5 import cuda
 
     return cuda.missing(device)
-
-
-def _no_cublaslt(device: str) -> str:
-    from engines.t5 import cuda
-
-    if reason := cuda.missing(device):
-        return reason
-    if os.environ.get(CUBLASLT, "1") not in ("", "0", "1"):
-        return ""  # a library by its path
-    if device == "cuda-sim":
-        return "cuBLASLt needs a GPU"
-    found = cuda.cublaslt_library(cuda.group(device).cuda_major)
-    return "" if found else f"not installed: {' or '.join(cuda.CUBLASLT)} for this driver"
 
 
 def _no_torch(device: str) -> str:
@@ -72,20 +56,14 @@ def _no_trt(device: str) -> str:
     return "" if device == "cuda" else "needs a GPU"
 
 
-CHECKS = dict(zip(ENGINES, (_no_t5, _no_cublaslt, _no_torch, _no_ctranslate2, _no_trt), strict=True))
+CHECKS = dict(zip(ENGINES, (_no_t5, _no_torch, _no_ctranslate2, _no_trt), strict=True))
 
 
-def load_t5(folder: Path, dtype: str, degree: int, device: str, cublaslt: str = "0") -> Generate:
+def load_t5(folder: Path, dtype: str, degree: int, device: str) -> Generate:
     from engines import t5
 
-    os.environ[CUBLASLT] = cublaslt
     engine = t5.load(folder, dtype=dtype, tensor_parallel_degree=degree, device=device)
     return lambda batch, new: engine.generate(batch, max_new_tokens=new, ignore_eos=True)
-
-
-def load_t5_cublaslt(folder: Path, dtype: str, degree: int, device: str) -> Generate:
-    asked = os.environ.get(CUBLASLT, "")
-    return load_t5(folder, dtype, degree, device, "1" if asked in ("", "0") else asked)
 
 
 def load_transformers(folder: Path, dtype: str, degree: int, device: str) -> Generate:
@@ -152,9 +130,7 @@ def load_tensorrt_llm(folder: Path, dtype: str, degree: int, device: str) -> Gen
     return generate
 
 
-LOADERS = dict(
-    zip(ENGINES, (load_t5, load_t5_cublaslt, load_transformers, load_ctranslate2, load_tensorrt_llm), strict=True)
-)
+LOADERS = dict(zip(ENGINES, (load_t5, load_transformers, load_ctranslate2, load_tensorrt_llm), strict=True))
 
 
 def main() -> None:

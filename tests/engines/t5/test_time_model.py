@@ -193,23 +193,6 @@ def test_what_fits_is_arithmetic_that_can_be_read() -> None:
     assert said.endswith("A10G has 24.0 GB: does not fit")
 
 
-def test_cublaslt_s_second_copy_is_counted() -> None:
-    """flan-t5-xxl, bf16: the encoder and the cross keys and values; with tiled decoding all but head and embedding."""
-    some, all_ = (
-        memory(XXL, "bf16", Work(batch=batch, cache_bytes=2, activation_bytes=2), has_cublaslt=True)
-        for batch in (4, 32)
-    )
-    square, wide = 4096 * 4096, 4096 * 10240
-    layer = 4 * square + 3 * wide
-    assert some.row_major_bytes == 2 * 24 * (layer + 2 * square)
-    assert all_.row_major_bytes == 2 * 24 * (2 * layer + 4 * square)
-    plain = memory(XXL, "bf16", Work(batch=4, cache_bytes=2, activation_bytes=2))
-    sums = 4 * 512 * 2 * 10240 * 4
-    assert some.total_bytes - plain.total_bytes == some.row_major_bytes + sums + (32 << 20)
-    assert f"their second copy {some.row_major_bytes / 1e9:.2f}" in some.explain(device_row("H100"))
-    assert memory(XXL, "int8", Work(), has_cublaslt=True) == memory(XXL, "int8", Work())
-
-
 def test_longer_requests_need_more_memory() -> None:
     base = memory(XXL, "bf16", Work())
     assert memory(XXL, "bf16", Work(), max_source=4096).kv_bytes > base.kv_bytes

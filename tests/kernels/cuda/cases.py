@@ -271,7 +271,7 @@ for V, top_k, top_p, temperature in (
     case(f"sample-{V}-k{top_k}-p{top_p}", sample(V, top_k, top_p, temperature), small=V < 100)
 for requests, beams, V, wanted in ((1, 1, 4, 2), (2, 3, 50, 6), (1, 4, 700, 8)):
     case(f"beam_step-{requests}x{beams}x{V}", beam_step(requests, beams, V, wanted), small=V < 100)
-for name, run, is_small in (*linear_cases.linear_cases(), *linear_cases.row_major_cases(), *step_cases.step_cases()):
+for name, run, is_small in (*linear_cases.linear_cases(), *step_cases.step_cases()):
     case(name, run, small=is_small)
 
 

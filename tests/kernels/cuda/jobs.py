@@ -30,10 +30,6 @@ class Linear(c.Structure):
     _fields_ += [("best_stride", I32)]
 
 
-class Unpanel(c.Structure):
-    _fields_ = [("panels", P), ("rows", P), ("depth", I64), ("ld", I64)]
-
-
 class Best(c.Structure):
     _fields_ = [("parts", P), ("x", P), ("best", P), ("ldx", I64), ("count", I32)]
 
@@ -92,8 +88,6 @@ KERNELS: dict[str, type[c.Structure]] = {
     **{f"linear_{w}_{t}": Linear for w in (*DTYPES, "i8", "i4") for t in DTYPES},
     **{f"{op}_{t}": Attend for op in ("attend", "attend_merge", "attend_rows", "store_kv") for t in DTYPES},
     **{f"gemm_{t}": Linear for t in (*DTYPES[1:], "i8_bf16", "i4_bf16")},
-    **{f"finish_sums_{t}": Linear for t in DTYPES},
-    "unpanel": Unpanel,
     "add_shards": AddShards,
     "best_panels": Best,
     "best_logits": Best,

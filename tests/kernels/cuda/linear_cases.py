@@ -1,6 +1,6 @@
 """Cases of the two matrix kernels: skinny linears in every weight format, tensor-core GEMM in 16 bits."""
 
-# ruff: noqa: N803, N806 - tensor letters
+# ruff: noqa: N806 - tensor letters
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -111,69 +111,6 @@ class Linear:
             allowed = slack[:, p * 16 : (p + 1) * 16].max(1)
             assert (np.abs(got["v"][:, p] - chosen) <= allowed).all()
             assert (chosen >= columns.max(1) - 2 * allowed).all()
-
-
-def unpanel(form: str, K: int, N: int) -> Case:
-    """Packed panels come out as the transposed matrix, K padded with zeros to 16 bytes."""
-
-    def run(sim: Sim, rng: np.random.Generator) -> None:
-        w = rng.normal(size=(K, N))
-        packed, _, _ = reference.pack(form, w)
-        panels, size = reference.panels(N), encode(form, w).itemsize
-        depth = packed.size // panels // 16
-        ld = (depth + 3) // 4 * 4
-        rows = sim.empty(panels * 16 * ld * 4)
-        job = jobs.Unpanel(sim.up(packed), rows, depth, ld)
-        sim.launch("unpanel", job, grid=((ld + 63) // 64, panels), threads=256)
-        want = np.zeros((panels * 16, ld * 4 // size), storage(form))
-        want[:N, :K] = encode(form, w).T
-        assert np.array_equal(sim.down(rows, want.shape, want.dtype), want)
-
-    return run
-
-
-def finish_sums(y_type: str, R: int, N: int, epilogue: str, act: str, **extra: float) -> Case:
-    """Sums that lie in fp32 get the epilogue they would have got in registers."""
-
-    def run(sim: Sim, rng: np.random.Generator) -> None:
-        scale, y_is_f32 = extra.get("out_scale", 1.0), bool(extra.get("y_is_f32", 0))
-        ldx, ldy, out = reference.panels(N) * 16 * (1 + (epilogue == "gated")), N + 3, "f32" if y_is_f32 else y_type
-        x = (rng.normal(size=(R, ldx)) * 3).astype(np.float32)
-        before = np.full((R, ldy), 7.0)
-        if epilogue == "add":  # the residual, which is fp32
-            before[:, :N] = rng.normal(size=(R, N)).astype(np.float32)
-        y = sim.up(encode(out, before))
-        job = jobs.Linear(
-            None, None, sim.up(x), y, None, ldx, ldy, R, 0, N, 0, EPILOGUES.index(epilogue),
-            jobs.ACTIVATIONS.index(act), y_is_f32, 0, 0.0, scale,
-        )  # fmt: skip
-        sim.launch(f"finish_sums_{y_type}", job, grid=(R, 2), threads=64)
-        wide = x.astype(np.float64)
-        halves: list[Array] = [wide[:, :N], np.ones((R, N))]
-        if epilogue == "gated":
-            halves = [wide.reshape(R, -1, 2, 16)[:, :, i].reshape(R, -1)[:, :N] for i in range(2)]
-        want = (reference.activate(act, halves[0]) if epilogue in ("gated", "act") else halves[0]) * halves[1] * scale
-        if epilogue == "add":
-            want = want + before[:, :N]
-        got = decode(out, sim.down(y, (R, ldy), storage(out)))
-        assert (got[:, N:] == 7.0).all(), "wrote beyond column N"
-        allowed = 1e-6 * (1 + np.abs(halves[0])) * np.maximum(np.abs(halves[1]), 1) * max(scale, 1.0)
-        allowed = allowed + np.abs(want) * (2.0**-22 + (0 if out == "f32" else reference.EPSILON[out] * 1.01)) + 6e-8
-        assert (np.abs(got[:, :N] - want) <= allowed).all()
-
-    return run
-
-
-def row_major_cases() -> Iterator[tuple[str, Case, bool]]:
-    """(name, case, is small): what a product by a library needs around it."""
-    for form in jobs.DTYPES:
-        for K, N in ((1, 1), (33, 17), (200, 40)):
-            yield f"unpanel-{form}-{K}x{N}", unpanel(form, K, N), K < 64
-        yield f"finish_sums-{form}-3x20-gated", finish_sums(form, 3, 20, "gated", "gelu_new", out_scale=0.25), True
-        yield f"finish_sums-{form}-2x70-act", finish_sums(form, 2, 70, "act", "silu"), True
-        yield f"finish_sums-{form}-2x33-store", finish_sums(form, 2, 33, "store", "relu"), True
-        yield f"finish_sums-{form}-2x33-add", finish_sums(form, 2, 33, "add", "relu", y_is_f32=1), True
-    yield "finish_sums-bf16-2x33-act-f32", finish_sums("bf16", 2, 33, "act", "gelu", y_is_f32=1), True
 
 
 def linear_cases() -> Iterator[tuple[str, Case, bool]]:

@@ -196,11 +196,6 @@ MUTANTS: dict[str, Mutant] = {
     "gemm: gated halves swapped": _m(
         "gemm", "acc[m][n][i], acc[m][(n + 2) % 4][i]", "acc[m][(n + 2) % 4][i], acc[m][n][i]", NUMBERS
     ),
-    "rows of K: panel not advanced": _m("row_major", "(panel * job.depth + j)", "j", NUMBERS, "unpanel"),
-    "rows of K: barrier missing": _m("row_major", BARRIER, "", NUMBERS, "unpanel"),
-    "sums: factor of the wrong panel": _m(
-        "row_major", "sums[at + 16]", "sums[at + 1]", NUMBERS, "finish_sums-f32-3x20"
-    ),
     "sample: top-k off by one": _m("sample", ">= wanted) floor", "> wanted) floor", NUMBERS),
     "sample: top-p the wrong way round": _m("sample", "row.top_p * total", "(1.0f - row.top_p) * total", NUMBERS),
     "sample: nine rounds of Philox": _m("sample", "round < 10", "round < 9", NUMBERS),

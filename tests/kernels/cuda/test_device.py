@@ -161,22 +161,13 @@ def test_more_ranks_than_gpus_are_refused_in_words(driver: Sim, gpus: int) -> No
     assert cuda.group("cuda") == cuda.Group(gpus, are_peers=gpus > 1, cuda_major=13)
 
 
-def test_the_doctor_counts_gpus_and_says_how_they_meet(driver: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "nccl_library", lambda: "")
-    monkeypatch.setattr(cuda, "cublaslt_library", lambda cuda_major: "")
-    assert doctor._gpus().found == "1 GPU; cuBLASLt: not found, not needed"
+def test_the_doctor_counts_gpus_and_says_how_they_meet(driver: Sim) -> None:
+    assert doctor._gpus().found == "1 GPU"
     driver.lib.sim_pretend(4, 80, 13000)
-    assert (
-        doctor._gpus().found
-        == "4 GPUs, each reaches the others' memory; NCCL: not found, not needed; cuBLASLt: not found, not needed"
-    )
-    monkeypatch.setattr(cuda, "nccl_library", lambda: "libnccl.so.2")
-    monkeypatch.setattr(cuda, "cublaslt_library", lambda cuda_major: f"libcublasLt.so.{cuda_major}")
+    assert doctor._gpus().found == "4 GPUs, each reaches the others' memory"
     driver.lib.sim_set_peers(0)
     try:
-        assert doctor._gpus().found.startswith(
-            "4 GPUs, no peer access: sums are copied between them; NCCL: libnccl.so.2"
-        )
+        assert doctor._gpus().found == "4 GPUs, no peer access: sums are copied between them"
     finally:
         driver.lib.sim_set_peers(1)
     driver.lib.sim_pretend(0, 80, 13000)

@@ -17,13 +17,12 @@ import numpy as np
 import pytest
 
 from engines import t5
-from engines.errors import ModelInvalid, SpecInvalid, Unavailable
-from engines.t5 import cuda
+from engines.errors import ModelInvalid, SpecInvalid
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda import gpu
-from tests.kernels.cuda.groups import devices, fake_nccl, live
-from tests.kernels.cuda.sim import BUILD, Sim
+from tests.kernels.cuda.groups import devices, live
+from tests.kernels.cuda.sim import Sim
 from tests.kernels.cuda.test_steps import calls
 
 FOUR_HEADS = "umt5"
@@ -190,46 +189,6 @@ def test_requests_join_and_leave_over_two_gpus(sim: Sim, folder: Path) -> None:
         np.testing.assert_allclose(engine.score([5, 9, 1], [0, 3, 4]), logits, atol=2e-5 * np.ptp(logits))
 
 
-@pytest.fixture
-def nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> c.CDLL:
-    """The fake NCCL, asked for every sum."""
-    monkeypatch.setenv("T5K_CUDA_SIM", str(BUILD / "cuda-sim/libcuda_sim.so"))
-    monkeypatch.setenv("T5K_NCCL", str(fake_nccl(tmp_path)))
-    monkeypatch.setenv("T5K_NCCL_OVER", "0")
-    return c.CDLL(str(tmp_path / "libnccl.so.2"))
-
-
-def _counts(nccl: c.CDLL) -> tuple[int, ...]:
-    three = (c.c_size_t * 3)()
-    nccl.fake_counts(three)
-    return tuple(three)
-
-
-@pytest.mark.parametrize("schedule", [0, 3])
-def test_nccl_sums_where_it_is_asked_to(
-    sim: Sim, nccl: c.CDLL, folder: Path, expected: Callable[[str], list[list[int]]], schedule: int
-) -> None:
-    """The sums differ in their last bits from ours, so the tokens are the same here but not by promise."""
-    with devices(sim, 2, peers=False, schedule=schedule), _load(folder, 2) as engine:
-        assert "NCCL 2.27.5 for sums over 0 bytes (in an order of its own)" in engine.about
-        before = calls(sim)
-        assert _ids(engine, "greedy") == expected("greedy")
-        assert calls(sim).replays > before.replays
-        alive, sums, _ = _counts(nccl)
-        assert alive == 2
-        assert sums > 0
-    assert _counts(nccl)[0] == 0
-
-
-def test_small_sums_stay_ours(sim: Sim, nccl: c.CDLL, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("T5K_NCCL_OVER", "4000")
-    with devices(sim, 2), _load(folder, 2) as engine:
-        engine.encode([[5, 9, 1]])
-        assert _counts(nccl)[1] == 0
-        engine.encode([list(range(2, 40))])
-        assert _counts(nccl)[1] > 0
-
-
 @pytest.mark.parametrize("peers", [True, False], ids=["peers", "staged"])
 def test_two_gpus_give_the_bits_of_two_ranks_on_one(sim: Sim, folder: Path, peers: bool) -> None:
     rows = []
@@ -238,16 +197,6 @@ def test_two_gpus_give_the_bits_of_two_ranks_on_one(sim: Sim, folder: Path, peer
             rows.append((engine.encode([[5, 9, 1], [8, 1]]), engine.score([5, 9, 1], [0, 3, 4])))
     assert [a.tobytes() for a in rows[0][0]] == [a.tobytes() for a in rows[1][0]]
     assert rows[0][1].tobytes() == rows[1][1].tobytes()
-
-
-def test_nccl_that_is_not_there_is_refused(sim: Sim, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "nccl_library", lambda: "")
-    monkeypatch.setenv("T5K_NCCL", "1")
-    with devices(sim, 2), pytest.raises(Unavailable, match=r"T5K_NCCL=1, but libnccl\.so\.2 is not here: pip install"):
-        _load(folder, 2)
-    monkeypatch.setenv("T5K_NCCL", "/nowhere/libnccl.so.2")
-    with devices(sim, 2), pytest.raises(SpecInvalid, match=r"no NCCL: /nowhere/libnccl\.so\.2: cannot open"):
-        _load(folder, 2)
 
 
 @pytest.mark.gpu
