@@ -15,8 +15,10 @@ from typing import Literal
 from engines.setting import OptionValue, Setting
 
 TrialOutcome = Literal[
-    "ok", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited", "interrupted"
-]
+    "ok", "skipped", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited",
+    "interrupted",
+]  # fmt: skip
+"""'skipped': never launched, because earlier failures made it implausible."""
 RequestOutcome = Literal["ok", "rejected", "bad_request", "server_error", "timed_out", "connection_failed", "bad_body"]
 
 
@@ -222,12 +224,20 @@ class Trial:
         return self.summary.doubts if self.summary is not None else ()
 
 
+LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominated", "worse"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Why a candidate was not chosen."""
+    """Why a candidate was not chosen: the kind decides, `why` is for people.
+
+    'failed' (no usable measurement), 'broken' (a constraint), 'unmeasured' (no value for an objective), 'tie' (told
+    apart by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse'.
+    """
 
     trial_id: str
     candidate: Candidate
+    kind: LossKind
     why: str
 
 

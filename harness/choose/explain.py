@@ -6,7 +6,7 @@ from harness.choose.decide import DOUBT_FRAC, MEMORY_FRAC, Choice, dominates, ov
 from harness.choose.goals import Objective
 from harness.choose.repetitions import Pooled
 from harness.measure.metrics import metric_of
-from harness.records import Loss, Metric
+from harness.records import Loss, LossKind, Metric
 from harness.wording import label, quantity, unit_suffix
 
 REASON_LENGTH = 160
@@ -17,9 +17,7 @@ def losses(choice: Choice) -> tuple[Loss, ...]:
     """One sentence for every candidate that was not chosen, best first, failed ones last."""
     others = [one for one in choice.everyone if one is not choice.chosen]
     others.sort(key=lambda one: _order(one, choice))
-    return tuple(
-        Loss(trial_id=_shown(one, choice), candidate=one.candidate, why=why_lost(one, choice)) for one in others
-    )
+    return tuple(_loss(one, choice) for one in others)
 
 
 def margin(choice: Choice) -> str:
@@ -47,20 +45,24 @@ def margin(choice: Choice) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def why_lost(one: Pooled, choice: Choice) -> str:
-    """One sentence: what ruled the candidate out, or by how much it is worse."""
+def _loss(one: Pooled, choice: Choice) -> Loss:
+    kind, why = _why_lost(one, choice)
+    return Loss(trial_id=_shown(one, choice), candidate=one.candidate, kind=kind, why=why)
+
+
+def _why_lost(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
+    """The kind and one sentence: what ruled the candidate out, or by how much it is worse."""
     worst = one.worst
     repeated = f" in one of {len(one.telling)} measurements" if len(one.telling) > 1 else ""
     if worst.outcome != "ok":
-        return f"{worst.outcome}{repeated}: {_short(worst.reason)}"
+        return "failed", f"{worst.outcome}{repeated}: {_short(worst.reason)}"
     if worst.violations:
-        return f"broke a constraint{repeated}: {'; '.join(worst.violations)}"
+        return "broken", f"broke a constraint{repeated}: {'; '.join(worst.violations)}"
     missing = [o.metric for o in choice.goals.objectives if one.metric(o.metric) is None]
     if missing:
-        return f"has no value for {', '.join(missing)}"
-    if len(choice.goals.objectives) > 1:
-        return _lost_on_front(one, choice) + _remarks(one, choice)
-    return _lost_on_value(one, choice) + _remarks(one, choice)
+        return "unmeasured", f"has no value for {', '.join(missing)}"
+    kind, why = _lost_on_front(one, choice) if len(choice.goals.objectives) > 1 else _lost_on_value(one, choice)
+    return kind, why + _remarks(one, choice)
 
 
 def _remarks(one: Pooled, choice: Choice) -> str:
@@ -90,18 +92,18 @@ def _against(choice: Choice) -> str:
     return f"the runner-up ({label(choice.runner_up.candidate)}) is {_worse(objective, next_best, best)}"
 
 
-def _lost_on_value(one: Pooled, choice: Choice) -> str:
+def _lost_on_value(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     objective = choice.goals.objectives[0]
     mine, best = one.metric(objective.metric), choice.chosen.metric(objective.metric)
     if mine is None or best is None:
-        return "was not measured"
+        return "unmeasured", "was not measured"
     if one in choice.tied:
-        return f"a tie ({quantity(mine)} against {quantity(best)}), but {_dearer(one, choice.chosen)}"
+        return "tie", f"a tie ({quantity(mine)} against {quantity(best)}), but {_dearer(one, choice.chosen)}"
     also = "; the intervals overlap, but others are surely better than it" if overlap(mine, best) else ""
-    return f"{_worse(objective, mine, best)}{also}"
+    return "worse", f"{_worse(objective, mine, best)}{also}"
 
 
-def _lost_on_front(one: Pooled, choice: Choice) -> str:
+def _lost_on_front(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     pairs = []
     for objective in choice.goals.objectives:
         mine, best = one.metric(objective.metric), choice.chosen.metric(objective.metric)
@@ -109,13 +111,14 @@ def _lost_on_front(one: Pooled, choice: Choice) -> str:
             pairs.append(f"{objective.metric} {_change(mine, best)}")
     against = f"against the chosen one: {', '.join(pairs)}"
     if one in choice.tied:
-        return f"a tie: every interval meets the chosen one's ({', '.join(pairs)}), but {_dearer(one, choice.chosen)}"
+        met = f"a tie: every interval meets the chosen one's ({', '.join(pairs)})"
+        return "tie", f"{met}, but {_dearer(one, choice.chosen)}"
     if one in choice.front:
-        return f"on the Pareto front, but further from the ideal corner than the knee; {against}"
+        return "off_knee", f"on the Pareto front, but further from the ideal corner than the knee; {against}"
     if dominates(choice.chosen, one, choice.goals):
-        return f"dominated by the chosen one: {', '.join(pairs)}"
+        return "dominated", f"dominated by the chosen one: {', '.join(pairs)}"
     better = next((other for other in choice.front if dominates(other, one, choice.goals)), None)
-    return f"dominated by {label(better.candidate)}; {against}" if better is not None else against
+    return ("dominated", f"dominated by {label(better.candidate)}; {against}") if better else ("worse", against)
 
 
 def _worse(objective: Objective, mine: Metric, best: Metric) -> str:

@@ -12,7 +12,9 @@ from harness.store.reader import Run
 from harness.wording import label
 
 FindingVerdict = Literal["regressed", "cannot tell", "note"]
-FAILED: tuple[TrialOutcome, ...] = ("launch_failed", "crashed", "out_of_memory", "timed_out", "infeasible")
+FAILED: tuple[TrialOutcome, ...] = (
+    "launch_failed", "crashed", "out_of_memory", "timed_out", "infeasible", "skipped",
+)  # fmt: skip
 """Outcomes that say something about the code; client_limited and interrupted say something about the measurement."""
 
 

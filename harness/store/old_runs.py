@@ -34,6 +34,8 @@ _KINDS: tuple[tuple[str, DoubtKind], ...] = (
     (r"load worker ", "worker_clock"),
 )
 """How each sentence of distrust began, up to commit c252706."""
+_NOT_LAUNCHED = "not launched: "
+"""How the reason of a candidate that was skipped began; its outcome was 'infeasible'."""
 
 
 def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
     if isinstance(summary, dict) and isinstance(summary.get("distrust"), list) and "distrust_kinds" not in summary:
         kinds = [_kind(str(sentence)) for sentence in summary["distrust"]]
         trial = {**trial, "summary": {**summary, "distrust_kinds": kinds}}
+    if trial.get("outcome") == "infeasible" and str(trial.get("reason", "")).startswith(_NOT_LAUNCHED):
+        trial = {**trial, "outcome": "skipped", "reason": str(trial["reason"]).removeprefix(_NOT_LAUNCHED)}
     return trial
 
 

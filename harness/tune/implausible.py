@@ -10,13 +10,6 @@ LAUNCHES_TO_GIVE_UP = 2
 """Different candidates of one group that must fail to start, with none that ran, before the rest is skipped."""
 
 _START_FAILURES = ("launch_failed", "timed_out", "crashed", "infeasible")
-NOT_LAUNCHED = "not launched: "
-"""How the reason of a skipped candidate's record begins."""
-
-
-def is_skipped(trial: Trial) -> bool:
-    """It was never launched, because an earlier failure made it implausible."""
-    return trial.outcome == "infeasible" and trial.reason.startswith(NOT_LAUNCHED)
 
 
 def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
@@ -26,12 +19,12 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
     shards, all else that costs memory equal. A group (engine, its environment, dtype, device, degree, options) that
     failed to start LAUNCHES_TO_GIVE_UP times and never ran is broken here.
     """
-    launched = [trial for trial in trials if not is_skipped(trial)]
+    launched = [trial for trial in trials if trial.outcome != "skipped"]
     for trial in launched:
         if trial.outcome == "out_of_memory" and _needs_at_least(candidate, trial.candidate):
             small = trial.candidate
             return (
-                f"{NOT_LAUNCHED}trial {trial.trial_id} ran out of memory with workers={small.workers} "
+                f"trial {trial.trial_id} ran out of memory with workers={small.workers} "
                 f"batch_size={small.batch_size}; this needs at least as much"
             )
     group = [trial for trial in launched if _group(trial.candidate) == _group(candidate)]
@@ -39,7 +32,7 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
     if len(failed) == len(group) and len(failed) >= LAUNCHES_TO_GIVE_UP:
         last = failed[-1]
         return (
-            f"{NOT_LAUNCHED}{len(failed)} of {len(group)} trials of {candidate.engine} {candidate.dtype} failed "
+            f"{len(failed)} of {len(group)} trials of {candidate.engine} {candidate.dtype} failed "
             f"(last: {last.trial_id} {last.outcome}: {_first_line(last.reason)})"
         )
     return None

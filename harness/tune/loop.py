@@ -18,7 +18,7 @@ from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.finalists import finalists, first_measurements, remaining
-from harness.tune.implausible import implausible, is_skipped
+from harness.tune.implausible import implausible
 from harness.tune.sampler import Proposals, StudyRecord
 from harness.units import NS_PER_S
 
@@ -103,7 +103,7 @@ class _Session:
         spent_s = context.spent_before_s + stored_duration_s(context.done)
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
         for trial in context.done:
-            if trial.outcome != "interrupted" and not is_skipped(trial):
+            if trial.outcome not in ("interrupted", "skipped"):
                 self._budget.note(trial, trial.duration_s)
 
     def explore(self) -> tuple[StopKind, str]:
@@ -173,7 +173,7 @@ class _Session:
             trial_id=f"t{number:04d}-{candidate.candidate_id}",
             number=number,
             candidate=candidate,
-            outcome="infeasible",
+            outcome="skipped",
             reason=why,
         )
         self._keep(trial)
@@ -186,7 +186,7 @@ class _Session:
         self._study.add(trial)
 
     def _measured(self) -> int:
-        return sum(not is_skipped(trial) for trial in first_measurements(self.trials))
+        return sum(trial.outcome != "skipped" for trial in first_measurements(self.trials))
 
     def _reserve_s(self, candidate: Candidate) -> float:
         """What measuring the present finalists again would take; nothing is kept back from a block's first trial,

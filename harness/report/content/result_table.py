@@ -250,7 +250,7 @@ def _marks(trials: Sequence[Trial], recommendation: Recommendation | None) -> di
     best, tied = "", set[str]()
     if recommendation is not None:
         best = recommendation.trial.candidate.candidate_id
-        tied = {loss.candidate.candidate_id for loss in recommendation.losses if loss.why.startswith("a tie")}
+        tied = {loss.candidate.candidate_id for loss in recommendation.losses if loss.kind == "tie"}
     return {trial.trial_id: _mark(trial, best, tied) for trial in trials}
 
 

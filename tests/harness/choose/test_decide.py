@@ -6,7 +6,7 @@ import pytest
 
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid
-from harness.records import Doubt
+from harness.records import Candidate, Doubt, Loss, Recommendation
 from tests.harness.choose.runs import candidate, failed, metric, run_of, trial
 
 TWO_GOALS = [
@@ -15,9 +15,13 @@ TWO_GOALS = [
 ]
 
 
-def _why(recommendation, what) -> str:  # type: ignore[no-untyped-def]
+def _loss(recommendation: Recommendation, what: Candidate) -> Loss:
     (loss,) = [loss for loss in recommendation.losses if loss.candidate == what]
-    return loss.why
+    return loss
+
+
+def _why(recommendation: Recommendation, what: Candidate) -> str:
+    return _loss(recommendation, what).why
 
 
 def test_the_best_value_wins_and_the_others_hear_by_how_much() -> None:
@@ -27,6 +31,7 @@ def test_the_best_value_wins_and_the_others_hear_by_how_much() -> None:
     assert found.runner_up is not None
     assert found.runner_up.candidate == slow
     assert not found.is_tie
+    assert _loss(found, slow).kind == "worse"
     assert "slower by 4.2 ms (+21.0 %)" in _why(found, slow)
     assert "latency_p99_ms 40 of at most 500 ms" in found.margin
 
@@ -37,6 +42,7 @@ def test_of_a_tie_the_cheaper_one_wins_although_its_value_is_worse() -> None:
     assert found.trial.candidate == one
     assert found.is_tie
     assert "a tie" in found.margin
+    assert _loss(found, two).kind == "tie"
     assert "it needs 2 workers instead of 1" in _why(found, two)
 
 
@@ -78,6 +84,7 @@ def test_a_broken_constraint_and_a_failure_rule_out() -> None:
         )
     )
     assert found.trial.candidate == good
+    assert [_loss(found, each).kind for each in (broke, died)] == ["broken", "failed"]
     assert _why(found, broke) == "broke a constraint: latency_p99_ms 612 ms, at most 500 wanted"
     assert _why(found, died) == "out_of_memory: killed by the kernel"
     assert found.runner_up is None
@@ -163,6 +170,7 @@ def test_several_objectives_take_the_knee_of_the_front() -> None:
     )  # fmt: skip
     assert found.trial.candidate == knee
     assert "knee of a Pareto front of 3" in found.margin
+    assert [_loss(found, each).kind for each in (wide, worse)] == ["off_knee", "dominated"]
     assert "further from the ideal corner" in _why(found, wide)
     assert _why(found, worse).startswith("dominated by the chosen one")
 
@@ -180,6 +188,7 @@ def test_on_the_front_a_difference_within_the_noise_is_none() -> None:
     tie = choose(run_of(at(1, many, 20, 102), at(2, one, 20.5, 100), objectives=TWO_GOALS))
     assert tie.trial.candidate == one
     assert tie.is_tie
+    assert _loss(tie, many).kind == "tie"
     assert "it needs 2 workers instead of 1" in _why(tie, many)
 
 

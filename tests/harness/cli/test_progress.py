@@ -37,9 +37,9 @@ def test_a_failure_is_one_line_however_long_its_log() -> None:
 
 
 def test_skipping_and_stopping_say_why() -> None:
-    skipped = Trial(trial_id="t", number=5, candidate=CANDIDATE, outcome="infeasible", reason="not launched: because")
+    skipped = Trial(trial_id="t", number=5, candidate=CANDIDATE, outcome="skipped", reason="because")
     assert event_lines(SearchEvent(kind="skipped", measured=4, spent_s=1.0, trial=skipped), OF) == [
-        "[4/12] skipped transformers fp32, batch 1, 1 worker, 1 thread: not launched: because"
+        "[4/12] skipped transformers fp32, batch 1, 1 worker, 1 thread: because"
     ]
     stopped = SearchEvent(kind="stopped", measured=4, spent_s=75.0, text="trial budget: 12 of 12 candidates measured")
     assert event_lines(stopped, OF) == ["stopped after 1 min 15 s: trial budget: 12 of 12 candidates measured"]

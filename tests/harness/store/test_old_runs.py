@@ -81,3 +81,13 @@ def test_an_old_disturbance_still_costs_nothing_and_an_old_doubt_ten_percent(tmp
     assert choose(read_run(disturbed)).trial.candidate == close.candidate
     doubtful = _old_run(tmp_path / "b", _stored_then(close, sentence["short_window"]), _stored_then(sound))
     assert choose(read_run(doubtful)).trial.candidate == sound.candidate
+
+
+def test_an_old_candidate_that_was_not_launched_is_skipped(tmp_path: Path) -> None:
+    line = _stored_then(trial(1, candidate(), (20, 19, 21)))
+    line |= {"outcome": "infeasible", "reason": "not launched: trial t0001 ran out of memory", "summary": None}
+    (read,) = read_run(_old_run(tmp_path, line)).trials
+    assert (read.outcome, read.reason) == ("skipped", "trial t0001 ran out of memory")
+    line["reason"] = "onnxruntime is not installed"
+    (read,) = read_run(_old_run(tmp_path, line)).trials
+    assert (read.outcome, read.reason) == ("infeasible", "onnxruntime is not installed")

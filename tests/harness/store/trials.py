@@ -14,6 +14,7 @@ from harness.records import (
     QualityReport,
     RequestRecord,
     Trial,
+    TrialOutcome,
     TrialSummary,
 )
 from harness.store.formats import RunManifest
@@ -44,9 +45,7 @@ candidates = st.builds(
     threads=st.none() | whole,
     options=options,
 )
-outcomes = st.sampled_from(
-    ["ok", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited", "interrupted"]
-)
+outcomes = st.sampled_from(get_args(TrialOutcome))
 doubts = st.builds(Doubt, kind=st.sampled_from(get_args(DoubtKind)), sentence=text)
 summaries = st.builds(TrialSummary, metrics=named_metrics)
 trials = st.builds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.records import Candidate, Trial, TrialOutcome
-from harness.tune.implausible import implausible, is_skipped
+from harness.tune.implausible import implausible
 
 BASE = Candidate(block=0, engine="ctranslate2", dtype="fp32", workers=2, batch_size=4)
 
@@ -18,8 +18,7 @@ def test_what_needs_at_least_as_much_memory_is_not_launched() -> None:
     past = [_trial(BASE, "out_of_memory")]
     why = implausible(replace(BASE, batch_size=8), past)
     assert why == (
-        f"not launched: trial {past[0].trial_id} ran out of memory with workers=2 batch_size=4; "
-        "this needs at least as much"
+        f"trial {past[0].trial_id} ran out of memory with workers=2 batch_size=4; this needs at least as much"
     )
     assert implausible(replace(BASE, workers=4), past)
     assert implausible(replace(BASE, max_batch_delay_ms=5), past), "the delay costs no memory"
@@ -44,16 +43,14 @@ def test_two_failed_starts_and_no_success_end_a_group() -> None:
     assert implausible(BASE, past) is None
     past.append(_trial(others[1], "timed_out", "no answer in 600 s\nlog"))
     assert implausible(BASE, past) == (
-        "not launched: 2 of 2 trials of ctranslate2 fp32 failed "
-        f"(last: {past[1].trial_id} timed_out: no answer in 600 s)"
+        f"2 of 2 trials of ctranslate2 fp32 failed (last: {past[1].trial_id} timed_out: no answer in 600 s)"
     )
     assert implausible(replace(BASE, dtype="int8"), past) is None
     assert implausible(BASE, [*past, _trial(replace(BASE, batch_size=1), "ok")]) is None
 
 
 def test_a_skipped_candidate_is_no_evidence_for_skipping_more() -> None:
-    skipped = _trial(replace(BASE, workers=4), "infeasible", "not launched: because")
-    assert is_skipped(skipped)
+    skipped = _trial(replace(BASE, workers=4), "skipped", "because")
     assert implausible(BASE, [skipped, skipped]) is None
 
 
