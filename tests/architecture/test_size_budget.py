@@ -62,6 +62,5 @@ def test_every_file_says_what_it_is_in_its_first_line() -> None:
 
 
 def test_kernels_is_not_a_python_package() -> None:
-    assert not (ROOT / "kernels" / "__init__.py").exists(), (
-        "it would shadow the package `kernels` transformers looks for"
-    )
+    found = list((ROOT / "kernels").rglob("__init__.py"))
+    assert not found, "it would shadow the package `kernels` that transformers looks for"

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -42,7 +41,3 @@ def test_op_objects_share_no_symbol_between_isas():
     listed = subprocess.run(["nm", *map(str, objects)], check=True, capture_output=True, text=True).stdout
     weak = re.findall(r"^[0-9a-f]+ [VWu] .+$", listed, re.M)  # not nm's file headers: a path may look like anything
     assert not weak, weak[:5]
-
-
-def test_kernels_is_not_a_python_package():
-    assert not list(Path(ROOT / "kernels").rglob("__init__.py"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from engines.adapters import fake
 from engines.adapters.fake import FakeBackend, WordTokenizer
 from engines.adapters.fake_latency import Bimodal, Constant, Law, Lognormal, Stall, law_of, stall_of
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
@@ -109,9 +111,36 @@ def test_errors_hit_the_stated_fraction_of_batches() -> None:
     assert 70 <= failed <= 130
 
 
-def test_two_loads_with_one_seed_draw_the_same_times() -> None:
-    first, second = loaded(law="lognormal", seed=3), loaded(law="lognormal", seed=3)
-    assert [first._rng.random() for _ in range(5)] == [second._rng.random() for _ in range(5)]
+class HandClock:
+    """In place of `time` in the fake engine: a sleep takes no time and is remembered."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+def service_times_s(clock: HandClock, **options: OptionValue) -> list[float]:
+    """What each of five batches took, from a fresh load."""
+    backend, ends = loaded(**options), [clock.now_s]
+    for _ in range(5):
+        generate(backend, "x")
+        ends.append(clock.now_s)
+    return [round(end - begin, 9) for begin, end in pairwise(ends)]
+
+
+def test_two_loads_with_one_seed_take_the_same_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HandClock()
+    monkeypatch.setattr(fake, "time", clock)
+    first = service_times_s(clock, law="lognormal", service_ms=20, seed=3)
+    assert first == service_times_s(clock, law="lognormal", service_ms=20, seed=3)
+    assert first != service_times_s(clock, law="lognormal", service_ms=20, seed=4)
+    assert len(set(first)) == 5
+    assert service_times_s(clock, law="constant", service_ms=20, seed=3) == [0.02] * 5
 
 
 def test_rolling_requests_join_and_leave_at_token_boundaries() -> None:

@@ -129,14 +129,6 @@ def test_a_batch_forms_and_every_request_gets_its_own_answer(tmp_path: Path) -> 
         assert metric(client, "dyno_batch_size_count") <= 3
 
 
-def test_under_light_load_a_request_waits_the_whole_delay(tmp_path: Path) -> None:
-    with fake_server(tmp_path, option__service_ms=1, batch_size=4, max_batch_delay=200) as (_, client):
-        begin = time.monotonic()
-        for _ in range(3):
-            ask(client)
-        assert time.monotonic() - begin >= 0.6
-
-
 def test_the_model_s_error_is_424_and_the_worker_lives_on(tmp_path: Path) -> None:
     with fake_server(tmp_path, option__error_frac=1, option__seed=1) as (running, client):
         worker = running.pids[1:]

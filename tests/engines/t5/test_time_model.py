@@ -6,6 +6,7 @@ import ctypes as c
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from engines import t5
 from engines.errors import SpecInvalid
 from engines.t5 import cuda
-from engines.t5.config import T5Config, parse_config, read_config
+from engines.t5.config import read_config
 from engines.t5.memory_model import memory, smallest_degree, weights_bytes
 from engines.t5.packing_plan import plan, resolve_dtype
 from engines.t5.time_model import (
@@ -137,18 +138,27 @@ def test_launches_are_those_of_the_engine(name: str, degree: int, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("dtype", "device", "degree", "expected_ms"),
+    ("dtype", "device", "degree", "weight_bytes", "read_bps", "reduce_s"),
     [
-        ("fp32", "A10G", 4, 13.1), ("bf16", "A10G", 4, 7.8), ("int8", "A10G", 4, 5.2), ("int8", "A10G", 1, 11.2),
-        ("int4", "A10G", 1, 6.8), ("fp32", "H100", 1, 8.1), ("bf16", "H100", 1, 4.4), ("int8", "H100", 1, 2.4),
+        ("fp32", "A10G", 4, 4, 0.87 * 600e9, 36e-6), ("bf16", "A10G", 4, 2, 0.87 * 600e9, 36e-6),
+        ("int8", "A10G", 4, 1, 0.85 * 600e9, 36e-6), ("int8", "A10G", 1, 1, 0.85 * 600e9, 0),
+        ("int4", "A10G", 1, 0.5625, 0.80 * 600e9, 0), ("fp32", "H100", 1, 4, 0.82 * 3350e9, 0),
+        ("bf16", "H100", 1, 2, 0.82 * 3350e9, 0), ("int8", "H100", 1, 1, 0.78 * 3350e9, 0),
     ],
 )  # fmt: skip
 def test_xxl_at_batch_four_agrees_with_the_arithmetic_done_by_hand(
-    dtype: str, device: str, degree: int, expected_ms: float
+    dtype: str, device: str, degree: int, weight_bytes: float, read_bps: float, reduce_s: float
 ) -> None:
-    """By hand: weights over bandwidth plus all-reduces. The model adds launches and caches: at most 20 % more."""
+    """All but the norms' traffic and int8's scales, of which a step has less than a percent. An all-reduce on PCIe:
+    30 us, and 6 us for 4 rows of 4096 numbers."""
+    layers, cached = 24, 21 + 32  # own positions, source
+    layer, head = 6 * 4096 * 4096 + 3 * 4096 * 10240, 4096 * 32128
+    head_bytes = 1 if dtype == "int4" else weight_bytes
+    read_bytes = layers * layer * weight_bytes + head * head_bytes + layers * 2 * 4 * cached * 4096 * 4
+    launches_s = (layers * (14 if degree > 1 else 11) + 5) * 2e-6
+    by_hand_s = read_bytes / degree / read_bps + launches_s + (3 * layers + 1) * reduce_s
     step = predict(XXL, dtype, device_row(device), Work(batch=4, tensor_parallel_degree=degree)).step
-    assert expected_ms <= step.expected_s * 1e3 <= 1.2 * expected_ms
+    assert by_hand_s < step.expected_s < 1.01 * by_hand_s
 
 
 @pytest.mark.parametrize("device", list(DEVICES.values()), ids=lambda d: d.name)
@@ -215,11 +225,13 @@ def test_unknown_names_are_refused_with_those_that_are_known() -> None:
         predict(XXL, "bf16", device_row("H100"), Work(tensor_parallel_degree=3))
 
 
-def test_shapes_of_the_whole_family_are_predicted() -> None:
-    for member in ck.FAMILY:
-        config: T5Config = parse_config(ck.build(member).config.to_dict(), {}, member.name)
-        found = predict(config, "fp32", device_row("A10G"), Work())
-        assert found.step.expected_s > 0 < found.encoder.expected_s
+@pytest.mark.parametrize("device", ["L4", "A10G", "H100"])
+def test_a_larger_model_takes_longer_and_its_step_nearly_as_much_longer_as_it_is_larger(device: str) -> None:
+    names = ("flan-t5-small", "flan-t5-base", "flan-t5-large", "flan-t5-xl", "flan-t5-xxl")
+    found = [predict(roofline_tables.config_of(name), "fp32", device_row(device), Work()) for name in names]
+    for smaller, larger in pairwise(found):
+        assert smaller.encoder.expected_s < larger.encoder.expected_s
+        assert 1 < larger.step.expected_s / smaller.step.expected_s < larger.step.bytes / smaller.step.bytes
 
 
 def test_the_readme_s_tables_are_what_the_model_says_now() -> None:

@@ -70,10 +70,11 @@ def test_a_gpu_that_cannot_be_read_says_why(library: str, tmp_path: Path) -> Non
 
 
 def test_the_sampler_reports_gpus_over_the_window_and_as_a_series(tmp_path: Path) -> None:
-    with ResourceSampler(lambda: (os.getpid(),), 0.02, gpus=Gpus(_library(tmp_path))) as sampler:
-        begin_ns = time.monotonic_ns()
-        time.sleep(0.3)
-        end_ns = time.monotonic_ns()
+    begin_ns = time.monotonic_ns()
+    with ResourceSampler(lambda: (os.getpid(),), 0.001, gpus=Gpus(_library(tmp_path))) as sampler:
+        while len(sampler.telemetry()["t_ns"]) < 3:
+            pass
+    end_ns = time.monotonic_ns()
     use, series = sampler.use(begin_ns, end_ns, client_cpu_s=0.0), sampler.telemetry()
     assert (use.gpu_memory_mib, use.gpu_util_frac, use.gpu_power_w) == (300.0, pytest.approx(0.8), pytest.approx(151.0))
     assert use.energy_j is not None
