@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import MeasurementInvalid
-from harness.load.client.raw_records import read_raw, record_of, shifted
+from harness.load.client.raw_records import read_raw, shifted
+from harness.load.client.request_records import record_of
 from harness.load.plan import NOBODY, START_USERS, LoadPlan
 from harness.load.processes import AnyProcesses, LoadProcesses
-from harness.load.protocol.bodies import address_of
+from harness.load.protocol.request_form import form_of
 from harness.load.schedule.prompts import RequestOrder
 from harness.load.user_locustfile.events import read_fired, records_of
 from harness.records import Doubt, RequestRecord
@@ -101,7 +102,7 @@ def drive(
     them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
     endpoint address cannot be used.
     """
-    address_of(plan.endpoint_url, plan.protocol)
+    form_of(plan)
     users = min(plan.max_in_flight, len(plan.offsets_ns)) if plan.is_open_loop else plan.users
     plan = replace(plan, processes=max(1, min(plan.processes, users)))  # a process without a user has no work
     folder = workdir / "load"
@@ -221,13 +222,13 @@ def _read(plan: LoadPlan, folder: Path, processes: AnyProcesses) -> tuple[list[R
     paths = sorted(folder.glob("raw-*.jsonl"))
     if plan.locustfile:
         return records_of([one for path in paths for one in read_fired(path)])
-    order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+    order, form = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed), form_of(plan)
     records: list[RequestRecord] = []
     outputs: dict[str, str] = {}
     for path in paths:
         shift_ns = processes.shift_ns(int(path.stem.removeprefix("raw-")))
         for raw in read_raw(path):
-            record, texts = record_of(shifted(raw, shift_ns), plan, order)
+            record, texts = record_of(shifted(raw, shift_ns), form, order)
             records.append(record)
             outputs.update(texts)
     return records, outputs

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
 from engines.adapters.api_key import authorization, without_key
 from engines.api import Endpoint, RunningEngine
-from harness.load.protocol.answers import BadBody, text_at
-from harness.load.protocol.bodies import BodyForm, address_of, filled
+from harness.load.protocol.interface import BadBody, Form
+from harness.load.protocol.registry import PROTOCOLS, TEMPLATE
+from harness.load.protocol.request_form import RequestForm, address_of
 from harness.records import Prompt
 from harness.scenario.load_kinds import Template
 
@@ -50,16 +49,13 @@ def ask(
     """The engine's answer to every prompt, `concurrency` at a time. Stops early, with failures, if the engine dies."""
     answers: list[_Answer] = []
     key = engine.endpoint.api_key_env
+    form = _form(engine.endpoint, parameters, template)
     headers = {"Content-Type": "application/json", **authorization(key)}
     with (
         httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, headers=headers) as client,
         ThreadPoolExecutor(concurrency) as pool,
     ):
-        if template is None:
-            pending = [pool.submit(_ask_one, client, engine.endpoint, prompt, parameters) for prompt in prompts]
-        else:
-            url = engine.endpoint.url + template.path
-            pending = [pool.submit(_ask_template, client, url, prompt, (template, parameters)) for prompt in prompts]
+        pending = [pool.submit(_ask_one, client, form, prompt) for prompt in prompts]
         try:
             for done in as_completed(pending):
                 answers.append(done.result())
@@ -75,56 +71,30 @@ def ask(
     )
 
 
-def _ask_template(
-    client: httpx.Client, url: str, prompt: Prompt, form: tuple[Template, Mapping[str, object]]
-) -> _Answer:
-    """Like `_ask_one`, in a protocol of the user's own."""
-    template, parameters = form
+def _ask_one(client: httpx.Client, form: RequestForm, prompt: Prompt) -> _Answer:
     try:
-        body = filled(template.body, prompt.text, parameters)
-        response = client.post(url, content=body)
+        response = client.post(form.address.url, content=form.body((prompt,)))
         if response.status_code != 200:
             failure = f"HTTP {response.status_code}: {response.text[:200]}"
             return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
-        return _Answer(prompt_id=prompt.prompt_id, text=text_at(response.json(), template.answer))
-    except (httpx.HTTPError, BadBody, ValueError) as error:
-        return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
-
-
-def _ask_one(client: httpx.Client, endpoint: Endpoint, prompt: Prompt, parameters: Mapping[str, object]) -> _Answer:
-    form = BodyForm(
-        address=address_of(endpoint.url, endpoint.protocol),
-        protocol=endpoint.protocol,
-        model_name=endpoint.model_name,
-        parameters={**parameters, "details": True, "return_logprobs": True}
-        if endpoint.protocol == "djl"
-        else parameters,
-        stream=False,
-    )
-    try:
-        response = client.post(form.address.url, content=form.body((prompt,)))
+        answer = form.read(response.content, (), 1)
+    except BadBody as error:
+        return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"unreadable answer: {error}")
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
-    if response.status_code != 200:
-        failure = f"HTTP {response.status_code}: {response.text[:200]}"
-        return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
-    return _read_answer(prompt.prompt_id, response.text)
+    return _Answer(prompt_id=prompt.prompt_id, text=answer.texts[0], is_nonfinite=answer.is_nonfinite)
 
 
-def _read_answer(prompt_id: str, body: str) -> _Answer:
-    """Reads DJL's {"generated_text"}, the handlers' {"outputs": [...]}, and OpenAI's {"choices": [{"text"}]}."""
-    try:
-        answer: Any = json.loads(body)
-        answer = answer[0] if isinstance(answer, list) else answer
-        if "choices" in answer:
-            choice = answer["choices"][0]
-            text = choice["message"]["content"] if "message" in choice else choice["text"]
-            return _Answer(prompt_id=prompt_id, text=str(text))
-        if "outputs" in answer:
-            return _Answer(prompt_id=prompt_id, text=str(answer["outputs"][0]))
-        details = answer.get("details") or {}
-        return _Answer(
-            prompt_id=prompt_id, text=str(answer["generated_text"]), is_nonfinite=bool(details.get("nonfinite"))
-        )
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        return _Answer(prompt_id=prompt_id, text=None, failure=f"unreadable answer ({error!r}): {body[:200]}")
+def _form(endpoint: Endpoint, parameters: Mapping[str, object], template: Template | None) -> RequestForm:
+    """How the endpoint is asked for whole answers, with all that they can say about their quality."""
+    name = TEMPLATE if template else endpoint.protocol
+    address = address_of(endpoint.url + (template.path if template else ""), name)
+    protocol = PROTOCOLS[name]
+    form = Form(
+        path=address.path,
+        model_name=endpoint.model_name,
+        parameters={**parameters, **protocol.detail_parameters},
+        template=template.body if template else "",
+        answer_path=template.answer if template else "",
+    )
+    return RequestForm(address=address, protocol=protocol, form=form, api_key_env=endpoint.api_key_env)

@@ -10,6 +10,7 @@ from engines.api import Endpoint, RunningEngine
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.plan import LoadPlan
+from harness.load.protocol.registry import TEMPLATE
 from harness.load.schedule.arrivals import Schedule, at_rate, schedule_of
 from harness.load.schedule.lengths import token_rates
 from harness.load.schedule.max_rate import RateSearch
@@ -202,7 +203,7 @@ class Loads:
         own = self._inputs.locustfile
         return LoadPlan(
             endpoint_url=endpoint.url + (template.path if template else ""),
-            protocol="template" if template else endpoint.protocol,
+            protocol=TEMPLATE if template else endpoint.protocol,
             template=template.body if template else "",
             answer_path=template.answer if template else "",
             model_name=endpoint.model_name,

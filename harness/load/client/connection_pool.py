@@ -10,13 +10,13 @@ from pathlib import Path
 import gevent
 from gevent.event import AsyncResult, Event
 
-from harness.load.client.http import Connection, Exchange
-from harness.load.client.open_loop import Due, Pool, PoolUser
-from harness.load.client.raw_records import WARMUP_BASE, RawRequest
+from harness.load.client.http import Connection
+from harness.load.client.open_loop import Pool, PoolUser
+from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
 from harness.load.plan import LoadPlan, part_of, share_of
-from harness.load.protocol.bodies import BodyForm, address_of
+from harness.load.protocol.request_form import form_of
 from harness.load.schedule.lengths import shaped
 from harness.load.schedule.prompts import RequestOrder
 from harness.records import Prompt
@@ -34,19 +34,11 @@ class Session:
     def __init__(self, plan: LoadPlan, workdir: Path, part: int) -> None:
         self.plan = plan
         self._part = part
-        self.pool = Pool(plan, part, self._grow, self._keep_open) if plan.is_open_loop else None
+        self.pool = Pool(plan, part, self._grow, self.keep) if plan.is_open_loop else None
         self.users = self.pool.begin_users() if self.pool else share_of(plan.users, part, plan.processes)
         self.add_users: Callable[[int], None] = _no_users
         self._started = 0
-        self._form = BodyForm(
-            address=address_of(plan.endpoint_url, plan.protocol),
-            protocol=plan.protocol,
-            model_name=plan.model_name,
-            parameters=plan.parameters,
-            stream=plan.stream,
-            template=plan.template,
-            api_key_env=plan.api_key_env,
-        )
+        self._form = form_of(plan)
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
         self._requests: dict[tuple[str, ...], bytes] = {}
         self._warmup = Tickets(workdir / "tickets-warmup", share_of(plan.warmup_requests, plan.host, plan.hosts))
@@ -102,9 +94,6 @@ class Session:
     def _grow(self, count: int) -> None:
         self.add_users(count)
 
-    def _keep_open(self, due: Due, user: int) -> None:
-        self.keep(raw_of(due.exchange, seq=due.seq, user=user, intended_ns=due.intended_ns, is_warmup=False))
-
     def connection(self) -> Connection:
         """A fresh connection to the endpoint."""
         return Connection(self._form.address, self.plan.request_timeout_s, keep_marks=self.plan.stream)
@@ -123,7 +112,7 @@ class Session:
         """The request of a ticket of this host, unique over all hosts."""
         return None if ticket is None else ticket * self.plan.hosts + self.plan.host
 
-    def keep(self, raw: RawRequest) -> None:
+    def keep(self, raw: Exchange) -> None:
         """Append one request to the file (buffered)."""
         self._file.write(raw.line())
         self.done_requests += not raw.is_warmup
@@ -163,7 +152,7 @@ class UserRun:
         self._user = user
         self.connection = session.connection()
         self._timer = Timer()
-        self._unwritten: RawRequest | None = None
+        self._unwritten: Exchange | None = None
 
     def warm_up(self) -> None:
         """Connect, then send warm-up requests until none is left. Returns when this user's last one is answered."""
@@ -204,37 +193,18 @@ class UserRun:
         self.connection.close()
         self._timer.close()
 
-    def _send(self, ticket: tuple[int, bytes], *, intended_ns: int, is_warmup: bool) -> RawRequest:
+    def _send(self, ticket: tuple[int, bytes], *, intended_ns: int, is_warmup: bool) -> Exchange:
         seq, wire = ticket
-        exchange = self.connection.exchange(wire, self._write)
+        exchange = Exchange(seq=seq, user=self._user, is_warmup=is_warmup, intended_ns=intended_ns)
+        self.connection.exchange(exchange, wire, self._write)
         self._write()
-        raw = raw_of(exchange, seq=seq, user=self._user, intended_ns=intended_ns, is_warmup=is_warmup)
-        self._unwritten = raw
-        return raw
+        self._unwritten = exchange
+        return exchange
 
     def _write(self) -> None:
         raw, self._unwritten = self._unwritten, None
         if raw is not None:
             self._session.keep(raw)
-
-
-def raw_of(exchange: Exchange, *, seq: int, user: int, intended_ns: int, is_warmup: bool) -> RawRequest:
-    return RawRequest(
-        seq=seq,
-        user=user,
-        is_warmup=is_warmup,
-        intended_ns=intended_ns,
-        sent_ns=exchange.sent_ns,
-        done_ns=exchange.done_ns,
-        status_code=exchange.status_code,
-        failure=exchange.failure,
-        error=exchange.error,
-        input_header=exchange.input_header,
-        output_header=exchange.output_header,
-        connect_ns=exchange.connect_ns,
-        marks=tuple(exchange.marks),
-        body=exchange.body,
-    )
 
 
 def _no_users(count: int) -> None:

@@ -12,13 +12,13 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import gevent
 from gevent import socket
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from harness.load.protocol.bodies import Address
+from harness.load.client.raw_records import Exchange
+from harness.load.protocol.request_form import Address
 from harness.units import NS_PER_S
 
 MAX_BODY_BYTES = 16 << 20
@@ -33,25 +33,6 @@ _STAMP = struct.Struct("qq")
 _ANCILLARY_BYTES = std_socket.CMSG_SPACE(_STAMP.size)
 MAX_STAMP_AGE_NS = 10 * NS_PER_S
 """A stamp older than this, or from the future, means that the wall clock was set meanwhile; then it is not used."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """One request and its answer. `failure`: '', 'timed_out', 'connection_failed' or 'bad_body'.
-
-    `sent_ns` is 0 until it was sent. `connect_ns`: set-up time of the connection, on its first request only.
-    """
-
-    sent_ns: int = 0
-    done_ns: int = 0
-    status_code: int = 0
-    body: bytes = b""
-    input_header: str = ""
-    output_header: str = ""
-    marks: list[tuple[int, int]] = field(default_factory=list)
-    failure: str = ""
-    error: str = ""
-    connect_ns: int | None = None
 
 
 class Connection:
@@ -101,22 +82,20 @@ class Connection:
             return False
         return False
 
-    def start(self, request: bytes) -> Exchange:
+    def start(self, exchange: Exchange, request: bytes) -> None:
         """Send without waiting for anything; where that cannot be done, `finish` will. Never raises."""
-        exchange = Exchange()
         self._unsent = request
         if self._sock is None or isinstance(self._sock, ssl.SSLSocket) or not self.is_ready():
-            return exchange
+            return
         exchange.sent_ns = time.monotonic_ns()
         try:
             sent = self._sock._sock.send(request)
         except BlockingIOError:
-            return exchange
+            return
         except OSError as error:
             self._fail(exchange, "connection_failed", f"{type(error).__name__}: {error}")
-            return exchange
+            return
         self._unsent = request[sent:]
-        return exchange
 
     def finish(self, exchange: Exchange, meanwhile: Callable[[], None]) -> None:
         """Send what is unsent and read the answer; never raises for what the network or the server does.
@@ -133,11 +112,10 @@ class Connection:
         except (OSError, HTTPParseError) as error:
             self._fail(exchange, "connection_failed", f"{type(error).__name__}: {error}")
 
-    def exchange(self, request: bytes, meanwhile: Callable[[], None]) -> Exchange:
+    def exchange(self, exchange: Exchange, request: bytes, meanwhile: Callable[[], None]) -> None:
         """`start` and `finish` in one."""
-        exchange = self.start(request)
+        self.start(exchange, request)
         self.finish(exchange, meanwhile)
-        return exchange
 
     def _run(self, exchange: Exchange, meanwhile: Callable[[], None]) -> None:
         if not exchange.sent_ns:

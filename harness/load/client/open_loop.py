@@ -11,15 +11,15 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
 from gevent.hub import Waiter
 
-from harness.load.client.http import Connection, Exchange
+from harness.load.client.http import Connection
+from harness.load.client.raw_records import Exchange
 from harness.load.client.timer import Timer
-from harness.load.plan import NOBODY, START_USERS, LoadPlan, share_of
+from harness.load.plan import START_USERS, LoadPlan, share_of
 from harness.units import NS_PER_S
 
 RESERVE_FRAC = 0.25
@@ -30,17 +30,8 @@ BURST_SENDS = 16
 DRAIN_POLL_S = 0.02
 
 
-@dataclass(slots=True)
-class Due:
-    """A request whose time has come."""
-
-    seq: int
-    intended_ns: int
-    exchange: Exchange
-
-
-Finished = Callable[[Due, int], None]
-"""(request, number of the user that sent it) -> None: keep it."""
+Finished = Callable[[Exchange], None]
+"""Keep a request that is over."""
 
 
 class PoolUser:
@@ -62,15 +53,15 @@ class PoolUser:
                 due = self._wait()
                 if due is None:
                     return
-            self.connection.finish(due.exchange, _nothing)
+            self.connection.finish(due, _nothing)
             due = self._pool.leave(self, due)
 
-    def wake(self, due: Due | None) -> None:
+    def wake(self, due: Exchange | None) -> None:
         """Give this idle user a request, or None to end it. From any greenlet."""
         gevent.get_hub().loop.run_callback(self._waiter.switch, due)
 
-    def _wait(self) -> Due | None:
-        due: Due | None = self._waiter.get()
+    def _wait(self) -> Exchange | None:
+        due: Exchange | None = self._waiter.get()
         self._waiter.clear()
         return due
 
@@ -85,7 +76,7 @@ class Pool:
         self._grow = grow
         self._finished = finished
         self._idle: list[PoolUser] = []
-        self._backlog: deque[tuple[Due, bytes]] = deque()
+        self._backlog: deque[tuple[Exchange, bytes]] = deque()
         self._users = 0
         self.in_flight = 0
         self.peak_in_flight = 0
@@ -119,25 +110,27 @@ class Pool:
             user.wake(None)
         self.is_done.set()
 
-    def join(self, user: PoolUser) -> Due | None:
+    def join(self, user: PoolUser) -> Exchange | None:
         """A new user is there: a waiting request for it, or None and it is idle."""
         return self._next(user)
 
-    def leave(self, user: PoolUser, due: Due) -> Due | None:
+    def leave(self, user: PoolUser, due: Exchange) -> Exchange | None:
         """`user` has its answer: keep it; the next waiting request, or None and it is idle."""
         self.in_flight -= 1
-        self._finished(due, user.number)
+        due.user = user.number
+        self._finished(due)
         return self._next(user)
 
     def _send(self, seq: int, intended_ns: int, request: bytes) -> None:
+        due = Exchange(seq=seq, intended_ns=intended_ns)
         if self._idle and not self._backlog:
             user = self._idle.pop()
-            due = Due(seq, intended_ns, user.connection.start(request))
+            user.connection.start(due, request)
             self._count()
             user.wake(due)
         else:
             self.waited += self.in_flight >= self.limit
-            self._backlog.append((Due(seq, intended_ns, Exchange()), request))
+            self._backlog.append((due, request))
         self._reserve()
 
     def _reserve(self) -> None:
@@ -148,11 +141,11 @@ class Pool:
             missing, self._users = wanted - self._users, wanted
             gevent.spawn(self._grow, missing)
 
-    def _next(self, user: PoolUser) -> Due | None:
+    def _next(self, user: PoolUser) -> Exchange | None:
         self._expire(time.monotonic_ns())
         if self._backlog:
             due, request = self._backlog.popleft()
-            due.exchange = user.connection.start(request)
+            user.connection.start(due, request)
             self._count()
             return due
         self._idle.append(user)
@@ -166,13 +159,13 @@ class Pool:
         """Waiting requests that could not be sent within the request's timeout have timed out, unsent."""
         while self._backlog and now_ns - self._backlog[0][0].intended_ns > self._timeout_ns:
             due, _ = self._backlog.popleft()
-            due.exchange.sent_ns = due.exchange.done_ns = now_ns
-            due.exchange.failure = "timed_out"
-            due.exchange.error = (
+            due.sent_ns = due.done_ns = now_ns
+            due.failure = "timed_out"
+            due.error = (
                 f"not sent within {self._timeout_ns / NS_PER_S:g} s: {self.in_flight} requests were outstanding in "
                 f"this load process (max_in_flight = {self._bound} over all)"
             )
-            self._finished(due, NOBODY)
+            self._finished(due)
 
 
 def _nothing() -> None:

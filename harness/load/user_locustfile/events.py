@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.load.client.raw_records import WARMUP_BASE, outcome_of_status, whole_lines
+from harness.load.client.raw_records import WARMUP_BASE, whole_lines
+from harness.load.client.request_records import outcome_of_status
 from harness.records import RequestOutcome, RequestRecord
 
 

@@ -30,7 +30,7 @@ from locust.util.load_locustfile import is_shape_class, load_locustfile
 from harness.load.client.connection_pool import say, speak_on, watch_parent
 from harness.load.client.locust_runner import PROGRESS_S, leave
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, LoadPlan, share_of
-from harness.load.protocol.bodies import BodyForm, address_of
+from harness.load.protocol.request_form import form_of
 from harness.load.schedule.prompts import RequestOrder
 from harness.load.user_locustfile.events import FiredRequest
 from harness.records import DoubtKind, Prompt
@@ -78,19 +78,12 @@ class Dyno:
     """
 
     def __init__(self, plan: LoadPlan, part: int) -> None:
-        address = address_of(plan.endpoint_url, plan.protocol)
+        self._form = form_of(plan)
         self.prompts = plan.prompts
         self.parameters: Mapping[str, object] = dict(plan.parameters)
         self.model_name, self.protocol, self.stream, self.path = (
-            plan.model_name, plan.protocol, plan.stream, address.path,
+            plan.model_name, plan.protocol, plan.stream, self._form.address.path,
         )  # fmt: skip
-        self._form = BodyForm(
-            address=address,
-            protocol=plan.protocol,
-            model_name=plan.model_name,
-            parameters=plan.parameters,
-            stream=plan.stream,
-        )
         self._order = RequestOrder(plan.prompts, 1, plan.seed)
         self._numbers: Iterator[int] = itertools.count(part, plan.processes)
 

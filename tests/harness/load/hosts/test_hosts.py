@@ -32,8 +32,8 @@ from tests.harness.load.odd_server import echo, odd_server
 PACKAGE = Path(__file__).parents[4]
 OTHER_EDITION = """
 import sys
-from harness.load import edition
-edition.edition = lambda: "0.0.9 (load 0badc0de)"
+from harness.load.hosts import same_code
+same_code.edition = lambda: "0.0.9 (load 0badc0de)"
 from harness.load.hosts.worker import main
 main(sys.argv[1:])
 """

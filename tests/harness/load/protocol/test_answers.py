@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from harness.load.protocol.answers import Answer, BadBody, Received, parse_answer
+from harness.load.protocol.interface import Answer, BadBody, Form
+from harness.load.protocol.registry import PROTOCOLS
+
+WHOLE = Form(path="/", parameters={})
+STREAM = Form(path="/", parameters={}, stream=True)
 
 
-def _parse(body: object, prompts: int = 1, protocol: str = "djl", **headers: str) -> Answer:
-    return parse_answer(Received(body=json.dumps(body).encode(), **headers), prompts, protocol, stream=False)  # type: ignore[arg-type]
+def _parse(body: object, prompts: int = 1, protocol: str = "djl", form: Form = WHOLE) -> Answer:
+    return PROTOCOLS[protocol].read(form, json.dumps(body).encode(), (), prompts)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +32,10 @@ def test_djl_shapes(body: object, texts: tuple[str, ...]) -> None:
     assert _parse(body, len(texts)).texts == texts
 
 
-def test_token_counts_come_from_headers_before_details() -> None:
+def test_token_counts_are_summed_over_prompts() -> None:
     body = [{"generated_text": "a", "details": {"generated_tokens": 4, "input_tokens": 2}}] * 2
     assert _parse(body, 2).output_tokens == 8
     assert _parse(body, 2).input_tokens == 4
-    assert _parse(body, 2, output_header="9").output_tokens == 9
     assert _parse({"generated_text": "a"}).output_tokens is None
 
 
@@ -62,7 +66,7 @@ def test_what_is_no_answer_is_refused(body: object, says: str) -> None:
 
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(BadBody, match="expected JSON"):
-        parse_answer(Received(body=b"<html>"), 1, "djl", stream=False)
+        PROTOCOLS["djl"].read(WHOLE, b"<html>", (), 1)
 
 
 def _streamed(chunks: list[tuple[int, bytes]], protocol: str = "djl") -> Answer:
@@ -70,7 +74,7 @@ def _streamed(chunks: list[tuple[int, bytes]], protocol: str = "djl") -> Answer:
     for at_ns, chunk in chunks:
         body += chunk
         marks.append((at_ns, len(body)))
-    return parse_answer(Received(body=body, marks=tuple(marks)), 1, protocol, stream=True)
+    return PROTOCOLS[protocol].read(STREAM, body, marks, 1)
 
 
 def test_token_times_are_those_of_the_read_that_completed_the_line() -> None:
@@ -119,16 +123,15 @@ def test_a_cut_or_failed_stream_is_refused(chunk: bytes, says: str) -> None:
 
 
 def test_a_template_s_answer_is_found_by_its_path() -> None:
-    body = json.dumps({"result": [{"text": "ja"}]}).encode()
-    received = Received(body=body, answer_path="result.0.text")
-    assert parse_answer(received, 1, "template", stream=False).texts == ("ja",)
+    body = {"result": [{"text": "ja"}]}
+    assert _parse(body, protocol="template", form=replace(WHOLE, answer_path="result.0.text")).texts == ("ja",)
     with pytest.raises(BadBody, match=r"expected result.1.text in the answer"):
-        parse_answer(Received(body=body, answer_path="result.1.text"), 1, "template", stream=False)
+        _parse(body, protocol="template", form=replace(WHOLE, answer_path="result.1.text"))
 
 
 def test_a_template_s_stream_is_joined_and_its_tokens_are_timed() -> None:
     lines = b'data: {"t": "a"}\n\ndata: {"t": "b"}\n\ndata: {"t": ""}\n\ndata: [DONE]\n\n'
-    received = Received(body=lines, answer_path="t", marks=((10, 18), (20, 36), (30, len(lines))))
-    answer = parse_answer(received, 1, "template", stream=True)
+    marks = ((10, 18), (20, 36), (30, len(lines)))
+    answer = PROTOCOLS["template"].read(replace(STREAM, answer_path="t"), lines, marks, 1)
     assert answer.texts == ("ab",)
     assert answer.token_ns == (10, 20)

@@ -8,22 +8,24 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.load.protocol.bodies import Address, BodyForm, address_of, filled
+from harness.load.protocol.interface import Form
+from harness.load.protocol.registry import PROTOCOLS
+from harness.load.protocol.request_form import Address, RequestForm, address_of
 from harness.records import Prompt
 
 PROMPTS = tuple(Prompt(prompt_id=str(n), task="t", text=f"text {n}", reference=None) for n in range(2))
 
 
 def _body(url: str, protocol: str, prompts: int = 1, **fields: Any) -> dict[str, Any]:
-    form = BodyForm(
-        address=address_of(url, protocol),
-        protocol=protocol,
-        model_name="m",
-        parameters={"max_new_tokens": 8, "num_beams": 1},
-        stream=fields.get("stream", False),
-    )
-    body: dict[str, Any] = json.loads(form.body(PROMPTS[:prompts]))
+    parameters = {"max_new_tokens": 8, "num_beams": 1}
+    body: dict[str, Any] = json.loads(_form(url, protocol, parameters=parameters, **fields).body(PROMPTS[:prompts]))
     return body
+
+
+def _form(url: str, protocol: str, **fields: Any) -> RequestForm:
+    address = address_of(url, protocol)
+    form = Form(**{"path": address.path, "model_name": "m", "parameters": {}, **fields})
+    return RequestForm(address=address, protocol=PROTOCOLS[protocol], form=form)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +72,13 @@ def test_a_chat_request_carries_one_prompt() -> None:
 
 
 def test_the_request_is_complete_http() -> None:
-    form = BodyForm(
-        address=address_of("http://[::1]:9", "djl"), protocol="djl", model_name="m", parameters={}, stream=False
-    )
-    head, _, body = form.request(PROMPTS[:1]).partition(b"\r\n\r\n")
+    head, _, body = _form("http://[::1]:9", "djl").request(PROMPTS[:1]).partition(b"\r\n\r\n")
     assert head.startswith(b"POST /invocations HTTP/1.1\r\nHost: [::1]:9\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
 
 
 def test_a_template_is_filled_with_the_escaped_prompt() -> None:
     template = '{"q": "say: {prompt}", "n": {max_new_tokens}}'
-    body = json.loads(filled(template, 'a "quoted"\nline', {"max_new_tokens": 7}))
+    form = _form("http://h", "template", template=template, parameters={"max_new_tokens": 7})
+    body = json.loads(form.body([Prompt(prompt_id="p", task="t", text='a "quoted"\nline', reference=None)]))
     assert body == {"q": 'say: a "quoted"\nline', "n": 7}

@@ -1,0 +1,94 @@
+"""Whole HTTP requests for one endpoint: its address, its protocol, and the bytes that carry some prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from engines.adapters.api_key import authorization
+from harness.errors import UsageError
+from harness.load.plan import LoadPlan
+from harness.load.protocol.interface import Answer, Form, Marks, RequestProtocol
+from harness.load.protocol.registry import PROTOCOLS
+from harness.records import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to connect and what to ask for."""
+
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """host:port, as the Host header and a URL have it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The whole of it as a URL."""
+        return f"{'https' if self.is_tls else 'http'}://{self.authority}{self.path}"
+
+
+def address_of(url: str, protocol: str) -> Address:
+    """The address behind an endpoint URL. Raises UsageError: not an http(s) address, or an unknown protocol."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"endpoint {url!r}: protocol {protocol!r} is unknown; expected one of {sorted(PROTOCOLS)}")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"endpoint {url!r}: expected http://host:port[/path] or https://...")
+    spoken = PROTOCOLS[protocol]
+    path = spoken.path(parts.path) if parts.path not in ("", "/") else spoken.default_path
+    return Address(
+        host=parts.hostname,
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        is_tls=parts.scheme == "https",
+        path=path + (f"?{parts.query}" if parts.query else ""),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestForm:
+    """How prompts become requests to one endpoint, and its answers are read."""
+
+    address: Address
+    protocol: RequestProtocol
+    form: Form
+    api_key_env: str = ""
+
+    def body(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
+        """The JSON body for these prompts. `parameters` replace the form's own in this request."""
+        given = self.form.parameters if parameters is None else parameters
+        return self.protocol.body(self.form, [prompt.text for prompt in prompts], given)
+
+    def request(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
+        """The whole HTTP/1.1 request, head and body; see `body`."""
+        body = self.body(prompts, parameters)
+        head = (
+            f"POST {self.address.path} HTTP/1.1\r\nHost: {self.address.authority}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n"
+        )
+        head += "".join(f"{name}: {value}\r\n" for name, value in authorization(self.api_key_env).items())
+        return f"{head}\r\n".encode("latin-1") + body
+
+    def read(self, body: bytes, marks: Marks, prompts: int) -> Answer:
+        """The answer to a request of `prompts` prompts. Raises BadBody."""
+        return self.protocol.read(self.form, body, marks, prompts)
+
+
+def form_of(plan: LoadPlan) -> RequestForm:
+    """The form of a load's endpoint. Raises UsageError, see `address_of`."""
+    address = address_of(plan.endpoint_url, plan.protocol)
+    form = Form(
+        path=address.path,
+        model_name=plan.model_name,
+        parameters=plan.parameters,
+        stream=plan.stream,
+        template=plan.template,
+        answer_path=plan.answer_path,
+    )
+    return RequestForm(address=address, protocol=PROTOCOLS[plan.protocol], form=form, api_key_env=plan.api_key_env)
