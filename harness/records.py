@@ -77,13 +77,20 @@ class RequestRecord:
         return self.done_ns - self.intended_ns
 
 
+IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "wilson", "bracket"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number that knows how it was made. `low`/`high` bound a 95 % interval; None where none exists."""
+    """One number that knows how it was made. `low`/`high` bound a 95 % interval; None where none exists.
+
+    `method` is how the interval is found ('bracket': the last two rates of a search), `estimator` the whole in words.
+    """
 
     value: float
     unit: str
     estimator: str
+    method: IntervalMethod = "none"
     n: int
     low: float | None = None
     high: float | None = None
@@ -92,7 +99,7 @@ class Metric:
     @property
     def is_unproven(self) -> bool:
         """A percentile of so few samples that they bound it on neither side."""
-        return self.low is None and self.high is None and self.estimator.endswith("order-statistic interval")
+        return self.low is None and self.high is None and self.method == "order_statistic"
 
 
 DoubtKind = Literal[

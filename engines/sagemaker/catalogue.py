@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from engines.errors import SpecInvalid
 
@@ -21,9 +21,10 @@ EC2_RATIO = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """USD per hour of one instance, and where that number comes from."""
+    """USD per hour of one instance: whose number it is, and `origin`, where it comes from in words."""
 
     usd_per_hour: float
+    source: Literal["catalogue", "scenario", "option"]
     origin: str
 
 
@@ -122,10 +123,11 @@ def _price(row: Mapping[str, Any]) -> Price | None:
     if row.get("is_stale"):
         where += "; known to be stale, prices were cut in 2025"
     if "usd" in row:
-        return Price(usd_per_hour=row["usd"], origin=where)
+        return Price(usd_per_hour=row["usd"], source="catalogue", origin=where)
     if "ec2_usd" in row:
         ratio = row.get("ratio", EC2_RATIO)
-        return Price(usd_per_hour=round(row["ec2_usd"] * ratio, 4), origin=f"estimated, EC2 x {ratio:g}: {where}")
+        estimated = f"estimated, EC2 x {ratio:g}: {where}"
+        return Price(usd_per_hour=round(row["ec2_usd"] * ratio, 4), source="catalogue", origin=estimated)
     return None
 
 

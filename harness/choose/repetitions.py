@@ -54,6 +54,7 @@ class Pooled:
             value=sum(values) / len(values),
             unit=metrics[0].unit,
             estimator=f"mean of {len(metrics)} repetitions of: {metrics[0].estimator}",
+            method=metrics[0].method,
             n=sum(metric.n for metric in metrics),
             low=min([*lows, *values]) if len(lows) == len(metrics) else None,
             high=max([*highs, *values]) if len(highs) == len(metrics) else None,

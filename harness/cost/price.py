@@ -42,13 +42,15 @@ def price_of(cost: Cost | None, candidate: Candidate) -> Price | None:
 
 def _given(cost: Cost | None, instance: str | None, option: object) -> Price | None:
     if isinstance(option, int | float) and not isinstance(option, bool):
-        return Price(usd_per_hour=float(option), origin="the engine's option usd_per_hour")
+        return Price(usd_per_hour=float(option), source="option", origin="the engine's option usd_per_hour")
     if cost is None:
         return None
     if instance in cost.prices:
-        return Price(usd_per_hour=cost.prices[str(instance)], origin="the scenario's cost.prices")
+        usd_per_hour = cost.prices[str(instance)]
+        return Price(usd_per_hour=usd_per_hour, source="scenario", origin="the scenario's cost.prices")
     if cost.usd_per_hour is not None and cost.instance in (None, instance):
-        return Price(usd_per_hour=cost.usd_per_hour, origin="the scenario's cost.usd_per_hour")
+        origin = "the scenario's cost.usd_per_hour"
+        return Price(usd_per_hour=cost.usd_per_hour, source="scenario", origin=origin)
     return None
 
 
@@ -72,6 +74,7 @@ def _cost(rate: Metric, price: Price, amount: float, unit: str) -> Metric:
         value=usd / rate.value,
         unit=unit,
         estimator=f"{price.usd_per_hour:g} USD/h over the measured rate ({rate.estimator})",
+        method=rate.method,
         n=rate.n,
         low=None if rate.high is None else usd / rate.high,
         high=None if not rate.low else usd / rate.low,

@@ -71,7 +71,7 @@ class Spending:
         options = dict(spec.options)
         price = price_of(self._cost, candidate)
         count = options.get("instance_count", 1)
-        if price is not None and price.origin.startswith("the scenario") and isinstance(count, int):
+        if price is not None and price.source == "scenario" and isinstance(count, int):
             options["usd_per_hour"] = price.usd_per_hour / count
         if self.limit_usd is not None:
             options["max_cost_usd"] = max(0.0, self.limit_usd - self.spent_usd)

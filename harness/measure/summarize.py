@@ -10,6 +10,7 @@ loop it begins with the first answer: until then nothing can have come back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from harness.measure.doubts import doubts_of, measured
 from harness.measure.machine.sampler import ResourceUse
@@ -198,12 +199,4 @@ def _energy(chosen: Sequence[RequestRecord], use: ResourceUse) -> dict[str, Metr
 
 
 def _noted(metric: Metric, note: str) -> Metric:
-    return Metric(
-        value=metric.value,
-        unit=metric.unit,
-        estimator=metric.estimator,
-        n=metric.n,
-        low=metric.low,
-        high=metric.high,
-        note="; ".join(part for part in (metric.note, note) if part),
-    )
+    return replace(metric, note="; ".join(part for part in (metric.note, note) if part))

@@ -205,6 +205,7 @@ def _share(hits: Sequence[bool], what: str) -> Metric:
         value=sum(hits) / len(hits),
         unit="frac",
         estimator=f"share {what}, Wilson interval",
+        method="wilson",
         n=len(hits),
         low=low,
         high=high,

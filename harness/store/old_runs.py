@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from harness.records import DoubtKind
+from harness.records import DoubtKind, IntervalMethod
 
 _KINDS: tuple[tuple[str, DoubtKind], ...] = (
     (r"\d+ answered requests?: a 95 % interval for p99 needs", "few_samples"),
@@ -34,6 +34,13 @@ _KINDS: tuple[tuple[str, DoubtKind], ...] = (
     (r"load worker ", "worker_clock"),
 )
 """How each sentence of distrust began, up to commit c252706."""
+_METHODS: tuple[tuple[str, IntervalMethod], ...] = (
+    ("order-statistic interval", "order_statistic"),
+    ("Wilson interval", "wilson"),
+    ("block bootstrap", "block_bootstrap"),
+    ("the interval is the final bracket", "bracket"),
+)
+"""What an estimator of then held of the way its interval was found."""
 _NOT_LAUNCHED = "not launched: "
 """How the reason of a candidate that was skipped began; its outcome was 'infeasible'."""
 
@@ -44,9 +51,21 @@ def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
     if isinstance(summary, dict) and isinstance(summary.get("distrust"), list) and "distrust_kinds" not in summary:
         kinds = [_kind(str(sentence)) for sentence in summary["distrust"]]
         trial = {**trial, "summary": {**summary, "distrust_kinds": kinds}}
+    for part in ("summary", "quality"):
+        held = trial.get(part)
+        if isinstance(held, dict) and isinstance(held.get("metrics"), dict):
+            metrics = {name: _with_method(metric) for name, metric in held["metrics"].items()}
+            trial = {**trial, part: {**held, "metrics": metrics}}
     if trial.get("outcome") == "infeasible" and str(trial.get("reason", "")).startswith(_NOT_LAUNCHED):
         trial = {**trial, "outcome": "skipped", "reason": str(trial["reason"]).removeprefix(_NOT_LAUNCHED)}
     return trial
+
+
+def _with_method(metric: Any) -> Any:
+    if not isinstance(metric, dict) or "method" in metric:
+        return metric
+    estimator = str(metric.get("estimator", ""))
+    return {**metric, "method": next((method for words, method in _METHODS if words in estimator), "none")}
 
 
 def _kind(sentence: str) -> DoubtKind:

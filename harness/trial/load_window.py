@@ -295,6 +295,7 @@ def _found(search: RateSearch, load: MaxRateLoad, probes: tuple[Probe, ...], win
         value=search.held_rps,
         unit="requests/s",
         estimator="largest probed rate that met the SLO; the interval is the final bracket",
+        method="bracket",
         n=len(probes),
         low=search.held_rps,
         high=search.broken_rps,

@@ -50,21 +50,22 @@ def test_without_a_price_there_is_no_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "candidate", "usd"),
+    ("cost", "candidate", "usd", "source"),
     [
-        (None, ENDPOINT, 7.09),
-        (Cost(prices={"ml.g5.12xlarge": 5.0}), ENDPOINT, 5.0),
-        (Cost(instance="ml.g5.12xlarge", usd_per_hour=6.0), ENDPOINT, 6.0),
-        (Cost(instance="ml.g5.xlarge", usd_per_hour=1.0), ENDPOINT, 7.09),
-        (Cost(usd_per_hour=9.0), replace(ENDPOINT, options={**ENDPOINT.options, "usd_per_hour": 4.0}), 4.0),
-        (None, replace(ENDPOINT, options={**ENDPOINT.options, "instance_count": 3}), 3 * 7.09),
-        (Cost(instance="ml.g5.xlarge"), LOCAL, 1.4084),
-        (Cost(usd_per_hour=2.0), LOCAL, 2.0),
+        (None, ENDPOINT, 7.09, "catalogue"),
+        (Cost(prices={"ml.g5.12xlarge": 5.0}), ENDPOINT, 5.0, "scenario"),
+        (Cost(instance="ml.g5.12xlarge", usd_per_hour=6.0), ENDPOINT, 6.0, "scenario"),
+        (Cost(instance="ml.g5.xlarge", usd_per_hour=1.0), ENDPOINT, 7.09, "catalogue"),
+        (Cost(usd_per_hour=9.0), replace(ENDPOINT, options={**ENDPOINT.options, "usd_per_hour": 4.0}), 4.0, "option"),
+        (None, replace(ENDPOINT, options={**ENDPOINT.options, "instance_count": 3}), 3 * 7.09, "catalogue"),
+        (Cost(instance="ml.g5.xlarge"), LOCAL, 1.4084, "catalogue"),
+        (Cost(usd_per_hour=2.0), LOCAL, 2.0, "scenario"),
     ],
 )
-def test_whose_price_wins(cost: Cost | None, candidate: Candidate, usd: float) -> None:
+def test_whose_price_wins(cost: Cost | None, candidate: Candidate, usd: float, source: str) -> None:
     price = price_of(cost, candidate)
     assert price is not None
+    assert price.source == source
     assert price.usd_per_hour == pytest.approx(usd)
 
 

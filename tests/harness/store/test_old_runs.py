@@ -91,3 +91,15 @@ def test_an_old_candidate_that_was_not_launched_is_skipped(tmp_path: Path) -> No
     line["reason"] = "onnxruntime is not installed"
     (read,) = read_run(_old_run(tmp_path, line)).trials
     assert (read.outcome, read.reason) == ("infeasible", "onnxruntime is not installed")
+
+
+def test_an_old_percentile_without_bounds_is_still_unproven(tmp_path: Path) -> None:
+    line = _stored_then(trial(1, candidate(), (20, 19, 21)))
+    metrics = line["summary"]["metrics"]
+    for metric in metrics.values():
+        del metric["method"]
+    metrics["latency_p50_ms"] |= {"estimator": "p50 (type 7), 95 % order-statistic interval", "low": None, "high": None}
+    (read,) = read_run(_old_run(tmp_path, line)).trials
+    assert read.summary is not None
+    assert read.summary.metrics["latency_p50_ms"].is_unproven
+    assert not read.summary.metrics["latency_p90_ms"].is_unproven
