@@ -6,13 +6,14 @@ absent (a record that grew keeps reading old files); an unknown field is refused
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
-import types
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, to_jsonable_python
 
 T = TypeVar("T")
 
@@ -22,115 +23,57 @@ class DecodeError(ValueError):
 
 
 def to_json(value: Any) -> Any:
-    """A JSON-able copy of a record, mapping, tuple or scalar."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{type(value).__name__} is not a record, mapping, tuple or scalar: {value!r}")
+    """A JSON-able copy of a record, mapping, tuple or scalar. Raises ValueError for anything else."""
+    return _finite(to_jsonable_python(value))
 
 
 def from_json(kind: type[T], value: Any, where: str = "") -> T:
-    """The record of type `kind` that `to_json` wrote. Raises DecodeError."""
-    return _decode(kind, value, where or kind.__name__)  # type: ignore[no-any-return]
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    origin = get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_record(kind, value, where)
-    if origin in (Union, types.UnionType):
-        return _decode_union(get_args(kind), value, where)
-    if origin is Literal:
-        if value not in get_args(kind):
-            raise DecodeError(f"{where}: expected one of {get_args(kind)}, got {value!r}")
-        return value
-    if origin is tuple:
-        return _decode_tuple(get_args(kind), value, where)
-    if origin is not None and issubclass(origin, Mapping):
-        item = get_args(kind)[1]
-        return {key: _decode(item, entry, f"{where}.{key}") for key, entry in _want(dict, value, where).items()}
-    return _decode_scalar(kind, value, where)
-
-
-def _decode_record(kind: Any, value: Any, where: str) -> Any:
-    given = _want(dict, value, where)
-    hints, required = _shape(kind)
-    if unknown := sorted(given.keys() - hints.keys()):
-        raise DecodeError(f"{where}: unknown field {unknown[0]!r} for {kind.__name__}")
-    for name in required:
-        if name not in given:
-            raise DecodeError(f"{where}.{name}: missing in {kind.__name__}")
-    return kind(**{name: _decode(hints[name], entry, f"{where}.{name}") for name, entry in given.items()})
+    """The record of type `kind` that `to_json` wrote; half a surrogate pair becomes '?'. Raises DecodeError."""
+    text = json.dumps(_revived(value), ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        return _adapter(kind).validate_json(text, strict=True, extra="forbid")  # type: ignore[arg-type,no-any-return]
+    except ValidationError as error:
+        raise DecodeError(_sentence(where or kind.__name__, value, error.errors(include_url=False))) from None
 
 
 @cache
-def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A record's fields with their types, and those that must be given. Resolving annotations is most of a decoding."""
-    hints, missing = get_type_hints(kind), dataclasses.MISSING
-    fields = dataclasses.fields(kind)
-    required = (field.name for field in fields if field.default is missing and field.default_factory is missing)
-    return {field.name: hints[field.name] for field in fields}, tuple(required)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The member that fits without conversion; for scalars the JSON type decides (true is bool, 1 int, 1.0 float)."""
-    if value is None and type(None) in kinds:
-        return None
-    members = [kind for kind in kinds if kind is not type(None)]
-    if type(value) in members:
-        return value
-    for kind in members:
-        try:
-            return _decode(kind, value, where)
-        except DecodeError:
-            continue
-    raise DecodeError(f"{where}: expected {' or '.join(map(str, kinds))}, got {value!r}")
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
-def _decode_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    items = _want(list, value, where)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_decode(kinds[0], item, f"{where}[{place}]") for place, item in enumerate(items))
-    if len(kinds) != len(items):
-        raise DecodeError(f"{where}: expected {len(kinds)} items, got {len(items)}")
-    pairs = zip(kinds, items, strict=True)
-    return tuple(_decode(kind, item, f"{where}[{place}]") for place, (kind, item) in enumerate(pairs))
-
-
-def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind in (Any, object):
-        return _revive(value)
-    if kind is float:
-        if isinstance(value, dict) and set(value) == {"$float"}:
-            return float(value["$float"])
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif kind is Path and isinstance(value, str):
-        return Path(value)
-    elif isinstance(kind, type) and type(value) is kind:
-        return value
-    raise DecodeError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
-
-
-def _revive(value: Any) -> Any:
-    """Plain JSON with its non-finite floats restored; tuples stay lists, nothing told them apart."""
+def _revived(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {"$float"}:
             return float(value["$float"])
-        return {key: _revive(item) for key, item in value.items()}
-    return [_revive(item) for item in value] if isinstance(value, list) else value
+        return {key: _revived(item) for key, item in value.items()}
+    return [_revived(item) for item in value] if isinstance(value, list) else value
 
 
-def _want(kind: type[T], value: Any, where: str) -> T:
-    if not isinstance(value, kind):
-        raise DecodeError(f"{where}: expected {kind.__name__}, got {value!r}")
-    return value
+def _sentence(where: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
+    """The first field that is wrong, with everything that it may be."""
+    path = _path_in(value, errors[0])
+    place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    if errors[0]["type"] == "missing":
+        return f"{place}: missing"
+    if errors[0]["type"] == "unexpected_keyword_argument":
+        return f"{place}: unknown field"
+    expected = (error["msg"].removeprefix("Input should be ") for error in errors if _path_in(value, error) == path)
+    return f"{place}: expected {' or '.join(expected)}, got {errors[0]['input']!r}"
+
+
+def _path_in(value: Any, error: ErrorDetails) -> list[int | str]:
+    """pydantic's place of the error without its names for the members of a union."""
+    path: list[int | str] = []
+    for part in error["loc"]:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            value = value[part]  # type: ignore[index]
+            path.append(part)
+    return [*path, error["loc"][-1]] if error["type"] == "missing" else path

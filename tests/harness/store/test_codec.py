@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,11 +52,15 @@ def test_a_whole_number_read_into_a_float_field_becomes_one() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"colour": 1}, "Candidate: unknown field 'colour'"),
-        ({"block": None}, "Candidate.block: expected int, got None"),
-        ({"block": True}, "Candidate.block: expected int, got True"),
-        ({"threads": "two"}, "Candidate.threads: expected"),
-        ({"options": {"a": [1]}}, "Candidate.options.a: expected"),
+        ({"colour": 1}, "Candidate.colour: unknown field"),
+        ({"block": None}, "Candidate.block: expected a valid integer, got None"),
+        ({"block": True}, "Candidate.block: expected a valid integer, got True"),
+        ({"threads": "two"}, "Candidate.threads: expected a valid integer, got 'two'"),
+        ({"threads": "2"}, "Candidate.threads: expected a valid integer, got '2'"),
+        (
+            {"options": {"a": [1]}},
+            "Candidate.options.a: expected a valid boolean or a valid integer or a valid number or a valid string, got",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_path(change: dict[str, Any], says: str) -> None:
@@ -70,5 +75,20 @@ def test_a_missing_field_without_default_is_named_and_one_with_default_is_not_mi
 
 
 def test_an_outcome_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(DecodeError, match=r"Trial\.outcome: expected one of"):
+    with pytest.raises(DecodeError, match=r"Trial\.outcome: expected 'ok', 'infeasible', .* got 'fine'"):
         from_json(Trial, {**to_json(trials.a_trial()), "outcome": "fine"})
+
+
+def test_lists_paths_and_unknown_values_keep_their_shape() -> None:
+    manifest = {"scenario": {"path": Path("/a"), "axes": (1, 1.0, True, None)}, "low": -math.inf}
+    assert to_json(manifest) == {"scenario": {"path": "/a", "axes": [1, 1.0, True, None]}, "low": {"$float": "-inf"}}
+    fields = {"scenario": {"axes": [1, {"$float": "nan"}]}, "digest": "d"}
+    axes: Any = from_json(RunManifest, fields).scenario["axes"]
+    assert isinstance(axes, list)
+    assert math.isnan(axes[1])
+
+
+def test_a_lone_surrogate_costs_one_character_not_the_run() -> None:
+    """Python has them where a file name is not UTF-8; a command line may hold one."""
+    fields = {"scenario": {}, "digest": "d", "command": ["tune", "caf\udce9.yaml"]}
+    assert from_json(RunManifest, fields).command == ("tune", "caf?.yaml")

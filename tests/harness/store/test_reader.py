@@ -54,7 +54,7 @@ def test_a_line_that_is_no_trial_names_the_field(root: Path) -> None:
     path = root / "trials.jsonl"
     first = json.loads(path.read_text().splitlines()[0])
     path.write_text(json.dumps({**first, "number": "one"}) + "\n")
-    with pytest.raises(EnvironmentFault, match=r"trials\.jsonl:1\.number: expected int, got 'one'"):
+    with pytest.raises(EnvironmentFault, match=r"trials\.jsonl:1\.number: expected a valid integer, got 'one'"):
         read_run(root)
 
 
