@@ -57,7 +57,7 @@ def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
             metrics = {name: _with_method(metric) for name, metric in held["metrics"].items()}
             trial = {**trial, part: {**held, "metrics": metrics}}
     if trial.get("outcome") == "infeasible" and str(trial.get("reason", "")).startswith(_NOT_LAUNCHED):
-        trial = {**trial, "outcome": "skipped", "reason": str(trial["reason"]).removeprefix(_NOT_LAUNCHED)}
+        trial = {**trial, "outcome": "skipped"}
     return trial
 
 

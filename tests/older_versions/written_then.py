@@ -27,6 +27,12 @@ def printed(name: str) -> Any:
     return json.loads((FOLDER / "printed" / name).read_text())
 
 
+def as_named_now(trial: dict[str, Any]) -> dict[str, Any]:
+    """A stored trial (a row of any form that holds one) with the outcome that such a trial has today."""
+    is_skipped = trial.get("outcome") == "infeasible" and str(trial.get("reason")).startswith("not launched: ")
+    return {**trial, "outcome": "skipped"} if is_skipped else trial
+
+
 def numbers(text: str) -> list[str]:
     """The numbers in a sentence, identifiers of trials included."""
     return re.findall(r"[tT]\d{4}-[0-9a-f]{10}|\d[\d,]*\.?\d*(?:e-?\d+)?", text)
@@ -37,7 +43,7 @@ def assert_still_said(then: Any, now: Any, where: str = "") -> None:
     key = where.rpartition(".")[2].partition("[")[0]
     if isinstance(then, dict):
         assert isinstance(now, dict), where
-        for name, value in then.items():
+        for name, value in as_named_now(then).items():
             assert name in now, f"{where}.{name} is gone"
             if name not in MADE_NOW or not isinstance(value, str | list):
                 assert_still_said(value, now[name], f"{where}.{name}")

@@ -87,7 +87,7 @@ def test_an_old_candidate_that_was_not_launched_is_skipped(tmp_path: Path) -> No
     line = _stored_then(trial(1, candidate(), (20, 19, 21)))
     line |= {"outcome": "infeasible", "reason": "not launched: trial t0001 ran out of memory", "summary": None}
     (read,) = read_run(_old_run(tmp_path, line)).trials
-    assert (read.outcome, read.reason) == ("skipped", "trial t0001 ran out of memory")
+    assert (read.outcome, read.reason) == ("skipped", "not launched: trial t0001 ran out of memory")
     line["reason"] = "onnxruntime is not installed"
     (read,) = read_run(_old_run(tmp_path, line)).trials
     assert (read.outcome, read.reason) == ("infeasible", "onnxruntime is not installed")
