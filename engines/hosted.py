@@ -14,12 +14,16 @@ from typing import Any
 
 from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.environments.locate import child_environment, describe, engines_of, interpreter
+from engines.cache_folder import cache_root
+from engines.environments.describe import describe, engines_of
+from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
-from engines.processes.call_in_child import run_isolated
+from engines.models.folder import check_model_folder
+from engines.processes.call_in_child import call_in_child
+from engines.processes.child_environment import child_environment
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
-from engines.serving_properties.spec import read_serving, read_text, spec_to_properties
+from engines.serving_properties.spec import spec_to_properties
 from engines.spec_check import check_spec, package_availability
 
 HOST = "127.0.0.1"
@@ -69,7 +73,7 @@ class HostedEngine:
         written = replace(spec, python=None) if spec.source_root else spec
         path.write_text(spec_to_properties(written), encoding="ascii")
         front = Front(python=spec.python or sys.executable, source_root=spec.source_root) if spec.source_root else HERE
-        with _run(path, spec.model_dir, workdir, ready_timeout_s, front) as running:
+        with serve_file(path, spec.model_dir, workdir, ready_timeout_s, front) as running:
             yield running
 
     def prepare(self, spec: EngineSpec) -> None:
@@ -84,7 +88,7 @@ class HostedEngine:
             self.prepare(spec)
         elif type(self).prepare is not HostedEngine.prepare:
             text = json.dumps({**asdict(spec), "model_dir": str(spec.model_dir)})
-            run_isolated("engines.environments.describe:prepare", [text], python=spec.python)
+            call_in_child("engines.launching", "prepare_here", [text], python=spec.python)
 
     def check(self, spec: EngineSpec) -> None:
         """Raises Unavailable, SpecInvalid or ModelInvalid for what can be known without starting anything."""
@@ -114,29 +118,7 @@ class HostedEngine:
     def check_model(self, model_dir: Path) -> None:
         """Raises ModelInvalid unless `model_dir` is a whole Hugging Face folder; for engines with a format of their own
         to widen."""
-        from engines.models.folder import check_model_folder
-
         check_model_folder(model_dir)
-
-
-@contextmanager
-def launch_file(
-    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float
-) -> Iterator[RunningServer]:
-    """Serve an existing serving.properties as it stands; `model_dir` wins over its option.model_id when given.
-
-    Raises what `HostedEngine.launch` raises.
-    """
-    from engines.registry import load_engine
-
-    text = read_text(properties_path)
-    spec = read_serving(text, model_dir or properties_path.parent).spec
-    engine = load_engine(spec.engine, spec.python)
-    if model_dir is not None and isinstance(engine, HostedEngine):
-        engine.check(replace(spec, python=None))  # the engine is already the one of that environment
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _run(properties_path, model_dir, workdir, ready_timeout_s, HERE) as running:
-        yield running
 
 
 class RunningServer:
@@ -170,9 +152,11 @@ class RunningServer:
 
 
 @contextmanager
-def _run(
-    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float, front: Front
+def serve_file(
+    properties_path: Path, model_dir: Path | None, workdir: Path, ready_timeout_s: float, front: Front = HERE
 ) -> Iterator[RunningServer]:
+    """Our model server over an existing file, without checking first; ends it at the end. Raises LaunchFailed,
+    NotReady and what the server reports."""
     state_path = workdir / "server-state.json"
     state_path.unlink(missing_ok=True)
     argv = [front.python, "-u", "-m", "engines.server", "--properties", str(properties_path)]
@@ -194,8 +178,6 @@ def _environment(front: Front) -> dict[str, str]:
     env = child_environment(front.python, front.source_root)
     env["PYTHONUNBUFFERED"] = "1"
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # it would lie in TMPDIR, which is private and soon gone
-        from engines.models.cache import cache_root
-
         env["TORCHINDUCTOR_CACHE_DIR"] = str(cache_root() / "torchinductor")
     return env
 

@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, load_model, torch_devices
+from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, torch_devices
 from engines.api import Capabilities, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import TorchModel
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
+from engines.models.hugging_face import load_model
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, package_availability, whole_number
 

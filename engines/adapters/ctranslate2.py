@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engines.adapters import transformers
 from engines.api import (
     Backend,
     Capabilities,
@@ -23,12 +22,14 @@ from engines.api import (
     GenerateRequest,
     TokenEvent,
 )
+from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.generation.token_choice import check_request
 from engines.hosted import HostedEngine
-from engines.models.cache import build_once, cache_root, check_unchanged, model_digest
+from engines.models import hugging_face
+from engines.models.cache import build_once, check_unchanged, model_digest
 from engines.models.folder import SpecialIds, read_config, special_ids
-from engines.processes.call_in_child import run_isolated
+from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, package_availability
 
@@ -276,7 +277,7 @@ def converted(model_dir: Path, compute_type: str, cache: Path) -> Path:
         available = package_availability(_CONVERTER_PACKAGES, "ctranslate2")
         if not available.is_available:
             raise Unavailable(f"ctranslate2 must convert {model_dir} first: {available.reason}")
-        run_isolated("engines.adapters.ctranslate2:convert", [str(model_dir), compute_type, str(folder)])
+        call_in_child("engines.adapters.ctranslate2", "convert", [str(model_dir), compute_type, str(folder)])
         check_unchanged(model_dir, digest)
 
     return build_once(cache / "ctranslate2" / name, build)
@@ -289,7 +290,7 @@ def convert(model_dir_text: str, compute_type: str, folder: str) -> None:
     parents = {"t5": converters.T5Loader, "mt5": converters.MT5Loader, "umt5": converters.UMT5Loader}
     model_dir = Path(model_dir_text)
     loader = _loader(parents[read_config(model_dir)["model_type"]], special_ids(model_dir))
-    model = transformers.load_model(model_dir, "fp32", "sdpa")
+    model = hugging_face.load_model(model_dir, "fp32", "sdpa")
     try:
         spec = loader(model, None)
         spec.validate()
@@ -304,7 +305,7 @@ def _loader(parent: Any, special: SpecialIds) -> Any:
         """CTranslate2's own loader with the output scaling mended and the ids as vocabulary."""
 
         def get_model_spec(self, model: Any) -> Any:
-            model.config.tie_word_embeddings = transformers.scales_outputs(model)  # what CTranslate2 asks for scaling
+            model.config.tie_word_embeddings = hugging_face.scales_outputs(model)  # what CTranslate2 asks for scaling
             return super().get_model_spec(model)
 
         def get_vocabulary(self, model: Any, tokenizer: object) -> list[str]:
@@ -316,3 +317,7 @@ def _loader(parent: Any, special: SpecialIds) -> Any:
             config.decoder_start_token = str(special.start)
 
     return IdVocabularyLoader()
+
+
+if __name__ == "__main__":
+    answer_call(convert)

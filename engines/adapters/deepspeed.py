@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, load_model, torch_devices
+from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, torch_devices
 from engines.api import Capabilities, EngineFacts, EngineSpec, GenerateParams
+from engines.cache_folder import cache_root
 from engines.errors import SpecInvalid
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import DecodeModel, TorchModel
 from engines.hosted import HostedEngine
-from engines.models.cache import cache_root
 from engines.models.folder import SpecialIds, read_config, special_ids
-from engines.processes.call_in_child import run_isolated
-from engines.processes.rank_group import Message, RankGroup
+from engines.models.hugging_face import load_model
+from engines.processes.call_in_child import answer_call, call_in_child
+from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
 from engines.processes.threads import compute_threads, usable_cores
 from engines.spec_check import check_spec, choice, flag, package_availability
 
@@ -67,7 +69,7 @@ class DeepSpeedEngine(HostedEngine):
     def prepare(self, spec: EngineSpec) -> None:
         """Compile the shared-memory operator (about a minute, once) where this spec needs it."""
         if uses_shm(spec):
-            run_isolated("engines.adapters.deepspeed:compile_shm", [])
+            call_in_child("engines.adapters.deepspeed", "compile_shm", [])
 
 
 def capabilities() -> Capabilities:
@@ -123,7 +125,7 @@ class DeepSpeedBackend(TorchBackend):
         # DeepSpeed names its shared memory by these two; the port is never opened, the process id keeps it unique.
         env = {"MASTER_ADDR": _ADDRESS, "MASTER_PORT": str(os.getpid()), "DYNO_RANKS": f"{self._folder.name}/store"}
         os.environ.update(env)
-        self._group = RankGroup("engines.adapters.deepspeed:follow", degree, env)
+        self._group = RankGroup("engines.adapters.deepspeed", degree, env)
         self._group.tell({"spec": {**asdict(spec), "model_dir": str(spec.model_dir), "source_root": None}})
         special = special_ids(spec.model_dir)
         rank = _Rank(spec, 0)
@@ -299,3 +301,10 @@ def follow(rank: int, messages: Iterator[Message]) -> None:
         import torch.distributed
 
         torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == FOLLOW:
+        follow_rank_0(follow)
+    else:
+        answer_call(compile_shm)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
-from engines.models.cache import cache_root
 from engines.models.folder import read_config, special_ids
 from engines.models.onnx_cache import exported
 from engines.processes.threads import compute_threads

@@ -16,14 +16,15 @@ import numpy as np
 
 from engines.adapters.transformers import has_native_bf16
 from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
-from engines.models.cache import build_once, cache_root, model_digest
+from engines.models.cache import build_once, model_digest
 from engines.models.folder import read_config, special_ids
 from engines.models.onnx_cache import exported
-from engines.processes.call_in_child import run_isolated
+from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, package_availability
 
@@ -101,7 +102,7 @@ def model_graphs(model_dir: Path, dtype: str, cache: Path) -> tuple[Path, str]:
     def build(folder: Path) -> None:
         if not available.is_available:
             raise Unavailable(f"openvino must compress {model_dir} first: {available.reason}")
-        run_isolated("engines.adapters.openvino:compress", [str(graphs), str(folder)])
+        call_in_child("engines.adapters.openvino", "compress", [str(graphs), str(folder)])
 
     return build_once(cache / "openvino" / f"{model_digest(model_dir)}-int8-{made_by}-v{COMPRESSION}", build), ".xml"
 
@@ -207,3 +208,7 @@ class OpenVinoBackend(GraphBackend):
 
     def close(self) -> None:
         del self._encoding, self._decoding, self._encoder, self._decoder
+
+
+if __name__ == "__main__":
+    answer_call(compress)

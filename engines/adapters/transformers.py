@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
-from typing import Any
 
 from engines.api import Capabilities, EngineFacts, EngineSpec
-from engines.errors import ModelInvalid, SpecInvalid
+from engines.errors import SpecInvalid
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import TorchModel
 from engines.generation.torch_static_step import StaticStep
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
+from engines.models.hugging_face import load_model
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
 
@@ -148,53 +147,3 @@ def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:
             "transformers: option compile with cache 'dynamic' refused: growing caches recompile at every length; "
             "leave cache out or say static"
         )
-
-
-def scales_outputs(model: Any) -> bool:
-    """Whether this Hugging Face model multiplies decoder outputs by d_model^-0.5 before the head.
-
-    transformers 5 forces `tie_word_embeddings` to true on load and keeps T5's answer in `scale_decoder_outputs`; its
-    mT5 never scales. Whoever still asks `tie_word_embeddings` scales FLAN and mT5 wrongly.
-    """
-    config = model.config
-    if config.model_type == "mt5":
-        return False
-    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
-
-
-def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
-    """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
-    from_pretrained that say where the weights go."""
-    import torch
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
-    try:
-        model, found = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-            str(model_dir),
-            dtype=torch_dtype,
-            attn_implementation=attention,
-            local_files_only=True,
-            output_loading_info=True,
-            **placement,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelInvalid(f"{model_dir}: transformers cannot load it: {reason}") from error
-    missing = sorted(found["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
-        raise ModelInvalid(
-            f"{model_dir}: the weights lack {len(missing)} tensors (first: {missing[0]}); download the model again"
-        )
-    return _quantized(model.eval()) if dtype == "int8" else model.eval()
-
-
-def _quantized(model: Any) -> Any:
-    """Every Linear with int8 weights (per tensor) and activations quantized on the fly, by torch's own tool."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, in two ways, since torch 2.10; there through 2.13
-        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)

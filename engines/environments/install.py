@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engines.environments.locate import OLDEST, STAMP, environment_folder, installed_python, serving_python
-from engines.errors import EngineError, SpecInvalid, Unavailable
+from engines.environments.locate import OLDEST, STAMP, environment_folder
+from engines.errors import SpecInvalid, Unavailable
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
 from engines.registry import engine_names
@@ -77,24 +77,9 @@ def _environment(engine: str) -> Environment:
     return Environment(engine=engine, state=state, folder=folder, packages=stamp.packages)
 
 
-def why_stale(engine: str, python: str) -> str:
-    """One sentence where `engine`, asked for in `python` ('' or None: where load_engine finds it), is served from an
-    installed environment that its list or its Python has left behind; else ''."""
-    if engine not in installable():
-        return ""
-    try:
-        place = serving_python(engine, python or None)
-    except EngineError:
-        return ""
-    installed = installed_python(engine)
-    if place is None or installed is None or place.parents[1] != installed.parents[1]:
-        return ""
-    if _environment(engine).state != "stale":
-        return ""
-    return (
-        f"{engine} is served from {installed.parents[1]}, which was made from another package list or Python than now: "
-        f"`dyno engine install {engine}` renews it"
-    )
+def is_stale(engine: str) -> bool:
+    """Whether the engine has an installed environment that its package list or its Python has left behind."""
+    return engine in installable() and _environment(engine).state == "stale"
 
 
 def install(engine: str, python: Path | None, progress: Callable[[str], None]) -> Environment:

@@ -59,7 +59,7 @@ class DjlEngine:
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, whole requests only."""
-        from engines.registry import engine_here
+        from engines.launching import engine_here
 
         able = engine_here("t5").capabilities()
         return replace(

@@ -27,10 +27,10 @@ from typing import Any
 
 from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.environments.locate import child_environment
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.mms_handler import SPEC_VARIABLE
 from engines.hosted import HOST, STOP_GRACE_S, HostedEngine
+from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
@@ -217,7 +217,7 @@ def java() -> Path | None:
 
 
 def _backend_engine(name: str) -> HostedEngine:
-    from engines.registry import engine_here
+    from engines.launching import engine_here
 
     engine = engine_here(name)
     assert isinstance(engine, HostedEngine)

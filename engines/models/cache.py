@@ -26,12 +26,6 @@ _SAMPLE_BYTES = 1 << 20
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def cache_root() -> Path:
-    """$DYNO_CACHE, else ~/.cache/dynamometer. Not created here."""
-    configured = os.environ.get("DYNO_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "dynamometer"
-
-
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """`folder`, after `build(temporary_folder)` has filled it if it did not exist.
 

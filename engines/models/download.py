@@ -10,15 +10,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.errors import ModelInvalid, Unavailable
+from engines.models.aws_region import configured_region
 from engines.models.cache import build_once
+from engines.models.redaction import redact
 from engines.models.s5cmd import Access, copy_all, objects, s3_access, s5cmd_path
-from engines.sagemaker.redaction import redact
-from engines.sagemaker.region import configured_region
 
 T = TypeVar("T")
 
@@ -109,12 +108,12 @@ def download_s3(uri: str, cache: Path) -> Path:
 
 def _source(bucket: str) -> _Boto3 | _S5cmd:
     try:
-        boto3 = import_module("boto3")
+        import boto3
+        from botocore import exceptions as errors
     except ImportError:
         if s5cmd_path() is None:
             raise Unavailable("s3 models need s5cmd or boto3: pip install boto3") from None
         return _S5cmd(bucket, Access)
-    errors = import_module("botocore.exceptions")
     try:
         session = boto3.session.Session(region_name=configured_region() or None)
         client = session.client("s3")
@@ -137,7 +136,8 @@ class _Boto3:
     """Everything by boto3."""
 
     def __init__(self, bucket: str, client: Any) -> None:
-        errors = import_module("botocore.exceptions")
+        from botocore import exceptions as errors
+
         self._bucket = bucket
         self._errors = (errors.BotoCoreError, errors.ClientError)
         self._client = client

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
-from engines.models.tokenizer import TOKENIZER_FILES, is_byte_tokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
+"""Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
+
+BYT5_CLASS = "ByT5Tokenizer"
 
 MODEL_TYPES = ("t5", "mt5", "umt5")
 """config.json model_type values served here (FLAN, UL2 and ByT5 declare t5)."""
@@ -185,3 +189,12 @@ def tensor_names(path: Path) -> frozenset[str]:
         word = "truncated" if actual < expected else "too long"
         raise ModelInvalid(f"{path}: {word}: expected {expected} bytes, got {actual} bytes; download it again")
     return frozenset(tensors)
+
+
+def is_byte_tokenizer(model_dir: Path) -> bool:
+    """Whether the folder declares ByT5's tokenizer, which has no vocabulary file."""
+    try:
+        config = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("tokenizer_class") == BYT5_CLASS

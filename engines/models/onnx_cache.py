@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engines.errors import Unavailable
 from engines.models.cache import build_once, check_unchanged, model_digest
-from engines.processes.call_in_child import run_isolated
+from engines.processes.call_in_child import call_in_child
 from engines.spec_check import package_availability
 
 EXPORT = 2
@@ -30,11 +30,11 @@ def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
         if not available.is_available:
             raise Unavailable(f"{engine} must export {model_dir} first: {available.reason}")
         if dtype == "int8":
-            run_isolated(
-                "engines.models.onnx_export:quantize", [str(exported(model_dir, "fp32", cache, engine)), str(folder)]
+            call_in_child(
+                "engines.models.onnx_export", "quantize", [str(exported(model_dir, "fp32", cache, engine)), str(folder)]
             )
         else:
-            run_isolated("engines.models.onnx_export:export", [str(model_dir), str(folder)])
+            call_in_child("engines.models.onnx_export", "export", [str(model_dir), str(folder)])
             check_unchanged(model_dir, digest)
 
     return build_once(cache / "onnx" / name, build)

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from engines.adapters import transformers
 from engines.errors import ModelInvalid
+from engines.models import hugging_face
+from engines.processes.call_in_child import answer_call
 
 OPSET = 20  # the first with Gelu, whose tanh form is T5's gelu_new
 
@@ -166,7 +167,7 @@ class Decoder(nn.Module):
         )
         self.dense = nn.ModuleList(FeedForward(block.layer[-1], model.config.dense_act_fn) for block in stack.block)
         self.norm = Norm(stack.final_layer_norm)
-        scale = model.config.d_model**-0.5 if transformers.scales_outputs(model) else 1.0
+        scale = model.config.d_model**-0.5 if hugging_face.scales_outputs(model) else 1.0
         self.head = Product(model.lm_head, scale)
 
     def forward(self, ids: Tensor, mask: Tensor, past: list[Tensor], cross: list[Tensor]) -> list[Tensor]:
@@ -207,7 +208,7 @@ def names(layers: int, prefix: str) -> list[str]:
 
 def export(model_dir: str, folder: str) -> None:
     """Write encoder.onnx and decoder.onnx (weights beside them) to `folder`. Raises ModelInvalid."""
-    model = transformers.load_model(Path(model_dir), "fp32", "eager")
+    model = hugging_face.load_model(Path(model_dir), "fp32", "eager")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it reports the absence of torchvision, four times
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -275,3 +276,7 @@ def quantize(exact: str, folder: str) -> None:
             weight_type=QuantType.QInt8,
             use_external_data_format=True,
         )
+
+
+if __name__ == "__main__":
+    answer_call(export, quantize)

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engines.errors import Unavailable
+from engines.models.redaction import redact
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import owned_folder
-from engines.sagemaker.redaction import redact
 
 POLL_S = 0.05
 TERM_GRACE_S = 2.0

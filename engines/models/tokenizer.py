@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid, Unavailable
-
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
-"""Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
-
-BYT5_CLASS = "ByT5Tokenizer"
+from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer, special_ids
 
 
 class Tokenizer:
@@ -27,8 +22,6 @@ class Tokenizer:
     def load(cls, model_dir: Path) -> Tokenizer:
         """The folder's tokenizer. Raises ModelInvalid when its files are missing or damaged, Unavailable when only
         transformers could read them and it is not installed."""
-        from engines.models.folder import special_ids
-
         eos_id = special_ids(model_dir).eos[0]
         fast = model_dir / "tokenizer.json"
         if fast.is_file():
@@ -81,12 +74,3 @@ def _load_slow(model_dir: Path) -> Any:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelInvalid(f"{model_dir}: transformers cannot read its tokenizer: {reason}") from error
-
-
-def is_byte_tokenizer(model_dir: Path) -> bool:
-    """Whether the folder declares ByT5's tokenizer, which has no vocabulary file."""
-    try:
-        config = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("tokenizer_class") == BYT5_CLASS

@@ -11,30 +11,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 
 from engines import errors
-from engines.environments.locate import child_environment
+from engines.processes.child_environment import child_environment
 from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
 
 _MARK = "engines.processes.call_in_child:"
 
 
-def run_isolated(function: str, arguments: Sequence[str], python: str | None = None) -> None:
-    """Call `module:function` with string arguments in a child process, of another interpreter if `python` names one.
+def call_in_child(module: str, function: str, arguments: Sequence[str], python: str | None = None) -> None:
+    """Call a function of `module` with string arguments in a child process, of another interpreter if `python` names
+    one. The module answers with `answer_call` when it is run as a program.
 
     An EngineError there is raised here with the same class and words; any other end becomes ModelInvalid with the last
     lines it wrote.
     """
-    command = [
-        python or sys.executable,
-        "-m",
-        "engines.processes.call_in_child",
-        str(os.getpid()),
-        function,
-        *arguments,
-    ]
+    command = [python or sys.executable, "-m", module, str(os.getpid()), function, *arguments]
     env = {**os.environ, **child_environment(python)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
         try:
@@ -48,27 +41,23 @@ def run_isolated(function: str, arguments: Sequence[str], python: str | None = N
         if line.startswith(_MARK):
             name, message = json.loads(line[len(_MARK) :])
             raise getattr(errors, name)(message)
+    called = f"{module}.{function}"
     if child.returncode == -signal.SIGKILL:
-        raise MemoryError(f"{function} was killed, most likely because memory ran out")
-    said = [line.strip() for line in log.splitlines() if line.strip(" ^~")]  # without the carets of a traceback
-    tail = " | ".join(said[-3:])
-    raise errors.ModelInvalid(f"{function} {arguments[0]}: ended with code {child.returncode}: {tail}")
+        raise MemoryError(f"{called} was killed, most likely because memory ran out")
+    lines = [line.strip() for line in log.splitlines() if line.strip(" ^~")]  # without the carets of a traceback
+    tail = " | ".join(lines[-3:])
+    raise errors.ModelInvalid(f"{called} {' '.join(arguments[:1])}: ended with code {child.returncode}: {tail}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The child: parent's process id, module:function, its arguments."""
-    parent, function, *rest = arguments
+def answer_call(*functions: Callable[..., None]) -> None:
+    """The child's side: run the one of `functions` that the command line names, then exit."""
+    parent, name, *arguments = sys.argv[1:]
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
-        return 1  # the parent died before the line above could see it
-    module, _, name = function.partition(":")
+        sys.exit(1)  # the parent died before the line above could see it
     try:
-        getattr(import_module(module), name)(*rest)
+        {function.__name__: function for function in functions}[name](*arguments)
     except errors.EngineError as error:
         print(_MARK + json.dumps([type(error).__name__, str(error)]))
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        sys.exit(1)
+    sys.exit(0)

@@ -12,23 +12,24 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
 
 Message = dict[str, Any]
+FOLLOW = "follow"
+"""The word on a following rank's command line, between its parent and its number."""
 EXIT_LOST_RANK = 70
 _STOP_GRACE_S = 10.0
 
 
 class RankGroup:
-    """Ranks 1 to size-1, started; `function` is 'module:function'. Used by one thread."""
+    """Ranks 1 to size-1, started; each runs `module`, which calls `follow_rank_0`. Used by one thread."""
 
-    def __init__(self, function: str, size: int, env: Mapping[str, str]) -> None:
+    def __init__(self, module: str, size: int, env: Mapping[str, str]) -> None:
         self._closing = threading.Event()
-        self._ranks = [_start(function, rank, env) for rank in range(1, size)]
+        self._ranks = [_start(module, rank, env) for rank in range(1, size)]
         for rank, process in enumerate(self._ranks, start=1):
             threading.Thread(target=self._watch, args=(rank, process), daemon=True).start()
 
@@ -69,28 +70,23 @@ class RankGroup:
                 process.wait()
 
 
-def _start(function: str, rank: int, env: Mapping[str, str]) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-u", "-m", "engines.processes.rank_group", str(os.getpid()), function, str(rank)]
+def _start(module: str, rank: int, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-u", "-m", module, str(os.getpid()), FOLLOW, str(rank)]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env={**os.environ, **env})
 
 
-def messages() -> Iterator[Message]:
-    """What rank 0 says, until it closes or is gone."""
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def main() -> None:
-    """A following rank: parent's process id, module:function, rank."""
-    parent, function, rank = sys.argv[1:]
+def follow_rank_0(follow: Callable[[int, Iterator[Message]], None]) -> None:
+    """A following rank's whole life: the module that RankGroup names calls this when it is run as a program."""
+    parent, _, rank = sys.argv[1:]
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         return  # the worker died before the line above could see it
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when
         signal.signal(number, signal.SIG_IGN)
-    module, _, name = function.partition(":")
-    getattr(import_module(module), name)(int(rank), messages())
+    follow(int(rank), _messages())
 
 
-if __name__ == "__main__":
-    main()
+def _messages() -> Iterator[Message]:
+    """What rank 0 sends, until it closes or is gone."""
+    for line in sys.stdin:
+        yield json.loads(line)

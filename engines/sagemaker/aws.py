@@ -11,12 +11,11 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 from engines.errors import SpecInvalid, Unavailable
+from engines.models.redaction import redact
 from engines.models.s5cmd import Access, s3_access
-from engines.sagemaker.redaction import redact
 
 logger = logging.getLogger("dyno.sagemaker")
 
@@ -137,9 +136,12 @@ def explain(operation: str, code: str, message: str) -> Exception:
 
 def _modules() -> tuple[Any, Any, Any]:
     try:
-        return import_module("boto3"), import_module("botocore.config"), import_module("botocore.exceptions")
+        import boto3
+        import botocore.config
+        import botocore.exceptions
     except ImportError as error:
         raise Unavailable(f"sagemaker: boto3 is not installed: {INSTALL}") from error
+    return boto3, botocore.config, botocore.exceptions
 
 
 def _line(error: BaseException) -> str:

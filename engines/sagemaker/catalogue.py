@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -92,9 +91,10 @@ def check_region(region: str) -> None:
 
 def _regions_of_boto3() -> frozenset[str]:
     try:
-        session: Any = import_module("botocore.session").Session()
+        import botocore.session
     except ImportError:
         return frozenset()
+    session: Any = botocore.session.Session()
     partitions = session.get_available_partitions()
     return frozenset(name for each in partitions for name in session.get_available_regions("sagemaker", each))
 

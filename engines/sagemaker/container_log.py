@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import EngineError, LaunchFailed, OutOfMemory
+from engines.models.redaction import redact
 from engines.processes.server_process import OOM_PATTERN, log_tail
 from engines.sagemaker.aws import Aws, NotFound
-from engines.sagemaker.redaction import redact
 
 STREAMS = 8
 """One per instance, and one per container on it; the latest."""

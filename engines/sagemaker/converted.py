@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.api import EngineSpec
+from engines.cache_folder import cache_root
 from engines.errors import Unavailable
-from engines.models.cache import cache_root
-from engines.registry import engine_here
+from engines.launching import engine_here
 
 SUMS = "weights.sha256"
 """In the archive, beside model.py: one line per uploaded file, as sha256sum writes and checks them. The handler refuses

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
+from engines.models.redaction import redact
 from engines.sagemaker.aws import Aws, NoCapacity, NotFound
 from engines.sagemaker.guardian import MAX_LIFETIME_S, Guarded
 from engines.sagemaker.journal import Resource
 from engines.sagemaker.package import pack
 from engines.sagemaker.plan import EndpointPlan
-from engines.sagemaker.redaction import redact
 from engines.sagemaker.weights import put
 
 logger = logging.getLogger("dyno.sagemaker")

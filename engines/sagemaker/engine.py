@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.environments.locate import child_environment
 from engines.errors import LaunchFailed
+from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess
 from engines.sagemaker.aws import Aws

@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from engines.environments.locate import child_environment
 from engines.errors import EngineError
+from engines.processes.child_environment import child_environment
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.journal import KEPT, Journal
+from engines.sagemaker.removal import remove
 
 POLL_S = 1.0
 SETTLE_S = 2.0
@@ -56,8 +57,6 @@ class Guarded:
 
         Interrupted meanwhile (a second Ctrl-C), it leaves the rest to the guardian.
         """
-        from engines.sagemaker.removal import remove
-
         try:
             remove(self._aws, self.journal)
         except EngineError:
@@ -93,8 +92,6 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
     journal = Journal(Path(journal_path))
     why = _watch(parent, time.monotonic() + lifetime_s)
     if why is not None and journal.remaining() and not journal.is_kept():
-        from engines.sagemaker.removal import remove
-
         journal.note("expired", why)
         time.sleep(SETTLE_S)
         remove(Aws(journal.region), journal)

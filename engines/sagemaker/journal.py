@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.models.cache import cache_root
+from engines.cache_folder import cache_root
 
 TAG = "dynamometer:launch"
 EXPIRES_TAG = "dynamometer:expires"

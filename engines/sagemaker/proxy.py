@@ -16,14 +16,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import uvloop
 
-from engines.sagemaker.redaction import redact
+from engines.models.redaction import redact
 from engines.sagemaker.route import open_route, route_to
 
 MAX_BODY_BYTES = 6 << 20
@@ -58,10 +57,13 @@ class Signer:
         self.route = route_to(runtime_url)
         self._region = region
         self._base = f"/endpoints/{quote(endpoint)}/invocations"
-        self._auth: Any = import_module("botocore.auth")
-        self._request: Any = import_module("botocore.awsrequest").AWSRequest
-        session: Any = import_module("botocore.session")
-        self._credentials = session.get_session().get_credentials()
+        import botocore.auth
+        import botocore.awsrequest
+        import botocore.session
+
+        self._auth: Any = botocore.auth
+        self._request: Any = botocore.awsrequest.AWSRequest
+        self._credentials = botocore.session.get_session().get_credentials()
 
     def signed(self, body: bytes, is_stream: bool) -> bytes:
         """Head and body, ready to send."""
@@ -203,7 +205,9 @@ class Proxy:
 
 async def _pass_stream(upstream: Upstream, writer: asyncio.StreamWriter, headers: Mapping[str, str]) -> None:
     """The payload of each event-stream frame, as it comes; an exception frame becomes an error line."""
-    buffer = import_module("botocore.eventstream").EventStreamBuffer()
+    import botocore.eventstream
+
+    buffer = botocore.eventstream.EventStreamBuffer()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/jsonlines\r\nTransfer-Encoding: chunked\r\n\r\n")
     try:
         async for data in upstream.body(headers):

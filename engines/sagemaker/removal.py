@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from engines.errors import EngineError, Unavailable
+from engines.models.redaction import redact
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.journal import EXPIRES_TAG, KINDS, NAME_PREFIX, TAG, Journal, Resource, journals
-from engines.sagemaker.weights import delete_prefix
 
 logger = logging.getLogger("dyno.sagemaker")
 
@@ -166,3 +167,43 @@ def _tags(aws: Aws, arn: str) -> dict[str, str]:
     except NotFound:
         return {}
     return {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
+
+
+def delete_prefix(aws: Aws, uri: str) -> None:
+    """Remove every object under s3://bucket/prefix/, and the parts of uploads that were cut short (they are stored and
+    billed, and no list of objects shows them); nothing there is fine."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not prefix.strip("/"):
+        raise AssertionError(f"refusing to empty a whole bucket: {uri}")
+    while True:
+        try:
+            found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
+        except NotFound:
+            return
+        if not found:
+            break
+        keys = [{"Key": item["Key"]} for item in found]
+        answer = aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
+        if refused := answer.get("Errors", []):  # a 200 all the same: without this the loop would never end
+            why = f"{refused[0].get('Code', '')}: {refused[0].get('Message', '')}"
+            raise Unavailable(
+                f"sagemaker: {len(refused)} of {len(keys)} objects under {uri} cannot be deleted ({redact(why)}); the "
+                "credentials need s3:DeleteObject there"
+            )
+    _abort_uploads(aws, bucket, prefix)
+
+
+def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
+    try:
+        open_ = aws.call("s3", "list_multipart_uploads", {"Bucket": bucket, "Prefix": prefix}).get("Uploads", [])
+    except NotFound:
+        return
+    except Unavailable as error:
+        if "AccessDenied" not in str(error):
+            raise
+        logger.warning("%s; parts of uploads that were cut short may be left under s3://%s/%s", error, bucket, prefix)
+        return
+    for each in open_:
+        with suppress(NotFound):
+            named = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
+            aws.call("s3", "abort_multipart_upload", named)

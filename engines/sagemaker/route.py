@@ -8,7 +8,6 @@ import os
 import ssl
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -30,12 +29,13 @@ class Route:
 
 def route_to(url: str) -> Route:
     """The route to `url` by HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Raises SpecInvalid for a proxy of another kind."""
+    import botocore.utils
+
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
     direct = Route(host=parts.hostname or "", port=port, is_tls=is_tls)
-    utils: Any = import_module("botocore.utils")
-    named = str(utils.get_environ_proxies(url).get(parts.scheme) or "")
+    named = str(botocore.utils.get_environ_proxies(url).get(parts.scheme) or "")
     if not named:
         return direct
     proxy = urlsplit(named if "://" in named else f"http://{named}")
@@ -84,7 +84,10 @@ async def _tunnel(route: Route, reader: asyncio.StreamReader, writer: asyncio.St
 @cache
 def _context() -> ssl.SSLContext:
     """Trusting what boto3 trusts: AWS_CA_BUNDLE or the profile's ca_bundle, REQUESTS_CA_BUNDLE, else its own list."""
-    session: Any = import_module("botocore.session").Session()
-    own: Any = import_module("botocore.httpsession").get_cert_path(True)
+    import botocore.httpsession
+    import botocore.session
+
+    session: Any = botocore.session.Session()
+    own: Any = botocore.httpsession.get_cert_path(True)
     named = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or own
     return ssl.create_default_context(cafile=str(named))

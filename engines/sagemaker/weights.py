@@ -11,20 +11,18 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from fnmatch import fnmatch
-from importlib import import_module
 from pathlib import Path
 
 from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.models.cache import folder_digest
 from engines.models.download import PICKLED, WANTED
+from engines.models.redaction import redact
 from engines.models.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.converted import Converted
 from engines.sagemaker.guardian import Guarded
 from engines.sagemaker.journal import Resource
-from engines.sagemaker.redaction import redact
 
 logger = logging.getLogger("dyno.sagemaker")
 
@@ -134,46 +132,6 @@ def check_bucket(aws: Aws, bucket: str) -> None:
         )
 
 
-def delete_prefix(aws: Aws, uri: str) -> None:
-    """Remove every object under s3://bucket/prefix/, and the parts of uploads that were cut short (they are stored and
-    billed, and no list of objects shows them); nothing there is fine."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not prefix.strip("/"):
-        raise AssertionError(f"refusing to empty a whole bucket: {uri}")
-    while True:
-        try:
-            found = aws.call("s3", "list_objects_v2", {"Bucket": bucket, "Prefix": prefix}).get("Contents", [])
-        except NotFound:
-            return
-        if not found:
-            break
-        keys = [{"Key": item["Key"]} for item in found]
-        answer = aws.call("s3", "delete_objects", {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}})
-        if refused := answer.get("Errors", []):  # a 200 all the same: without this the loop would never end
-            why = f"{refused[0].get('Code', '')}: {refused[0].get('Message', '')}"
-            raise Unavailable(
-                f"sagemaker: {len(refused)} of {len(keys)} objects under {uri} cannot be deleted ({redact(why)}); the "
-                "credentials need s3:DeleteObject there"
-            )
-    _abort_uploads(aws, bucket, prefix)
-
-
-def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
-    try:
-        open_ = aws.call("s3", "list_multipart_uploads", {"Bucket": bucket, "Prefix": prefix}).get("Uploads", [])
-    except NotFound:
-        return
-    except Unavailable as error:
-        if "AccessDenied" not in str(error):
-            raise
-        logger.warning("%s; parts of uploads that were cut short may be left under s3://%s/%s", error, bucket, prefix)
-        return
-    for each in open_:
-        with suppress(NotFound):
-            named = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
-            aws.call("s3", "abort_multipart_upload", named)
-
-
 def _s5cmd(aws: Aws, files: Mapping[str, Path], uri: str, log_path: Path) -> None:
     """With boto3's credentials, region and address: two SDKs must not find two accounts."""
     try:
@@ -183,9 +141,11 @@ def _s5cmd(aws: Aws, files: Mapping[str, Path], uri: str, log_path: Path) -> Non
 
 
 def _boto3(aws: Aws, files: Mapping[str, Path], bucket: str, prefix: str) -> None:
-    transfer = import_module("boto3.s3.transfer")
-    errors = import_module("botocore.exceptions")
-    failed = import_module("boto3.exceptions").S3UploadFailedError
+    import boto3.exceptions
+    from boto3.s3 import transfer
+    from botocore import exceptions as errors
+
+    failed = boto3.exceptions.S3UploadFailedError
     part_bytes = PART_MIB << 20
     tuned = transfer.TransferConfig(
         multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=CONCURRENCY

@@ -22,7 +22,10 @@ import uvloop
 from starlette.applications import Starlette
 
 from engines.api import EngineSpec
+from engines.cache_folder import cache_root
 from engines.errors import EngineError, LaunchFailed, PortTaken
+from engines.launching import any_device, why_stale
+from engines.models.folder import resolve_model
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
@@ -75,15 +78,13 @@ def load_serving(options: ServeOptions) -> Serving:
     path = options.properties_path
     text = read_text(path)
     if options.model_dir is not None:
-        return read_serving(text, options.model_dir)
+        return read_serving(text, options.model_dir, any_device)
     model_id = read_serving(text, path.parent).model_id
-    return read_serving(text, _model_folder(model_id, path.parent))
+    return read_serving(text, _model_folder(model_id, path.parent), any_device)
 
 
 def warn_if_stale(spec: EngineSpec) -> None:
     """Say it where the engine's own environment was made from another package list or Python than now."""
-    from engines.environments.install import why_stale
-
     if (why := why_stale(spec.engine, spec.python or "")) != "":
         logger.warning("%s", why)
 
@@ -96,9 +97,6 @@ def _model_folder(model_id: str, beside: Path) -> Path:
     folder = beside / Path(model_id).expanduser()
     if folder.exists() or model_id.startswith(("/", ".", "~")):
         return folder
-    from engines.models.cache import cache_root
-    from engines.models.folder import resolve_model
-
     return resolve_model("s3" if model_id.startswith("s3://") else "hub", model_id, 0, cache_root())
 
 

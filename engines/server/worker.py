@@ -19,8 +19,8 @@ from typing import Any, cast
 
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
 from engines.errors import EngineError, RequestInvalid, SpecInvalid
+from engines.launching import load_backend
 from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
-from engines.registry import load_backend
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message
 

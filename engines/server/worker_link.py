@@ -13,8 +13,9 @@ from typing import Any
 
 from engines import errors
 from engines.api import EngineSpec
-from engines.environments.locate import child_environment, serving_python
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
+from engines.launching import serving_python
+from engines.processes.child_environment import child_environment
 from engines.processes.server_process import oom_kills
 from engines.processes.threads import compute_threads
 from engines.server.queue import Job

@@ -6,14 +6,13 @@ that only another container's handler understands are listed in the notes; every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.registry import load_engine
 from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
 from engines.setting import OptionValue
 
@@ -106,8 +105,16 @@ def read_text(path: Path) -> str:
         raise SpecInvalid(f"{path}: cannot read it: {error.strerror}; name a serving.properties file") from error
 
 
-def read_serving(text: str, model_dir: Path) -> Serving:
-    """Spec, settings and notes of one serving.properties. Raises SpecInvalid naming the key and what is wrong."""
+def cpu(engine: str) -> str:
+    """The device that `load_on_devices=*` means where nobody looks for a GPU."""
+    return "cpu"
+
+
+def read_serving(text: str, model_dir: Path, any_device: Callable[[str], str] = cpu) -> Serving:
+    """Spec, settings and notes of one serving.properties; `any_device(engine)` is the device that `*` means there.
+
+    Raises SpecInvalid naming the key and what is wrong.
+    """
     try:
         values = parse_properties(text)
     except PropertiesSyntaxError as error:
@@ -121,7 +128,7 @@ def read_serving(text: str, model_dir: Path) -> Serving:
         notes.append(f"batch_size={batch_size} turns option.rolling_batch={rolling_batch} off, as in DJL Serving")
         rolling_batch = "disable"
     engine = _engine(reader)
-    device = _device(reader.text("load_on_devices", "*"), engine)
+    device = _device(reader.text("load_on_devices", "*"), engine, any_device)
     min_workers, workers = _workers(reader, device)
     spec = EngineSpec(
         engine=engine,
@@ -225,13 +232,10 @@ def _workers(reader: _Values, device: str) -> tuple[int, int]:
     return min_workers, max_workers
 
 
-def _device(text: str, engine: str) -> str:
-    """'cpu', 'cuda' or 'cuda:<n>' from load_on_devices; '*' takes a GPU where the engine finds one it can use."""
+def _device(text: str, engine: str, any_device: Callable[[str], str]) -> str:
+    """'cpu', 'cuda' or 'cuda:<n>' from load_on_devices."""
     if text == "*":
-        if not Path("/dev/nvidiactl").exists():
-            return "cpu"
-        adapter = load_engine(engine)
-        return "cuda" if adapter.probe().is_available and "cuda" in adapter.capabilities().devices else "cpu"
+        return any_device(engine)
     if text in ("-1", "cpu"):
         return "cpu"
     number = text.removeprefix("gpu")

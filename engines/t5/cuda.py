@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from engines.cache_folder import cache_root
 from engines.errors import Unavailable
-from engines.models.cache import build_once, cache_root
+from engines.models.cache import build_once
 from engines.processes.temp_folders import owned_folder
 from engines.t5 import native
 

@@ -1,1 +1,1 @@
-"""Choosing a candidate from a stored run and saying why. Runs nothing."""
+"""Which measured configuration is best, and why the others are not."""

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from engines.errors import EngineError
+from engines.models.aws_region import configured_region
 from engines.sagemaker.catalogue import image_uri, regions
-from engines.sagemaker.region import configured_region
 from engines.serving_properties.java_text import parse_properties
 from harness.measure.metrics import metric_of
 from harness.properties.containers import image_tag, parse_container

@@ -99,9 +99,9 @@ def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
     import time
 
     from engines.errors import SpecInvalid
+    from engines.models.aws_region import region_or_configured
     from engines.sagemaker.aws import Aws
     from engines.sagemaker.catalogue import check_region
-    from engines.sagemaker.region import region_or_configured
     from engines.sagemaker.removal import leftovers, remove_leftovers
 
     try:
@@ -188,7 +188,7 @@ def _code(trial: Trial, here: Trial) -> int:
 
 def _log_to_stderr() -> None:
     """Progress of the endpoint's life; every line goes through the redactor."""
-    from engines.sagemaker.redaction import redact
+    from engines.models.redaction import redact
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -107,8 +107,7 @@ def _engine_names() -> tuple[str, ...]:
 
 
 def _engine_row(name: str) -> dict[str, Any]:
-    from engines.environments.install import why_stale
-    from engines.registry import load_engine
+    from engines.launching import load_engine, why_stale
 
     engine = load_engine(name)
     availability = engine.probe()

@@ -42,7 +42,7 @@ def install(name: str, python: Path | None) -> None:
       dyno engine install openvino --python /usr/bin/python3.12
     """
     from engines.environments import install as made
-    from engines.registry import load_engine
+    from engines.launching import load_engine
 
     _check_name(name)
     environment = made.install(name, python, lambda line: click.echo(line, err=True))

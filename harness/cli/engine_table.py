@@ -14,7 +14,8 @@ BEGIN, END = "<!-- dyno doctor --engines --markdown -->", "<!-- end of the engin
 
 def feature_rows() -> list[dict[str, Any]]:
     """One entry per engine that runs models: its features, and whether it can run here (and why not)."""
-    from engines.registry import engine_names, load_engine
+    from engines.launching import load_engine
+    from engines.registry import engine_names
 
     rows: list[dict[str, Any]] = []
     for name in engine_names():

@@ -164,7 +164,7 @@ class _Asked:
         return measure_again(self._order(), read_run(baseline), _say)
 
     def _order(self) -> Order:
-        from engines.environments.install import why_stale
+        from engines.launching import why_stale
         from harness.scenario.load import load_scenario
         from harness.scenario.resolve import resolve
         from harness.space.check_files import check_files

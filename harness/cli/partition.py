@@ -28,7 +28,7 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
       dyno partition flan-t5-base --dtype int4 --tensor-parallel-degree 2 --out /tmp/base-int4-tp2
     """
     from engines.api import EngineSpec
-    from engines.models.cache import cache_root
+    from engines.cache_folder import cache_root
     from engines.models.folder import resolve_model
     from engines.serving_properties.spec import spec_to_properties
     from engines.t5.partition import partition

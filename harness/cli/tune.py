@@ -123,7 +123,7 @@ def command(
 
 def _planned(scenario: Path, overrides: tuple[str, ...]) -> tuple[ResolvedScenario, SpacePlan]:
     """The scenario, checked without running anything of it, and its space."""
-    from engines.environments.install import why_stale
+    from engines.launching import why_stale
     from harness.cost.price import require_prices
     from harness.scenario.load import load_scenario
     from harness.scenario.resolve import resolve
@@ -193,7 +193,7 @@ class _Tuning:
 
     def _inputs(self) -> Any:
         """Prompts and model, checked before a run folder exists, so that bad input leaves nothing behind."""
-        from engines.models.cache import cache_root
+        from engines.cache_folder import cache_root
         from engines.models.folder import resolve_model
         from harness.load.schedule.prompts import read_prompts
         from harness.trial.inputs import own_locustfile

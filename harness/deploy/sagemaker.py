@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engines.cache_folder import cache_root
 from engines.errors import EngineError, SpecInvalid
-from engines.models.cache import cache_root
 from engines.models.folder import resolve_model
 from engines.registry import BACKENDS
 from engines.sagemaker.catalogue import instance_of

@@ -7,7 +7,7 @@ from functools import cache
 
 from engines.api import Availability, Capabilities
 from engines.errors import EngineError
-from engines.registry import load_engine
+from engines.launching import load_engine
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Running one trial end to end; the only room that launches engines."""
+"""One configuration tried: launched, loaded, measured, judged."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.registry import load_engine
+from engines.launching import load_engine
 from harness.errors import EnvironmentFault
 from harness.records import Candidate
 from harness.scenario.schema import Scenario

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.api import EngineSpec, RunningEngine
 from engines.errors import EngineError
-from engines.registry import engine_here, load_engine
+from engines.launching import engine_here, load_engine
 from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.cost.spending import Spending
@@ -74,7 +74,7 @@ class TrialRunner:
 
     def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
         """Like `run`, but the server is started from a written serving.properties; trial id 'verify-...'."""
-        from engines.hosted import launch_file
+        from engines.launching import launch_file
 
         return self._run(
             _begun(candidate, number, f"verify-{candidate.candidate_id}"),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from engines.models.cache import cache_root
+from engines.cache_folder import cache_root
 from engines.models.folder import resolve_model
 from harness.clock import Clock, SystemClock
 from harness.errors import EnvironmentFault, Interrupted, UsageError

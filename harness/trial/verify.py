@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.models.cache import cache_root
+from engines.cache_folder import cache_root
 from engines.models.folder import resolve_model
 from harness.clock import SystemClock
 from harness.load.schedule.prompts import read_prompts

@@ -14,6 +14,10 @@ def _modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+EVERY_ENGINE = (
+    "from engines.launching import load_engine; from engines.registry import ENGINES; "
+    "engines = [load_engine(name) for name in ENGINES]"
+)
 HEAVY = {"torch", "transformers", "ctranslate2", "onnxruntime", "locust", "gevent", "pandas", "optuna", "plotly"}
 
 
@@ -22,8 +26,8 @@ HEAVY = {"torch", "transformers", "ctranslate2", "onnxruntime", "locust", "geven
     [
         "import harness.cli.main",
         "import engines.api, engines.registry, engines.errors",
-        "from engines.registry import ENGINES, load_engine; [load_engine(name) for name in ENGINES]",
-        "from engines.registry import ENGINES, load_engine; [load_engine(name).probe() for name in ENGINES]",
+        EVERY_ENGINE,
+        f"{EVERY_ENGINE}; [engine.probe() for engine in engines]",
         "import harness.scenario.load, harness.scenario.resolve",
         "import harness.load.driver",
     ],

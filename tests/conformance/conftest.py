@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines.api import EngineSpec
-from engines.registry import load_engine
+from engines.launching import load_engine
 from tests.conformance.engine_suite import PROMPTS, EngineCase, Served, serve
 
 MODEL_DIR = Path(__file__).parents[2] / "scenarios" / "assets" / "flan-t5-bench"

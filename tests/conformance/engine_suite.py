@@ -24,9 +24,9 @@ import psutil
 import pytest
 
 from engines.api import FEATURES, Engine, EngineSpec, RunningEngine
+from engines.cache_folder import cache_root
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
 from engines.hosted import HostedEngine
-from engines.models.cache import cache_root
 from engines.setting import DTYPES, OptionValue
 
 READY_TIMEOUT_S = 300.0

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engines.api import EngineSpec
-from engines.registry import engine_names, load_engine
+from engines.launching import load_engine
+from engines.registry import engine_names
 from tests.conformance.engine_suite import PARALLEL, PROMPTS, EngineCase, EngineSuite
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from engines.adapters.openvino import OpenVinoBackend, capabilities
 from engines.api import EngineSpec
+from engines.cache_folder import cache_root
 from engines.environments.locate import installed_python
 from engines.errors import SpecInvalid
-from engines.models.cache import cache_root
-from engines.registry import load_engine
+from engines.launching import load_engine
 from tests.conformance.engine_suite import PROMPTS, EngineCase, serve
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engines.api import EngineSpec
-from engines.registry import load_engine
+from engines.launching import load_engine
 from tests.conformance.engine_suite import PARALLEL, PROMPTS, EngineCase, EngineSuite
 
 VARIANTS: dict[str, dict[str, Any]] = {

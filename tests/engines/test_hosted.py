@@ -15,7 +15,7 @@ import pytest
 from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid
-from engines.hosted import launch_file
+from engines.launching import launch_file
 from engines.processes import supervisor
 from tests.engines.server.running import eventually
 

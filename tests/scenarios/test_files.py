@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.registry import load_engine
+from engines.launching import load_engine
 from harness.report.content.published_row import published
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve

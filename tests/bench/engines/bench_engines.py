@@ -36,7 +36,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import machine  # noqa: E402 - after the path is set: this is a script
 import shapes  # noqa: E402
 
-from engines.registry import engine_names, load_engine  # noqa: E402
+from engines.launching import load_engine  # noqa: E402
+from engines.registry import engine_names  # noqa: E402
 
 SOURCE_TOKENS, NEW_TOKENS = 64, 64
 GROUPS = (("fp32",), ("bf16", "int8", "int4"))

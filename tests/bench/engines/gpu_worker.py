@@ -96,7 +96,7 @@ def load_ctranslate2(folder: Path, dtype: str, degree: int, device: str) -> Gene
     import ctranslate2
 
     from engines.adapters.ctranslate2 import converted
-    from engines.models.cache import cache_root
+    from engines.cache_folder import cache_root
 
     if degree > 1:
         raise RuntimeError("ctranslate2: shards decoder-only models only")

@@ -11,7 +11,7 @@ from typing import Any
 from memory import peak_bytes
 
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
-from engines.registry import load_backend
+from engines.launching import load_backend
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engines.api import EngineSpec
-from engines.registry import load_engine
+from engines.launching import load_engine
 from harness.gate.gate import gate
 from harness.gate.rules import Rules
 from harness.gate.verdict import GateResult

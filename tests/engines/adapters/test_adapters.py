@@ -15,7 +15,8 @@ import pytest
 from engines.adapters import ctranslate2, transformers
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid, SpecInvalid
-from engines.registry import load_backend, load_engine
+from engines.launching import load_backend, load_engine
+from engines.models import hugging_face
 from engines.setting import OptionValue
 from tests.engines.models.t5_folders import (
     BUNDLED,
@@ -91,7 +92,7 @@ def test_unscaled_ctranslate2_fails_the_score_check(
     """The mutant: CTranslate2's converter as it comes, asking `tie_word_embeddings`. Its tokens stay right."""
     yardstick = bench.yardstick("tiny-flan")
     request = requests(yardstick.vocab_size, 1, max_new_tokens=12)[0]
-    monkeypatch.setattr(transformers, "scales_outputs", lambda model: model.config.tie_word_embeddings)
+    monkeypatch.setattr(hugging_face, "scales_outputs", lambda model: model.config.tie_word_embeddings)
     monkeypatch.setattr(ctranslate2, "converted", lambda folder, *_: tmp_path)
     ctranslate2.convert(str(bench.folders["tiny-flan"]), "float32", str(tmp_path))
 

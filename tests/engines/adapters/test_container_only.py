@@ -10,7 +10,7 @@ import pytest
 from engines.adapters.container_only import ContainerEngine
 from engines.api import FEATURES, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
-from engines.registry import engine_here
+from engines.launching import engine_here
 
 NAMES = ("fastertransformer", "tensorrt_llm", "neuronx")
 

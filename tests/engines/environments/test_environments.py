@@ -15,9 +15,8 @@ from engines.adapters.fake import FakeEngine
 from engines.api import Availability, EngineSpec
 from engines.environments import locate as environments
 from engines.environments.locate import describe, environment_folder, installed_python, interpreter, serving_python
-from engines.environments.remote_engine import ElsewhereEngine
 from engines.errors import SpecInvalid, Unavailable
-from engines.registry import engine_here, load_engine
+from engines.launching import RemoteEngine, engine_here, load_engine
 from engines.spec_check import package_availability
 from harness.space.capabilities import engine_capabilities
 
@@ -102,7 +101,7 @@ def test_missing_packages_are_taken_from_the_installed_environment(
     assert serving_python("onnxruntime", None) is None  # its packages are here
     monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
     assert serving_python("onnxruntime", None) == folder / "bin" / "python"
-    assert isinstance(load_engine("onnxruntime"), ElsewhereEngine)
+    assert isinstance(load_engine("onnxruntime"), RemoteEngine)
     assert serving_python("onnxruntime", str(venv)) == venv / "bin" / "python"  # a named one wins
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engines import launching
 from engines.environments import install
 from engines.environments.install import LISTS, Environment
 from engines.environments.locate import environment_folder, installed_python
@@ -74,17 +75,17 @@ def test_a_changed_list_makes_it_stale_and_installing_makes_it_anew(own_lists: P
     made()
     (own_lists / "fake.txt").write_text("dynoprobe==2.0\n")
     assert [row.state for row in install.environments()] == ["stale"]
-    assert install.why_stale("fake", "auto") == (
+    assert launching.why_stale("fake", "auto") == (
         f"fake is served from {environment_folder('fake')}, which was made from another package list or Python than "
         "now: `dyno engine install fake` renews it"
     )
-    assert install.why_stale("fake", str(environment_folder("fake"))) == install.why_stale("fake", "auto")
-    assert install.why_stale("fake", "") == "", "its packages are here: the environment is not used"
-    assert install.why_stale("fake", sys.prefix) == ""
+    assert launching.why_stale("fake", str(environment_folder("fake"))) == launching.why_stale("fake", "auto")
+    assert launching.why_stale("fake", "") == "", "its packages are here: the environment is not used"
+    assert launching.why_stale("fake", sys.prefix) == ""
 
     environment, _ = made()
     assert environment.packages == {"dynoprobe": "2.0"}
-    assert install.why_stale("fake", "auto") == ""
+    assert launching.why_stale("fake", "auto") == ""
 
 
 def test_a_package_that_is_not_to_be_had_is_one_sentence_and_nothing_stays(own_lists: Path) -> None:

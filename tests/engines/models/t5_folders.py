@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from engines.adapters.transformers import load_model
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest, TokenEvent
+from engines.launching import load_backend
+from engines.models.hugging_face import load_model
 from engines.models.random_tokenizer import write_tokenizer
 from engines.models.random_weights import T5Shape, write_random_model
-from engines.registry import load_backend
 
 ROOT = Path(__file__).parents[3]
 BUNDLED = ROOT / "scenarios" / "assets" / "flan-t5-bench"

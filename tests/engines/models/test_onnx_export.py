@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from engines.adapters import transformers
-from engines.models import onnx_export
+from engines.models import hugging_face, onnx_export
 from engines.models.random_weights import T5Shape
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model
 
@@ -28,7 +27,7 @@ def stepwise_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, fed: torc
 @pytest.fixture(scope="module", params=[TINY_FLAN, TINY_V1], ids=["flan", "v1"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     shape: T5Shape = request.param
-    return transformers.load_model(write_model(tmp_path_factory.mktemp("model"), shape), "fp32", "eager")
+    return hugging_face.load_model(write_model(tmp_path_factory.mktemp("model"), shape), "fp32", "eager")
 
 
 def case(model: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,8 +50,8 @@ def test_every_step_equals_the_whole_forward_pass(model: Any) -> None:
 
 def test_a_wrong_output_scaling_is_seen(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, mask, fed = case(model)
-    right = transformers.scales_outputs(model)
-    monkeypatch.setattr(transformers, "scales_outputs", lambda _: not right)
+    right = hugging_face.scales_outputs(model)
+    monkeypatch.setattr(hugging_face, "scales_outputs", lambda _: not right)
 
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=fed[:, :1], use_cache=False).logits

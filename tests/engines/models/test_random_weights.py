@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from engines.adapters.transformers import load_model, scales_outputs
 from engines.errors import ModelInvalid, Unavailable
+from engines.models.hugging_face import load_model, scales_outputs
 from engines.models.random_weights import SHAPES, random_model, tensors, write_random_model
 from engines.models.tokenizer import Tokenizer
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines.processes.rank_group import Message
+from engines.processes.rank_group import Message, follow_rank_0
 
 
 def follow(rank: int, messages: Iterator[Message]) -> None:
@@ -15,3 +15,7 @@ def follow(rank: int, messages: Iterator[Message]) -> None:
             os._exit(9)
         with Path(os.environ["RANK_LOG"], f"{rank}.log").open("a") as log:
             log.write(message["text"] + "\n")
+
+
+if __name__ == "__main__":
+    follow_rank_0(follow)

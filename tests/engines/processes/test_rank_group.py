@@ -15,7 +15,7 @@ from engines.processes.rank_group import EXIT_LOST_RANK, RankGroup
 from tests.engines.server.running import eventually
 
 ROOT = Path(__file__).parents[3]
-FOLLOW = "tests.engines.processes.rank_program:follow"
+FOLLOW = "tests.engines.processes.rank_program"
 
 
 def test_every_rank_is_told_everything_and_ends_at_the_close(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import psutil
 
-from engines.hosted import RunningServer, launch_file
+from engines.hosted import RunningServer
+from engines.launching import launch_file
 
 READY_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 60.0

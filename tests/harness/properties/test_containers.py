@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.registry import load_engine
+from engines.launching import load_engine
 from engines.serving_properties import spec as server
 from harness.errors import UsageError
 from harness.properties.containers import (

@@ -113,8 +113,8 @@ def _folder(engine: str, weights: Path, tmp_path: Path) -> Path:
 def _expected(engine: str, weights: Path, texts: list[str], max_new_tokens: int) -> list[str]:
     """What the measured engine itself answers."""
     from engines.api import EngineSpec, GenerateParams, GenerateRequest
+    from engines.launching import load_backend
     from engines.models.tokenizer import Tokenizer
-    from engines.registry import load_backend
 
     tokenizer, backend = Tokenizer.load(weights), load_backend(engine)
     backend.load(EngineSpec(engine=engine, model_dir=weights, threads=1))

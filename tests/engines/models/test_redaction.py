@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines.errors import EngineError
+from engines.models.redaction import MASK, Redactor
 from engines.sagemaker.engine import SageMakerEngine
-from engines.sagemaker.redaction import MASK, Redactor
 from engines.sagemaker.weights import release_weights
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.local import KEY_ID, SECRET, Local

@@ -8,10 +8,10 @@ import botocore.session
 import pytest
 
 from engines.errors import SpecInvalid, Unavailable
+from engines.models.aws_region import configured_region, partition, region_or_configured
 from engines.models.s5cmd import s3_access
 from engines.sagemaker.catalogue import check_region, image_uri, regions
 from engines.sagemaker.engine import prepare
-from engines.sagemaker.region import configured_region, partition, region_or_configured
 from engines.setting import OptionValue
 from tests.sagemaker_emulator.fixtures import spec_for
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import Any
 
 from engines.errors import SpecInvalid, Unavailable
 
@@ -25,12 +23,12 @@ def configured_region() -> str:
     if named:
         return named
     try:
-        session: Any = import_module("botocore.session")
-        errors: Any = import_module("botocore.exceptions")
+        import botocore.session
+        from botocore import exceptions as errors
     except ImportError:
         return ""
     try:
-        return str(session.Session().get_config_variable("region") or "")
+        return str(botocore.session.Session().get_config_variable("region") or "")
     except errors.BotoCoreError as error:
         raise Unavailable(f"sagemaker: {' '.join(str(error).split())}; check AWS_PROFILE and AWS_CONFIG_FILE") from None
 

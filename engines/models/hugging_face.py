@@ -1,0 +1,59 @@
+"""Loads a model folder's torch module through the transformers library."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ModelInvalid
+
+
+def scales_outputs(model: Any) -> bool:
+    """Whether this Hugging Face model multiplies decoder outputs by d_model^-0.5 before the head.
+
+    transformers 5 forces `tie_word_embeddings` to true on load and keeps T5's answer in `scale_decoder_outputs`; its
+    mT5 never scales. Whoever still asks `tie_word_embeddings` scales FLAN and mT5 wrongly.
+    """
+    config = model.config
+    if config.model_type == "mt5":
+        return False
+    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+
+
+def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
+    """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
+    from_pretrained that say where the weights go."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
+    try:
+        model, found = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            str(model_dir),
+            dtype=torch_dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+            **placement,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelInvalid(f"{model_dir}: transformers cannot load it: {reason}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ModelInvalid(
+            f"{model_dir}: the weights lack {len(missing)} tensors (first: {missing[0]}); download the model again"
+        )
+    return _quantized(model.eval()) if dtype == "int8" else model.eval()
+
+
+def _quantized(model: Any) -> Any:
+    """Every Linear with int8 weights (per tensor) and activations quantized on the fly, by torch's own tool."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, in two ways, since torch 2.10; there through 2.13
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
