@@ -13,15 +13,15 @@ import pytest
 
 from engines.adapters.fake import FakeEngine
 from engines.api import Availability, EngineSpec
-from engines.environments import locate as environments
-from engines.environments.locate import describe, environment_folder, installed_python, interpreter, serving_python
+from engines.environments.describe import describe
+from engines.environments.locate import STAMP, environment_folder, installed_python, interpreter
 from engines.errors import SpecInvalid, Unavailable
-from engines.launching import RemoteEngine, engine_here, load_engine
+from engines.launching import RemoteEngine, engine_here, load_engine, serving_python
 from engines.spec_check import package_availability
 from harness.space.capabilities import engine_capabilities
 
 READY_TIMEOUT_S = 120.0
-ROOT = Path(environments.__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_half_an_installation_does_not_count(tmp_path: Path, monkeypatch: pytest
 
     assert installed_python("fake") is None
 
-    (folder / environments.STAMP).write_text("{}")
+    (folder / STAMP).write_text("{}")
     assert installed_python("fake") == folder / "bin" / "python"
 
 
@@ -96,7 +96,7 @@ def test_missing_packages_are_taken_from_the_installed_environment(
     folder = environment_folder("onnxruntime")
     folder.parent.mkdir(parents=True)
     make_venv(folder)
-    (folder / environments.STAMP).write_text('{"packages": {}}')
+    (folder / STAMP).write_text('{"packages": {}}')
 
     assert serving_python("onnxruntime", None) is None  # its packages are here
     monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
@@ -114,7 +114,7 @@ def test_another_checkout_serves_whole(tmp_path: Path) -> None:
     """A copy of `engines` whose front says something else in its facts."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "engines", root / "engines", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    fake = root / "engines" / "fake.py"
+    fake = root / "engines" / "adapters" / "fake.py"
     fake.write_text(fake.read_text().replace('versions={"fake": "1"}', 'versions={"fake": "the copy"}'))
     spec = EngineSpec(engine="fake", model_dir=tmp_path, source_root=root, python=sys.executable)
     with engine_here("fake").launch(spec, tmp_path / "logs", READY_TIMEOUT_S) as running:

@@ -90,7 +90,7 @@ def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> Non
     from harness.properties.lint.records import model_facts
 
     folder = write_djl_folder(_spec(command), "t5", tmp_path / "model")
-    script = (folder / "engines" / "djl_handler.py").read_text()
+    script = (folder / "engines" / "foreign_servers" / "djl_handler.py").read_text()
     for container in ("0.27.0", "0.29.0", "0.36.0-lmi20"):
         findings = lint((folder / "serving.properties").read_text(), container, model_facts(folder), script)
         assert [finding.message for finding in findings if finding.severity == "error"] == []

@@ -17,7 +17,8 @@ from engines.sagemaker import endpoint as endpoint_module
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.engine import SageMakerEngine
 from engines.sagemaker.journal import journals
-from engines.sagemaker.weights import delete_prefix, release_weights
+from engines.sagemaker.removal import delete_prefix
+from engines.sagemaker.weights import release_weights
 from tests.sagemaker_emulator.container import StubContainer
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import SECRET, Local

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from engines.sagemaker import removal
+from engines.sagemaker import guardian
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.engine import SageMakerEngine
 from engines.sagemaker.guardian import Guarded
@@ -103,7 +103,7 @@ def test_a_deletion_interrupted_is_finished_by_the_guardian(cloud: Local, monkey
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(removal, "remove", interrupted)
+    monkeypatch.setattr(guardian, "remove", interrupted)
     with pytest.raises(KeyboardInterrupt):
         guarded.end()
     assert guarded._process.wait(WAIT_S) == 0

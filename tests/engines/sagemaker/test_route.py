@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from engines.errors import SpecInvalid, Unavailable
 from engines.sagemaker.aws import ATTEMPTS, Aws
 from engines.sagemaker.engine import SageMakerEngine
+from engines.sagemaker.removal import delete_prefix
 from engines.sagemaker.route import Route, _context, open_route, route_to
-from engines.sagemaker.weights import delete_prefix, upload
+from engines.sagemaker.weights import upload
 from tests.engines.proxies import proxy
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.local import BUCKET, Local

@@ -16,7 +16,8 @@ import pytest
 
 from engines.errors import Unavailable
 from engines.sagemaker.aws import Aws
-from engines.sagemaker.weights import delete_prefix, upload
+from engines.sagemaker.removal import delete_prefix
+from engines.sagemaker.weights import upload
 from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines import launching
 from engines.api import EngineSpec
+from engines.server import serve
 from engines.server.serve import warn_if_stale
 from tests.engines.server.running import eventually
 
@@ -82,7 +82,7 @@ def test_help_has_examples() -> None:
 def test_an_environment_that_its_list_has_left_behind_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(launching, "why_stale", lambda engine, python: f"{engine} is old" if engine == "fake" else "")
+    monkeypatch.setattr(serve, "why_stale", lambda engine, python: f"{engine} is old" if engine == "fake" else "")
     with caplog.at_level("WARNING", "dyno.server"):
         warn_if_stale(EngineSpec(engine="fake", model_dir=Path()))
         warn_if_stale(EngineSpec(engine="t5", model_dir=Path()))
