@@ -30,7 +30,9 @@ def _imported(source: str, known: set[str]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield from (name for name in (inner, node.module) if name in known and name not in ("engines", "harness"))
+                name = inner if inner in known else node.module
+                if name in known and name not in ("engines", "harness"):
+                    yield name
 
 
 def _circle(files: dict[str, str]) -> list[str]:
