@@ -44,6 +44,31 @@ class Availability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What an engine is on every machine, known without asking it: stored runs are judged by this.
+
+    `is_rented`: each candidate costs money while it exists. `is_elsewhere`: it measures a server that somebody else
+    started. `has_own_front`: its server reads no serving.properties. `is_ours`: it is the bundled engine, shown first.
+    `container_entry_point`: the handler of AWS's LMI containers that runs the same library; `container_python`: the
+    lowest Python of a container that can run it by a model.py of ours. `needs_reference`: its answers come from a
+    model, so that they can be compared with that model's in fp32.
+    """
+
+    is_rented: bool = False
+    is_elsewhere: bool = False
+    has_own_front: bool = False
+    is_ours: bool = False
+    container_entry_point: str = ""
+    container_python: tuple[int, int] | None = None
+    needs_reference: bool = True
+
+    @property
+    def is_in_containers(self) -> bool:
+        """Whether one of AWS's LMI containers can serve what was measured with it."""
+        return self.container_entry_point != "" or self.container_python is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What an engine can do on this machine.
 

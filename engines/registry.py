@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engines.api import Traits
+
 ENGINES: dict[str, str] = {
     "fake": "engines.adapters.fake:FakeEngine",
     "attach": "engines.adapters.attach:AttachEngine",
@@ -31,6 +33,25 @@ BACKENDS: dict[str, str] = {
     "openvino": "engines.adapters.openvino:OpenVinoBackend",
     "t5": "engines.t5.backend:T5Backend",
 }
+
+
+TRAITS: dict[str, Traits] = {
+    "fake": Traits(needs_reference=False),
+    "t5": Traits(is_ours=True),
+    "attach": Traits(is_elsewhere=True),
+    "sagemaker": Traits(is_rented=True),
+    "multi-model-server": Traits(has_own_front=True),
+    "torchserve": Traits(has_own_front=True),
+    "transformers": Traits(container_entry_point="djl_python.huggingface"),
+    "ctranslate2": Traits(container_python=(3, 9)),
+    "onnxruntime": Traits(container_python=(3, 11)),
+}
+"""Engines that differ from an ordinary one; `container_python` is the Requires-Python of the pinned wheels."""
+
+
+def traits(name: str) -> Traits:
+    """What the engine called `name` is; an ordinary one where nothing is known (a stored run may name any)."""
+    return TRAITS.get(name, Traits())
 
 
 def engine_names() -> tuple[str, ...]:

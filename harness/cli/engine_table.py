@@ -15,7 +15,7 @@ BEGIN, END = "<!-- dyno doctor --engines --markdown -->", "<!-- end of the engin
 def feature_rows() -> list[dict[str, Any]]:
     """One entry per engine that runs models: its features, and whether it can run here (and why not)."""
     from engines.launching import load_engine
-    from engines.registry import engine_names
+    from engines.registry import engine_names, traits
 
     rows: list[dict[str, Any]] = []
     for name in engine_names():
@@ -31,7 +31,7 @@ def feature_rows() -> list[dict[str, Any]]:
                     "features": dict(features),
                 }
             )
-    return sorted(rows, key=lambda row: row["engine"] != "t5")  # our own first, the others as registered
+    return sorted(rows, key=lambda row: not traits(row["engine"]).is_ours)  # our own first, the others as registered
 
 
 def features_of(engine: Any) -> Mapping[str, str]:

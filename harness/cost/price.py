@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.errors import EngineError
+from engines.registry import traits
 from engines.sagemaker.catalogue import Price, instance_of
 from harness.errors import ScenarioError
 from harness.records import Candidate, Metric, TrialSummary
 from harness.scenario.cost import Cost
 from harness.scenario.schema import Scenario
-
-ENDPOINTS = "sagemaker"
-"""The engine whose trials cost money while they run."""
 
 SECONDS_PER_HOUR = 3600.0
 _MADE_FROM = (
@@ -28,7 +26,7 @@ def price_of(cost: Cost | None, candidate: Candidate) -> Price | None:
     catalogue's. Raises EngineError for an instance that is not in the catalogue and has no price of its own.
     """
     options = candidate.options
-    is_endpoint = candidate.engine == ENDPOINTS
+    is_endpoint = traits(candidate.engine).is_rented
     named = options.get("instance") if is_endpoint else (cost.instance if cost else None)
     count = options.get("instance_count", 1) if is_endpoint else 1
     given = options.get("usd_per_hour") if is_endpoint else None
@@ -87,7 +85,7 @@ def require_prices(scenario: Scenario, where: str) -> None:
     asked = [name for name in (*(o.metric for o in scenario.objectives), *scenario.constraints) if name in COSTS]
     has_budget = scenario.cost is not None and scenario.cost.max_cost_usd is not None
     for index, block in enumerate(scenario.space):
-        is_endpoint = block.engine == ENDPOINTS
+        is_endpoint = traits(block.engine).is_rented
         if not asked and not (has_budget and is_endpoint):
             continue
         for instance in block.options.get("instance", (None,)) if is_endpoint else (None,):

@@ -6,7 +6,8 @@ import sys
 from dataclasses import replace
 
 from engines.api import EngineSpec
-from harness.cost.price import ENDPOINTS, SECONDS_PER_HOUR, price_of
+from engines.registry import traits
+from harness.cost.price import SECONDS_PER_HOUR, price_of
 from harness.records import Candidate, Trial
 from harness.scenario.cost import Cost
 
@@ -38,7 +39,7 @@ class Spending:
 
     def note(self, candidate: Candidate, duration_s: float) -> None:
         """Count a trial that took so long, however it ended."""
-        price = price_of(self._cost, candidate) if candidate.engine == ENDPOINTS else None
+        price = price_of(self._cost, candidate) if traits(candidate.engine).is_rented else None
         if price is not None:
             self._longest_s = max(self._longest_s, duration_s)
             self.spent_usd += price.usd_per_hour * duration_s / SECONDS_PER_HOUR
@@ -49,7 +50,7 @@ class Spending:
 
     def expected_usd(self, candidate: Candidate) -> float:
         """What one more trial of `candidate` should cost at most; 0 for an engine on this machine."""
-        price = price_of(self._cost, candidate) if candidate.engine == ENDPOINTS else None
+        price = price_of(self._cost, candidate) if traits(candidate.engine).is_rented else None
         if price is None:
             return 0.0
         return price.usd_per_hour * (self._longest_s or CREATION_S + self._load_s) / SECONDS_PER_HOUR
@@ -66,7 +67,7 @@ class Spending:
 
     def limited(self, spec: EngineSpec, candidate: Candidate) -> EngineSpec:
         """`spec` whose endpoint deletes itself before the rest of the budget is gone."""
-        if spec.engine != ENDPOINTS or self._cost is None:
+        if not traits(spec.engine).is_rented or self._cost is None:
             return spec
         options = dict(spec.options)
         price = price_of(self._cost, candidate)

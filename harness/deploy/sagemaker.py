@@ -11,15 +11,15 @@ from typing import Any
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, SpecInvalid
 from engines.models.folder import resolve_model
-from engines.registry import BACKENDS
+from engines.registry import BACKENDS, traits
 from engines.sagemaker.catalogue import instance_of
 from engines.sagemaker.endpoint import expires_s
-from engines.sagemaker.engine import Prepared, check_access, prepare
+from engines.sagemaker.engine import Prepared, SageMakerEngine, check_access, prepare
 from engines.sagemaker.memory import check_degree_of
+from engines.sagemaker.plan import hosted
 from engines.setting import OptionValue
 from harness.choose.recommendation import choose
 from harness.clock import SystemClock
-from harness.cost.price import ENDPOINTS
 from harness.cost.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
 from harness.load.schedule.prompts import read_prompts
@@ -36,8 +36,6 @@ from harness.trial.inputs import own_locustfile
 from harness.trial.reference import reference_answers
 from harness.trial.run import TrialInputs, TrialRunner, spec_of
 
-CONVERTED = ("ctranslate2", "onnxruntime")
-"""Engines for which `dyno recommend` writes a handler that loads converted weights."""
 DELETION_S = 120.0
 """Assumed, for the price before launch: from the end of the load until the endpoint is gone."""
 
@@ -87,7 +85,7 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
         check_host(recommendation.trial.candidate)
     model_dir = _model_dir(resolved, recommendation.trial.candidate, options)
     options["image"] = str(options.get("image") or lmi_image(container, recommendation.trial.candidate, order.files))
-    is_as_it_is = bool(order.options.get("image")) or recommendation.trial.candidate.engine not in CONVERTED
+    is_as_it_is = bool(order.options.get("image")) or not traits(recommendation.trial.candidate.engine).container_python
     if resolved.model.kind == "s3" and "weights" not in options and is_as_it_is:
         options["weights"] = resolved.model.value
     folder = order.files
@@ -96,10 +94,8 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
         write_recommendation(run, recommendation, container, folder)
     options["files"] = str(folder)
     measured = recommendation.trial.candidate
-    options["hosts"] = (
-        measured.engine if measured.engine != ENDPOINTS else measured.options.get("hosts", "transformers")
-    )
-    candidate = replace(measured, engine=ENDPOINTS, options=options, python="")
+    options["hosts"] = hosted(measured.options)[0] if traits(measured.engine).is_rented else measured.engine
+    candidate = replace(measured, engine=SageMakerEngine.name, options=options, python="")
     try:
         prepared = prepare(spec_of(candidate, model_dir))
     except SpecInvalid as error:
@@ -146,11 +142,11 @@ def _adapted(recommendation: Recommendation, order: Order) -> Recommendation:
 
 def check_host(measured: Candidate) -> None:
     """Raises UsageError for a winner that no endpoint of ours can hold, such as one that was attached to."""
-    if measured.engine not in (*BACKENDS, ENDPOINTS):
-        hosted = ", ".join(name for name in BACKENDS if name != "fake")
+    if measured.engine not in BACKENDS and not traits(measured.engine).is_rented:
+        ours = ", ".join(name for name in BACKENDS if traits(name).needs_reference)
         raise UsageError(
             f"the recommendation was measured on {measured.engine}, which our server does not host on an endpoint; it "
-            f"hosts {hosted}: tune over those, or name files of your own with --files"
+            f"hosts {ours}: tune over those, or name files of your own with --files"
         )
 
 
@@ -162,7 +158,7 @@ def lmi_image(container: str, measured: Candidate, files: Path | None) -> str:
             f"{container} is our own server and AWS has no image of it; name yours with --image URI, or an LMI version "
             "with --container (dyno recommend lists which can serve it)"
         )
-    if measured.engine in ("transformers", *CONVERTED) or files is not None:
+    if traits(measured.engine).is_in_containers or files is not None:
         return image_tag(target)
     raise UsageError(
         f"--container {container}: no container of AWS's has {measured.engine}; name an image of our own server with "

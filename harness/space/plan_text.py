@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from engines.registry import traits
 from harness.load.schedule.estimate import load_requests, load_s, load_text
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
@@ -89,11 +90,13 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
 
 def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
     """What the search's endpoints may cost, and what a local run is priced at; '' where there is no price."""
-    from harness.cost.price import ENDPOINTS, price_of
+    from harness.cost.price import price_of
     from harness.cost.spending import Spending
 
     spending = Spending(scenario.cost, expected.trial_s)
-    endpoints = sorted((spending.expected_usd(each) for each in candidates if each.engine == ENDPOINTS), reverse=True)
+    endpoints = sorted(
+        (spending.expected_usd(each) for each in candidates if traits(each.engine).is_rented), reverse=True
+    )
     if endpoints:
         usd = sum(endpoints[: expected.trials]) + endpoints[0] * expected.repetitions
         limit = f", budget {spending.limit_usd:.2f} USD" if spending.limit_usd is not None else ", no budget set"
