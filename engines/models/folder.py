@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.safetensors_header import tensor_names
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
 """Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
@@ -21,9 +22,6 @@ BYT5_CLASS = "ByT5Tokenizer"
 
 MODEL_TYPES = ("t5", "mt5", "umt5")
 """config.json model_type values served here (FLAN, UL2 and ByT5 declare t5)."""
-
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
-_GIT_LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,32 +161,6 @@ def _check_shards(path: Path, index: Path) -> frozenset[str]:
 def _is_inside(name: str) -> bool:
     """Whether an index entry is a plain file name, so that a crafted index cannot read outside the folder."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
-
-
-def tensor_names(path: Path) -> frozenset[str]:
-    """Names in a safetensors file whose header is complete and whose length is what the header promises."""
-    actual = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(len(_GIT_LFS))
-        if start == _GIT_LFS:
-            raise ModelInvalid(f"{path}: a git-lfs pointer, not weights; run `git lfs pull` in its repository")
-        header_bytes = int.from_bytes(start[:8], "little")
-        if actual < 8 or header_bytes > min(_MAX_HEADER_BYTES, actual - 8):
-            raise ModelInvalid(
-                f"{path}: truncated or no safetensors file: its header alone is {header_bytes} bytes, the file "
-                f"{actual} bytes; download it again"
-            )
-        file.seek(8)
-        try:
-            header = json.loads(file.read(header_bytes))
-            tensors = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-            expected = 8 + header_bytes + max((int(end) for _, end in tensors.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelInvalid(f"{path}: its safetensors header is damaged ({error}); download it again") from error
-    if actual != expected:
-        word = "truncated" if actual < expected else "too long"
-        raise ModelInvalid(f"{path}: {word}: expected {expected} bytes, got {actual} bytes; download it again")
-    return frozenset(tensors)
 
 
 def is_byte_tokenizer(model_dir: Path) -> bool:

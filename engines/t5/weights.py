@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import ModelInvalid
+from engines.models.safetensors_header import stored_tensors
 
 FloatArray = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -140,37 +141,22 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 class _Safetensors:
-    """A mapped safetensors file: 8-byte header length, JSON header, tensors end to end."""
+    """A mapped safetensors file."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            length = int.from_bytes(self._map[:8], "little")
-            header = json.loads(self._map[8 : 8 + length])
-            self._entries: dict[str, Any] = {k: v for k, v in header.items() if k != "__metadata__"}
-        except (OSError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise ModelInvalid(f"{path}: expected a safetensors header, got {error}") from error
-        self._path, self._start = path, 8 + length
+        self._path, self._tensors = path, stored_tensors(path)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def names(self) -> Sequence[str]:
-        return list(self._entries)
+        return list(self._tensors)
 
     def stored(self, name: str) -> _Stored:
-        entry = self._entries[name]
-        try:
-            begin, end = (int(offset) for offset in entry["data_offsets"])
-            dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelInvalid(
-                f"{self._path}: {name}: expected dtype, shape and data_offsets, got {entry!r}"
-            ) from error
+        tensor = self._tensors[name]
+        dtype = _SAFETENSORS_DTYPES.get(tensor.dtype)
         if dtype is None:
-            raise ModelInvalid(f"{self._path}: {name}: expected a float tensor, got {entry['dtype']}")
-        expected = int(np.prod(shape)) * _size_of(dtype)
-        if begin < 0 or end - begin != expected or self._start + end > len(self._map):
-            raise ModelInvalid(f"{self._path}: {name}: expected {expected} bytes, got {end - begin} (a damaged file?)")
-        return _Stored(memoryview(self._map)[self._start + begin : self._start + end], dtype, shape)
+            raise ModelInvalid(f"{self._path}: {name}: expected a float tensor, got {tensor.dtype}")
+        return _Stored(memoryview(self._map)[tensor.begin : tensor.end], dtype, tensor.shape)
 
     def release(self) -> None:
         self._map.madvise(mmap.MADV_DONTNEED)

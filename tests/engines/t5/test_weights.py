@@ -85,7 +85,7 @@ def _write(name: str, data: bytes) -> Callable[[Path], None]:
 
 def _header(entry: object) -> bytes:
     text = json.dumps({"a.weight": entry}).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(16)
+    return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
 def _pickled(state: object) -> Callable[[Path], None]:
@@ -114,13 +114,19 @@ def _hostile(folder: Path) -> None:
 
 SINGLE, BIN, INDEX = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
 DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "no bytes at all": ("safetensors", _write(SINGLE, b""), "expected a safetensors header"),
-    "half of it": ("safetensors", _cut(SINGLE, 0.9), "damaged file"),
-    "a header cut short": ("safetensors", _cut(SINGLE, 0.2), "expected a safetensors header"),
-    "a header that is no object": ("safetensors", _write(SINGLE, b"\2" + bytes(7) + b"[]"), "safetensors header"),
-    "no offsets": ("safetensors", _write(SINGLE, _header({"dtype": "F32"})), "expected dtype, shape and data_offsets"),
+    "no bytes at all": ("safetensors", _write(SINGLE, b""), "truncated or no safetensors file"),
+    "half of it": ("safetensors", _cut(SINGLE, 0.9), r"truncated: expected \d+ bytes, got \d+ bytes"),
+    "a header cut short": ("safetensors", _cut(SINGLE, 0.2), "its header alone is"),
+    "a header that is no object": ("safetensors", _write(SINGLE, b"\2" + bytes(7) + b"[]"), "header is damaged"),
+    "no offsets": ("safetensors", _write(SINGLE, _header({"dtype": "F32"})), "damaged .*missing field `shape`"),
     "negative offsets": (
-        "safetensors", _write(SINGLE, _header({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]})), "damaged file",
+        "safetensors", _write(SINGLE, _header({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]})), "damaged",
+    ),
+    "a shape that does not fill its bytes": (
+        "safetensors", _write(SINGLE, _header({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]})), "damaged",
+    ),
+    "bytes behind the last tensor": (
+        "safetensors", _write(SINGLE, _header({"dtype": "F16", "shape": [1], "data_offsets": [0, 2]})), "too long",
     ),
     "whole numbers": (
         "safetensors", _write(SINGLE, _header({"dtype": "I32", "shape": [1], "data_offsets": [0, 4]})), "got I32",
