@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.measure.metrics import metric_of
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.render import PROPERTIES
-from harness.records import Recommendation
+from harness.records import Loss, Recommendation
 from harness.wording import claim, label
 
 EXAMPLE_REGION = "us-east-1"
@@ -31,20 +32,45 @@ SHOWN = (
 )
 
 
-def as_text(recommendation: Recommendation) -> str:
-    """Several lines: the choice, its numbers, its margin, and why each other candidate lost."""
+WIDTH = 100
+"""Columns of the answer, a page's and most terminals'; names and paths are never broken."""
+HEAD_WIDTH = 14
+"""Columns in front of the recommendation's numbers: the longest of SHOWN and some air."""
+
+
+def as_text(recommendation: Recommendation, most_losses: int | None = None) -> str:
+    """Several lines: the choice, its numbers, its margin, and why the others lost (the first `most_losses` of them)."""
     trial = recommendation.trial
     word = "Recommendation (a tie, the cheapest of it)" if recommendation.is_tie else "Recommendation"
-    lines = [f"{word}: {label(trial.candidate)}", f"  trial {trial.trial_id} of {recommendation.run_dir}"]
-    numbers = [f"{name} {claim(metric)}" for name, key in SHOWN if (metric := metric_of(trial, key)) is not None]
-    lines.append(f"  {'   '.join(numbers)}")
+    facts = [(name, claim(metric)) for name, key in SHOWN if (metric := metric_of(trial, key)) is not None]
     if trial.quality is not None:
-        lines.append(f"  data quality {trial.quality.verdict}: {trial.quality.reason}")
-    lines.append(f"  {recommendation.margin}")
-    if recommendation.losses:
-        lines.append("Why the others lost:")
-        lines.extend(f"  {label(loss.candidate)} ({loss.trial_id}): {loss.why}" for loss in recommendation.losses)
-    return "\n".join(lines)
+        facts.append(("data quality", f"{trial.quality.verdict}: {trial.quality.reason}"))
+    facts += [("margin", recommendation.margin), ("trial", trial.trial_id), ("run", str(recommendation.run_dir))]
+    lines = [f"{word}: {label(trial.candidate)}"]
+    lines += [wrapped(f"  {name:{HEAD_WIDTH}}", text) for name, text in facts]
+    return "\n".join([*lines, *_losses(recommendation.losses, most_losses)])
+
+
+def _losses(losses: Sequence[Loss], most: int | None) -> list[str]:
+    shown = losses[:most]
+    lines = ["Why the others lost:"] if shown else []
+    for loss in shown:
+        lines += [wrapped("  ", f"{label(loss.candidate)} ({loss.trial_id}):"), wrapped("    ", loss.why)]
+    if len(shown) < len(losses):
+        lines.append(f"  and {len(losses) - len(shown)} more, which `dyno report` lists")
+    return lines
+
+
+def wrapped(head: str, text: str) -> str:
+    """`head` and `text` in lines of at most WIDTH columns, the later ones indented below the text."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def findings_text(path: Path, findings: Sequence[Finding]) -> str:
@@ -63,7 +89,7 @@ def next_command(container: str, folder: Path) -> str:
     path = folder / PROPERTIES
     if target.is_own:
         has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
-        return f"dyno serve --properties {path}{'' if has_model else ' --model-dir MODEL_FOLDER'} --port 8080"
+        return f"dyno serve --properties {folder}{'' if has_model else ' --model-dir MODEL_FOLDER'}"
     image, note = _image(image_tag(target))
     return f"docker run --rm -p 8080:8080 -v {shlex.quote(str(folder.resolve()))}:/opt/ml/model {image}{note}"
 

@@ -55,7 +55,7 @@ def _recommend(
     ref: str | None, container: str | None, out: Path | None, verify: bool, as_json: bool, results: Path | None
 ) -> int:
     from harness.choose.recommendation import choose
-    from harness.choose.text import as_text, findings_text, next_command
+    from harness.choose.text import as_text, findings_text, next_command, wrapped
     from harness.properties.containers import parse_container
     from harness.properties.write import scenario_container, write_recommendation
     from harness.store.layout import DEFAULT_RESULTS
@@ -81,7 +81,7 @@ def _recommend(
         click.echo(json.dumps(_as_json(recommendation, written, verdict), indent=2))
     else:
         if verdict is not None:
-            click.echo(f"Measured again from the written file: {verdict['sentence']}")
+            click.echo(wrapped("Measured again from the written file: ", verdict["sentence"]))
         click.echo(f"Next: {next_command(target, written.properties_path.parent)}")
     return MeasurementInvalid.exit_code if verdict is not None and not verdict["is_inside"] else 0
 

@@ -13,7 +13,7 @@ import click
     "properties_path",
     type=click.Path(path_type=Path),
     required=True,
-    help="The serving.properties file: DJL Serving's keys, read as java.util.Properties reads them.",
+    help="The serving.properties file, or the folder that holds it: DJL Serving's keys, as Java reads them.",
 )
 @click.option(
     "--model-dir",
@@ -41,7 +41,7 @@ def command(properties_path: Path, model_dir: Path | None, host: str, port: int,
 
     \b
     Examples:
-      dyno serve --properties results/local/RUN/recommendation/serving.properties
+      dyno serve --properties results/local/RUN/recommendation
       dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
       curl -s localhost:8080/invocations -d '{"inputs": "spell: 4213"}'
     """
@@ -49,7 +49,7 @@ def command(properties_path: Path, model_dir: Path | None, host: str, port: int,
 
     serve(
         ServeOptions(
-            properties_path=properties_path,
+            properties_path=properties_path / "serving.properties" if properties_path.is_dir() else properties_path,
             model_dir=model_dir,
             host=host,
             port=port,

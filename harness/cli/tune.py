@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from harness.trial.verify import Verification
     from harness.tune.loop import SearchResult
 
+MOST_LOSSES = 5
+"""Candidates that lost, in the answer at the end of a search; `dyno report` has all of them."""
 PIPED_WIDTH = 160
 """Columns of the table where stdout is no terminal: wide enough for the published table and the intervals."""
 FIRST_SHOWN = 6
@@ -278,7 +280,7 @@ class _Tuning:
         self._write_page(run)
         recommendation = choose(run)
         if not self.as_json:
-            click.echo(as_text(recommendation))
+            click.echo(as_text(recommendation, MOST_LOSSES))
         try:
             written = write_recommendation(run, recommendation, self.resolved.scenario.recommend.container)
         except NothingToWrite as error:
@@ -343,7 +345,7 @@ class _Tuning:
         written: Written | None,
         found: Verification | None,
     ) -> None:
-        from harness.choose.text import next_command
+        from harness.choose.text import next_command, wrapped
         from harness.store.codec import to_json
 
         following = f"dyno report {writer.layout.root}"
@@ -363,9 +365,9 @@ class _Tuning:
             }
             click.echo(json.dumps(answer, indent=2))
             return
-        click.echo(f"Stopped: {result.stop_reason}")
+        click.echo(wrapped("Stopped: ", result.stop_reason))
         if found is not None:
-            click.echo(f"Verification: {found.sentence}")
+            click.echo(wrapped("Verification: ", found.sentence))
         click.echo(f"Run: {writer.layout.root}")
         click.echo(f"Next: {following}")
 

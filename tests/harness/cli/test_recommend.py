@@ -39,7 +39,7 @@ def test_the_choice_its_reasons_its_file_and_the_next_command(
     assert "slower by 41.1 ms (+204.5 %)" in shown.out
     (path,) = results.rglob("serving.properties")
     assert f"wrote {path}" in shown.err
-    assert shown.out.strip().splitlines()[-1] == f"Next: dyno serve --properties {path} --port 8080"
+    assert shown.out.strip().splitlines()[-1] == f"Next: dyno serve --properties {path.parent}"
 
 
 def test_a_stand_in_model_has_no_folder_to_serve_and_the_next_command_says_so(
@@ -48,7 +48,7 @@ def test_a_stand_in_model_has_no_folder_to_serve_and_the_next_command_says_so(
     shape = {"model": {"kind": "shape", "value": "flan-t5-base", "seed": 0}}
     store(tmp_path, [trial(1, candidate("ctranslate2"), (20.1, 19.8, 20.6))], resolved=shape)
     assert dyno(["recommend", "--results", str(tmp_path)]) == 0
-    assert "serving.properties --model-dir MODEL_FOLDER --port 8080" in capsys.readouterr().out
+    assert "recommendation --model-dir MODEL_FOLDER\n" in capsys.readouterr().out
 
 
 def test_a_container_that_does_not_exist_is_said_before_anything(

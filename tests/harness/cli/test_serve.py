@@ -24,10 +24,12 @@ def dyno_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DYNO, *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_a_signal_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "given"), [(signal.SIGTERM, "serving.properties"), (signal.SIGINT, ".")])
+def test_it_serves_a_file_or_its_folder_until_a_signal_and_ends_with_0(
+    tmp_path: Path, number: signal.Signals, given: str
+) -> None:
     (tmp_path / "serving.properties").write_text("option.entryPoint=engines.fake\nload_on_devices=-1\n")
-    argv = [*DYNO, "--properties", str(tmp_path / "serving.properties"), "--port", "0", "--name", "bench"]
+    argv = [*DYNO, "--properties", str(tmp_path / given), "--port", "0", "--name", "bench"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         url = process.stderr.readline().removeprefix("listening on ").strip()
