@@ -23,7 +23,7 @@ from engines.processes.call_in_child import call_in_child
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
-from engines.serving_properties.spec import spec_to_properties
+from engines.serving_properties.write import spec_to_properties
 from engines.spec_check import check_spec, package_availability
 
 HOST = "127.0.0.1"
@@ -106,11 +106,6 @@ class HostedEngine:
         if not availability.is_available:
             where = f"in {spec.python}" if spec.python else "here"
             raise Unavailable(f"{self.name} cannot run {where}: {availability.reason}")
-        for field in ("workers", "batch_size", "job_queue_size"):
-            if getattr(spec, field) < 1:
-                raise SpecInvalid(f"{self.name}: {field}={getattr(spec, field)}: expected a whole number >= 1")
-        if spec.max_batch_delay_ms < 0:
-            raise SpecInvalid(f"{self.name}: max_batch_delay_ms={spec.max_batch_delay_ms}: expected >= 0")
         check_spec(spec, able or self.capabilities())
         if self.needs_model:
             self.check_model(spec.model_dir)

@@ -24,7 +24,7 @@ from engines.errors import EngineError, SpecInvalid, Unavailable
 from engines.hosted import HostedEngine, RunningServer, serve_file
 from engines.processes.call_in_child import answer_call
 from engines.registry import BACKENDS, ENGINES
-from engines.serving_properties.spec import read_serving, read_text
+from engines.serving_properties.read import read_serving, read_text
 
 
 def engine_here(name: str) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 OptionValue = bool | int | float | str
 
@@ -47,22 +47,23 @@ class Axis:
     """What is true of one field of `Setting` wherever it is read, written or shown.
 
     `key` is its key in serving.properties. `title` heads it in tables and figures. `label` is its part of a candidate's
-    short name ({} is the value, {s} makes a plural), left out at the default unless `is_always_in_label`.
+    short name ({} is the value, {s} makes a plural), left out at the default unless `is_always_named`.
     A whole number is at least `low`; a word is one of `words`, to which an engine may add its own where `is_open`.
     `help` is for whoever writes a scenario. `default_in_file` is what a file without the key means to DJL Serving,
-    given where that is not our default.
+    given where that is not our default. `memory` is what a larger value takes in memory.
     """
 
     name: str
     key: str
     title: str
     label: str
-    is_always_in_label: bool = False
+    is_always_named: bool = False
     low: int = 1
     words: tuple[str, ...] = ()
     is_open: bool = False
     help: str = ""
     default_in_file: int | None = None
+    memory: Literal["more", "less", "none", "unknown"] = "unknown"
 
     @property
     def default(self) -> OptionValue | None:
@@ -78,21 +79,27 @@ class Axis:
     def label_of(self, setting: Setting) -> str:
         """'2 workers'; '' where it goes without saying."""
         value = getattr(setting, self.name)
-        is_shown = self.is_always_in_label or value != self.default
+        is_shown = self.is_always_named or value != self.default
         return self.label.format(value, s="" if value == 1 else "s") if is_shown else ""
 
 
 AXES = (
+    Axis(name="dtype", key="option.dtype", title="dtype", label="{}", is_always_named=True, words=DTYPES, is_open=True),
     Axis(
-        name="dtype", key="option.dtype", title="dtype", label="{}", is_always_in_label=True, words=DTYPES, is_open=True
+        name="batch_size",
+        key="batch_size",
+        title="batch size",
+        label="batch {}",
+        is_always_named=True,
+        memory="more",
     ),
-    Axis(name="batch_size", key="batch_size", title="batch size", label="batch {}", is_always_in_label=True),
-    Axis(name="workers", key="maxWorkers", title="workers", label="{} worker{s}", is_always_in_label=True),
+    Axis(name="workers", key="maxWorkers", title="workers", label="{} worker{s}", is_always_named=True, memory="more"),
     Axis(
         name="tensor_parallel_degree",
         key="option.tensor_parallel_degree",
         title="tensor parallel",
         label="tensor parallel {}",
+        memory="less",
     ),
     Axis(
         name="max_batch_delay_ms",
@@ -101,12 +108,14 @@ AXES = (
         label="delay {} ms",
         low=0,
         default_in_file=100,
+        memory="none",
     ),
     Axis(
         name="threads",
         key="option.threads",
         title="threads",
         label="{} thread{s}",
+        memory="none",
         help="compute threads per worker; null: cores // workers",
     ),
     Axis(
@@ -116,7 +125,7 @@ AXES = (
         label="rolling batch {}",
         words=("disable", "auto", "scheduler", "lmi-dist", "vllm", "trtllm"),
     ),
-    Axis(name="job_queue_size", key="job_queue_size", title="queue size", label="queue {}"),
+    Axis(name="job_queue_size", key="job_queue_size", title="queue size", label="queue {}", memory="none"),
     Axis(name="device", key="load_on_devices", title="device", label="{}", words=("cpu", "cuda", "neuron")),
 )
 """Every axis, in the order in which a reader sees them."""

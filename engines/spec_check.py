@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments.locate import can_install
 from engines.errors import SpecInvalid
+from engines.setting import AXES, OptionValue
 
 WITHOUT_EXTRA = ("deepspeed",)
 """It changes how transformers imports: only an environment of its own holds it."""
@@ -34,35 +35,44 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def check_spec(spec: EngineSpec, capabilities: Capabilities) -> None:
-    """Nothing, if an engine with `capabilities` can do `spec`; else raises SpecInvalid with the reason."""
-    if spec.dtype not in capabilities.effective_dtypes:
-        reason = capabilities.reasons.get(spec.dtype, "not supported")
-        raise SpecInvalid(
-            f"{spec.engine}: dtype {spec.dtype!r} refused: {reason}; it accepts "
-            f"{', '.join(capabilities.effective_dtypes)}"
-        )
-    degree = spec.tensor_parallel_degree
-    if not 1 <= degree <= capabilities.max_tensor_parallel_degree:
-        reason = capabilities.reasons.get(
-            "tensor_parallel_degree", f"at most {capabilities.max_tensor_parallel_degree} is supported"
-        )
-        raise SpecInvalid(f"{spec.engine}: tensor_parallel_degree {degree} refused: {reason}")
-    if spec.device not in capabilities.devices:
-        reason = f": {capabilities.reasons[spec.device]}" if spec.device in capabilities.reasons else ""
-        raise SpecInvalid(
-            f"{spec.engine}: device {spec.device!r} refused{reason}; it runs here on {', '.join(capabilities.devices)}"
-        )
-    if spec.rolling_batch != "disable" and not capabilities.has_rolling_batch:
-        raise SpecInvalid(f"{spec.engine}: rolling_batch {spec.rolling_batch!r} refused; use 'disable'")
-    if spec.threads is not None and spec.threads < 1:
-        raise SpecInvalid(f"{spec.engine}: threads {spec.threads} refused; expected 1 or more, or null")
-    for name in spec.options:
-        if name not in capabilities.options:
-            near = get_close_matches(name, capabilities.options, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            known = ", ".join(capabilities.options) or "none"
-            raise SpecInvalid(f"{spec.engine}: unknown option {name!r}; known: {known}{hint}")
+def check_spec(spec: EngineSpec, able: Capabilities) -> None:
+    """Nothing, if an engine with these capabilities can do `spec`; else raises SpecInvalid with the reason."""
+    for name, value in spec.axes().items():
+        reason = why_not(spec.engine, name, value, able)
+        if reason:
+            raise SpecInvalid(f"{spec.engine}: {name} {value!r} refused: {reason}")
+
+
+def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str:
+    """Why `engine` with these capabilities cannot serve with axis `name` at `value`; '' when it can. The one judge of a
+    setting, for a scenario's candidates as for a launch."""
+    if name.startswith("options."):
+        return _why_not_option(engine, name.removeprefix("options."), able)
+    low = _LOWEST.get(name)
+    if low is not None and isinstance(value, int) and value < low:
+        return f"expected a whole number >= {low}"
+    because = able.reasons.get(str(value), "")
+    if name == "dtype" and value not in able.effective_dtypes:
+        return f"{because or 'not supported'}; it accepts {', '.join(able.effective_dtypes)} here"
+    if name == "tensor_parallel_degree" and isinstance(value, int) and value > able.max_tensor_parallel_degree:
+        why = able.reasons.get("tensor_parallel_degree")
+        return why or f"{engine} can split over at most {able.max_tensor_parallel_degree} here"
+    if name == "device" and value not in able.devices:
+        return because or f"this machine has no {value} that {engine} can use"
+    if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:
+        return f"{engine} has no rolling batch; use 'disable'"
+    return ""
+
+
+_LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}
+
+
+def _why_not_option(engine: str, name: str, able: Capabilities) -> str:
+    if name in able.options:
+        return ""
+    near = get_close_matches(name, able.options, n=1)
+    known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(able.options) or 'none'}"
+    return f"{engine} has no such option; {known}"
 
 
 def flag(spec: EngineSpec, name: str, default: bool) -> bool:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
+from engines.setting import AXES
 from harness.records import Candidate, Metric
 
 
 def label(candidate: Candidate) -> str:
     """'ctranslate2 int8, batch 4, 2 workers, delay 5 ms, 1 thread'; axes at their plain value are left out."""
-    parts = [
-        f"{candidate.engine} {candidate.dtype}",
-        f"batch {candidate.batch_size}",
-        _count(candidate.workers, "worker"),
-    ]
-    if candidate.tensor_parallel_degree > 1:
-        parts.append(f"tensor parallel {candidate.tensor_parallel_degree}")
-    if candidate.max_batch_delay_ms:
-        parts.append(f"delay {candidate.max_batch_delay_ms} ms")
-    if candidate.threads is not None:
-        parts.append(_count(candidate.threads, "thread"))
-    if candidate.rolling_batch != "disable":
-        parts.append(f"rolling batch {candidate.rolling_batch}")
-    if candidate.device != "cpu":
-        parts.append(candidate.device)
+    parts = [part for axis in AXES if (part := axis.label_of(candidate))]
     parts.extend(f"{name}={value}" for name, value in sorted(candidate.options.items()))
     if candidate.python:
         parts.append("own environment" if candidate.python == "auto" else f"python {candidate.python}")
-    return ", ".join(parts)
+    return f"{candidate.engine} {', '.join(parts)}"
 
 
 def quantity(metric: Metric) -> str:
@@ -48,7 +35,3 @@ def claim(metric: Metric) -> str:
 def unit_suffix(unit: str) -> str:
     """' ms', or nothing for a plain fraction."""
     return "" if unit in ("", "frac", "1") else f" {unit}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,47 +1,34 @@
-"""Engines that exist only inside AWS's LMI containers: nothing launches them here, but their files can be written.
+"""Engines that exist only inside AWS's containers, never launched here: what they can do, and what to use instead.
 
-Facts of the container versions: djl-serving's release branches 0.21.0-dlc to 0.36.0-lmi27-dlc.
+From the containers' documentation, not from a run. Which container version has which of them, and the keys it reads,
+stands in the table of containers (harness/properties/keys.toml).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, EngineSpec, RunningEngine
-from engines.errors import SpecInvalid, Unavailable
+from engines.errors import Unavailable
 from engines.setting import DTYPES
 
-Version = tuple[int, ...]
-T5_FAMILY = ("t5", "mt5", "umt5")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """Container versions (inclusive) in which one set of keys serves this engine. `t5_refusal` says why they do not
-    serve T5; '' when they do. `values` are the keys that choose the engine there."""
-
-    since: Version
-    until: Version
-    values: Mapping[str, str]
-    t5_refusal: str = ""
+_FP16_OVERFLOWS = "T5's FFN output overflows fp16 in it (garbage on XL, XXL and UL2); use bf16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEngine:
-    """What is known about one engine of the containers. `instead` ends every refusal: what to use now."""
+    """What is known about one of them. `instead` ends every refusal; `refused`: dtype -> why not to use it."""
 
     name: str
     missing: str
     instead: str
-    generations: tuple[Generation, ...]
-    dtypes: tuple[str, ...]
-    features: Mapping[str, str]
     max_tensor_parallel_degree: int
     devices: tuple[str, ...]
+    features: Mapping[str, str]
+    dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def probe(self) -> Availability:
@@ -49,13 +36,17 @@ class ContainerEngine:
         return Availability(is_available=False, reason=f"{self.missing}; {self.instead}")
 
     def capabilities(self) -> Capabilities:
-        """What the containers' documentation says, not what was run."""
-        reasons = {dtype: f"{self.name} in the containers takes {', '.join(self.dtypes)}" for dtype in DTYPES}
+        """What it takes inside its container."""
+        reasons = {
+            dtype: f"{self.name} in the containers takes {', '.join(self.dtypes)}"
+            for dtype in DTYPES
+            if dtype not in self.dtypes
+        }
         return Capabilities(
             effective_dtypes={dtype: dtype for dtype in self.dtypes},
             max_tensor_parallel_degree=self.max_tensor_parallel_degree,
             devices=self.devices,
-            reasons={**{dtype: why for dtype, why in reasons.items() if dtype not in self.dtypes}, **self.refused},
+            reasons={**reasons, **self.refused},
             features=self.features,
         )
 
@@ -63,48 +54,68 @@ class ContainerEngine:
         """Raises Unavailable."""
         raise Unavailable(f"{self.name} cannot run here: {self.probe().reason}")
 
-    def properties(self, spec: EngineSpec, container: str) -> dict[str, str]:
-        """serving.properties of `spec` for a container version such as '0.24.0'.
 
-        Raises SpecInvalid with what to use instead where that version does not serve it.
-        """
-        version = _version(container)
-        generation = next((each for each in self.generations if each.since <= version <= each.until), None)
-        if generation is None:
-            spans = ", ".join(f"{_text(each.since)} to {_text(each.until)}" for each in self.generations)
-            raise SpecInvalid(f"{self.name}: container {container} does not have it (it is in {spans}); {self.instead}")
-        kind = _model_type(spec.model_dir)
-        if generation.t5_refusal and kind in T5_FAMILY:
-            raise SpecInvalid(f"{self.name}: container {container}: {generation.t5_refusal}; {self.instead}")
-        if spec.dtype not in self.dtypes or spec.dtype in self.refused:
-            why = self.refused.get(spec.dtype, f"it takes {', '.join(self.dtypes)}")
-            raise SpecInvalid(f"{self.name}: dtype {spec.dtype!r} refused: {why}")
-        return {
-            **generation.values,
-            "option.model_id": str(spec.model_dir),
-            "option.dtype": spec.dtype,
-            "option.tensor_parallel_degree": str(spec.tensor_parallel_degree),
-            "batch_size": str(spec.batch_size),
-            "max_batch_delay": str(spec.max_batch_delay_ms),
-            "job_queue_size": str(spec.job_queue_size),
-            "minWorkers": str(spec.workers),
-            "maxWorkers": str(spec.workers),
-        }
+def fastertransformer() -> ContainerEngine:
+    """NVIDIA's FasterTransformer, frozen upstream; DJL's containers had it in 0.21.0 to 0.24.0."""
+    return ContainerEngine(
+        name="fastertransformer",
+        missing="retired: its last container is 0.24.0 and no package installs it",
+        instead="use engine t5, its heir for T5 here, or ctranslate2; in containers djl_python.huggingface with "
+        "option.rolling_batch=disable",
+        max_tensor_parallel_degree=8,
+        devices=("cuda",),
+        refused={"fp16": _FP16_OVERFLOWS},
+        features={
+            "model_parallel": "tensor, pipeline",
+            "loads_hugging_face": "yes",
+            "runtime_partition": "yes",
+            "ahead_of_time_partition": "yes, from 0.22.1",
+            "partition_on_cpu_memory": "not known",
+            "streaming": "yes, from 0.23.0",
+            "fast_loading": "not known",
+            "hardware": "NVIDIA GPU",
+        },
+    )
 
 
-def _version(container: str) -> Version:
-    parts = container.partition("-")[0].split(".")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise SpecInvalid(f"container {container!r}: expected a version such as 0.24.0")
-    return tuple(int(part) for part in parts)
+def tensorrt_llm() -> ContainerEngine:
+    """TensorRT-LLM in the LMI containers, which served T5 in 0.27.0 to 0.32.0."""
+    return ContainerEngine(
+        name="tensorrt_llm",
+        missing="needs an NVIDIA GPU and its container; an endpoint that runs elsewhere is measured with engine attach",
+        instead="use container 0.27.0 to 0.32.0, or djl_python.huggingface with option.rolling_batch=disable",
+        max_tensor_parallel_degree=8,
+        devices=("cuda",),
+        refused={"fp16": _FP16_OVERFLOWS},
+        features={
+            "model_parallel": "tensor, pipeline",
+            "loads_hugging_face": "converted",
+            "runtime_partition": "yes",
+            "ahead_of_time_partition": "yes",
+            "partition_on_cpu_memory": "not known",
+            "streaming": "yes",
+            "fast_loading": "yes, of built engines",
+            "hardware": "NVIDIA GPU",
+        },
+    )
 
 
-def _text(version: Version) -> str:
-    return ".".join(map(str, version))
-
-
-def _model_type(model_dir: Path) -> str:
-    try:
-        return str(json.loads((model_dir / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
-    except (OSError, ValueError) as error:
-        raise SpecInvalid(f"{model_dir}: no config.json that says what kind of model it is: {error}") from error
+def neuronx() -> ContainerEngine:
+    """AWS Transformers NeuronX (Inferentia 2, Trainium) in the LMI containers; it serves decoder-only models."""
+    return ContainerEngine(
+        name="neuronx",
+        missing="needs an AWS Inferentia 2 or Trainium device and its container",
+        instead="serve T5 with engine t5 or transformers on CPU or GPU",
+        max_tensor_parallel_degree=24,
+        devices=("neuron",),
+        features={
+            "model_parallel": "tensor",
+            "loads_hugging_face": "decoder-only",
+            "runtime_partition": "yes",
+            "ahead_of_time_partition": "compiled graphs, from 0.25.0",
+            "partition_on_cpu_memory": "not known",
+            "streaming": "yes",
+            "fast_loading": "not known",
+            "hardware": "AWS Inferentia 2, Trainium",
+        },
+    )

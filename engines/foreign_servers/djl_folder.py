@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.serving_properties.java_text import format_properties
+from engines.serving_properties.write import container_values
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "t5": ("numpy", "tokenizers"),
@@ -22,8 +24,6 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "fake": (),
 }
 """Backend -> what its requirements.txt names, at the versions that are installed here."""
-
-LOADING_TIMEOUT_S = 1200
 
 _MODEL_PY = '"""DJL Serving\'s entry point: our backend, from the engines/ folder beside this file."""\n\n'
 _MODEL_PY += "from engines.foreign_servers.djl_handler import handle  # noqa: F401\n"
@@ -61,30 +61,8 @@ def write_djl_folder(spec: EngineSpec, backend: str, folder: Path, *, links_weig
 
 
 def _properties(spec: EngineSpec, backend: str) -> dict[str, str]:
-    values = {
-        "engine": "Python",
-        "batch_size": str(spec.batch_size),
-        "max_batch_delay": str(spec.max_batch_delay_ms),
-        "job_queue_size": str(spec.job_queue_size),
-        "minWorkers": str(spec.workers),
-        "maxWorkers": str(spec.workers),
-        "load_on_devices": "-1" if spec.device == "cpu" else "*",
-        "option.entryPoint": "model.py",
-        "option.rolling_batch": "disable",
-        "option.backend": backend,
-        "option.dtype": spec.dtype,
-        "option.tensor_parallel_degree": str(spec.tensor_parallel_degree),
-        "option.model_loading_timeout": str(LOADING_TIMEOUT_S),
-    }
-    if spec.threads is not None:
-        values["option.threads"] = str(spec.threads)
     options = {name: value for name, value in spec.options.items() if name not in ("backend", "image", "command")}
-    values |= {f"option.{name}": _text(value) for name, value in sorted(options.items())}
-    return values
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return container_values(replace(spec, options=options), "model.py", extra={"option.backend": backend})
 
 
 def _pinned(package: str) -> str:

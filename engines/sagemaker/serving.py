@@ -10,9 +10,9 @@ from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.sagemaker.package import PROPERTIES, properties_of, read_files
 from engines.sagemaker.plan import OPTIONS
-from engines.serving_properties.java_text import format_properties, parse_properties
+from engines.serving_properties.java_text import format_properties
+from engines.serving_properties.write import HF_DTYPES, HF_ENTRY_POINT, container_values, property_values
 
-HF_DTYPES = ("fp32", "bf16", "fp16")
 FIRST_DISABLE = (0, 27, 0)
 """Container version from which rolling_batch=disable exists; before it the key is left out."""
 
@@ -57,14 +57,11 @@ def _model_id(files: Mapping[str, bytes]) -> str:
 
 def _own_values(spec: EngineSpec, hosts: str) -> dict[str, str]:
     from engines.registry import BACKENDS
-    from engines.serving_properties.spec import spec_to_properties
 
     if hosts not in BACKENDS:
         raise SpecInvalid(f"sagemaker: option hosts={hosts!r}: our server has {', '.join(BACKENDS)}")
     inner = {name: value for name, value in spec.options.items() if name not in OPTIONS}
-    values = parse_properties(spec_to_properties(replace(spec, engine=hosts, options=inner, python=None)))
-    del values["option.model_id"]
-    return values
+    return property_values(replace(spec, options=inner), f"engines.{hosts}")
 
 
 def _lmi_values(spec: EngineSpec, hosts: str, tag: str) -> dict[str, str]:
@@ -75,26 +72,9 @@ def _lmi_values(spec: EngineSpec, hosts: str, tag: str) -> dict[str, str]:
         )
     if spec.dtype not in HF_DTYPES:
         raise SpecInvalid(f"sagemaker: the LMI Hugging Face handler takes {', '.join(HF_DTYPES)}, not {spec.dtype}")
-    values = {
-        "engine": "Python",
-        "option.entryPoint": "djl_python.huggingface",
-        "option.dtype": spec.dtype,
-        "option.model_loading_timeout": "1200",
-        "batch_size": str(spec.batch_size),
-        "max_batch_delay": str(spec.max_batch_delay_ms),
-        "job_queue_size": str(spec.job_queue_size),
-        "minWorkers": str(spec.workers),
-        "maxWorkers": str(spec.workers),
-    }
-    if _version(tag) >= FIRST_DISABLE:
-        values["option.rolling_batch"] = "disable"
-    if spec.device == "cpu":
-        values["load_on_devices"] = "-1"
-    else:
-        values["option.tensor_parallel_degree"] = str(spec.tensor_parallel_degree)
-        if spec.tensor_parallel_degree > 1:
-            values["option.device_map"] = "auto"
-    return values
+    return container_values(
+        replace(spec, options={}, threads=None), HF_ENTRY_POINT, can_disable=_version(tag) >= FIRST_DISABLE
+    )
 
 
 def _version(tag: str) -> tuple[int, ...]:

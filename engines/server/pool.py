@@ -19,7 +19,7 @@ from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
 from engines.server.worker_link import WorkerCrashed, WorkerLink
-from engines.serving_properties.spec import ServerSettings
+from engines.serving_properties.read import ServerSettings
 
 logger = logging.getLogger("dyno.server")
 

@@ -29,7 +29,7 @@ from engines.models.folder import resolve_model
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
-from engines.serving_properties.spec import Serving, read_serving, read_text
+from engines.serving_properties.read import Serving, read_serving, read_text
 
 logger = logging.getLogger("dyno.server")
 

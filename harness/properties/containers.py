@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from engines.setting import AXES, Axis
 from harness.errors import UsageError
 
 Version = tuple[int, ...]
@@ -202,13 +203,19 @@ def _djl_rules() -> dict[str, tuple[KeyRule, ...]]:
 @cache
 def _own_rules(version: str) -> dict[str, tuple[KeyRule, ...]]:
     tables = _table()["dynamometer"][version]
+    axes = {axis.key: (_axis_rule(axis),) for axis in AXES}
     server = {key: (_rule(key, "server", row),) for key, row in tables["server"].items()}
     options: dict[str, tuple[KeyRule, ...]] = {}
     for handler in [name for name in tables if name != "server"]:
         for key, row in tables[handler].items():
             full = f"option.{key}"
             options[full] = (*options.get(full, ()), _rule(full, handler, row))
-    return {**server, **options}
+    return {**axes, **server, **options}
+
+
+def _axis_rule(axis: Axis) -> KeyRule:
+    handler = "option" if axis.key.startswith("option.") else "server"
+    return _rule(axis.key, handler, {"type": "str"} if axis.is_word else {"type": "int", "min": axis.low})
 
 
 def _rule(key: str, handler: str, row: Mapping[str, Any]) -> KeyRule:

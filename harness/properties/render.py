@@ -13,6 +13,7 @@ from typing import Any
 
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
+from engines.serving_properties.write import HF_DTYPES, HF_ENTRY_POINT, container_values, property_values
 from harness.errors import NothingToWrite, UsageError
 from harness.measure.metrics import metric_of
 from harness.properties.containers import (
@@ -32,7 +33,6 @@ from harness.store.formats import RunManifest
 from harness.wording import claim, label
 
 PROPERTIES = "serving.properties"
-HF_DTYPES = ("fp32", "bf16", "fp16")
 NEEDS_PYTHON = {"ctranslate2": (3, 9), "onnxruntime": (3, 11)}
 """Lowest Python that the wheels of the pinned versions install on (their Requires-Python)."""
 
@@ -48,9 +48,6 @@ ATTACHED = "attach"
 
 OTHER_FRONTS = ("multi-model-server", "torchserve")
 """Engines whose own Java front end was measured: another server with the same settings is another measurement."""
-
-LOADING_TIMEOUT_S = 1200
-"""Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
 
 MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib")
 
@@ -165,67 +162,31 @@ def _no_wheels(engine: str, target: Container) -> str:
 
 def _own_values(source: Source) -> dict[str, str]:
     candidate = source.trial.candidate
-    values = {"engine": "Python", "option.entryPoint": f"engines.{candidate.engine}"}
-    values |= _model_id(source, is_own=True)
-    values |= {
-        "option.dtype": candidate.dtype,
-        "option.tensor_parallel_degree": str(candidate.tensor_parallel_degree),
-        "option.rolling_batch": candidate.rolling_batch,
-        **_server_values(candidate),
-    }
-    if candidate.python:
-        values["option.pythonExecutable"] = candidate.python
-    if candidate.threads is not None:
-        values["option.threads"] = str(candidate.threads)
-    values |= {f"option.{name}": _text(value) for name, value in sorted(candidate.options.items())}
-    return values
+    model_id = _model_id(source, is_own=True)
+    return property_values(candidate, f"engines.{candidate.engine}", model_id=model_id, python=candidate.python)
 
 
 def _lmi_values(source: Source, target: Container) -> dict[str, str]:
     candidate = source.trial.candidate
-    is_hf = candidate.engine == "transformers"
-    values = {
-        "engine": "Python",
-        "option.entryPoint": "djl_python.huggingface" if is_hf else "model.py",
-        **(_model_id(source, is_own=False) if is_hf else {}),
-        "option.dtype": candidate.dtype,
-    }
-    if is_hf and target.version < FIRST_HF_DTYPE:
+    can_disable = named_values("rolling_batch")["disable"].is_in(target)
+    if candidate.engine != "transformers":
+        return container_values(candidate, "model.py", can_disable=can_disable)
+    values = container_values(
+        replace(candidate, options={}, threads=None),
+        HF_ENTRY_POINT,
+        can_disable=can_disable,
+        model_id=_model_id(source, is_own=False),
+        extra={"option.task": "text2text-generation"} if target.version < FIRST_TASK_FROM_HUB else {},
+    )
+    if target.version < FIRST_HF_DTYPE:
         del values["option.dtype"]
-    if is_hf and target.version < FIRST_TASK_FROM_HUB:
-        values["option.task"] = "text2text-generation"
-    if candidate.device != "cpu":  # on a machine without GPUs early handlers count them and refuse any degree
-        values["option.tensor_parallel_degree"] = str(candidate.tensor_parallel_degree)
-    if named_values("rolling_batch")["disable"].is_in(target):
-        values["option.rolling_batch"] = "disable"
-    if is_hf and candidate.tensor_parallel_degree > 1:
-        values["option.device_map"] = "auto"
-    values |= _server_values(candidate)
-    values["option.model_loading_timeout"] = str(LOADING_TIMEOUT_S)
-    if not is_hf and candidate.threads is not None:
-        values["option.threads"] = str(candidate.threads)
-    if not is_hf:
-        values |= {f"option.{name}": _text(value) for name, value in sorted(candidate.options.items())}
     known = key_rules(target)
-    return {key: value for key, value in values.items() if key in known or not is_hf}
+    return {key: value for key, value in values.items() if key in known}
 
 
-def _server_values(candidate: Candidate) -> dict[str, str]:
-    return {
-        "batch_size": str(candidate.batch_size),
-        "max_batch_delay": str(candidate.max_batch_delay_ms),
-        "job_queue_size": str(candidate.job_queue_size),
-        "minWorkers": str(candidate.workers),
-        "maxWorkers": str(candidate.workers),
-        "load_on_devices": "-1" if candidate.device == "cpu" else candidate.device.partition(":")[2] or "*",
-    }
-
-
-def _model_id(source: Source, *, is_own: bool) -> dict[str, str]:
+def _model_id(source: Source, *, is_own: bool) -> str:
     kind, value = source.model.get("kind"), str(source.model.get("value", ""))
-    if kind in ("hub", "s3") or (kind == "path" and is_own):
-        return {"option.model_id": value}
-    return {}
+    return value if kind in ("hub", "s3") or (kind == "path" and is_own) else ""
 
 
 def _file(values: Mapping[str, str], source: Source, note: str) -> str:
@@ -303,10 +264,6 @@ def _requirements(trial: Trial) -> str:
     version = trial.versions.get(trial.candidate.engine)
     pin = f"=={version}" if version else ""
     return f"{trial.candidate.engine}{pin}\n"
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _versioned(target: Container) -> str:

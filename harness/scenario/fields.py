@@ -9,9 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from engines.setting import DTYPES
-
-OptionValue = bool | int | float | str
+from engines.setting import OptionValue
 
 
 class Strict(BaseModel):
@@ -67,20 +65,26 @@ def one_or_more(scalar_or_list: Any) -> Any:
     return (scalar_or_list,)
 
 
-_DTYPE_SYNONYMS = {
+_SYNONYMS = {
     "float32": "fp32", "float": "fp32", "f32": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16",
     "f16": "fp16", "i8": "int8", "q8": "int8", "i4": "int4",
 }  # fmt: skip
+"""What people write -> the word that is meant."""
 
 
-def _dtype(word: Any) -> Any:
-    """Refuses misspelt common names; an engine's own dtype ('w8a8') passes and is judged by its capabilities."""
-    if not isinstance(word, str) or word in DTYPES:
+def known_or_own(what: str, known: Iterable[str]) -> Callable[[Any], Any]:
+    """A validator that refuses misspelt words of `known`; others pass, an engine may know them ('w8a8')."""
+    words = tuple(known)
+
+    def check(word: Any) -> Any:
+        if not isinstance(word, str) or word in words:
+            return word
+        meant = _SYNONYMS.get(word.lower()) or next(iter(get_close_matches(word.lower(), words, n=1)), None)
+        if meant:
+            raise expected(f"{what} such as {', '.join(words)}", word, f"did you mean {meant!r}?")
         return word
-    near = _DTYPE_SYNONYMS.get(word.lower()) or next(iter(get_close_matches(word.lower(), DTYPES, n=1)), None)
-    if near:
-        raise expected(f"a dtype such as {', '.join(DTYPES)}", word, f"did you mean {near!r}?")
-    return word
+
+    return check
 
 
 def _option(value: Any) -> Any:
@@ -95,12 +99,6 @@ AtLeastOne = Annotated[Whole, Field(ge=1)]
 AtLeastZero = Annotated[Whole, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveSeconds = Annotated[float, Field(gt=0.0)]
-Dtype = Annotated[Word, BeforeValidator(_dtype)]
-
-Wholes = Annotated[tuple[AtLeastOne, ...], BeforeValidator(one_or_more)]
-WholesFromZero = Annotated[tuple[AtLeastZero, ...], BeforeValidator(one_or_more)]
-Threads = Annotated[tuple[AtLeastOne | None, ...], BeforeValidator(one_or_more)]
-Dtypes = Annotated[tuple[Dtype, ...], BeforeValidator(one_or_more)]
 OptionValues = Annotated[tuple[Annotated[OptionValue, BeforeValidator(_option)], ...], BeforeValidator(one_or_more)]
 
 

@@ -7,27 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from engines.registry import engine_names
 from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.cost import Cost
+from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import (
     AtLeastOne,
     AtLeastZero,
-    Dtypes,
     Fraction,
-    OptionValues,
     PositiveSeconds,
     Strict,
-    Threads,
-    Wholes,
-    WholesFromZero,
     Word,
     did_you_mean,
     expected,
     listed,
     one_of,
-    one_or_more,
 )
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 
@@ -38,8 +32,6 @@ SHAPES = (
 )
 """Published shapes that can be served with random weights."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
-ROLLING_BATCH = ("disable", "auto", "scheduler", "lmi-dist", "vllm", "trtllm")
-DEVICES = ("cpu", "cuda", "neuron")
 
 
 def _metric_name(name: Any) -> Any:
@@ -167,55 +159,6 @@ class Quality(Strict):
     prompts: Annotated[AtLeastOne, Field(description="how many prompts, from the top of the file")] = 64
     max_exact_match_drop: Fraction = 0.02
     min_reference_match: Fraction = 0.0
-
-
-def _one_engine(name: Any) -> Any:
-    """Refuses the lists that blocks.py leaves here: empty ones, and those that name an engine twice."""
-    if isinstance(name, list):
-        if not name:
-            raise expected("at least one engine", name)
-        one_or_more(name)
-        raise expected("the name of an engine", name)
-    return name
-
-
-class EngineBlock(Strict):
-    """One engine with its own axes; each axis is one value or a list. In a file, a block may name several engines."""
-
-    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names())), BeforeValidator(_one_engine)]
-    python: Annotated[
-        Word | None,
-        Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),
-    ] = None
-    dtype: Dtypes = ("fp32",)
-    tensor_parallel_degree: Wholes = (1,)
-    workers: Wholes = (1,)
-    batch_size: Wholes = (1,)
-    max_batch_delay_ms: WholesFromZero = (0,)
-    job_queue_size: Wholes = (1000,)
-    rolling_batch: Annotated[
-        tuple[Annotated[str, BeforeValidator(one_of("a rolling batch kind", ROLLING_BATCH))], ...],
-        BeforeValidator(one_or_more),
-    ] = ("disable",)
-    threads: Annotated[Threads, Field(description="compute threads per worker; null: cores // workers")] = (None,)
-    device: Annotated[
-        tuple[Annotated[str, BeforeValidator(one_of("a device", DEVICES))], ...], BeforeValidator(one_or_more)
-    ] = ("cpu",)
-    options: Annotated[dict[Word, OptionValues], Field(description="engine options, each one value or a list")] = Field(
-        default_factory=dict
-    )
-
-    @model_validator(mode="after")
-    def _batching_is_one_kind(self) -> EngineBlock:
-        """DJL refuses a rolling batch together with batch_size > 1."""
-        rolling = [kind for kind in self.rolling_batch if kind != "disable"]
-        if rolling and max(self.batch_size) > 1:
-            raise expected(
-                "batch_size 1 beside a rolling batch",
-                max(self.batch_size),
-                "put rolling batching in a block of its own",
-            )
-        return self
 
 
 class Objective(Strict):

@@ -7,15 +7,15 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from engines.api import Availability, Capabilities
-from engines.setting import OptionValue
+from engines.setting import OptionValue, Setting
+from engines.spec_check import why_not
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.records import Candidate
+from harness.scenario.engine_block import EngineBlock
 from harness.scenario.resolve import ResolvedScenario
-from harness.scenario.schema import EngineBlock
 
 MAX_CANDIDATES = 100_000
 """More than a search could ever measure; a product above it is a mistake in the scenario, and would eat memory."""
@@ -124,11 +124,7 @@ def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
 
 
 def _axes(block: EngineBlock) -> dict[str, Axis]:
-    names = (
-        "dtype", "tensor_parallel_degree", "workers", "batch_size", "max_batch_delay_ms", "job_queue_size",
-        "rolling_batch", "threads", "device",
-    )  # fmt: skip
-    axes: dict[str, Axis] = {name: tuple(getattr(block, name)) for name in names}
+    axes: dict[str, Axis] = {name: tuple(getattr(block, name)) for name in Setting().axes()}
     axes.update({f"options.{name}": tuple(values) for name, values in block.options.items()})
     return axes
 
@@ -141,32 +137,14 @@ def _prune(
     gone: list[Pruned] = []
     for name, values in axes.items():
         for value in values:
-            reason = _why_not(engine, name, value, able)
-            if reason is None:
+            reason = why_not(engine, name, value, able)
+            if not reason:
                 continue
             count = math.prod(len(left) for axis, left in kept.items() if axis != name)
             kept[name] = tuple(each for each in kept[name] if each is not value and each != value)
             shown = "null" if value is None else value
             gone.append(Pruned(block=index, description=f"{engine} {name}={shown}", reason=reason, count=count))
     return kept, gone
-
-
-def _why_not(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str | None:
-    """Why this engine cannot do `name=value` on this machine; None when it can."""
-    if name == "dtype" and value not in able.effective_dtypes:
-        return able.reasons.get(str(value)) or f"{engine} accepts {', '.join(able.effective_dtypes)} here"
-    if name == "tensor_parallel_degree" and isinstance(value, int) and value > able.max_tensor_parallel_degree:
-        why = able.reasons.get("tensor_parallel_degree")
-        return why or f"{engine} can split over at most {able.max_tensor_parallel_degree} here"
-    if name == "device" and value not in able.devices:
-        return able.reasons.get(str(value)) or f"this machine has no {value} that {engine} can use"
-    if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:
-        return f"{engine} has no rolling batch"
-    if name.startswith("options.") and name.removeprefix("options.") not in able.options:
-        near = get_close_matches(name.removeprefix("options."), able.options, n=1)
-        known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(able.options) or 'none'}"
-        return f"{engine} has no such option; {known}"
-    return None
 
 
 def _python(written: str | None, folder: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from engines.setting import AXES, Axis
 from harness.records import Candidate, Trial
 
 LAUNCHES_TO_GIVE_UP = 2
@@ -39,25 +41,30 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
 
 
 def _needs_at_least(candidate: Candidate, failed: Candidate) -> bool:
-    return (
-        _group(candidate)[:3] == _group(failed)[:3]
-        and _group(candidate)[4:] == _group(failed)[4:]
-        and candidate.tensor_parallel_degree <= failed.tensor_parallel_degree
-        and candidate.workers >= failed.workers
-        and candidate.batch_size >= failed.batch_size
-    )
+    """Every axis is equal, or differs towards more memory, or in what costs none."""
+    if _outside(candidate) != _outside(failed):
+        return False
+    return all(_takes_at_least(axis, getattr(candidate, axis.name), getattr(failed, axis.name)) for axis in AXES)
+
+
+def _takes_at_least(axis: Axis, value: Any, failed: Any) -> bool:
+    if axis.memory == "more":
+        return bool(value >= failed)
+    if axis.memory == "less":
+        return bool(value <= failed)
+    return axis.memory == "none" or value == failed
 
 
 def _group(candidate: Candidate) -> tuple[object, ...]:
-    return (
-        candidate.engine,
-        candidate.dtype,
-        candidate.device,
-        candidate.tensor_parallel_degree,
-        candidate.rolling_batch,
-        candidate.python,
-        *sorted((name, repr(value)) for name, value in candidate.options.items()),
-    )
+    """What decides whether a start can succeed at all: more workers or a larger batch only take more memory."""
+    decisive = (getattr(candidate, axis.name) for axis in AXES if axis.memory in ("unknown", "less"))
+    return (*_outside(candidate), *decisive)
+
+
+def _outside(candidate: Candidate) -> tuple[object, ...]:
+    """What is no axis: engine, environment, options."""
+    options = sorted((name, repr(value)) for name, value in candidate.options.items())
+    return (candidate.engine, candidate.python, *options)
 
 
 def _first_line(reason: str) -> str:

@@ -31,9 +31,9 @@ def spec(**fields: object) -> EngineSpec:
         ({"dtype": "int4"}, "not supported"),
         ({"tensor_parallel_degree": 2}, "one device"),
         ({"tensor_parallel_degree": 0}, "tensor_parallel_degree 0"),
-        ({"device": "cuda"}, "it runs here on cpu"),
+        ({"device": "cuda"}, "this machine has no cuda that some can use"),
         ({"rolling_batch": "auto"}, "use 'disable'"),
-        ({"threads": 0}, "1 or more"),
+        ({"threads": 0}, "expected a whole number >= 1"),
         ({"options": {"compil": True}}, "did you mean 'compile'"),
     ],
 )

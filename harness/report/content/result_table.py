@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from engines.setting import AXES
 from harness.choose.goals import goals_of
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
@@ -28,14 +29,8 @@ Cell = Callable[[Trial], str]
 HIGH_PRIORITY = 0
 """Columns of the published table: never left out of a narrow terminal."""
 
-_AXES = ("max_batch_delay_ms", "threads", "rolling_batch", "job_queue_size", "device")
-_AXIS_TITLES = {
-    "max_batch_delay_ms": "Batch delay (ms)",
-    "threads": "Threads",
-    "rolling_batch": "Rolling batch",
-    "job_queue_size": "Queue size",
-    "device": "Device",
-}
+_PUBLISHED_AXES = ("dtype", "batch_size", "tensor_parallel_degree", "workers")
+"""Axes that the published table has columns for; the others have one where they vary."""
 
 _MEASURED = (
     ("Requests/s", "throughput_rps", 2),
@@ -197,13 +192,14 @@ def _published_fields(name: str) -> list[tuple[Column, Cell]]:
 
 
 def _axis_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
-    varying = [axis for axis in _AXES if len({getattr(t.candidate, axis) for t in trials}) > 1]
+    others = [axis for axis in AXES if axis.name not in _PUBLISHED_AXES]
+    varying = [axis for axis in others if len({getattr(t.candidate, axis.name) for t in trials}) > 1]
     options = sorted({name for t in trials for name in t.candidate.options})
     options = [name for name in options if len({t.candidate.options.get(name) for t in trials}) > 1]
     fields: list[tuple[Column, Cell]] = []
     for axis in varying:
-        column = Column(title=_AXIS_TITLES[axis], priority=1)
-        fields.append((column, _axis(axis)))
+        column = Column(title=axis.title[:1].upper() + axis.title[1:], priority=1)
+        fields.append((column, _axis(axis.name)))
     for name in options:
         column = Column(title=name, priority=1, is_number=False)
         fields.append((column, _axis(f"options.{name}")))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from engines.setting import AXES
 from harness.measure.metrics import metric_of
 from harness.records import Trial
 from harness.report.figures.style import plain
 from harness.wording import label, quantity
 
-_AXES = {
-    "dtype": "dtype",
-    "tensor_parallel_degree": "tensor parallel",
-    "max_batch_delay_ms": "batch delay (ms)",
-    "job_queue_size": "queue size",
-}
+_AXES = {axis.name: axis.title for axis in AXES}
 _HOVER = (("P50", "latency_p50_ms"), ("P99", "latency_p99_ms"), ("throughput", "throughput_rps"))
 
 

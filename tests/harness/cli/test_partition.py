@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.serving_properties.spec import read_serving
+from engines.serving_properties.read import read_serving
 from engines.t5 import load
 from harness.cli.main import run
 from harness.cli.partition import model_kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engines.launching import load_engine
-from engines.serving_properties import spec as server
+from engines.serving_properties import read as server
 from harness.errors import UsageError
 from harness.properties.containers import (
     container_names,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engines.serving_properties.java_text import parse_properties
-from engines.serving_properties.spec import spec_from_properties
+from engines.serving_properties.read import spec_from_properties
 from harness.errors import UsageError
 from harness.properties.containers import container_names
 from harness.properties.lint.findings import lint

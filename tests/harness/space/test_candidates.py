@@ -41,8 +41,8 @@ def test_options_are_axes_too() -> None:
 @pytest.mark.parametrize(
     ("axes", "left", "what", "reason"),
     [
-        ({"dtype": ["fp32", "fp16"]}, 1, "fake dtype=fp16", "no half floats on this CPU"),
-        ({"dtype": ["fp32", "w8a8"]}, 1, "fake dtype=w8a8", "fake accepts fp32, bf16 here"),
+        ({"dtype": ["fp32", "fp16"]}, 1, "fake dtype=fp16", "no half floats on this CPU; it accepts fp32, bf16 here"),
+        ({"dtype": ["fp32", "w8a8"]}, 1, "fake dtype=w8a8", "not supported; it accepts fp32, bf16 here"),
         (
             {"tensor_parallel_degree": [1, 4]},
             1,
@@ -50,7 +50,12 @@ def test_options_are_axes_too() -> None:
             "fake can split over at most 1 here",
         ),
         ({"device": ["cpu", "cuda"]}, 1, "fake device=cuda", "this machine has no cuda that fake can use"),
-        ({"rolling_batch": ["disable", "auto"]}, 1, "fake rolling_batch=auto", "fake has no rolling batch"),
+        (
+            {"rolling_batch": ["disable", "auto"]},
+            1,
+            "fake rolling_batch=auto",
+            "fake has no rolling batch; use 'disable'",
+        ),
         (
             {"options": {"compil": [True]}},
             0,
@@ -97,7 +102,8 @@ def test_nothing_left_is_one_sentence_with_every_reason() -> None:
         require_candidates(plan, resolve(of, Path("s.yaml")))
     assert str(caught.value) == (
         "s.yaml: space: none of the candidates can be launched on this machine: "
-        "fake dtype=fp16: no half floats on this CPU; `dyno doctor` lists what this machine can launch"
+        "fake dtype=fp16: no half floats on this CPU; it accepts fp32, bf16 here; "
+        "`dyno doctor` lists what this machine can launch"
     )
     assert caught.value.exit_code == 3
 

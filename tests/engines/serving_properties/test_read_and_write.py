@@ -8,7 +8,8 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.serving_properties.spec import ServerSettings, read_serving, spec_from_properties, spec_to_properties
+from engines.serving_properties.read import ServerSettings, read_serving, spec_from_properties
+from engines.serving_properties.write import spec_to_properties
 
 MODEL = Path("/models/flan")
 

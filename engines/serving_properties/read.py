@@ -1,4 +1,4 @@
-"""serving.properties <-> EngineSpec and ServerSettings, with DJL Serving's keys and defaults.
+"""What a serving.properties asks for: EngineSpec and ServerSettings, with DJL Serving's keys and defaults.
 
 Keys without `option.` are the model server's own; a wrong one is refused with the nearest known key. `option.*` keys
 that only another container's handler understands are listed in the notes; every other one is an engine option.
@@ -10,20 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
-from engines.setting import OptionValue
+from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
+from engines.setting import AXES, Axis, OptionValue
 
+_AXIS_KEYS = tuple(axis.key for axis in AXES)
 SERVER_KEYS = (
-    "engine", "batch_size", "max_dynamic_batch_size", "max_batch_delay", "job_queue_size", "minWorkers", "maxWorkers",
-    "cpu.minWorkers", "cpu.maxWorkers", "gpu.minWorkers", "gpu.maxWorkers", "load_on_devices", "retry_threshold",
-    "max_idle_time", "max_request_size",
+    "engine", *(key for key in _AXIS_KEYS if not key.startswith("option.")), "max_dynamic_batch_size", "minWorkers",
+    "cpu.minWorkers", "cpu.maxWorkers", "gpu.minWorkers", "gpu.maxWorkers", "retry_threshold", "max_idle_time",
+    "max_request_size",
 )  # fmt: skip
 OPTION_FIELDS = (
-    "entryPoint", "model_id", "dtype", "tensor_parallel_degree", "rolling_batch", "threads", "predict_timeout",
-    "model_loading_timeout", "max_rolling_batch_size", "pythonExecutable",
+    *(key.removeprefix("option.") for key in _AXIS_KEYS if key.startswith("option.")), "entryPoint", "model_id",
+    "predict_timeout", "model_loading_timeout", "max_rolling_batch_size", "pythonExecutable",
 )  # fmt: skip
 IGNORED_OPTIONS = frozenset(
     ("device_map", "task", "trust_remote_code", "revision", "low_cpu_mem_usage", "parallel_loading", "mpi_mode",
@@ -66,32 +68,6 @@ class Serving:
     notes: tuple[str, ...] = field(default=())
 
 
-def spec_to_properties(spec: EngineSpec) -> str:
-    """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings
-    spelled like numbers or booleans excepted)."""
-    values = {
-        "engine": "Python",
-        "option.entryPoint": f"engines.{spec.engine}",
-        "option.model_id": str(spec.model_dir),
-        "option.dtype": spec.dtype,
-        "option.tensor_parallel_degree": str(spec.tensor_parallel_degree),
-        "option.rolling_batch": spec.rolling_batch,
-        "batch_size": str(spec.batch_size),
-        "max_batch_delay": str(spec.max_batch_delay_ms),
-        "job_queue_size": str(spec.job_queue_size),
-        "minWorkers": str(spec.workers),
-        "maxWorkers": str(spec.workers),
-        "load_on_devices": _devices_text(spec.device),
-    }
-    if spec.python is not None:
-        values["option.pythonExecutable"] = spec.python
-    if spec.threads is not None:
-        values["option.threads"] = str(spec.threads)
-    for name, value in sorted(spec.options.items()):
-        values[f"option.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
-    return format_properties(values)
-
-
 def spec_from_properties(text: str, model_dir: Path) -> EngineSpec:
     """The spec that serving.properties `text` asks for, over the model in `model_dir`. Raises SpecInvalid."""
     return read_serving(text, model_dir).spec
@@ -122,28 +98,25 @@ def read_serving(text: str, model_dir: Path, any_device: Callable[[str], str] = 
     _check_server_keys(values)
     reader = _Values(values)
     notes: list[str] = []
-    batch_size = reader.integer("batch_size", reader.integer("max_dynamic_batch_size", 1, low=1), low=1)
-    rolling_batch = reader.text("option.rolling_batch", "disable")
-    if batch_size > 1 and rolling_batch != "disable":
-        notes.append(f"batch_size={batch_size} turns option.rolling_batch={rolling_batch} off, as in DJL Serving")
-        rolling_batch = "disable"
     engine = _engine(reader)
     device = _device(reader.text("load_on_devices", "*"), engine, any_device)
     min_workers, workers = _workers(reader, device)
+    given = {axis.name: reader.axis(axis) for axis in AXES if axis.name not in ("device", "workers", "dtype")}
+    if "batch_size" not in values:
+        given["batch_size"] = reader.integer("max_dynamic_batch_size", 1, low=1)
+    if given["batch_size"] > 1 and given["rolling_batch"] != "disable":
+        rolling = given["rolling_batch"]
+        notes.append(f"batch_size={given['batch_size']} turns option.rolling_batch={rolling} off, as in DJL Serving")
+        given["rolling_batch"] = "disable"
     spec = EngineSpec(
         engine=engine,
         model_dir=model_dir,
         dtype=_dtype(reader, notes),
         device=device,
-        tensor_parallel_degree=reader.integer("option.tensor_parallel_degree", 1, low=1),
         workers=workers,
-        batch_size=batch_size,
-        max_batch_delay_ms=reader.integer("max_batch_delay", 100, low=0),
-        job_queue_size=reader.integer("job_queue_size", 1000, low=1),
-        rolling_batch=rolling_batch,
-        threads=reader.integer("option.threads", 1, low=1) if "option.threads" in values else None,
         options=_engine_options(values, engine, notes),
         python=reader.text("option.pythonExecutable", "") or None,
+        **given,
     )
     settings = _settings(reader, None if min_workers == workers else min_workers)
     return Serving(spec=spec, settings=settings, model_id=reader.text("option.model_id", ""), notes=tuple(notes))
@@ -176,6 +149,15 @@ class _Values:
                 "trailing ones; remove them"
             )
         return value
+
+    def axis(self, axis: Axis) -> Any:
+        """The value of an axis: a word, a whole number, or None where the engine decides."""
+        if axis.is_word:
+            return self.text(axis.key, str(axis.default))
+        if axis.default is None and axis.key not in self.values:
+            return None
+        default = axis.default if axis.default_in_file is None else axis.default_in_file
+        return self.integer(axis.key, int(default or 0), low=axis.low)
 
     def integer(self, key: str, default: int, low: int) -> int:
         text = self.text(key, str(default))
@@ -242,12 +224,6 @@ def _device(text: str, engine: str, any_device: Callable[[str], str]) -> str:
     if number.isdigit():
         return f"cuda:{number}"
     raise SpecInvalid(f"serving.properties: load_on_devices={text!r}: expected *, -1 (CPU) or one GPU number such as 0")
-
-
-def _devices_text(device: str) -> str:
-    if device == "cpu":
-        return "-1"
-    return device.removeprefix("cuda:") if device.startswith("cuda:") else "*"
 
 
 def _engine_options(values: Mapping[str, str], engine: str, notes: list[str]) -> dict[str, OptionValue]:

@@ -1,0 +1,75 @@
+"""The text of serving.properties: every axis under its key, for our own server and for other people's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from engines.api import EngineSpec
+from engines.serving_properties.java_text import format_properties
+from engines.setting import AXES, Setting
+
+HF_ENTRY_POINT = "djl_python.huggingface"
+"""DJL's own handler for Hugging Face models, in every container."""
+HF_DTYPES = ("fp32", "bf16", "fp16")
+"""What it loads on a CPU too."""
+
+LOADING_TIMEOUT_S = 1200
+"""Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
+
+
+def spec_to_properties(spec: EngineSpec) -> str:
+    """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings
+    spelled like numbers or booleans excepted)."""
+    values = property_values(spec, f"engines.{spec.engine}", model_id=str(spec.model_dir), python=spec.python or "")
+    return format_properties(values)
+
+
+def property_values(
+    setting: Setting, entry_point: str, *, model_id: str = "", python: str = "", extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Key -> text of `setting`, served by `entry_point`. A model_id or python that is '' is left out, as is an axis
+    that is None; `extra` keys come last and win."""
+    values = {"engine": "Python", "option.entryPoint": entry_point}
+    if model_id:
+        values["option.model_id"] = model_id
+    for axis in AXES:
+        value = getattr(setting, axis.name)
+        if value is not None:
+            values[axis.key] = _device(value) if axis.name == "device" else text_of(value)
+    values["minWorkers"] = values["maxWorkers"]
+    if python:
+        values["option.pythonExecutable"] = python
+    values |= {f"option.{name}": text_of(value) for name, value in sorted(setting.options.items())}
+    return {**values, **(extra or {})}
+
+
+def container_values(
+    setting: Setting,
+    entry_point: str,
+    *,
+    can_disable: bool = True,
+    model_id: str = "",
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """`property_values` for DJL's containers, whose handlers batch as a server does, never by rolling; `can_disable`
+    is whether this version has a key to say so."""
+    values = property_values(replace(setting, rolling_batch="disable"), entry_point, model_id=model_id)
+    if not can_disable:
+        del values["option.rolling_batch"]
+    if setting.device == "cpu" and setting.tensor_parallel_degree == 1:
+        del values["option.tensor_parallel_degree"]  # without GPUs early handlers count them and refuse any degree
+    if setting.tensor_parallel_degree > 1 and entry_point == HF_ENTRY_POINT:
+        values["option.device_map"] = "auto"
+    values["option.model_loading_timeout"] = str(LOADING_TIMEOUT_S)
+    return {**values, **(extra or {})}
+
+
+def text_of(value: object) -> str:
+    """A value as a properties file spells it: 'true', not 'True'."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _device(device: str) -> str:
+    """load_on_devices: -1 is the CPU, a number one GPU, * whatever there is."""
+    return "-1" if device == "cpu" else device.partition(":")[2] or "*"

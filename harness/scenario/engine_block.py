@@ -1,0 +1,79 @@
+"""One block of a scenario's `space`: an engine, its environment, and the axes with the values to try."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, create_model, model_validator
+
+from engines.registry import engine_names
+from engines.setting import AXES, Axis, Setting
+from harness.scenario.fields import (
+    OptionValues,
+    Strict,
+    Whole,
+    Word,
+    expected,
+    known_or_own,
+    one_of,
+    one_or_more,
+)
+
+
+def _one_engine(name: Any) -> Any:
+    """Refuses the lists that blocks.py leaves here: empty ones, and those that name an engine twice."""
+    if isinstance(name, list):
+        if not name:
+            raise expected("at least one engine", name)
+        one_or_more(name)
+        raise expected("the name of an engine", name)
+    return name
+
+
+class _Engine(Strict):
+    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names())), BeforeValidator(_one_engine)]
+    python: Annotated[
+        Word | None,
+        Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),
+    ] = None
+
+
+def _values_of(axis: Axis) -> Any:
+    """The type of an axis in a scenario: one value or a list of them."""
+    value: Any = Annotated[Whole, Field(ge=axis.low)]
+    if axis.is_open:
+        value = Annotated[Word, BeforeValidator(known_or_own(f"a {axis.title}", axis.words))]
+    elif axis.is_word:
+        value = Annotated[str, BeforeValidator(one_of(f"a {axis.title}", axis.words))]
+    elif axis.default is None:
+        value = value | None
+    values: Any = Annotated[tuple[value, ...], BeforeValidator(one_or_more)]
+    return Annotated[values, Field(description=axis.help)] if axis.help else values
+
+
+_ROWS = {axis.name: axis for axis in AXES}
+_WithAxes: Any = create_model(
+    "_WithAxes",
+    __base__=_Engine,
+    **{name: (_values_of(_ROWS[name]), (default,)) for name, default in Setting().axes().items()},  # type: ignore[call-overload]
+)
+
+
+class EngineBlock(_WithAxes):  # type: ignore[misc]  # its base is made from AXES, so that an axis is stated once
+    """One engine with its own axes; each axis is one value or a list. In a file, a block may name several engines."""
+
+    options: Annotated[dict[Word, OptionValues], Field(description="engine options, each one value or a list")] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _batching_is_one_kind(self) -> EngineBlock:
+        """DJL refuses a rolling batch together with batch_size > 1."""
+        rolling = [kind for kind in self.rolling_batch if kind != "disable"]
+        if rolling and max(self.batch_size) > 1:
+            raise expected(
+                "batch_size 1 beside a rolling batch",
+                max(self.batch_size),
+                "put rolling batching in a block of its own",
+            )
+        return self
