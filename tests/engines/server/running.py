@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,26 @@ def fake_server(workdir: Path, **keys: object) -> Iterator[tuple[RunningServer, 
 def ask(client: httpx.Client, inputs: object = "a b", **parameters: object) -> httpx.Response:
     """POST /invocations."""
     return client.post("/invocations", json={"inputs": inputs, "parameters": parameters})
+
+
+@contextmanager
+def frozen_worker(running: RunningServer, client: httpx.Client) -> Iterator[Future[httpx.Response]]:
+    """The only worker is stopped with one request in its hands until the context ends: whatever else is asked waits,
+    however slow the machine. Gives that request's answer to come."""
+    with ThreadPoolExecutor(1) as pool, stopped(running.pids[1]):
+        first = pool.submit(ask, client, "first")
+        eventually(lambda: client.get("/facts").json()["workers"][0]["state"] == "busy")
+        yield first
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process does nothing until the context ends."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def ask_many(client: httpx.Client, texts: list[str]) -> list[httpx.Response]:

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,17 @@ import pytest
 
 from engines.hosted import RunningServer
 from engines.processes import supervisor
-from tests.engines.server.running import ask, ask_many, eventually, fake_server, is_alive, lines, metric
+from tests.engines.server.running import (
+    ask,
+    ask_many,
+    eventually,
+    fake_server,
+    frozen_worker,
+    is_alive,
+    lines,
+    metric,
+    stopped,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,23 +120,29 @@ def test_an_oversized_body_is_413_whether_its_length_is_declared_or_not(quick: S
 
 
 def test_a_full_queue_is_503_and_nothing_admitted_is_lost(tmp_path: Path) -> None:
-    with fake_server(tmp_path, option__service_ms=1000, job_queue_size=3) as (_, client):
-        codes = [response.status_code for response in ask_many(client, [f"p{n}" for n in range(12)])]
-        assert set(codes) == {200, 503}
-        # one in service and two waiting: the third place is refused while every worker is busy
-        assert 3 <= codes.count(200) <= 4
-        refused = ask(client, [f"p{n}" for n in range(4)])
-        assert refused.status_code == 503
-        assert "job_queue_size=3" in refused.json()["message"]
+    with fake_server(tmp_path, job_queue_size=3) as (running, client), ThreadPoolExecutor(2) as pool:
+        with frozen_worker(running, client) as first:
+            waiting = [pool.submit(ask, client, f"p{n}") for n in range(2)]
+            eventually(lambda: metric(client, "dyno_queue_length") == 2)
+            # one in service and two waiting: the third place is refused while every worker is busy
+            for inputs in ("one more", ["two", "more"]):
+                refused = ask(client, inputs)
+                assert refused.status_code == 503
+                assert "job_queue_size=3" in refused.json()["message"]
+        assert [each.result().status_code for each in (first, *waiting)] == [200] * 3
+        assert ask(client, [f"p{n}" for n in range(4)]).status_code == 503, "more than the queue ever holds"
         assert ask(client).status_code == 200
 
 
 def test_a_batch_forms_and_every_request_gets_its_own_answer(tmp_path: Path) -> None:
-    with fake_server(tmp_path, option__service_ms=150, batch_size=8, max_batch_delay=500) as (_, client):
-        texts = [f"prompt number {n}" for n in range(8)]
-        assert [response.json()["generated_text"] for response in ask_many(client, texts)] == texts
-        assert metric(client, "dyno_batch_size_sum") == 8
-        assert metric(client, "dyno_batch_size_count") <= 3
+    texts = [f"prompt number {n}" for n in range(8)]
+    with fake_server(tmp_path, batch_size=8) as (running, client), ThreadPoolExecutor(8) as pool:
+        with frozen_worker(running, client) as first:
+            waiting = [pool.submit(ask, client, text) for text in texts]
+            eventually(lambda: metric(client, "dyno_queue_length") == 8)
+        assert [each.result().json()["generated_text"] for each in (first, *waiting)] == ["first", *texts]
+        assert metric(client, "dyno_batch_size_sum") == 9
+        assert metric(client, "dyno_batch_size_count") == 2
 
 
 def test_the_model_s_error_is_424_and_the_worker_lives_on(tmp_path: Path) -> None:
@@ -185,22 +201,26 @@ def test_a_request_that_overruns_predict_timeout_is_500_and_the_worker_is_replac
 
 def test_temporary_workers_come_with_load_and_end_when_idle(tmp_path: Path) -> None:
     keys = {"minWorkers": 1, "maxWorkers": 2, "max_idle_time": 1, "option__service_ms": 200}
-    with fake_server(tmp_path, **keys) as (_, client):
-        assert len(client.get("/facts").json()["workers"]) == 1
-        ask_many(client, [f"p{n}" for n in range(12)])
-        workers = client.get("/facts").json()["workers"]
-        assert [worker["is_temporary"] for worker in workers] == [False, True]
-        eventually(lambda: len(client.get("/facts").json()["workers"]) == 1)
+    with fake_server(tmp_path, **keys) as (_, client), ThreadPoolExecutor(12) as pool:
+
+        def are_temporary() -> list[bool]:
+            return [worker["is_temporary"] for worker in client.get("/facts").json()["workers"]]
+
+        assert are_temporary() == [False]
+        waiting = [pool.submit(ask, client, f"p{n}") for n in range(12)]
+        eventually(lambda: are_temporary() == [False, True])
+        assert {each.result().status_code for each in waiting} == {200}
+        eventually(lambda: are_temporary() == [False])
         assert ask(client).status_code == 200
 
 
 def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
     with fake_server(tmp_path, option__token_ms=50, option__service_ms=1) as (_, client):
-        long_text = " ".join("word" for _ in range(2_000))
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(
-                "/invocations", json={"inputs": long_text, "parameters": {"max_new_tokens": 2_000}}, timeout=0.5
-            )
+        body = json.dumps({"inputs": " ".join(["word"] * 2_000), "parameters": {"max_new_tokens": 2_000}}).encode()
+        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+            connection.sendall(head + body)
+            eventually(lambda: client.get("/facts").json()["workers"][0]["state"] == "busy")
         assert ask(client, "a").status_code == 200
         assert metric(client, 'dyno_requests_total{code="499"}') == 1
 
@@ -220,21 +240,16 @@ def test_a_client_that_leaves_a_stream_frees_its_place(tmp_path: Path) -> None:
 
 def test_rolling_batches_answer_short_requests_before_long_ones(tmp_path: Path) -> None:
     keys = {"option__rolling_batch": "auto", "option__service_ms": 1, "option__token_ms": 10, "option__slots": 4}
+    parameters = {"max_new_tokens": 100_000, "min_new_tokens": 100_000}
     with fake_server(tmp_path, **keys) as (_, client):
-        done: list[str] = []
-
-        def request(name: str, words: int) -> None:
-            assert ask(client, " ".join([name] * words), max_new_tokens=300).status_code == 200
-            done.append(name)
-
-        threads = [threading.Thread(target=request, args=("long", 200))]
-        threads += [threading.Thread(target=request, args=(f"short{n}", 3)) for n in range(6)]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.02)
-        for thread in threads:
-            thread.join()
-        assert done[-1] == "long"
+        endless = {"inputs": "long", "parameters": parameters, "stream": True}
+        with client.stream("POST", "/invocations", json=endless) as long:
+            tokens = long.iter_lines()
+            next(tokens)
+            shorts = ask_many(client, [f"short {n}" for n in range(6)])
+            assert [short.json()["generated_text"] for short in shorts] == [f"short {n}" for n in range(6)]
+            assert metric(client, 'dyno_requests_total{code="200"}') == 6, "the long one goes on"
+            assert "token" in json.loads(next(tokens))
         stream = client.post("/invocations", json={"inputs": "x y", "stream": True})
         assert lines(stream)[-1]["generated_text"] == "x y"
 
@@ -271,20 +286,21 @@ def _status(url: str) -> int:
 
 
 def test_sigterm_finishes_what_is_in_flight_and_takes_nothing_new(tmp_path: Path) -> None:
-    process, url = start_cli(tmp_path, option__service_ms=1000)
-    with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
-        codes: list[int] = []
-        threads = [threading.Thread(target=lambda: codes.append(ask(client).status_code)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
+    process, url = start_cli(tmp_path)
+    (worker,) = supervisor.descendants(process.pid)
+    assert process.stderr is not None
+    with (
+        httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
+        ThreadPoolExecutor(3) as pool,
+        stopped(worker),
+    ):
+        asked = [pool.submit(ask, client, f"p{n}") for n in range(3)]
         eventually(lambda: metric(client, "dyno_queue_length") == 2)
         process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-    assert codes == [200, 200, 200]
+        eventually(lambda: _status(url) == 0)
+        assert not any(each.done() for each in asked)
+    assert [each.result().status_code for each in asked] == [200, 200, 200]
     assert process.wait(timeout=30) == 0
-    assert _status(url) == 0
-    assert process.stderr is not None
     process.stderr.close()
 
 
@@ -305,13 +321,13 @@ def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
     thread = threading.Thread(target=request)
     thread.start()
     eventually(lambda: httpx.get(f"{url}/facts", trust_env=False).json()["workers"][0]["state"] == "busy")
+    assert process.stderr is not None
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    assert next(line for line in process.stderr if line.startswith("SIGTERM: "))
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=30)
     thread.join(timeout=30)
     assert failed.is_set()
-    assert process.stderr is not None
     process.stderr.close()
 
 
