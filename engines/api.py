@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from engines.errors import EngineError
 from engines.setting import Setting
 
 FEATURES = {
@@ -137,8 +138,8 @@ class RunningEngine(Protocol):
         """Process ids whose CPU and memory belong to the engine (leader first); empty for an attached endpoint."""
         ...
 
-    def failure(self) -> str | None:
-        """None while it runs; else why it ended, with the last lines of its log."""
+    def failure(self) -> EngineError | None:
+        """None while it runs; else why it ended (OutOfMemory where memory ran out), with the last lines of its log."""
         ...
 
 

@@ -17,10 +17,11 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.cache_folder import cache_root
 from engines.environments.describe import describe, engines_of
 from engines.environments.locate import interpreter
-from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
+from engines.errors import EngineError, LaunchFailed, OutOfMemory, SpecInvalid, Unavailable
 from engines.models.folder import check_model_folder
 from engines.processes.call_in_child import call_in_child
 from engines.processes.child_environment import child_environment
+from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
 from engines.serving_properties.write import spec_to_properties
@@ -135,15 +136,15 @@ class RunningServer:
         """The front first, then its workers and whatever they started."""
         return self._process.pids
 
-    def failure(self) -> str | None:
+    def failure(self) -> EngineError | None:
         """None while it serves; else why not."""
         if self._process.exit_code() is not None:
-            error = self._process.ended_error()
-            return f"{type(error).__name__}: {error}"
+            return self._process.ended_error()
         state = _read_state(self._state_path)
-        if state is not None and state["state"] == "failed":
-            return f"{state['error']['kind']}: {state['error']['message']}; its log ends:\n{self._process.log_tail()}"
-        return None
+        if state is None or state["state"] != "failed":
+            return None
+        error = _error_of(state["error"], self._process)
+        return OutOfMemory(str(error)) if shows_out_of_memory(self._process.log_tail()) else error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engines.adapters.api_key import authorization
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.errors import NotReady, SpecInvalid
+from engines.errors import EngineError, LaunchFailed, NotReady, SpecInvalid
 from engines.processes.server_process import http_status
 from engines.spec_check import check_spec, choice
 
@@ -44,13 +44,13 @@ class AttachedEndpoint:
         self.facts = facts
         self.pids: tuple[int, ...] = ()
         self._checked = time.monotonic()
-        self._failure: str | None = None
+        self._failure: EngineError | None = None
 
-    def failure(self) -> str | None:
+    def failure(self) -> EngineError | None:
         """None while something answers at the address; asks at most every CHECK_S, so as not to be load itself."""
         if time.monotonic() - self._checked >= CHECK_S:
             is_there = _answers(self.endpoint)
-            self._failure = None if is_there else f"nothing answers at {self.endpoint.url} any more"
+            self._failure = None if is_there else LaunchFailed(f"nothing answers at {self.endpoint.url} any more")
             self._checked = time.monotonic()
         return self._failure
 

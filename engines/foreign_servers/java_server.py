@@ -187,12 +187,9 @@ class RunningJavaServer:
         """The front end first, then its workers."""
         return self._process.pids
 
-    def failure(self) -> str | None:
+    def failure(self) -> EngineError | None:
         """None while the front end runs; else why not."""
-        if self._process.exit_code() is None:
-            return None
-        error = self._process.ended_error()
-        return f"{type(error).__name__}: {error}"
+        return None if self._process.exit_code() is None else self._process.ended_error()
 
 
 def low_ports(count: int) -> list[int]:

@@ -20,17 +20,13 @@ from typing import TypeVar
 
 from engines.errors import LaunchFailed, NotReady, OutOfMemory
 from engines.processes import supervisor
+from engines.processes.out_of_memory import oom_kills, shows_out_of_memory
 from engines.processes.temp_folders import hold
 
 T = TypeVar("T")
 
 POLL_S = 0.02
 LOG_TAIL_LINES = 20
-OOM_PATTERN = re.compile(
-    r"MemoryError|bad_alloc|out of memory|Cannot allocate memory|CUDA_ERROR_OUT_OF_MEMORY|OutOfMemoryError"
-    r"|can't allocate memory|failed to allocate memory",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +138,7 @@ class ServerProcess:
         how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
         tail = self.log_tail()
         was_oom_killed = code in (-9, 137) and oom_kills() > self._oom_kills
-        if was_oom_killed or OOM_PATTERN.search(tail):
+        if was_oom_killed or shows_out_of_memory(tail):
             return OutOfMemory(f"the server ran out of memory ({how}){self._tail_for_message()}")
         return LaunchFailed(f"the server {how}{self._tail_for_message()}")
 
@@ -233,12 +229,3 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def oom_kills() -> int:
-    """How many processes the kernel has killed for memory since boot; 0 where it does not say."""
-    try:
-        fields = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
-    return int(fields.get("oom_kill", 0))

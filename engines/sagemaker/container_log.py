@@ -6,7 +6,8 @@ from pathlib import Path
 
 from engines.errors import EngineError, LaunchFailed, OutOfMemory
 from engines.models.redaction import redact
-from engines.processes.server_process import OOM_PATTERN, log_tail
+from engines.processes.out_of_memory import shows_out_of_memory
+from engines.processes.server_process import log_tail
 from engines.sagemaker.aws import Aws, NotFound
 
 STREAMS = 8
@@ -48,5 +49,5 @@ def with_log(error: LaunchFailed, aws: Aws, endpoint: str, path: Path) -> Launch
     if (why := save_log(aws, endpoint, path)) != "":
         return type(error)(f"{error}; its log {log_group(endpoint)} could not be read: {why}")
     tail = log_tail(path)
-    kind = OutOfMemory if OOM_PATTERN.search(tail) else type(error)
+    kind = OutOfMemory if shows_out_of_memory(tail) else type(error)
     return kind(f"{error}; its log {path} ends:\n{tail}")

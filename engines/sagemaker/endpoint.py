@@ -11,6 +11,7 @@ from typing import Any
 
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.models.redaction import redact
+from engines.processes.out_of_memory import shows_out_of_memory
 from engines.sagemaker.aws import Aws, NoCapacity, NotFound
 from engines.sagemaker.guardian import MAX_LIFETIME_S, Guarded
 from engines.sagemaker.journal import Resource
@@ -31,7 +32,8 @@ _CREATED = (
     ("create_endpoint", "endpoint", "EndpointName"),
 )
 _CAPACITY = re.compile(r"InsufficientInstanceCapacity|Unable to provision requested ML compute capacity", re.IGNORECASE)
-_MEMORY = re.compile(r"out of memory|OutOfMemory|OOM", re.IGNORECASE)
+_MEMORY = re.compile(r"\bOOM", re.IGNORECASE)
+"""AWS's own word, beside those of everybody else."""
 
 
 class LiveEndpoint:
@@ -161,7 +163,7 @@ def _failure(plan: EndpointPlan, reason: str) -> EngineError | NoCapacity:
     said = f"sagemaker: endpoint {plan.name} on {plan.instance.name} failed: {reason.rstrip('.')}"
     if _CAPACITY.search(reason):
         return NoCapacity(said)
-    if _MEMORY.search(reason):
+    if _MEMORY.search(reason) or shows_out_of_memory(reason):
         return OutOfMemory(said)
     if "health check" in reason.lower():
         advice = f"raise health_check_timeout_s (was {plan.health_check_timeout_s}) if it was still loading"

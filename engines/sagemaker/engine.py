@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.errors import LaunchFailed
+from engines.errors import EngineError, LaunchFailed
 from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess
@@ -80,13 +80,11 @@ class RunningEndpoint:
         self.live = live
         self._proxy = proxy
 
-    def failure(self) -> str | None:
+    def failure(self) -> EngineError | None:
         """None while the endpoint should answer; else why not."""
         if (why := self.live.ended()) is not None:
-            return why
-        if self._proxy.exit_code() is not None:
-            return str(self._proxy.ended_error())
-        return None
+            return LaunchFailed(why)
+        return None if self._proxy.exit_code() is None else self._proxy.ended_error()
 
     def learn(self, *notes: str) -> None:
         """Add what is known only at the end."""

@@ -18,7 +18,7 @@ from engines.errors import EngineError
 from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
-from engines.server.worker_link import WorkerCrashed, WorkerLink
+from engines.server.worker_link import WorkerCrashed, WorkerLink, WorkersOutOfMemory
 from engines.serving_properties.read import ServerSettings
 
 logger = logging.getLogger("dyno.server")
@@ -280,8 +280,10 @@ class WorkerPool:
         reason = worker.link.crash_reason if worker.link else ""
         self.status.crashes += 1
         if self.status.crashes > self.settings.retry_threshold:
+            has_memory = worker.link is None or not worker.link.ran_out_of_memory
+            crashed = WorkerCrashed if has_memory else WorkersOutOfMemory
             self._fail(
-                WorkerCrashed(
+                crashed(
                     f"{reason or 'a worker did not load again'}; workers crashed {self.status.crashes} times and "
                     f"retry_threshold={self.settings.retry_threshold}"
                 )

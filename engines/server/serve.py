@@ -23,12 +23,13 @@ from starlette.applications import Starlette
 
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
-from engines.errors import EngineError, LaunchFailed, PortTaken
+from engines.errors import EngineError, LaunchFailed, OutOfMemory, PortTaken
 from engines.launching import any_device, why_stale
 from engines.models.folder import resolve_model
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
+from engines.server.worker_link import WorkersOutOfMemory
 from engines.serving_properties.read import Serving, read_serving, read_text
 
 logger = logging.getLogger("dyno.server")
@@ -114,7 +115,8 @@ class StateFile:
             return
         value = {"port": self._port, "state": state, "error": None}
         if error is not None:
-            value["error"] = {"kind": type(error).__name__, "message": str(error)}
+            kind = OutOfMemory if isinstance(error, WorkersOutOfMemory) else type(error)
+            value["error"] = {"kind": kind.__name__, "message": str(error)}
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(value))
         partial.replace(self._path)

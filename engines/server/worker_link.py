@@ -16,7 +16,7 @@ from engines.api import EngineSpec
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
 from engines.launching import serving_python
 from engines.processes.child_environment import child_environment
-from engines.processes.server_process import oom_kills
+from engines.processes.out_of_memory import oom_kills
 from engines.processes.threads import compute_threads
 from engines.server.queue import Job
 from engines.server.wire import Message, pack, read_message
@@ -32,6 +32,10 @@ class WorkerCrashed(Exception):
     """The worker ended, or was ended for not answering, with this request in flight; it becomes 500."""
 
 
+class WorkersOutOfMemory(WorkerCrashed):
+    """Workers crashed too often, the last one because the kernel ended it for its memory; why the model has failed."""
+
+
 class WorkerLink:
     """One worker process. `in_flight` are the jobs it has; `gone` is set when its socket closes."""
 
@@ -42,6 +46,7 @@ class WorkerLink:
         self.facts: dict[str, Any] = {}
         self.gone = asyncio.Event()
         self.crash_reason = ""
+        self.ran_out_of_memory = False
         self.changed = asyncio.Event()
         self._reader = reader
         self._writer = writer
@@ -184,7 +189,8 @@ class WorkerLink:
         self.kill()
         how = exit_words(await self.process.wait())
         if not self.crash_reason:
-            memory = "ran out of memory: the kernel ended it; it " if oom_kills() > self._oom_kills else ""
+            self.ran_out_of_memory = oom_kills() > self._oom_kills
+            memory = "ran out of memory: the kernel ended it; it " if self.ran_out_of_memory else ""
             self.crash_reason = f"the worker {memory}{how}"
         error = WorkerCrashed(f"{self.crash_reason}; this request was in flight and is lost, send it again")
         for job in self.in_flight.values():

@@ -91,7 +91,7 @@ def drive(
     plan: LoadPlan,
     workdir: Path,
     *,
-    should_stop: Callable[[], str | None],
+    should_stop: Callable[[], object | None],
     on_progress: Callable[[int], None],
     on_state: Callable[[LoadState], None] | None = None,
     open_processes: OpenProcesses | None = None,
@@ -130,7 +130,7 @@ class _Watch:
 
     processes: AnyProcesses
     plan: LoadPlan
-    should_stop: Callable[[], str | None]
+    should_stop: Callable[[], object | None]
     on_progress: Callable[[int], None]
     on_state: Callable[[LoadState], None] | None
     begin_ns: int = 0
@@ -184,7 +184,7 @@ class _Watch:
             if done != told:
                 told = self._tell()
             if (reason := self.should_stop()) is not None:
-                yield reason
+                yield str(reason)
                 return
             self.processes.check()
             if time.monotonic_ns() > deadline_ns:

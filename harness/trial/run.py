@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.api import EngineSpec, RunningEngine
-from engines.errors import EngineError
+from engines.errors import EngineError, OutOfMemory
 from engines.launching import engine_here, load_engine
 from harness.clock import Clock
 from harness.cost.price import with_cost
@@ -215,11 +215,6 @@ def _launch(spec: EngineSpec, workdir: Path) -> _Launch:
     return engine.launch(spec, workdir, READY_TIMEOUT_S)
 
 
-def _died(trial: Trial, why: str, phase_s: Mapping[str, float], quality: QualityReport | None) -> Trial:
-    is_memory = any(sign in why.lower() for sign in OUT_OF_MEMORY_SIGNS)
-    outcome: TrialOutcome = "out_of_memory" if is_memory else "crashed"
-    return replace(trial, outcome=outcome, reason=why, phase_s=phase_s, quality=quality)
-
-
-OUT_OF_MEMORY_SIGNS = ("out of memory", "memoryerror", "bad_alloc", "cannot allocate memory")
-"""What Python, C++, CUDA and the kernel print when memory ran out."""
+def _died(trial: Trial, error: EngineError, phase_s: Mapping[str, float], quality: QualityReport | None) -> Trial:
+    outcome: TrialOutcome = "out_of_memory" if isinstance(error, OutOfMemory) else "crashed"
+    return replace(trial, outcome=outcome, reason=str(error), phase_s=phase_s, quality=quality)

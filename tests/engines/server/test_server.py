@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engines.errors import LaunchFailed, OutOfMemory
 from engines.hosted import RunningServer
 from engines.processes import supervisor
+from engines.server.serve import StateFile
+from engines.server.worker_link import WorkersOutOfMemory
 from tests.engines.server.running import (
     ask,
     ask_many,
@@ -170,7 +173,22 @@ def test_a_crashed_worker_s_requests_are_answered_and_it_is_started_again(tmp_pa
         eventually(lambda: client.get("/ping").status_code == 503)
         assert "retry_threshold=1" in client.get("/ping").json()["message"]
         assert ask(client).status_code == 503
-        assert "crashed 2 times" in eventually(running.failure)
+        assert "crashed 2 times" in str(eventually(running.failure))
+
+
+def test_workers_that_crash_for_want_of_memory_are_told_from_others(tmp_path: Path) -> None:
+    with fake_server(tmp_path, option__crash_after=1, retry_threshold=0) as (running, client):
+        assert [ask(client).status_code for _ in range(2)] == [200, 500]
+        assert type(eventually(running.failure)) is LaunchFailed
+        with (tmp_path / "logs" / "server.log").open("a") as log:
+            log.write("terminate called after throwing an instance of 'std::bad_alloc'\n")
+        assert isinstance(running.failure(), OutOfMemory)
+
+
+def test_the_launcher_learns_that_the_kernel_ended_a_worker_for_its_memory(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    StateFile(path).write("failed", error=WorkersOutOfMemory("gone"))
+    assert json.loads(path.read_text())["error"] == {"kind": "OutOfMemory", "message": "gone"}
 
 
 def test_requests_queued_behind_a_crash_are_served_by_the_next_worker(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engines.api import Endpoint, EngineFacts
+from engines.errors import EngineError
 from harness.records import Prompt
 from harness.trial.ask_prompts import ask
 
@@ -27,7 +28,7 @@ class Running:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
-    def failure(self) -> str | None:
+    def failure(self) -> EngineError | None:
         return None
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from engines.adapters.attach import AttachedEndpoint
+from engines.errors import EngineError, LaunchFailed, OutOfMemory
 from harness.cli.main import run
 from harness.store.reader import find_run, read_run
 
@@ -118,3 +120,17 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_asked(
     monkeypatch.delenv("CHAT_KEY", raising=False)
     assert run(["tune", str(scenario), "--results", str(tmp_path / "results")]) == 4
     assert "option api_key_env='CHAT_KEY': this environment variable is not set; export it" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(OutOfMemory("it is gone"), "out_of_memory"), (LaunchFailed("out of memory"), "crashed")]
+)
+def test_how_a_trial_ended_is_decided_by_the_error_and_not_by_its_words(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: EngineError, outcome: str
+) -> None:
+    monkeypatch.setenv("CHAT_KEY", KEY)
+    monkeypatch.setattr(AttachedEndpoint, "failure", lambda self: error)
+    results = tmp_path / "results"
+    assert run(["tune", str(scenario), "--results", str(results)]) == 4
+    (trial,) = read_run(find_run(results, "chat")).trials
+    assert (trial.outcome, trial.reason) == (outcome, str(error))
