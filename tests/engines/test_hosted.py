@@ -68,12 +68,15 @@ def test_a_worker_that_dies_while_loading_is_a_failed_launch(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"options": {"servise_ms": 1}}, "unknown option 'servise_ms'"),
+        (
+            {"options": {"servise_ms": 1}},
+            "options.servise_ms 1 refused: fake has no such option; did you mean 'service_ms'?",
+        ),
         ({"options": {"law": "uniform"}}, "option law='uniform'"),
         ({"dtype": "int3"}, "int3"),
-        ({"workers": 0}, "workers=0: expected a whole number >= 1"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"max_batch_delay_ms": -1}, "max_batch_delay_ms=-1"),
+        ({"workers": 0}, "workers 0 refused: expected a whole number >= 1"),
+        ({"batch_size": 0}, "batch_size 0 refused"),
+        ({"max_batch_delay_ms": -1}, "max_batch_delay_ms -1 refused: expected a whole number >= 0"),
         ({"device": "cuda"}, "device 'cuda' refused"),
     ],
 )
