@@ -85,10 +85,7 @@ def test_what_no_backend_takes_is_refused_before_anything_starts(engine: JavaSer
     for change, sentence in (
         ({"options": {"backend": "vllm"}}, "option backend is 'vllm'"),
         ({"rolling_batch": "auto"}, "rolling_batch 'auto' refused"),
-        ({"options": {"backend": "fake", "lw": "constant"}}, f"options.lw 'constant' refused: {engine.name} has no such option"),
-            {"options": {"backend": "fake", "lw": "constant"}},
-            "options.lw 'constant' refused: fake has no such option; did you mean 'law'",
-        ),
+        ({"options": {"backend": "fake", "lw": "constant"}}, f"'constant' refused: {engine.name} has no such option"),
     ):
         spec = replace(_spec(engine, tmp_path), **change)
         with pytest.raises(SpecInvalid, match=sentence), engine.launch(spec, tmp_path / "work", READY_S):
