@@ -231,6 +231,11 @@ class Trial:
         return self.summary.doubts if self.summary is not None else ()
 
 
+def next_number(trials: Iterable[Trial]) -> int:
+    """The number of the trial that follows `trials`."""
+    return max((trial.number for trial in trials), default=0) + 1
+
+
 LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominated", "worse"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,14 +127,12 @@ def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
 def _order(asked: dict[str, Any]) -> Order:
     from harness.deploy.sagemaker import Order
 
-    for name in ("role", "bucket"):  # by environment, so that they do not become part of the stored candidate
-        value = asked.pop(name)
-        if value:
-            os.environ[f"DYNO_SAGEMAKER_{name.upper()}"] = value
+    account = {name: value for name in ("role", "bucket") if (value := asked.pop(name))}
     own = {name: asked.pop(name) for name in ("container", "device", "tensor_parallel_degree", "files")}
     options = {name: value for name, value in asked.items() if value is not None and value is not False}
     return Order(
         options=options,
+        account=account,
         container=own["container"] or "",
         device=own["device"] or "",
         tensor_parallel_degree=own["tensor_parallel_degree"],
@@ -145,7 +142,7 @@ def _order(asked: dict[str, Any]) -> Order:
 
 def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
     from engines.sagemaker.weights import release_weights
-    from harness.cli.tune import stopped_by_signals
+    from harness.cli.signals import stopped_by_signals
     from harness.deploy.sagemaker import as_json as result_of
     from harness.deploy.sagemaker import carry_out, result_path
     from harness.deploy.text import comparison

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,12 +52,11 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     """Engines as rows, on a terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from engines.api import FEATURES
-    from harness.cli.tune import PIPED_WIDTH
+    from harness.cli.terminal import table_console
 
     table = Table(title="What each engine can do", title_justify="left")
     for heading in ("Engine", "Here", *FEATURES.values()):
@@ -66,8 +64,7 @@ def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         here = "[green]yes[/green]" if row["is_available"] else "[red]no[/red]"
         table.add_row(row["engine"], here, *(escape(row["features"][key]) for key in FEATURES))
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    Console(soft_wrap=False, width=width).print(table)
+    table_console().print(table)
     for row in rows:
         if not row["is_available"]:
             click.echo(f"{row['engine']}: {row['reason']}")

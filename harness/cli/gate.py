@@ -123,7 +123,7 @@ class _Asked:
 
     def answer(self) -> GateResult:
         """Measure what is to be measured, then judge stored runs."""
-        from harness.cli.tune import stopped_by_signals
+        from harness.cli.signals import stopped_by_signals
         from harness.gate.gate import gate
         from harness.store.reader import find_run, read_run
 
@@ -165,15 +165,12 @@ class _Asked:
 
     def _order(self) -> Order:
         from engines.launching import why_stale
-        from harness.scenario.load import load_scenario
-        from harness.scenario.resolve import resolve
-        from harness.space.check_files import check_files
+        from harness.space.check_files import checked_scenario
         from harness.trial.inputs import with_checked_code
         from harness.trial.side_by_side import Order
 
         assert self.scenario is not None
-        resolved = resolve(load_scenario(self.scenario, self.overrides), self.scenario)
-        check_files(resolved)
+        resolved = checked_scenario(self.scenario, self.overrides)
         stale = (why_stale(block.engine, block.python or "") for block in resolved.scenario.space)
         for why in filter(None, dict.fromkeys(stale)):
             _say(f"warning: {why}")

@@ -1,9 +1,7 @@
-"""What `dyno tune` asks of its load beside the scenario: other hosts that send it, and a page that shows it."""
+"""The hosts that send the load of `dyno tune`, where --expect-workers asks for some."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +10,6 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.load.hosts.coordinator import LoadHosts
-    from harness.load.web_ui.launch import WebUi
     from harness.scenario.resolve import ResolvedScenario
 
 
@@ -30,16 +27,3 @@ def load_hosts(resolved: ResolvedScenario, expected: int | None, bind: str | Non
             "leave --expect-workers out"
         )
     return LoadHosts(expected, bind or DEFAULT_BIND, wait_s, say=lambda text: click.echo(text, err=True))
-
-
-@contextmanager
-def shown_load(port: int | None) -> Iterator[WebUi | None]:
-    """The page of the live load, where it was asked for; its address is printed at once."""
-    from harness.load.web_ui.launch import WebUi
-
-    if port is None:
-        yield None
-        return
-    with WebUi(port) as web_ui:
-        click.echo(f"Locust's web UI of the live load, read-only: {web_ui.url}", err=True)
-        yield web_ui

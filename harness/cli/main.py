@@ -128,8 +128,11 @@ def _interrupted() -> int:
 
 def _explain(error: Exception) -> int:
     from engines.errors import EngineError
-    from harness.errors import DynoError
+    from harness.errors import DynoError, Interrupted
 
+    if isinstance(error, Interrupted):
+        click.echo(str(error), err=True)
+        return error.exit_code
     if isinstance(error, DynoError):
         click.echo(f"dyno: {error}", err=True)
         return error.exit_code

@@ -32,7 +32,7 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
     from engines.models.folder import resolve_model
     from engines.serving_properties.write import spec_to_properties
     from engines.t5.partition import partition
-    from harness.cli.tune import stopped_by_signals
+    from harness.cli.signals import stopped_by_signals
     from harness.units import mib_from_bytes
 
     kind = model_kind(model)

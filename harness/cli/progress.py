@@ -16,7 +16,7 @@ from harness.wording import label, quantity
 
 if TYPE_CHECKING:
     from harness.records import Trial
-    from harness.trial.run import Phase
+    from harness.trial.progress import Phase
     from harness.tune.loop import SearchEvent
 
 

@@ -87,13 +87,12 @@ def _recommend(
 
 
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
-    from harness.cli.tune import stopped_by_signals
-    from harness.store.codec import to_json
+    from harness.cli.signals import stopped_by_signals
     from harness.trial.verify import verify
 
     with stopped_by_signals():
         found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))
-    return {"is_inside": found.is_inside, "sentence": found.sentence, "trial": to_json(found.trial)}
+    return found.as_dict()
 
 
 def _as_json(recommendation: Recommendation, written: Written, verdict: dict[str, Any] | None) -> dict[str, Any]:

@@ -77,13 +77,10 @@ def schema() -> None:
 def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
     from math import prod
 
-    from harness.scenario.load import load_scenario
-    from harness.scenario.resolve import resolve
-    from harness.space.check_files import check_files
+    from harness.space.check_files import checked_scenario
 
-    scenario = load_scenario(path, overrides)
-    resolved = resolve(scenario, path)
-    check_files(resolved)
+    resolved = checked_scenario(path, overrides)
+    scenario = resolved.scenario
     size = 0
     for block in scenario.space:
         axes = block.model_dump(exclude={"engine", "options", "python"})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,20 @@ from engines.sagemaker.memory import check_degree_of
 from engines.sagemaker.plan import hosted
 from engines.setting import OptionValue
 from harness.choose.recommendation import choose
-from harness.clock import SystemClock
 from harness.cost.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
-from harness.load.schedule.prompts import read_prompts
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.write import scenario_container, write_recommendation
-from harness.records import Candidate, Recommendation, Trial
-from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
+from harness.records import Candidate, Recommendation, Trial, next_number
+from harness.scenario.resolve import ModelRef, ResolvedScenario, resolved_from_dict
 from harness.space.plan_text import expectation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
-from harness.trial.inputs import own_locustfile
-from harness.trial.reference import reference_answers
-from harness.trial.run import TrialInputs, TrialRunner, spec_of
+from harness.trial.bench import Bench
+from harness.trial.launch import spec_of
+from harness.trial.progress import Lines
 
 DELETION_S = 120.0
 """Assumed, for the price before launch: from the end of the load until the endpoint is gone."""
@@ -42,9 +41,11 @@ DELETION_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the user asked for. `options` are the engine's (instance, image, ...); '' and None mean the run's own."""
+    """What the user asked for. `options` are the engine's (instance, image, ...), `account` those that no record may
+    hold (role, bucket); '' and None mean the run's own."""
 
     options: Mapping[str, OptionValue]
+    account: Mapping[str, OptionValue] = field(default_factory=dict)
     container: str = ""
     device: str = ""
     tensor_parallel_degree: int | None = None
@@ -55,6 +56,7 @@ class Order:
 class Deployment:
     """An order ready to be carried out: nothing has been created, everything knowable has been checked."""
 
+    order: Order
     run: Run
     resolved: ResolvedScenario
     recommendation: Recommendation
@@ -97,13 +99,15 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     options["hosts"] = hosted(measured.options)[0] if traits(measured.engine).is_rented else measured.engine
     candidate = replace(measured, engine=SageMakerEngine.name, options=options, python="")
     try:
-        prepared = prepare(spec_of(candidate, model_dir))
+        spec = spec_of(candidate, model_dir)
+        prepared = prepare(replace(spec, options={**spec.options, **order.account}))
     except SpecInvalid as error:
         raise UsageError(str(error)) from error
     except EngineError as error:
         raise EnvironmentFault(str(error)) from error
     expected_s = CREATION_S + expectation(resolved.scenario, 1).trial_s + DELETION_S
     deployment = Deployment(
+        order=order,
         run=run,
         resolved=resolved,
         recommendation=recommendation,
@@ -207,19 +211,11 @@ def carry_out(deployment: Deployment, progress: Callable[[str], None]) -> Trial:
         check_access(deployment.prepared.plan)
     except EngineError as error:
         raise EnvironmentFault(str(error)) from error
-    inputs = TrialInputs(
-        scenario=resolved.scenario,
-        model_dir=deployment.model_dir,
-        prompts=read_prompts(resolved.prompts_path),
-        trace_path=resolved.trace_path,
-        locustfile=own_locustfile(resolved),
-    )
-    with RunWriter.resume(run.root) as writer:
-        runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
-        progress("asking the fp32 reference")
-        runner.use_reference(reference_answers(resolved.scenario, runner, writer.layout.reference_json).answers)
-        number = max((trial.number for trial in run.trials), default=0) + 1
-        trial = runner.run(deployment.candidate, number, prefix="deploy")
+    here = replace(resolved, model=ModelRef(kind="path", value=str(deployment.model_dir)))
+    with Bench.open(here, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
+        trial = bench.run(
+            deployment.candidate, next_number(run.trials), prefix="deploy", unstored=deployment.order.account
+        )
     write_text(result_path(deployment, trial), json.dumps(as_json(deployment, trial), indent=2) + "\n")
     return trial
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.trace import read_trace
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
+from harness.scenario.load import load_scenario
 from harness.scenario.problems import read_text
-from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.yaml_nodes import parse
+
+
+def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScenario:
+    """The scenario in `path`, `overrides` applied, whose files are there. Raises ScenarioError."""
+    resolved = resolve(load_scenario(path, overrides), path)
+    check_files(resolved)
+    return resolved
 
 
 def check_files(resolved: ResolvedScenario) -> None:

@@ -13,8 +13,10 @@ from engines.api import Endpoint, RunningEngine
 from harness.load.protocol.interface import BadBody, Form
 from harness.load.protocol.registry import PROTOCOLS, TEMPLATE
 from harness.load.protocol.request_form import RequestForm, address_of
-from harness.records import Prompt
+from harness.records import Candidate, Prompt
 from harness.scenario.load_kinds import Template
+from harness.trial.inputs import TrialInputs
+from harness.trial.progress import Phase, Progress
 
 ANSWER_TIMEOUT_S = 120.0
 """For one answer while checking quality; generous, since nothing is timed here."""
@@ -35,6 +37,22 @@ class _Answer:
     text: str | None
     is_nonfinite: bool = False
     failure: str = ""
+
+
+def ask_quality_prompts(
+    engine: RunningEngine, inputs: TrialInputs, candidate: Candidate, progress: Progress
+) -> Answers:
+    """The engine's answers to the prompts that the scenario's quality is judged by, as many at a time as fill it."""
+    prompts = inputs.quality_prompts
+    workload = inputs.scenario.workload
+    return ask(
+        engine,
+        prompts,
+        parameters=workload.parameters.model_dump(),
+        concurrency=max(1, candidate.workers * candidate.batch_size),
+        template=workload.template,
+        on_progress=lambda done: progress.on_phase(Phase(name="quality", done=done, total=len(prompts))),
+    )
 
 
 def ask(

@@ -1,27 +1,20 @@
-"""What every trial of a run shares, and what a trial tells while it runs."""
+"""What every trial of a run shares: model folder, prompts, and who sends the load."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.cache_folder import cache_root
+from engines.models.folder import resolve_model
+from engines.registry import traits
 from harness.load.hosts.coordinator import LoadHosts
+from harness.load.schedule.prompts import read_prompts
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
 from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """What a trial is doing now, for progress displays. `done` of `total` counts prompts or requests; `text` is more
-    to show, such as the rates of an open loop."""
-
-    name: str
-    done: int = 0
-    total: int = 0
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +27,9 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialInputs:
-    """Everything about a run that every trial shares: read once, before the first launch. `trace_path` is the file of
-    a load of kind trace, `locustfile` the user's own code where the scenario names one,
-    `web_ui` the page that shows the live load where it was asked for, `hosts` the
-    workers that send it where others than this one do."""
+    """Inputs shared by all trials of a run, read before the first launch. `trace_path` is the file of a load of kind
+    trace, `locustfile` the user's own code where the scenario names one, `web_ui` the page that shows the live load
+    where it was asked for, `hosts` the workers that send the load where other hosts do."""
 
     scenario: Scenario
     model_dir: Path
@@ -47,6 +39,31 @@ class TrialInputs:
     locustfile: OwnLocustfile | None = None
     web_ui: WebUi | None = None
     hosts: LoadHosts | None = None
+
+    @property
+    def quality_prompts(self) -> tuple[Prompt, ...]:
+        """The prompts whose answers are compared with the reference's."""
+        return self.prompts[: self.scenario.quality.prompts]
+
+
+def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) -> TrialInputs:
+    """The inputs that a scenario names. Raises UsageError for bad prompts, EngineError for a bad model."""
+    model = resolved.model
+    return TrialInputs(
+        scenario=resolved.scenario,
+        model_dir=resolve_model(model.kind, model.value, model.seed, cache_root())
+        if needs_reference(resolved.scenario)
+        else Path(model.value),
+        prompts=read_prompts(resolved.prompts_path),
+        checkout=checkout,
+        trace_path=resolved.trace_path,
+        locustfile=own_locustfile(resolved),
+    )
+
+
+def needs_reference(scenario: Scenario) -> bool:
+    """Whether an engine of the scenario reads the model, so that the fp32 reference's answers are its measure."""
+    return any(traits(block.engine).needs_reference for block in scenario.space)
 
 
 def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:

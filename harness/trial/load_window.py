@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
 from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, OpenLoad
-from harness.trial.inputs import Phase, TrialInputs
+from harness.trial.inputs import TrialInputs
+from harness.trial.progress import Phase, Progress
 from harness.units import NS_PER_S
 
 DEFAULT_ERROR_FRAC = 0.01
 """Share of failed requests that breaks a probe, where the SLO does not bound error_frac itself."""
-
-OnPhase = Callable[[Phase], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +51,9 @@ class Loaded:
 class Loads:
     """The loads of one run's trials. The client's own ceiling is measured once, when a rate first asks for it."""
 
-    def __init__(self, inputs: TrialInputs, on_phase: OnPhase) -> None:
+    def __init__(self, inputs: TrialInputs, progress: Progress) -> None:
         self._inputs = inputs
-        self._on_phase = on_phase
+        self._progress = progress
         self._workload = inputs.scenario.workload
         self._ceilings = Ceilings()
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
@@ -129,7 +128,7 @@ class Loads:
                 workdir,
                 should_stop=engine.failure,
                 on_progress=lambda done: None,
-                on_state=lambda state: self._on_phase(_phase(plan, state, total, text)),
+                on_state=lambda state: self._progress.on_phase(_phase(plan, state, total, text)),
                 open_processes=self._inputs.hosts.open if self._inputs.hosts else None,
             )
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)

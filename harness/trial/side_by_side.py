@@ -7,35 +7,30 @@ planned: a fixed number of looks (`LOOKS`), the levels shared among them, so tha
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from engines.cache_folder import cache_root
-from engines.models.folder import resolve_model
 from harness.clock import Clock, SystemClock
-from harness.errors import EnvironmentFault, Interrupted, UsageError
+from harness.errors import EnvironmentFault, UsageError
 from harness.gate.gate import gate
 from harness.gate.rules import Rules
 from harness.gate.verdict import GateResult
-from harness.load.schedule.prompts import read_prompts
-from harness.measure.machine.facts import commit_of, git_commit, machine_facts, package_versions
+from harness.measure.machine.facts import commit_of, git_commit
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, usable_cores
 from harness.store.disk import write_text
-from harness.store.formats import RunManifest
 from harness.store.pairs import PAIRS_JSON, Pairs
 from harness.store.reader import Run, read_run
+from harness.store.run_folder import create_run
 from harness.store.writer import RunWriter
-from harness.trial.inputs import own_locustfile
-from harness.trial.reference import reference_answers
-from harness.trial.run import Checkout, Phase, TrialInputs, TrialInterrupted, TrialRunner
+from harness.trial.bench import Bench, interrupted
+from harness.trial.inputs import Checkout
+from harness.trial.progress import Lines
+from harness.trial.run import TrialInterrupted
 from harness.units import NS_PER_S
 from harness.wording import label
 
@@ -71,25 +66,14 @@ def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, say: Sa
     if not (root / "engines" / "server").is_dir():
         raise UsageError(f"--baseline-ref {baseline_ref}: no engines/server in it; name the root of a checkout")
     candidates = _candidates(order.resolved)
-    inputs = _inputs(order.resolved)
     looks = ((order.repetitions, 1.0),) if order.repetitions is not None else LOOKS
-    with ExitStack() as stack:
-        before = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, commit_of(root))))
-        after = stack.enter_context(RunWriter.create(order.results, _manifest(order.resolved, git_commit())))
-        say(f"baseline run {before.layout.root}")
-        say(f"candidate run {after.layout.root}")
-        clock = SystemClock()
-        pairing = _Pairing(
-            runners=(
-                TrialRunner(replace(inputs, checkout=_checkout(root)), before, clock, _quiet),
-                TrialRunner(inputs, after, clock, _quiet),
-            ),
-            writers=(before, after),
-            rules=rules,
-            clock=clock,
-            say=say,
-        )
-        pairing.share_reference(order.resolved)
+    before_run = partial(_new_run, order, commit_of(root), say, "baseline")
+    after_run = partial(_new_run, order, git_commit(), say, "candidate")
+    with (
+        Bench.open(order.resolved, before_run, progress=Lines(say), checkout=_checkout(root)) as before,
+        Bench.open(order.resolved, after_run, progress=Lines(say), reference=before.reference) as after,
+    ):
+        pairing = _Pairing(benches=(before, after), rules=rules, clock=SystemClock(), say=say)
         return pairing.run(candidates, looks, order.max_minutes)
 
 
@@ -106,20 +90,17 @@ def measure_again(order: Order, baseline: Run, say: Say) -> Path:
             f"{order.resolved.path}: none of its {len(planned)} candidates worked in {baseline.root}; "
             "measure the scenario that the baseline was measured with"
         )
-    clock = SystemClock()
     repetitions = order.repetitions or DEFAULT_REPETITIONS
-    with RunWriter.create(order.results, _manifest(order.resolved, git_commit())) as writer:
-        say(f"candidate run {writer.layout.root}")
-        runner = TrialRunner(_inputs(order.resolved), writer, clock, _quiet)
-        runner.use_reference(reference_answers(order.resolved.scenario, runner, writer.layout.reference_json).answers)
-        budget = _Budget(clock=clock, max_minutes=order.max_minutes)
+    new_run = partial(_new_run, order, git_commit(), say, "candidate")
+    with Bench.open(order.resolved, new_run, progress=Lines(say)) as bench:
+        budget = _Budget(clock=SystemClock(), max_minutes=order.max_minutes)
         for turn in range(repetitions):
             if not budget.has_time_for_another(turn):
                 say(f"stopped after {turn} of {repetitions} repetitions: {order.max_minutes:g} minutes are used up")
                 break
             for candidate in candidates if turn % 2 == 0 else reversed(candidates):
-                _run_one(runner, writer, candidate, turn + 1, say, f"repetition {turn + 1} of {repetitions}")
-        return writer.layout.root
+                _run_one(bench, candidate, turn + 1, say, f"repetition {turn + 1} of {repetitions}")
+        return bench.writer.layout.root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,17 +124,10 @@ class _Budget:
 class _Pairing:
     """Both sides of a side-by-side measurement: index 0 is the baseline, 1 the candidate."""
 
-    runners: tuple[TrialRunner, TrialRunner]
-    writers: tuple[RunWriter, RunWriter]
+    benches: tuple[Bench, Bench]
     rules: Rules
     clock: Clock
     say: Say
-
-    def share_reference(self, resolved: ResolvedScenario) -> None:
-        """The fp32 reference, asked once by this checkout, for both."""
-        reference = reference_answers(resolved.scenario, self.runners[1], self.writers[1].layout.reference_json)
-        for runner in self.runners:
-            runner.use_reference(reference.answers)
 
     def run(
         self, candidates: Sequence[Candidate], looks: Sequence[tuple[int, float]], max_minutes: float
@@ -185,7 +159,7 @@ class _Pairing:
         trials: dict[int, Trial] = {}
         for side in sides:
             where = f"round {turn + 1} of at most {turns}, {('baseline', 'candidate')[side]}"
-            trials[side] = _run_one(self.runners[side], self.writers[side], candidate, turn + 1, self.say, where)
+            trials[side] = _run_one(self.benches[side], candidate, turn + 1, self.say, where)
         if turn == 0 and trials[0].outcome not in ("ok", "client_limited"):
             raise EnvironmentFault(
                 f"the baseline checkout cannot serve {label(candidate)}: {trials[0].outcome}: {trials[0].reason}"
@@ -193,25 +167,25 @@ class _Pairing:
         return trials[0], trials[1]
 
     def _keep(self, pairs: Sequence[tuple[str, str]], share: float) -> None:
-        stored = Pairs(baseline=self.writers[0].layout.root.name, share=share, trial_ids=tuple(pairs))
-        write_text(self.writers[1].layout.root / PAIRS_JSON, stored.as_text())
+        stored = Pairs(baseline=self.benches[0].writer.layout.root.name, share=share, trial_ids=tuple(pairs))
+        write_text(self.benches[1].writer.layout.root / PAIRS_JSON, stored.as_text())
 
     def _has_new_failure(self) -> bool:
         return any(finding.verdict == "regressed" for finding in self._judge().findings)
 
     def _judge(self) -> GateResult:
-        before, after = (read_run(writer.layout.root) for writer in self.writers)
+        before, after = (read_run(bench.writer.layout.root) for bench in self.benches)
         return gate([before], after, self.rules)
 
 
-def _run_one(runner: TrialRunner, writer: RunWriter, candidate: Candidate, number: int, say: Say, where: str) -> Trial:
+def _run_one(bench: Bench, candidate: Candidate, number: int, say: Say, where: str) -> Trial:
     """One trial, stored. Raises Interrupted after storing the record of the trial in flight."""
     try:
-        trial = runner.run(candidate, number)
+        trial = bench.run(candidate, number)
     except TrialInterrupted as error:
-        writer.append_trial(error.trial)
-        raise Interrupted(f"interrupted; everything finished is kept in {writer.layout.root}") from error
-    writer.append_trial(trial)
+        bench.writer.append_trial(error.trial)
+        raise interrupted(bench.writer) from error
+    bench.writer.append_trial(trial)
     metric = trial.summary.metrics.get("latency_p50_ms") if trial.summary is not None else None
     says = f"p50 {metric.value:.4g} ms" if metric is not None else f"{trial.outcome}: {trial.reason.splitlines()[0]}"
     say(f"{where}: {label(candidate)}: {says}")
@@ -229,41 +203,13 @@ def _candidates(resolved: ResolvedScenario) -> tuple[Candidate, ...]:
     return plan.candidates
 
 
-def _inputs(resolved: ResolvedScenario) -> TrialInputs:
-    model = resolved.model
-    is_needed = any(block.engine != "fake" for block in resolved.scenario.space)
-    folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-    return TrialInputs(
-        scenario=resolved.scenario,
-        model_dir=folder,
-        prompts=read_prompts(resolved.prompts_path),
-        trace_path=resolved.trace_path,
-        locustfile=own_locustfile(resolved),
-    )
-
-
 def _checkout(root: Path) -> Checkout:
     """The other checkout, with its own interpreter where it has a virtual environment."""
     python = root / ".venv" / "bin" / "python"
     return Checkout(root=root, python=str(python) if python.exists() else None)
 
 
-def _manifest(resolved: ResolvedScenario, commit: str) -> RunManifest:
-    try:
-        dyno_version = version("dynamometer")
-    except PackageNotFoundError:
-        dyno_version = ""
-    return RunManifest(
-        scenario=resolved.as_dict(),
-        digest=resolved.digest,
-        machine=machine_facts(),
-        versions=package_versions(),
-        git=commit,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        dyno_version=dyno_version,
-        command=tuple(sys.argv),
-    )
-
-
-def _quiet(phase: Phase) -> None:
-    """A gate prints one line per trial, not the phases."""
+def _new_run(order: Order, commit: str, say: Say, side: str) -> RunWriter:
+    writer = create_run(order.resolved, order.results, commit)
+    say(f"{side} run {writer.layout.root}")
+    return writer

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from engines.cache_folder import cache_root
-from engines.models.folder import resolve_model
-from harness.clock import SystemClock
-from harness.load.schedule.prompts import read_prompts
 from harness.measure.metrics import metric_of
-from harness.records import Recommendation, Trial
+from harness.records import Recommendation, Trial, next_number
 from harness.scenario.resolve import resolved_from_dict
+from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
-from harness.trial.inputs import own_locustfile
-from harness.trial.reference import reference_answers
-from harness.trial.run import TrialInputs, TrialRunner
+from harness.trial.bench import Bench
+from harness.trial.progress import Lines
 
 VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
 """What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
@@ -36,14 +33,18 @@ class Verification:
     is_inside: bool
     sentence: str
 
+    def as_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return {"is_inside": self.is_inside, "sentence": self.sentence, "trial": to_json(self.trial)}
+
 
 def verify_file(
-    runner: TrialRunner, promised: Sequence[Trial], properties_path: Path, number: int, progress: Callable[[str], None]
+    bench: Bench, promised: Sequence[Trial], properties_path: Path, number: int, progress: Callable[[str], None]
 ) -> Verification:
     """Measure the server started from `properties_path` against what `promised` recorded: every finished trial of the
     recommended candidate, see `measurements`."""
     progress(f"starting the server from {properties_path}")
-    trial = runner.run_file(promised[0].candidate, properties_path, number)
+    trial = bench.run_file(properties_path, promised[0].candidate, number)
     if trial.outcome != "ok":
         return Verification(trial=trial, is_inside=False, sentence=f"not reproduced: {trial.outcome}: {trial.reason}")
     parts = [_compare(name, promised, trial) for name in VERIFIED_METRICS]
@@ -64,21 +65,9 @@ def verify(
     writes the run, and what resolving the model and the prompts raises.
     """
     resolved = resolved_from_dict(run.manifest.scenario)
-    model, scenario = resolved.model, resolved.scenario
-    is_needed = any(block.engine != "fake" for block in scenario.space)
-    folder = resolve_model(model.kind, model.value, model.seed, cache_root()) if is_needed else Path(model.value)
-    inputs = TrialInputs(
-        scenario=scenario,
-        model_dir=folder,
-        prompts=read_prompts(resolved.prompts_path),
-        trace_path=resolved.trace_path,
-        locustfile=own_locustfile(resolved),
-    )
-    with RunWriter.resume(run.root) as writer:
-        runner = TrialRunner(inputs, writer, SystemClock(), on_phase=lambda phase: None)
-        runner.use_reference(reference_answers(scenario, runner, writer.layout.reference_json).answers)
-        number = max((trial.number for trial in run.trials), default=0) + 1
-        return verify_file(runner, measurements(run.trials, recommendation), properties_path, number, progress)
+    with Bench.open(resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
+        promised = measurements(run.trials, recommendation)
+        return verify_file(bench, promised, properties_path, next_number(run.trials), progress)
 
 
 def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tuple[Trial, ...]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from harness.clock import Clock
+from harness.cost.spending import Spending
 from harness.errors import Interrupted
-from harness.records import Candidate, Trial
+from harness.records import Candidate, Trial, next_number
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.budget import Budget, stored_duration_s
@@ -48,8 +49,8 @@ class SearchContext:
     """What a search needs. `run_trial` may raise Interrupted carrying its record as `.trial`.
 
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
-    resumed; `why_unaffordable(candidate)` says why the money does not suffice for it. `spent_before_s` is time of the
-    budget used before the search began, their trials not counted.
+    resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
+    began, the trials of `done` not counted.
     """
 
     scenario: Scenario
@@ -59,7 +60,7 @@ class SearchContext:
     record_trial: Callable[[Trial], None]
     clock: Clock
     on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)
-    why_unaffordable: Callable[[Candidate], str | None] = field(default=lambda candidate: None)
+    spending: Spending = field(default_factory=lambda: Spending(None, 0.0))
     done: tuple[Trial, ...] = ()
     spent_before_s: float = 0.0
 
@@ -76,13 +77,16 @@ class SearchResult:
 def search(context: SearchContext) -> SearchResult:
     """Measure candidates until trials, minutes or the space end, then the finalists again; at least one is measured.
 
-    Ctrl-C inside a trial ends the search with stop 'interrupted' and the trial recorded as such; every other exception
-    of `run_trial` passes through, with all finished trials recorded.
+    Ctrl-C ends the search with stop 'interrupted', a trial in flight recorded as such; every other exception of
+    `run_trial` passes through, with all finished trials recorded.
     """
     session = _Session(context)
-    stop, reason = session.explore()
-    if stop != "interrupted":
-        stop, reason = session.confirm(stop, reason)
+    try:
+        stop, reason = session.explore()
+        if stop != "interrupted":
+            stop, reason = session.confirm(stop, reason)
+    except KeyboardInterrupt:
+        stop, reason = "interrupted", "interrupted by the user between trials"
     context.on_event(session.event("stopped", text=reason))
     return SearchResult(trials=tuple(session.trials), stop=stop, stop_reason=reason)
 
@@ -97,6 +101,7 @@ class _Session:
         self._study = StudyRecord(context.study_path, context.plan, context.scenario)
         for trial in context.done:
             self._study.add(trial)
+            context.spending.note_stored(trial)
         self._proposals = Proposals(context.plan, context.scenario)
         for trial in first_measurements(context.done):
             self._proposals.learn(trial)
@@ -124,7 +129,7 @@ class _Session:
             late = self._budget.why_stop(candidate, self._reserve_s(candidate))
             if late is not None and measured > 0:
                 return "budget", late
-            if (broke := self._context.why_unaffordable(candidate)) is not None:
+            if (broke := self._context.spending.why_stop(candidate)) is not None:
                 return "budget", broke
             trial = self._launch(candidate)
             if trial.outcome == "interrupted":
@@ -134,7 +139,7 @@ class _Session:
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
         """Measure the finalists again, in turns, while time allows."""
         for candidate, repetition in remaining(self.trials, self._context.scenario):
-            late = self._budget.why_stop(candidate) or self._context.why_unaffordable(candidate)
+            late = self._budget.why_stop(candidate) or self._context.spending.why_stop(candidate)
             if late is not None:
                 return stop, f"{reason}; finalists not all measured again ({late})"
             trial = self._launch(candidate, repetition)
@@ -150,7 +155,7 @@ class _Session:
         return SearchEvent(kind=kind, measured=self._measured(), spent_s=self._budget.spent_s(), trial=trial, text=text)
 
     def _launch(self, candidate: Candidate, repetition: int = 0) -> Trial:
-        number = self._next_number()
+        number = next_number(self.trials)
         launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
         expected_s = self._budget.expected_s(candidate.engine)
         self._context.on_event(replace(launching, candidate=candidate, number=number, expected_s=expected_s))
@@ -168,7 +173,7 @@ class _Session:
         return trial
 
     def _skip(self, candidate: Candidate, why: str) -> None:
-        number = self._next_number()
+        number = next_number(self.trials)
         trial = Trial(
             trial_id=f"t{number:04d}-{candidate.candidate_id}",
             number=number,
@@ -195,9 +200,6 @@ class _Session:
             return 0.0
         left = remaining(self.trials, self._context.scenario)
         return sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
-
-    def _next_number(self) -> int:
-        return max((trial.number for trial in self.trials), default=0) + 1
 
 
 def _interrupted_trial(error: BaseException, candidate: Candidate, number: int) -> Trial:

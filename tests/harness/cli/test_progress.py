@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.progress import BarDisplay, LineDisplay, event_lines, time_left_s
 from harness.records import Trial
-from harness.trial.run import Phase
+from harness.trial.progress import Phase
 from harness.tune.loop import SearchEvent
 from tests.harness.tune.landscape import plan, scenario, trial_of
 

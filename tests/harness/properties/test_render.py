@@ -17,7 +17,7 @@ from harness.properties.containers import container_names
 from harness.properties.lint.findings import lint
 from harness.properties.render import PROPERTIES, Source, render
 from harness.records import Candidate, Trial
-from harness.trial.run import spec_of
+from harness.trial.launch import spec_of
 from tests.harness.choose.runs import candidate, run_of, trial
 
 ORACLE = Path(__file__).parents[2] / "engines" / "serving_properties" / "PropertiesOracle.java"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from harness.clock import SystemClock
-from harness.records import Candidate, Prompt, RequestRecord
+from harness.records import Candidate, RequestRecord
 from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
 from harness.store.writer import RunWriter
-from harness.trial.inputs import Phase, TrialInputs
+from harness.trial.bench import Bench
 from harness.trial.load_window import _second_half_frac
-from harness.trial.run import TrialRunner
+from harness.trial.progress import Phase
 from tests.harness.store.trials import a_manifest
 
-PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(4))
 SCENARIO = """
 name: m
 workload:
@@ -29,17 +29,30 @@ objectives: [{metric: max_rate_rps, goal: maximize}]
 """
 
 
+class _Shown:
+    """Progress, kept."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self.notes: list[str] = []
+
+    def on_phase(self, phase: Phase) -> None:
+        self.phases.append(phase)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tmp_path: Path) -> None:
     """50 ms of service carry 20 requests/s: of 5, 10, 20, 40 the last must break: its queue grows."""
     path = tmp_path / "m.yaml"
     path.write_text(SCENARIO)
-    phases: list[Phase] = []
-    inputs = TrialInputs(scenario=load_scenario(path), model_dir=tmp_path, prompts=PROMPTS)
-    with RunWriter.create(tmp_path / "results", a_manifest()) as writer:
-        runner = TrialRunner(inputs, writer, SystemClock(), phases.append)
-        candidate = Candidate(block=0, engine="fake", options={"service_ms": 50})
-        trial = runner.run(candidate, 1)
-        layout = writer.layout
+    shown = _Shown()
+    resolved = resolve(load_scenario(path), path)
+    new_run = partial(RunWriter.create, tmp_path / "results", a_manifest())
+    with Bench.open(resolved, new_run, progress=shown) as bench:
+        trial = bench.run(Candidate(block=0, engine="fake", options={"service_ms": 50}), 1)
+        layout = bench.writer.layout
     assert trial.outcome == "ok", trial.reason
     assert trial.summary is not None
     found = trial.summary.metrics["max_rate_rps"]
@@ -53,7 +66,7 @@ def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tm
     assert len(own[~own.is_warmup]) == pytest.approx(chosen.rate_rps * 1.5, abs=1)
     others = {probe.number for probe in trial.probes} - {chosen.number}
     assert all(layout.requests(f"{trial.trial_id}.probe{number}").exists() for number in others)
-    assert any(phase.text.startswith("probe 1, 5 requests/s") for phase in phases)
+    assert any(phase.text.startswith("probe 1, 5 requests/s") for phase in shown.phases)
 
 
 def _record(intended_s: float, latency_s: float) -> RequestRecord:

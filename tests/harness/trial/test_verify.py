@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from harness.records import Candidate, Doubt, Metric, Trial, TrialOutcome, TrialSummary
-from harness.trial.run import TrialRunner
+from harness.trial.bench import Bench
 from harness.trial.verify import VERIFIED_METRICS, Verification, verify_file
 
 CANDIDATE = Candidate(block=0, engine="fake")
@@ -31,16 +31,16 @@ def _trial(value: float, outcome: TrialOutcome = "ok", violations: tuple[str, ..
     )
 
 
-class _Runner:
+class _Bench:
     def __init__(self, again: Trial) -> None:
         self.again = again
 
-    def run_file(self, candidate: Candidate, properties_path: Path, number: int) -> Trial:
+    def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
         return self.again
 
 
 def _verify(promised: list[Trial], again: Trial) -> Verification:
-    return verify_file(cast(TrialRunner, _Runner(again)), promised, Path("serving.properties"), 2, lambda text: None)
+    return verify_file(cast(Bench, _Bench(again)), promised, Path("serving.properties"), 2, lambda text: None)
 
 
 @pytest.mark.parametrize(("second", "is_inside"), [(100, True), (114, True), (87, True), (140, False), (60, False)])

@@ -1,37 +1,57 @@
-"""Which run folder a search writes: a new one, or the newest unfinished one of the same scenario."""
+"""The run folder that is written: a new one, or the newest unfinished one of the same scenario."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.errors import DynoError
 from harness.measure.machine.facts import git_commit, machine_facts, package_versions
-from harness.records import Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.disk import write_text
 from harness.store.formats import RunManifest
 from harness.store.layout import RunLayout, runs_root
 from harness.store.reader import read_manifest, read_run
 from harness.store.writer import RunWriter
-from harness.tune.loop import SearchResult
 
 
-def open_run(resolved: ResolvedScenario, results: Path, is_new: bool) -> tuple[RunWriter, tuple[Trial, ...]]:
-    """The writer of the run, locked, and the trials it already holds. Raises EnvironmentFault when another dyno
-    writes it or the disk refuses."""
+def open_run(resolved: ResolvedScenario, results: Path, is_new: bool, note: Callable[[str], None]) -> RunWriter:
+    """The writer of the newest unfinished run of the scenario, or of a new one; `note` is called with which it is.
+
+    Raises EnvironmentFault when another dyno writes the run or the disk refuses.
+    """
     unfinished = None if is_new else find_unfinished(resolved, results)
     if unfinished is None:
-        return RunWriter.create(results, _manifest(resolved)), ()
+        writer = create_run(resolved, results, git_commit())
+        note(f"run {writer.layout.root}")
+        return writer
     writer = RunWriter.resume(unfinished)
+    note(f"resuming {unfinished}")
+    note(f"{len(read_run(unfinished).trials)} trials are there; --new would begin again")
+    return writer
+
+
+def create_run(resolved: ResolvedScenario, results: Path, commit: str) -> RunWriter:
+    """The writer of a new run folder, measured with the code of `commit`. Raises EnvironmentFault."""
     try:
-        return writer, read_run(unfinished).trials
-    except BaseException:
-        writer.close()
-        raise
+        dyno_version = version("dynamometer")
+    except PackageNotFoundError:
+        dyno_version = ""
+    manifest = RunManifest(
+        scenario=resolved.as_dict(),
+        digest=resolved.digest,
+        machine=machine_facts(),
+        versions=package_versions(),
+        git=commit,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        dyno_version=dyno_version,
+        command=tuple(sys.argv),
+    )
+    return RunWriter.create(results, manifest)
 
 
 def find_unfinished(resolved: ResolvedScenario, results: Path) -> Path | None:
@@ -44,10 +64,10 @@ def find_unfinished(resolved: ResolvedScenario, results: Path) -> Path | None:
     return None
 
 
-def finish_run(root: Path, result: SearchResult) -> Path:
-    """Record that the search ended, and why; says where."""
+def finish_run(root: Path, stop: str, reason: str) -> Path:
+    """Record that the search ended, and why; returns the file."""
     path = RunLayout(root).search_json
-    write_text(path, json.dumps({"stop": result.stop, "reason": result.stop_reason}, indent=2) + "\n")
+    write_text(path, json.dumps({"stop": stop, "reason": reason}, indent=2) + "\n")
     return path
 
 
@@ -59,20 +79,3 @@ def _is_same(root: Path, resolved: ResolvedScenario) -> bool:
     stored, mine = manifest.scenario.get("resolved"), resolved.as_dict()["resolved"]
     keys = ("model", "prompts_path", "digest")
     return isinstance(stored, dict) and all(stored.get(key) == mine[key] for key in keys)
-
-
-def _manifest(resolved: ResolvedScenario) -> RunManifest:
-    try:
-        dyno_version = version("dynamometer")
-    except PackageNotFoundError:
-        dyno_version = ""
-    return RunManifest(
-        scenario=resolved.as_dict(),
-        digest=resolved.digest,
-        machine=machine_facts(),
-        versions=package_versions(),
-        git=git_commit(),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        dyno_version=dyno_version,
-        command=tuple(sys.argv),
-    )

@@ -10,8 +10,9 @@ from harness.errors import EnvironmentFault
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
-from harness.tune.loop import SearchResult
-from harness.tune.run_folder import find_unfinished, finish_run, open_run
+from harness.store.reader import read_run
+from harness.store.run_folder import find_unfinished, finish_run, open_run
+from harness.store.writer import RunWriter
 
 TRIAL = Trial(trial_id="t0001-x", number=1, candidate=Candidate(block=0, engine="fake"), outcome="ok")
 
@@ -23,35 +24,39 @@ def _resolved(trials: int = 3, path: str = "/a/s.yaml") -> ResolvedScenario:
     return resolve(of, Path(path))
 
 
+def _open(results: Path, is_new: bool = False, notes: list[str] | None = None) -> RunWriter:
+    return open_run(_resolved(), results, is_new, ([] if notes is None else notes).append)
+
+
 def test_an_unfinished_run_of_the_same_scenario_is_resumed_with_its_trials(tmp_path: Path) -> None:
-    writer, done = open_run(_resolved(), tmp_path, is_new=False)
-    assert done == ()
-    with writer:
+    notes: list[str] = []
+    with _open(tmp_path, notes=notes) as writer:
+        root = writer.layout.root
         writer.append_trial(TRIAL)
-    again, done = open_run(_resolved(), tmp_path, is_new=False)
-    with again:
-        assert again.layout.root == writer.layout.root
-        assert done == (TRIAL,)
+    with _open(tmp_path, notes=notes) as again:
+        assert again.layout.root == root
+        assert read_run(root).trials == (TRIAL,)
+    assert notes == [f"run {root}", f"resuming {root}", "1 trials are there; --new would begin again"]
 
 
 def test_a_finished_run_another_scenario_and_new_begin_a_new_folder(tmp_path: Path) -> None:
-    writer, _ = open_run(_resolved(), tmp_path, is_new=False)
+    writer = _open(tmp_path)
     writer.close()
     assert find_unfinished(_resolved(trials=4), tmp_path) is None
     assert find_unfinished(_resolved(path="/b/s.yaml"), tmp_path) is None, "other prompts, though the same words"
     assert find_unfinished(_resolved(), tmp_path) == writer.layout.root
-    fresh, _ = open_run(_resolved(), tmp_path, is_new=True)
+    fresh = _open(tmp_path, is_new=True)
     fresh.close()
     assert fresh.layout.root != writer.layout.root
     for root in (writer.layout.root, fresh.layout.root):
-        finish_run(root, SearchResult(trials=(), stop="budget", stop_reason="trial budget"))
+        finish_run(root, "budget", "trial budget")
     assert find_unfinished(_resolved(), tmp_path) is None
 
 
 def test_a_run_that_is_being_written_is_left_alone_with_one_sentence(tmp_path: Path) -> None:
-    writer, _ = open_run(_resolved(), tmp_path, is_new=False)
+    writer = _open(tmp_path)
     with writer, pytest.raises(EnvironmentFault, match=r"process \d+ is writing this run; wait until it ends"):
-        open_run(_resolved(), tmp_path, is_new=False)
+        _open(tmp_path)
 
 
 def test_a_damaged_folder_is_passed_over(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""The answer of `dyno tune`: table, report page, recommendation, its files, and their verification."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from harness.choose.recommendation import choose
+from harness.choose.text import as_text, findings_text, next_command, wrapped
+from harness.cli.terminal import table_console
+from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite
+from harness.properties.write import Written, write_recommendation
+from harness.records import Recommendation, next_number
+from harness.report.content.result_table import report_table
+from harness.report.page.run_page import write_html
+from harness.report.text.table_formats import print_table
+from harness.store.codec import to_json
+from harness.store.disk import write_text
+from harness.store.reader import Run, read_run
+from harness.trial.bench import Bench
+from harness.trial.verify import Verification, measurements, verify_file
+from harness.tune.loop import SearchResult
+
+MOST_LOSSES = 5
+"""Candidates that lost, in the answer at the end of a search; `dyno report` has all of them."""
+
+
+def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool) -> int:
+    """Choose from the finished search, write and verify the files, print; returns the exit code."""
+    run = read_run(bench.writer.layout.root)
+    if not as_json:
+        print_table(report_table(run), table_console())
+    _write_page(run)
+    recommendation = choose(run)
+    if not as_json:
+        click.echo(as_text(recommendation, MOST_LOSSES))
+    written = _write_files(run, recommendation, bench.inputs.scenario.recommend.container)
+    found = None
+    # Only our own server can be started from the file here; another container's file is written unverified.
+    if verifies and written is not None and written.container.startswith("dynamometer-"):
+        try:
+            found = _verify(bench, result, recommendation, written)
+        except (KeyboardInterrupt, Interrupted):
+            click.echo(
+                f"interrupted while verifying; the recommendation is in {written.properties_path.parent}", err=True
+            )
+            return 130
+        _write_page(run)  # again: now it says whether the written file reproduced the numbers
+    following = (
+        next_command(written.container, written.properties_path.parent) if written else f"dyno report {run.root}"
+    )
+    if as_json:
+        _print_json(run, result, recommendation, written, found, following)
+    else:
+        click.echo(wrapped("Stopped: ", result.stop_reason))
+        if found is not None:
+            click.echo(wrapped("Verification: ", found.sentence))
+        click.echo(f"Run: {run.root}")
+        click.echo(f"Next: {following}")
+    return 0 if found is None or found.is_inside else MeasurementInvalid.exit_code
+
+
+def _write_page(run: Run) -> None:
+    write_html(run, report_table(run), run.layout.report_html)
+    click.echo(f"wrote {run.layout.report_html}", err=True)
+
+
+def _write_files(run: Run, recommendation: Recommendation, container: str) -> Written | None:
+    """The files for `container`; None where what was measured is configured elsewhere."""
+    try:
+        written = write_recommendation(run, recommendation, container)
+    except NothingToWrite as error:
+        click.echo(f"dyno: {error}", err=True)
+        return None
+    for path in written.paths:
+        click.echo(f"wrote {path}", err=True)
+    if written.warnings:
+        click.echo(findings_text(written.properties_path, written.warnings), err=True)
+    return written
+
+
+def _verify(bench: Bench, result: SearchResult, recommendation: Recommendation, written: Written) -> Verification:
+    path = written.properties_path
+    promised = measurements(result.trials, recommendation)
+    found = verify_file(bench, promised, path, next_number(result.trials), lambda text: click.echo(text, err=True))
+    write_text(path.parent / "verification.json", json.dumps(found.as_dict(), indent=2) + "\n")
+    return found
+
+
+def _print_json(
+    run: Run,
+    result: SearchResult,
+    recommendation: Recommendation,
+    written: Written | None,
+    found: Verification | None,
+    following: str,
+) -> None:
+    shown = {
+        "run": str(run.root),
+        "stop": result.stop,
+        "stop_reason": result.stop_reason,
+        "recommendation": to_json(recommendation),
+        "files": [str(path) for path in written.paths] if written else [],
+        "verification": found.as_dict() if found else None,
+        "next": following,
+    }
+    click.echo(json.dumps(shown, indent=2))

@@ -1,0 +1,40 @@
+"""What a trial reports while it runs, and who receives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What a trial is doing now. `done` of `total` counts prompts or requests; `text` is more to show, such as the
+    rates of an open loop."""
+
+    name: str
+    done: int = 0
+    total: int = 0
+    text: str = ""
+
+
+class Progress(Protocol):
+    """A receiver of progress: a display, or lines on stderr."""
+
+    def on_phase(self, phase: Phase) -> None: ...
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Progress as lines handed to `write`; phases are left out."""
+
+    write: Callable[[str], None]
+
+    def on_phase(self, phase: Phase) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        self.write(text)
