@@ -3,6 +3,7 @@
 DynoError
 ├── UsageError (2)            the command line cannot be understood
 │   ├── ScenarioError (2)     the scenario file is wrong (message starts with file:line)
+│   ├── StaleScenario (2)     a stored run's scenario is no longer accepted by this version
 │   └── NothingToWrite (2)    what was measured is configured elsewhere, no serving.properties can say it
 ├── EnvironmentFault (3)      this machine cannot do it: engine missing, model damaged, port taken, disk full
 ├── MeasurementInvalid (4)    it ran, but the numbers may not be used
@@ -32,6 +33,10 @@ class UsageError(DynoError):
 
 class ScenarioError(UsageError):
     """The scenario file is wrong; the message starts with file:line."""
+
+
+class StaleScenario(UsageError):
+    """A stored run's scenario is no longer accepted by this version; the message says why."""
 
 
 class NothingToWrite(UsageError):

@@ -5,10 +5,10 @@ a tie, and of a tie the cheapest wins (`cheapest`).
 Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
 scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates that
 cannot be told from the knee in any objective are a tie, and the cheapest wins.
-Repetitions of a candidate are pooled (pool.py). Numbers in doubt (a window of under 2 s, drift, failures ...) do not
-rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are, lose
-every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a candidate
-(other processes, the load generator) costs nothing and is told.
+Repetitions of a candidate are pooled (repetitions.py). Numbers in doubt (a window of under 2 s, drift, failures ...)
+do not rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are,
+lose every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a
+candidate (other processes, the load generator) costs nothing and is reported.
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import le
 
-from harness.choose.goals import Goals
+from harness.choose.goals import Goals, dominates
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
 from harness.records import Metric, Trial
 from harness.wording import label, quantity
-
-DOUBT_FRAC = 0.10
-"""A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
-machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
 
 MEMORY_FRAC = 0.10
 """Peak memory is one sample of a varying thing; a smaller difference does not make a candidate cheaper."""
@@ -76,7 +72,7 @@ def cheapest(tied: Sequence[Pooled], goals: Goals) -> Pooled:
     left = [one for one in left if _places(one) == fewest]
     least = min(_memory(one) for one in left)
     left = [one for one in left if _memory(one) <= least * (1 + MEMORY_FRAC)] or left
-    return min(left, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
+    return min(left, key=lambda one: one.rank(goals))
 
 
 def _places(one: Pooled) -> tuple[int, int]:
@@ -95,23 +91,8 @@ def overlap(first: Metric, second: Metric) -> bool:
     return low_1 <= high_2 and low_2 <= high_1
 
 
-def dominates(first: Pooled, second: Pooled, goals: Goals) -> bool:
-    """Whether `first` is at least as good in every objective and better in one, doubts counted."""
-    pairs = [(cost_of(first, goals, i), cost_of(second, goals, i)) for i in range(len(goals.objectives))]
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def cost_of(one: Pooled, goals: Goals, index: int) -> float:
-    """The pooled value of objective `index`, smaller better, DOUBT_FRAC worse where it is in doubt."""
-    metric = one.metric(goals.objectives[index].metric)
-    if metric is None:
-        return math.inf
-    cost = goals.objectives[index].cost(metric.value)
-    return cost + DOUBT_FRAC * abs(cost) if one.doubts(goals) else cost
-
-
 def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
-    ranked = sorted(field, key=lambda one: (cost_of(one, goals, 0), one.candidate.candidate_id))
+    ranked = sorted(field, key=lambda one: one.rank(goals))
     near = _near(ranked[0], ranked, goals)
     chosen = cheapest(near, goals)
     return chosen, tuple(one for one in near if one is not chosen), ranked
@@ -121,7 +102,7 @@ def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
     """`best` and the candidates that cannot be told from it: their intervals meet its own in every objective, and
     nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
     metrics = [objective.metric for objective in goals.objectives]
-    costs = [tuple(cost_of(one, goals, place) for place in range(len(metrics))) for one in field]
+    costs = [one.costs(goals) for one in field]
 
     def is_beaten(one: Pooled, mine: tuple[float, ...]) -> bool:
         """Whether one is at least as good in every objective and in one of them better by more than the intervals."""
@@ -147,30 +128,31 @@ def _meets(one: Pooled, other: Pooled, name: str) -> bool:
 
 
 def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
-    front = [one for one in field if not any(dominates(other, one, goals) for other in field if other is not one)]
+    costs = {id(one): one.costs(goals) for one in field}
+    front = [one for one in field if not any(dominates(costs[id(other)], costs[id(one)]) for other in field)]
     distance = {id(one): round(_distance(one, front, goals), 9) for one in front}
     ranked = sorted(front, key=lambda one: (distance[id(one)], one.candidate.candidate_id))
     knee = cheapest([one for one in ranked if distance[id(one)] == distance[id(ranked[0])]], goals)
     near = _near(knee, field, goals)
     chosen = cheapest(near, goals)
     tied = tuple(one for one in near if one is not chosen)
-    rest = sorted((one for one in field if one not in front), key=lambda one: cost_of(one, goals, 0))
+    rest = sorted((one for one in field if one not in front), key=lambda one: one.rank(goals))
     return chosen, tied, [*ranked, *rest], tuple(ranked)
 
 
 def _distance(one: Pooled, front: Sequence[Pooled], goals: Goals) -> float:
     total = 0.0
-    for index in range(len(goals.objectives)):
-        costs = [cost_of(other, goals, index) for other in front]
+    mine = one.costs(goals)
+    for index, costs in enumerate(zip(*(other.costs(goals) for other in front), strict=True)):
         best = front[costs.index(min(costs))]
         span = max(costs) - min(costs)
         if span and not _meets(one, best, goals.objectives[index].metric):
-            total += ((cost_of(one, goals, index) - min(costs)) / span) ** 2
+            total += ((mine[index] - min(costs)) / span) ** 2
     return math.sqrt(total)
 
 
 def _is_measured(one: Pooled, goals: Goals) -> bool:
-    return all(one.metric(objective.metric) is not None for objective in goals.objectives)
+    return all(cost < math.inf for cost in one.costs(goals))
 
 
 def _ends(metric: Metric) -> tuple[float, float]:
@@ -221,7 +203,5 @@ def _is_silent(trial: Trial) -> bool:
 
 
 def _badness(one: Pooled, goals: Goals) -> tuple[int, float]:
-    trial = one.worst
-    excess = [limit.excess_frac(trial) for limit in goals.limits]
-    is_bad = goals.needs_normal_quality and (trial.quality is None or trial.quality.verdict != "Normal")
-    return len(trial.violations), max([*excess, 1.0 if is_bad else 0.0], default=0.0)
+    checks = goals.checks(one.worst)
+    return len(one.worst.violations), max((check.excess_frac for check in checks), default=0.0)

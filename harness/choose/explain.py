@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from harness.choose.decide import DOUBT_FRAC, MEMORY_FRAC, Choice, dominates, overlap
-from harness.choose.goals import Objective
-from harness.choose.repetitions import Pooled
-from harness.measure.metrics import metric_of
+from harness.choose.decide import MEMORY_FRAC, Choice, overlap
+from harness.choose.goals import Objective, dominates
+from harness.choose.repetitions import DOUBT_FRAC, Pooled
 from harness.records import Loss, LossKind, Metric
 from harness.wording import label, quantity, unit_suffix
 
@@ -16,7 +15,7 @@ REASON_LENGTH = 160
 def losses(choice: Choice) -> tuple[Loss, ...]:
     """One sentence for every candidate that was not chosen, best first, failed ones last."""
     others = [one for one in choice.everyone if one is not choice.chosen]
-    others.sort(key=lambda one: _order(one, choice))
+    others.sort(key=lambda one: one.rank(choice.goals))
     return tuple(_loss(one, choice) for one in others)
 
 
@@ -115,15 +114,16 @@ def _lost_on_front(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
         return "tie", f"{met}, but {_dearer(one, choice.chosen)}"
     if one in choice.front:
         return "off_knee", f"on the Pareto front, but further from the ideal corner than the knee; {against}"
-    if dominates(choice.chosen, one, choice.goals):
+    costs = one.costs(choice.goals)
+    if dominates(choice.chosen.costs(choice.goals), costs):
         return "dominated", f"dominated by the chosen one: {', '.join(pairs)}"
-    better = next((other for other in choice.front if dominates(other, one, choice.goals)), None)
+    better = next((other for other in choice.front if dominates(other.costs(choice.goals), costs)), None)
     return ("dominated", f"dominated by {label(better.candidate)}; {against}") if better else ("worse", against)
 
 
 def _worse(objective: Objective, mine: Metric, best: Metric) -> str:
     if objective.metric.startswith(("latency", "ttft", "load")):
-        word = "slower" if objective.cost(mine.value) > objective.cost(best.value) else "faster"
+        word = "slower" if objective.cost(mine) > objective.cost(best) else "faster"
     elif objective.is_minimized:
         word = "higher" if mine.value > best.value else "lower"
     else:
@@ -160,14 +160,6 @@ def _dearer(one: Pooled, chosen: Pooled) -> str:
 def _short(reason: str) -> str:
     line = " ".join(reason.split())
     return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 1].rstrip() + "…"
-
-
-def _order(one: Pooled, choice: Choice) -> tuple[int, float]:
-    objective = choice.goals.objectives[0]
-    metric = metric_of(one.worst, objective.metric)
-    cost = objective.cost(metric.value) if metric is not None else float("inf")
-    rank = 0 if one.is_feasible else 1 if one.worst.outcome == "ok" else 2
-    return rank, cost
 
 
 def _shown(one: Pooled, choice: Choice) -> str:

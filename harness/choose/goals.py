@@ -1,14 +1,22 @@
-"""What a run was asked to reach: objectives and constraints, read from the scenario in its manifest."""
+"""What a scenario asks to reach: by how much a trial breaks what must hold, and which of two candidates is better."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import MeasurementInvalid
+from harness.errors import MeasurementInvalid, StaleScenario
 from harness.measure.metrics import metric_of
 from harness.records import Metric, Trial
+from harness.scenario.schema import Bound, Scenario
+from harness.store.reader import Run
+
+FAILURE_EXCESS = 1000.0
+"""Excess of a candidate that did not run: above any metric's in practice, so it ranks last."""
+
+QUALITY_EXCESS = {"Normal": -1.0, "Degraded": 1.0, "Unknown": 2.0, "Broken": 10.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +26,21 @@ class Objective:
     metric: str
     is_minimized: bool
 
-    def cost(self, value: float) -> float:
-        """`value` turned so that smaller is better."""
-        return value if self.is_minimized else -value
+    def cost(self, metric: Metric | None) -> float:
+        """The value turned so that smaller is better; infinity where it was not measured or is no number."""
+        if metric is None or not math.isfinite(metric.value):
+            return math.inf
+        return metric.value if self.is_minimized else -metric.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that must hold of a trial. `excess_frac`: by what fraction of its bound it is broken (> 0) or kept
+    (<= 0); `sentence` says what broke."""
+
+    name: str
+    excess_frac: float
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,43 +51,97 @@ class Limit:
     low: float | None
     high: float | None
 
-    def excess_frac(self, trial: Trial) -> float:
-        """By how much of the bound the trial is outside; 0.0 inside, infinity where it was not measured."""
+    def check(self, trial: Trial) -> Check:
+        """By how much the trial is outside; a metric that was not measured, or is no number, is outside by 1.0."""
         metric = metric_of(trial, self.metric)
-        if metric is None:
-            return float("inf")
-        over = metric.value - self.high if self.high is not None else 0.0
-        under = self.low - metric.value if self.low is not None else 0.0
-        bound = (self.high if over >= under else self.low) or 1.0
-        return max(over, under, 0.0) / abs(bound)
+        if metric is None or math.isnan(metric.value):
+            sentence = f"{self.metric} was not measured, expected {self.range()}"
+            return Check(name=self.metric, excess_frac=1.0, sentence=sentence)
+        over = -1.0 if self.high is None else (metric.value - self.high) / _scale(self.high)
+        under = -1.0 if self.low is None else (self.low - metric.value) / _scale(self.low)
+        unit = f" {metric.unit}" if metric.unit else ""
+        sentence = f"{self.metric} {metric.value:.4g}{unit}, expected {self.range()}{unit}"
+        return Check(name=self.metric, excess_frac=min(max(over, under), FAILURE_EXCESS), sentence=sentence)
 
     def room(self, metric: Metric) -> str:
         """How far inside: '61.2 of at most 500 ms'."""
-        words = []
-        if self.high is not None:
-            words.append(f"at most {self.high:g}")
-        if self.low is not None:
-            words.append(f"at least {self.low:g}")
         unit = "" if metric.unit == "frac" else f" {metric.unit}"
-        return f"{self.metric} {metric.value:.4g} of {' and '.join(words)}{unit}"
+        return f"{self.metric} {metric.value:.4g} of {self.range()}{unit}"
+
+    def range(self) -> str:
+        """'at least 0.9', 'at most 500', or both."""
+        parts = [f"at least {self.low:g}"] if self.low is not None else []
+        parts += [f"at most {self.high:g}"] if self.high is not None else []
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goals:
-    """Objectives and constraints of one run."""
+    """Objectives and constraints of one scenario: what the search, the choice and the report judge by."""
 
     objectives: tuple[Objective, ...]
     limits: tuple[Limit, ...]
     needs_normal_quality: bool
 
-    def uses(self, metric: str) -> bool:
-        """Whether the choice depends on that metric."""
-        named = [objective.metric for objective in self.objectives] + [limit.metric for limit in self.limits]
-        return metric in named
+    def checks(self, trial: Trial) -> tuple[Check, ...]:
+        """Every constraint, kept or broken, and every objective that has no value."""
+        checks = [_quality_check(trial)] if self.needs_normal_quality else []
+        checks += [limit.check(trial) for limit in self.limits]
+        for objective in self.objectives:
+            if objective.cost(metric_of(trial, objective.metric)) == math.inf:
+                sentence = f"{objective.metric} was not measured, expected a value"
+                checks.append(
+                    Check(name=f"objective {objective.metric}", excess_frac=FAILURE_EXCESS, sentence=sentence)
+                )
+        rate = metric_of(trial, "max_rate_rps")
+        if rate is not None and rate.value == 0:
+            sentence = f"max_rate_rps 0: {rate.note}"
+            checks.append(Check(name="max_rate_rps", excess_frac=FAILURE_EXCESS, sentence=sentence))
+        return tuple(checks)
+
+    def violations(self, trial: Trial) -> tuple[str, ...]:
+        """One sentence per broken constraint; empty when all hold."""
+        return tuple(check.sentence for check in self.checks(trial) if check.excess_frac > 0)
+
+    def excesses(self, trial: Trial) -> dict[str, float]:
+        """Constraint name -> excess_frac, for the sampler; of a trial that did not run, only 'ran'."""
+        if trial.outcome != "ok":
+            return {"ran": FAILURE_EXCESS}
+        return {"ran": -1.0, **{check.name: check.excess_frac for check in self.checks(trial)}}
+
+    def costs(self, trial: Trial) -> tuple[float, ...]:
+        """One cost per objective, the first one first."""
+        return tuple(objective.cost(metric_of(trial, objective.metric)) for objective in self.objectives)
 
 
-def goals_of(scenario: Mapping[str, Any]) -> Goals:
-    """The goals in a stored scenario. Raises MeasurementInvalid when it names no objective."""
+def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether costs are at least as good in every objective and better in one."""
+    return all(a <= b for a, b in zip(first, second, strict=True)) and tuple(first) != tuple(second)
+
+
+def goals_of(scenario: Scenario) -> Goals:
+    """The goals of a scenario."""
+    bounds = {name: bound for name, bound in scenario.constraints.items() if isinstance(bound, Bound)}
+    return Goals(
+        objectives=tuple(
+            Objective(metric=one.metric, is_minimized=one.goal == "minimize") for one in scenario.objectives
+        ),
+        limits=tuple(Limit(metric=name, low=bound.min, high=bound.max) for name, bound in bounds.items()),
+        needs_normal_quality="quality" in scenario.constraints,
+    )
+
+
+def run_goals(run: Run) -> Goals:
+    """The goals of a stored run. Raises MeasurementInvalid when it names no objective."""
+    try:
+        return goals_of(run.resolved.scenario)
+    except StaleScenario:
+        return _goals_as_written(run.manifest.scenario)
+
+
+def _goals_as_written(scenario: Mapping[str, Any]) -> Goals:
+    """The goals of a run whose scenario this version no longer accepts (an engine that is gone, a renamed field), so
+    that it can still be reported and chosen from."""
     objectives = tuple(
         Objective(metric=row["metric"], is_minimized=row["goal"] == "minimize")
         for row in scenario.get("objectives", ())
@@ -81,3 +155,16 @@ def goals_of(scenario: Mapping[str, Any]) -> Goals:
         if isinstance(bound, Mapping)
     )
     return Goals(objectives=objectives, limits=limits, needs_normal_quality=constraints.get("quality") == "Normal")
+
+
+def _quality_check(trial: Trial) -> Check:
+    if trial.quality is None:
+        return Check(name="quality", excess_frac=1.0, sentence="quality Unknown: it was not checked, expected Normal")
+    verdict = trial.quality.verdict
+    sentence = f"quality {verdict}, expected Normal: {trial.quality.reason}"
+    return Check(name="quality", excess_frac=QUALITY_EXCESS[verdict], sentence=sentence)
+
+
+def _scale(bound: float) -> float:
+    """What an excess is divided by: the bound itself; 1 for a bound of 0 (error_frac max 0 is already a fraction)."""
+    return abs(bound) or 1.0

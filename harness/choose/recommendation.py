@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.choose.decide import decide
 from harness.choose.explain import losses, margin
-from harness.choose.goals import goals_of
+from harness.choose.goals import run_goals
 from harness.records import Recommendation
 from harness.store.reader import Run
 
@@ -12,7 +12,7 @@ from harness.store.reader import Run
 def choose(run: Run) -> Recommendation:
     """The recommendation of a stored run. Raises MeasurementInvalid when nothing feasible was measured, naming what
     came nearest."""
-    choice = decide(run.trials, goals_of(run.manifest.scenario))
+    choice = decide(run.trials, run_goals(run))
     runner_up = choice.runner_up
     return Recommendation(
         run_dir=run.root,

@@ -9,6 +9,10 @@ from harness.choose.goals import Goals
 from harness.measure.metrics import metric_of
 from harness.records import Candidate, Doubt, Metric, Trial
 
+DOUBT_FRAC = 0.10
+"""A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
+machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
+
 NOT_ITS_FAULT = ("interrupted", "client_limited")
 """Outcomes that say nothing about the candidate when another repetition of it ran."""
 
@@ -60,6 +64,18 @@ class Pooled:
             high=max([*highs, *values]) if len(highs) == len(metrics) else None,
             note=metrics[-1].note,
         )
+
+    def costs(self, goals: Goals) -> tuple[float, ...]:
+        """One cost per objective, smaller better: pooled over the repetitions, DOUBT_FRAC worse where in doubt."""
+        costs = [objective.cost(self.metric(objective.metric)) for objective in goals.objectives]
+        worse = DOUBT_FRAC if self.doubts(goals) else 0.0
+        return tuple(cost + worse * abs(cost) for cost in costs)
+
+    def rank(self, goals: Goals) -> tuple[int, tuple[float, ...], str]:
+        """Sort key, better first: feasible candidates, those that broke a constraint, those that failed; then the
+        costs."""
+        state = 0 if self.is_feasible else 1 if self.worst.outcome == "ok" else 2
+        return state, self.costs(goals), self.candidate.candidate_id
 
     def evidence(self, goals: Goals) -> Trial:
         """The trial whose first objective lies in the middle of the repetitions (the later one of two)."""

@@ -25,7 +25,7 @@ from harness.errors import EnvironmentFault, UsageError
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.write import scenario_container, write_recommendation
 from harness.records import Candidate, Recommendation, Trial, next_number
-from harness.scenario.resolve import ModelRef, ResolvedScenario, resolved_from_dict
+from harness.scenario.resolve import ModelRef, ResolvedScenario
 from harness.space.plan_text import expectation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
@@ -79,7 +79,7 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
 
     Raises UsageError or EnvironmentFault with one sentence; nothing has been contacted.
     """
-    resolved = resolved_from_dict(run.manifest.scenario)
+    resolved = run.resolved
     recommendation = _adapted(choose(run), order)
     container = order.container or scenario_container(run)
     options = dict(order.options)

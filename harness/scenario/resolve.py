@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 import harness
+from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.schema import ModelSource, Scenario
 
@@ -95,9 +98,20 @@ def digest_of(scenario: Scenario) -> str:
 
 
 def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
-    """The resolved scenario that `as_dict` stored in a run's manifest."""
-    facts = stored["resolved"]
-    scenario = Scenario.model_validate({name: value for name, value in stored.items() if name != "resolved"})
+    """The resolved scenario that `as_dict` stored in a run's manifest. Raises StaleScenario."""
+    try:
+        facts = stored["resolved"]
+        scenario = Scenario.model_validate({name: value for name, value in stored.items() if name != "resolved"})
+        return _resolved(scenario, facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, why = ".".join(str(part) for part in first["loc"]), first["msg"]
+    except (KeyError, TypeError) as error:
+        where, why = "resolved", f"not as this version writes it ({error!r})"
+    raise StaleScenario(f"scenario.{where}: {why}; measure the scenario again with this version")
+
+
+def _resolved(scenario: Scenario, facts: Mapping[str, Any]) -> ResolvedScenario:
     return ResolvedScenario(
         scenario=scenario,
         path=Path(facts["path"]),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import EnvironmentFault, UsageError
+from harness.errors import EnvironmentFault, StaleScenario, UsageError
 from harness.records import RequestRecord, Trial
+from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
 from harness.store.codec import DecodeError, from_json
 from harness.store.formats import RunManifest, check_format
 from harness.store.layout import RunLayout
@@ -33,6 +34,14 @@ class Run:
     def layout(self) -> RunLayout:
         """Where its files lie."""
         return RunLayout(self.root)
+
+    @property
+    def resolved(self) -> ResolvedScenario:
+        """The scenario that was measured. Raises StaleScenario where this version no longer accepts it."""
+        try:
+            return resolved_from_dict(self.manifest.scenario)
+        except StaleScenario as error:
+            raise StaleScenario(f"{self.layout.run_json}: {error}") from error
 
 
 def read_run(root: Path) -> Run:

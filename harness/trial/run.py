@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.errors import EngineError, OutOfMemory
+from harness.choose.goals import goals_of
 from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
@@ -24,7 +25,6 @@ from harness.trial.inputs import TrialInputs
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
 from harness.trial.progress import Phase, Progress
-from harness.tune.objective import violations
 from harness.units import NS_PER_S
 
 
@@ -49,6 +49,7 @@ class TrialRunner:
         self._progress = progress
         self._reference = reference
         self._loads = Loads(inputs, progress)
+        self._goals = goals_of(inputs.scenario)
 
     def run(self, trial: Trial, start: Callable[[Path], Launched]) -> Trial:
         """`trial`, finished. `start` launches its engine, logging to the folder it is given. Raises TrialInterrupted on
@@ -100,7 +101,7 @@ class TrialRunner:
         trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *told))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
-        return replace(trial, violations=violations(trial, self._inputs.scenario))
+        return replace(trial, violations=self._goals.violations(trial))
 
     def _keep(self, trial_id: str, loaded: Loaded, asked: Answers) -> None:
         """Raw records, answers and telemetry; of a maximum-rate search the other probes' too, as '<trial>.probe<n>'."""

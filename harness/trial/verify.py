@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.measure.metrics import metric_of
 from harness.records import Recommendation, Trial, next_number
-from harness.scenario.resolve import resolved_from_dict
 from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
@@ -64,7 +63,7 @@ def verify(
     Raw records go to the run folder under the trial id 'verify-...'. Raises EnvironmentFault when another dyno
     writes the run, and what resolving the model and the prompts raises.
     """
-    resolved = resolved_from_dict(run.manifest.scenario)
+    resolved = run.resolved
     with Bench.open(resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
         promised = measurements(run.trials, recommendation)
         return verify_file(bench, promised, properties_path, next_number(run.trials), progress)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.choose.goals import dominates, goals_of
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
-from harness.tune.objective import rank_key
 
 
 def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
@@ -29,10 +29,14 @@ def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, .
     With several objectives, undominated candidates come first, ordered by the first objective.
     """
     feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
-    keys = {trial.trial_id: rank_key([trial], scenario) for trial in feasible}
-    ordered = sorted(
-        feasible, key=lambda trial: (_is_dominated(keys[trial.trial_id], keys.values()), keys[trial.trial_id])
-    )
+    goals = goals_of(scenario)
+    costs = {trial.trial_id: goals.costs(trial) for trial in feasible}
+
+    def rank(trial: Trial) -> tuple[bool, tuple[float, ...]]:
+        mine = costs[trial.trial_id]
+        return any(dominates(others, mine) for others in costs.values()), mine
+
+    ordered = sorted(feasible, key=rank)
     chosen = tuple(trial.candidate for trial in ordered[: scenario.search.confirm.finalists])
     return chosen if len(chosen) > 1 else ()
 
@@ -53,7 +57,3 @@ def repetitions(trials: Iterable[Trial], candidate: Candidate) -> int:
     return sum(
         trial.candidate.candidate_id == candidate.candidate_id and trial.outcome != "interrupted" for trial in trials
     )
-
-
-def _is_dominated(key: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> bool:
-    return any(other != key and all(o <= k for o, k in zip(other, key, strict=True)) for other in others)

@@ -21,12 +21,12 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from harness.choose.goals import Goals, goals_of
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.encoding import Encoding, SharedEncoding
-from harness.tune.objective import excesses, objective_values
 
 ASKS = 24
 """How often a sampler may repeat a measured candidate before an unseen one is drawn instead; each ask costs ~1 ms."""
@@ -38,6 +38,7 @@ class Proposals:
     def __init__(self, plan: SpacePlan, scenario: Scenario) -> None:
         self._plan = plan
         self._scenario = scenario
+        self._goals = goals_of(scenario)
         self._is_genetic = scenario.search.sampler == "nsga2"
         self._encoding = SharedEncoding(plan) if self._is_genetic else Encoding(plan)
         self._study = _new_study(scenario, storage=None, name=scenario.name)
@@ -73,7 +74,9 @@ class Proposals:
         self._encoding.suggest(asked)
         if self._is_genetic:
             _ = asked.relative_params  # gives the trial its generation, which enqueued parameters alone would not
-        _tell(self._study, asked, trial, self._scenario)
+        for name, excess in self._goals.excesses(trial).items():
+            asked.set_constraint(name, excess)
+        self._study.tell(asked, list(_values(trial, self._goals)))
 
     def _next_of_grid(self) -> Candidate:
         """Blocks take turns, each in its listed order, so that no engine is left for after the budget."""
@@ -115,6 +118,7 @@ class StudyRecord:
     def __init__(self, path: Path, plan: SpacePlan, scenario: Scenario) -> None:
         """Opens or creates the study. Raises EnvironmentFault when the file cannot be written or is not a study."""
         self._scenario = scenario
+        self._goals = goals_of(scenario)
         self._encoding = Encoding(plan)
         storage = f"sqlite:///{path}"
         try:
@@ -152,18 +156,18 @@ class StudyRecord:
                 state=TrialState.COMPLETE if is_finished else TrialState.FAIL,
                 params=self._encoding.params(trial.candidate),
                 distributions=self._encoding.distributions(trial.candidate),
-                values=objective_values(trial, self._scenario) if is_finished else None,
-                constraints=excesses(trial, self._scenario) if is_finished else None,
+                values=_values(trial, self._goals) if is_finished else None,
+                constraints=self._goals.excesses(trial) if is_finished else None,
                 user_attrs=attrs,
             )
         )
         self._known.add(trial.trial_id)
 
 
-def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial, scenario: Scenario) -> None:
-    for name, excess in excesses(trial, scenario).items():
-        asked.set_constraint(name, excess)
-    study.tell(asked, list(objective_values(trial, scenario)))
+def _values(trial: Trial, goals: Goals) -> tuple[float, ...]:
+    """One value per objective, in its own direction; the worst possible where it was not measured."""
+    costs = zip(goals.objectives, goals.costs(trial), strict=True)
+    return tuple(cost if objective.is_minimized else -cost for objective, cost in costs)
 
 
 def _new_study(scenario: Scenario, storage: str | None, name: str) -> optuna.Study:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.choose.goals import goals_of
+from harness.choose.goals import run_goals
 from harness.choose.repetitions import Pooled
 from harness.records import Candidate, Metric, Trial
 from harness.report.content.numbers import ABSENT, is_only_bounded_below, metric_text
@@ -74,8 +74,7 @@ def compare(stories: Sequence[Story]) -> Comparison:
     def order(one: Candidate) -> tuple[int, int, float]:
         rank = chosen.index(one.candidate_id) if one.candidate_id in chosen else len(chosen)
         costs = [made.metric(index, one, objective.metric) for index in range(len(stories))]
-        cost = min((objective.cost(metric.value) for metric in costs if metric is not None), default=math.inf)
-        return rank, -counts[one.candidate_id], cost
+        return rank, -counts[one.candidate_id], min(objective.cost(metric) for metric in costs)
 
     return Comparison(stories=made.stories, candidates=tuple(sorted(made.candidates, key=order)))
 
@@ -226,7 +225,7 @@ def _facts_of(story: Story) -> dict[str, str]:
     facts |= {f"package: {key}": value for key, value in manifest.versions.items()}
     for part in ("workload", "quality", "constraints", "objectives"):
         facts[f"scenario: {part}"] = plain_value(manifest.scenario.get(part))
-    goals = goals_of(manifest.scenario)
+    goals = run_goals(story.run)
     return facts | {
         "git": manifest.git,
         "created": manifest.created_utc,

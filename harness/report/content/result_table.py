@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines.setting import AXES
-from harness.choose.goals import goals_of
+from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, metric_of, metric_row
@@ -102,7 +102,7 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
     unknown metric."""
     recommendation = recommendation_of(run)
     measured = [trial for trial in run.trials if trial.outcome == "ok"]
-    ordered = _sorted(measured, _sort_metric(run, sort))
+    ordered = _sorted(measured, _sort_by(run, sort))
     marks = _marks(measured, recommendation)
     fields = _fields(run, measured)
     failures = tuple(
@@ -257,26 +257,17 @@ def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
     return "best" if candidate_id == best else "tie" if candidate_id in tied else ""
 
 
-def _sort_metric(run: Run, sort: str | None) -> tuple[str, bool]:
+def _sort_by(run: Run, sort: str | None) -> Objective:
     if sort is None:
-        first = goals_of(run.manifest.scenario).objectives[0]
-        return first.metric, first.is_minimized
+        return run_goals(run).objectives[0]
     row = metric_row(sort)
     if row is None:
         raise UsageError(f"--sort {sort}: not a metric; one of: {', '.join(METRICS)}")
-    return sort, row.direction == "minimize"
+    return Objective(metric=sort, is_minimized=row.direction == "minimize")
 
 
-def _sorted(trials: Sequence[Trial], by: tuple[str, bool]) -> list[Trial]:
-    name, is_minimized = by
-
-    def key(trial: Trial) -> tuple[bool, float]:
-        metric = metric_of(trial, name)
-        if metric is None:
-            return bool(trial.violations), float("inf")
-        return bool(trial.violations), metric.value if is_minimized else -metric.value
-
-    return sorted(trials, key=key)
+def _sorted(trials: Sequence[Trial], by: Objective) -> list[Trial]:
+    return sorted(trials, key=lambda trial: (bool(trial.violations), by.cost(metric_of(trial, by.metric))))
 
 
 def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> tuple[str, ...]:

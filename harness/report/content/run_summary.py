@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.choose.decide import Choice, decide
-from harness.choose.goals import Goals, goals_of
+from harness.choose.goals import Goals, run_goals
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
 from harness.measure.metrics import metric_row
@@ -46,6 +46,11 @@ class Story:
         """The recommended candidate's id; '' when there is none."""
         return self.choice.chosen.candidate.candidate_id if self.choice is not None else ""
 
+    def ranked(self) -> list[Pooled]:
+        """Every candidate, best first: the chosen one, then as the choice ranks them."""
+        others = sorted(self.everyone, key=lambda one: one.rank(self.goals))
+        return sorted(others, key=lambda one: one.candidate.candidate_id != self.chosen_id)
+
     @property
     def name(self) -> str:
         """The scenario's name."""
@@ -63,7 +68,7 @@ class Verification:
 
 def story_of(run: Run) -> Story:
     """Everything the sections and figures need. Raises MeasurementInvalid when the manifest names no objective."""
-    goals = goals_of(run.manifest.scenario)
+    goals = run_goals(run)
     everyone = pool(run.trials)
     try:
         choice: Choice | None = decide(run.trials, goals)
@@ -159,16 +164,8 @@ def engines(story: Story) -> Section:
 
 def best_per_engine(story: Story) -> list[Pooled]:
     """One candidate of each engine, best first: the chosen one, else feasible by objective, broken, failed."""
-    objective = story.goals.objectives[0]
-
-    def rank(one: Pooled) -> tuple[bool, int, float, str]:
-        metric = one.metric(objective.metric)
-        cost = objective.cost(metric.value) if metric is not None else float("inf")
-        state = 0 if one.is_feasible else 1 if one.worst.outcome == "ok" else 2
-        return one.candidate.candidate_id != story.chosen_id, state, cost, one.candidate.candidate_id
-
     best: dict[str, Pooled] = {}
-    for one in sorted(story.everyone, key=rank):
+    for one in story.ranked():
         best.setdefault(one.candidate.engine, one)
     return list(best.values())
 

@@ -87,7 +87,7 @@ def figures(story: Story) -> dict[str, Drawn]:
         "timeline": _timelines(story),
         "progress": _drawn(progress(story.run), f"No trial has a value of {objective.metric}."),
         "importance": _drawn(importance_figure(story.importances), ""),
-        "parallel": _drawn(parallel(story.everyone, objective, story.chosen_id), few, lines),
+        "parallel": _drawn(parallel(story.everyone, story.goals, story.chosen_id), few, lines),
         "phases": _drawn(phases(story.run.trials), "No trial got as far as being timed.", bars),
     }
 
@@ -109,15 +109,8 @@ def _samples(story: Story) -> tuple[list[Samples], list[str]]:
 
 
 def ranked(story: Story) -> list[Pooled]:
-    """Candidates with a value of the first objective: the chosen one, feasible ones by value, then broken ones."""
-    objective = story.goals.objectives[0]
-
-    def key(one: Pooled) -> tuple[bool, bool, float]:
-        metric = one.metric(objective.metric)
-        cost = objective.cost(metric.value) if metric is not None else float("inf")
-        return one.candidate.candidate_id != story.chosen_id, not one.is_feasible, cost
-
-    return sorted((one for one in story.everyone if one.worst.outcome == "ok"), key=key)
+    """Candidates that ran: the chosen one, then as ranked."""
+    return [one for one in story.ranked() if one.worst.outcome == "ok"]
 
 
 def _timelines(story: Story) -> Drawn:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.choose.goals import Objective, goals_of
+from harness.choose.goals import Goals, Objective, run_goals
 from harness.choose.repetitions import Pooled
 from harness.measure.metrics import metric_of, metric_row
-from harness.records import Trial
+from harness.records import Metric, Trial
 from harness.report.content.axis_importance import Importance
 from harness.report.content.result_table import axis_cell
 from harness.report.content.titles import axis_title, hover, metric_title
@@ -41,7 +41,7 @@ LINES_SHOWN = 150
 
 def progress(run: Run) -> Figure:
     """The first objective over the trials in the order they ran, the best feasible so far as a step line."""
-    objective = goals_of(run.manifest.scenario).objectives[0]
+    objective = run_goals(run).objectives[0]
     data: list[dict[str, Any]] = []
     shown = [trial for trial in run.trials if trial.outcome == "ok" and metric_of(trial, objective.metric)]
     tints = colours(run.trials)
@@ -92,14 +92,16 @@ def progress(run: Run) -> Figure:
 
 
 def _best_so_far(trials: Sequence[Trial], objective: Objective) -> list[tuple[int, float]]:
-    best: list[tuple[int, float]] = []
+    best: Metric | None = None
+    steps: list[tuple[int, float]] = []
     for trial in trials:
         metric = metric_of(trial, objective.metric)
         if metric is None or not trial.is_feasible:
             continue
-        is_worse = bool(best) and objective.cost(best[-1][1]) <= objective.cost(metric.value)
-        best.append((trial.number, best[-1][1] if is_worse else metric.value))
-    return best
+        if objective.cost(metric) < objective.cost(best):
+            best = metric
+        steps.append((trial.number, (best or metric).value))
+    return steps
 
 
 def _progress_points(name: str, trials: Sequence[Trial], symbol: str, metric_name: str) -> dict[str, Any]:
@@ -187,10 +189,11 @@ class Scale:
         return rounded_to(3, [self.low + (self.high - self.low) * share for share in (0, 0.25, 0.5, 0.75, 1)])
 
 
-def parallel(everyone: Sequence[Pooled], objective: Objective, chosen_id: str) -> Figure:
+def parallel(everyone: Sequence[Pooled], goals: Goals, chosen_id: str) -> Figure:
     """One line per measured candidate through the values of every axis that varies, ending at the objective."""
+    objective = goals.objectives[0]
     kept = [one for one in everyone if one.metric(objective.metric) is not None]
-    kept.sort(key=lambda one: _cost(one, objective))
+    kept.sort(key=lambda one: one.rank(goals))
     kept = kept[:LINES_SHOWN]
     names = _varying(kept)
     if len(kept) < 2 or not names:
@@ -302,10 +305,6 @@ def _is_number(word: str) -> bool:
 def _value(one: Pooled, objective: Objective) -> float:
     metric = one.metric(objective.metric)
     return metric.value if metric is not None else float("nan")
-
-
-def _cost(one: Pooled, objective: Objective) -> tuple[bool, float]:
-    return not one.is_feasible, objective.cost(_value(one, objective))
 
 
 def _title(name: str) -> str:

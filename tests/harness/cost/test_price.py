@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from engines.api import EngineSpec
+from harness.choose.goals import goals_of
 from harness.cost.price import price_of, require_prices, with_cost
 from harness.cost.spending import Spending
 from harness.errors import ScenarioError
 from harness.records import Candidate, Metric, Trial, TrialSummary
 from harness.scenario.cost import Cost
 from harness.scenario.load import load_scenario
-from harness.tune.objective import rank_key
 
 LOCAL = Candidate(block=0, engine="t5")
 ENDPOINT = Candidate(block=0, engine="sagemaker", options={"instance": "ml.g5.12xlarge"})
@@ -85,7 +85,7 @@ def _scenario(tmp_path: Path, instance: str, cost: str = "") -> Path:
 
 
 def test_another_price_changes_the_ranking(tmp_path: Path) -> None:
-    scenario = load_scenario(_scenario(tmp_path, "[ml.g5.xlarge, ml.g5.12xlarge]"))
+    goals = goals_of(load_scenario(_scenario(tmp_path, "[ml.g5.xlarge, ml.g5.12xlarge]")))
     small, large = (replace(ENDPOINT, options={"instance": name}) for name in ("ml.g5.xlarge", "ml.g5.12xlarge"))
 
     def cheaper(cost: Cost | None) -> Candidate:
@@ -93,7 +93,7 @@ def test_another_price_changes_the_ranking(tmp_path: Path) -> None:
             Trial(trial_id="t", number=1, candidate=c, outcome="ok", summary=with_cost(_summary(rate), cost, c))
             for c, rate in ((small, 4.0), (large, 12.0))
         ]
-        return min(trials, key=lambda trial: rank_key([trial], scenario)).candidate
+        return min(trials, key=goals.costs).candidate
 
     assert cheaper(None) == small
     assert cheaper(Cost(prices={"ml.g5.12xlarge": 3.5})) == large

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.api import Availability, Capabilities
+from harness.choose.goals import goals_of
 from harness.clock import FakeClock
 from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
 from harness.tune.loop import SearchContext, SearchEvent
-from harness.tune.objective import violations
 
 DTYPE_COST = {"fp32": 1.0, "bf16": 0.8, "int8": 0.55}
 ENGINE_COST = {"transformers": 60.0, "ctranslate2": 25.0, "onnxruntime": 35.0}
@@ -97,7 +97,7 @@ def trial_of(candidate: Candidate, number: int, of: Scenario, noise: float = 1.0
         summary=TrialSummary(metrics=metrics),
         quality=QualityReport(verdict=verdict, reason="formula", metrics={}),
     )
-    return Trial(**{**{f: getattr(trial, f) for f in Trial.__slots__}, "violations": violations(trial, of)})
+    return Trial(**{**{f: getattr(trial, f) for f in Trial.__slots__}, "violations": goals_of(of).violations(trial)})
 
 
 def best_latency_ms(of: Scenario) -> float:

@@ -1,0 +1,150 @@
+"""Constraint sentences, excesses and ranking."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.choose.goals import FAILURE_EXCESS, dominates, goals_of, run_goals
+from harness.choose.repetitions import pool
+from harness.errors import MeasurementInvalid, StaleScenario
+from harness.records import Candidate, Metric, QualityReport, QualityVerdict, Trial, TrialOutcome, TrialSummary
+from harness.scenario.resolve import resolve
+from harness.scenario.schema import Scenario
+from harness.store.formats import RunManifest
+from harness.store.reader import Run
+
+OF = goals_of(
+    Scenario.model_validate(
+        {
+            "name": "s",
+            "space": [{"engine": "fake"}],
+            "objectives": [
+                {"metric": "latency_p50_ms", "goal": "minimize"},
+                {"metric": "throughput_rps", "goal": "maximize"},
+            ],
+            "constraints": {"quality": "Normal", "latency_p99_ms": {"max": 500}, "exact_match_frac": {"min": 0.9}},
+        }
+    )
+)
+
+
+def _trial(
+    verdict: QualityVerdict = "Normal", outcome: TrialOutcome = "ok", exact: float = 0.95, **load: float
+) -> Trial:
+    values = {"latency_p50_ms": 20.0, "throughput_rps": 50.0, "latency_p99_ms": 100.0, **load}
+    units = {"throughput_rps": "requests/s"}
+    metrics = {n: Metric(value=v, unit=units.get(n, "ms"), estimator="t", n=9) for n, v in values.items()}
+    quality = {"exact_match_frac": Metric(value=exact, unit="", estimator="t", n=9)}
+    return Trial(
+        trial_id="t1",
+        number=1,
+        candidate=Candidate(block=0, engine="fake"),
+        outcome=outcome,
+        summary=TrialSummary(metrics=metrics),
+        quality=QualityReport(verdict=verdict, reason="2 of 64 differ", metrics=quality),
+    )
+
+
+def test_a_trial_inside_every_bound_breaks_nothing() -> None:
+    assert OF.violations(_trial()) == ()
+    assert all(excess <= 0 for excess in OF.excesses(_trial()).values())
+
+
+def test_each_broken_constraint_is_one_sentence() -> None:
+    assert OF.violations(_trial(verdict="Degraded", exact=0.5, latency_p99_ms=612.73)) == (
+        "quality Degraded, expected Normal: 2 of 64 differ",
+        "latency_p99_ms 612.7 ms, expected at most 500 ms",
+        "exact_match_frac 0.5, expected at least 0.9",
+    )
+
+
+def test_the_bound_itself_is_allowed() -> None:
+    assert OF.violations(_trial(latency_p99_ms=500.0, exact=0.9)) == ()
+
+
+def test_a_metric_without_a_number_breaks_its_constraint() -> None:
+    expected = ("latency_p99_ms was not measured, expected at most 500",)
+    trial = _trial(latency_p99_ms=math.nan)
+    assert OF.violations(trial) == expected
+    assert trial.summary is not None
+    unmeasured = {name: one for name, one in trial.summary.metrics.items() if name != "latency_p99_ms"}
+    assert OF.checks(replace(trial, summary=TrialSummary(metrics=unmeasured))) == OF.checks(trial)
+
+
+def test_excess_is_relative_to_the_bound() -> None:
+    found = OF.excesses(_trial(latency_p99_ms=750.0))
+    assert found["latency_p99_ms"] == 0.5
+    assert found["ran"] == -1.0
+
+
+def test_a_candidate_that_did_not_run_is_worse_than_any_that_did() -> None:
+    assert OF.excesses(_trial(outcome="crashed")) == {"ran": FAILURE_EXCESS}
+    assert max(OF.excesses(_trial(latency_p99_ms=1e12)).values()) <= FAILURE_EXCESS
+
+
+@pytest.mark.parametrize("missing", [math.nan, None])
+def test_an_objective_without_a_number_costs_the_most_and_is_infeasible(missing: float | None) -> None:
+    trial = _trial(latency_p50_ms=math.nan)
+    assert trial.summary is not None
+    if missing is None:
+        metrics = {name: one for name, one in trial.summary.metrics.items() if name != "latency_p50_ms"}
+        trial = replace(trial, summary=TrialSummary(metrics=metrics))
+    assert OF.costs(trial) == (math.inf, -50.0)
+    assert OF.violations(trial) == ("latency_p50_ms was not measured, expected a value",)
+
+
+def test_ranking_pools_repetitions_and_turns_maximised_objectives() -> None:
+    (one,) = pool([_trial(latency_p50_ms=10.0), _trial(latency_p50_ms=30.0)])
+    assert one.costs(OF) == (20.0, -50.0)
+
+
+def test_one_candidate_dominates_another_that_is_nowhere_better_and_somewhere_worse() -> None:
+    assert dominates((1.0, 2.0), (1.0, 3.0))
+    assert not dominates((1.0, 2.0), (1.0, 2.0))
+    assert not dominates((1.0, 4.0), (2.0, 3.0))
+
+
+def test_a_maximum_rate_of_zero_breaks_what_must_hold_and_says_why() -> None:
+    trial = _trial(max_rate_rps=0.0)
+    assert trial.summary is not None
+    metrics = dict(trial.summary.metrics)
+    metrics["max_rate_rps"] = replace(metrics["max_rate_rps"], note="even 5 requests/s broke the SLO: p99 900 ms")
+    trial = replace(trial, summary=TrialSummary(metrics=metrics))
+    assert OF.violations(trial) == ("max_rate_rps 0: even 5 requests/s broke the SLO: p99 900 ms",)
+
+
+SCENARIO = Scenario.model_validate(
+    {
+        "name": "s",
+        "space": [{"engine": "fake"}],
+        "objectives": [{"metric": "throughput_rps", "goal": "maximize"}],
+        "constraints": {"quality": "Normal", "latency_p99_ms": {"max": 500}},
+    }
+)
+
+
+def _stored(**changes: object) -> Run:
+    stored = {**resolve(SCENARIO, Path("/a/s.yaml")).as_dict(), **changes}
+    return Run(root=Path("/runs/s/1"), manifest=RunManifest(scenario=stored, digest="d"), trials=())
+
+
+def test_a_stored_run_has_the_goals_it_was_searched_with() -> None:
+    run = _stored()
+    assert run.resolved.scenario == SCENARIO
+    assert run_goals(run) == goals_of(SCENARIO)
+
+
+def test_a_run_whose_scenario_is_no_longer_accepted_still_has_its_goals_and_says_why_it_cannot_be_measured() -> None:
+    run = _stored(space=[{"engine": "an-engine-that-is-gone"}])
+    assert run_goals(run) == goals_of(SCENARIO)
+    with pytest.raises(StaleScenario, match=r"^/runs/s/1/run.json: scenario.space.0.engine: .*an-engine-that-is-gone"):
+        _ = run.resolved
+
+
+def test_a_run_that_names_no_objective_cannot_be_chosen_from() -> None:
+    with pytest.raises(MeasurementInvalid, match="expected at least one objective"):
+        run_goals(_stored(objectives=[]))
