@@ -50,9 +50,9 @@ class Traits:
 
     `is_rented`: each candidate costs money while it exists. `is_elsewhere`: it measures a server that somebody else
     started. `has_own_front`: its server reads no serving.properties. `is_ours`: it is the bundled engine, shown first.
-    `container_entry_point`: the handler of AWS's LMI containers that runs the same library; `container_python`: the
-    lowest Python of a container that can run it by a model.py of ours. `needs_reference`: its answers come from a
-    model, so that they can be compared with that model's in fp32.
+    `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
+    lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
+    answers come from a model, so that they can be compared with that model's in fp32.
     """
 
     is_rented: bool = False
@@ -61,6 +61,7 @@ class Traits:
     is_ours: bool = False
     container_entry_point: str = ""
     container_python: tuple[int, int] | None = None
+    container_weights: str = ""
     needs_reference: bool = True
 
     @property

@@ -35,6 +35,9 @@ BACKENDS: dict[str, str] = {
 }
 
 
+HF_ENTRY_POINT = "djl_python.huggingface"
+"""DJL's own handler for Hugging Face models, in every container."""
+
 TRAITS: dict[str, Traits] = {
     "fake": Traits(needs_reference=False),
     "t5": Traits(is_ours=True),
@@ -42,9 +45,9 @@ TRAITS: dict[str, Traits] = {
     "sagemaker": Traits(is_rented=True),
     "multi-model-server": Traits(has_own_front=True),
     "torchserve": Traits(has_own_front=True),
-    "transformers": Traits(container_entry_point="djl_python.huggingface"),
-    "ctranslate2": Traits(container_python=(3, 9)),
-    "onnxruntime": Traits(container_python=(3, 11)),
+    "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
+    "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),
+    "onnxruntime": Traits(container_python=(3, 11), container_weights="onnx/ (the exported graphs)"),
 }
 """Engines that differ from an ordinary one; `container_python` is the Requires-Python of the pinned wheels."""
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
+from engines.registry import HF_ENTRY_POINT
 from engines.sagemaker.package import PROPERTIES, properties_of, read_files
 from engines.sagemaker.plan import OPTIONS
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import HF_DTYPES, HF_ENTRY_POINT, container_values, property_values
+from engines.serving_properties.write import HF_DTYPES, container_values, property_values
 
 FIRST_DISABLE = (0, 27, 0)
 """Container version from which rolling_batch=disable exists; before it the key is left out."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from engines.api import EngineSpec
+from engines.registry import HF_ENTRY_POINT
 from engines.serving_properties.java_text import format_properties
 from engines.setting import AXES, Setting
 
-HF_ENTRY_POINT = "djl_python.huggingface"
-"""DJL's own handler for Hugging Face models, in every container."""
 HF_DTYPES = ("fp32", "bf16", "fp16")
 """What it loads on a CPU too."""
 

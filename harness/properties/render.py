@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import HF_DTYPES, HF_ENTRY_POINT, container_values, property_values
+from engines.serving_properties.write import HF_DTYPES, container_values, property_values
 from harness.errors import NothingToWrite, UsageError
 from harness.measure.metrics import metric_of
 from harness.properties.containers import (
@@ -33,21 +34,11 @@ from harness.store.formats import RunManifest
 from harness.wording import claim, label
 
 PROPERTIES = "serving.properties"
-NEEDS_PYTHON = {"ctranslate2": (3, 9), "onnxruntime": (3, 11)}
-"""Lowest Python that the wheels of the pinned versions install on (their Requires-Python)."""
 
 FIRST_HF_DTYPE = (0, 21, 0)
 """Before it the Hugging Face handler handed option.dtype to torch unread, and fp32 is what it loads without."""
 FIRST_TASK_FROM_HUB = (0, 23, 0)
 """Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
-
-ENDPOINT = "sagemaker"
-"""The engine whose candidates are endpoints; what serves stands in their option hosts."""
-ATTACHED = "attach"
-"""The engine that measures a server somebody else started."""
-
-OTHER_FRONTS = ("multi-model-server", "torchserve")
-"""Engines whose own Java front end was measured: another server with the same settings is another measurement."""
 
 MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib")
 
@@ -69,9 +60,9 @@ class Source:
 
 def why_nothing_to_write(candidate: Candidate) -> str:
     """Why no serving.properties can say what was measured; '' when one can."""
-    if candidate.engine == ATTACHED:
+    if traits(candidate.engine).is_elsewhere:
         return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
-    if candidate.engine in OTHER_FRONTS:
+    if traits(candidate.engine).has_own_front:
         return (
             f"{candidate.engine} was measured with a front end of its own, which reads no {PROPERTIES}: start it on "
             "the files in the trial's log folder (config.properties, model-store/)"
@@ -96,7 +87,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     engine = source.trial.candidate.engine
     values = _lmi_values(source, target)
     rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
-    if engine != "transformers":
+    if not traits(engine).container_entry_point:
         rendered["model.py"] = _handler(engine)
         rendered["requirements.txt"] = _requirements(source.trial)
     return rendered
@@ -105,7 +96,7 @@ def render(source: Source, container: str) -> dict[str, str]:
 def _inside_the_endpoint(source: Source) -> Source:
     """A trial of a SageMaker endpoint is written as what ran inside it."""
     candidate = source.trial.candidate
-    if candidate.engine != ENDPOINT:
+    if not traits(candidate.engine).is_rented:
         return source
     engine, options = hosted(candidate.options)
     inside = replace(candidate, engine=engine, options=options)
@@ -121,10 +112,11 @@ def unavailable(candidate: Candidate, target: Container) -> str:
             f"the {kind} image is built around another backend than the measured {candidate.engine}; "
             f"choose {_versioned(target)}-{instead}, or measure that backend"
         )
-    if candidate.engine == "transformers":
+    if traits(candidate.engine).container_entry_point:
         return _no_huggingface(candidate, target)
-    if candidate.engine in NEEDS_PYTHON:
-        return _no_wheels(candidate.engine, target)
+    needed = traits(candidate.engine).container_python
+    if needed is not None:
+        return _no_wheels(candidate.engine, needed, target)
     return f"{candidate.engine} exists in our own server only; choose --container dynamometer-0.1"
 
 
@@ -151,8 +143,8 @@ def _no_huggingface(candidate: Candidate, target: Container) -> str:
     return ""
 
 
-def _no_wheels(engine: str, target: Container) -> str:
-    found, needed = python_version(target), NEEDS_PYTHON[engine]
+def _no_wheels(engine: str, needed: tuple[int, int], target: Container) -> str:
+    found = python_version(target)
     if found >= needed:
         return ""
     has = f"Python {format_version(found)}" if found else "an older Python"
@@ -169,11 +161,12 @@ def _own_values(source: Source) -> dict[str, str]:
 def _lmi_values(source: Source, target: Container) -> dict[str, str]:
     candidate = source.trial.candidate
     can_disable = named_values("rolling_batch")["disable"].is_in(target)
-    if candidate.engine != "transformers":
+    entry_point = traits(candidate.engine).container_entry_point
+    if not entry_point:
         return container_values(candidate, "model.py", can_disable=can_disable)
     values = container_values(
         replace(candidate, options={}, threads=None),
-        HF_ENTRY_POINT,
+        entry_point,
         can_disable=can_disable,
         model_id=_model_id(source, is_own=False),
         extra={"option.task": "text2text-generation"} if target.version < FIRST_TASK_FROM_HUB else {},
@@ -238,7 +231,7 @@ def _lmi_note(source: Source, target: Container) -> str:
         f"Written for djl-inference:{tag}. NOT measured in that container: its front end, transformers and thread",
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
-    if candidate.engine != "transformers":
+    if not traits(candidate.engine).container_entry_point:
         lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
         lines.extend(f"On the measuring machine: {note}" for note in source.trial.notes if "/" in note)
         lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
@@ -246,14 +239,13 @@ def _lmi_note(source: Source, target: Container) -> str:
         lines.append(f"Put the files of {source.model['value']} beside this file, or set option.model_id=s3://...")
     elif source.model.get("kind") == "shape":
         lines.append("The measured weights were random; put a model folder beside this file or set option.model_id.")
-    if candidate.engine == "transformers" and candidate.threads is not None:
+    if traits(candidate.engine).container_entry_point and candidate.threads is not None:
         lines.append(f"Set the container's environment: OMP_NUM_THREADS={candidate.threads} (threads per worker).")
     return "\n".join(lines)
 
 
 def _artifacts(engine: str) -> str:
-    folder = {"ctranslate2": "ct2/ (the converted model)", "onnxruntime": "onnx/ (the exported graphs)"}[engine]
-    return f"the model's config.json and tokenizer.json, and {folder}"
+    return f"the model's config.json and tokenizer.json, and {traits(engine).container_weights}"
 
 
 def _handler(engine: str) -> str:
