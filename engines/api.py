@@ -119,12 +119,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What really runs, as the engine itself reports it after load."""
+    """What really runs, as the engine itself reports it after load. `converted_dir` is where the converted or exported
+    model lies that is served; '' where the model folder itself is."""
 
     effective_dtype: str
     versions: Mapping[str, str]
     load_s: float
     notes: tuple[str, ...] = ()
+    converted_dir: str = ""
 
 
 class RunningEngine(Protocol):

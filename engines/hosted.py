@@ -129,6 +129,7 @@ class RunningServer:
             versions=facts["versions"],
             load_s=facts["load_s"],
             notes=tuple(facts["notes"]),
+            converted_dir=facts.get("converted_dir", ""),  # a server of an older checkout does not say
         )
 
     @property

@@ -198,7 +198,8 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate, launched, checked, loaded and stopped - or the reason why not."""
+    """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
+    converted or exported model lay that was served; '' where the model folder itself was."""
 
     trial_id: str
     number: int
@@ -210,6 +211,7 @@ class Trial:
     effective_dtype: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    converted_dir: str = ""
     summary: TrialSummary | None = None
     quality: QualityReport | None = None
     violations: tuple[str, ...] = ()

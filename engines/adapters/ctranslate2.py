@@ -118,6 +118,7 @@ class CTranslate2Backend(Backend):
                 f"converted model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{threads} threads",
             ),
+            converted_dir=str(folder),
         )
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:

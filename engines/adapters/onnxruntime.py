@@ -87,6 +87,7 @@ class OnnxRuntimeBackend(GraphBackend):
                 f"exported model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{compute_threads(spec)} threads",
             ),
+            converted_dir=str(folder),
         )
 
     def _open(self, folder: Path, threads: int, spins: bool) -> None:

@@ -150,6 +150,7 @@ class OpenVinoBackend(GraphBackend):
                 f"{compute_threads(spec)} threads",
                 "keys and values in the runtime's state" if self._is_stateful else "keys and values passed every step",
             ),
+            converted_dir=str(folder),
         )
 
     def _open(self, files: list[Path], settings: dict[str, Any]) -> str:

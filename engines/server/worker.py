@@ -129,6 +129,7 @@ def _facts_message(facts: EngineFacts) -> dict[str, Any]:
         "versions": dict(facts.versions),
         "load_s": facts.load_s,
         "notes": [*facts.notes, *_place_notes()],
+        "converted_dir": facts.converted_dir,
     }
 
 

@@ -233,7 +233,8 @@ def _lmi_note(source: Source, target: Container) -> str:
     ]
     if not traits(candidate.engine).container_entry_point:
         lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
-        lines.extend(f"On the measuring machine: {note}" for note in source.trial.notes if "/" in note)
+        if source.trial.converted_dir:
+            lines.append(f"On the measuring machine the converted model is {source.trial.converted_dir}.")
         lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
     elif source.model.get("kind") == "path":
         lines.append(f"Put the files of {source.model['value']} beside this file, or set option.model_id=s3://...")

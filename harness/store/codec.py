@@ -65,6 +65,8 @@ def _sentence(where: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
         return f"{place}: missing"
     if errors[0]["type"] == "unexpected_keyword_argument":
         return f"{place}: unknown field"
+    if errors[0]["type"] == "value_error":  # what the record itself refuses
+        return f"{place}: {errors[0]['ctx']['error']}"
     expected = (error["msg"].removeprefix("Input should be ") for error in errors if _path_in(value, error) == path)
     return f"{place}: expected {' or '.join(expected)}, got {errors[0]['input']!r}"
 

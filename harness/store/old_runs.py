@@ -41,6 +41,8 @@ _METHODS: tuple[tuple[str, IntervalMethod], ...] = (
     ("the interval is the final bracket", "bracket"),
 )
 """What an estimator of then held of the way its interval was found."""
+_CONVERTED = r"(converted|exported) model (?P<folder>.+), ready in "
+"""How the note began that names the folder of a converted model."""
 _NOT_LAUNCHED = "not launched: "
 """How the reason of a candidate that was skipped began; its outcome was 'infeasible'."""
 
@@ -58,6 +60,10 @@ def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
             trial = {**trial, part: {**held, "metrics": metrics}}
     if trial.get("outcome") == "infeasible" and str(trial.get("reason", "")).startswith(_NOT_LAUNCHED):
         trial = {**trial, "outcome": "skipped"}
+    notes = trial.get("notes")
+    if isinstance(notes, list) and "converted_dir" not in trial:
+        found = (re.match(_CONVERTED, str(note)) for note in notes)
+        trial = {**trial, "converted_dir": next((match["folder"] for match in found if match), "")}
     return trial
 
 

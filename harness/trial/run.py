@@ -75,7 +75,11 @@ class TrialRunner:
             phase_s["launch"] = (self._clock.now_ns() - launching_ns) / NS_PER_S
             facts = engine.facts
             trial = replace(
-                trial, effective_dtype=facts.effective_dtype, versions=facts.versions, notes=tuple(facts.notes)
+                trial,
+                effective_dtype=facts.effective_dtype,
+                versions=facts.versions,
+                notes=tuple(facts.notes),
+                converted_dir=facts.converted_dir,
             )
             with self._timed("quality", phase_s):
                 asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)

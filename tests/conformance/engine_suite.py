@@ -169,6 +169,7 @@ class EngineSuite:
         kept = {path: path.stat().st_mtime_ns for path in cache_root().rglob("*") if path.is_file()}
         with serve(case, tmp_path) as again:
             assert again.ask(case.prompts[0], max_new_tokens=2).status_code == 200
+            assert Path(again.running.facts.converted_dir).is_relative_to(cache_root())
         assert kept == {path: path.stat().st_mtime_ns for path in cache_root().rglob("*") if path.is_file()}
 
     def test_fp32_gives_the_tokens_of_the_reference(

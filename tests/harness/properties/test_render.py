@@ -68,6 +68,8 @@ def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
     files = render(_source(candidate("ctranslate2", dtype="int8", threads=2)), "0.36.0-lmi20")
     assert set(files) == {PROPERTIES, "model.py", "requirements.txt"}
     assert files["requirements.txt"] == "ctranslate2==1.2.3\n"
+    made = _source(candidate("ctranslate2", dtype="int8", threads=2), converted_dir="/cache/ct2/abc")
+    assert "On the measuring machine the converted model is /cache/ct2/abc." in render(made, "0.36.0")[PROPERTIES]
     assert parse_properties(files[PROPERTIES])["option.entryPoint"] == "model.py"
     assert "def handle(inputs" in files["model.py"]
     assert lint(files[PROPERTIES], "0.36.0-lmi20", script=files["model.py"]) == []

@@ -75,7 +75,7 @@ def test_a_missing_field_without_default_is_named_and_one_with_default_is_not_mi
 
 
 def test_an_outcome_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(DecodeError, match=r"Trial\.outcome: expected 'ok', 'infeasible', .* got 'fine'"):
+    with pytest.raises(DecodeError, match=r"Trial\.outcome: expected 'ok', 'skipped', .* got 'fine'"):
         from_json(Trial, {**to_json(trials.a_trial()), "outcome": "fine"})
 
 

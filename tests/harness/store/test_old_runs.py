@@ -69,7 +69,7 @@ def test_a_sentence_of_then_is_read_as_its_kind(tmp_path: Path, kind: DoubtKind,
 def test_kinds_that_do_not_fit_their_sentences_are_damage(tmp_path: Path) -> None:
     line = _stored_then(trial(1, candidate(), (20, 19, 21)), "measured for 0.40 s only")
     line["summary"]["distrust_kinds"] = []
-    with pytest.raises(EnvironmentFault, match=r"trials.jsonl:1: damaged \(1 sentences of distrust, but 0 kinds\)"):
+    with pytest.raises(EnvironmentFault, match=r"trials.jsonl:1.summary: 1 sentences of distrust, but 0 kinds"):
         read_run(_old_run(tmp_path, line))
 
 
@@ -103,3 +103,11 @@ def test_an_old_percentile_without_bounds_is_still_unproven(tmp_path: Path) -> N
     assert read.summary is not None
     assert read.summary.metrics["latency_p50_ms"].is_unproven
     assert not read.summary.metrics["latency_p90_ms"].is_unproven
+
+
+def test_an_old_note_still_says_where_the_converted_model_lay(tmp_path: Path) -> None:
+    line = _stored_then(trial(1, candidate(), (20, 19, 21)))
+    del line["converted_dir"]
+    line["notes"] = ["2 threads", "converted model /home/a b/ct2/1f, ready in 2.1 s (not part of load)"]
+    (read,) = read_run(_old_run(tmp_path, line)).trials
+    assert read.converted_dir == "/home/a b/ct2/1f"
