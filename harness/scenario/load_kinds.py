@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -42,49 +43,129 @@ class ClosedLoad(Strict):
     processes: Processes = None
 
 
-class ConstantLoad(Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatePart:
+    """A part of a rate's course: linear from `from_rps` to `to_rps` (requests/s) within `duration_s`."""
+
+    duration_s: float
+    from_rps: float
+    to_rps: float
+
+    @property
+    def requests(self) -> float:
+        """How many requests it holds on average."""
+        return (self.from_rps + self.to_rps) / 2 * self.duration_s
+
+
+Gaps = tuple[Literal["equal", "exponential", "gamma"], float]
+"""The distribution of the gaps between requests, and its coefficient of variation."""
+
+
+class Open(Strict):
+    """What every open loop has: requests leave on a schedule, whatever is outstanding.
+
+    `requests` and `max_duration_s` are the workload's: after how many requests and how many seconds a trial stops.
+    """
+
+    kind: str
+    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
+    processes: Processes = None
+
+    def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
+        """The rate over time, `max_duration_s` of it."""
+        raise NotImplementedError
+
+    def gaps(self) -> Gaps:
+        """How requests are spread around their rate."""
+        return _GAPS[getattr(self, "arrivals", "poisson")]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the workload's number of requests can end it; else its course alone does."""
+        return False
+
+    def seconds(self, requests: int, max_duration_s: float) -> float:
+        """How long one trial takes, at most."""
+        course = self.course(max_duration_s)
+        total_s, expected = sum(part.duration_s for part in course), sum(part.requests for part in course)
+        return min(total_s, total_s * requests / expected) if self.is_counted else total_s
+
+    def count(self, requests: int, max_duration_s: float) -> int | None:
+        """Requests of one trial, about; None where that is not known before a file is read."""
+        expected = round(sum(part.requests for part in self.course(max_duration_s)))
+        return min(requests, expected) if self.is_counted else expected
+
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        """Its course in words, such as 'poisson, 40 requests/s for 3 s'."""
+        raise NotImplementedError
+
+
+_GAPS: dict[str, Gaps] = {"constant": ("equal", 0.0), "poisson": ("exponential", 1.0)}
+
+
+class _Flat(Open):
+    """One rate all the time."""
+
+    rate_rps: Rate
+
+    @property
+    def is_counted(self) -> bool:
+        return True
+
+    def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
+        return (RatePart(duration_s=max_duration_s, from_rps=self.rate_rps, to_rps=self.rate_rps),)
+
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        return f"{self.kind}, {self.rate_rps:g} requests/s for {seconds:.3g} s"
+
+
+class ConstantLoad(_Flat):
     """Open loop, equal gaps."""
 
     kind: Literal["constant"]
-    rate_rps: Rate
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
+
+    def gaps(self) -> Gaps:
+        return _GAPS["constant"]
 
 
-class PoissonLoad(Strict):
+class PoissonLoad(_Flat):
     """Open loop, independent arrivals: exponential gaps."""
 
     kind: Literal["poisson"]
-    rate_rps: Rate
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
 
 
-class GammaLoad(Strict):
+class GammaLoad(_Flat):
     """Open loop, bursty (cv > 1) or smoother than Poisson (cv < 1): gamma gaps of coefficient of variation `cv`."""
 
     kind: Literal["gamma"]
-    rate_rps: Rate
     cv: Annotated[float, Field(gt=0.0, le=20.0, description="standard deviation of a gap over its mean")]
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
+
+    def gaps(self) -> Gaps:
+        return "gamma", self.cv
+
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        return f"{super().text(max_duration_s, seconds)}, gaps with a coefficient of variation of {self.cv:g}"
 
 
-class RampLoad(Strict):
+class RampLoad(Open):
     """Open loop, the rate goes linearly from one value to the other over workload.max_duration_s."""
 
     kind: Literal["ramp"]
     from_rps: RateFromZero
     to_rps: RateFromZero
     arrivals: Arrivals = "poisson"
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
 
     @model_validator(mode="after")
     def _has_a_rate(self) -> RampLoad:
         if self.from_rps == self.to_rps == 0:
             raise expected("a rate above 0 at one end of the ramp", "0 at both")
         return self
+
+    def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
+        return (RatePart(duration_s=max_duration_s, from_rps=self.from_rps, to_rps=self.to_rps),)
+
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        return f"ramp ({self.arrivals}), {self.from_rps:g} to {self.to_rps:g} requests/s over {max_duration_s:g} s"
 
 
 class Stage(Strict):
@@ -94,14 +175,12 @@ class Stage(Strict):
     duration_s: PositiveSeconds
 
 
-class StagesLoad(Strict):
+class StagesLoad(Open):
     """Open loop, flat stages one after the other."""
 
     kind: Literal["stages"]
     stages: Annotated[tuple[Stage, ...], BeforeValidator(listed), Field(min_length=1)]
     arrivals: Arrivals = "poisson"
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
 
     @property
     def total_s(self) -> float:
@@ -114,15 +193,31 @@ class StagesLoad(Strict):
             raise expected("a stage with a rate above 0", "0 in every stage")
         return self
 
+    def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
+        return tuple(
+            RatePart(duration_s=each.duration_s, from_rps=each.rate_rps, to_rps=each.rate_rps) for each in self.stages
+        )
 
-class TraceLoad(Strict):
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        rates = ", ".join(f"{stage.rate_rps:g}/s for {stage.duration_s:g} s" for stage in self.stages)
+        return f"stages ({self.arrivals}), {rates}"
+
+
+class TraceLoad(Open):
     """Open loop, the times (and, where it has them, lengths) of a recorded trace."""
 
     kind: Literal["trace"]
     path: Annotated[Word, Field(description="JSONL or CSV file, relative to the scenario")]
     speed: Annotated[float, Field(gt=0.0, description="2 replays it twice as fast")] = 1.0
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
+
+    def seconds(self, requests: int, max_duration_s: float) -> float:
+        return max_duration_s
+
+    def count(self, requests: int, max_duration_s: float) -> None:
+        return None
+
+    def text(self, max_duration_s: float, seconds: float) -> str:
+        return f"trace {self.path} at {self.speed:g} times its speed, {max_duration_s:g} s of it"
 
 
 class RateBound(Strict):
@@ -139,7 +234,7 @@ def _slo_name(name: Any) -> Any:
     return name
 
 
-class MaxRateLoad(Strict):
+class MaxRateLoad(Open):
     """The largest rate that meets the SLO: probes of workload.max_duration_s each, bracketing, then bisection.
 
     The SLO is `slo` (bounds on metrics of a probe), workload.slo (thresholds of a request, met by `good_frac` of all
@@ -157,14 +252,16 @@ class MaxRateLoad(Strict):
     ] = Field(default_factory=dict)
     good_frac: Annotated[Fraction, Field(description="share of requests that must meet workload.slo")] = 0.99
     min_delivered_frac: Annotated[Fraction, Field(description="answers over requests in a probe's second half")] = 0.95
-    max_in_flight: MaxInFlight = DEFAULT_MAX_IN_FLIGHT
-    processes: Processes = None
 
     @model_validator(mode="after")
     def _is_a_range(self) -> MaxRateLoad:
         if self.low_rps >= self.high_rps:
             raise expected(f"high_rps > low_rps ({self.low_rps:g})", self.high_rps)
         return self
+
+    def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
+        """Of its first probe."""
+        return (RatePart(duration_s=max_duration_s, from_rps=self.low_rps, to_rps=self.low_rps),)
 
 
 class Template(Strict):
@@ -247,4 +344,3 @@ Load = Annotated[
     ],
     BeforeValidator(_known_kind),
 ]
-OpenLoad = ConstantLoad | PoissonLoad | GammaLoad | RampLoad | StagesLoad | TraceLoad | MaxRateLoad

@@ -19,7 +19,7 @@ from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
 from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
-from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, OpenLoad
+from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 from harness.units import NS_PER_S
@@ -167,7 +167,7 @@ class Loads:
             processes=max(self._hosts, load.processes or 1),
         )
 
-    def _open(self, load: OpenLoad, engine: RunningEngine, probe: int) -> LoadPlan:
+    def _open(self, load: Open, engine: RunningEngine, probe: int) -> LoadPlan:
         schedule = self._schedule(load, probe)
         inputs = self._inputs
         rates, end_tokens = token_rates(inputs.prompts, inputs.model_dir) if schedule.input_lengths else ({}, 0)
@@ -188,7 +188,7 @@ class Loads:
             warmup_requests=self._workload.warmup_requests if probe < 2 else 0,
         )
 
-    def _schedule(self, load: OpenLoad, probe: int) -> Schedule:
+    def _schedule(self, load: Open, probe: int) -> Schedule:
         return schedule_of(
             load,
             requests=self._workload.requests if probe == 0 else MAX_PROBE_REQUESTS,

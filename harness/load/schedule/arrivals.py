@@ -16,16 +16,7 @@ import numpy.typing as npt
 
 from harness.errors import ScenarioError
 from harness.load.schedule.trace import read_trace
-from harness.scenario.load_kinds import (
-    ConstantLoad,
-    GammaLoad,
-    MaxRateLoad,
-    OpenLoad,
-    PoissonLoad,
-    RampLoad,
-    StagesLoad,
-    TraceLoad,
-)
+from harness.scenario.load_kinds import ConstantLoad, Gaps, MaxRateLoad, Open, PoissonLoad, RatePart, TraceLoad
 from harness.units import NS_PER_S
 
 MAX_REQUESTS = 5_000_000
@@ -65,31 +56,8 @@ class Schedule:
         return float(np.max(ends - np.arange(len(offsets)))) / PEAK_WINDOW_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """A part of the rate's course: linear from `from_rps` to `to_rps` within `duration_s`."""
-
-    duration_s: float
-    from_rps: float
-    to_rps: float
-
-    @property
-    def requests(self) -> float:
-        return (self.from_rps + self.to_rps) / 2 * self.duration_s
-
-    def times_s(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """When the expected number of requests since the part began reaches each of `counts` (all within it).
-
-        Solves from*t + slope*t^2/2 = count in the form that stays exact when the slope goes to 0.
-        """
-        slope = (self.to_rps - self.from_rps) / self.duration_s
-        root = np.sqrt(np.maximum(self.from_rps**2 + 2 * slope * counts, 0.0))
-        # At a rate of 0 the first request of a rising ramp is due at once: 0/0 there.
-        return np.divide(2 * counts, self.from_rps + root, out=np.zeros_like(counts), where=counts > 0)
-
-
 def schedule_of(
-    load: OpenLoad, *, requests: int, max_duration_s: float, seed: int, trace_path: Path | None = None
+    load: Open, *, requests: int, max_duration_s: float, seed: int, trace_path: Path | None = None
 ) -> Schedule:
     """The schedule of an open load; equal arguments give equal schedules.
 
@@ -107,7 +75,7 @@ def schedule_of(
             f"workload.load: {expected:,.0f} requests in one trial are more than the {MAX_REQUESTS:,} a schedule may "
             "hold; lower the rate, max_duration_s or requests"
         )
-    offsets = _offsets(parts, _gaps_of(load), np.random.default_rng([seed, _SEED_WORD]))
+    offsets = _offsets(parts, _draw(load.gaps()), np.random.default_rng([seed, _SEED_WORD]))
     total_s = sum(part.duration_s for part in parts)
     if len(offsets) > limit:
         total_s = float(offsets[limit]) / NS_PER_S  # the next arrival would have ended it
@@ -134,52 +102,59 @@ def at_rate(load: MaxRateLoad, rate_rps: float) -> ConstantLoad | PoissonLoad:
 _SEED_WORD = 0xA2217A15
 """Keeps the arrivals' random stream apart from every other one of the same seed."""
 
-_Gaps = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+_Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 
 
-def _course(load: OpenLoad, requests: int, max_duration_s: float) -> tuple[list[_Part], int]:
+def _course(load: Open, requests: int, max_duration_s: float) -> tuple[tuple[RatePart, ...], int]:
     """The rate's course, and the largest number of requests."""
-    if isinstance(load, RampLoad):
-        return [_Part(duration_s=max_duration_s, from_rps=load.from_rps, to_rps=load.to_rps)], UNBOUNDED
-    if isinstance(load, StagesLoad):
-        flat = [_Part(duration_s=s.duration_s, from_rps=s.rate_rps, to_rps=s.rate_rps) for s in load.stages]
-        return flat, UNBOUNDED
-    assert not isinstance(load, TraceLoad)
-    rate_rps = load.low_rps if isinstance(load, MaxRateLoad) else load.rate_rps
+    if not load.is_counted:
+        return load.course(max_duration_s), UNBOUNDED
     # One gap of a bursty law may be many means long: the margin keeps a count-limited schedule from ending early.
-    duration_s = min(max_duration_s, (2 * requests + 100) / rate_rps)
-    return [_Part(duration_s=duration_s, from_rps=rate_rps, to_rps=rate_rps)], requests
+    margin_s = load.seconds(2 * requests + 100, max_duration_s)
+    return load.course(margin_s), requests
 
 
-def _gaps_of(load: OpenLoad) -> _Gaps | None:
+def _draw(gaps: Gaps) -> _Draw | None:
     """Draws gaps of mean 1; None for equal ones."""
-    if isinstance(load, GammaLoad):
-        shape = load.cv**-2.0
-        return lambda rng, n: rng.gamma(shape, 1 / shape, n)
-    if isinstance(load, ConstantLoad) or getattr(load, "arrivals", "") == "constant":
+    law, cv = gaps
+    if law == "equal":
         return None
-    return lambda rng, n: rng.exponential(1.0, n)
+    if law == "exponential":
+        return lambda rng, n: rng.exponential(1.0, n)
+    shape = cv**-2.0
+    return lambda rng, n: rng.gamma(shape, 1 / shape, n)
 
 
-def _offsets(parts: Sequence[_Part], gaps: _Gaps | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _times_s(part: RatePart, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """When the expected number of requests since the part began reaches each of `counts` (all within it).
+
+    Solves from*t + slope*t^2/2 = count in the form that stays exact when the slope goes to 0.
+    """
+    slope = (part.to_rps - part.from_rps) / part.duration_s
+    root = np.sqrt(np.maximum(part.from_rps**2 + 2 * slope * counts, 0.0))
+    # At a rate of 0 the first request of a rising ramp is due at once: 0/0 there.
+    return np.divide(2 * counts, part.from_rps + root, out=np.zeros_like(counts), where=counts > 0)
+
+
+def _offsets(parts: Sequence[RatePart], draw: _Draw | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     total = sum(part.requests for part in parts)
-    counts = np.arange(np.ceil(total), dtype=np.float64) if gaps is None else _points(gaps, rng, total)
+    counts = np.arange(np.ceil(total), dtype=np.float64) if draw is None else _points(draw, rng, total)
     times: list[npt.NDArray[np.float64]] = []
     before, begin_s = 0.0, 0.0
     for part in parts:
         inside = counts[(counts >= before) & (counts < before + part.requests)]
-        times.append(begin_s + part.times_s(inside - before))
+        times.append(begin_s + _times_s(part, inside - before))
         before += part.requests
         begin_s += part.duration_s
     return np.rint(np.concatenate(times) * NS_PER_S).astype(np.int64)
 
 
-def _points(gaps: _Gaps, rng: np.random.Generator, total: float) -> npt.NDArray[np.float64]:
+def _points(draw: _Draw, rng: np.random.Generator, total: float) -> npt.NDArray[np.float64]:
     """Points of the unit-rate process in [0, total)."""
     points = np.empty(0)
     last = 0.0
     while last < total:
-        more = last + np.cumsum(gaps(rng, max(64, int(1.1 * (total - last)) + 1)))
+        more = last + np.cumsum(draw(rng, max(64, int(1.1 * (total - last)) + 1)))
         points = np.concatenate([points, more])
         last = float(more[-1])
     return points[points < total]

@@ -19,14 +19,14 @@ from harness.load.schedule.arrivals import schedule_of
 from harness.load.schedule.lengths import of_length, shaped, token_rates
 from harness.load.schedule.prompts import read_prompts
 from harness.records import Prompt, RequestRecord
-from harness.scenario.load_kinds import ConstantLoad, OpenLoad, PoissonLoad
+from harness.scenario.load_kinds import ConstantLoad, Open, PoissonLoad
 from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS
 from tests.harness.load.odd_server import Odd, echo, odd_server
 
 PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(10))
 
 
-def _plan(url: str, load: OpenLoad, duration_s: float, **fields: Any) -> LoadPlan:
+def _plan(url: str, load: Open, duration_s: float, **fields: Any) -> LoadPlan:
     schedule = schedule_of(load, requests=10**6, max_duration_s=duration_s, seed=5)
     values: dict[str, Any] = {
         "endpoint_url": url,

@@ -12,7 +12,7 @@ from harness.scenario.load_kinds import (
     ConstantLoad,
     GammaLoad,
     MaxRateLoad,
-    OpenLoad,
+    Open,
     PoissonLoad,
     RampLoad,
     Stage,
@@ -23,7 +23,7 @@ POISSON = PoissonLoad(kind="poisson", rate_rps=50.0)
 CONSTANT = ConstantLoad(kind="constant", rate_rps=50.0)
 
 
-def _of(load: OpenLoad, requests: int = 10**6, duration_s: float = 400.0, seed: int = 3) -> Schedule:
+def _of(load: Open, requests: int = 10**6, duration_s: float = 400.0, seed: int = 3) -> Schedule:
     return schedule_of(load, requests=requests, max_duration_s=duration_s, seed=seed)
 
 
@@ -43,7 +43,7 @@ def test_a_constant_rate_has_equal_gaps_and_does_not_drift() -> None:
     [(POISSON, 1.0), (GammaLoad(kind="gamma", rate_rps=50.0, cv=1.0), 1.0),
      (GammaLoad(kind="gamma", rate_rps=50.0, cv=3.0), 3.0), (GammaLoad(kind="gamma", rate_rps=50.0, cv=0.3), 0.3)],
 )  # fmt: skip
-def test_rate_and_variation_are_those_asked_for(load: OpenLoad, cv: float) -> None:
+def test_rate_and_variation_are_those_asked_for(load: Open, cv: float) -> None:
     """20,000 gaps: the mean's standard error is cv / sqrt(n) = 0.7 cv %; four of them and 6 % for the variation."""
     gaps = _gaps_s(_of(load))
     assert gaps.mean() == pytest.approx(1 / 50, rel=4 * cv / np.sqrt(len(gaps)))
