@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from engines.errors import EngineError
 from engines.setting import Setting
@@ -103,6 +103,15 @@ class EngineSpec(Setting):
     model_dir: Path
     python: str | None = None
     source_root: Path | None = None
+
+    def as_message(self) -> dict[str, Any]:
+        """JSON-able, for a process of the checkout that serves it (so without `source_root`)."""
+        return {**asdict(self), "model_dir": str(self.model_dir), "source_root": None}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> EngineSpec:
+        """The spec that `as_message` gave."""
+        return cls(**{**message, "model_dir": Path(message["model_dir"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

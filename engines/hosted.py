@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class HostedEngine:
         if spec.python is None:
             self.prepare(spec)
         elif type(self).prepare is not HostedEngine.prepare:
-            text = json.dumps({**asdict(spec), "model_dir": str(spec.model_dir)})
+            text = json.dumps(spec.as_message())
             call_in_child("engines.launching", "prepare_here", [text], python=spec.python)
 
     def check(self, spec: EngineSpec) -> None:

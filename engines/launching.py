@@ -153,8 +153,7 @@ def describe_here(engine: str) -> None:
 
 def prepare_here(spec_text: str) -> None:
     """Let the engine make its converted model in this environment; `spec_text` is an EngineSpec as JSON."""
-    values = json.loads(spec_text)
-    spec = EngineSpec(**{**values, "model_dir": Path(values["model_dir"]), "python": None, "source_root": None})
+    spec = replace(EngineSpec.from_message(json.loads(spec_text)), python=None)
     engine = engine_here(spec.engine)
     if isinstance(engine, HostedEngine):
         engine.prepare(spec)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ class DeepSpeedBackend(TorchBackend):
         env = {"MASTER_ADDR": _ADDRESS, "MASTER_PORT": str(os.getpid()), "DYNO_RANKS": f"{self._folder.name}/store"}
         os.environ.update(env)
         self._group = RankGroup("engines.adapters.deepspeed", degree, env)
-        self._group.tell({"spec": {**asdict(spec), "model_dir": str(spec.model_dir), "source_root": None}})
+        self._group.tell({"spec": spec.as_message()})
         special = special_ids(spec.model_dir)
         rank = _Rank(spec, 0)
         model: DecodeModel = TorchModel(rank.module, special, device=rank.device)
@@ -291,7 +291,7 @@ def follow(rank: int, messages: Iterator[Message]) -> None:
     first = next(messages, None)
     if first is None:
         return
-    spec = replace(EngineSpec(**first["spec"]), model_dir=Path(first["spec"]["model_dir"]))
+    spec = EngineSpec.from_message(first["spec"])
     special: SpecialIds = special_ids(spec.model_dir)
     mine = _Rank(spec, rank)
     model = TorchModel(mine.module, special, device=mine.device)

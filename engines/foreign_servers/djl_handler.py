@@ -11,16 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engines.api import EngineSpec
+from engines.errors import SpecInvalid
 from engines.foreign_servers.mms_handler import replies
 from engines.server.worker import Loaded, load_of
+from engines.serving_properties.read import spec_from_options
 
-_SERVER_KEYS = frozenset({
-    "model_dir", "model_id", "entryPoint", "handler", "device_id", "rolling_batch",
-    "tensor_parallel_degree", "dtype", "threads", "backend", "model_loading_timeout", "predict_timeout",
-    "parallel_loading", "output_formatter", "task",
-})  # fmt: skip
-"""Options that are the server's or have a place of their own; what is left is the backend's."""
+_NOT_FROM_THE_FILE = ("model_dir", "device_id", "backend")
+"""What DJL Serving adds, and our own word for the engine; what is left is the file's."""
 
 OK = 200
 
@@ -48,17 +45,14 @@ def handle(inputs: Any) -> Any:
 
 def load(properties: dict[str, Any]) -> Loaded:
     """The backend that the folder's properties ask for. Raises RuntimeError with the reason it cannot be loaded."""
-    threads = str(properties.get("threads", ""))
-    spec = {
-        "engine": str(properties.get("backend", "t5")),
-        "model_dir": str(Path(str(properties.get("model_id") or properties["model_dir"]))),
-        "dtype": str(properties.get("dtype", "fp32")),
-        "threads": int(threads) if threads.isdecimal() else None,
-        "tensor_parallel_degree": int(properties.get("tensor_parallel_degree", 1)),
-        "options": {name: value for name, value in properties.items() if name not in _SERVER_KEYS},
-    }
-    assert set(spec) <= set(EngineSpec.__dataclass_fields__)
-    found = load_of({"spec": spec})
+    backend = str(properties.get("backend", "t5"))
+    model_dir = Path(str(properties.get("model_id") or properties["model_dir"]))
+    options = {name: str(value) for name, value in properties.items() if name not in _NOT_FROM_THE_FILE}
+    try:
+        spec = spec_from_options(options, backend, model_dir)
+    except SpecInvalid as error:
+        raise RuntimeError(f"SpecInvalid: {error}") from error
+    found = load_of({"spec": spec.as_message()})
     if isinstance(found, tuple):
         raise RuntimeError(f"{found[0]}: {found[1]}")
     return found

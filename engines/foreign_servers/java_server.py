@@ -20,7 +20,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class JavaServerEngine:
         lines = {**_addresses(ports), **self.config(spec, ports), "model_store": str(store)}
         config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="ascii")
         load = workdir / "handler.json"
-        load.write_text(json.dumps({"spec": {**asdict(inner), "model_dir": str(inner.model_dir), "source_root": None}}))
+        load.write_text(json.dumps({"spec": inner.as_message()}))
         process = ServerProcess(self._command(config, load, workdir))
         try:
             yield self._ready(spec, ports, process, workdir, time.monotonic() + ready_timeout_s)

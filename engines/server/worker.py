@@ -14,7 +14,6 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
@@ -72,11 +71,6 @@ def _die_with_the_front(front: int) -> None:
         signal.signal(number, lambda *_: None)
 
 
-def spec_of(message: Message) -> EngineSpec:
-    """The spec inside a load message."""
-    return EngineSpec(**{**message["spec"], "model_dir": Path(message["spec"]["model_dir"])})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """A backend that is ready, its tokenizer, and what it says of itself."""
@@ -88,7 +82,7 @@ class Loaded:
 
 def load_of(load: Message) -> Loaded | tuple[str, str]:
     """The backend of a load message; on failure the error's name and its sentence."""
-    spec = spec_of(load)
+    spec = EngineSpec.from_message(load["spec"])
     try:
         backend = load_backend(spec.engine)
         facts = backend.load(spec)

@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from engines import errors
@@ -76,7 +75,7 @@ class WorkerLink:
 
     async def load(self, spec: EngineSpec, timeout_s: float) -> None:
         """Have it load `spec`. Raises what the backend raised, or LaunchFailed, OutOfMemory, NotReady."""
-        self._send({"kind": "load", "spec": {**asdict(spec), "model_dir": str(spec.model_dir), "source_root": None}})
+        self._send({"kind": "load", "spec": spec.as_message()})
         try:
             async with asyncio.timeout(timeout_s):
                 message = await read_message(self._reader)

@@ -20,7 +20,7 @@ from harness.scenario.resolve import ResolvedScenario
 MAX_CANDIDATES = 100_000
 """More than a search could ever measure; a product above it is a mistake in the scenario, and would eat memory."""
 
-Axis = tuple[OptionValue | None, ...]
+Values = tuple[OptionValue | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class BlockPlan:
     block: int
     label: str
     engine: str
-    axes: Mapping[str, Axis]
+    axes: Mapping[str, Values]
     candidates: tuple[Candidate, ...]
     effective_dtypes: Mapping[str, str]
 
@@ -123,15 +123,15 @@ def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
     )
 
 
-def _axes(block: EngineBlock) -> dict[str, Axis]:
-    axes: dict[str, Axis] = {name: tuple(getattr(block, name)) for name in Setting().axes()}
+def _axes(block: EngineBlock) -> dict[str, Values]:
+    axes: dict[str, Values] = {name: tuple(getattr(block, name)) for name in Setting().axes()}
     axes.update({f"options.{name}": tuple(values) for name, values in block.options.items()})
     return axes
 
 
 def _prune(
-    index: int, engine: str, axes: Mapping[str, Axis], able: Capabilities
-) -> tuple[dict[str, Axis], list[Pruned]]:
+    index: int, engine: str, axes: Mapping[str, Values], able: Capabilities
+) -> tuple[dict[str, Values], list[Pruned]]:
     """The axes without impossible values. Counts are taken one after the other, so they add up."""
     kept = dict(axes)
     gone: list[Pruned] = []
@@ -155,7 +155,7 @@ def _python(written: str | None, folder: Path) -> str:
 
 
 def _block_plan(
-    index: int, space: Sequence[EngineBlock], axes: Mapping[str, Axis], able: Capabilities, python: str
+    index: int, space: Sequence[EngineBlock], axes: Mapping[str, Values], able: Capabilities, python: str
 ) -> BlockPlan:
     engine = space[index].engine
     alone = sum(block.engine == engine for block in space) == 1
@@ -169,7 +169,7 @@ def _block_plan(
     )
 
 
-def _candidates(index: int, engine: str, axes: Mapping[str, Axis], python: str) -> Iterator[Candidate]:
+def _candidates(index: int, engine: str, axes: Mapping[str, Values], python: str) -> Iterator[Candidate]:
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         options = {name.removeprefix("options."): point.pop(name) for name in axes if name.startswith("options.")}
