@@ -99,7 +99,7 @@ def test_a_front_that_is_killed_is_reported_and_takes_its_workers_along(tmp_path
         pids = running.pids
         assert len(pids) == 3
         os.kill(pids[0], signal.SIGKILL)
-        assert "ended by signal 9" in eventually(running.failure)
+        assert "ended by signal 9" in str(eventually(running.failure))
         deadline = time.monotonic() + 5.0
         while set(supervisor.descendants(os.getpid())) & set(pids):
             assert time.monotonic() < deadline
