@@ -82,4 +82,4 @@ OUTCOME_OF: dict[type[engine_errors.EngineError], TrialOutcome] = {
 
 def outcome_of(error: engine_errors.EngineError) -> TrialOutcome:
     """The trial outcome that `error` means."""
-    return OUTCOME_OF[type(error)]
+    return next(OUTCOME_OF[kind] for kind in type(error).__mro__ if kind in OUTCOME_OF)

@@ -28,10 +28,11 @@ THROTTLES = frozenset(
     ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown")
 )
 PASSING = frozenset(("InternalFailure", "ServiceUnavailable", "InternalError", "ServiceUnavailableException"))
-REFUSED_WHO = frozenset(
-    ("UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "403",
-     "AccessDenied", "AccessDeniedException", "InvalidSignatureException", "SignatureDoesNotMatch")
-)  # fmt: skip
+DENIED = frozenset(("AccessDenied", "AccessDeniedException"))
+REFUSED_WHO = DENIED | {
+    "UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "403",
+    "InvalidSignatureException", "SignatureDoesNotMatch",
+}  # fmt: skip
 ABSENT = frozenset(
     ("404", "NoSuchBucket", "NotFound", "ResourceNotFound", "ResourceNotFoundException", "NoSuchKey", "NoSuchUpload")
 )
@@ -44,6 +45,14 @@ class NotFound(Exception):
 
 class NoCapacity(Exception):
     """The region has no such instance free just now. Never leaves this package."""
+
+
+class AlreadyThere(SpecInvalid):
+    """What was to be created exists."""
+
+
+class AccessDenied(Unavailable):
+    """The credentials are known, but may not do this."""
 
 
 class Aws:
@@ -116,7 +125,8 @@ class Aws:
 
 
 def explain(operation: str, code: str, message: str) -> Exception:
-    """The error that an AWS refusal means: NotFound, NoCapacity, Unavailable or SpecInvalid."""
+    """The error that an AWS refusal means: NotFound, NoCapacity, Unavailable or SpecInvalid. Reads AWS's own words
+    where its code does not say enough."""
     said = f"sagemaker: {operation}: {redact(message)}"
     lowered = message.lower()
     if code in ABSENT or "could not find" in lowered:
@@ -130,8 +140,9 @@ def explain(operation: str, code: str, message: str) -> Exception:
     if "InsufficientInstanceCapacity" in message or code == "InsufficientInstanceCapacity":
         return NoCapacity(said)
     if code in REFUSED_WHO:
-        return Unavailable(f"{said}; check the credentials and what they may do")
-    return SpecInvalid(said)
+        kind = AccessDenied if code in DENIED else Unavailable
+        return kind(f"{said}; check the credentials and what they may do")
+    return AlreadyThere(said) if "already exist" in message else SpecInvalid(said)
 
 
 def _modules() -> tuple[Any, Any, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.models.redaction import redact
 from engines.processes.out_of_memory import shows_out_of_memory
-from engines.sagemaker.aws import Aws, NoCapacity, NotFound
+from engines.sagemaker.aws import AlreadyThere, Aws, NoCapacity, NotFound
 from engines.sagemaker.guardian import MAX_LIFETIME_S, Guarded
 from engines.sagemaker.journal import Resource
 from engines.sagemaker.package import pack
@@ -127,10 +127,8 @@ def _create_one(aws: Aws, operation: str, parameters: Mapping[str, Any]) -> None
         aws.call("sagemaker", operation, parameters)
     except NotFound as error:
         raise SpecInvalid(str(error)) from None
-    except SpecInvalid as error:
-        # An attempt that seemed to fail had arrived: names are random, so what exists under ours is ours.
-        if "already exist" not in str(error):
-            raise
+    except AlreadyThere:
+        pass  # an attempt that seemed to fail had arrived: names are random, so what exists under ours is ours
 
 
 def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from engines.errors import EngineError, Unavailable
 from engines.models.redaction import redact
-from engines.sagemaker.aws import Aws, NotFound
+from engines.sagemaker.aws import AccessDenied, Aws, NotFound
 from engines.sagemaker.journal import EXPIRES_TAG, KINDS, NAME_PREFIX, TAG, Journal, Resource, journals
 
 logger = logging.getLogger("dyno.sagemaker")
@@ -198,9 +198,7 @@ def _abort_uploads(aws: Aws, bucket: str, prefix: str) -> None:
         open_ = aws.call("s3", "list_multipart_uploads", {"Bucket": bucket, "Prefix": prefix}).get("Uploads", [])
     except NotFound:
         return
-    except Unavailable as error:
-        if "AccessDenied" not in str(error):
-            raise
+    except AccessDenied as error:
         logger.warning("%s; parts of uploads that were cut short may be left under s3://%s/%s", error, bucket, prefix)
         return
     for each in open_:

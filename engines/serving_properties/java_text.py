@@ -28,7 +28,11 @@ class PropertyLine:
 
 
 class PropertiesSyntaxError(ValueError):
-    """Text that java.util.Properties refuses: a malformed \\uXXXX escape."""
+    """Text that java.util.Properties refuses, and the number of its line: a malformed \\uXXXX escape."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(f"line {line}: {problem}")
+        self.line = line
 
 
 def parse_lines(text: str) -> tuple[PropertyLine, ...]:
@@ -147,8 +151,9 @@ def _decode(raw: str, line: int) -> str:
 def _unicode_escape(digits: str, line: int) -> str:
     if len(digits) != 4 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
         raise PropertiesSyntaxError(
-            f"line {line}: malformed escape '\\u{digits}': expected \\u and four hexadecimal digits; "
-            "write a literal backslash as \\\\"
+            line,
+            f"malformed escape '\\u{digits}': expected \\u and four hexadecimal digits; "
+            "write a literal backslash as \\\\",
         )
     return chr(int(digits, 16))
 

@@ -40,7 +40,7 @@ def lint(
     try:
         entries = parse_lines(text)
     except PropertiesSyntaxError as error:
-        return [Finding(line=_line_of(error), key="", severity="error", message=f"Java refuses the file: {error}")]
+        return [Finding(line=error.line, key="", severity="error", message=f"Java refuses the file: {error}")]
     given = replace(lint_input(target, model or ModelFacts(), entries), script=script, requirements=requirements)
     findings = [
         *syntax_findings(text, entries),
@@ -243,8 +243,3 @@ def _out_of_range(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Fin
 
 def _error(entry: PropertyLine, message: str) -> Finding:
     return Finding(line=entry.line, key=entry.key, severity="error", message=message)
-
-
-def _line_of(error: PropertiesSyntaxError) -> int:
-    match = re.match(r"line (\d+)", str(error))
-    return int(match.group(1)) if match else 0
