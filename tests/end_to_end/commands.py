@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 DYNO = [sys.executable, "-m", "harness"]
-LIMIT_S = 280
+LIMIT_S = 1200
+"""A net for what hangs, no claim about speed: four dyno side by side on two cores stay far below."""
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -33,14 +33,6 @@ def start_dyno(arguments: Sequence[str], cwd: Path, log: Path) -> subprocess.Pop
         return subprocess.Popen(
             [*DYNO, *arguments], cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
         )
-
-
-def wait_until(is_done: object, limit_s: float, what: str) -> None:
-    assert callable(is_done)
-    deadline = time.monotonic() + limit_s
-    while not is_done():
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
-        time.sleep(0.1)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

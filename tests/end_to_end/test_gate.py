@@ -46,7 +46,7 @@ def checkout(folder: Path, *, service_factor: float = 1.0) -> Path:
     """A copy of this project's engines whose fake engine takes `service_factor` times as long as it is told to."""
     root = folder / "other"
     shutil.copytree(ROOT / "engines", root / "engines", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    law = root / "engines" / "fake_law.py"
+    law = root / "engines" / "adapters" / "fake_latency.py"
     text = law.read_text()
     assert "return self.service_ms\n" in text
     law.write_text(text.replace("return self.service_ms\n", f"return self.service_ms * {service_factor}\n"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import alive, descendants, dyno, start_dyno, wait_until
+from tests.end_to_end.commands import alive, descendants, dyno, start_dyno
+from tests.waiting import eventually
 
 SCENARIO = """
 name: hygiene
@@ -34,22 +35,22 @@ def folder(tmp_path: Path) -> Path:
 
 def _trials(folder: Path) -> list[dict[str, str]]:
     files = list((folder / "results" / "local" / "hygiene").glob("*/trials.jsonl"))
-    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    return [json.loads(line) for path in files for line in path.read_text().split("\n")[:-1]]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_tune_leaves_nothing_behind_and_resumes(folder: Path, sent: signal.Signals) -> None:
     running = start_dyno(["tune", "hygiene.yaml"], folder, folder / "stderr.txt")
     try:
-        wait_until(lambda: len(_trials(folder)) >= 1, 120, "one finished trial")
-        wait_until(lambda: len(descendants(running.pid)) >= 2, 60, "an engine running")
+        eventually(lambda: len(_trials(folder)) >= 1, "one finished trial", 120)
+        eventually(lambda: len(descendants(running.pid)) >= 2, "an engine running", 60)
         started = descendants(running.pid)
         os.kill(running.pid, sent)
         code = running.wait(timeout=60)
     finally:
         running.kill()
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[sent]
-    wait_until(lambda: not alive(started), 5, f"everything dyno started is gone: {alive(started)}")
+    eventually(lambda: not alive(started), f"everything dyno started is gone: {alive(started)}", 5)
 
     before = [t["trial_id"] for t in _trials(folder) if t["outcome"] == "ok"]
     again = dyno("tune", "hygiene.yaml", "--no-verify", cwd=folder)

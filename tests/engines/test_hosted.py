@@ -6,7 +6,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from engines.api import EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid
 from engines.launching import launch_file
 from engines.processes import supervisor
-from tests.engines.server.running import eventually
+from tests.waiting import eventually
 
 READY_TIMEOUT_S = 120.0
 
@@ -100,10 +99,7 @@ def test_a_front_that_is_killed_is_reported_and_takes_its_workers_along(tmp_path
         assert len(pids) == 3
         os.kill(pids[0], signal.SIGKILL)
         assert "ended by signal 9" in str(eventually(running.failure))
-        deadline = time.monotonic() + 5.0
-        while set(supervisor.descendants(os.getpid())) & set(pids):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: not set(supervisor.descendants(os.getpid())) & set(pids), "its workers end", 5.0)
         assert running.pids == ()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from engines.environments import install
 from engines.environments.install import LISTS, Environment
 from engines.environments.locate import environment_folder, installed_python
 from engines.errors import Unavailable
+from tests.waiting import eventually
 
 ROOT = LISTS.parents[1]
 
@@ -153,11 +153,8 @@ def test_an_interrupted_installation_does_not_count_and_pip_ends(
     )
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
     log = environment_folder("fake").parent / "fake.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "Processing" in log.read_text()):
-        assert time.monotonic() < deadline
-        assert child.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: log.exists() and "Processing" in log.read_text(), "pip is at work")
+    assert child.poll() is None
     below = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(number)
     child.wait(30)

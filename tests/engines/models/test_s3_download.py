@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from engines.models.random_weights import T5Shape, write_random_model
 from tests.sagemaker_emulator.fixtures import cloud, stub_server
 from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded
+from tests.waiting import eventually
 
 __all__ = ["cloud", "program", "recorded", "stub_server"]
 
@@ -152,17 +152,12 @@ def test_an_interrupted_download_leaves_no_process_and_no_model(
         f"download_s3({stored!r}, Path({str(cache)!r}))"
     )
     client = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + WAIT_S
-    while not (told.exists() and told.read_text()):
-        assert time.monotonic() < deadline
-        assert client.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: client.poll() is not None or (told.exists() and told.read_text()), "the download hangs")
     client.send_signal(how)
     client.wait(WAIT_S)
     temporary = Path(tempfile.gettempdir())
-    while psutil.pid_exists(int(told.read_text())) or list(temporary.glob(f"dyno-{client.pid}-s5cmd-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: not psutil.pid_exists(int(told.read_text())), "the program ends")
+    eventually(lambda: not list(temporary.glob(f"dyno-{client.pid}-s5cmd-*")), "nothing is left")
 
     monkeypatch.delenv("RECORDED_S5CMD_HANGS")
     assert not [path for path in (cache / "s3").iterdir() if path.is_dir() and not path.name.startswith(".")]

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from engines.processes.rank_group import EXIT_LOST_RANK, RankGroup
-from tests.engines.server.running import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 FOLLOW = "tests.engines.processes.rank_program"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from engines.errors import LaunchFailed, NotReady, OutOfMemory
 from engines.processes import supervisor
 from engines.processes.server_process import Command, ServerProcess, free_port, http_status, log_tail
 from tests.engines.server.running import is_alive
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 GONE_WITHIN_S = 5.0
@@ -35,20 +36,13 @@ def python(tmp_path: Path, code: str, **env: str) -> Command:
     return Command(argv=[sys.executable, "-c", code], log_path=tmp_path / "log.txt", env=env, temp_dir=tmp_path / "tmp")
 
 
-def wait_until(check: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.02)
-
-
 def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
 def start_family(tmp_path: Path) -> tuple[ServerProcess, tuple[int, ...]]:
     process = ServerProcess(python(tmp_path, FAMILY, READY=str(tmp_path / "ready")))
-    wait_until((tmp_path / "ready").exists)
+    eventually((tmp_path / "ready").exists)
     orphans = set(supervisor.descendants(os.getpid())) - set(process.pids)
     everyone = tuple({*process.pids, *orphans})
     assert len(alive(everyone)) >= 5  # supervisor, server, three sleepers
@@ -68,7 +62,7 @@ def test_stop_leaves_no_descendant_and_no_temporary_folder(tmp_path: Path) -> No
 def test_a_server_that_ends_by_itself_takes_its_children_along(tmp_path: Path) -> None:
     process, everyone = start_family(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: not alive(everyone), GONE_WITHIN_S)
+    eventually(lambda: not alive(everyone), "all are gone", GONE_WITHIN_S)
     assert process.exit_code() == -signal.SIGKILL
     process.stop()
 
@@ -77,7 +71,7 @@ def test_killing_the_supervisor_ends_the_server(tmp_path: Path) -> None:
     process = ServerProcess(python(tmp_path, "import time; time.sleep(600)"))
     (guard,) = [pid for pid in supervisor.descendants(os.getpid()) if process.pid in supervisor.descendants(pid)]
     os.kill(guard, signal.SIGKILL)
-    wait_until(lambda: not alive([process.pid]), GONE_WITHIN_S)
+    eventually(lambda: not alive([process.pid]), "all are gone", GONE_WITHIN_S)
     assert process.exit_code() is not None
     process.stop()
 
@@ -99,16 +93,18 @@ running = launch.__enter__()
     code = f"import sys, time, pathlib; here = pathlib.Path({str(tmp_path)!r})"
     code += (family if launcher == "family" else fake) + "\ntime.sleep(600)\n"
     owner = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
-    wait_until((tmp_path / "ready").exists, 120.0)
+    eventually((tmp_path / "ready").exists)
     everyone = supervisor.descendants(owner.pid)
     assert len(alive(everyone)) >= 4
     killed = time.monotonic()
     owner.kill()
     owner.wait()
-    wait_until(lambda: not alive(everyone), GONE_WITHIN_S)
+    eventually(lambda: not alive(everyone), "all are gone", GONE_WITHIN_S)
     assert time.monotonic() - killed < GONE_WITHIN_S
     temporary = Path(tempfile.gettempdir())
-    wait_until(lambda: not [*tmp_path.glob("tmp"), *temporary.glob(f"dyno-{owner.pid}-*")], GONE_WITHIN_S)
+    eventually(
+        lambda: not [*tmp_path.glob("tmp"), *temporary.glob(f"dyno-{owner.pid}-*")], "all are gone", GONE_WITHIN_S
+    )
 
 
 def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
@@ -116,7 +112,7 @@ def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path)
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
     with ServerProcess(python(tmp_path, code)) as process:
-        wait_until(lambda: "up" in process.log_tail())
+        eventually(lambda: "up" in process.log_tail())
         process.stop(grace_s=0.2)
     assert process.exit_code() == -signal.SIGKILL
 

@@ -22,6 +22,7 @@ from engines.sagemaker.weights import release_weights
 from tests.sagemaker_emulator.container import StubContainer
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import SECRET, Local
+from tests.waiting import eventually
 
 
 @contextmanager
@@ -279,13 +280,8 @@ def test_ctrl_c_while_it_is_being_created_deletes_everything(
 def test_the_budget_ends_the_endpoint_before_it_is_exceeded(cloud: Local, tmp_path: Path) -> None:
     """0.001 USD at 1.2 USD/h are 3 s: the guardian deletes it, the engine says why."""
     with launched(tmp_path, usd_per_hour=1.2, max_cost_usd=0.001) as running:
-        deadline = time.monotonic() + 60
-        while running.failure() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert "its lifetime is over (budget" in str(running.failure())
-        while cloud.emulator.region("us-east-1").endpoints and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not cloud.emulator.region("us-east-1").endpoints
+        assert "its lifetime is over (budget" in str(eventually(running.failure))
+        eventually(lambda: not cloud.emulator.region("us-east-1").endpoints, "it is deleted")
     release_weights()
     assert is_clean(cloud)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,6 +22,7 @@ from engines.sagemaker.journal import EXPIRES_TAG, TAG, Journal, Resource, journ
 from harness.cli.deploy import command
 from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import BUCKET, Local
+from tests.waiting import eventually
 
 WAIT_S = 90.0
 CLIENT = """
@@ -33,13 +33,6 @@ with SageMakerEngine().launch(spec_for(), Path({workdir!r}), 60.0):
     print("up", flush=True)
     input()
 """
-
-
-def _eventually(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def _client(tmp_path: Path) -> subprocess.Popen[str]:
@@ -65,9 +58,9 @@ def _kill(client: subprocess.Popen[str], *, also_guardians: bool) -> None:
 def test_a_client_killed_while_creating_leaves_nothing(cloud: Local, tmp_path: Path) -> None:
     cloud.emulator.faults.never_ready = True
     client = _client(tmp_path)
-    _eventually(lambda: bool(cloud.emulator.region("us-east-1").endpoints), "it is being created")
+    eventually(lambda: bool(cloud.emulator.region("us-east-1").endpoints), "it is being created")
     _kill(client, also_guardians=False)
-    _eventually(lambda: is_clean(cloud) and not journals(), "the guardians delete everything")
+    eventually(lambda: is_clean(cloud) and not journals(), "the guardians delete everything")
 
 
 @pytest.mark.parametrize("notices", ["the closed pipe", "the other parent"])

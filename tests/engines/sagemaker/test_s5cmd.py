@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from engines.sagemaker.removal import delete_prefix
 from engines.sagemaker.weights import upload
 from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded
+from tests.waiting import eventually
 
 __all__ = ["program", "recorded"]
 
@@ -112,22 +112,13 @@ def test_an_interrupted_upload_leaves_no_process_and_no_object(
         f"shared_weights(Aws('us-east-1'), MODEL_DIR, {BUCKET!r}, 'p')"
     )
     client = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + WAIT_S
-    while not (told.exists() and told.read_text()):
-        assert time.monotonic() < deadline
-        assert client.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: client.poll() is not None or (told.exists() and told.read_text()), "the upload hangs")
     client.send_signal(how)
     client.wait(WAIT_S)
     folder = Path(os.environ["DYNO_CACHE"]) / "sagemaker"
     temporary = Path(tempfile.gettempdir())
-    while (
-        psutil.pid_exists(int(told.read_text()))
-        or list(folder.iterdir())
-        or list(temporary.glob(f"dyno-{client.pid}-s5cmd-*"))
-    ):
-        assert time.monotonic() < deadline, list(folder.iterdir())
-        time.sleep(0.05)
+    eventually(lambda: not psutil.pid_exists(int(told.read_text())), "the program ends")
+    eventually(lambda: not [*folder.iterdir(), *temporary.glob(f"dyno-{client.pid}-s5cmd-*")], "nothing is left")
     assert not cloud.objects()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 
 from engines.hosted import RunningServer
 from engines.launching import launch_file
+from tests.waiting import eventually
 
 READY_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 60.0
@@ -78,15 +78,6 @@ def metric(client: httpx.Client, name: str) -> float:
         if line.startswith(name + " "):
             return float(line.rpartition(" ")[2])
     raise KeyError(name)
-
-
-def eventually(check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """The first truthy value of `check()`."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := check()):
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.02)
-    return value
 
 
 def is_alive(pid: int) -> bool:

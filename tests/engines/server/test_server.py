@@ -24,7 +24,6 @@ from engines.server.worker_link import WorkersOutOfMemory
 from tests.engines.server.running import (
     ask,
     ask_many,
-    eventually,
     fake_server,
     frozen_worker,
     is_alive,
@@ -32,6 +31,7 @@ from tests.engines.server.running import (
     metric,
     stopped,
 )
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -355,7 +355,7 @@ def test_killing_a_front_that_nobody_supervises_ends_its_workers(tmp_path: Path)
     assert len(workers) == 2
     process.kill()
     process.wait(timeout=30)
-    eventually(lambda: not any(map(is_alive, workers)), timeout_s=5.0)
+    eventually(lambda: not any(map(is_alive, workers)), limit_s=5.0)
     assert process.stderr is not None
     process.stderr.close()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.engines.server.running import ask, eventually, fake_server, lines, metric
+from tests.engines.server.running import ask, fake_server, lines, metric
+from tests.waiting import eventually
 
 REQUESTS = 150
 """In each of two waves, the first with clients that leave."""

@@ -14,7 +14,7 @@ import pytest
 from engines.api import EngineSpec
 from engines.server import serve
 from engines.server.serve import warn_if_stale
-from tests.engines.server.running import eventually
+from tests.waiting import eventually
 
 DYNO = [sys.executable, "-m", "harness", "serve"]
 ROOT = Path(__file__).parents[3]

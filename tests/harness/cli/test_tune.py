@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
 from harness.store.reader import read_run
+from tests.waiting import eventually
 
 FAKE = Path(__file__).resolve().parents[3] / "scenarios" / "smoke" / "fake-tiny.yaml"
 DEADLINE_S = 180
@@ -133,13 +133,10 @@ def test_interrupted_then_resumed_ends_with_every_candidate_once(tmp_path: Path)
 def test_after_kill_9_nothing_is_alive_and_the_next_start_goes_on(tmp_path: Path) -> None:
     first = _start(tmp_path, "--no-verify")
     _wait_for(first, "trial 2")
-    time.sleep(0.5)
+    eventually(lambda: any("engines.server" in line for line in _alive(str(tmp_path))), "an engine runs")
     first.kill()
     first.communicate()
-    deadline = time.monotonic() + 5
-    while _alive(str(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert _alive(str(tmp_path)) == []
+    eventually(lambda: not _alive(str(tmp_path)), "all it started has ended", 5.0)
     done = _tune(tmp_path, "--no-verify")
     assert done.returncode == 0, done.stderr
     assert [trial.outcome for trial in read_run(_run_folder(tmp_path)).trials] == ["ok"] * 4

@@ -21,6 +21,7 @@ import pytest
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load.child_process import child_env
 from harness.load.driver import LoadResult, drive
+from harness.load.hosts import coordinator
 from harness.load.hosts.coordinator import LoadHosts, RemoteProcesses
 from harness.load.hosts.message_auth import SECRET_VARIABLE, Seal
 from harness.load.hosts.same_code import edition
@@ -28,6 +29,7 @@ from harness.load.plan import LoadPlan
 from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from tests.harness.load.odd_server import echo, odd_server
+from tests.waiting import eventually
 
 PACKAGE = Path(__file__).parents[4]
 OTHER_EDITION = """
@@ -64,9 +66,17 @@ class _Workers:
         self.said: list[str] = []
         self.told: list[str] = []
         self.start = ["-m", "harness.load.hosts.worker"]
+        self.is_time_up = False
+        self.hours = 0
+
+    def monotonic_ns(self) -> int:
+        """For the hub's wait: an hour later at every look once a worker was refused or none will come."""
+        self.hours += self.is_time_up
+        return time.monotonic_ns() + self.hours * 3600 * 10**9
 
     def hear(self, text: str) -> None:
         self.said.append(text)
+        self.is_time_up |= "was refused" in text or self.count == 0
         if "dyno load-worker --master" in text:
             host, port = text.rsplit(" ", 1)[1].split(":")
             argv = [sys.executable, "-P", *self.start, host, port, "60"]
@@ -78,6 +88,8 @@ class _Workers:
 
     def end(self) -> None:
         for process in self.processes:
+            if self.is_time_up:
+                process.wait(60)
             if process.poll() is None:
                 process.kill()
             self.told.append(process.communicate()[1])
@@ -104,7 +116,7 @@ def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -
         plan = _plan(url, **_open(60, 20.0))
         web_ui.watch(tmp_path / "open" / "load", plan, "two hosts")
         result = _drive(plan, tmp_path / "open", hosts)
-        assert _shown_on(web_ui.url, 66) == 66
+        eventually(lambda: _shown_on(web_ui.url) == 66, "every request on the page")
         measured = [record for record in result.records if not record.is_warmup]
         assert [record.seq for record in measured] == list(range(60))
         assert {record.outcome for record in measured} == {"ok"}
@@ -127,15 +139,10 @@ def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -
     assert all("the run is over" in told for told in workers.told), "told, not left to find out by silence"
 
 
-def _shown_on(url: str, count: int) -> int:
-    """Requests on the live page once there are `count`, or after a minute; it looks every half second."""
-    deadline = time.monotonic() + 60
-    while True:
-        with urllib.request.urlopen(f"{url}/stats/requests", timeout=20) as answer:
-            shown = int(json.load(answer)["stats"][-1]["num_requests"])
-        if shown >= count or time.monotonic() > deadline:
-            return shown
-        time.sleep(0.2)
+def _shown_on(url: str) -> int:
+    """Requests on the live page; it looks every half second."""
+    with urllib.request.urlopen(f"{url}/stats/requests", timeout=20) as answer:
+        return int(json.load(answer)["stats"][-1]["num_requests"])
 
 
 def test_a_host_that_dies_in_the_middle_voids_the_load_and_is_named(tmp_path: Path) -> None:
@@ -180,11 +187,14 @@ def _listen_until(hosts: LoadHosts, is_so: Callable[[], bool]) -> None:
         hosts.listen(0.1)
 
 
-def test_a_host_with_another_load_generator_is_refused_and_told_why(tmp_path: Path) -> None:
+def test_a_host_with_another_load_generator_is_refused_and_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers = _Workers(1, tmp_path)
+    monkeypatch.setattr(coordinator, "time", workers)
     workers.start = ["-c", OTHER_EDITION]
     why = r"of 1 load workers 0 came.* was refused: it runs dynamometer 0.0.9 \(load 0badc0de\), this host runs "
-    with pytest.raises(EnvironmentFault, match=why), _hosts(1, workers, wait_s=5.0):
+    with pytest.raises(EnvironmentFault, match=why), _hosts(1, workers):
         pass
     assert workers.processes[0].returncode == 2
     assert edition() in workers.told[0]
@@ -210,19 +220,23 @@ def test_an_address_that_cannot_be_listened_at_is_one_sentence(monkeypatch: pyte
             assert str(refused.value) == f"--bind {address}: {why}; name another address"
 
 
-def test_what_workers_connect_to_is_never_the_address_that_means_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_workers_connect_to_is_never_the_address_that_means_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, "s")
-    said: list[str] = []
+    nobody = _Workers(0, tmp_path)
+    monkeypatch.setattr(coordinator, "time", nobody)
     with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"):
-        LoadHosts(1, "0.0.0.0:0", 3.0, say=said.append).__enter__()
-    assert f"--master {socket.gethostname()}:" in said[0]
+        LoadHosts(1, "0.0.0.0:0", 60.0, say=nobody.hear).__enter__()
+    assert f"--master {socket.gethostname()}:" in nobody.said[0]
 
 
 def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, "right")
     workers = _Workers(1, tmp_path, secret="wrong")
+    monkeypatch.setattr(coordinator, "time", workers)
     refused = rf"of 1 load workers 0 came.* was refused: {SECRET_VARIABLE} is not the same on both hosts"
-    with pytest.raises(EnvironmentFault, match=refused), _hosts(1, workers, wait_s=5.0):
+    with pytest.raises(EnvironmentFault, match=refused), _hosts(1, workers):
         pass
     assert workers.processes[0].returncode == 2, "it was refused, and said so"
     assert f"refused this worker: {SECRET_VARIABLE} is not the same" in workers.told[0]
