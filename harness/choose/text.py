@@ -12,7 +12,7 @@ from engines.errors import EngineError
 from engines.models.aws_region import configured_region
 from engines.sagemaker.catalogue import image_uri, regions
 from engines.serving_properties.java_text import parse_properties
-from harness.measure.metrics import metric_of
+from harness.measure.metrics import metric_of, metrics_in
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.render import PROPERTIES
@@ -22,32 +22,23 @@ from harness.wording import claim, label
 EXAMPLE_REGION = "us-east-1"
 """Named, and said to be an example, where no region is configured that has these images."""
 
-SHOWN = (
-    ("P50", "latency_p50_ms"),
-    ("P90", "latency_p90_ms"),
-    ("P99", "latency_p99_ms"),
-    ("throughput", "throughput_rps"),
-    ("errors", "error_frac"),
-    ("peak memory", "peak_memory_mib"),
-)
-
-
 WIDTH = 100
 """Columns of the answer, a page's and most terminals'; names and paths are never broken."""
-HEAD_WIDTH = 14
-"""Columns in front of the recommendation's numbers: the longest of SHOWN and some air."""
 
 
 def as_text(recommendation: Recommendation, most_losses: int | None = None) -> str:
     """Several lines: the choice, its numbers, its margin, and why the others lost (the first `most_losses` of them)."""
     trial = recommendation.trial
     word = "Recommendation (a tie, the cheapest of it)" if recommendation.is_tie else "Recommendation"
-    facts = [(name, claim(metric)) for name, key in SHOWN if (metric := metric_of(trial, key)) is not None]
+    facts = [
+        (row.short, claim(metric)) for row in metrics_in("answer") if (metric := metric_of(trial, row.name)) is not None
+    ]
     if trial.quality is not None:
         facts.append(("data quality", f"{trial.quality.verdict}: {trial.quality.reason}"))
     facts += [("margin", recommendation.margin), ("trial", trial.trial_id), ("run", str(recommendation.run_dir))]
     lines = [f"{word}: {label(trial.candidate)}"]
-    lines += [wrapped(f"  {name:{HEAD_WIDTH}}", text) for name, text in facts]
+    width = max(len(name) for name, _ in facts) + 2
+    lines += [wrapped(f"  {name:{width}}", text) for name, text in facts]
     return "\n".join([*lines, *_losses(recommendation.losses, most_losses)])
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from harness.measure.metrics import metric_of
+from harness.measure.metrics import metric_of, metrics_in
 from harness.records import Metric, Trial
 from harness.wording import claim, label
-
-SHOWN = (
-    "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "ttft_p50_ms", "throughput_inputs_per_s",
-    "output_tokens_per_s", "error_frac", "cost_usd_per_1k_prompts", "cost_usd_per_mtok",
-)  # fmt: skip
 
 
 def comparison(here: Trial, there: Trial) -> str:
     """A table of both measurements, then quality and notes."""
     rows = [("", "measured here", "endpoint")]
-    for name in SHOWN:
-        before, after = metric_of(here, name), metric_of(there, name)
+    for row in metrics_in("deployed"):
+        before, after = metric_of(here, row.name), metric_of(there, row.name)
         if before is not None or after is not None:
-            rows.append((name, _cell(before), _cell(after)))
+            rows.append((row.name, _cell(before), _cell(after)))
     verdicts = [trial.quality.verdict if trial.quality else "not checked" for trial in (here, there)]
     rows.append(("quality", verdicts[0], verdicts[1]))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

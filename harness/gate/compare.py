@@ -162,14 +162,14 @@ def _comparison(
         metric=name,
         unit=row.unit,
         scale=values.scale,
-        is_larger_better=row.direction == "maximize",
+        is_larger_better=row.better == "maximize",
         baseline=before if _is_enough(name, values.before) else None,
         candidate=now if _is_enough(name, values.now) else None,
         launches_baseline=len(first),
         launches_candidate=len(second),
         requests=sum(launch.n for launch in second),
-        limit=_limit(budget, before, values.scale, is_larger_better=row.direction == "maximize"),
-        budget=budget_text(budget, row.unit, is_larger_better=row.direction == "maximize"),
+        limit=_limit(budget, before, values.scale, is_larger_better=row.better == "maximize"),
+        budget=budget_text(budget, row.unit, is_larger_better=row.better == "maximize"),
         evidence=None if problem else evidence_of(values),
         problem=problem,
     )
@@ -252,7 +252,7 @@ def _evidence_maker(
     if base in COUNTED_METRICS:
         return lambda values: _of_counts(values)
     row = metric_row(name)
-    sign = -1 if row is not None and row.direction == "maximize" else 1
+    sign = -1 if row is not None and row.better == "maximize" else 1
     return lambda values: _of_launches(values, pooled, rules, sign)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from harness.measure.metrics import METRICS, MetricRow, metric_row
+from harness.measure.metrics import METRICS, MetricDef, metric_row
 from harness.scenario.fields import Fraction, Strict, did_you_mean, expected
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -82,9 +82,9 @@ def _budgets(written: Any) -> Any:
     return {**DEFAULT_BUDGETS, **written}
 
 
-def wrong_way(row: MetricRow, written: Iterable[str]) -> tuple[str, str] | None:
+def wrong_way(row: MetricDef, written: Iterable[str]) -> tuple[str, str] | None:
     """(what to write, what was written) when a budget's keys limit a change for the better."""
-    worse, better = ("increase", "decrease") if row.direction == "minimize" else ("decrease", "increase")
+    worse, better = ("increase", "decrease") if row.better == "minimize" else ("decrease", "increase")
     for key in written:
         if key.startswith(f"max_{better}"):
             return key.replace(better, worse), key
@@ -127,7 +127,7 @@ class Rules(Strict):
             row = metric_row(_metric_name(name))
             assert row is not None
             if wrong := wrong_way(row, budget.model_dump(exclude_none=True)):
-                raise expected(f"{name}: {wrong[0]} ({row.direction} is its goal)", wrong[1])
+                raise expected(f"{name}: {wrong[0]} ({row.better} is its goal)", wrong[1])
         return self
 
     def budgets(self) -> dict[str, Budget]:

@@ -72,7 +72,7 @@ def _wrong_metric(name: str, budget: Any) -> tuple[tuple[str, ...], str] | None:
     wrong = wrong_way(row, budget) if isinstance(budget, dict) else None
     if wrong is None:
         return None
-    return (wrong[1],), sentence(wrong[0], wrong[1], f"the goal of {name} is to {row.direction}")
+    return (wrong[1],), sentence(wrong[0], wrong[1], f"the goal of {name} is to {row.better}")
 
 
 def _problem(path: Path, document: Document, details: ErrorDetails) -> tuple[int, str]:

@@ -1,4 +1,7 @@
-"""The names of everything a trial says: one row each. Ratios are 0..1; throughput counts good answers only."""
+"""Every metric of a trial, one row each: what it means, and where a reader sees it.
+
+Ratios are 0..1; throughput counts good answers only.
+"""
 
 from __future__ import annotations
 
@@ -9,87 +12,330 @@ from harness.records import Metric, Trial
 
 Direction = Literal["minimize", "maximize"]
 
+View = Literal["brief", "answer", "engines", "compared", "aside", "deployed", "probe", "file"]
+"""Where a metric is shown, beside the result table: in a sentence about a candidate, in the answer of tune, recommend
+and report, among engines side by side, in a table of its own where runs are compared or with the others there, beside
+a deployment's, for each probe of a rate search, in the comment of a written serving.properties."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricRow:
-    """What a metric means. `direction` is the better one; `source` says which part of the trial holds it."""
+_WORDS = {
+    "p50": "P50", "p90": "P90", "p95": "P95", "p99": "P99", "p999": "P99.9", "ttft": "first token",
+    "itl": "between tokens", "tpot": "per output token", "gpu": "GPU", "cpu": "CPU", "util": "utilisation",
+}  # fmt: skip
+_UNIT_ENDINGS = ("_ms", "_rps", "_mib", "_w", "_j")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDef:
+    """What a metric means and where it is shown.
+
+    `better` is the better direction; `source` says which part of the trial holds it. Three names, made from `name`
+    where they are not given: `title` stands alone ('Latency P50'), `short` in a sentence, `heading` over a column,
+    with the unit. `column` is its priority in the result table: the higher, the earlier it is left out; None: none.
+    """
 
     name: str
     unit: str
-    direction: Direction
+    better: Direction
     help: str
     source: Literal["load", "quality"] = "load"
+    title: str = ""
+    short: str = ""
+    heading: str = ""
+    column: int | None = None
+    shown_in: tuple[View, ...] = ()
+
+    def __post_init__(self) -> None:
+        title = self.title or _title(self.name)
+        short = self.short or (title if title[1:2].isupper() else title[:1].lower() + title[1:])
+        unit = "" if self.unit == "frac" else f" ({self.unit})"
+        heading = self.heading or short[:1].upper() + short[1:] + unit
+        for field, value in (("title", title), ("short", short), ("heading", heading)):
+            object.__setattr__(self, field, value)
 
 
-_LOAD = (
-    ("latency_p50_ms", "ms", "minimize", "median latency of a request, from intended send to last byte"),
-    ("latency_p90_ms", "ms", "minimize", "90th percentile of the latency"),
-    ("latency_p95_ms", "ms", "minimize", "95th percentile of the latency; bounded above only from 72 requests on"),
-    ("latency_p99_ms", "ms", "minimize", "99th percentile of the latency; bounded above only from 368 requests on"),
-    (
+def _title(name: str) -> str:
+    """'gpu_power_w' -> 'GPU power'."""
+    bare = next((name.removesuffix(end) for end in _UNIT_ENDINGS if name.endswith(end)), name)
+    words = " ".join(_WORDS.get(word, word) for word in bare.split("_") if word != "frac")
+    return words[:1].upper() + words[1:]
+
+
+_DEFS = (
+    MetricDef(
+        "latency_p50_ms",
+        "ms",
+        "minimize",
+        "median latency of a request, from intended send to last byte",
+        short="P50",
+        column=0,
+        shown_in=("answer", "brief", "engines", "compared", "deployed", "probe", "file"),
+    ),
+    MetricDef(
+        "latency_p90_ms",
+        "ms",
+        "minimize",
+        "90th percentile of the latency",
+        short="P90",
+        column=0,
+        shown_in=("answer", "brief", "engines", "deployed", "file"),
+    ),
+    MetricDef(
+        "latency_p95_ms", "ms", "minimize", "95th percentile of the latency; bounded above only from 72 requests on"
+    ),
+    MetricDef(
+        "latency_p99_ms",
+        "ms",
+        "minimize",
+        "99th percentile of the latency; bounded above only from 368 requests on",
+        short="P99",
+        column=0,
+        shown_in=("answer", "brief", "engines", "compared", "deployed", "probe", "file"),
+    ),
+    MetricDef(
         "latency_p999_ms",
         "ms",
         "minimize",
         "99.9th percentile of the latency; bounded above only from 3,688 requests on",
     ),
-    ("latency_mean_ms", "ms", "minimize", "mean latency of a request"),
-    ("latency_max_ms", "ms", "minimize", "longest latency seen"),
-    ("ttft_p50_ms", "ms", "minimize", "median time from intended send to the first token; streaming only"),
-    ("ttft_p90_ms", "ms", "minimize", "90th percentile of the time to the first token; streaming only"),
-    ("ttft_p99_ms", "ms", "minimize", "99th percentile of the time to the first token; streaming only"),
-    ("itl_p50_ms", "ms", "minimize", "median gap between the tokens of an answer; streaming only"),
-    ("itl_p99_ms", "ms", "minimize", "99th percentile of the gap between the tokens of an answer; streaming only"),
-    ("tpot_p50_ms", "ms", "minimize", "median time per output token after the first, one per answer; streaming only"),
-    ("tpot_p99_ms", "ms", "minimize", "99th percentile of the time per output token after the first; streaming only"),
-    ("throughput_rps", "requests/s", "maximize", "good answers per second while every user was busy"),
-    ("throughput_inputs_per_s", "inputs/s", "maximize", "prompts answered per second; a request may carry several"),
-    ("output_tokens_per_s", "tokens/s", "maximize", "generated tokens per second, where the server counts them"),
-    ("goodput_rps", "requests/s", "maximize", "answers per second that met every threshold of workload.slo"),
-    ("goodput_frac", "frac", "maximize", "share of all measured requests, failed ones included, that met workload.slo"),
-    ("max_rate_rps", "requests/s", "maximize", "largest rate that met the SLO; load kind max_rate only"),
-    ("rate_asked_rps", "requests/s", "maximize", "rate the schedule asked for; open loop only"),
-    ("rate_delivered_rps", "requests/s", "maximize", "rate at which requests really left the client; open loop only"),
-    ("lag_p50_ms", "ms", "minimize", "median delay of a request's send behind the schedule; open loop only"),
-    ("lag_p99_ms", "ms", "minimize", "99th percentile of a request's send behind the schedule; open loop only"),
-    ("connect_p99_ms", "ms", "minimize", "99th percentile of the time to open a connection, where any was opened"),
-    ("error_frac", "frac", "minimize", "share of measured requests that got no good answer"),
-    ("peak_memory_mib", "MiB", "minimize", "largest memory of the engine's process tree"),
-    ("cpu_frac_engine", "frac", "minimize", "share of the machine's CPU the engine used while measured"),
-    ("cpu_frac_client", "frac", "minimize", "share of the machine's CPU the load generator used while measured"),
-    ("cpu_frac_other", "frac", "minimize", "share of the machine's CPU anything else used while measured"),
-    ("gpu_memory_mib", "MiB", "minimize", "largest memory in use on the GPUs of this machine, all processes"),
-    ("gpu_util_frac", "frac", "maximize", "share of time a kernel ran on the busiest GPU, mean over the window"),
-    ("gpu_power_w", "W", "minimize", "mean electric power of the GPUs of this machine together"),
-    ("energy_j", "J", "minimize", "energy of CPU packages and GPUs in the measured window, where both can be read"),
-    ("energy_j_per_request", "J", "minimize", "that energy per good answer"),
-    ("energy_j_per_output_token", "J", "minimize", "that energy per generated token"),
-    ("cost_usd_per_1k_prompts", "USD/1000 prompts", "minimize", "price of the instance per 1,000 prompts answered"),
-    ("cost_usd_per_mtok", "USD/Mtok", "minimize", "price of the instance per million generated tokens"),
-    ("load_s", "s", "minimize", "seconds from launch to ready"),
+    MetricDef("latency_mean_ms", "ms", "minimize", "mean latency of a request"),
+    MetricDef("latency_max_ms", "ms", "minimize", "longest latency seen"),
+    MetricDef(
+        "throughput_rps",
+        "requests/s",
+        "maximize",
+        "good answers per second while every user was busy",
+        heading="Requests/s",
+        column=2,
+        shown_in=("answer", "brief", "engines", "compared", "probe", "file"),
+    ),
+    MetricDef(
+        "throughput_inputs_per_s",
+        "inputs/s",
+        "maximize",
+        "prompts answered per second; a request may carry several",
+        title="Throughput",
+        shown_in=("deployed",),
+    ),
+    MetricDef(
+        "goodput_rps",
+        "requests/s",
+        "maximize",
+        "answers per second that met every threshold of workload.slo",
+        column=2,
+        shown_in=("answer", "aside"),
+    ),
+    MetricDef(
+        "goodput_frac",
+        "frac",
+        "maximize",
+        "share of all measured requests, failed ones included, that met workload.slo",
+        title="Within the SLO",
+        heading="Within SLO",
+        column=3,
+        shown_in=("probe",),
+    ),
+    MetricDef(
+        "max_rate_rps",
+        "requests/s",
+        "maximize",
+        "largest rate that met the SLO; load kind max_rate only",
+        title="Largest rate",
+        column=2,
+    ),
+    MetricDef(
+        "rate_asked_rps",
+        "requests/s",
+        "maximize",
+        "rate the schedule asked for; open loop only",
+        heading="Asked (requests/s)",
+        column=4,
+    ),
+    MetricDef(
+        "rate_delivered_rps",
+        "requests/s",
+        "maximize",
+        "rate at which requests really left the client; open loop only",
+        heading="Delivered (requests/s)",
+        column=4,
+        shown_in=("probe",),
+    ),
+    MetricDef("lag_p50_ms", "ms", "minimize", "median delay of a request's send behind the schedule; open loop only"),
+    MetricDef(
+        "lag_p99_ms",
+        "ms",
+        "minimize",
+        "99th percentile of a request's send behind the schedule; open loop only",
+        column=6,
+    ),
+    MetricDef(
+        "output_tokens_per_s",
+        "tokens/s",
+        "maximize",
+        "generated tokens per second, where the server counts them",
+        title="Output",
+        heading="Tokens/s",
+        column=5,
+        shown_in=("deployed",),
+    ),
+    MetricDef(
+        "ttft_p50_ms",
+        "ms",
+        "minimize",
+        "median time from intended send to the first token; streaming only",
+        column=3,
+        shown_in=("answer", "aside", "deployed"),
+    ),
+    MetricDef("ttft_p90_ms", "ms", "minimize", "90th percentile of the time to the first token; streaming only"),
+    MetricDef(
+        "ttft_p99_ms", "ms", "minimize", "99th percentile of the time to the first token; streaming only", column=5
+    ),
+    MetricDef("itl_p50_ms", "ms", "minimize", "median gap between the tokens of an answer; streaming only", column=4),
+    MetricDef(
+        "itl_p99_ms",
+        "ms",
+        "minimize",
+        "99th percentile of the gap between the tokens of an answer; streaming only",
+        column=5,
+    ),
+    MetricDef(
+        "tpot_p50_ms",
+        "ms",
+        "minimize",
+        "median time per output token after the first, one per answer; streaming only",
+        column=5,
+        shown_in=("aside",),
+    ),
+    MetricDef(
+        "tpot_p99_ms", "ms", "minimize", "99th percentile of the time per output token after the first; streaming only"
+    ),
+    MetricDef(
+        "connect_p99_ms", "ms", "minimize", "99th percentile of the time to open a connection, where any was opened"
+    ),
+    MetricDef(
+        "error_frac",
+        "frac",
+        "minimize",
+        "share of measured requests that got no good answer",
+        title="Errors",
+        column=3,
+        shown_in=("answer", "aside", "deployed", "probe"),
+    ),
+    MetricDef(
+        "peak_memory_mib",
+        "MiB",
+        "minimize",
+        "largest memory of the engine's process tree",
+        column=4,
+        shown_in=("answer", "engines", "aside", "file"),
+    ),
+    MetricDef("cpu_frac_engine", "frac", "minimize", "share of the machine's CPU the engine used while measured"),
+    MetricDef(
+        "cpu_frac_client", "frac", "minimize", "share of the machine's CPU the load generator used while measured"
+    ),
+    MetricDef("cpu_frac_other", "frac", "minimize", "share of the machine's CPU anything else used while measured"),
+    MetricDef(
+        "gpu_memory_mib",
+        "MiB",
+        "minimize",
+        "largest memory in use on the GPUs of this machine, all processes",
+        column=4,
+    ),
+    MetricDef(
+        "gpu_util_frac", "frac", "maximize", "share of time a kernel ran on the busiest GPU, mean over the window"
+    ),
+    MetricDef("gpu_power_w", "W", "minimize", "mean electric power of the GPUs of this machine together", column=6),
+    MetricDef(
+        "energy_j", "J", "minimize", "energy of CPU packages and GPUs in the measured window, where both can be read"
+    ),
+    MetricDef("energy_j_per_request", "J", "minimize", "that energy per good answer", title="Energy per request"),
+    MetricDef(
+        "energy_j_per_output_token",
+        "J",
+        "minimize",
+        "that energy per generated token",
+        title="Energy per output token",
+        heading="Energy per token (J)",
+        column=6,
+    ),
+    MetricDef(
+        "cost_usd_per_1k_prompts",
+        "USD/1000 prompts",
+        "minimize",
+        "price of the instance per 1,000 prompts answered",
+        title="Cost of 1,000 prompts",
+        heading="USD per 1,000 prompts",
+        column=4,
+        shown_in=("deployed",),
+    ),
+    MetricDef(
+        "cost_usd_per_mtok",
+        "USD/Mtok",
+        "minimize",
+        "price of the instance per million generated tokens",
+        title="Cost of a million tokens",
+        heading="USD per million tokens",
+        column=5,
+        shown_in=("deployed",),
+    ),
+    MetricDef("load_s", "s", "minimize", "seconds from launch to ready", title="Start", shown_in=("engines", "aside")),
+    MetricDef(
+        "exact_match_frac",
+        "frac",
+        "maximize",
+        "share of answers equal to the task's reference",
+        source="quality",
+        shown_in=("aside",),
+    ),
+    MetricDef(
+        "reference_match_frac",
+        "frac",
+        "maximize",
+        "share of answers equal to the fp32 reference engine's",
+        source="quality",
+    ),
+    MetricDef(
+        "token_agreement_frac",
+        "frac",
+        "maximize",
+        "mean common prefix with the fp32 reference, in words",
+        source="quality",
+    ),
+    MetricDef(
+        "chrf",
+        "frac",
+        "maximize",
+        "chrF2 against the task's reference, on the long tasks",
+        source="quality",
+        title="chrF",
+    ),
+    MetricDef(
+        "rouge_l",
+        "frac",
+        "maximize",
+        "mean ROUGE-L F1 against the task's reference, on the long tasks",
+        source="quality",
+        title="ROUGE-L",
+    ),
+    MetricDef(
+        "nonfinite_frac",
+        "frac",
+        "minimize",
+        "share of answers that are missing, empty or from non-finite scores",
+        source="quality",
+        title="Non-finite answers",
+    ),
 )
-_QUALITY = (
-    ("exact_match_frac", "frac", "maximize", "share of answers equal to the task's reference"),
-    ("reference_match_frac", "frac", "maximize", "share of answers equal to the fp32 reference engine's"),
-    ("token_agreement_frac", "frac", "maximize", "mean common prefix with the fp32 reference, in words"),
-    ("chrf", "frac", "maximize", "chrF2 against the task's reference, on the long tasks"),
-    ("rouge_l", "frac", "maximize", "mean ROUGE-L F1 against the task's reference, on the long tasks"),
-    ("nonfinite_frac", "frac", "minimize", "share of answers that are missing, empty or from non-finite scores"),
-)
 
-
-def _rows() -> dict[str, MetricRow]:
-    rows: dict[str, MetricRow] = {}
-    for source, table in (("load", _LOAD), ("quality", _QUALITY)):
-        for name, unit, direction, text in table:
-            rows[name] = MetricRow(name=name, unit=unit, direction=direction, help=text, source=source)  # type: ignore[arg-type]
-    return rows
-
-
-METRICS: dict[str, MetricRow] = _rows()
+METRICS: dict[str, MetricDef] = {row.name: row for row in _DEFS}
 """Metric name -> row, in the order a report prints them. `exact_match_frac.<task>` shares its base name's row."""
 
 
-def metric_row(name: str) -> MetricRow | None:
+def metrics_in(view: View) -> tuple[MetricDef, ...]:
+    """The metrics that are shown in `view`, in order."""
+    return tuple(row for row in _DEFS if view in row.shown_in)
+
+
+def metric_row(name: str) -> MetricDef | None:
     """The row of a metric name, also of 'exact_match_frac.<task>'; None when there is no such metric."""
     base, dot, _ = name.partition(".")
     return METRICS.get(base) if not dot or base == "exact_match_frac" else None

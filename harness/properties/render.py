@@ -16,7 +16,7 @@ from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.write import HF_DTYPES, container_values, property_values
 from harness.errors import NothingToWrite, UsageError
-from harness.measure.metrics import metric_of
+from harness.measure.metrics import metric_of, metrics_in
 from harness.properties.containers import (
     GENERAL_KINDS,
     Container,
@@ -39,8 +39,6 @@ FIRST_HF_DTYPE = (0, 21, 0)
 """Before it the Hugging Face handler handed option.dtype to torch unread, and fp32 is what it loads without."""
 FIRST_TASK_FROM_HUB = (0, 23, 0)
 """Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
-
-MEASURED = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +187,11 @@ def _file(values: Mapping[str, str], source: Source, note: str) -> str:
 def _evidence(source: Source) -> str:
     trial, manifest = source.trial, source.manifest
     numbers = []
-    for name in MEASURED:
-        metric = metric_of(trial, name)
+    for row in metrics_in("file"):
+        metric = metric_of(trial, row.name)
         if metric is not None:
             counted = "" if metric.high is None and metric.low is not None else f" (n={metric.n})"
-            numbers.append(f"  {name}: {claim(metric)}{counted}")
+            numbers.append(f"  {row.name}: {claim(metric)}{counted}")
     quality = f"{trial.quality.verdict} ({trial.quality.reason})" if trial.quality is not None else "not checked"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(trial.versions.items()))
     machine = manifest.machine

@@ -228,8 +228,8 @@ class RateBound(Strict):
 
 def _slo_name(name: Any) -> Any:
     row = metric_row(name) if isinstance(name, str) else None
-    if row is None or row.source != "load" or row.direction != "minimize":
-        known = ", ".join(each for each, r in METRICS.items() if r.source == "load" and r.direction == "minimize")
+    if row is None or row.source != "load" or row.better != "minimize":
+        known = ", ".join(each for each, r in METRICS.items() if r.source == "load" and r.better == "minimize")
         raise expected("a metric of the load that has an upper bound", name, did_you_mean(name, METRICS) or known)
     return name
 

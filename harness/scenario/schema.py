@@ -170,8 +170,8 @@ class Objective(Strict):
     @model_validator(mode="after")
     def _goal_fits(self) -> Objective:
         row = metric_row(self.metric)
-        if row is not None and row.direction != self.goal:
-            raise expected(f"goal: {row.direction} for {self.metric}", self.goal)
+        if row is not None and row.better != self.goal:
+            raise expected(f"goal: {row.better} for {self.metric}", self.goal)
         return self
 
 

@@ -16,6 +16,7 @@ from harness.load.schedule.lengths import token_rates
 from harness.load.schedule.max_rate import RateSearch
 from harness.measure.doubts import client_verdict
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
+from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
 from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
@@ -269,14 +270,13 @@ def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s:
 
 
 def _probe(number: int, rate_rps: float, why: str, window: Window) -> Probe:
-    shown = ("latency_p50_ms", "latency_p99_ms", "error_frac", "goodput_frac", "rate_delivered_rps", "throughput_rps")
     metrics = window.summary.metrics
     return Probe(
         number=number,
         rate_rps=rate_rps,
         is_held=not why,
         reason=why,
-        values={name: metrics[name].value for name in shown if name in metrics},
+        values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from harness.choose.goals import run_goals
 from harness.choose.repetitions import Pooled
+from harness.measure.metrics import metrics_in
 from harness.records import Candidate, Metric, Trial
 from harness.report.content.numbers import ABSENT, is_only_bounded_below, metric_text
 from harness.report.content.run_summary import Story, headline, plain_value, verified
@@ -22,8 +23,6 @@ from harness.report.content.titles import metric_title
 from harness.wording import label
 
 LETTERS = "ABCDEFGHIJ"
-SHOWN = ("latency_p50_ms", "latency_p99_ms", "throughput_rps")
-ASIDE = ("ttft_p50_ms", "tpot_p50_ms", "goodput_rps", "error_frac", "peak_memory_mib", "exact_match_frac", "load_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +156,8 @@ def _twice(comparison: Comparison) -> list[str]:
 
 def _candidate_tables(comparison: Comparison) -> list[Section]:
     objective = comparison.stories[0].goals.objectives[0].metric
-    names = list(dict.fromkeys([objective, *SHOWN]))
-    names += [name for name in ASIDE if _is_anywhere(comparison, name)]
+    names = list(dict.fromkeys([objective, *(row.name for row in metrics_in("compared"))]))
+    names += [row.name for row in metrics_in("aside") if _is_anywhere(comparison, row.name)]
     return [_metric_table(comparison, name) for name in names if _is_anywhere(comparison, name)]
 
 

@@ -15,7 +15,7 @@ from engines.setting import AXES
 from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
-from harness.measure.metrics import METRICS, metric_of, metric_row
+from harness.measure.metrics import METRICS, MetricDef, metric_of, metric_row
 from harness.records import Candidate, DoubtKind, Metric, Recommendation, Trial
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.content.titles import value_word
@@ -31,30 +31,6 @@ HIGH_PRIORITY = 0
 
 _PUBLISHED_AXES = ("dtype", "batch_size", "tensor_parallel_degree", "workers")
 """Axes that the published table has columns for; the others have one where they vary."""
-
-_MEASURED = (
-    ("Requests/s", "throughput_rps", 2),
-    ("Goodput (requests/s)", "goodput_rps", 2),
-    ("Within SLO", "goodput_frac", 3),
-    ("Largest rate (requests/s)", "max_rate_rps", 2),
-    ("Asked (requests/s)", "rate_asked_rps", 4),
-    ("Delivered (requests/s)", "rate_delivered_rps", 4),
-    ("Lag P99 (ms)", "lag_p99_ms", 6),
-    ("Tokens/s", "output_tokens_per_s", 5),
-    ("First token P50 (ms)", "ttft_p50_ms", 3),
-    ("First token P99 (ms)", "ttft_p99_ms", 5),
-    ("Between tokens P50 (ms)", "itl_p50_ms", 4),
-    ("Between tokens P99 (ms)", "itl_p99_ms", 5),
-    ("Per output token P50 (ms)", "tpot_p50_ms", 5),
-    ("Errors", "error_frac", 3),
-    ("Peak memory (MiB)", "peak_memory_mib", 4),
-    ("GPU memory (MiB)", "gpu_memory_mib", 4),
-    ("GPU power (W)", "gpu_power_w", 6),
-    ("Energy per token (J)", "energy_j_per_output_token", 6),
-    ("USD per 1,000 prompts", "cost_usd_per_1k_prompts", 4),
-    ("USD per million tokens", "cost_usd_per_mtok", 5),
-)
-"""Title, metric, priority of the columns after the axes; each is left out when no trial has its metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +157,7 @@ def _published_fields(name: str) -> list[tuple[Column, Cell]]:
         (Column(title="Batch size"), lambda trial: str(trial.candidate.batch_size)),
         (Column(title="Tensor parallel degree"), lambda trial: str(trial.candidate.tensor_parallel_degree)),
         (Column(title="Workers"), lambda trial: str(trial.candidate.workers)),
-        _metric_field("P50 (ms)", "latency_p50_ms", HIGH_PRIORITY),
-        _metric_field("P90 (ms)", "latency_p90_ms", HIGH_PRIORITY),
-        _metric_field("P99 (ms)", "latency_p99_ms", HIGH_PRIORITY),
+        *(_metric_field(row) for row in METRICS.values() if row.column == HIGH_PRIORITY),
         (
             Column(title="Data quality", is_number=False),
             lambda trial: trial.quality.verdict if trial.quality is not None else ABSENT,
@@ -211,9 +185,9 @@ def _axis(name: str) -> Cell:
 
 
 def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
-    measured = [row for row in _MEASURED if any(metric_of(trial, row[1]) is not None for trial in trials)]
+    measured = [row for row in METRICS.values() if row.column and any(metric_of(trial, row.name) for trial in trials)]
     return [
-        *(_metric_field(title, name, priority) for title, name, priority in measured),
+        *(_metric_field(row) for row in measured),
         (Column(title="n", priority=3), lambda trial: _count_cell(metric_of(trial, "latency_p50_ms"))),
         (Column(title="P50 interval (ms)", priority=6), lambda t: interval_cell(metric_of(t, "latency_p50_ms"))),
         (Column(title="P99 interval (ms)", priority=8), lambda t: interval_cell(metric_of(t, "latency_p99_ms"))),
@@ -221,8 +195,9 @@ def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
     ]
 
 
-def _metric_field(title: str, name: str, priority: int) -> tuple[Column, Cell]:
-    return Column(title=title, priority=priority, metric=name), lambda trial: metric_text(metric_of(trial, name))
+def _metric_field(row: MetricDef) -> tuple[Column, Cell]:
+    column = Column(title=row.heading, priority=row.column or HIGH_PRIORITY, metric=row.name)
+    return column, lambda trial: metric_text(metric_of(trial, row.name))
 
 
 def _row(trial: Trial, mark: Mark, fields: Sequence[tuple[Column, Cell]]) -> Row:
@@ -263,7 +238,7 @@ def _sort_by(run: Run, sort: str | None) -> Objective:
     row = metric_row(sort)
     if row is None:
         raise UsageError(f"--sort {sort}: not a metric; one of: {', '.join(METRICS)}")
-    return Objective(metric=sort, is_minimized=row.direction == "minimize")
+    return Objective(metric=sort, is_minimized=row.better == "minimize")
 
 
 def _sorted(trials: Sequence[Trial], by: Objective) -> list[Trial]:

@@ -12,7 +12,7 @@ from harness.choose.decide import Choice, decide
 from harness.choose.goals import Goals, run_goals
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
-from harness.measure.metrics import metric_row
+from harness.measure.metrics import metric_row, metrics_in
 from harness.properties.render import why_nothing_to_write
 from harness.records import Recommendation, Trial
 from harness.report.content.axis_importance import MIN_CANDIDATES, Importance, importances
@@ -129,8 +129,7 @@ def engines(story: Story) -> Section:
     """The best candidate of each engine, feasible ones first, beside each other."""
     best = best_per_engine(story)
     objective = story.goals.objectives[0]
-    shown = [("P50 (ms)", "latency_p50_ms"), ("P90 (ms)", "latency_p90_ms"), ("P99 (ms)", "latency_p99_ms")]
-    shown += [("Requests/s", "throughput_rps"), ("Peak memory (MiB)", "peak_memory_mib"), ("Start (s)", "load_s")]
+    shown = [(row.heading, row.name) for row in metrics_in("engines")]
     if objective.metric not in [name for _, name in shown]:
         shown.insert(0, (metric_title(objective.metric, _unit(best, objective.metric)), objective.metric))
     heads = (
@@ -289,14 +288,8 @@ def facts(story: Story) -> Section:
 
 def headline(one: Pooled) -> str:
     """'P50 20.1 ms [19.8, 20.6], throughput 397 requests/s [...]': the answer's numbers, repetitions pooled."""
-    shown = (
-        ("P50", "latency_p50_ms"),
-        ("P90", "latency_p90_ms"),
-        ("P99", "latency_p99_ms"),
-        ("throughput", "throughput_rps"),
-    )
-    told = [f"{name} {quantity(metric)}" for name, key in shown if (metric := one.metric(key)) is not None]
-    return ", ".join(told)
+    rows = metrics_in("brief")
+    return ", ".join(f"{row.short} {quantity(metric)}" for row in rows if (metric := one.metric(row.name)) is not None)
 
 
 def plain_value(value: object) -> str:

@@ -186,7 +186,7 @@ def _metric_facts(name: str, shown: Sequence[Pooled]) -> dict[str, Any]:
     return {
         "title": metric_title(name, unit),
         "unit": unit,
-        "smaller": row is not None and row.direction == "minimize",
+        "smaller": row is not None and row.better == "minimize",
         "help": row.help if row is not None else "",
     }
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from harness.choose.repetitions import Pooled
-from harness.measure.metrics import metric_of
+from harness.measure.metrics import metric_of, metrics_in
 from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as told
@@ -183,20 +183,15 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
 
 
 def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
-    shown = [
-        ("P50", "latency_p50_ms", "ms"), ("P90", "latency_p90_ms", "ms"), ("P99", "latency_p99_ms", "ms"),
-        ("first token P50", "ttft_p50_ms", "ms"), ("throughput", "throughput_rps", "requests/s"),
-        ("goodput", "goodput_rps", "requests/s"), ("peak memory", "peak_memory_mib", "MiB"),
-        ("errors", "error_frac", ""),
-    ]  # fmt: skip
     made = []
-    for name, key, unit in shown:
-        metric = chosen.metric(key)
+    for row in metrics_in("answer"):
+        metric = chosen.metric(row.name)
         if metric is not None:
             value, _, counted = metric_text(metric).replace(">=", "≥").partition(" (")
             has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
             more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""
-            made.append(_figure_of(value, unit, name, more, trial.trial_id if trial.trial_id in linked else ""))
+            unit = "" if row.unit == "frac" else row.unit
+            made.append(_figure_of(value, unit, row.short, more, trial.trial_id if trial.trial_id in linked else ""))
     if trial.quality is not None:
         match = metric_of(trial, "exact_match_frac")
         detail = f"exact match {number(100 * match.value)} %" if match is not None else ""

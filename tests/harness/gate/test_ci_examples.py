@@ -43,7 +43,7 @@ def test_the_example_rules_load_and_the_readme_lists_the_defaults() -> None:
     for name, budget in Rules().budgets().items():
         row = metric_row(name)
         assert row is not None
-        wanted[name] = budget_text(budget, row.unit, is_larger_better=row.direction == "maximize")
+        wanted[name] = budget_text(budget, row.unit, is_larger_better=row.better == "maximize")
     assert rows == wanted
 
 

@@ -14,7 +14,7 @@ def test_every_row_has_a_unit_a_direction_and_a_sentence() -> None:
     for name, row in METRICS.items():
         assert row.name == name
         assert row.unit
-        assert row.direction in ("minimize", "maximize")
+        assert row.better in ("minimize", "maximize")
         assert len(row.help) > 10
 
 
