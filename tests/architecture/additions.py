@@ -74,4 +74,19 @@ ADDITIONS = (
             "recommendation/serving.properties": r"option\.prefill_chunk_tokens=(64|128)\n",
         },
     ),
+    Addition(
+        name="metric",
+        files=2,
+        uses=("objectives=[{metric: latency_min_ms, goal: minimize}]",),
+        misspelt="objectives.0.metric=latency_minn_ms",
+        refusal="did you mean 'latency_min_ms'?",
+        seen={
+            "tune": r"latency_min_ms [\d.]+ ms",
+            "trials.jsonl": r'"latency_min_ms": ?\{"value"',
+            "report": r"\| Latency min \(ms\) \|",
+            "report.html": r"Latency min \(ms\)",
+            "recommend": r"latency min +[\d.]+ ms",
+            "recommendation/serving.properties": r"latency_min_ms: [\d.]+ ms",
+        },
+    ),
 )
