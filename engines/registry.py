@@ -18,7 +18,6 @@ ENGINES: dict[str, str] = {
     "tensorrt_llm": "engines.adapters.container_only:tensorrt_llm",
     "neuronx": "engines.adapters.container_only:neuronx",
     "multi-model-server": "engines.foreign_servers.multi_model_server:MultiModelServerEngine",
-    "torchserve": "engines.foreign_servers.torchserve:TorchServeEngine",
     "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
     "djl": "engines.foreign_servers.djl:DjlEngine",
 }
@@ -34,6 +33,10 @@ BACKENDS: dict[str, str] = {
     "t5": "engines.t5.backend:T5Backend",
 }
 
+REMOVED: dict[str, str] = {
+    "torchserve": "it was removed, because its upstream was archived in 2025; use multi-model-server",
+}
+"""Engines that scenarios once could name, and what to do now."""
 
 HF_ENTRY_POINT = "djl_python.huggingface"
 """DJL's own handler for Hugging Face models, in every container."""
@@ -44,7 +47,7 @@ TRAITS: dict[str, Traits] = {
     "attach": Traits(is_elsewhere=True),
     "sagemaker": Traits(is_rented=True),
     "multi-model-server": Traits(has_own_front=True),
-    "torchserve": Traits(has_own_front=True),
+    "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),
     "onnxruntime": Traits(container_python=(3, 11), container_weights="onnx/ (the exported graphs)"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.djl_folder import PACKAGES, write_djl_folder
-from engines.foreign_servers.java_server import RunningJavaServer
+from engines.foreign_servers.multi_model_server import RunningJavaServer
 from engines.hosted import HOST, STOP_GRACE_S
 from engines.models.folder import check_model_folder
 from engines.processes.no_proxy import open_here

@@ -1,6 +1,6 @@
-"""The handler that other people's Python model servers run: one of our Backends behind `handle(data, context)`.
+"""The handler that Multi Model Server's Python workers run: one of our Backends behind `handle(data, context)`.
 
-Multi Model Server and TorchServe call it with None once, to load, and then with a batch of requests; each request gets
+Multi Model Server calls it with None once, to load, and then with a batch of requests; each request gets
 the answer our own server would give, with its own status code. What to load stands in the JSON file that the variable
 DYNO_HANDLER_SPEC names; what was loaded, or why it could not be, is written beside it as worker-<pid>.json.
 """

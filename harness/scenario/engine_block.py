@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from engines.registry import engine_names
+from engines.registry import REMOVED, engine_names
 from engines.setting import AXES, Axis, Setting
 from harness.scenario.fields import (
     OptionValues,
@@ -31,7 +31,7 @@ def _one_engine(name: Any) -> Any:
 
 
 class _Engine(Strict):
-    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names())), BeforeValidator(_one_engine)]
+    engine: Annotated[str, BeforeValidator(one_of("an engine", engine_names(), REMOVED)), BeforeValidator(_one_engine)]
     python: Annotated[
         Word | None,
         Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -35,14 +35,17 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def one_of(what: str, known: Iterable[str]) -> Callable[[Any], Any]:
-    """A validator that accepts only the words of `known`; refuses others with the nearest one."""
+def one_of(what: str, known: Iterable[str], removed: Mapping[str, str] | None = None) -> Callable[[Any], Any]:
+    """A validator that accepts only the words of `known`; refuses others with the nearest one, or with what `removed`
+    advises about a word that once was known."""
     words = tuple(known)
+    advice = removed or {}
 
     def check(word: Any) -> Any:
         if word in words and isinstance(word, str):
             return word
-        raise expected(f"{what}: one of {', '.join(words)}", word, did_you_mean(word, words))
+        hint = advice.get(str(word)) or did_you_mean(word, words)
+        raise expected(f"{what}: one of {', '.join(words)}", word, hint)
 
     return check
 

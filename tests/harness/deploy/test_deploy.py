@@ -216,7 +216,7 @@ def test_an_lmi_container_takes_what_it_can_serve_and_says_why_not(engine: str, 
     )
 
 
-@pytest.mark.parametrize("engine", ["attach", "multi-model-server", "torchserve", "djl"])
+@pytest.mark.parametrize("engine", ["attach", "multi-model-server", "djl"])
 def test_a_winner_that_our_server_does_not_host_is_refused_before_an_image_is_asked_for(engine: str) -> None:
     with pytest.raises(UsageError, match=f"was measured on {engine}, which"):
         check_host(_measured(engine))

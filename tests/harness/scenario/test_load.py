@@ -99,6 +99,12 @@ BROKEN = [
         "{f}:2: space.0.engine.0: expected the name of an engine, got ['t5']",
     ),
     (
+        "an engine that was removed",
+        "name: s\nspace: [{engine: torchserve}]\n",
+        "{f}:2: space.0.engine: expected an engine: one of {engines}, got 'torchserve'; "
+        "it was removed, because its upstream was archived in 2025; use multi-model-server",
+    ),
+    (
         "a batch size of zero",
         "name: s\nspace: [{engine: fake, batch_size: [1, 0]}]\n",
         "{f}:2: space.0.batch_size.1: expected a number >= 1, got 0",

@@ -1,4 +1,4 @@
-"""Model servers with a Java front end: their batching, their full queue, and what a failed load says."""
+"""Multi Model Server: its batching, its full queue, and what a failed load says."""
 
 from __future__ import annotations
 
@@ -13,26 +13,23 @@ import pytest
 
 from engines.api import EngineSpec, RunningEngine
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
-from engines.foreign_servers import java_server
-from engines.foreign_servers.java_server import JavaServerEngine, low_ports
-from engines.foreign_servers.multi_model_server import MultiModelServerEngine
-from engines.foreign_servers.torchserve import TorchServeEngine
+from engines.foreign_servers import multi_model_server
+from engines.foreign_servers.multi_model_server import MultiModelServerEngine, low_ports
 
 SERVICE_MS = 300
-ENGINES = [MultiModelServerEngine(), TorchServeEngine()]
 READY_S = 120.0
 
 
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
-def engine(request: pytest.FixtureRequest) -> JavaServerEngine:
-    found: JavaServerEngine = request.param
+@pytest.fixture
+def engine() -> MultiModelServerEngine:
+    found = MultiModelServerEngine()
     availability = found.probe()
     if not availability.is_available:
         pytest.skip(f"{found.name} cannot run here: {availability.reason}")
     return found
 
 
-def _spec(engine: JavaServerEngine, folder: Path) -> EngineSpec:
+def _spec(engine: MultiModelServerEngine, folder: Path) -> EngineSpec:
     return EngineSpec(
         engine=engine.name, model_dir=folder, batch_size=4, max_batch_delay_ms=100, job_queue_size=100,
         options={"backend": "fake", "law": "constant", "service_ms": SERVICE_MS},
@@ -53,7 +50,7 @@ def _at_once(running: RunningEngine, count: int) -> tuple[Counter[int], float]:
     return codes, time.monotonic() - begin
 
 
-def test_requests_that_come_together_are_answered_in_one_batch(engine: JavaServerEngine, tmp_path: Path) -> None:
+def test_requests_that_come_together_are_answered_in_one_batch(engine: MultiModelServerEngine, tmp_path: Path) -> None:
     with engine.launch(_spec(engine, tmp_path), tmp_path / "work", READY_S) as running:
         codes, batched_s = _at_once(running, 4)
         assert codes == {200: 4}
@@ -65,7 +62,7 @@ def test_requests_that_come_together_are_answered_in_one_batch(engine: JavaServe
     assert batched_s < single_s - SERVICE_MS / 1e3
 
 
-def test_a_full_queue_is_a_503_and_two_workers_share_the_load(engine: JavaServerEngine, tmp_path: Path) -> None:
+def test_a_full_queue_is_a_503_and_two_workers_share_the_load(engine: MultiModelServerEngine, tmp_path: Path) -> None:
     spec = replace(_spec(engine, tmp_path), batch_size=1, max_batch_delay_ms=0, job_queue_size=2, workers=2)
     with engine.launch(spec, tmp_path / "work", READY_S) as running:
         assert len(running.pids) >= 3
@@ -75,13 +72,15 @@ def test_a_full_queue_is_a_503_and_two_workers_share_the_load(engine: JavaServer
         assert running.failure() is None
 
 
-def test_a_model_that_cannot_be_loaded_is_named(engine: JavaServerEngine, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_named(engine: MultiModelServerEngine, tmp_path: Path) -> None:
     spec = EngineSpec(engine=engine.name, model_dir=tmp_path, batch_size=1)
     with pytest.raises(ModelInvalid, match=r"config\.json"), engine.launch(spec, tmp_path / "work", READY_S):
         pass
 
 
-def test_what_no_backend_takes_is_refused_before_anything_starts(engine: JavaServerEngine, tmp_path: Path) -> None:
+def test_what_no_backend_takes_is_refused_before_anything_starts(
+    engine: MultiModelServerEngine, tmp_path: Path
+) -> None:
     for change, sentence in (
         ({"options": {"backend": "vllm"}}, "option backend is 'vllm'"),
         ({"rolling_batch": "auto"}, "rolling_batch 'auto' refused"),
@@ -94,9 +93,9 @@ def test_what_no_backend_takes_is_refused_before_anything_starts(engine: JavaSer
 
 
 def test_without_java_the_engine_says_so(
-    engine: JavaServerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: MultiModelServerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(java_server, "java", lambda: None)
+    monkeypatch.setattr(multi_model_server, "java", lambda: None)
     assert "install a Java runtime" in engine.probe().reason
     with pytest.raises(Unavailable, match="java not found"), engine.launch(_spec(engine, tmp_path), tmp_path, READY_S):
         pass
