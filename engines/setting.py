@@ -42,6 +42,22 @@ class Setting:
         return {**values, **{f"options.{name}": value for name, value in sorted(self.options.items())}}
 
 
+FIRST_AXES = (
+    "dtype", "tensor_parallel_degree", "workers", "batch_size", "max_batch_delay_ms", "job_queue_size", "rolling_batch",
+    "threads", "device",
+)  # fmt: skip
+"""The axes that every stored run and every older checkout knows."""
+
+
+_NEWER = {name: default for name, default in Setting().axes().items() if name not in FIRST_AXES}
+
+
+def is_newer_default(name: str, value: object) -> bool:
+    """Whether this is an axis younger than FIRST_AXES, at its default: then it is part of no id and no digest, which
+    stay what they were before it was there, and an older checkout's server is not asked for it."""
+    return name in _NEWER and value == _NEWER[name]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
     """What is true of one field of `Setting` wherever it is read, written or shown.

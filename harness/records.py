@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from engines.setting import OptionValue, Setting
+from engines.setting import OptionValue, Setting, is_newer_default
 
 TrialOutcome = Literal[
     "ok", "skipped", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited",
@@ -39,7 +39,8 @@ class Candidate(Setting):
     @property
     def candidate_id(self) -> str:
         """Ten hex digits that name this point, equal in every run and process (SHA-256 over the axes)."""
-        return hashlib.sha256(json.dumps(self.axes(), sort_keys=True).encode()).hexdigest()[:10]
+        named = {name: value for name, value in self.axes().items() if not is_newer_default(name, value)}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

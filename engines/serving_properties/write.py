@@ -8,7 +8,7 @@ from dataclasses import replace
 from engines.api import EngineSpec
 from engines.registry import HF_ENTRY_POINT
 from engines.serving_properties.java_text import format_properties
-from engines.setting import AXES, Setting
+from engines.setting import AXES, Setting, is_newer_default
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 """What it loads on a CPU too."""
@@ -21,6 +21,9 @@ def spec_to_properties(spec: EngineSpec) -> str:
     """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings
     spelled like numbers or booleans excepted)."""
     values = property_values(spec, f"engines.{spec.engine}", model_id=str(spec.model_dir), python=spec.python or "")
+    if spec.source_root is not None:  # an older checkout would take a key that it does not know for an option
+        newer = {axis.key for axis in AXES if is_newer_default(axis.name, getattr(spec, axis.name))}
+        values = {key: value for key, value in values.items() if key not in newer}
     return format_properties(values)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 import harness
+from engines.setting import is_newer_default
 from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.schema import ModelSource, Scenario
@@ -93,6 +94,10 @@ def digest_of(scenario: Scenario) -> str:
     for name in ("locustfile", "spawn_per_s"):  # younger than the first stored runs, whose digests stay what they were
         if fields["workload"][name] is None:
             del fields["workload"][name]
+    for block in fields["space"]:
+        for name, values in list(block.items()):
+            if isinstance(values, list) and len(values) == 1 and is_newer_default(name, values[0]):
+                del block[name]
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.additions import ADDITIONS, SCENARIO, Addition
+from tests.architecture.additions import ADDITIONS, ROOT, SCENARIO, Addition
 from tests.end_to_end.commands import LIMIT_S, environment
 
 
@@ -32,6 +32,27 @@ def test_what_a_patch_adds_is_seen_in_every_command(addition: Addition, tmp_path
     for place, pattern in addition.seen.items():
         texts = [seen[place]] if place in seen else [path.read_text() for path in run.glob(place)]
         assert any(re.search(pattern, text) for text in texts), (place, pattern, texts)
+
+
+IDS = """
+from pathlib import Path
+from engines.api import EngineSpec
+from engines.serving_properties.write import spec_to_properties
+from harness.records import Candidate
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+
+path = Path("scenarios/smoke/fake-tiny.yaml")
+print(resolve(load_scenario(path), path).digest, Candidate(block=0, engine="fake", workers=2).candidate_id)
+print(spec_to_properties(EngineSpec(engine="fake", model_dir=path, source_root=path)))
+"""
+
+
+def test_an_axis_at_its_default_changes_no_digest_no_id_and_no_older_checkout_s_file(tmp_path: Path) -> None:
+    axis = next(addition for addition in ADDITIONS if addition.name == "axis")
+    before = _python(ROOT, "-c", IDS)
+    assert _python(axis.patched_tree(tmp_path / "tree"), "-c", IDS) == before
+    assert len(before.splitlines()) > 10
 
 
 def _dyno(tree: Path, *arguments: str, expected: int = 0) -> str:
