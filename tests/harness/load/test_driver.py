@@ -19,48 +19,18 @@ import psutil
 import pytest
 
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
-from harness.load.driver import LoadResult, drive
-from harness.load.plan import LoadPlan
-from harness.records import Prompt, RequestRecord
+from harness.load.driver import drive
 from tests.harness.load.odd_server import Odd, echo, odd_server
+from tests.harness.load.plans import PROMPTS, measured_of, plan_of, run_load
 
 ROOT = Path(__file__).parents[3]
-PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(10))
-
-
-def _plan(url: str, **fields: Any) -> LoadPlan:
-    values: dict[str, Any] = {
-        "endpoint_url": url,
-        "protocol": "djl",
-        "model_name": "m",
-        "prompts": PROMPTS,
-        "inputs_per_request": 1,
-        "parameters": {"max_new_tokens": 4},
-        "users": 3,
-        "think_time_s": 0.0,
-        "warmup_requests": 4,
-        "requests": 20,
-        "max_duration_s": 30.0,
-        "request_timeout_s": 10.0,
-        "stream": False,
-        "seed": 0,
-    }
-    return LoadPlan(**{**values, **fields})
-
-
-def _drive(plan: LoadPlan, folder: Path, should_stop: Callable[[], str | None] = lambda: None) -> LoadResult:
-    return drive(plan, folder, should_stop=should_stop, on_progress=lambda done: None)
-
-
-def _measured(result: LoadResult) -> list[RequestRecord]:
-    return [record for record in result.records if not record.is_warmup]
 
 
 def test_a_load_is_counted_warmed_up_and_read_back(tmp_path: Path) -> None:
     told: list[int] = []
     with odd_server(echo) as url:
-        result = drive(_plan(url), tmp_path, should_stop=lambda: None, on_progress=told.append)
-    measured = _measured(result)
+        result = drive(plan_of(url), tmp_path, should_stop=lambda: None, on_progress=told.append)
+    measured = measured_of(result)
     warm = [record for record in result.records if record.is_warmup]
     assert sorted(record.seq for record in measured) == list(range(20))
     assert len(warm) == 4
@@ -81,19 +51,19 @@ def test_a_load_is_counted_warmed_up_and_read_back(tmp_path: Path) -> None:
 def test_requests_carry_several_prompts_and_the_same_ones_in_every_run(tmp_path: Path) -> None:
     with odd_server(echo) as url:
         first, second = (
-            _drive(_plan(url, inputs_per_request=3, processes=2, users=4), tmp_path / str(n)) for n in range(2)
+            run_load(plan_of(url, inputs_per_request=3, processes=2, users=4), tmp_path / str(n)) for n in range(2)
         )
-    sent = [{record.seq: record.prompt_ids for record in _measured(result)} for result in (first, second)]
+    sent = [{record.seq: record.prompt_ids for record in measured_of(result)} for result in (first, second)]
     assert sent[0] == sent[1]
     assert all(len(prompt_ids) == 3 for prompt_ids in sent[0].values())
     assert len(first.outputs) == 60
-    assert {record.user for record in _measured(first)} <= set(range(4))
+    assert {record.user for record in measured_of(first)} <= set(range(4))
 
 
 def test_a_user_is_free_when_answered_and_thinks_before_the_next(tmp_path: Path) -> None:
     with odd_server(echo) as url:
-        result = _drive(_plan(url, users=1, requests=4, think_time_s=0.05, warmup_requests=0), tmp_path)
-    measured = _measured(result)
+        result = run_load(plan_of(url, users=1, requests=4, think_time_s=0.05, warmup_requests=0), tmp_path)
+    measured = measured_of(result)
     for before, after in itertools.pairwise(measured):
         assert after.intended_ns == before.done_ns + 50_000_000
 
@@ -104,8 +74,8 @@ def test_the_load_ends_with_its_time_and_finishes_what_is_in_flight(tmp_path: Pa
         echo(odd, body)
 
     with odd_server(slow) as url:
-        result = _drive(_plan(url, requests=10_000, max_duration_s=0.5, warmup_requests=0), tmp_path)
-    measured = _measured(result)
+        result = run_load(plan_of(url, requests=10_000, max_duration_s=0.5, warmup_requests=0), tmp_path)
+    measured = measured_of(result)
     assert 3 <= len(measured) < 20
     assert {record.outcome for record in measured} == {"ok"}
     assert max(record.intended_ns for record in measured) < result.begin_ns + 500_000_000
@@ -132,8 +102,8 @@ def test_status_codes_become_outcomes(tmp_path: Path) -> None:
 
     with odd_server(refuse) as url:
         prompts = PROMPTS[: len(STATUS_OUTCOMES)]
-        result = _drive(_plan(url, prompts=prompts, requests=len(prompts), warmup_requests=0), tmp_path)
-    for record in _measured(result):
+        result = run_load(plan_of(url, prompts=prompts, requests=len(prompts), warmup_requests=0), tmp_path)
+    for record in measured_of(result):
         status, outcome = STATUS_OUTCOMES[int(record.prompt_ids[0][1:])]
         assert (record.outcome, record.status_code) == (outcome, status)
         assert record.error == f'HTTP {status}: {{"error": "no"}}'
@@ -174,9 +144,9 @@ BAD_SERVERS: tuple[tuple[Callable[[Odd, dict[str, Any]], None], str], ...] = (
 def test_bad_servers_become_outcomes_with_an_error(tmp_path: Path) -> None:
     with odd_server(lambda odd, body: BAD_SERVERS[_number(body)][0](odd, body)) as url:
         prompts = PROMPTS[: len(BAD_SERVERS)]
-        plan = _plan(url, prompts=prompts, requests=12, warmup_requests=2, request_timeout_s=1.0)
-        result = _drive(plan, tmp_path)
-    measured = _measured(result)
+        plan = plan_of(url, prompts=prompts, requests=12, warmup_requests=2, request_timeout_s=1.0)
+        result = run_load(plan, tmp_path)
+    measured = measured_of(result)
     assert len(measured) == 12
     for record in measured:
         assert record.outcome == BAD_SERVERS[int(record.prompt_ids[0][1:])][1]
@@ -193,15 +163,15 @@ def test_a_closed_connection_is_opened_again(tmp_path: Path, headers: dict[str, 
         odd.close_connection = True
 
     with odd_server(close) as url:
-        result = _drive(_plan(url, think_time_s=think_time_s), tmp_path)
-    assert {record.outcome for record in _measured(result)} == {"ok"}
+        result = run_load(plan_of(url, think_time_s=think_time_s), tmp_path)
+    assert {record.outcome for record in measured_of(result)} == {"ok"}
 
 
 def test_nobody_listening_is_an_outcome_and_not_a_tight_loop(tmp_path: Path) -> None:
     with odd_server(echo) as url:
         pass
-    result = _drive(_plan(url, users=1, requests=100, max_duration_s=0.6, warmup_requests=0), tmp_path)
-    measured = _measured(result)
+    result = run_load(plan_of(url, users=1, requests=100, max_duration_s=0.6, warmup_requests=0), tmp_path)
+    measured = measured_of(result)
     assert {record.outcome for record in measured} == {"connection_failed"}
     assert len(measured) <= 13, "a failed request is followed by a pause of 50 ms"
 
@@ -220,8 +190,8 @@ def test_streaming_records_first_and_each_token(tmp_path: Path) -> None:
         odd.wfile.write(b"0\r\n\r\n")
 
     with odd_server(stream) as url:
-        result = _drive(_plan(url, stream=True, requests=6, warmup_requests=0), tmp_path)
-    for record in _measured(result):
+        result = run_load(plan_of(url, stream=True, requests=6, warmup_requests=0), tmp_path)
+    for record in measured_of(result):
         assert record.outcome == "ok"
         assert len(record.token_ns) == 3
         assert record.first_token_ns == record.token_ns[0]
@@ -234,7 +204,7 @@ def test_answers_with_any_bytes_survive_the_way_back(tmp_path: Path) -> None:
     with odd_server(
         lambda odd, body: odd.answer(json.dumps({"generated_text": text}, ensure_ascii=False).encode())
     ) as url:
-        result = _drive(_plan(url, requests=2, warmup_requests=0), tmp_path)
+        result = run_load(plan_of(url, requests=2, warmup_requests=0), tmp_path)
     assert set(result.outputs.values()) == {text}
 
 
@@ -246,7 +216,7 @@ def test_a_dead_engine_stops_the_load_at_once_and_keeps_what_was_measured(tmp_pa
     served_ns = time.monotonic_ns()
     with odd_server(slow) as url:
         is_dead = threading.Event()
-        plan = _plan(url, requests=10_000, max_duration_s=60.0, warmup_requests=0)
+        plan = plan_of(url, requests=10_000, max_duration_s=60.0, warmup_requests=0)
         result = drive(
             plan,
             tmp_path,
@@ -254,7 +224,7 @@ def test_a_dead_engine_stops_the_load_at_once_and_keeps_what_was_measured(tmp_pa
             on_progress=lambda done: is_dead.set() if done >= 5 else None,
         )
     assert result.stopped == "it crashed"
-    assert len(_measured(result)) >= 5
+    assert len(measured_of(result)) >= 5
     assert time.monotonic_ns() - served_ns < 40e9
 
 
@@ -268,7 +238,7 @@ def test_a_crash_of_a_load_process_is_a_clear_error(tmp_path: Path) -> None:
         odd_server(echo) as url,
         pytest.raises(MeasurementInvalid, match=r"load process 0 ended early with exit status -11"),
     ):
-        drive(_plan(url), tmp_path, should_stop=lambda: None, on_progress=kill_client)
+        drive(plan_of(url), tmp_path, should_stop=lambda: None, on_progress=kill_client)
 
 
 def test_a_load_process_that_cannot_start_shows_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +247,7 @@ def test_a_load_process_that_cannot_start_shows_its_last_words(tmp_path: Path, m
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
     with pytest.raises(MeasurementInvalid, match=r"exit status 7; .* Its last words: no module named locust"):
-        _drive(_plan("http://127.0.0.1:9"), tmp_path)
+        run_load(plan_of("http://127.0.0.1:9"), tmp_path)
 
 
 def test_a_disk_that_fills_up_under_the_records_is_an_environment_fault(
@@ -289,17 +259,17 @@ def test_a_disk_that_fills_up_under_the_records_is_an_environment_fault(
     limited.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(limited))
     with odd_server(echo) as url, pytest.raises(EnvironmentFault, match="the disk filled up while load process 0"):
-        _drive(_plan(url, requests=2000), tmp_path)
+        run_load(plan_of(url, requests=2000), tmp_path)
 
 
 def test_no_request_in_time_is_an_invalid_measurement(tmp_path: Path) -> None:
     with odd_server(echo) as url, pytest.raises(MeasurementInvalid, match="not one measured request"):
-        _drive(_plan(url, requests=0, warmup_requests=0), tmp_path)
+        run_load(plan_of(url, requests=0, warmup_requests=0), tmp_path)
 
 
 def test_an_address_that_cannot_be_used_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected http://"):
-        _drive(_plan("localhost:8080"), tmp_path)
+        run_load(plan_of("localhost:8080"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,7 +290,7 @@ def test_load_processes_end_with_their_parent(tmp_path: Path, sign: signal.Signa
 
     with odd_server(slow) as url:
         plan_path = tmp_path / "plan.json"
-        _plan(url, requests=100_000, max_duration_s=120.0, processes=2).write(plan_path)
+        plan_of(url, requests=100_000, max_duration_s=120.0, processes=2).write(plan_path)
         parent = subprocess.Popen(
             [sys.executable, "-c", code, str(plan_path), str(tmp_path)],
             stdout=subprocess.PIPE,

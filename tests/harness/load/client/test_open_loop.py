@@ -13,49 +13,29 @@ from tokenizers import Tokenizer
 
 from harness.errors import EnvironmentFault
 from harness.load.ceiling.measure import UNCHECKED_RPS, Ceilings
-from harness.load.driver import LoadResult, LoadState, drive
+from harness.load.driver import LoadState, drive
 from harness.load.plan import LoadPlan
 from harness.load.schedule.arrivals import schedule_of
 from harness.load.schedule.lengths import of_length, shaped, token_rates
 from harness.load.schedule.prompts import read_prompts
-from harness.records import Prompt, RequestRecord
 from harness.scenario.load_kinds import ConstantLoad, Open, PoissonLoad
 from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS
 from tests.harness.load.odd_server import Odd, echo, odd_server
-
-PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(10))
+from tests.harness.load.plans import PROMPTS, measured_of, plan_of, run_load
 
 
 def _plan(url: str, load: Open, duration_s: float, **fields: Any) -> LoadPlan:
     schedule = schedule_of(load, requests=10**6, max_duration_s=duration_s, seed=5)
     values: dict[str, Any] = {
-        "endpoint_url": url,
-        "protocol": "djl",
-        "model_name": "m",
-        "prompts": PROMPTS,
-        "inputs_per_request": 1,
-        "parameters": {"max_new_tokens": 4},
         "users": 1,
-        "think_time_s": 0.0,
-        "warmup_requests": 4,
         "requests": 1,
         "max_duration_s": duration_s,
         "request_timeout_s": 20.0,
-        "stream": False,
-        "seed": 0,
         "offsets_ns": schedule.offsets_ns,
         "window_s": schedule.duration_s,
         "max_in_flight": load.max_in_flight,
     }
-    return LoadPlan(**{**values, **fields})
-
-
-def _drive(plan: LoadPlan, folder: Path) -> LoadResult:
-    return drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None)
-
-
-def _measured(result: LoadResult) -> list[RequestRecord]:
-    return [record for record in result.records if not record.is_warmup]
+    return plan_of(url, **{**values, **fields})
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -65,7 +45,7 @@ def test_every_request_leaves_once_at_its_own_time(tmp_path: Path, processes: in
     with odd_server(echo) as url:
         plan = _plan(url, load, 1.5, processes=processes)
         result = drive(plan, tmp_path, should_stop=lambda: None, on_progress=lambda done: None, on_state=states.append)
-    measured = _measured(result)
+    measured = measured_of(result)
     assert [record.seq for record in measured] == list(range(len(plan.offsets_ns)))
     assert [record.intended_ns - result.begin_ns for record in measured] == list(plan.offsets_ns)
     assert {record.outcome for record in result.records} == {"ok"}
@@ -84,25 +64,27 @@ def test_every_request_leaves_once_at_its_own_time(tmp_path: Path, processes: in
 def test_a_stall_is_counted_against_every_request_that_was_due_in_it(tmp_path: Path) -> None:
     """The server freezes for one second at 50 requests/s: the 50 requests due in it wait 1 s, 0.98 s, ... A closed
     loop would have sent few of them and shown a handful of long ones."""
-    begun = threading.Event()
-    frozen_until: list[float] = []
+    frozen_ns: list[int] = []
 
     def freeze(odd: Odd, body: dict[str, Any]) -> None:
-        if not begun.is_set() and body["inputs"] == "text 7" and len(frozen_until) == 0:
-            frozen_until.append(time.monotonic() + 1.0)
-        if frozen_until and (left := frozen_until[0] - time.monotonic()) > 0:
-            time.sleep(left)
+        if not frozen_ns and body["inputs"] == "text 7":
+            frozen_ns.extend((time.monotonic_ns(), time.monotonic_ns() + 10**9))
+        if frozen_ns and (left_ns := frozen_ns[1] - time.monotonic_ns()) > 0:
+            time.sleep(left_ns / 1e9)
         echo(odd, body)
 
     with odd_server(freeze) as url:
         plan = _plan(url, ConstantLoad(kind="constant", rate_rps=50.0), 3.0, warmup_requests=0)
-        result = _drive(plan, tmp_path)
-    latency_ms = np.array([record.latency_ns for record in _measured(result)]) / 1e6
-    assert len(latency_ms) == 150
-    long = np.sort(latency_ms[latency_ms > 200])
-    assert len(long) == pytest.approx(40, abs=6), "0.8 s of arrivals waited more than 200 ms"
-    assert long[-1] == pytest.approx(1000, abs=150)
-    assert np.mean(long) == pytest.approx(600, abs=100), "they wait evenly between 0.2 and 1 s"
+        result = run_load(plan, tmp_path)
+    records = measured_of(result)
+    assert len(records) == 150
+    begin_ns, end_ns = frozen_ns
+    due_in_it = [record for record in records if begin_ns <= record.intended_ns < end_ns]
+    assert len(due_in_it) == 50
+    for record in due_in_it:
+        assert record.latency_ns >= end_ns - record.intended_ns, "the wait begins when it was due"
+    sent_in_it = [record for record in due_in_it if record.sent_ns < end_ns]
+    assert len(sent_in_it) > 25, "a closed loop would have waited for the first of them"
 
 
 def test_requests_in_flight_never_exceed_the_bound_and_waiting_is_told_and_counted(tmp_path: Path) -> None:
@@ -120,8 +102,8 @@ def test_requests_in_flight_never_exceed_the_bound_and_waiting_is_told_and_count
 
     with odd_server(slow) as url:
         load = ConstantLoad(kind="constant", rate_rps=50.0, max_in_flight=3)
-        result = _drive(_plan(url, load, 1.0, warmup_requests=0), tmp_path)
-    measured = _measured(result)
+        result = run_load(_plan(url, load, 1.0, warmup_requests=0), tmp_path)
+    measured = measured_of(result)
     assert len(measured) == 50
     assert now[1] <= 3
     assert result.open_loop is not None
@@ -137,8 +119,8 @@ def test_a_request_that_could_not_be_sent_in_time_has_timed_out(tmp_path: Path) 
 
     with odd_server(stuck) as url:
         load = ConstantLoad(kind="constant", rate_rps=10.0, max_in_flight=2)
-        result = _drive(_plan(url, load, 1.0, warmup_requests=0, request_timeout_s=0.5), tmp_path)
-    measured = _measured(result)
+        result = run_load(_plan(url, load, 1.0, warmup_requests=0, request_timeout_s=0.5), tmp_path)
+    measured = measured_of(result)
     assert len(measured) == 10
     assert {record.outcome for record in measured} == {"timed_out"}
     assert result.open_loop is not None
@@ -150,8 +132,8 @@ def test_nobody_listening_is_an_outcome_of_every_request(tmp_path: Path) -> None
     with odd_server(echo) as url:
         pass
     load = ConstantLoad(kind="constant", rate_rps=50.0)
-    result = _drive(_plan(url, load, 0.4, warmup_requests=0), tmp_path)
-    assert [record.outcome for record in _measured(result)] == ["connection_failed"] * 20
+    result = run_load(_plan(url, load, 0.4, warmup_requests=0), tmp_path)
+    assert [record.outcome for record in measured_of(result)] == ["connection_failed"] * 20
 
 
 def test_a_trace_sets_the_lengths_of_each_request(tmp_path: Path) -> None:
@@ -167,7 +149,7 @@ def test_a_trace_sets_the_lengths_of_each_request(tmp_path: Path) -> None:
             url, load, 0.2, warmup_requests=0, input_lengths=(6, 2, 1, None), output_lengths=(9, None, 3, 8),
             tokens_per_word={prompt.prompt_id: 2.0 for prompt in PROMPTS},
         )  # fmt: skip
-        _drive(plan, tmp_path)
+        run_load(plan, tmp_path)
     assert sorted(seen) == [(1, 3), (1, 4), (2, 8), (3, 9)]
 
 

@@ -27,8 +27,8 @@ from harness.load.hosts.message_auth import SECRET_VARIABLE, Seal
 from harness.load.hosts.same_code import edition
 from harness.load.plan import LoadPlan
 from harness.load.web_ui.launch import WebUi
-from harness.records import Prompt
 from tests.harness.load.odd_server import echo, odd_server
+from tests.harness.load.plans import plan_of, run_load
 from tests.waiting import eventually
 
 PACKAGE = Path(__file__).parents[4]
@@ -39,16 +39,11 @@ same_code.edition = lambda: "0.0.9 (load 0badc0de)"
 from harness.load.hosts.worker import main
 main(sys.argv[1:])
 """
-PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(5))
 
 
 def _plan(url: str, **fields: Any) -> LoadPlan:
-    values: dict[str, Any] = {
-        "endpoint_url": url, "protocol": "djl", "model_name": "m", "prompts": PROMPTS, "inputs_per_request": 1,
-        "parameters": {}, "users": 4, "think_time_s": 0.0, "warmup_requests": 6, "requests": 41,
-        "max_duration_s": 60.0, "request_timeout_s": 10.0, "stream": False, "seed": 0, "processes": 2,
-    }  # fmt: skip
-    return LoadPlan(**{**values, **fields})
+    values = {"users": 4, "warmup_requests": 6, "requests": 41, "max_duration_s": 60.0, "processes": 2}
+    return plan_of(url, **{**values, **fields})
 
 
 def _open(n: int, gap_ms: float) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def _hosts(expected: int, workers: _Workers, wait_s: float = 60.0) -> Iterator[L
 
 
 def _drive(plan: LoadPlan, folder: Path, hosts: LoadHosts) -> LoadResult:
-    return drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None, open_processes=hosts.open)
+    return run_load(plan, folder, open_processes=hosts.open)
 
 
 def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -> None:

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 
 from harness.errors import MeasurementInvalid, ScenarioError
-from harness.load.driver import LoadResult, drive
-from harness.load.plan import LoadPlan
+from harness.load.driver import LoadResult
 from harness.load.user_locustfile.check import checked_locustfile
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Prompt
 from tests.harness.load.odd_server import Odd, echo, odd_server
-
-PROMPTS = tuple(Prompt(prompt_id=f"p{n}", task="t", text=f"text {n}", reference=None) for n in range(5))
+from tests.harness.load.plans import plan_of, run_load
 
 CHAT = """
 from locust import HttpUser, constant, task
@@ -48,27 +45,6 @@ class Chat(HttpUser):
 """
 
 
-def _plan(url: str, locustfile: Path, **fields: Any) -> LoadPlan:
-    values: dict[str, Any] = {
-        "endpoint_url": url,
-        "protocol": "djl",
-        "model_name": "m",
-        "prompts": PROMPTS,
-        "inputs_per_request": 1,
-        "parameters": {"max_new_tokens": 4},
-        "users": 3,
-        "think_time_s": 0.0,
-        "warmup_requests": 4,
-        "requests": 40,
-        "max_duration_s": 20.0,
-        "request_timeout_s": 5.0,
-        "stream": False,
-        "seed": 0,
-        "locustfile": str(locustfile),
-    }
-    return LoadPlan(**{**values, **fields})
-
-
 def _answer(odd: Odd, body: dict[str, Any]) -> None:
     if body["inputs"] == "refuse":
         odd.answer(b"full", 503)
@@ -81,8 +57,8 @@ def _load(tmp_path: Path, text: str, **fields: Any) -> LoadResult:
     path = tmp_path / "chat.py"
     path.write_text(text)
     with odd_server(_answer) as url:
-        plan = _plan(url, path, **fields)
-        return drive(plan, tmp_path / "work", should_stop=lambda: None, on_progress=lambda done: None)
+        values = {"requests": 40, "max_duration_s": 20.0, "request_timeout_s": 5.0, "locustfile": str(path)}
+        return run_load(plan_of(url, **{**values, **fields}), tmp_path / "work")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

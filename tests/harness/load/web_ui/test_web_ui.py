@@ -15,13 +15,11 @@ import pytest
 
 from harness.errors import EnvironmentFault
 from harness.load.driver import drive
-from harness.load.plan import LoadPlan
 from harness.load.web_ui.launch import WebUi
-from harness.records import Prompt
 from tests.harness.load.odd_server import Odd, echo, odd_server
+from tests.harness.load.plans import plan_of
 from tests.waiting import eventually
 
-PROMPTS = (Prompt(prompt_id="p", task="t", text="text", reference=None),)
 N = 60
 
 
@@ -50,11 +48,8 @@ def test_the_page_shows_the_live_load_and_can_change_nothing(tmp_path: Path) -> 
         echo(odd, body)
 
     with odd_server(answer) as endpoint, WebUi(0) as ui:
-        plan = LoadPlan(
-            endpoint_url=endpoint, protocol="djl", model_name="m", prompts=PROMPTS, inputs_per_request=1, parameters={},
-            users=1, think_time_s=0.0, warmup_requests=2, requests=0, max_duration_s=30.0, request_timeout_s=10.0,
-            stream=False, seed=0, offsets_ns=tuple(k * 50_000_000 for k in range(N)), window_s=3.0,
-        )  # fmt: skip
+        offsets_ns = tuple(k * 50_000_000 for k in range(N))
+        plan = plan_of(endpoint, users=1, warmup_requests=2, requests=0, offsets_ns=offsets_ns, window_s=3.0)
         ui.watch(tmp_path / "load", plan, "trial one")
         seen: list[int] = []
         result = drive(
