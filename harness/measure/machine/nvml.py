@@ -1,20 +1,19 @@
-"""Memory, utilisation, power and energy of this machine's NVIDIA GPUs, read through NVML by name.
+"""Memory, utilisation, power and energy of this machine's NVIDIA GPUs, read through NVIDIA's own bindings of NVML.
 
-NVML (libnvidia-ml.so.1) comes with the driver; ctypes reaches it without a package. All GPUs of the machine are read
-together: memory and power are sums, utilisation is that of the busiest GPU (the mean over eight would call an engine on
-one of them idle). Source of the calls and structures: NVIDIA's nvml.h.
+All GPUs of the machine are read together: memory and power are sums, utilisation is that of the busiest GPU (the mean
+over eight would call an engine on one of them idle).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import pynvml
 
 from harness.units import BYTES_PER_MIB
-
-LIBRARY = "libnvidia-ml.so.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +26,21 @@ class GpuReading:
     energy_j: float | None
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
-class _Utilization(ctypes.Structure):
-    _fields_ = [("gpu", ctypes.c_uint), ("memory", ctypes.c_uint)]
-
-
 class Gpus:
     """The GPUs of this machine, or `unavailable`: why they cannot be read. A context manager."""
 
-    def __init__(self, library: str = LIBRARY) -> None:
+    def __init__(self, nvml: Any = pynvml) -> None:
+        """`nvml`: the bindings, or what stands for them in a test."""
         self.unavailable = ""
-        self._handles: list[ctypes.c_void_p] = []
-        self._nvml: ctypes.CDLL | None = None
+        self._nvml = nvml
+        self._handles: list[Any] = []
         try:
-            self._nvml = ctypes.CDLL(library)
-            self._open(self._nvml)
-        except (OSError, AttributeError) as error:
+            nvml.nvmlInit()
+            self._handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError_LibraryNotFound as error:
             self.unavailable = f"no NVIDIA driver here ({error})"
+        except pynvml.NVMLError as error:
+            self.unavailable = f"NVML does not start ({error}); is the driver loaded and /dev/nvidia* visible?"
         if not self._handles and not self.unavailable:
             self.unavailable = "the NVIDIA driver sees no GPU"
 
@@ -54,83 +48,41 @@ class Gpus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._nvml is not None:
-            with contextlib.suppress(AttributeError):
-                self._nvml.nvmlShutdown()
-            self._nvml = None
+        with contextlib.suppress(pynvml.NVMLError):
+            self._nvml.nvmlShutdown()
         self._handles = []
 
     @property
     def names(self) -> tuple[str, ...]:
         """The model of each GPU."""
-        return tuple(self._name(handle) for handle in self._handles)
+        return tuple("unknown" if name is None else str(name) for name in self._each(self._nvml.nvmlDeviceGetName))
 
     def read(self) -> GpuReading | None:
         """All GPUs together, now; None when there is nothing to read."""
         if not self._handles:
             return None
+        nvml = self._nvml
         return GpuReading(
-            memory_mib=_sum(self._each(self._memory_mib)),
-            util_frac=_largest(self._each(self._util_frac)),
-            power_w=_sum(self._each(self._power_w)),
-            energy_j=_sum(self._each(self._energy_j)),
+            memory_mib=_sum(self._each(lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used / BYTES_PER_MIB)),
+            util_frac=_largest(self._each(lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)),
+            power_w=_sum(self._each(lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3)),
+            energy_j=_sum(self._each(lambda gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3)),
         )
 
     def slowdowns(self) -> tuple[str, ...]:
         """Why clocks are held down now, over all GPUs ('power cap', 'thermal', ...); empty when they are not."""
-        found: set[str] = set()
+        reasons = self._each(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        return tuple(sorted({name for bits in reasons for bit, name in _SLOWDOWNS.items() if bits and bits & bit}))
+
+    def _each(self, read: Callable[[Any], Any]) -> list[Any]:
+        """What each GPU answers; None where it refuses (some do not know some numbers, nor does a MIG slice)."""
+        answers: list[Any] = []
         for handle in self._handles:
-            bits = ctypes.c_ulonglong()
-            if self._ok("nvmlDeviceGetCurrentClocksThrottleReasons", handle, ctypes.byref(bits)):
-                found |= {name for bit, name in _SLOWDOWNS.items() if bits.value & bit}
-        return tuple(sorted(found))
-
-    def _open(self, nvml: ctypes.CDLL) -> None:
-        if (status := nvml.nvmlInit_v2()) != 0:
-            self.unavailable = f"NVML does not start (status {status}); is the driver loaded and /dev/nvidia* visible?"
-            return
-        count = ctypes.c_uint()
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return
-        for index in range(count.value):
-            handle = ctypes.c_void_p()
-            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) == 0:
-                self._handles.append(handle)
-
-    def _ok(self, call: str, *arguments: object) -> bool:
-        """Whether the call exists and says NVML_SUCCESS; many answer 'not supported' on some GPU or in a MIG slice."""
-        try:
-            return bool(getattr(self._nvml, call)(*arguments) == 0)
-        except AttributeError:
-            return False
-
-    def _each(self, read: Callable[[ctypes.c_void_p], float | None]) -> list[float | None]:
-        return [read(handle) for handle in self._handles]
-
-    def _name(self, handle: ctypes.c_void_p) -> str:
-        text = ctypes.create_string_buffer(96)  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
-        is_known = self._ok("nvmlDeviceGetName", handle, text, 96)
-        return text.value.decode("ascii", "replace") if is_known else "unknown"
-
-    def _memory_mib(self, handle: ctypes.c_void_p) -> float | None:
-        memory = _Memory()
-        is_known = self._ok("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
-        return memory.used / BYTES_PER_MIB if is_known else None
-
-    def _util_frac(self, handle: ctypes.c_void_p) -> float | None:
-        share = _Utilization()
-        is_known = self._ok("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(share))
-        return share.gpu / 100 if is_known else None
-
-    def _power_w(self, handle: ctypes.c_void_p) -> float | None:
-        milliwatts = ctypes.c_uint()
-        is_known = self._ok("nvmlDeviceGetPowerUsage", handle, ctypes.byref(milliwatts))
-        return milliwatts.value / 1e3 if is_known else None
-
-    def _energy_j(self, handle: ctypes.c_void_p) -> float | None:
-        millijoules = ctypes.c_ulonglong()
-        is_known = self._ok("nvmlDeviceGetTotalEnergyConsumption", handle, ctypes.byref(millijoules))
-        return millijoules.value / 1e3 if is_known else None
+            try:
+                answers.append(read(handle))
+            except pynvml.NVMLError:
+                answers.append(None)
+        return answers
 
 
 _SLOWDOWNS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal", 0x40: "thermal", 0x80: "power brake"}
