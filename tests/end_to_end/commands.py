@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from harness.cli.main import run
 
 ROOT = Path(__file__).parents[2]
 DYNO = [sys.executable, "-m", "harness"]
@@ -24,6 +28,14 @@ def dyno(*arguments: str, cwd: Path = ROOT, extra: Mapping[str, str] | None = No
     """The finished command; fails the test only if it outlasts LIMIT_S."""
     env = environment({"PYTHONPATH": str(ROOT), **(extra or {})})
     return subprocess.run([*DYNO, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+def dyno_here(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process: for what ends before anything is started, where a new Python is most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(list(arguments))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def start_dyno(arguments: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import ROOT, dyno
+from tests.end_to_end.commands import ROOT, dyno, dyno_here
 
 FAKE = """
 name: bad-input
@@ -20,7 +20,7 @@ search: {sampler: grid, trials: 1, max_minutes: 2, seed: 0}
 
 def _tune(folder: Path, text: str) -> tuple[int, str]:
     (folder / "bad.yaml").write_text(text)
-    done = dyno("tune", "bad.yaml", cwd=folder)
+    done = dyno_here(["tune", "bad.yaml"], folder)
     assert "Traceback" not in done.stderr + done.stdout
     return done.returncode, done.stderr + done.stdout
 
@@ -44,6 +44,13 @@ def test_a_bad_scenario_is_one_sentence(tmp_path: Path, text: str, code: int, sa
     assert got == code, shown
     assert said in shown
     assert not list(tmp_path.glob("results/**/trials.jsonl"))
+
+
+def test_a_command_s_exit_code_and_sentence_are_the_process_s(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: [")
+    done = dyno("tune", "bad.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == dyno_here(["tune", "bad.yaml"], tmp_path).stderr
 
 
 def test_a_truncated_model_is_named_with_its_sizes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import ROOT, dyno
+from tests.end_to_end.commands import ROOT, dyno, dyno_here
 
 SCENARIO = """
 name: gated
@@ -142,7 +142,7 @@ def test_a_baseline_that_cannot_serve_is_told_in_one_sentence(folder: Path) -> N
 def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], told: str) -> None:
     (folder / "damaged").mkdir()
     (folder / "damaged" / "run.json").write_text("{")
-    done = dyno("gate", *arguments, cwd=folder)
+    done = dyno_here(["gate", *arguments], folder)
     assert done.returncode in (2, 3)
     assert told in done.stderr
     assert "Traceback" not in done.stderr
