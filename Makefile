@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# Where torch comes from; empty: pip's own index. https://download.pytorch.org/whl/cpu has the build without CUDA.
+TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint format bench-engines bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart install check test lint format bench-engines bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -18,8 +20,10 @@ install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and 
 
 # torch goes first and alone, so that pip settles on the pinned build before anything else asks for it.
 $(VENV)/.torch: constraints.txt
+	@echo "Downloads Python packages: about 1 GB with torch's CPU build, and 4 to 5 GB, ten minutes, where the index"
+	@echo "serves torch's CUDA build. Without a GPU: make $(or $(MAKECMDGOALS),install) TORCH_INDEX=https://download.pytorch.org/whl/cpu"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@touch $@
 
 # The native library is built in build/, not by pip: an editable install would do it among the sources.
@@ -36,11 +40,14 @@ $(VENV)/.engines: $(VENV)/.installed $(wildcard engines/environments/*.txt)
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install openvino
 	@touch $@
 
-test: $(VENV)/.engines  ## everything CI runs: format, lint, types, import contracts, tests
-	@BIN=$(BIN) .ci/checks
+check: install       ## before a commit, two minutes: static checks, and every test that needs nothing but Python
+	@BIN=$(BIN) .ci/checks format lint types contracts workflows quick
+
+test: $(VENV)/.engines  ## everything CI runs, up to 20 minutes: static checks over all files, all tests
+	@BIN=$(BIN) .ci/checks hooks tests
 
 lint: install        ## only the static checks
-	@BIN=$(BIN) .ci/checks static
+	@BIN=$(BIN) .ci/checks format lint types contracts workflows
 
 format: install      ## rewrite the sources in the house format
 	$(BIN)/ruff format .

@@ -4,12 +4,15 @@ begins first, and a reason for skipping is printed once."""
 from __future__ import annotations
 
 import signal
-from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from engines.processes.no_proxy import keep_direct
+from tests.left_out import summary
+from tests.quick import GUARD, is_heavy_place, left_out
 
 LONGEST = "tests/kernels/test_build.py"
 """Sanitizer builds, minutes of one core: begun last, they would run alone at the end."""
@@ -22,15 +25,54 @@ settings.load_profile("dyno")
 keep_direct()  # a developer's proxy must not see the emulators
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only what needs nothing but this process (tests/quick.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        GUARD.install()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("--quick") and is_heavy_place(collection_path) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    if (
+        collector.config.getoption("--quick")
+        and isinstance(collector, pytest.Module)
+        and is_heavy_place(collector.path)
+    ):
+        collector.collect = list  # type: ignore[method-assign]  # named on the command line, so not ignored
+    with GUARD.on():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    with GUARD.on():
+        return (yield)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    heavy = left_out(items)
+    if config.getoption("--quick") and heavy:
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in set(heavy)]
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """pytest's own list has a line for every place that skips; here it must not push the failures out of sight."""
     skipped = terminalreporter.stats.get("skipped", [])
-    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
-    if reasons:
-        terminalreporter.section("why tests were skipped")
-    for reason, count in sorted(reasons.items()):
-        terminalreporter.write_line(f"{count:4} x {reason}")
+    is_quick = config.getoption("--quick")
+    if skipped or is_quick:
+        terminalreporter.section("left out")
+    for line in summary(str(report.longrepr[2]) for report in skipped):
+        terminalreporter.write_line(line)
+    if is_quick:
+        terminalreporter.write_line(
+            "     and every test that starts a process, builds or loads native code or loads a model: make test"
+        )

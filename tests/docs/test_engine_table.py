@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from harness.cli.doctor import command
@@ -12,6 +13,7 @@ from harness.cli.engine_table import BEGIN, END
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.heavy
 def test_readme_holds_the_printed_table() -> None:
     written = README.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
     printed = CliRunner().invoke(command, ["--engines", "--markdown"])

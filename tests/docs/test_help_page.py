@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from harness.cli.main import VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,7 @@ DOCUMENTS = sorted(
 )
 
 
+@pytest.mark.heavy
 def test_the_help_page_is_what_the_commands_say() -> None:
     written = (ROOT / "harness" / "cli" / "HELP.md").read_text()
     # In a process of its own: click caches a verb's help option, and other tests run verbs without their group.

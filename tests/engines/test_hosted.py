@@ -18,6 +18,8 @@ from engines.launching import launch_file
 from engines.processes import supervisor
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 READY_TIMEOUT_S = 120.0
 
 

@@ -6,11 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.engines.server.running import fake_server
 
 README = Path(__file__).parents[2] / "engines" / "README.md"
 
 
+@pytest.mark.heavy
 def test_each_example_request_gets_the_answer_below_it(tmp_path: Path) -> None:
     blocks = re.findall(r"```json\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     requests = blocks[0::2]

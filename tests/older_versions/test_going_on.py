@@ -15,6 +15,8 @@ import pytest
 from tests.end_to_end.commands import ROOT, dyno, environment
 from tests.older_versions.written_then import COMMIT, FOLDER, HALFWAY, RUNS
 
+pytestmark = pytest.mark.heavy
+
 THEIR_CHECKOUT = "/home/user/dynamometer"
 """Where the stored runs say their checkout lay."""
 

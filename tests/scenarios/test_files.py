@@ -36,6 +36,7 @@ def test_quickstart_spans_what_it_promises_within_its_five_minutes() -> None:
     assert expectation(scenario, 84).total_s <= 4 * 60
 
 
+@pytest.mark.heavy
 def test_the_published_configuration_is_the_first_candidate() -> None:
     scenario = load_scenario(FOLDER / "flan-t5-xxl-g5.yaml")
     block = scenario.space[0]

@@ -31,6 +31,8 @@ from tests.engines.models.t5_folders import (
     write_umt5,
 )
 
+pytestmark = pytest.mark.heavy
+
 ENGINES = ("transformers", "ctranslate2", "onnxruntime")
 MODELS = ("tiny-flan", "tiny-v1", "tiny-umt5", "bundled")
 

@@ -23,6 +23,7 @@ def spec(**options: OptionValue) -> EngineSpec:
     return EngineSpec(engine="attach", model_dir=Path(), options=options)
 
 
+@pytest.mark.heavy
 def test_a_running_server_is_used_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attach, "CHECK_S", 0.0)
     with fake_server(tmp_path) as (server, client):

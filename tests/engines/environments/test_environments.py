@@ -61,6 +61,7 @@ def test_half_an_installation_does_not_count(tmp_path: Path, monkeypatch: pytest
     assert installed_python("fake") == folder / "bin" / "python"
 
 
+@pytest.mark.heavy
 def test_an_environment_is_asked_what_it_can_do(venv: Path) -> None:
     availability, able = describe("fake", venv / "bin" / "python")
     assert availability.is_available
@@ -72,6 +73,7 @@ def test_an_environment_is_asked_what_it_can_do(venv: Path) -> None:
     assert "onnxruntime" in availability.reason
 
 
+@pytest.mark.heavy
 def test_an_engine_in_an_environment_that_cannot_start_says_so(tmp_path: Path) -> None:
     broken = tmp_path / "python"
     broken.write_text('#!/bin/sh\n[ "$1" = -I ] && echo 3 12\necho no such luck >&2\nexit 7\n')
@@ -80,6 +82,7 @@ def test_an_engine_in_an_environment_that_cannot_start_says_so(tmp_path: Path) -
     assert "could not be asked about fake: no such luck" in availability.reason
 
 
+@pytest.mark.heavy
 def test_the_workers_run_in_the_named_environment_and_the_facts_say_so(venv: Path, tmp_path: Path) -> None:
     spec = EngineSpec(engine="fake", model_dir=tmp_path, python=str(venv))
     with FakeEngine().launch(spec, tmp_path / "logs", READY_TIMEOUT_S) as running:
@@ -110,6 +113,7 @@ def test_an_engine_without_a_python_process_refuses_an_environment(venv: Path) -
         load_engine("attach", str(venv))
 
 
+@pytest.mark.heavy
 def test_another_checkout_serves_whole(tmp_path: Path) -> None:
     """A copy of `engines` whose front says something else in its facts."""
     root = tmp_path / "checkout"
@@ -131,6 +135,7 @@ def test_a_source_root_without_a_server_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -18,6 +18,8 @@ from engines.environments.locate import environment_folder, installed_python
 from engines.errors import Unavailable
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 ROOT = LISTS.parents[1]
 
 

@@ -41,6 +41,7 @@ def _spec(command: Path, **changes: Any) -> EngineSpec:
     return replace(spec, **changes)
 
 
+@pytest.mark.heavy
 def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path) -> None:
     with DjlEngine().launch(_spec(command, dtype="int8"), tmp_path / "work", 60.0) as running:
         known = [json.loads(line) for line in PROMPTS.read_text().splitlines()[:4]]
@@ -56,6 +57,7 @@ def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path) -
         assert running.facts.effective_dtype
 
 
+@pytest.mark.heavy
 def test_a_model_that_cannot_be_loaded_fails_the_launch(command: Path, tmp_path: Path) -> None:
     launch = DjlEngine().launch(_spec(command, tensor_parallel_degree=5), tmp_path / "work", 60.0)
     with pytest.raises(LaunchFailed, match=r"the model failed to load(.|\n)*tensor_parallel_degree"), launch:
@@ -134,6 +136,7 @@ def test_ready_means_every_worker_is(ping: int | None, described: object, expect
     assert health(ping, described, workers=2) == expected
 
 
+@pytest.mark.heavy
 def test_without_djl_or_docker_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(djl.shutil, "which", lambda name: None)
     assert "neither djl-serving nor docker found" in DjlEngine().probe().reason

@@ -21,6 +21,8 @@ from engines.api import GenerateParams, GenerateRequest
 from engines.generation.token_choice import Decoding, Logits, _warped, padded, processed
 from engines.models.folder import SpecialIds
 
+pytestmark = pytest.mark.heavy
+
 SPECIAL = SpecialIds(eos=(1,), pad=0, start=0)
 VOCAB = 50
 

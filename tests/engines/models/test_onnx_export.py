@@ -11,6 +11,8 @@ from engines.models import hugging_face, onnx_export
 from engines.models.random_weights import T5Shape
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model
 
+pytestmark = pytest.mark.heavy
+
 
 def stepwise_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
     """Logits [B, T, V] of feeding `fed` [B, T] one token at a time, from an empty past."""

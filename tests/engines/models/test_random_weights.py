@@ -17,6 +17,8 @@ from engines.models.random_weights import SHAPES, random_model, tensors, write_r
 from engines.models.tokenizer import Tokenizer
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model
 
+pytestmark = pytest.mark.heavy
+
 PUBLISHED = {
     "flan-t5-small": 76_961_152,
     "flan-t5-base": 247_577_856,

@@ -23,6 +23,8 @@ from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 __all__ = ["cloud", "program", "recorded", "stub_server"]
 
 SHAPE = T5Shape(d_model=8, d_ff=16, num_heads=2, num_layers=1, d_kv=4, vocab_size=200)

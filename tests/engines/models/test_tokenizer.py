@@ -14,6 +14,8 @@ from engines.errors import ModelInvalid
 from engines.models.tokenizer import Tokenizer
 from tests.engines.models.t5_folders import BUNDLED
 
+pytestmark = pytest.mark.heavy
+
 
 def test_ids_close_with_one_eos_and_come_back_as_text() -> None:
     tokenizer = Tokenizer.load(BUNDLED)

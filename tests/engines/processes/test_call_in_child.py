@@ -7,6 +7,8 @@ import pytest
 from engines.errors import ModelInvalid, Unavailable
 from engines.processes.call_in_child import answer_call, call_in_child
 
+pytestmark = pytest.mark.heavy
+
 HERE = "tests.engines.processes.test_call_in_child"
 
 

@@ -85,6 +85,7 @@ def test_every_client_here_goes_direct_to_loopback_and_through_the_proxy_elsewhe
         assert trap.heads[0].startswith("GET http://hub.example/x ")
 
 
+@pytest.mark.heavy
 def test_a_whole_run_on_loopback_never_asks_the_proxy(tmp_path: Path) -> None:
     scenario = ROOT / "scenarios" / "smoke" / "fake-tiny.yaml"
     with proxy() as trap:

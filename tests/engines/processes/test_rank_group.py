@@ -14,6 +14,8 @@ import pytest
 from engines.processes.rank_group import EXIT_LOST_RANK, RankGroup
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 FOLLOW = "tests.engines.processes.rank_program"
 

@@ -19,6 +19,8 @@ from engines.processes.server_process import Command, ServerProcess, free_port, 
 from tests.engines.server.running import is_alive
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 GONE_WITHIN_S = 5.0
 

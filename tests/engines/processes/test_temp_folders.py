@@ -23,6 +23,7 @@ with owned_folder("load") as folder:
 """
 
 
+@pytest.mark.heavy
 def test_a_folder_is_kept_while_its_owner_lives_and_swept_after_its_kill(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
@@ -42,6 +43,7 @@ def test_a_folder_is_kept_while_its_owner_lives_and_swept_after_its_kill(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_the_lock_outlives_its_maker_in_a_process_that_inherited_it(tmp_path: Path) -> None:
     """As with a server: its folder is in use while any of its processes lives, whatever became of dyno."""
     folder = tmp_path / "dyno-1-server-00000000"

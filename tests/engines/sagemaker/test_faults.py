@@ -24,6 +24,8 @@ from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import SECRET, Local
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 
 @contextmanager
 def launched(tmp_path: Path, **options: object) -> Iterator[RunningEngine]:

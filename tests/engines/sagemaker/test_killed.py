@@ -24,6 +24,8 @@ from tests.sagemaker_emulator.fixtures import is_clean, spec_for
 from tests.sagemaker_emulator.local import BUCKET, Local
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 WAIT_S = 90.0
 CLIENT = """
 from pathlib import Path

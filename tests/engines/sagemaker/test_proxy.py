@@ -16,6 +16,8 @@ from tests.sagemaker_emulator.container import StubContainer
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.local import Local
 
+pytestmark = pytest.mark.heavy
+
 TEXT = "größer als 東京 🚀 und zurück"
 
 

@@ -21,6 +21,7 @@ def _everything_written(folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("outcome", ["ok", "refused", "echoed"])
 def test_secrets_are_nowhere(
     cloud: Local,

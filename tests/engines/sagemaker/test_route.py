@@ -71,6 +71,7 @@ def test_a_proxy_of_another_kind_is_refused_before_anything_is_created(
     assert cloud.emulator.calls == []
 
 
+@pytest.mark.heavy
 def test_a_whole_deployment_goes_through_the_proxy(
     cloud: Local, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

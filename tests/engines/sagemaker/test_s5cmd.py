@@ -21,6 +21,8 @@ from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 __all__ = ["program", "recorded"]
 
 URI = f"s3://{BUCKET}/odd/"

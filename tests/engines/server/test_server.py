@@ -33,6 +33,8 @@ from tests.engines.server.running import (
 )
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 
 Server = tuple[RunningServer, httpx.Client]

@@ -14,6 +14,8 @@ import pytest
 from tests.engines.server.running import ask, fake_server, lines, metric
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 REQUESTS = 150
 """In each of two waves, the first with clients that leave."""
 WORKERS, CRASH_AFTER = 2, 60

@@ -126,6 +126,7 @@ def _we_read(text: str) -> dict[str, str] | None:
         return None
 
 
+@pytest.mark.heavy
 def test_a_real_java_reads_the_same() -> None:
     rng = random.Random(7)
     alphabet = "ab \t\f\n\r=:#!\\\\\\\\u0041"

@@ -9,6 +9,8 @@ import pytest
 from engines.t5 import Params
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 CASES = [
     {"num_beams": 4},
     {"num_beams": 3, "num_return_sequences": 3},

@@ -7,6 +7,8 @@ import pytest
 
 from engines.t5.bias import bias_table, buckets_of
 
+pytestmark = pytest.mark.heavy
+
 torch = pytest.importorskip("torch")
 t5_modeling = pytest.importorskip("transformers.models.t5.modeling_t5")
 

@@ -10,6 +10,8 @@ from engines.t5.reference import Reference
 from engines.t5.weights import Checkpoint
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 def states_error(engine, exact, prompts):
     """Absolute errors of all encoder outputs."""

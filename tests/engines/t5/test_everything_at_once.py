@@ -10,6 +10,8 @@ import pytest
 from engines.t5 import Params
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 def drawn(rng, vocab):
     """Options of one request; those of beams only beside beams."""

@@ -9,6 +9,8 @@ from engines.errors import SpecInvalid
 from engines.t5 import pack_rows as panels
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize(

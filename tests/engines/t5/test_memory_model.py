@@ -10,6 +10,8 @@ import pytest
 
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 MIB = 1 << 20
 
 _LOAD = """

@@ -19,6 +19,8 @@ from engines.t5.partition import MANIFEST, partition
 from engines.t5.weights import Checkpoint
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 torch = ck.torch
 
 BATCHES = {

@@ -6,6 +6,8 @@ import pytest
 
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 NAMES = [m.name for m in ck.FAMILY]
 
 # Prompts per member; 8 members x 128 is 1,024 prompts.

@@ -12,6 +12,8 @@ from engines.errors import ModelInvalid, SpecInvalid
 from engines.t5.partition import MANIFEST, partition
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize(
     ("name", "dtype", "degree"),

@@ -8,6 +8,8 @@ import pytest
 from engines.t5 import Params
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 PROCESSOR_CASES = [
     {"repetition_penalty": 1.7},
     {"repetition_penalty": 0.6},

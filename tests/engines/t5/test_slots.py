@@ -8,6 +8,8 @@ from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.t5 import Params
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def flan(family, load):

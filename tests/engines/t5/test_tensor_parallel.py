@@ -6,6 +6,8 @@ import pytest
 
 from tests.engines.t5 import checkpoints as ck
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "w8a8", "int4"])
 @pytest.mark.parametrize(("name", "degree"), [("t5-1.0", 2), ("t5-1.0", 4), ("flan", 3), ("umt5", 4), ("byt5", 2)])

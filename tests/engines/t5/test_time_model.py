@@ -38,6 +38,8 @@ sys.path.append(str(ROOT / "tests/bench/engines"))
 import roofline_tables  # noqa: E402
 import shapes  # noqa: E402
 
+pytestmark = pytest.mark.heavy
+
 XXL = roofline_tables.config_of("flan-t5-xxl")
 
 

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from engines.errors import ModelInvalid, Unavailable
 from engines.t5.weights import Checkpoint
 
+pytestmark = pytest.mark.heavy
+
 torch.manual_seed(3)
 TENSORS = {
     "a.weight": torch.randn(5, 7),

@@ -34,6 +34,7 @@ sys.exit(cli.run(["talk"]))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("error_goes_too", [False, True])
 def test_the_exit_code_outlives_the_reader(error_goes_too: bool) -> None:
     read, write = os.pipe()

@@ -10,6 +10,8 @@ from engines.adapters.fake import FakeEngine
 from engines.api import Availability
 from harness.cli import doctor
 
+pytestmark = pytest.mark.heavy
+
 OLD = "fake is served from an environment that is old: `dyno engine install fake` renews it"
 
 

@@ -34,6 +34,7 @@ def test_a_missing_scenario_is_one_sentence_and_exit_code_2(capsys: pytest.Captu
     assert "Traceback" not in err
 
 
+@pytest.mark.heavy
 def test_python_dash_m_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "harness", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("dyno")

@@ -17,6 +17,7 @@ from harness.cli.partition import model_kind
 MODEL = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
 
 
+@pytest.mark.heavy
 def test_a_partition_is_written_with_the_file_that_serves_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_what_a_model_argument_names(model: str, kind: str) -> None:
     assert model_kind(model) == kind
 
 
+@pytest.mark.heavy
 def test_a_signal_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

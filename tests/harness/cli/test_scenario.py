@@ -68,6 +68,7 @@ def test_schema_is_json_schema_of_every_key(capsys: pytest.CaptureFixture[str]) 
     assert schema["additionalProperties"] is False
 
 
+@pytest.mark.heavy
 def test_checking_imports_nothing_heavy() -> None:
     """House style 36: with core dependencies only, and fast; the imports are what costs."""
     code = (
@@ -102,6 +103,7 @@ def test_dry_run_as_json_lists_what_is_ruled_out_and_why(capsys: pytest.CaptureF
     ]
 
 
+@pytest.mark.heavy
 def test_the_published_configuration_without_a_gpu_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", str(SCENARIOS / "flan-t5-xxl-g5.yaml"), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -16,6 +16,8 @@ from engines.server import serve
 from engines.server.serve import warn_if_stale
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 DYNO = [sys.executable, "-m", "harness", "serve"]
 ROOT = Path(__file__).parents[3]
 

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
 from harness.store.reader import read_run
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.heavy
 
 FAKE = Path(__file__).resolve().parents[3] / "scenarios" / "smoke" / "fake-tiny.yaml"
 DEADLINE_S = 180

@@ -22,6 +22,8 @@ from harness.store.reader import find_run, read_run
 from tests.sagemaker_emulator.fixtures import IMAGE, ROLE, is_clean, point_at
 from tests.sagemaker_emulator.local import BUCKET, Local, local_aws
 
+pytestmark = pytest.mark.heavy
+
 FAKE = """
 name: deploy-me
 workload: {requests: 24, max_duration_s: 20, warmup_requests: 2, load: {kind: closed, users: 2}}

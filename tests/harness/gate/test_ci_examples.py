@@ -47,6 +47,7 @@ def test_the_example_rules_load_and_the_readme_lists_the_defaults() -> None:
     assert rows == wanted
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("code", "strict", "ends"), [(0, 0, 0), (1, 0, 1), (4, 0, 0), (4, 1, 4), (3, 0, 3)])
 def test_the_script_fails_on_a_regression_and_on_cannot_tell_only_if_asked(
     tmp_path: Path, code: int, strict: int, ends: int

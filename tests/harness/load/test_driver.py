@@ -23,6 +23,8 @@ from harness.load.driver import drive
 from tests.harness.load.odd_server import Odd, echo, odd_server
 from tests.harness.load.plans import PROMPTS, measured_of, plan_of, run_load
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 
 

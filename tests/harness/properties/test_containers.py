@@ -70,6 +70,7 @@ def test_the_table_of_our_own_container_is_what_our_server_reads() -> None:
     assert reads <= known
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "engine", ["transformers", "accelerate", "deepspeed", "openvino", "ctranslate2", "onnxruntime", "fake"]
 )

@@ -16,6 +16,8 @@ from engines.sagemaker.converted import SUMS, sums
 from harness.properties.render import Source, render
 from tests.harness.choose.runs import candidate, run_of, trial
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 PROMPTS = ["spell: 4071", "date: 3 May 1999", "label: a dull film", "rewrite: the cat sat on the mat", "x", "spell: 12"]
 

@@ -107,6 +107,7 @@ def test_every_file_we_write_passes_our_own_linter_for_its_version(engine: str, 
     assert lint(files[PROPERTIES], container, script=files.get("model.py", "")) == []
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("java") is None, reason="no java on this machine")
 def test_java_reads_every_file_as_we_do() -> None:
     odd = {"kind": "path", "value": "/models/a b\\c=d#e:f ü\U0001f600"}

@@ -14,6 +14,8 @@ from harness.store.reader import read_run
 from harness.store.run_folder import find_unfinished, finish_run, open_run
 from harness.store.writer import RunWriter
 
+pytestmark = pytest.mark.heavy
+
 TRIAL = Trial(trial_id="t0001-x", number=1, candidate=Candidate(block=0, engine="fake"), outcome="ok")
 
 

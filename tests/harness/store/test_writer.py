@@ -79,6 +79,7 @@ def test_outputs_survive_with_any_character(writer: RunWriter) -> None:
     assert read_outputs(writer.layout.root, "t0") == outputs
 
 
+@pytest.mark.heavy
 def test_a_second_writer_is_refused_and_told_who_writes(writer: RunWriter) -> None:
     code = (
         "import sys; from pathlib import Path; from harness.store.writer import RunWriter; "

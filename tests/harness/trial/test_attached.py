@@ -17,6 +17,8 @@ from engines.errors import EngineError, LaunchFailed, OutOfMemory
 from harness.cli.main import run
 from harness.store.reader import find_run, read_run
 
+pytestmark = pytest.mark.heavy
+
 KEY = "sk-emulated-0123456789abcdef"
 SCENARIO = """
 name: chat

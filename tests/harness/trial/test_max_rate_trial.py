@@ -43,6 +43,7 @@ class _Shown:
         self.notes.append(text)
 
 
+@pytest.mark.heavy
 def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tmp_path: Path) -> None:
     """50 ms of service carry 20 requests/s: of 5, 10, 20, 40 the last must break: its queue grows."""
     path = tmp_path / "m.yaml"

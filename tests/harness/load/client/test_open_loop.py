@@ -38,6 +38,7 @@ def _plan(url: str, load: Open, duration_s: float, **fields: Any) -> LoadPlan:
     return plan_of(url, **{**values, **fields})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_request_leaves_once_at_its_own_time(tmp_path: Path, processes: int) -> None:
     load = PoissonLoad(kind="poisson", rate_rps=100.0)
@@ -61,6 +62,7 @@ def test_every_request_leaves_once_at_its_own_time(tmp_path: Path, processes: in
     assert any(record.connect_ns is not None and record.connect_ns > 0 for record in result.records)
 
 
+@pytest.mark.heavy
 def test_a_stall_is_counted_against_every_request_that_was_due_in_it(tmp_path: Path) -> None:
     """The server freezes for one second at 50 requests/s: the 50 requests due in it wait 1 s, 0.98 s, ... A closed
     loop would have sent few of them and shown a handful of long ones."""
@@ -87,6 +89,7 @@ def test_a_stall_is_counted_against_every_request_that_was_due_in_it(tmp_path: P
     assert len(sent_in_it) > 25, "a closed loop would have waited for the first of them"
 
 
+@pytest.mark.heavy
 def test_requests_in_flight_never_exceed_the_bound_and_waiting_is_told_and_counted(tmp_path: Path) -> None:
     lock = threading.Lock()
     now = [0, 0]
@@ -112,6 +115,7 @@ def test_requests_in_flight_never_exceed_the_bound_and_waiting_is_told_and_count
     assert max(record.latency_ns for record in measured) > 1.5e9, "waiting for the bound counts from the intended send"
 
 
+@pytest.mark.heavy
 def test_a_request_that_could_not_be_sent_in_time_has_timed_out(tmp_path: Path) -> None:
     def stuck(odd: Odd, body: dict[str, Any]) -> None:
         time.sleep(3.0)
@@ -128,6 +132,7 @@ def test_a_request_that_could_not_be_sent_in_time_has_timed_out(tmp_path: Path) 
     assert any("not sent within 0.5 s" in record.error for record in measured)
 
 
+@pytest.mark.heavy
 def test_nobody_listening_is_an_outcome_of_every_request(tmp_path: Path) -> None:
     with odd_server(echo) as url:
         pass
@@ -136,6 +141,7 @@ def test_nobody_listening_is_an_outcome_of_every_request(tmp_path: Path) -> None
     assert [record.outcome for record in measured_of(result)] == ["connection_failed"] * 20
 
 
+@pytest.mark.heavy
 def test_a_trace_sets_the_lengths_of_each_request(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -203,5 +209,6 @@ def test_processes_follow_from_the_ceiling_and_an_unreachable_rate_is_refused(mo
         ceilings.processes_for(10_000.0)
 
 
+@pytest.mark.heavy
 def test_the_client_s_own_ceiling_is_measured(tmp_path: Path) -> None:
     assert Ceilings().rps() > 300, "hundreds per second even on a busy machine"

@@ -31,6 +31,8 @@ from tests.harness.load.odd_server import echo, odd_server
 from tests.harness.load.plans import plan_of, run_load
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 PACKAGE = Path(__file__).parents[4]
 OTHER_EDITION = """
 import sys

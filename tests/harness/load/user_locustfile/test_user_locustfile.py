@@ -15,6 +15,8 @@ from harness.measure.user_locustfile import mixture, unavailable
 from tests.harness.load.odd_server import Odd, echo, odd_server
 from tests.harness.load.plans import plan_of, run_load
 
+pytestmark = pytest.mark.heavy
+
 CHAT = """
 from locust import HttpUser, constant, task
 

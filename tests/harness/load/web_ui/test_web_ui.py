@@ -20,6 +20,8 @@ from tests.harness.load.odd_server import Odd, echo, odd_server
 from tests.harness.load.plans import plan_of
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 N = 60
 
 

@@ -20,6 +20,7 @@ def test_facts_are_json_and_name_what_moves_a_number() -> None:
     assert facts["memory_mib"] > 0
 
 
+@pytest.mark.heavy
 def test_facts_hold_neither_the_host_nor_the_user_name(monkeypatch: pytest.MonkeyPatch) -> None:
     known = platform.uname()
     monkeypatch.setattr(platform, "uname", lambda: known._replace(node="the-host"))

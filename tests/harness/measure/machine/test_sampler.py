@@ -122,6 +122,7 @@ def _wait_for_a_sample(sampler: ResourceSampler) -> None:
         pass
 
 
+@pytest.mark.heavy
 def test_memory_of_the_whole_tree_is_counted() -> None:
     parent, grandchild = _started(
         f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {HOLD!r}], stdin=subprocess.PIPE)\n"

@@ -20,7 +20,7 @@ from harness.store.reader import read_run
 from tests.harness.choose.runs import candidate, failed, measured_trial, records, store
 from tests.harness.report.page.browser import Tab, browser, chromium
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(chromium() is None, reason="no Chromium: apt-get install chromium")]
 
 SORTED = "Array.from(document.querySelectorAll('#results tbody tr')).map(r => Number(r.cells[{column}].dataset.sort))"
 
