@@ -116,6 +116,20 @@ def test_of_a_long_table_the_first_rows_lie_in_the_page_and_all_are_sorted(tab: 
     assert tab.js("document.querySelector('.more').hidden")
 
 
+def test_a_long_table_scrolls_under_its_heads_and_a_short_one_is_shown_whole(tab: Tab, pages: dict[str, Path]) -> None:
+    box = "document.querySelector('#results .sortable').parentElement"
+    top = f"{box}.querySelector('thead th').getBoundingClientRect().top - {box}.getBoundingClientRect().top"
+    tab.open(pages["run"])
+    assert tab.js(f"{box}.scrollHeight - {box}.clientHeight") <= 1
+    tab.open(pages["long"])
+    assert tab.js(f"{box}.clientHeight") < 900
+    assert tab.js(f"{box}.scrollHeight") > 2000
+    before = tab.js(top)
+    tab.js(f"{box}.scrollTop = 1000")
+    assert tab.js(f"{box}.scrollTop") == 1000
+    assert tab.js(top) == before, "the heads stay in sight"
+
+
 def test_the_filter_leaves_the_rows_that_have_every_word(tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["run"])
     tab.js("document.querySelector('.filter input').focus()")

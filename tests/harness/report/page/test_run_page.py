@@ -14,12 +14,10 @@ import pytest
 from harness.report.content.comparison import compare
 from harness.report.content.result_table import report_table
 from harness.report.content.run_summary import story_of
-from harness.report.content.sections import Cell, Head
 from harness.report.figures import all as drawn
 from harness.report.figures.all import figures
 from harness.report.page import run_page as html
 from harness.report.page.comparison_page import comparison_page
-from harness.report.page.elements import TALL_ROWS, Linker
 from harness.report.page.run_page import page, write_html
 from harness.report.page.trial_sections import SECTIONS, log_tail
 from harness.store.reader import Run, read_requests, read_run
@@ -252,14 +250,6 @@ def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
     balance = _Balance()
     balance.feed(text)
     assert {one[1:] for one in balance.links if one.startswith("#")} <= set(balance.ids)
-
-
-@pytest.mark.parametrize(("rows", "is_tall"), [(TALL_ROWS, False), (TALL_ROWS + 1, True)])
-def test_a_long_table_scrolls_by_itself(rows: int, is_tall: bool) -> None:
-    made = Linker({}, {}).table(
-        [Head(title="n", is_number=True)], [[Cell(text=str(n))] for n in range(rows)], "Results"
-    )
-    assert made.startswith(f'<div class="scroll{" tall" * is_tall}" ')
 
 
 def test_a_figure_that_leaves_candidates_out_says_how_many_which_and_why(
