@@ -19,7 +19,9 @@ TrialOutcome = Literal[
     "interrupted",
 ]  # fmt: skip
 """'skipped': never launched, because earlier failures made it implausible."""
-RequestOutcome = Literal["ok", "rejected", "bad_request", "server_error", "timed_out", "connection_failed", "bad_body"]
+RequestOutcome = Literal[
+    "ok", "rejected", "bad_request", "server_error", "timed_out", "connection_failed", "bad_body", "filtered", "empty"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,11 @@ class RequestRecord:
     """One request as the load generator saw it. A request may carry several prompts (`prompt_ids`).
 
     `intended_ns` is when the schedule wanted it sent (closed loop: when the user became free), `sent_ns` when the
-    first byte was written, `first_token_ns` when the first answer byte with content came (None unless streaming),
-    `done_ns` when the last byte arrived. `output_ids` name the answers in outputs/<trial>.jsonl. `connect_ns` is the
+    first byte was written, `first_token_ns` when the first token of any kind came (None unless streaming),
+    `first_output_ns` the first one that is not reasoning, `done_ns` when the last byte of the answer arrived (of a
+    stream: of its last frame). `hidden_tokens` are counted in `output_tokens` and were never sent, `counted_by` is who
+    counted ('server', or the served model's 'tokenizer'), `asked_tokens` the output length where a fixed one was asked
+    for. `output_ids` name the answers in outputs/<trial>.jsonl. `connect_ns` is the
     set-up time of the connection (a duration) where this request was the first one on it. `name` is set by a user's own
     locustfile only; there no schedule exists, `intended_ns` is the send, and `prompt_ids` may be empty.
     """
@@ -71,6 +76,10 @@ class RequestRecord:
     token_ns: tuple[int, ...] = ()
     connect_ns: int | None = None
     name: str = ""
+    first_output_ns: int | None = None
+    hidden_tokens: int = 0
+    counted_by: str = ""
+    asked_tokens: int | None = None
 
     @property
     def latency_ns(self) -> int:
@@ -104,9 +113,9 @@ class Metric:
 
 
 DoubtKind = Literal[
-    "few_samples", "short_window", "failed_requests", "other_cpu", "client_cpu", "overload", "late_sends",
-    "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping", "overheated",
-    "held_back", "task_errors", "cut_off", "mixed_requests", "worker_clock", "unclassified",
+    "few_samples", "short_window", "short_answers", "failed_requests", "other_cpu", "client_cpu", "overload",
+    "late_sends", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping",
+    "overheated", "held_back", "task_errors", "cut_off", "mixed_requests", "worker_clock", "unclassified",
 ]  # fmt: skip
 """Every reason to distrust a measurement. 'unclassified': a sentence stored before there were kinds."""
 

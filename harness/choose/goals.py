@@ -84,7 +84,7 @@ class Goals:
     needs_normal_quality: bool
 
     def checks(self, trial: Trial) -> tuple[Check, ...]:
-        """Every constraint, kept or broken, and every objective that has no value."""
+        """Every constraint, kept or broken, every objective that has no value, and that requests were answered."""
         checks = [_quality_check(trial)] if self.needs_normal_quality else []
         checks += [limit.check(trial) for limit in self.limits]
         for objective in self.objectives:
@@ -93,6 +93,10 @@ class Goals:
                 checks.append(
                     Check(name=f"objective {objective.metric}", excess_frac=FAILURE_EXCESS, sentence=sentence)
                 )
+        errors = metric_of(trial, "error_frac")
+        if errors is not None and errors.value == 1.0:
+            sentence = f"not one of {errors.n} requests was answered in time"
+            checks.append(Check(name="answers", excess_frac=FAILURE_EXCESS, sentence=sentence))
         rate = metric_of(trial, "max_rate_rps")
         if rate is not None and rate.value == 0:
             sentence = f"max_rate_rps 0: {rate.note}"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from harness.errors import MeasurementInvalid
 from harness.load.client.raw_records import read_raw, shifted
-from harness.load.client.request_records import record_of
+from harness.load.client.request_records import RecordReader
 from harness.load.plan import NOBODY, START_USERS, LoadPlan
 from harness.load.processes import AnyProcesses, LoadProcesses
 from harness.load.protocol.request_form import form_of
-from harness.load.schedule.prompts import RequestOrder
+from harness.load.served_model import UNKNOWN, ServedModel
 from harness.load.user_locustfile.events import read_fired, records_of
 from harness.records import Doubt, RequestRecord
 from harness.store.disk import disk_faults
@@ -95,8 +95,10 @@ def drive(
     on_progress: Callable[[int], None],
     on_state: Callable[[LoadState], None] | None = None,
     open_processes: OpenProcesses | None = None,
+    model: ServedModel = UNKNOWN,
 ) -> LoadResult:
     """Run the plan and return its records; `on_progress` gets the number of measured requests done, `on_state` more.
+    `model` is what is known of the model behind the endpoint.
 
     Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
     them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
@@ -115,7 +117,7 @@ def drive(
             processes=processes, plan=plan, should_stop=should_stop, on_progress=on_progress, on_state=on_state
         )
         begin_ns, stopped = watch.run()
-    result = _collect(plan, folder, begin_ns, processes, stopped)
+    result = _collect(plan, folder, begin_ns, processes, stopped, model)
     for leftover in (*folder.glob("raw-*.jsonl"), *folder.glob("tickets-*"), folder / "plan.json"):
         leftover.unlink(missing_ok=True)
     return result
@@ -194,8 +196,10 @@ class _Watch:
                 )
 
 
-def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: AnyProcesses, stopped: str) -> LoadResult:
-    records, outputs = _read(plan, folder, processes)
+def _collect(
+    plan: LoadPlan, folder: Path, begin_ns: int, processes: AnyProcesses, stopped: str, model: ServedModel
+) -> LoadResult:
+    records, outputs = _read(plan, folder, processes, model)
     records.sort(key=lambda record: (record.intended_ns, record.seq))
     measured = [record for record in records if not record.is_warmup]
     if not measured and not stopped:
@@ -217,18 +221,20 @@ def _collect(plan: LoadPlan, folder: Path, begin_ns: int, processes: AnyProcesse
     )
 
 
-def _read(plan: LoadPlan, folder: Path, processes: AnyProcesses) -> tuple[list[RequestRecord], dict[str, str]]:
+def _read(
+    plan: LoadPlan, folder: Path, processes: AnyProcesses, model: ServedModel
+) -> tuple[list[RequestRecord], dict[str, str]]:
     """Every record that the processes left, and the answers of measured requests by output id."""
     paths = sorted(folder.glob("raw-*.jsonl"))
     if plan.locustfile:
         return records_of([one for path in paths for one in read_fired(path)])
-    order, form = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed), form_of(plan)
+    reader = RecordReader(plan, model)
     records: list[RequestRecord] = []
     outputs: dict[str, str] = {}
     for path in paths:
         shift_ns = processes.shift_ns(int(path.stem.removeprefix("raw-")))
         for raw in read_raw(path):
-            record, texts = record_of(shifted(raw, shift_ns), form, order)
+            record, texts = reader.record_of(shifted(raw, shift_ns))
             records.append(record)
             outputs.update(texts)
     return records, outputs

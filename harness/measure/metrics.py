@@ -19,6 +19,7 @@ a deployment's, for each probe of a rate search, in the comment of a written ser
 
 _WORDS = {
     "p50": "P50", "p90": "P90", "p95": "P95", "p99": "P99", "p999": "P99.9", "ttft": "first token",
+    "ttfo": "first output token",
     "itl": "between tokens", "tpot": "per output token", "gpu": "GPU", "cpu": "CPU", "util": "utilisation",
 }  # fmt: skip
 _UNIT_ENDINGS = ("_ms", "_rps", "_mib", "_w", "_j")
@@ -31,6 +32,7 @@ class MetricDef:
     `better` is the better direction; `source` says which part of the trial holds it. Three names, made from `name`
     where they are not given: `title` stands alone ('Latency P50'), `short` in a sentence, `heading` over a column,
     with the unit. `column` is its priority in the result table: the higher, the earlier it is left out; None: none.
+    `refines` names the metric beside which it is shown, only where it differs.
     """
 
     name: str
@@ -42,6 +44,7 @@ class MetricDef:
     short: str = ""
     heading: str = ""
     column: int | None = None
+    refines: str = ""
     shown_in: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
@@ -189,6 +192,17 @@ _DEFS = (
     MetricDef(
         "ttft_p99_ms", "ms", "minimize", "99th percentile of the time to the first token; streaming only", column=5
     ),
+    MetricDef(
+        "ttfo_p50_ms",
+        "ms",
+        "minimize",
+        "median time to the first token that is not reasoning; streaming only",
+        column=4,
+        refines="ttft_p50_ms",
+        shown_in=("answer",),
+    ),
+    MetricDef("ttfo_p90_ms", "ms", "minimize", "90th percentile of the time to the first token that is not reasoning"),
+    MetricDef("ttfo_p99_ms", "ms", "minimize", "99th percentile of the time to the first token that is not reasoning"),
     MetricDef("itl_p50_ms", "ms", "minimize", "median gap between the tokens of an answer; streaming only", column=4),
     MetricDef(
         "itl_p99_ms",
@@ -333,6 +347,12 @@ METRICS: dict[str, MetricDef] = {row.name: row for row in _DEFS}
 def metrics_in(view: View) -> tuple[MetricDef, ...]:
     """The metrics that are shown in `view`, in order."""
     return tuple(row for row in _DEFS if view in row.shown_in)
+
+
+def says_more(trial: Trial, row: MetricDef) -> bool:
+    """Whether a trial has this metric, and it differs from the one that it refines."""
+    metric, other = metric_of(trial, row.name), metric_of(trial, row.refines)
+    return metric is not None and (other is None or metric.value != other.value)
 
 
 def metric_row(name: str) -> MetricDef | None:

@@ -93,7 +93,12 @@ def _throughput(chosen: Sequence[RequestRecord], window: Window, block: int) -> 
     }
     if any(record.output_tokens is not None for record in good):
         amounts["output_tokens_per_s"] = ("tokens/s", [float(record.output_tokens or 0) for record in good])
-    return _rates(chosen, good, window, block, amounts)
+    rates = _rates(chosen, good, window, block, amounts)
+    own = sum(record.counted_by == "tokenizer" for record in good)
+    if own and "output_tokens_per_s" in rates:
+        note = f"{own} of {len(good)} answers counted by the served model's tokenizer, since the server gave no count"
+        rates["output_tokens_per_s"] = _noted(rates["output_tokens_per_s"], note)
+    return rates
 
 
 def _goodput(chosen: Sequence[RequestRecord], window: Window, block: int, slo: dict[str, float]) -> dict[str, Metric]:

@@ -1,9 +1,12 @@
 """Streaming: time to the first token, gaps between tokens, time per output token, from the times of raw records.
 
-TTFT counts from the intended send. Tokens with the same time came together: one arrival. A gap (ITL) lies between two
-arrivals; servers that send several tokens at once make fewer and longer gaps, and the note says so. TPOT is one number
-per answer: the time from its first to its last arrival over the tokens that came after the first arrival: counted
-where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; n - 1 when tokens come alone.
+TTFT counts from the intended send to the first token of any kind; TTFO to the first that is not reasoning, which is
+what a reader waits for. Tokens with the same time came together: one arrival. A gap
+(ITL) lies between two arrivals; servers that send several tokens at once make fewer and longer gaps, and the note says
+so. TPOT is one number per answer: the time from its first to its last arrival over the tokens that came after the
+first arrival: counted where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; m - 1 when
+tokens come alone. n is what was sent: without hidden reasoning, and without the end token, which servers count and do
+not send (one token more than fills m equal arrivals).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ def token_metrics(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metr
         return {}
     waits = [(record.first_token_ns or 0) - record.intended_ns for record in ok]
     metrics = {f"ttft_{name}_ms": percentile(waits, q, block=block) for name, q in _PERCENTILES.items()}
+    metrics.update(_first_output(ok, block))
     gaps = gaps_ns(ok)
     if len(gaps):
         note = _chunk_note(ok)
@@ -41,6 +45,17 @@ def token_metrics(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metr
 
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _TAILS = {"p50": 0.5, "p99": 0.99}
+
+
+def _first_output(ok: Sequence[RequestRecord], block: int) -> dict[str, Metric]:
+    """ttfo_*, of the answers that hold more than reasoning; nothing where kinds of tokens are not told apart."""
+    seen = [record for record in ok if record.first_output_ns is not None]
+    if not seen:
+        return {}
+    only = len(ok) - len(seen)
+    note = f"{only} answers held nothing but reasoning and are not in it" if only else ""
+    waits = [(record.first_output_ns or 0) - record.intended_ns for record in seen]
+    return {f"ttfo_{name}_ms": percentile(waits, q, note=note, block=block) for name, q in _PERCENTILES.items()}
 
 
 def arrivals_ns(record: RequestRecord) -> npt.NDArray[np.int64]:
@@ -63,32 +78,47 @@ def tpot_ns(record: RequestRecord) -> float | None:
     if timed > len(arrivals):
         after_first: float = timed - record.token_ns.count(int(arrivals[0]))
     else:
-        after_first = max(timed, record.output_tokens or 0) * (1 - 1 / timed)
+        after_first = _sent(record) * (1 - 1 / timed)
     return float(arrivals[-1] - arrivals[0]) / after_first
 
 
+def _sent(record: RequestRecord) -> int:
+    """Tokens of a streamed answer that were sent, by the server's count where it knows more than the arrivals tell."""
+    timed = len(record.token_ns)
+    counted = max(timed, (record.output_tokens or 0) - record.hidden_tokens)
+    return counted - 1 if timed > 1 and counted % timed == 1 else counted
+
+
+def is_short(record: RequestRecord) -> bool:
+    """Whether an answer is shorter than the fixed length asked for; a tokenizer's count may be a tenth too low."""
+    if record.asked_tokens is None or record.output_tokens is None:
+        return False
+    tolerance = 0.9 if record.counted_by == "tokenizer" else 1.0
+    return record.output_tokens < record.asked_tokens * tolerance
+
+
 def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
-    """Whether the answer is good and inside every threshold (ms): latency_ms, ttft_ms, tpot_ms, and itl_ms, which
-    bounds the longest gap of the answer. An answer without the token times that a threshold needs is outside, unless
-    it is too short to have them."""
-    if record.outcome != "ok":
+    """Whether the answer is good, as long as asked, and inside every threshold (ms): latency_ms, ttft_ms, tpot_ms, and
+    itl_ms, which bounds the longest gap of the answer. An answer without the token times that a threshold needs is
+    outside, unless it is too short to have them."""
+    if record.outcome != "ok" or is_short(record):
         return False
     seen: dict[str, float | None] = {"latency_ms": record.latency_ns}
     if "ttft_ms" in slo:
         seen["ttft_ms"] = None if record.first_token_ns is None else record.first_token_ns - record.intended_ns
-    is_short = record.first_token_ns is not None and len(arrivals_ns(record)) < 2
+    has_no_gap = record.first_token_ns is not None and len(arrivals_ns(record)) < 2
     if "tpot_ms" in slo:
-        seen["tpot_ms"] = 0.0 if is_short else tpot_ns(record)
+        seen["tpot_ms"] = 0.0 if has_no_gap else tpot_ns(record)
     if "itl_ms" in slo:
         gaps = gaps_ns([record])
-        seen["itl_ms"] = 0.0 if is_short else float(gaps.max()) if len(gaps) else None
+        seen["itl_ms"] = 0.0 if has_no_gap else float(gaps.max()) if len(gaps) else None
     return all((value := seen[name]) is not None and ms_from_ns(value) <= bound for name, bound in slo.items())
 
 
 def _chunk_note(ok: Sequence[RequestRecord]) -> str:
     counted = [record for record in ok if record.output_tokens]
-    tokens = sum(record.output_tokens or 0 for record in counted)
+    tokens = sum(_sent(record) for record in counted)
     arrivals = sum(len(arrivals_ns(record)) for record in counted)
-    if tokens - len(counted) <= arrivals * (1 + CHUNKED_FRAC):  # one end token per answer may be counted
+    if tokens <= arrivals * (1 + CHUNKED_FRAC):
         return ""
     return f"tokens came in chunks of {tokens / max(1, arrivals):.2g}: gaps are between chunks"

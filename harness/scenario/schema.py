@@ -280,7 +280,7 @@ class Scenario(Strict):
         """A metric that this workload cannot have is refused here, not after every candidate was measured."""
         workload = self.workload
         has = (
-            (("ttft_", "itl_", "tpot_"), workload.stream, "workload.stream: true", workload.stream),
+            (("ttft_", "ttfo_", "itl_", "tpot_"), workload.stream, "workload.stream: true", workload.stream),
             (("goodput_",), workload.slo is not None, "workload.slo", None),
             (
                 ("max_rate_",),

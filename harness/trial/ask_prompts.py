@@ -10,7 +10,7 @@ import httpx
 
 from engines.adapters.api_key import authorization, without_key
 from engines.api import Endpoint, RunningEngine
-from harness.load.protocol.interface import BadBody, Form
+from harness.load.protocol.interface import Form, NoAnswer
 from harness.load.protocol.registry import PROTOCOLS, TEMPLATE
 from harness.load.protocol.request_form import RequestForm, address_of
 from harness.records import Candidate, Prompt
@@ -92,11 +92,11 @@ def ask(
 def _ask_one(client: httpx.Client, form: RequestForm, prompt: Prompt) -> _Answer:
     try:
         response = client.post(form.address.url, content=form.body((prompt,)))
-        if response.status_code != 200:
+        if not response.is_success:
             failure = f"HTTP {response.status_code}: {response.text[:200]}"
             return _Answer(prompt_id=prompt.prompt_id, text=None, failure=failure)
         answer = form.read(response.content, (), 1)
-    except BadBody as error:
+    except NoAnswer as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"unreadable answer: {error}")
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")

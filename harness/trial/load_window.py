@@ -14,6 +14,7 @@ from harness.load.protocol.registry import TEMPLATE
 from harness.load.schedule.arrivals import Schedule, at_rate, schedule_of
 from harness.load.schedule.lengths import token_rates
 from harness.load.schedule.max_rate import RateSearch
+from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
@@ -57,6 +58,7 @@ class Loads:
         self._progress = progress
         self._workload = inputs.scenario.workload
         self._ceilings = Ceilings()
+        self._model = UNKNOWN
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
 
     def prepare(self) -> None:
@@ -72,9 +74,9 @@ class Loads:
         elif load.processes is None:
             self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
 
-    def run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
-        """Load the engine. Raises MeasurementInvalid when the load generator failed."""
-        load = self._workload.load
+    def run(self, engine: RunningEngine, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
+        """Load the engine, which serves `model`. Raises MeasurementInvalid when the load generator failed."""
+        load, self._model = self._workload.load, model
         if isinstance(load, MaxRateLoad):
             return self._search(load, engine, workdir, launch_s)
         plan = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
@@ -131,6 +133,7 @@ class Loads:
                 on_progress=lambda done: None,
                 on_state=lambda state: self._progress.on_phase(_phase(plan, state, total, text)),
                 open_processes=self._inputs.hosts.open if self._inputs.hosts else None,
+                model=self._model,
             )
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
         summary = summarize(

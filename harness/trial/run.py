@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.errors import EngineError, OutOfMemory
+from engines.registry import traits
 from harness.choose.goals import goals_of
 from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
+from harness.load.served_model import ServedModel, empty_ids
 from harness.quality.equivalence import QualityRule, judge
 from harness.records import Candidate, QualityReport, Trial, TrialOutcome
 from harness.store.writer import RunWriter
@@ -87,7 +89,7 @@ class TrialRunner:
             if (died := engine.failure()) is not None:
                 return _died(trial, died, phase_s, quality)
             with self._timed("load", phase_s):
-                loaded = self._loads.run(engine, workdir, phase_s["launch"])
+                loaded = self._loads.run(engine, workdir, phase_s["launch"], self._served(trial.candidate))
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
@@ -106,6 +108,11 @@ class TrialRunner:
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=self._goals.violations(trial))
+
+    def _served(self, candidate: Candidate) -> ServedModel:
+        """What a server that somebody else started serves is known only where the scenario names the model."""
+        is_known = self._inputs.scenario.model is not None or not traits(candidate.engine).is_elsewhere
+        return ServedModel(folder=self._inputs.model_dir if is_known else None, empty_ids=empty_ids(self._reference))
 
     def _keep(self, trial_id: str, loaded: Loaded, asked: Answers) -> None:
         """Raw records, answers and telemetry; of a maximum-rate search the other probes' too, as '<trial>.probe<n>'."""

@@ -162,7 +162,7 @@ class UserRun:
             gevent.sleep(FAILURE_PAUSE_NS / NS_PER_S)  # the first request will say what is wrong
         while (ticket := self._session.take_warmup()) is not None:
             raw = self._send(ticket, intended_ns=time.monotonic_ns(), is_warmup=True)
-            if raw.failure or raw.status_code != 200:
+            if not raw.is_answered:
                 gevent.sleep(FAILURE_PAUSE_NS / NS_PER_S)
         self._write()
 
@@ -183,8 +183,8 @@ class UserRun:
             if ticket is None:
                 break
             raw = self._send(ticket, intended_ns=intended_ns, is_warmup=False)
-            pause_ns = FAILURE_PAUSE_NS if raw.failure or raw.status_code != 200 else 0
-            intended_ns = raw.done_ns + max(think_ns, pause_ns)
+            pause_ns = 0 if raw.is_answered else FAILURE_PAUSE_NS
+            intended_ns = self.connection.free_ns + max(think_ns, pause_ns)
         self._write()
 
     def close(self) -> None:

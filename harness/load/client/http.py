@@ -7,6 +7,7 @@ over TLS, just after they were read. Runs on a gevent hub: import it only in a l
 
 from __future__ import annotations
 
+import contextlib
 import socket as std_socket
 import ssl
 import struct
@@ -23,6 +24,11 @@ from harness.units import NS_PER_S
 
 MAX_BODY_BYTES = 16 << 20
 """An answer longer than this is not kept: the request is a 'bad_body'."""
+END_GRACE_S = 0.05
+"""A stream ends at [DONE]. The end of its HTTP message follows at once, or the connection is dropped after this."""
+_DONE_TAIL = 20
+"""Bytes at the end of a body in which the line of [DONE] and its line ends stand."""
+_DONE_LINES = (b"\ndata: [DONE]", b"\ndata:[DONE]")
 
 READ_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 10.0
@@ -45,6 +51,9 @@ class Connection:
         self._sock: socket.socket | None = None
         self._connect_ns: int | None = None
         self._unsent = b""
+        self.free_ns = (
+            0  # when the last request left the connection free; later than its answer where the server lingers
+        )
 
     def open(self) -> None:
         """Connect if there is no usable connection. Raises OSError."""
@@ -135,32 +144,49 @@ class Connection:
     def _read(self, sock: socket.socket, exchange: Exchange) -> None:
         data, at_ns = _receive(sock)
         if not self._keep_marks and _quick(data, exchange):
-            exchange.done_ns = at_ns
+            exchange.done_ns = self.free_ns = at_ns
             return
         response = HTTPResponse(method="POST")
+        is_whole = False
         while True:
             response.feed(data)
             length = len(response._body_buffer)
+            if data:
+                exchange.done_ns = at_ns  # where the end is the close of the connection, the answer ended before it
             if self._keep_marks and length:
                 exchange.marks.append((at_ns, length))
+                is_whole = response._body_buffer[-_DONE_TAIL:].rstrip().endswith(_DONE_LINES)
             if length > MAX_BODY_BYTES:
                 self._fail(exchange, "bad_body", f"the answer is longer than {MAX_BODY_BYTES} bytes")
                 return
             if response.message_complete and response.get_code() >= 200:
                 break
+            if is_whole:
+                at_ns = self._end(sock, response)
+                break
             if not data:
                 raise HTTPParseError("the server closed the connection before the end of its answer")
             data, at_ns = _receive(sock)
-        exchange.done_ns = at_ns
+        self.free_ns = at_ns
         exchange.status_code = response.get_code()
         exchange.body = bytes(response._body_buffer)
         exchange.input_header = str(response.get("x-dyno-input-tokens", ""))
         exchange.output_header = str(response.get("x-dyno-tokens", ""))
-        if response.should_close():
+        if not response.message_complete or response.should_close():
             self.close()
 
+    def _end(self, sock: socket.socket, response: HTTPResponse) -> int:
+        """Read the end of a message whose answer is whole; when that was over, monotonic ns."""
+        with gevent.Timeout(END_GRACE_S, False), contextlib.suppress(OSError, HTTPParseError):
+            while not response.message_complete:
+                data, at_ns = _receive(sock)
+                response.feed(data)
+                if not data or response.message_complete:
+                    return at_ns
+        return time.monotonic_ns()
+
     def _fail(self, exchange: Exchange, failure: str, error: str) -> None:
-        exchange.done_ns = time.monotonic_ns()
+        exchange.done_ns = self.free_ns = time.monotonic_ns()
         exchange.failure = failure
         exchange.error = error
         self._unsent = b""

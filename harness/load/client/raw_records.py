@@ -38,6 +38,11 @@ class Exchange:
     marks: list[tuple[int, int]] = field(default_factory=list)
     body: bytes = b""
 
+    @property
+    def is_answered(self) -> bool:
+        """An answer came whose status is a success; whether its body is one, is judged later."""
+        return not self.failure and 200 <= self.status_code < 300
+
     def line(self) -> bytes:
         """One JSON line. The body travels as Latin-1, which maps every byte to one character."""
         values = [getattr(self, name) for name in _NAMES]

@@ -1,8 +1,9 @@
 """The protocol of DJL Serving, of SageMaker's containers and of this project's own server.
 
-Answers: {"generated_text"} | [{"generated_text"}, ...] | {"outputs": [...]}, each with an optional "details"
-{"generated_tokens", "input_tokens", "nonfinite"}; streamed: JSON lines {"token": {...}}, the last one
-{"generated_text"}.
+Answers: a string, {"generated_text"} (or the names of Hugging Face's translation and summary pipelines), a list of
+either or {"outputs": [...]}; each with an optional "details" {"generated_tokens", "input_tokens", "finish_reason",
+"nonfinite"}. Streamed, as JSON lines or server-sent events: {"token": {...}} per token, the last one with
+"generated_text" and "details"; or, from the Hugging Face handler, {"outputs": [text]} per token.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.load.protocol.interface import Answer, BadBody, Form, Marks
-from harness.load.protocol.json_frames import frames, json_bytes, parsed, short
+from harness.load.protocol.failures import raise_if_error, raise_if_failed
+from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
+from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
+from harness.load.protocol.token_counts import count, total
+
+_TEXT_KEYS = ("generated_text", "translation_text", "summary_text")
 
 
 class Djl:
@@ -35,47 +40,92 @@ class Djl:
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The answer; of a stream, the last line holds the text."""
-        token_ns: tuple[int, ...] = ()
         if form.stream:
-            pieces = frames(body, marks)
-            whole: Any = pieces[-1][1]
-            if "generated_text" not in whole and "outputs" not in whole:
-                raise BadBody(
-                    f'expected a last line {{"generated_text": ...}}: the stream was cut after {len(pieces)} line(s)'
-                )
-            token_ns = tuple(at_ns for at_ns, piece in pieces if "token" in piece)
-        else:
-            whole = parsed(body)
-        texts, details = _texts(whole)
-        if len(texts) != prompts:
-            raise BadBody(f"expected {prompts} answer(s) in the body, got {len(texts)}")
-        return Answer(
-            texts=tuple(texts),
-            input_tokens=_total(details, "input_tokens"),
-            output_tokens=_total(details, "generated_tokens"),
-            token_ns=token_ns,
-            is_nonfinite=any(bool(detail.get("nonfinite")) for detail in details),
-        )
+            return _streamed(stream_of(body, marks), prompts)
+        return _whole(parsed(body), prompts)
 
 
-def _texts(whole: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    """The text of each prompt, and the details of those that have some."""
-    if isinstance(whole, dict) and isinstance(whole.get("outputs"), list):
+def _whole(whole: Any, prompts: int) -> Answer:
+    raise_if_error(whole)
+    if isinstance(whole, dict) and "outputs" in whole:
         whole = whole["outputs"]
     rows = whole if isinstance(whole, list) else [whole]
-    texts: list[str] = []
-    details: list[dict[str, Any]] = []
-    for row in rows:
-        text = row if isinstance(row, str) else row.get("generated_text") if isinstance(row, dict) else None
-        if not isinstance(text, str):
-            raise BadBody(f'expected {{"generated_text": "..."}} for each prompt, got {short(row)}')
-        texts.append(text)
-        if isinstance(row, dict) and isinstance(row.get("details"), dict):
-            details.append(row["details"])
-    return texts, details
+    if len(rows) != prompts:
+        raise BadBody(f"expected {prompts} answer(s) in the body, got {len(rows)}")
+    parts, details = zip(*(_row(row) for row in rows), strict=True) if rows else ((), ())
+    return Answer(
+        parts=parts,
+        input_tokens=total(count(each.get("input_tokens")) for each in details),
+        output_tokens=total(part.tokens for part in parts),
+        is_nonfinite=any(bool(each.get("nonfinite")) for each in details),
+    )
 
 
-def _total(details: Sequence[dict[str, Any]], name: str) -> int | None:
-    counts = [detail.get(name) for detail in details]
-    known = [count for count in counts if isinstance(count, int)]
-    return sum(known) if known and len(known) == len(counts) else None
+def _row(row: Any) -> tuple[Part, Mapping[str, Any]]:
+    """One prompt's part and its details."""
+    if isinstance(row, list) and len(row) == 1:  # Hugging Face's pipelines: a list of sequences per prompt
+        row = row[0]
+    raise_if_error(row)
+    text = row if isinstance(row, str) else _text_in(row)
+    if not isinstance(text, str):
+        raise BadBody(f'expected {{"generated_text": "..."}} for each prompt, got {short(row)}')
+    details = _details_in(row)
+    return Part(text=whole_text(text), tokens=count(details.get("generated_tokens"))), details
+
+
+def _text_in(row: Any) -> Any:
+    return next((row[key] for key in _TEXT_KEYS if row.get(key) is not None), None) if isinstance(row, dict) else None
+
+
+def _details_in(row: Any) -> Mapping[str, Any]:
+    """The details; raises NoAnswer where they say that the answer failed."""
+    details = row.get("details") if isinstance(row, dict) else None
+    if not isinstance(details, dict):
+        return {}
+    raise_if_failed(details.get("finish_reason", details.get("finish reason")))  # old containers wrote a blank
+    return details
+
+
+def _streamed(stream: Stream, prompts: int) -> Answer:
+    if prompts != 1:
+        raise BadBody(f"expected {prompts} answers, and a stream holds one: set inputs_per_request to 1")
+    frames = [(frame.at_ns, _unwrapped(frame.value)) for frame in stream.frames]
+    token_ns = [at_ns for at_ns, value in frames if value.get("token") is not None]
+    last = frames[-1][1] if frames else {}
+    if _text_in(last) is not None:
+        part, details = _row(last)
+    elif (details := _details_in(last)) or (stream.is_done and token_ns):
+        text = "".join(_token_text(value.get("token")) for _, value in frames)
+        part = Part(text=whole_text(text), tokens=count(details.get("generated_tokens")))
+    elif all("outputs" in value for _, value in frames) and frames:
+        if len(frames) == 1:
+            return _whole(last, 1)
+        pieces = [(at_ns, _whole(value, 1).texts[0]) for at_ns, value in frames]
+        part, details = Part(text=whole_text("".join(text for _, text in pieces))), {}
+        token_ns = [at_ns for at_ns, text in pieces if text]
+    else:
+        raise BadBody(f'expected a last line {{"generated_text": ...}}: the stream was cut after {len(frames)} line(s)')
+    return Answer(
+        parts=(part,),
+        input_tokens=count(details.get("input_tokens")),
+        output_tokens=part.tokens if part.tokens is not None else len(token_ns) or None,
+        token_ns=tuple(token_ns),
+        first_output_ns=token_ns[0] if token_ns else None,
+        end_ns=stream.end_ns,
+        is_nonfinite=bool(details.get("nonfinite")),
+    )
+
+
+def _unwrapped(value: Any) -> dict[str, Any]:
+    """One line's object; TGI-compatible containers put it into a list."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        raise BadBody(f"expected one JSON object per line of the stream, got {short(value)}")
+    raise_if_error(value)
+    return value
+
+
+def _token_text(token: Any) -> str:
+    text = token.get("text") if isinstance(token, dict) and not token.get("special") else None
+    return text if isinstance(text, str) else ""

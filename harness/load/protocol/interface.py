@@ -4,28 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from harness.records import RequestOutcome
 
 Marks = Sequence[tuple[int, int]]
 """(monotonic ns, body bytes read so far) of each read of an answer; empty where no times were kept."""
 
 
-class BadBody(Exception):
-    """The body is not an answer of the protocol; the message says what was expected."""
+class NoAnswer(Exception):
+    """What came is not a good answer; the message says why, `outcome` which kind of failure it is."""
+
+    outcome: ClassVar[RequestOutcome] = "bad_body"
+
+
+class BadBody(NoAnswer):
+    """The body is not an answer of the protocol, or only a part of one; the message says what was expected."""
+
+
+class ServerGaveUp(NoAnswer):
+    """The server says that it failed or stopped before the answer was whole."""
+
+    outcome = "server_error"
+
+
+class Filtered(NoAnswer):
+    """A content filter of the server kept the answer, or the rest of it, back."""
+
+    outcome = "filtered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one prompt got: the answer's `text`, and beside it what the model generated too, its `reasoning` and its
+    tool `calls`. `tokens`: the server's count for this prompt, None where there is none."""
+
+    text: str
+    reasoning: str = ""
+    calls: str = ""
+    tokens: int | None = None
+
+    @property
+    def generated(self) -> str:
+        """All that the model wrote."""
+        return self.reasoning + self.text + self.calls
+
+    @property
+    def is_blank(self) -> bool:
+        """Nothing was generated, an end token at most."""
+        return not self.generated and (self.tokens is None or self.tokens <= 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answered request. `texts` has one entry per prompt; counts are sums over the request, None where absent.
+    """One answered request: one part per prompt, and token counts of the whole request (see token_counts.py).
 
-    `token_ns` are the times at which the bytes that completed each streamed token had been read.
+    Of a stream, `token_ns` are the times at which the bytes that completed each token had been read, whatever kind of
+    token it is; `first_output_ns` is that of the first one that is not reasoning; `end_ns` that of the last frame.
+    `hidden_tokens` are among `output_tokens` and were never sent: reasoning that the server keeps to itself.
     """
 
-    texts: tuple[str, ...]
+    parts: tuple[Part, ...]
     input_tokens: int | None = None
     output_tokens: int | None = None
+    hidden_tokens: int = 0
     token_ns: tuple[int, ...] = ()
+    first_output_ns: int | None = None
+    end_ns: int | None = None
     is_nonfinite: bool = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each prompt's answer."""
+        return tuple(part.text for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,4 +106,4 @@ class RequestProtocol(Protocol):
         """The JSON body for these prompts. Raises UsageError where the protocol cannot carry so many."""
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
-        """The answer to a request of `prompts` prompts. Raises BadBody."""
+        """The answer to a request of `prompts` prompts. Raises NoAnswer, and nothing else whatever the bytes are."""

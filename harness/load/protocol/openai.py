@@ -1,22 +1,30 @@
 """OpenAI's protocols, completions and chat completions, which many servers speak.
 
 Answers: {"choices": [{"text" | "message": {"content"}}], "usage"}; streamed: server-sent events of the same, with
-"delta" in place of "message".
+"delta" in place of "message", the choices of several prompts told apart by "index", and [DONE] or a finish_reason of
+each at the end. Beside the content, reasoning and tool calls are tokens too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import UsageError
+from harness.load.protocol.failures import raise_if_error, raise_if_failed
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks
-from harness.load.protocol.json_frames import frames, json_bytes, parsed, short
+from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of
+from harness.load.protocol.openai_choices import Written, choices_of, index_of
+from harness.load.protocol.stream_times import StreamTimes
+from harness.load.protocol.token_counts import Usage
 
 _BASE = "/v1"
 """What OpenAI's clients call the base URL ends here; the operation follows."""
 
 _NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+_CUT = ("length", "max_tokens")
+"""Reasons to finish without an end token."""
 _UNKNOWN = frozenset({"num_beams", "do_sample", "details"})
 
 
@@ -55,64 +63,65 @@ class OpenAi:
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The answer of either form; of a stream, the deltas joined."""
-        if form.stream:
-            return _streamed(frames(body, marks), prompts)
-        whole = parsed(body)
-        return _answer(_texts(whole), _usage(whole), (), prompts)
+        return _streamed(stream_of(body, marks), prompts) if form.stream else _whole(parsed(body), prompts)
 
 
 def _is_chat(path: str) -> bool:
     return "/chat/" in path
 
 
-def _texts(whole: Any) -> list[str]:
-    choices = whole.get("choices") if isinstance(whole, dict) else None
-    if not isinstance(choices, list):
+def _whole(whole: Any, prompts: int) -> Answer:
+    raise_if_error(whole)
+    choices = choices_of(whole)
+    if choices is None:
         raise BadBody(f'expected {{"choices": [...]}}, got {short(whole)}')
-    texts = []
-    for choice in choices:
-        text = choice.get("text") if isinstance(choice, dict) else None
-        if text is None and isinstance(choice, dict) and isinstance(choice.get("message"), dict):
-            text = choice["message"].get("content")
-        if not isinstance(text, str):
+    written: list[Written] = []
+    usage = Usage()
+    for choice in sorted(choices, key=index_of):
+        raise_if_failed(choice.get("finish_reason"))
+        if not isinstance(choice.get("text"), str) and not isinstance(choice.get("message"), dict):
             raise BadBody(f'expected "text" or "message" in each choice, got {short(choice)}')
-        texts.append(text)
-    return texts
+        written.append(Written())
+        written[-1].take(choice)
+    usage.take(whole)
+    return _answer(written, usage, prompts)
 
 
-def _streamed(pieces: Sequence[tuple[int, dict[str, Any]]], prompts: int) -> Answer:
-    if not any("choices" in piece for _, piece in pieces):
-        raise BadBody(f'expected {{"choices": [...]}} in the stream: it was cut after {len(pieces)} line(s)')
-    text = "".join(_delta(choice) for _, piece in pieces for choice in piece.get("choices", ()))
-    token_ns = tuple(at_ns for at_ns, piece in pieces if any(_delta(choice) for choice in piece.get("choices", ())))
-    return _answer([text], [usage for _, piece in pieces for usage in _usage(piece)], token_ns, prompts)
+def _streamed(stream: Stream, prompts: int) -> Answer:
+    written: dict[int, Written] = {}
+    ended: set[int] = set()
+    usage, times = Usage(), StreamTimes()
+    has_choices = not stream.frames
+    for frame in stream.frames:
+        raise_if_error(frame.value)
+        choices = choices_of(frame.value)
+        has_choices = has_choices or choices is not None
+        so_far = usage.take(frame.value)
+        added: list[tuple[str, str]] = []
+        is_end = False
+        for choice in choices or ():
+            index, reason = index_of(choice), choice.get("finish_reason")
+            raise_if_failed(reason)
+            added.append(written.setdefault(index, Written()).take(choice))
+            if reason:
+                ended.add(index)
+                is_end = is_end or reason not in _CUT
+        times.note(frame.at_ns, added, so_far, is_end)
+    if not has_choices:
+        raise BadBody(f'expected {{"choices": [...]}} in the stream, got {short(stream.frames[0].value)}')
+    if not stream.is_done and not (ended and ended >= written.keys()):
+        raise BadBody(f"the stream was cut after {len(stream.frames)} frame(s): no finish_reason and no [DONE]")
+    if not written and stream.is_done:
+        written = {index: Written() for index in range(prompts)}
+    answer = _answer([written[index] for index in sorted(written)], usage, prompts)
+    return times.added_to(replace(answer, end_ns=stream.end_ns), usage)
 
 
-def _delta(choice: Any) -> str:
-    if not isinstance(choice, dict):
-        return ""
-    delta = choice.get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-    return text if isinstance(text, str) else ""
-
-
-def _answer(texts: Sequence[str], usages: Sequence[dict[str, Any]], token_ns: tuple[int, ...], prompts: int) -> Answer:
-    if len(texts) != prompts:
-        raise BadBody(f"expected {prompts} answer(s) in the body, got {len(texts)}")
+def _answer(written: Sequence[Written], usage: Usage, prompts: int) -> Answer:
+    if len(written) != prompts:
+        raise BadBody(f"expected {prompts} answer(s), got {len(written)}")
     return Answer(
-        texts=tuple(texts),
-        input_tokens=_total(usages, "prompt_tokens"),
-        output_tokens=_total(usages, "completion_tokens"),
-        token_ns=token_ns,
+        parts=tuple(one.part(usage.generated if prompts == 1 else None) for one in written),
+        input_tokens=usage.asked,
+        output_tokens=usage.generated,
     )
-
-
-def _usage(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    usage = whole.get("usage")
-    return [usage] if isinstance(usage, dict) else []
-
-
-def _total(usages: Sequence[dict[str, Any]], name: str) -> int | None:
-    counts = [usage.get(name) for usage in usages]
-    known = [count for count in counts if isinstance(count, int)]
-    return sum(known) if known and len(known) == len(counts) else None

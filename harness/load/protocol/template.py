@@ -1,16 +1,20 @@
 """A protocol that the user describes: a JSON body with {prompt} in it, and the path to the text of the answer.
 
-A stream may be JSON lines or server-sent events of the same; each piece with a text is a token.
+A stream may be JSON lines or server-sent events of the same; each piece with a text is a token, and pieces that have
+nothing at the path (a role, a count, an end) are skipped.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from harness.load.protocol.interface import Answer, BadBody, Form, Marks
-from harness.load.protocol.json_frames import frames, parsed, short
+from harness.load.protocol.failures import raise_if_error
+from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
+from harness.load.protocol.json_frames import Stream, parsed, short, stream_of, whole_text
+from harness.load.protocol.token_counts import Usage
 
 
 class Template:
@@ -30,22 +34,53 @@ class Template:
         return form.template.replace("{max_new_tokens}", number).replace("{prompt}", escaped).encode("utf-8")
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
-        """The text at the user's path; of a stream, the texts of its pieces, each a token where it is not empty."""
-        if not form.stream:
-            return Answer(texts=(text_at(parsed(body), form.answer_path),))
-        parts = [(at_ns, text_at(piece, form.answer_path)) for at_ns, piece in frames(body, marks)]
-        text = "".join(text for _, text in parts)
-        return Answer(texts=(text,), token_ns=tuple(at_ns for at_ns, text in parts if text))
+        """The text at the user's path; of a stream, the texts of its pieces."""
+        if prompts != 1:
+            raise BadBody(f"expected {prompts} answers, and a template holds one: set inputs_per_request to 1")
+        if form.stream:
+            return _streamed(stream_of(body, marks), form.answer_path)
+        whole = parsed(body)
+        text = text_at(whole, form.answer_path)
+        if text is None:
+            raise_if_error(whole)
+            raise BadBody(f"expected {form.answer_path} in the answer, got {short(whole)}")
+        usage = Usage()
+        usage.take(whole)
+        return _answer(text, usage)
 
 
-def text_at(whole: Any, path: str) -> str:
-    """The text at a dotted path of keys and indexes. Raises BadBody."""
+def _streamed(stream: Stream, path: str) -> Answer:
+    parts: list[tuple[int, str]] = []
+    usage = Usage()
+    for frame in stream.frames:
+        text = text_at(frame.value, path)
+        if text is None:
+            raise_if_error(frame.value)
+        else:
+            parts.append((frame.at_ns, text))
+        usage.take(frame.value)
+    if not parts and stream.frames:
+        raise BadBody(f"expected {path} in a piece of the stream, got {short(stream.frames[-1].value)}")
+    token_ns = tuple(at_ns for at_ns, text in parts if text)
+    return replace(
+        _answer("".join(text for _, text in parts), usage),
+        token_ns=token_ns,
+        first_output_ns=token_ns[0] if token_ns else None,
+        end_ns=stream.end_ns,
+    )
+
+
+def _answer(text: str, usage: Usage) -> Answer:
+    part = Part(text=whole_text(text), tokens=usage.generated)
+    return Answer(parts=(part,), input_tokens=usage.asked, output_tokens=usage.generated, hidden_tokens=usage.hidden)
+
+
+def text_at(whole: Any, path: str) -> str | None:
+    """The text at a dotted path of keys and indexes; None where there is none."""
     value = whole
     for part in path.split("."):
         try:
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        except (LookupError, TypeError, ValueError) as error:
-            raise BadBody(f"expected {path} in the answer, got {short(whole)}") from error
-    if not isinstance(value, str):
-        raise BadBody(f"expected text at {path}, got {short(value)}")
-    return value
+            value = value[int(part)] if isinstance(value, list) else value[part] if isinstance(value, dict) else None
+        except (LookupError, ValueError):
+            return None
+    return value if isinstance(value, str) else None

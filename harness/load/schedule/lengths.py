@@ -21,14 +21,31 @@ def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[P
     min_new_tokens too, so that an engine that honours it writes exactly as many.
     """
     asked = plan.input_lengths[seq] if plan.input_lengths else None
-    wanted = plan.output_lengths[seq] if plan.output_lengths else None
+    each = _output_each(plan, seq, len(prompts))
     if asked is not None:
-        each = asked / len(prompts) - plan.end_tokens
-        prompts = [replace(p, text=of_length(p.text, each / plan.tokens_per_word.get(p.prompt_id, 1))) for p in prompts]
-    if wanted is None:
+        length = asked / len(prompts) - plan.end_tokens
+        prompts = [
+            replace(p, text=of_length(p.text, length / plan.tokens_per_word.get(p.prompt_id, 1))) for p in prompts
+        ]
+    if each is None:
         return tuple(prompts), None
-    each = max(1, round(wanted / len(prompts)))
     return tuple(prompts), {**plan.parameters, "max_new_tokens": each, "min_new_tokens": each}
+
+
+def asked_output(plan: LoadPlan, seq: int, prompts: int) -> int | None:
+    """Tokens of the answer to measured request `seq` where a fixed number was asked for: an output length, or as many
+    new tokens at least as at most."""
+    each = _output_each(plan, seq, prompts)
+    if each is not None:
+        return each * prompts
+    least, most = (plan.parameters.get(name) for name in ("min_new_tokens", "max_new_tokens"))
+    is_fixed = least == most or plan.parameters.get("ignore_eos") is True
+    return most * prompts if isinstance(most, int) and most > 0 and is_fixed else None
+
+
+def _output_each(plan: LoadPlan, seq: int, prompts: int) -> int | None:
+    wanted = plan.output_lengths[seq] if plan.output_lengths else None
+    return None if wanted is None else max(1, round(wanted / prompts))
 
 
 def of_length(text: str, words: float) -> str:

@@ -61,7 +61,7 @@ class Tail:
         from harness.load.client.raw_records import raw_from_line
 
         raw = raw_from_line(line)
-        error = raw.error or raw.failure or ("" if raw.status_code == 200 else f"HTTP {raw.status_code}")
+        error = raw.error or raw.failure or ("" if raw.is_answered else f"HTTP {raw.status_code}")
         return raw.user, raw.is_warmup, "", (raw.done_ns - raw.intended_ns) / 1e6, len(raw.body), error
 
     @staticmethod

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from harness.choose.repetitions import Pooled
-from harness.measure.metrics import metric_of, metrics_in
+from harness.measure.metrics import metric_of, metrics_in, says_more
 from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as told
@@ -186,7 +186,7 @@ def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
     made = []
     for row in metrics_in("answer"):
         metric = chosen.metric(row.name)
-        if metric is not None:
+        if metric is not None and says_more(trial, row):
             value, _, counted = metric_text(metric).replace(">=", "≥").partition(" (")
             has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
             more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""

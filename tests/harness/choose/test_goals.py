@@ -108,6 +108,11 @@ def test_one_candidate_dominates_another_that_is_nowhere_better_and_somewhere_wo
     assert not dominates((1.0, 4.0), (2.0, 3.0))
 
 
+def test_not_one_answer_breaks_what_must_hold_though_the_waiting_has_a_latency() -> None:
+    assert OF.violations(_trial(error_frac=1.0)) == ("not one of 9 requests was answered in time",)
+    assert OF.violations(_trial(error_frac=0.99)) == ()
+
+
 def test_a_maximum_rate_of_zero_breaks_what_must_hold_and_says_why() -> None:
     trial = _trial(max_rate_rps=0.0)
     assert trial.summary is not None

@@ -201,6 +201,39 @@ def test_streaming_records_first_and_each_token(tmp_path: Path) -> None:
         assert record.token_ns[2] - record.token_ns[0] > 30_000_000
 
 
+def _lingering(odd: Odd, end: bytes) -> None:
+    """A stream whose connection stays open, and silent, for a second after `end`."""
+    odd.send_response(200)
+    odd.end_headers()
+    odd.wfile.write(b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n')
+    odd.wfile.flush()
+    time.sleep(0.05)
+    odd.wfile.write(end)
+    odd.wfile.flush()
+    time.sleep(1.0)
+    odd.close_connection = True
+
+
+def test_a_stream_ends_at_done_and_not_with_its_connection(tmp_path: Path) -> None:
+    with odd_server(lambda odd, body: _lingering(odd, b"data: [DONE]\n\n")) as url:
+        plan = plan_of(url, protocol="openai-chat", stream=True, users=1, requests=3, warmup_requests=0)
+        result = run_load(plan, tmp_path)
+    measured = measured_of(result)
+    assert {record.outcome for record in measured} == {"ok"}
+    assert all(50_000_000 < record.latency_ns < 900_000_000 for record in measured)
+    assert all(after.intended_ns - before.done_ns < 900_000_000 for before, after in itertools.pairwise(measured))
+
+
+def test_an_answer_that_ends_with_its_connection_ends_with_its_last_bytes(tmp_path: Path) -> None:
+    """Nobody can know that the answer is whole before the close, so the user is busy until then, and no latency is."""
+    with odd_server(lambda odd, body: _lingering(odd, b"\n")) as url:
+        plan = plan_of(url, protocol="openai-chat", stream=True, users=1, requests=2, warmup_requests=0)
+        first, second = measured_of(run_load(plan, tmp_path))
+    assert first.outcome == second.outcome == "ok"
+    assert max(first.latency_ns, second.latency_ns) < 900_000_000
+    assert second.intended_ns - first.done_ns > 900_000_000
+
+
 def test_answers_with_any_bytes_survive_the_way_back(tmp_path: Path) -> None:
     text = "naïve \u2028 日本 \x7f"
     with odd_server(

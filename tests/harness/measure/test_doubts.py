@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.measure.doubts import client_verdict, doubts_of
@@ -67,6 +69,14 @@ def test_answers_without_token_counts() -> None:
     doubt = doubts_of((*records, *STEADY[200:]), use())[0]
     assert doubt.kind == "token_counts"
     assert "200 of 400 answers came without a token count" in doubt.sentence
+
+
+def test_answers_shorter_than_the_length_asked_for() -> None:
+    short = tuple(replace(r, asked_tokens=50, output_tokens=8 if k % 4 == 0 else 50) for k, r in enumerate(STEADY))
+    (doubt,) = doubts_of(short, use())
+    assert doubt.kind == "short_answers"
+    assert "100 of 400 answers are shorter than the output length asked for (median 8 of 50 tokens)" in doubt.sentence
+    assert doubts_of(tuple(replace(r, asked_tokens=10) for r in STEADY), use()) == ()
 
 
 def test_a_saturated_client_voids_the_trial() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.measure.metrics import METRICS, metric_of, metric_row
+from harness.measure.metrics import METRICS, metric_of, metric_row, says_more
 from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 
 
@@ -39,3 +39,18 @@ def test_metric_of_looks_in_load_and_quality() -> None:
     assert metric_of(trial, "chrf") == _metric(0.9)
     assert metric_of(trial, "rouge_l") is None
     assert metric_of(Trial(trial_id="t", number=0, candidate=trial.candidate, outcome="crashed"), "chrf") is None
+
+
+def test_a_metric_that_refines_another_says_more_only_where_it_differs() -> None:
+    def trial(**values: float) -> Trial:
+        metrics = {name: _metric(value) for name, value in values.items()}
+        return Trial(
+            trial_id="t", number=0, candidate=Candidate(block=0, engine="fake"), outcome="ok",
+            summary=TrialSummary(metrics=metrics),
+        )  # fmt: skip
+
+    row = METRICS["ttfo_p50_ms"]
+    assert says_more(trial(ttft_p50_ms=3.0, ttfo_p50_ms=9.0), row)
+    assert not says_more(trial(ttft_p50_ms=3.0, ttfo_p50_ms=3.0), row)
+    assert not says_more(trial(ttft_p50_ms=3.0), row)
+    assert says_more(trial(ttft_p50_ms=3.0), METRICS["ttft_p50_ms"])

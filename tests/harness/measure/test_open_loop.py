@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.measure.metrics import METRICS
@@ -98,6 +100,45 @@ def test_tokens_with_the_same_time_are_one_arrival() -> None:
     metrics = _open((record, request(1, 100.0, 5.0)), 10.0)
     assert metrics["itl_p50_ms"].value == pytest.approx(10.0)
     assert "chunks of 2.7" in metrics["itl_p50_ms"].note
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 8])
+def test_an_end_token_that_is_counted_and_never_sent_is_no_token_of_the_time_per_token(chunk: int) -> None:
+    record = _stream(0, 30.0, [5.0 * chunk] * (64 // chunk - 1), 65)
+    assert tpot_ns(record) == pytest.approx(5.0 * MS, rel=1e-6)
+
+
+def test_hidden_reasoning_is_no_token_of_the_time_per_token() -> None:
+    record = replace(_stream(0, 30.0, [10.0] * 9, 510), hidden_tokens=500)
+    assert tpot_ns(record) == pytest.approx(10.0 * MS)
+    assert _open((record, record), 10.0)["itl_p50_ms"].note == ""
+
+
+def test_the_first_token_that_is_not_reasoning_has_metrics_of_its_own() -> None:
+    thinking = tuple(
+        replace(one, first_output_ns=one.token_ns[6]) for one in (_stream(k, 30.0, [10.0] * 9, 10) for k in range(20))
+    )
+    metrics = _open(thinking, 10.0)
+    assert metrics["ttft_p50_ms"].value == pytest.approx(30.0)
+    assert metrics["ttfo_p50_ms"].value == pytest.approx(90.0)
+    metrics = _open((*thinking, _stream(20, 30.0, [10.0] * 9, 10)), 10.0)
+    assert metrics["ttfo_p50_ms"].n == 20
+    assert "1 answers held nothing but reasoning" in metrics["ttfo_p50_ms"].note
+
+
+def test_an_answer_shorter_than_asked_is_not_in_goodput() -> None:
+    records = tuple(request(k, k * 10.0, 5.0, asked_tokens=10, output_tokens=10 - k % 2) for k in range(100))
+    assert _open(records, slo={"latency_ms": 20.0})["goodput_frac"].value == pytest.approx(0.5)
+    by_tokenizer = tuple(replace(record, counted_by="tokenizer") for record in records)
+    assert _open(by_tokenizer, slo={"latency_ms": 20.0})["goodput_frac"].value == 1.0
+    uncounted = tuple(replace(record, output_tokens=None) for record in records)
+    assert _open(uncounted, slo={"latency_ms": 20.0})["goodput_frac"].value == 1.0
+
+
+def test_counts_of_a_tokenizer_are_named() -> None:
+    records = tuple(request(k, k * 10.0, 5.0, counted_by="tokenizer" if k < 30 else "server") for k in range(100))
+    assert "30 of 100 answers counted by the served model's tokenizer" in _open(records)["output_tokens_per_s"].note
+    assert _open(_scheduled(100, 10.0, 5.0))["output_tokens_per_s"].note == ""
 
 
 def test_goodput_counts_errors_against_it() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.load.protocol.interface import Answer, BadBody, Form
+from harness.load.protocol.interface import Answer, BadBody, Form, NoAnswer
 from harness.load.protocol.registry import PROTOCOLS
 
 WHOLE = Form(path="/", parameters={})
@@ -118,7 +118,7 @@ def test_openai_streams_are_joined() -> None:
     ],
 )
 def test_a_cut_or_failed_stream_is_refused(chunk: bytes, says: str) -> None:
-    with pytest.raises(BadBody, match=says):
+    with pytest.raises(NoAnswer, match=says):
         _streamed([(1, chunk)])
 
 

@@ -1,0 +1,74 @@
+"""How many tokens a request had: which sources are trusted, in which order, and how counts of chunks are read.
+
+1. The headers x-dyno-tokens and x-dyno-input-tokens, which this project's own server writes: counts of the request.
+2. The server's own count in the body: OpenAI's `usage` (completion_tokens, prompt_tokens), DJL's `details`
+   (generated_tokens, input_tokens). Both are totals so far. A stream may repeat them in every chunk, growing, so the
+   largest one is the total and nothing is summed, except over the prompts of one request. Reasoning and tool calls are
+   in completion_tokens; reasoning that is counted and never sent (completion_tokens_details) is kept apart.
+3. The protocol's promise: a DJL stream has one line per token, so its lines count where nothing else does. The chunks
+   of OpenAI's streams promise nothing: one may hold several tokens, and a token may have none.
+4. The served model's own tokenizer, over all that was generated, where the harness knows that model. Text that is
+   tokenized again may differ by a few tokens, and the end token is not in it; the metric's note says so.
+5. Nothing: the count is absent, and no number is made from it.
+
+A count that is no whole number from 0 to 2**31 is none. A server usually counts the end token and never sends it, so a
+count is no number of arrivals; harness/measure/tokens.py says how times per token allow for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+CountedBy = Literal["", "server", "tokenizer"]
+"""Sources 1 to 3 are 'server', 4 is 'tokenizer', 5 is ''."""
+
+_LARGEST = 2**31
+
+
+def count(value: Any) -> int | None:
+    """A token count, or None where the value is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return value if is_count else None
+
+
+def count_in_header(text: str) -> int | None:
+    """A token count of an answer's header."""
+    return count(int(text)) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
+def total(counts: Iterable[int | None]) -> int | None:
+    """The sum over the prompts of a request; None where one of them has none."""
+    known = list(counts)
+    return sum(each for each in known if each is not None) if known and None not in known else None
+
+
+class Usage:
+    """Totals of a request by the `usage` of an answer, or of the frames of a stream; None where there is none.
+
+    `hidden` are reasoning tokens among `generated`, by completion_tokens_details."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.generated: int | None = None
+        self.hidden = 0
+
+    def take(self, value: Any) -> int | None:
+        """Take in a body or a frame; the tokens generated so far, if this one says so. Some servers write the usage
+        into the choice that ends."""
+        choices = value.get("choices") if isinstance(value, dict) else None
+        holders = [value, *(choices if isinstance(choices, list) else ())]
+        usage = next((u for each in holders if isinstance(each, dict) and isinstance(u := each.get("usage"), dict)), {})
+        details = usage.get("completion_tokens_details")
+        hidden = count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+        so_far = count(usage.get("completion_tokens"))
+        self.asked = _largest(self.asked, count(usage.get("prompt_tokens")))
+        self.generated = _largest(self.generated, so_far)
+        self.hidden = max(self.hidden, hidden or 0)
+        return so_far
+
+
+def _largest(first: int | None, second: int | None) -> int | None:
+    return max((each for each in (first, second) if each is not None), default=None)

@@ -1,0 +1,44 @@
+"""What the harness knows of the model that is served: its tokenizer, and prompts that it rightly leaves unanswered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """`folder`: the model's own, None where the harness does not know what a server serves. `empty_ids`: prompts to
+    which the reference's answer, or the one given in the prompts file, is empty."""
+
+    folder: Path | None = None
+    empty_ids: frozenset[str] = frozenset()
+
+    def input_tokens(self, text: str) -> int | None:
+        """Tokens of a prompt, with those that the tokenizer adds; None without a tokenizer."""
+        return None if self._tokenizer is None else len(self._tokenizer.encode(text).ids)
+
+    def output_tokens(self, text: str) -> int | None:
+        """Tokens of what was generated, without an end token; None without a tokenizer."""
+        return None if self._tokenizer is None else len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        path = self.folder / "tokenizer.json" if self.folder is not None else None
+        if path is None or not path.is_file():
+            return None
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(path))
+
+
+UNKNOWN = ServedModel()
+"""A server of which nothing more is known than its address."""
+
+
+def empty_ids(answers: Mapping[str, str]) -> frozenset[str]:
+    """The prompts whose answer holds nothing."""
+    return frozenset(prompt_id for prompt_id, text in answers.items() if not text.strip())
