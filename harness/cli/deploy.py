@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from engines.errors import SpecInvalid
+from engines.models.aws_region import region_or_configured
+from engines.models.redaction import redact
+from engines.sagemaker.aws import Aws
+from engines.sagemaker.catalogue import check_region
+from engines.sagemaker.endpoint import expires_s
+from engines.sagemaker.removal import leftovers, remove_leftovers
+from engines.sagemaker.weights import release_weights
+from harness.cli.signals import stopped_by_signals
+from harness.deploy.sagemaker import Deployment, Order, carry_out, plan_deployment, plan_lines, result_path
+from harness.deploy.sagemaker import as_json as result_of
+from harness.deploy.text import comparison
 from harness.errors import EnvironmentFault, Interrupted, UsageError
-
-if TYPE_CHECKING:
-    from harness.deploy.sagemaker import Deployment, Order
-    from harness.records import Trial
-    from harness.store.reader import Run
+from harness.records import Trial
+from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import Run, find_run, read_run
 
 DEFAULT_VERB = "run"
 
@@ -74,10 +85,6 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
     RUN is a run folder, a scenario's name (its newest run) or 'latest'. Ctrl-C, a crash or kill -9 delete everything
     too; what a dead machine leaves, `dyno deploy sagemaker cleanup` finds.
     """
-    from engines.sagemaker.endpoint import expires_s
-    from harness.deploy.sagemaker import plan_deployment, plan_lines
-    from harness.store.layout import DEFAULT_RESULTS
-    from harness.store.reader import find_run, read_run
 
     found = read_run(find_run(results or DEFAULT_RESULTS, run))
     deployment = plan_deployment(found, _order(asked))
@@ -95,13 +102,6 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
 @click.option("--dry-run", is_flag=True, help="List, delete nothing.")
 def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
     """Delete endpoints, configs, models and uploads that an ended dyno left, found by journal and by tag."""
-    import time
-
-    from engines.errors import SpecInvalid
-    from engines.models.aws_region import region_or_configured
-    from engines.sagemaker.aws import Aws
-    from engines.sagemaker.catalogue import check_region
-    from engines.sagemaker.removal import leftovers, remove_leftovers
 
     try:
         named = region_or_configured(region or "")
@@ -125,7 +125,6 @@ def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
 
 
 def _order(asked: dict[str, Any]) -> Order:
-    from harness.deploy.sagemaker import Order
 
     account = {name: value for name in ("role", "bucket") if (value := asked.pop(name))}
     own = {name: asked.pop(name) for name in ("container", "device", "tensor_parallel_degree", "files")}
@@ -141,11 +140,6 @@ def _order(asked: dict[str, Any]) -> Order:
 
 
 def _carry_out(run: Run, deployment: Deployment, as_json: bool) -> int:
-    from engines.sagemaker.weights import release_weights
-    from harness.cli.signals import stopped_by_signals
-    from harness.deploy.sagemaker import as_json as result_of
-    from harness.deploy.sagemaker import carry_out, result_path
-    from harness.deploy.text import comparison
 
     _log_to_stderr()
     with stopped_by_signals():
@@ -185,7 +179,6 @@ def _code(trial: Trial, here: Trial) -> int:
 
 def _log_to_stderr() -> None:
     """Progress of the endpoint's life; every line goes through the redactor."""
-    from engines.models.redaction import redact
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engines.errors import Unavailable
+from engines.launching import load_engine, why_stale
+from engines.registry import engine_names
+from engines.t5 import cuda
+from harness.cli.engine_table import feature_rows, markdown, print_features
+from harness.measure.machine.checks import Check, machine_checks
+from harness.measure.machine.facts import machine_facts
+from harness.measure.machine.nvml import Gpus
+from harness.measure.machine.rapl import CpuEnergy
 
 
 @click.command(name="doctor", short_help="What this machine can launch and measure.")
@@ -29,10 +43,6 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
     if wants_features:
         _features(as_json, as_markdown)
         return
-    from dataclasses import asdict
-
-    from harness.measure.machine.checks import machine_checks
-    from harness.measure.machine.facts import machine_facts
 
     facts = machine_facts()
     checks = [asdict(check) for check in (*machine_checks(), *_telemetry(), _gpus())]
@@ -45,9 +55,6 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
 
 def _telemetry() -> tuple[Any, ...]:
     """What of GPU and energy can be read while measuring."""
-    from harness.measure.machine.checks import Check
-    from harness.measure.machine.nvml import Gpus
-    from harness.measure.machine.rapl import CpuEnergy
 
     energy = CpuEnergy()
     with Gpus() as gpus:
@@ -71,9 +78,6 @@ def _telemetry() -> tuple[Any, ...]:
 
 def _gpus() -> Any:
     """What the bundled engine's tensor-parallel ranks can run on."""
-    from engines.errors import Unavailable
-    from engines.t5 import cuda
-    from harness.measure.machine.checks import Check
 
     name = "GPUs of the t5 engine"
     try:
@@ -89,7 +93,6 @@ def _gpus() -> Any:
 
 
 def _features(as_json: bool, as_markdown: bool) -> None:
-    from harness.cli.engine_table import feature_rows, markdown, print_features
 
     rows = feature_rows()
     if as_json:
@@ -101,13 +104,11 @@ def _features(as_json: bool, as_markdown: bool) -> None:
 
 
 def _engine_names() -> tuple[str, ...]:
-    from engines.registry import engine_names
 
     return engine_names()
 
 
 def _engine_row(name: str) -> dict[str, Any]:
-    from engines.launching import load_engine, why_stale
 
     engine = load_engine(name)
     availability = engine.probe()
@@ -129,9 +130,6 @@ def _engine_row(name: str) -> dict[str, Any]:
 
 
 def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console(soft_wrap=False)
     machine = Table(title="Machine", show_header=False, title_justify="left")
@@ -151,7 +149,6 @@ def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: 
 
 def _able(row: dict[str, Any]) -> str:
     """What an engine can do here, as rich's markup; reasons hold brackets ('dynamometer[openvino]') of their own."""
-    from rich.markup import escape
 
     warning = [f"[yellow]warn[/yellow]: {escape(row['warning'])}"] if row["warning"] else []
     if not row["is_available"]:
@@ -164,8 +161,6 @@ def _able(row: dict[str, Any]) -> str:
 
 
 def _print_checks(console: Any, checks: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
 
     colours = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "unavailable": "[dim]unavailable[/dim]"}
     table = Table(title="Fit for measuring", title_justify="left")

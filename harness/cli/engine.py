@@ -6,6 +6,14 @@ import json
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.table import Table
+
+from engines.environments import install as made
+from engines.environments.install import installable
+from engines.environments.locate import environment_folder
+from engines.errors import Unavailable
+from engines.launching import load_engine
 
 
 @click.group("engine", short_help="Environments of their own for engines.")
@@ -41,8 +49,6 @@ def install(name: str, python: Path | None) -> None:
       dyno engine install deepspeed
       dyno engine install openvino --python /usr/bin/python3.12
     """
-    from engines.environments import install as made
-    from engines.launching import load_engine
 
     _check_name(name)
     environment = made.install(name, python, lambda line: click.echo(line, err=True))
@@ -50,8 +56,6 @@ def install(name: str, python: Path | None) -> None:
     packages = ", ".join(f"{package} {version}" for package, version in environment.packages.items())
     click.echo(f"{environment.folder}: {packages}")
     if not availability.is_available:
-        from engines.errors import Unavailable
-
         raise Unavailable(f"{name} was installed but cannot run: {availability.reason}")
     click.echo("Next: dyno doctor --engines")
 
@@ -66,7 +70,6 @@ def list_(as_json: bool) -> None:
       dyno engine list
       dyno engine list --json
     """
-    from engines.environments import install as made
 
     rows = made.environments()
     if as_json:
@@ -76,8 +79,6 @@ def list_(as_json: bool) -> None:
         ]
         click.echo(json.dumps({"environments": told}, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
 
     table = Table()
     for heading in ("Engine", "State", "Folder", "Packages"):
@@ -98,8 +99,6 @@ def remove(name: str) -> None:
     Examples:
       dyno engine remove deepspeed
     """
-    from engines.environments import install as made
-    from engines.environments.locate import environment_folder
 
     _check_name(name)
     was_there = made.remove(name)
@@ -107,7 +106,6 @@ def remove(name: str) -> None:
 
 
 def _check_name(name: str) -> None:
-    from engines.environments.install import installable
 
     if name not in installable():
         raise click.UsageError(f"{name!r} has no environment to install; these have: {', '.join(installable())}")

@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from rich.markup import escape
+from rich.table import Table
+
+from engines.api import FEATURES
+from engines.launching import load_engine
+from engines.registry import engine_names, traits
+from harness.cli.terminal import table_console
 
 BEGIN, END = "<!-- dyno doctor --engines --markdown -->", "<!-- end of the engine table -->"
 """README keeps the table between these lines."""
@@ -13,8 +20,6 @@ BEGIN, END = "<!-- dyno doctor --engines --markdown -->", "<!-- end of the engin
 
 def feature_rows() -> list[dict[str, Any]]:
     """One entry per engine that runs models: its features, and whether it can run here (and why not)."""
-    from engines.launching import load_engine
-    from engines.registry import engine_names, traits
 
     rows: list[dict[str, Any]] = []
     for name in engine_names():
@@ -41,7 +46,6 @@ def features_of(engine: Any) -> Mapping[str, str]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Features as rows, engines as columns; the same on every machine."""
-    from engines.api import FEATURES
 
     names = [row["engine"] for row in rows]
     lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "| --- |" + " --- |" * len(names)]
@@ -52,11 +56,6 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_features(rows: Sequence[Mapping[str, Any]]) -> None:
     """Engines as rows, on a terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from engines.api import FEATURES
-    from harness.cli.terminal import table_console
 
     table = Table(title="What each engine can do", title_justify="left")
     for heading in ("Engine", "Here", *FEATURES.values()):

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from engines.launching import why_stale
+from harness.cli.signals import stopped_by_signals
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.gate.rules import Rules
-    from harness.gate.verdict import GateResult
-    from harness.trial.side_by_side import Order
+from harness.gate.export import export_baseline
+from harness.gate.gate import gate
+from harness.gate.outputs import as_dict, as_junit, as_markdown
+from harness.gate.rules import Rules
+from harness.gate.rules_file import load_rules
+from harness.gate.terminal import print_result
+from harness.gate.verdict import GateResult
+from harness.report.text.table_formats import stdout_console
+from harness.space.check_files import checked_scenario
+from harness.store.disk import write_text
+from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import find_run, read_run
+from harness.trial.inputs import with_checked_code
+from harness.trial.side_by_side import Order, measure_again, measure_side_by_side
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -70,8 +80,6 @@ def command(
       dyno gate --scenario scenarios/gate.yaml --baseline results/baseline --repetitions 4
       dyno gate --baseline gate --export results/baseline
     """
-    from harness.gate.rules_file import load_rules
-    from harness.store.layout import DEFAULT_RESULTS
 
     asked = _Asked(
         baselines=baselines,
@@ -110,8 +118,6 @@ class _Asked:
 
     def export(self, folder: Path) -> int:
         """Write the one baseline as a compact run folder."""
-        from harness.gate.export import export_baseline
-        from harness.store.reader import find_run, read_run
 
         if len(self.baselines) != 1:
             raise UsageError("--export: expected exactly one --baseline RUN to export; name it")
@@ -123,9 +129,6 @@ class _Asked:
 
     def answer(self) -> GateResult:
         """Measure what is to be measured, then judge stored runs."""
-        from harness.cli.signals import stopped_by_signals
-        from harness.gate.gate import gate
-        from harness.store.reader import find_run, read_run
 
         self._check()
         with stopped_by_signals():
@@ -151,23 +154,16 @@ class _Asked:
             raise UsageError("expected --baseline RUN (or --scenario FILE --baseline-ref DIR), got neither")
 
     def _side_by_side(self) -> GateResult:
-        from harness.trial.side_by_side import measure_side_by_side
 
         assert self.scenario is not None
         assert self.baseline_ref is not None
         return measure_side_by_side(self._order(), self.baseline_ref, self.rules, _say)
 
     def _measured_now(self, baseline: Path) -> Path:
-        from harness.store.reader import read_run
-        from harness.trial.side_by_side import measure_again
 
         return measure_again(self._order(), read_run(baseline), _say)
 
     def _order(self) -> Order:
-        from engines.launching import why_stale
-        from harness.space.check_files import checked_scenario
-        from harness.trial.inputs import with_checked_code
-        from harness.trial.side_by_side import Order
 
         assert self.scenario is not None
         resolved = checked_scenario(self.scenario, self.overrides)
@@ -187,8 +183,6 @@ def _say(text: str) -> None:
 
 
 def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> None:
-    from harness.gate.outputs import as_junit, as_markdown
-    from harness.store.disk import write_text
 
     for path, text in ((junit, as_junit), (markdown, as_markdown)):
         if path is not None:
@@ -197,9 +191,6 @@ def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> Non
 
 
 def _print(result: GateResult, *, as_json: bool) -> None:
-    from harness.gate.outputs import as_dict
-    from harness.gate.terminal import print_result
-    from harness.report.text.table_formats import stdout_console
 
     if as_json:
         click.echo(json.dumps(as_dict(result), indent=2))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.load.hosts.coordinator import LoadHosts
-    from harness.scenario.resolve import ResolvedScenario
+from harness.load.hosts.coordinator import DEFAULT_BIND, LoadHosts
+from harness.scenario.resolve import ResolvedScenario
 
 
 def load_hosts(resolved: ResolvedScenario, expected: int | None, bind: str | None, wait_s: float) -> LoadHosts | None:
     """The load hosts that were asked for, not yet waited for."""
-    from harness.load.hosts.coordinator import DEFAULT_BIND, LoadHosts
 
     if expected is None:
         if bind is not None:

@@ -7,6 +7,10 @@ import sys
 
 import click
 
+from harness.errors import UsageError
+from harness.load.child_process import child_env
+from harness.load.hosts.coordinator import bind_address
+
 
 @click.command(
     "load-worker",
@@ -30,9 +34,6 @@ def command(master: str, wait_s: float) -> None:
       dyno load-worker --master 127.0.0.1:5557
       DYNO_LOAD_SECRET=... dyno load-worker --master bench-1:5557 --wait 300
     """
-    from harness.errors import UsageError
-    from harness.load.child_process import child_env
-    from harness.load.hosts.coordinator import bind_address
 
     try:
         host, port = bind_address(master)

@@ -6,6 +6,15 @@ from pathlib import Path
 
 import click
 
+from engines.api import EngineSpec
+from engines.cache_folder import cache_root
+from engines.models.folder import resolve_model
+from engines.serving_properties.write import spec_to_properties
+from engines.t5.partition import partition
+from harness.cli.signals import stopped_by_signals
+from harness.scenario.schema import SHAPES
+from harness.units import mib_from_bytes
+
 PROPERTIES = "serving.properties"
 
 
@@ -27,13 +36,6 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
       dyno partition scenarios/assets/flan-t5-bench --dtype int8 --out /tmp/bench-int8
       dyno partition flan-t5-base --dtype int4 --tensor-parallel-degree 2 --out /tmp/base-int4-tp2
     """
-    from engines.api import EngineSpec
-    from engines.cache_folder import cache_root
-    from engines.models.folder import resolve_model
-    from engines.serving_properties.write import spec_to_properties
-    from engines.t5.partition import partition
-    from harness.cli.signals import stopped_by_signals
-    from harness.units import mib_from_bytes
 
     kind = model_kind(model)
     click.echo(f"{kind} {model}", err=True)
@@ -49,7 +51,6 @@ def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:
 
 def model_kind(model: str) -> str:
     """What MODEL names: path, s3, shape or hub, in this order."""
-    from harness.scenario.schema import SHAPES
 
     if Path(model).exists() or model.startswith((".", "/")):
         return "path"

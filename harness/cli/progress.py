@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 from textwrap import shorten
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.measure.metrics import metric_of
+from harness.records import Trial
 from harness.scenario.schema import Scenario
+from harness.trial.progress import Phase
+from harness.tune.search_records import SearchEvent
 from harness.units import format_duration
 from harness.wording import label, quantity
-
-if TYPE_CHECKING:
-    from harness.records import Trial
-    from harness.trial.progress import Phase
-    from harness.tune.loop import SearchEvent
-
 
 REASON_LENGTH = 240
 """Characters of a failure's reason in a line of progress; the record and the log hold the rest."""
@@ -76,8 +75,6 @@ class BarDisplay:
     """Two bars: the search (trials, time, what is left of it) and the trial in flight (phase, counts)."""
 
     def __init__(self, scenario: Scenario) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._scenario = scenario
         self._progress = Progress(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
+from harness.choose.text import findings_text
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.properties.diff import Difference
-    from harness.properties.lint.records import Finding
-    from harness.properties.migrate import Migration
+from harness.properties.containers import parse_container
+from harness.properties.diff import Difference, container_differences, file_differences, known_keys, rule_text
+from harness.properties.environment_variables import from_environment, parse_environment, to_environment
+from harness.properties.lint.findings import lint
+from harness.properties.lint.records import Finding, model_facts
+from harness.properties.migrate import Migration, migrate
+from harness.store.disk import write_text
 
 LINT_FAILED = 1
 """Exit code when a check said no (house style 35)."""
@@ -44,9 +48,6 @@ def lint_command(file: Path, container: str, as_json: bool) -> int:
       dyno properties lint serving.properties --container 0.24.0
       dyno properties lint model/serving.properties --container 0.36.0-lmi20 --json
     """
-    from harness.choose.text import findings_text
-    from harness.properties.lint.findings import lint
-    from harness.properties.lint.records import model_facts
 
     beside = [file.parent / name for name in ("model.py", "requirements.txt")]
     script, requirements = [_text(path) if path.is_file() else "" for path in beside]
@@ -70,8 +71,6 @@ def diff(before: str, after: str, as_json: bool) -> int:
       dyno properties diff old/serving.properties new/serving.properties
       dyno properties diff 0.24.0 0.36.0-lmi20
     """
-    from harness.properties.containers import parse_container
-    from harness.properties.diff import container_differences, file_differences
 
     if Path(before).is_file() and Path(after).is_file():
         found = file_differences(_values(Path(before)), _values(Path(after)))
@@ -102,10 +101,6 @@ def migrate_command(file: Path, source: str, target: str, replace_engine: bool, 
       dyno properties migrate serving.properties --from 0.26.0 --to 0.33.0
       dyno properties migrate serving.properties --from 0.24.0 --to 0.36.0-lmi20 --replace-engine --out model/
     """
-    from harness.choose.text import findings_text
-    from harness.properties.containers import parse_container
-    from harness.properties.lint.records import model_facts
-    from harness.properties.migrate import migrate
 
     old, new = parse_container(source), parse_container(target)
     done = migrate(_values(file), old, new, model_facts(file.parent), replace_engine=replace_engine)
@@ -139,8 +134,6 @@ def env(file: Path, reverse: bool, as_json: bool) -> None:
       dyno properties env serving.properties > container.env
       dyno properties env container.env --reverse > serving.properties
     """
-    from engines.serving_properties.java_text import format_properties
-    from harness.properties.environment_variables import from_environment, parse_environment, to_environment
 
     if not reverse:
         variables = to_environment(_values(file))
@@ -163,8 +156,6 @@ def keys(container: str, as_json: bool) -> None:
     Examples:
       dyno properties keys 0.36.0-lmi20
     """
-    from harness.properties.containers import parse_container
-    from harness.properties.diff import known_keys, rule_text
 
     rules = known_keys(parse_container(container))
     if as_json:
@@ -187,7 +178,6 @@ def _text(path: Path) -> str:
 
 
 def _values(path: Path) -> dict[str, str]:
-    from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
 
     try:
         return parse_properties(_text(path))
@@ -196,7 +186,6 @@ def _values(path: Path) -> dict[str, str]:
 
 
 def _write(done: Migration, out: Path) -> list[Path]:
-    from harness.store.disk import write_text
 
     files = {"serving.properties": done.text, **done.files}
     for name, text in files.items():

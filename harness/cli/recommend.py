@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from harness.choose.recommendation import choose
+from harness.choose.text import as_text, findings_text, next_command, wrapped
+from harness.cli.signals import stopped_by_signals
 from harness.errors import MeasurementInvalid, UsageError
-
-if TYPE_CHECKING:
-    from harness.properties.lint.records import Finding
-    from harness.properties.write import Written
-    from harness.records import Recommendation
-    from harness.store.reader import Run
+from harness.properties.containers import parse_container
+from harness.properties.lint.records import Finding
+from harness.properties.write import Written, scenario_container, write_recommendation
+from harness.records import Recommendation
+from harness.store.codec import to_json
+from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import Run, find_run, read_run
+from harness.trial.verify import verify
 
 
 @click.command("recommend", epilog="Exit: 0 ok, 2 usage, 3 machine, 4 no valid choice or not reproduced.")
@@ -54,12 +59,6 @@ def _as_rows(findings: list[Finding]) -> list[dict[str, Any]]:
 def _recommend(
     ref: str | None, container: str | None, out: Path | None, verify: bool, as_json: bool, results: Path | None
 ) -> int:
-    from harness.choose.recommendation import choose
-    from harness.choose.text import as_text, findings_text, next_command, wrapped
-    from harness.properties.containers import parse_container
-    from harness.properties.write import scenario_container, write_recommendation
-    from harness.store.layout import DEFAULT_RESULTS
-    from harness.store.reader import find_run, read_run
 
     run = read_run(find_run(results or DEFAULT_RESULTS, ref))
     for note in run.notes:
@@ -87,8 +86,6 @@ def _recommend(
 
 
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
-    from harness.cli.signals import stopped_by_signals
-    from harness.trial.verify import verify
 
     with stopped_by_signals():
         found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))
@@ -96,7 +93,6 @@ def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[
 
 
 def _as_json(recommendation: Recommendation, written: Written, verdict: dict[str, Any] | None) -> dict[str, Any]:
-    from harness.store.codec import to_json
 
     answer: dict[str, Any] = {
         "recommendation": to_json(recommendation),

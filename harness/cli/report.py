@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from harness.report.content.result_table import ReportTable
-    from harness.store.reader import Run
+from harness.errors import UsageError
+from harness.report.content.comparison import compare
+from harness.report.content.published_row import published_text
+from harness.report.content.result_table import ReportTable, report_table
+from harness.report.content.run_summary import story_of
+from harness.report.page.comparison_page import write_comparison
+from harness.report.page.run_page import write_html
+from harness.report.text.sections import (
+    comparison_json,
+    comparison_markdown,
+    print_comparison,
+    print_report,
+    report_markdown,
+)
+from harness.report.text.table_formats import as_csv, as_json, stdout_console
+from harness.store.disk import write_text
+from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import Run, find_run, read_run
 
 FORMATS = ("terminal", "markdown", "csv", "json", "html")
 MOST_RUNS = 10
@@ -41,33 +55,23 @@ def command(
       dyno report quickstart --format csv > quickstart.csv
       dyno report RUN-BEFORE RUN-AFTER --format markdown
     """
-    from harness.store.layout import DEFAULT_RESULTS
-    from harness.store.reader import find_run, read_run
 
     where = results or DEFAULT_RESULTS
     stored = [read_run(find_run(where, name)) for name in runs or (None,)]
     if len(stored) > 1:
         _compare(stored, form, out)
         return
-    from harness.report.content.result_table import report_table
 
     table = report_table(stored[0], sort)
     if baseline is not None:
-        from harness.report.content.published_row import published_text
-
         click.echo(published_text(stored[0]), err=form != "terminal")
     _show(stored[0], table, form, out)
 
 
 def _show(run: Run, table: ReportTable, form: str, out: Path | None) -> None:
     """One run in the format asked for."""
-    from harness.report.content.run_summary import story_of
-    from harness.report.text.sections import report_markdown
-    from harness.report.text.table_formats import as_csv, as_json
 
     if form == "html":
-        from harness.report.page.run_page import write_html
-
         path = out or run.layout.report_html
         write_html(run, table, path)
         click.echo(f"wrote {path}")
@@ -82,9 +86,6 @@ def _show(run: Run, table: ReportTable, form: str, out: Path | None) -> None:
 
 
 def _print(run: Run, table: ReportTable, out: Path | None) -> None:
-    from harness.report.content.run_summary import story_of
-    from harness.report.text.sections import print_report
-    from harness.report.text.table_formats import stdout_console
 
     story = story_of(run)
     console = stdout_console()
@@ -99,10 +100,6 @@ def _print(run: Run, table: ReportTable, out: Path | None) -> None:
 
 def _compare(stored: list[Run], form: str, out: Path | None) -> None:
     """Several runs in the format asked for."""
-    from harness.errors import UsageError
-    from harness.report.content.comparison import compare
-    from harness.report.content.run_summary import story_of
-    from harness.report.text.sections import comparison_json, comparison_markdown, print_comparison
 
     if len(stored) > MOST_RUNS:
         raise UsageError(f"{len(stored)} runs: at most {MOST_RUNS} stand side by side; name fewer")
@@ -110,8 +107,6 @@ def _compare(stored: list[Run], form: str, out: Path | None) -> None:
         raise UsageError("--format csv holds one run; ask for each run's own, or for --format json")
     made = compare([story_of(run) for run in stored])
     if form == "html":
-        from harness.report.page.comparison_page import write_comparison
-
         path = out or stored[0].root / f"compare-{stored[1].root.name}.html"
         write_comparison(made, path)
         click.echo(f"wrote {path}")
@@ -120,8 +115,6 @@ def _compare(stored: list[Run], form: str, out: Path | None) -> None:
     elif form == "json":
         _put(comparison_json(made), out)
     else:
-        from harness.report.text.table_formats import stdout_console
-
         console = stdout_console()
         with console.capture() as captured:
             print_comparison(made, console)
@@ -133,7 +126,6 @@ def _put(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    from harness.store.disk import write_text
 
     write_text(out, text)
     click.echo(f"wrote {out}", err=True)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 
 import click
+
+from harness.errors import ScenarioError
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+from harness.scenario.schema import json_schema
+from harness.scenario.yaml_nodes import write
+from harness.space.check_files import checked_scenario
 
 _FILE = click.argument("scenario", type=click.Path(path_type=Path), metavar="SCENARIO")
 _SET = click.option(
@@ -29,7 +37,6 @@ def check(scenarios: tuple[Path, ...], overrides: tuple[str, ...]) -> int:
       dyno scenario check scenarios/*.yaml
       dyno scenario check scenarios/quickstart.yaml --set search.trials=30
     """
-    from harness.errors import ScenarioError
 
     is_wrong = False
     for path in scenarios:
@@ -53,9 +60,6 @@ def show(scenario: Path, overrides: tuple[str, ...], as_json: bool) -> None:
       dyno scenario show scenarios/quickstart.yaml
       dyno scenario show scenarios/quickstart.yaml --json | jq .resolved.digest
     """
-    from harness.scenario.load import load_scenario
-    from harness.scenario.resolve import resolve
-    from harness.scenario.yaml_nodes import write
 
     shown = resolve(load_scenario(scenario, overrides), scenario).as_dict()
     click.echo(json.dumps(shown, indent=2) if as_json else write(shown), nl=as_json)
@@ -69,15 +73,11 @@ def schema() -> None:
     Example:
       dyno scenario schema > scenario.schema.json
     """
-    from harness.scenario.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 
 
 def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
-    from math import prod
-
-    from harness.space.check_files import checked_scenario
 
     resolved = checked_scenario(path, overrides)
     scenario = resolved.scenario

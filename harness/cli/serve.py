@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from engines.server.serve import ServeOptions, serve
+
 
 @click.command(name="serve")
 @click.option(
@@ -45,7 +47,6 @@ def command(properties_path: Path, model_dir: Path | None, host: str, port: int,
       dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
       curl -s localhost:8080/invocations -d '{"inputs": "spell: 4213"}'
     """
-    from engines.server.serve import ServeOptions, serve
 
     serve(
         ServeOptions(

@@ -28,8 +28,7 @@ from harness.store.layout import DEFAULT_RESULTS
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
-from harness.tune.loop import SearchContext, SearchResult, search
-from harness.tune.sampler import first_candidates
+from harness.tune.search_records import SearchContext, SearchResult
 
 FIRST_SHOWN = 6
 """Candidates that --dry-run lists in order; beyond the blocks' defaults the order depends on what is measured."""
@@ -127,6 +126,8 @@ def _resumable() -> Iterator[None]:
 
 def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
+    from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
+
     result = search(
         SearchContext(
             scenario=bench.inputs.scenario,
@@ -148,6 +149,8 @@ def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:
 
 
 def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:
+    from harness.tune.sampler import first_candidates
+
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN)
     if as_json:
         click.echo(json.dumps(plan_dict(resolved, plan, order), indent=2))

@@ -20,7 +20,7 @@ from harness.store.disk import write_text
 from harness.store.reader import Run, read_run
 from harness.trial.bench import Bench
 from harness.trial.verify import Verification, measurements, verify_file
-from harness.tune.loop import SearchResult
+from harness.tune.search_records import SearchResult
 
 MOST_LOSSES = 5
 """Candidates that lost, in the answer at the end of a search; `dyno report` has all of them."""

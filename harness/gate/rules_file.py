@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import ScenarioError
 from harness.gate.rules import Budget, Rules, Spread, wrong_way
@@ -14,9 +15,6 @@ from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
 from harness.scenario.yaml_nodes import Document, parse
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 _WORDS = {"dict_type": "'metric: budget' lines", "model_type": "'key: value' lines"}
 """What rules call these, in the place of the scenario's words."""

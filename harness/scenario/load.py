@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import ScenarioError
 from harness.scenario.blocks import written_places
 from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-    from harness.scenario.schema import Scenario
-    from harness.scenario.yaml_nodes import Document
+from harness.scenario.schema import Scenario
+from harness.scenario.yaml_nodes import Document, parse
 
 
 def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -23,10 +22,6 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
     Raises ScenarioError; one line per problem: 'file:line: field.path: expected ..., got ...; hint'.
     """
-    from pydantic import ValidationError
-
-    from harness.scenario.schema import Scenario
-    from harness.scenario.yaml_nodes import parse
 
     document = parse(read_text(path, "scenario"))
     source = _Source(path=path, document=document, overridden={})
@@ -69,7 +64,6 @@ class _Source:
 
 
 def _override(source: _Source, override: str) -> None:
-    from harness.scenario.yaml_nodes import parse
 
     dotted, equals, text = override.partition("=")
     if not equals or not all(dotted.split(".")):
@@ -146,7 +140,6 @@ def _holds(raw: Any, part: str | int) -> bool:
 
 def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
     """The keys that are known where the last part of `path` stands, in the raw document `raw`."""
-    from harness.scenario.schema import Scenario
 
     model: Any = Scenario
     for part in path[:-1]:
@@ -160,16 +153,12 @@ def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
 
 def _has_kind(model: Any, kind: object) -> bool:
     """Whether this variant of a union is the one that is written with `kind`."""
-    from typing import get_args
 
     field = model.model_fields.get("kind")
     return field is not None and kind in get_args(field.annotation)
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:
-    from typing import get_args
-
-    from pydantic import BaseModel
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic_core import ErrorDetails
 
 from harness.errors import ScenarioError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-    from harness.scenario.yaml_nodes import Document
+from harness.scenario.fields import did_you_mean, sentence
+from harness.scenario.yaml_nodes import Document, scalar
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -93,7 +92,6 @@ def line_of(lines: Mapping[tuple[str | int, ...], int], path: Sequence[str | int
 def told(details: ErrorDetails, name: object, known: Sequence[str], words: Mapping[str, str] | None = None) -> str:
     """'expected ..., got ...; hint' of one pydantic error about the field `name`, where the keys `known` may stand;
     `words` go before EXPECTED."""
-    from harness.scenario.fields import did_you_mean, sentence
 
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "expected":
@@ -113,6 +111,5 @@ def told(details: ErrorDetails, name: object, known: Sequence[str], words: Mappi
 
 
 def _is_quoted_number(got: Any) -> bool:
-    from harness.scenario.yaml_nodes import scalar
 
     return isinstance(got, str) and isinstance(scalar(got), int | float)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.registry import traits
+from harness.cost.price import price_of
+from harness.cost.spending import Spending
 from harness.load.schedule.estimate import load_requests, load_s, load_text
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
 from harness.units import format_duration
+from harness.wording import label
 
 LAUNCH_S = 8.0
 PROMPT_S = 0.1
@@ -54,7 +57,6 @@ def expectation(scenario: Scenario, size: int) -> Expectation:
 
 def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> Iterator[str]:
     """The plan as a person reads it; `order` are the first candidates to be measured."""
-    from harness.wording import label
 
     scenario, search = resolved.scenario, resolved.scenario.search
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
@@ -90,8 +92,6 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
 
 def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
     """What the search's endpoints may cost, and what a local run is priced at; '' where there is no price."""
-    from harness.cost.price import price_of
-    from harness.cost.spending import Spending
 
     spending = Spending(scenario.cost, expected.trial_s)
     endpoints = sorted(

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from harness.cli.main import VERBS
+
 pytestmark = pytest.mark.heavy
 
 
@@ -32,6 +34,7 @@ HEAVY = {"torch", "transformers", "ctranslate2", "onnxruntime", "locust", "geven
         f"{EVERY_ENGINE}; [engine.probe() for engine in engines]",
         "import harness.scenario.load, harness.scenario.resolve",
         "import harness.load.driver",
+        *(f"import harness.cli.{verb.replace('-', '_')}" for verb in VERBS),  # what `dyno VERB --help` imports
     ],
 )
 def test_importing_pulls_in_nothing_heavy(statement: str) -> None:

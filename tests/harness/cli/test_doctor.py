@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from engines import launching
 from engines.adapters.fake import FakeEngine
 from engines.api import Availability
 from harness.cli import doctor
@@ -18,7 +17,7 @@ OLD = "fake is served from an environment that is old: `dyno engine install fake
 def test_an_environment_that_its_list_has_left_behind_is_said_beside_its_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(launching, "why_stale", lambda engine, python: OLD if engine == "fake" else "")
+    monkeypatch.setattr(doctor, "why_stale", lambda engine, python: OLD if engine == "fake" else "")
     monkeypatch.setattr(doctor, "_engine_names", lambda: ("fake", "attach"))
     monkeypatch.setenv("COLUMNS", "200")
     printed = CliRunner().invoke(doctor.command, [])

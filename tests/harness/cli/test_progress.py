@@ -9,7 +9,7 @@ import pytest
 from harness.cli.progress import BarDisplay, LineDisplay, event_lines, time_left_s
 from harness.records import Trial
 from harness.trial.progress import Phase
-from harness.tune.loop import SearchEvent
+from harness.tune.search_records import SearchEvent
 from tests.harness.tune.landscape import plan, scenario, trial_of
 
 OF = scenario({"trials": 12, "max_minutes": 4.0})

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import harness.trial.verify
 from harness.cli.main import run as dyno
 from harness.records import Recommendation
 from harness.store.reader import Run
@@ -93,7 +92,7 @@ def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
         progress("starting")
         return Verification(trial=recommendation.trial, is_inside=is_inside, sentence="the sentence")
 
-    monkeypatch.setattr(harness.trial.verify, "verify", verify)
+    monkeypatch.setattr("harness.cli.recommend.verify", verify)
     assert dyno(["recommend", "--results", str(results), "--verify"]) == code
     shown = capsys.readouterr()
     assert "the sentence" in shown.out
@@ -113,6 +112,6 @@ def test_a_verification_that_is_stopped_says_so(
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("harness.trial.verify.verify", stopped)
+    monkeypatch.setattr("harness.cli.recommend.verify", stopped)
     assert dyno(["recommend", "--results", str(results), "--verify"]) == 130
     assert "dyno: interrupted" in capsys.readouterr().err

@@ -11,8 +11,6 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import harness.deploy.sagemaker as deploying
-from engines.sagemaker import weights
 from engines.sagemaker.journal import journal_folder
 from harness.cli.main import dyno
 from harness.deploy.sagemaker import check_host, lmi_image
@@ -189,8 +187,8 @@ def test_an_interruption_is_reported_after_the_deletion(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deploying, "carry_out", interrupted)
-    monkeypatch.setattr(weights, "release_weights", lambda: click.echo("deleted", err=True))
+    monkeypatch.setattr("harness.cli.deploy.carry_out", interrupted)
+    monkeypatch.setattr("harness.cli.deploy.release_weights", lambda: click.echo("deleted", err=True))
     done = _deploy(results, "--instance", "ml.g5.xlarge", "--image", IMAGE, "--keep")
     assert done.return_value == 130
     assert done.stderr.splitlines() == ["deleted", "interrupted; everything that was created has been deleted"]

@@ -13,7 +13,7 @@ from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummar
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
-from harness.tune.loop import SearchContext, SearchEvent
+from harness.tune.search_records import SearchContext, SearchEvent
 
 DTYPE_COST = {"fp32": 1.0, "bf16": 0.8, "int8": 0.55}
 ENGINE_COST = {"transformers": 60.0, "ctranslate2": 25.0, "onnxruntime": 35.0}

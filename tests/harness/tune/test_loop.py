@@ -10,8 +10,9 @@ import pytest
 
 from harness.errors import EnvironmentFault, Interrupted
 from harness.records import Candidate, Trial
-from harness.tune.loop import SearchResult, search
+from harness.tune.loop import search
 from harness.tune.sampler import Proposals
+from harness.tune.search_records import SearchResult
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
 
 SAMPLERS = ("grid", "random", "tpe", "nsga2")

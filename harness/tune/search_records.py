@@ -1,0 +1,64 @@
+"""What a search needs, what it reports while it runs, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.clock import Clock
+from harness.cost.spending import Spending
+from harness.records import Candidate, Trial
+from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan
+
+StopKind = Literal["budget", "exhausted", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchEvent:
+    """Something a progress display should show.
+
+    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'stopped' (text). `measured` counts
+    candidates measured so far; `expected_s` is the likely duration of the trial being launched, 0 if unknown.
+    """
+
+    kind: Literal["launching", "finished", "skipped", "stopped"]
+    measured: int
+    spent_s: float
+    candidate: Candidate | None = None
+    number: int = 0
+    trial: Trial | None = None
+    text: str = ""
+    expected_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchContext:
+    """What a search needs. `run_trial` may raise Interrupted carrying its record as `.trial`.
+
+    `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
+    resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
+    began, the trials of `done` not counted.
+    """
+
+    scenario: Scenario
+    plan: SpacePlan
+    study_path: Path
+    run_trial: Callable[[Candidate, int], Trial]
+    record_trial: Callable[[Trial], None]
+    clock: Clock
+    on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)
+    spending: Spending = field(default_factory=lambda: Spending(None, 0.0))
+    done: tuple[Trial, ...] = ()
+    spent_before_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """All trials of the run, resumed ones first, and why the search stopped."""
+
+    trials: tuple[Trial, ...]
+    stop: StopKind
+    stop_reason: str
