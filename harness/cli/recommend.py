@@ -65,8 +65,8 @@ def _recommend(
         click.echo(note, err=True)
     recommendation = choose(run)
     target = container or scenario_container(run)
-    parse_container(target)  # one that does not exist is said before the answer, not under it
-    if verify and not target.startswith("dynamometer-"):
+    is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
+    if verify and not is_own:
         raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
     if not as_json:
         click.echo(as_text(recommendation))

@@ -10,6 +10,7 @@ from harness.choose.recommendation import choose
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.terminal import table_console
 from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite
+from harness.properties.containers import parse_container
 from harness.properties.write import Written, write_recommendation
 from harness.records import Recommendation, next_number
 from harness.report.content.result_table import report_table
@@ -38,7 +39,7 @@ def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool)
     written = _write_files(run, recommendation, bench.inputs.scenario.recommend.container)
     found = None
     # Only our own server can be started from the file here; another container's file is written unverified.
-    if verifies and written is not None and written.container.startswith("dynamometer-"):
+    if verifies and written is not None and parse_container(written.container).is_own:
         try:
             found = _verify(bench, result, recommendation, written)
         except (KeyboardInterrupt, Interrupted):

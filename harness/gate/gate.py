@@ -177,9 +177,9 @@ def _served_by(matches: Sequence[Match]) -> tuple[str, ...]:
 
 def _distrust(matches: Sequence[Match]) -> tuple[str, ...]:
     """Reasons to distrust the launches: one example of each kind, counted."""
-    kinds: dict[DoubtKind, list[str]] = {}
-    for each in matches:
-        for trial in (*(t for group in each.baseline for t in group), *each.candidate):
-            for doubt in trial.doubts:
-                kinds.setdefault(doubt.kind, []).append(doubt.sentence)
-    return tuple(f"distrust, {len(sentences)} launches: {sentences[0]}" for sentences in kinds.values())
+    kinds: dict[DoubtKind, dict[int, str]] = {}
+    launches = (trial for each in matches for group in (*each.baseline, each.candidate) for trial in group)
+    for place, trial in enumerate(launches):
+        for doubt in trial.doubts:
+            kinds.setdefault(doubt.kind, {}).setdefault(place, doubt.sentence)
+    return tuple(f"distrust, {len(found)} launches: {next(iter(found.values()))}" for found in kinds.values())

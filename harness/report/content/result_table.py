@@ -278,14 +278,13 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
 
 def _doubt_notes(trials: Sequence[Trial]) -> Iterator[str]:
     """One note per kind of doubt, with an example."""
-    kinds: dict[DoubtKind, dict[str, str]] = {}
+    kinds: dict[DoubtKind, list[tuple[str, str]]] = {}
     for trial in trials:
         for doubt in trial.doubts:
-            kinds.setdefault(doubt.kind, {})[trial.trial_id] = doubt.sentence
-    for told in kinds.values():
-        example = next(iter(told.values()))
-        prefix = "for instance: " if len(set(told.values())) > 1 else ""
-        yield f"in doubt ({_several(list(told))}): {prefix}{example}"
+            kinds.setdefault(doubt.kind, []).append((doubt.sentence, trial.trial_id))
+    for found in kinds.values():
+        sentences, names = (tuple(dict.fromkeys(column)) for column in zip(*found, strict=True))
+        yield f"in doubt ({_several(names)}): {'for instance: ' if len(sentences) > 1 else ''}{sentences[0]}"
 
 
 def _several(names: Sequence[str]) -> str:

@@ -114,6 +114,13 @@ def test_doubts_of_one_kind_are_one_note() -> None:
     assert "for instance: it took 0.4 s" in note
 
 
+def test_several_doubts_of_one_kind_in_one_trial_name_it_once() -> None:
+    doubts = [Doubt(kind="task_errors", sentence=f"process {n} had errors") for n in (1, 2)]
+    one = trial(1, candidate(), (20, 19, 21), doubts=doubts)
+    (note,) = [note for note in report_table(run_of(one)).notes if "had errors" in note]
+    assert note == f"in doubt ({one.trial_id}): for instance: process 1 had errors"
+
+
 def test_a_narrow_terminal_keeps_the_published_columns_whole_and_names_the_rest(run: Run) -> None:
     shown = _printed(report_table(run), 110)
     for word in ("flan-t5-bench", "transformers", "Quantization", "parallel", "Normal"):
