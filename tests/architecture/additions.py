@@ -15,9 +15,9 @@ COPIED = ("engines", "harness", "scenarios")
 
 SCENARIO = """
 name: added
-workload: {load: {kind: closed, users: 2}, warmup_requests: 2, requests: 20, max_duration_s: 2}
+workload: {load: {kind: closed, users: 2}, warmup_requests: 2, requests: 20, max_duration_s: 3}
 quality: {prompts: 2}
-space: [{engine: fake, options: {service_ms: 2}}]
+space: [{engine: fake, options: {service_ms: 100}}]
 search: {sampler: grid, trials: 2, max_minutes: 2, confirm: {finalists: 0}}
 """
 
@@ -87,6 +87,37 @@ ADDITIONS = (
             "report.html": r"Latency min \(ms\)",
             "recommend": r"latency min +[\d.]+ ms",
             "recommendation/serving.properties": r"latency_min_ms: [\d.]+ ms",
+        },
+    ),
+    Addition(
+        name="load_kind",
+        files=2,
+        uses=("workload.load={kind: spike, rate_rps: 2, spike_rps: 6, spike_s: 0.5}",),
+        misspelt="workload.load={kind: spyke, rate_rps: 20, spike_rps: 60}",
+        refusal="did you mean 'spike'?",
+        seen={
+            "tune": r"Recommendation",
+            "run.json": r'"kind": "spike"',
+            "report": r"spike",
+            "recommend": r"Recommendation",
+        },
+    ),
+    Addition(
+        name="engine",
+        files=4,
+        uses=("space.0={engine: parrot, options: {greeting: [awk, hello]}}",),
+        misspelt="space.0={engine: parrott}",
+        refusal="did you mean 'parrot'?",
+        seen={
+            "check": r"parrot",
+            "tune": r"parrot fp32, batch 1, 1 worker, greeting=(awk|hello)",
+            "trials.jsonl": r"repeats what it hears",
+            "outputs/t*.jsonl": r"awk ",
+            "logs/t*/serving.properties": r"option\.entryPoint=engines\.parrot\n",
+            "report": r"parrot",
+            "report.html": r"parrot",
+            "recommend": r"parrot fp32",
+            "recommendation/serving.properties": r"option\.entryPoint=engines\.parrot\n",
         },
     ),
 )
