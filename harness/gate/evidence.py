@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Protocol
 
-from harness.gate.student import t_cdf, t_quantile
+from harness.measure.statistics.distributions import t_cdf, t_quantile, wilson_interval
 
 LIKELY = NormalDist().inv_cdf(0.8)
 """An estimate of 'how many more' is made so that they settle it with a probability of 80 %."""
@@ -106,8 +106,8 @@ class Shares:
         z = NormalDist().inv_cdf(1 - level)
         p, q = self.bad_candidate / self.n_candidate, self.bad_baseline / self.n_baseline
         below, above = (
-            wilson(self.bad_candidate, self.n_candidate, z)[0],
-            wilson(self.bad_baseline, self.n_baseline, z)[1],
+            wilson_interval(self.bad_candidate, self.n_candidate, z)[0],
+            wilson_interval(self.bad_baseline, self.n_baseline, z)[1],
         )
         return p - q - math.hypot(p - below, above - q)
 
@@ -115,8 +115,8 @@ class Shares:
         z = NormalDist().inv_cdf(1 - level)
         p, q = self.bad_candidate / self.n_candidate, self.bad_baseline / self.n_baseline
         above, below = (
-            wilson(self.bad_candidate, self.n_candidate, z)[1],
-            wilson(self.bad_baseline, self.n_baseline, z)[0],
+            wilson_interval(self.bad_candidate, self.n_candidate, z)[1],
+            wilson_interval(self.bad_baseline, self.n_baseline, z)[0],
         )
         return p - q + math.hypot(above - p, q - below)
 
@@ -173,14 +173,6 @@ class PairedShares:
         n = self.n + 2
         variance = (self.differing + 1 - self.net_worse**2 / n) / n**2
         return NormalDist().inv_cdf(1 - level) * math.sqrt(max(variance, 0.0))
-
-
-def wilson(bad: float, n: float, z: float) -> tuple[float, float]:
-    """The score interval of a share at normal quantile `z` (Wilson 1927); counts may be fractional."""
-    share, spread = bad / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _p_by_search(evidence: Evidence, limit: float) -> float:

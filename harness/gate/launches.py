@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.measure.metrics import metric_of, metric_row
-from harness.measure.statistics.estimators import Z_95, design_effect, smallest_n
+from harness.measure.statistics.distributions import Z_95
+from harness.measure.statistics.estimators import design_effect, smallest_n
 from harness.records import Metric, Trial
 from harness.store.layout import RunLayout
 from harness.store.requests_table import whole

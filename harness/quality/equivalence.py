@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.measure.statistics.estimators import wilson_interval
+from harness.measure.statistics.distributions import wilson_interval
 from harness.quality.scores import chrf, is_exact_match, mcnemar_p, rouge_l, token_agreement
 from harness.records import Metric, Prompt, QualityReport, QualityVerdict
 

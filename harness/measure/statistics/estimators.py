@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.measure.statistics.dependence import MIN_N, block_length, design_effect, inefficiency
+from harness.measure.statistics.distributions import Z_95, binomial_cdf, t_quantile, wilson_interval
 from harness.records import Metric
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "rate",
     "share",
     "smallest_n",
-    "wilson_interval",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -42,8 +42,6 @@ BOOTSTRAP_ROUNDS = 2000
 BOOTSTRAP_BLOCKS = 20_000
 BOOTSTRAP_CELLS = 4_000_000
 """Blocks drawn at once: 64 MB, whatever the number of samples."""
-Z_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the standard normal distribution."""
 MIN_BOOTSTRAP_N = 10
 """Below this a resample repeats a handful of values; no interval is given."""
 NOTED_EFFECT = 1.5
@@ -65,24 +63,12 @@ def interval_ranks(n: int, q: float) -> tuple[int | None, int | None]:
 
     Low: the largest l with P(Bin(n,q) < l) <= 0.025. High: the smallest u with P(Bin(n,q) >= u) <= 0.025.
     """
-    first, cumulative = _binomial_cdf(n, q)
+    first, cumulative = binomial_cdf(n, q)
     below = int(np.searchsorted(cumulative, _TAIL, side="right"))  # count of k with P(X <= k) <= tail
     low = first + below if below else None
     above = int(np.searchsorted(cumulative, 1 - _TAIL, side="left"))  # smallest k with P(X <= k) >= 1 - tail
     high = first + above + 1
     return low, (high if high <= n else None)
-
-
-def _binomial_cdf(n: int, q: float) -> tuple[int, Floats]:
-    """(k0, P(X <= k) for k = k0, k0+1, ...) of Bin(n, q), over +-10 standard deviations around the mean."""
-    spread = 10 * math.sqrt(n * q * (1 - q)) + 20
-    first, last = max(0, int(n * q - spread)), min(n, int(n * q + spread))
-    log_n = math.lgamma(n + 1)
-    logs = [
-        log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(q) + (n - k) * math.log1p(-q)
-        for k in range(first, last + 1)
-    ]
-    return first, np.cumsum(np.exp(np.array(logs)))
 
 
 def percentile(
@@ -133,18 +119,6 @@ def _end_values(ordered: Floats, q: float, effect: float) -> tuple[float | None,
         None if low is None else float(ordered[low - 1]),
         None if high is None else float(ordered[high - 1]),
     )
-
-
-def wilson_interval(successes: float, n: float) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927, equation 4: the score interval). n >= 1, also effective numbers; wide but
-    valid at small n."""
-    share = successes / n
-    spread = Z_95**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return low, high
 
 
 def share(is_hit: Sequence[bool], *, estimator: str) -> Metric:
@@ -267,7 +241,7 @@ def _widening(values: Floats, resampled: Floats, block: int) -> tuple[float, str
     short = max(1.0, error / shown) if shown > 0 else 1.0
     note = f"worth {worth:.0f} independent samples; the interval may be too narrow below {MIN_WORTH}"
     is_short = worth < MIN_WORTH and effect > NOTED_EFFECT
-    return short * _t_975(max(2.0, worth - 1)) / Z_95, note if is_short else ""
+    return short * t_quantile(1 - _TAIL, max(2.0, worth - 1)) / Z_95, note if is_short else ""
 
 
 def _bounds(value: float, resampled: Floats, widening: float) -> tuple[float, float]:
@@ -276,9 +250,3 @@ def _bounds(value: float, resampled: Floats, widening: float) -> tuple[float, fl
     low, high = (float(end) for end in np.quantile(resampled, [_TAIL, 1 - _TAIL]))
     low, high = value - max(0.0, value - low) * widening, value + max(0.0, high - value) * widening
     return (max(0.0, low) if value >= 0 else low), high
-
-
-def _t_975(df: float) -> float:
-    """Upper 2.5 % point of Student's t (Abramowitz & Stegun 26.7.5; within 1 % from 3 degrees of freedom on)."""
-    z = Z_95
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)

@@ -14,7 +14,6 @@ from harness.measure.statistics.estimators import (
     percentile,
     rate,
     smallest_n,
-    wilson_interval,
 )
 
 MS = 1_000_000
@@ -99,13 +98,6 @@ def test_rate_of_waves_is_exact_and_its_interval_holds_them_together() -> None:
     assert metric.high is not None
     assert metric.low <= 400.0 <= metric.high
     assert (metric.high - metric.low) < 30
-
-
-def test_wilson_interval_matches_the_published_example() -> None:
-    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson_interval(0, 20)[0] == 0.0
-    assert wilson_interval(20, 20)[1] == 1.0
 
 
 def test_the_interval_of_an_even_rate_lies_on_both_sides_of_it() -> None:

@@ -1,4 +1,4 @@
-"""Student's t against published tables and its own limits."""
+"""Student's t and the score interval against published tables and their own limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import pytest
 
-from harness.gate.student import t_cdf, t_quantile
+from harness.measure.statistics.distributions import t_cdf, t_quantile, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ def test_one_degree_of_freedom_is_cauchy_and_many_are_normal() -> None:
 @pytest.mark.parametrize("level", [0.4999, 0.2, 1e-3, 1e-6, 1e-9])
 def test_the_quantile_inverts_the_distribution_far_into_the_tail(df: float, level: float) -> None:
     assert t_cdf(t_quantile(level, df), df) == pytest.approx(level, rel=1e-4)
+
+
+def test_wilson_interval_matches_the_published_example() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0.0
+    assert wilson_interval(20, 20)[1] == 1.0
