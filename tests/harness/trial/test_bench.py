@@ -1,0 +1,91 @@
+"""Opening a bench: what is checked before a run folder exists, who asks the reference, what a record may not hold."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from engines.api import EngineSpec
+from engines.errors import LaunchFailed
+from harness.errors import DynoError, Interrupted
+from harness.records import Candidate
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import ResolvedScenario, resolve
+from harness.store.run_folder import create_run
+from harness.trial.bench import Bench
+from harness.trial.inputs import needs_reference
+from harness.trial.progress import Lines
+from harness.trial.reference import Reference
+
+KNOWN = Reference(answers={"p": "a"}, source="transformers fp32")
+
+
+def _resolved(folder: Path, more: str = "", engines: str = "fake") -> ResolvedScenario:
+    path = folder / "s.yaml"
+    path.write_text(f"name: s\n{more}\nspace: [{{engine: {engines}}}]\n")
+    return resolve(load_scenario(path), path)
+
+
+def test_bad_prompts_leave_no_run_folder_behind(tmp_path: Path) -> None:
+    resolved = _resolved(tmp_path, "workload: {prompts: p.jsonl}")
+    (tmp_path / "p.jsonl").write_text("{\n")
+    new_run = partial(create_run, resolved, tmp_path / "results", "")
+    with pytest.raises(DynoError, match=r"p\.jsonl"), Bench.open(resolved, new_run, progress=Lines(print)):
+        pass
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_reference_that_is_known_is_stored_and_not_asked_again(tmp_path: Path) -> None:
+    resolved, notes = _resolved(tmp_path), list[str]()
+    new_run = partial(create_run, resolved, tmp_path / "results", "")
+    with Bench.open(resolved, new_run, progress=Lines(notes.append), reference=KNOWN) as bench:
+        assert bench.reference == KNOWN
+        stored = json.loads(bench.writer.layout.reference_json.read_text())
+    assert stored == {"source": "transformers fp32", "answers": {"p": "a"}}
+    assert notes == []
+
+
+def test_an_interruption_while_the_reference_is_asked_names_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(spec: EngineSpec, workdir: Path) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.trial.reference.launch", interrupted)
+    resolved = _resolved(tmp_path)
+    new_run = partial(create_run, resolved, tmp_path / "results", "")
+    with (
+        pytest.raises(Interrupted, match=r"everything finished is kept in .*/results/s/"),
+        Bench.open(resolved, new_run, progress=Lines(print)),
+    ):
+        pass
+
+
+def test_options_that_no_record_may_hold_reach_the_engine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[EngineSpec] = []
+
+    def refused(spec: EngineSpec, workdir: Path) -> NoReturn:
+        launched.append(spec)
+        raise LaunchFailed("not here")
+
+    monkeypatch.setattr("harness.trial.bench.launch", refused)
+    resolved = _resolved(tmp_path)
+    new_run = partial(create_run, resolved, tmp_path / "results", "")
+    with Bench.open(resolved, new_run, progress=Lines(print), reference=KNOWN) as bench:
+        candidate = Candidate(block=0, engine="fake", options={"service_ms": 5})
+        trial = bench.run(candidate, 3, prefix="deploy", unstored={"role": "arn"})
+    assert launched[0].options == {"service_ms": 5, "role": "arn"}
+    assert trial.candidate.options == {"service_ms": 5}
+    assert (trial.outcome, trial.reason) == ("launch_failed", "not here")
+    assert trial.trial_id == f"deploy-{candidate.candidate_id}"
+
+
+def test_only_engines_that_read_the_model_need_the_reference(tmp_path: Path) -> None:
+    assert not needs_reference(_resolved(tmp_path).scenario)
+    assert needs_reference(_resolved(tmp_path, engines="[fake, t5]").scenario)
