@@ -123,7 +123,7 @@ AXES = (
         title="batch delay (ms)",
         label="delay {} ms",
         low=0,
-        default_in_file=100,
+        default_in_file=100,  # DJL Serving's; ours is 0, so that a scenario that names no delay waits for nobody
         memory="none",
     ),
     Axis(

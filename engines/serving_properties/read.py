@@ -15,7 +15,7 @@ from typing import Any
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
-from engines.setting import AXES, Axis, OptionValue
+from engines.setting import AXES, Axis, OptionValue, Setting
 
 _AXIS_KEYS = tuple(axis.key for axis in AXES)
 SERVER_KEYS = (
@@ -103,7 +103,7 @@ def read_serving(text: str, model_dir: Path, any_device: Callable[[str], str] = 
     min_workers, workers = _workers(reader, device)
     given = {axis.name: reader.axis(axis) for axis in AXES if axis.name not in ("device", "workers", "dtype")}
     if "batch_size" not in values:
-        given["batch_size"] = reader.integer("max_dynamic_batch_size", 1, low=1)
+        given["batch_size"] = reader.integer("max_dynamic_batch_size", given["batch_size"], low=1)
     if given["batch_size"] > 1 and given["rolling_batch"] != "disable":
         rolling = given["rolling_batch"]
         notes.append(f"batch_size={given['batch_size']} turns option.rolling_batch={rolling} off, as in DJL Serving")
@@ -206,8 +206,8 @@ def _engine(reader: _Values) -> str:
 def _dtype(reader: _Values, notes: list[str]) -> str:
     dtype = reader.text("option.dtype", "")
     if not dtype:
-        notes.append("option.dtype is absent: fp32 is served")
-        return "fp32"
+        notes.append(f"option.dtype is absent: {Setting().dtype} is served")
+        return Setting().dtype
     return DTYPE_WORDS.get(dtype, dtype)
 
 
