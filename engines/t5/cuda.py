@@ -63,7 +63,7 @@ def sources() -> dict[str, bytes]:
     """Every kernel source and header by its path below kernels/, as installed or as in this checkout."""
     installed = Path(__file__).with_name("kernels")
     root = installed if installed.is_dir() else _CHECKOUT / "kernels"
-    files = (*root.glob("ops/*.cu"), *root.glob("device/*.cuh"), root / "device/cuda_jobs.h")
+    files = (*root.glob("ops/*.cu"), *root.glob("cuda/kernel/*"))
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
 
@@ -228,7 +228,7 @@ def _nvcc(nvcc: str, arch: int) -> bytes:
         source, out = folder / "t5k.cu", folder / "t5k.cubin"
         source.write_text(unit())
         for name, text in sources().items():
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(text)
         command = [nvcc, f"-arch=sm_{arch}", *OPTIONS, "-cubin", f"-I{folder}", "-o", str(out), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

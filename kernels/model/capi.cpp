@@ -4,8 +4,8 @@
 #include <cstring>
 #include <new>
 
-#include "device/cpu.h"
-#include "device/cuda.h"
+#include "cpu/device.h"
+#include "cuda/host/device.h"
 #include "include/t5k.h"
 #include "model/digest.h"
 #include "model/pack.h"

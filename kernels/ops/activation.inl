@@ -4,7 +4,7 @@
 // Absolute error against f64 below 3e-7 * max(1, |x|).
 #pragma once
 
-#include "device/vec.h"
+#include "cpu/vec.h"
 #include "ops/linear.h"
 
 namespace t5k::T5K_NS {

@@ -1,7 +1,7 @@
 #include "ops/attention.h"
 
-#include "device/kernel_table.h"
-#include "device/vec.h"
+#include "cpu/kernel_table.h"
+#include "cpu/vec.h"
 
 namespace t5k::T5K_NS {
 namespace {

@@ -1,5 +1,5 @@
-// attend_<type>, attend_merge_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in device/cuda_jobs.h.
-#include "device/cuda_reduce.cuh"
+// attend_<type>, attend_merge_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in cuda/kernel/jobs.h.
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

@@ -1,6 +1,6 @@
 // attend_rows_f32: many query rows against a panel cache, keys in tiles of 32 under a running softmax; no [R, keys]
-// buffer. A warp owns 4 query rows; in the scores a lane is a key, in the mix it is a dim. Contract in device/cuda_jobs.h.
-#include "device/cuda_reduce.cuh"
+// buffer. A warp owns 4 query rows; in the scores a lane is a key, in the mix it is a dim. Contract in cuda/kernel/jobs.h.
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

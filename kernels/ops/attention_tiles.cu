@@ -1,12 +1,12 @@
 // attend_rows_f16, attend_rows_bf16: many query rows against a panel cache on tensor cores (mma.m16n8k16), 64 keys at a time
-// under a running softmax; no [R, keys] buffer. Contract in device/cuda_jobs.h.
+// under a running softmax; no [R, keys] buffer. Contract in cuda/kernel/jobs.h.
 //
 // A block has 16 query rows. Of 64 keys each warp scores 16; the four meet in shared memory twice, for the rows' maxima and
 // for the probabilities; then each warp mixes its own panels of 16 dims. Which key (or dim) is which column of a fragment is
 // free as long as both products agree: columns 2 c and 2 c + 1 of a pair of tiles are neighbours in memory, so that caches are
 // read as whole dwords and a lane's four probabilities are four neighbouring keys.
-#include "device/cuda_formats.cuh"
-#include "device/cuda_reduce.cuh"
+#include "cuda/kernel/formats.cuh"
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

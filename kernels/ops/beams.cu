@@ -1,7 +1,7 @@
-// beam_step: the best continuations of each request's beams. Contract in device/cuda_jobs.h.
+// beam_step: the best continuations of each request's beams. Contract in cuda/kernel/jobs.h.
 //
 // `wanted` passes, each finding the best candidate after the one before: the simplest kernel that is exact on ties.
-#include "device/cuda_reduce.cuh"
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

@@ -1,8 +1,8 @@
 // Integer dot products of packed weights with rounded rows, sixteen outputs at a time: exact in int32 on every ISA, so
-// their order does not matter. The only file besides device/vec.h that names intrinsics; included by linear.cpp and round_rows.cpp.
+// their order does not matter. The only file besides cpu/vec.h that names intrinsics; included by linear.cpp and round_rows.cpp.
 #pragma once
 
-#include "device/vec.h"
+#include "cpu/vec.h"
 
 namespace t5k::T5K_NS {
 

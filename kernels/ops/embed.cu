@@ -1,5 +1,5 @@
-// embed_<table>: contract in device/cuda_jobs.h.
-#include "device/cuda_port.cuh"
+// embed_<table>: contract in cuda/kernel/jobs.h.
+#include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 

@@ -1,13 +1,13 @@
 // gemm_<type>, gemm_<format>_<type>: many rows times packed panels on tensor cores (mma.m16n8k16). Contract in
-// device/cuda_jobs.h.
+// cuda/kernel/jobs.h.
 //
 // A dword of a 16-bit panel holds k, k + 1 of one column: exactly a register of the B fragment, so weights need no
 // shuffling. Integer weights come as they lie in memory and are widened to such dwords in shared memory: every integer of
 // theirs is exact in 16 bits, and their scales meet fp32 sums - int4's a group of 32 k at a time, which is one step.
 // Block: 64 rows x 4 panels, K in steps of 32, two stages in flight by cp.async; a warp computes 32 x 32.
-#include "device/cuda_epilogue.cuh"
-#include "device/cuda_formats.cuh"
-#include "device/cuda_reduce.cuh"
+#include "cuda/kernel/epilogue.cuh"
+#include "cuda/kernel/formats.cuh"
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

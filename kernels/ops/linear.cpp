@@ -1,7 +1,7 @@
 #include "ops/linear.h"
 
-#include "device/kernel_table.h"
-#include "device/vec.h"
+#include "cpu/kernel_table.h"
+#include "cpu/vec.h"
 #include "ops/activation.inl"
 #include "ops/dots.inl"
 

@@ -1,10 +1,10 @@
-// linear_<format>_<x>: a few rows times packed panels. Contract in device/cuda_jobs.h, layouts in ops/panels.h.
+// linear_<format>_<x>: a few rows times packed panels. Contract in cuda/kernel/jobs.h, layouts in ops/panels.h.
 //
 // Lane l of a warp takes columns 4 (l % 4) .. + 3 of every eighth dword group, starting at l / 4: 32 lanes read 512
 // contiguous bytes. The block's warps deal the groups out among themselves and meet in shared memory.
-#include "device/cuda_epilogue.cuh"
-#include "device/cuda_formats.cuh"
-#include "device/cuda_reduce.cuh"
+#include "cuda/kernel/epilogue.cuh"
+#include "cuda/kernel/formats.cuh"
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

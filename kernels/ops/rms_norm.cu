@@ -1,5 +1,5 @@
-// rms_norm_<y>: contract in device/cuda_jobs.h.
-#include "device/cuda_reduce.cuh"
+// rms_norm_<y>: contract in cuda/kernel/jobs.h.
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

@@ -1,7 +1,7 @@
 #include "ops/round_rows.h"
 
-#include "device/kernel_table.h"
-#include "device/vec.h"
+#include "cpu/kernel_table.h"
+#include "cpu/vec.h"
 #include "ops/dots.inl"
 
 namespace t5k::T5K_NS {
@@ -29,7 +29,7 @@ T5K_INLINE I16 rounded(const float *x, int64_t k, int64_t n, float inverse) {
 
 T5K_INLINE float step_of(float peak, float most) { return peak > 0.0f ? peak / most : 1.0f; }
 
-// A row of q has room for K rounded up to 64 (device/cpu.cpp), so whole vectors are written.
+// A row of q has room for K rounded up to 64 (cpu/device.cpp), so whole vectors are written.
 void round_row_w8a8(const float *x, int64_t K, int8_t *q, float *scale) {
     *scale = step_of(peak_of(x, K), 127.0f);
     const float inverse = 1.0f / *scale;

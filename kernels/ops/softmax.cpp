@@ -1,7 +1,7 @@
 #include "ops/softmax.h"
 
-#include "device/kernel_table.h"
-#include "device/vec.h"
+#include "cpu/kernel_table.h"
+#include "cpu/vec.h"
 
 namespace t5k::T5K_NS {
 

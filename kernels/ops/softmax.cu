@@ -1,5 +1,5 @@
-// best_panels, best_logits, log_softmax: contracts in device/cuda_jobs.h.
-#include "device/cuda_reduce.cuh"
+// best_panels, best_logits, log_softmax: contracts in cuda/kernel/jobs.h.
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

@@ -1,6 +1,6 @@
 // process_scores, advance: what happens between the logits of one decode step and the input of the next, without the host.
-// Contracts in device/cuda_jobs.h.
-#include "device/cuda_port.cuh"
+// Contracts in cuda/kernel/jobs.h.
+#include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 

@@ -1,11 +1,11 @@
-// The CUDA driver API over the simulator: the same symbols as libcuda.so.1, for the functions in device/cuda_driver.h.
+// The CUDA driver API over the simulator: the same symbols as libcuda.so.1, for the functions in cuda/host/driver.h.
 //
 // Work is truly asynchronous (streams.h): it runs when something waits for it, and a copy from the host reads its source only
 // then. Host code that forgets to synchronise, or reuses a buffer too early, fails. Several devices may be simulated: what
 // belongs to one context is refused by another, and memory of a device without peer access cannot be touched. Stricter than
 // a driver where that finds mistakes: work must be given in the context it belongs to. An error inside a kernel is sticky, as
 // on a device; sim_last_error() says what it was.
-#include "device/cuda_driver.h"
+#include "cuda/host/driver.h"
 
 #include <chrono>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-"""The launch records of kernels/device/cuda_jobs.h, field by field."""
+"""The launch records of kernels/cuda/kernel/jobs.h, field by field."""
 
 from __future__ import annotations
 

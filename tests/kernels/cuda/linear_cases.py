@@ -19,7 +19,7 @@ EPILOGUES = ("store", "add", "act", "gated", "argmax")
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """One launch. kernel: linear or gemm; weights and x by the names in cuda_jobs.h."""
+    """One launch. kernel: linear or gemm; weights and x by the names in cuda/kernel/jobs.h."""
 
     kernel: str
     weights: str

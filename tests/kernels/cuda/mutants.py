@@ -58,7 +58,7 @@ def _m(op: str, old: str, new: str, caught_by: str, cases: str = "", after: str 
 
 
 def _header(name: str, old: str, new: str, caught_by: str, cases: str, unit: str) -> Mutant:
-    return Mutant(file=f"device/{name}", old=old, new=new, caught_by=caught_by, cases=cases, unit=f"ops/{unit}.cu")
+    return Mutant(file=f"cuda/kernel/{name}", old=old, new=new, caught_by=caught_by, cases=cases, unit=f"ops/{unit}.cu")
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -69,7 +69,7 @@ MUTANTS: dict[str, Mutant] = {
     "shards: last one left out": _m("rms_norm", "p < job.count", "p < job.count - 1", NUMBERS, "add_shards"),
     "embed: wrong table stride": _m("embed", "* job.E", "* (job.E - 1)", NUMBERS),
     "sum: block barrier missing": _header(
-        "cuda_reduce.cuh",
+        "reduce.cuh",
         "part[threadIdx.x / 32] = v;\n    __syncthreads();",
         "part[threadIdx.x / 32] = v;",
         NAN,
@@ -77,18 +77,18 @@ MUTANTS: dict[str, Mutant] = {
         "rms_norm",
     ),
     "sum: half of the warp left out": _header(
-        "cuda_reduce.cuh", "offset = 16", "offset = 8", NUMBERS, "rms_norm", "rms_norm"
+        "reduce.cuh", "offset = 16", "offset = 8", NUMBERS, "rms_norm", "rms_norm"
     ),
     "best: highest index wins a tie": _header(
-        "cuda_reduce.cuh", "b.index < a.index", "b.index > a.index", NUMBERS, "best", "softmax"
+        "reduce.cuh", "b.index < a.index", "b.index > a.index", NUMBERS, "best", "softmax"
     ),
     "best: ties left to chance": _header(
-        "cuda_reduce.cuh", " || (b.value == a.value && b.index < a.index)", "", NUMBERS, "best", "softmax"
+        "reduce.cuh", " || (b.value == a.value && b.index < a.index)", "", NUMBERS, "best", "softmax"
     ),
     "log_softmax: maximum not subtracted": _m("softmax", "expf(x[v] - top)", "expf(x[v])", NUMBERS, "log_softmax"),
     "linear: barrier before the fold missing": _m("linear", BARRIER, "", NAN),
     "linear: unsigned nibbles": _header(
-        "cuda_formats.cuh",
+        "formats.cuh",
         "((int)(v << (28 - 4 * i)) >> 28)",
         "(int)(v >> (4 * i) & 15u)",
         NUMBERS,
@@ -96,7 +96,7 @@ MUTANTS: dict[str, Mutant] = {
         "linear",
     ),
     "linear: unsigned bytes": _header(
-        "cuda_formats.cuh",
+        "formats.cuh",
         "(float)(i8)(v >> (8 * i) & 0xffu)",
         "(float)(v >> (8 * i) & 0xffu)",
         NUMBERS,
@@ -115,15 +115,15 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "linear: norm's mean forgotten": _m("linear", "squares / (float)job.K", "squares", NUMBERS, "linear-f32"),
     "epilogue: gelu coefficient": _header(
-        "cuda_epilogue.cuh", "0.044715f", "0.04715f", NUMBERS, "linear-f32", "linear"
+        "epilogue.cuh", "0.044715f", "0.04715f", NUMBERS, "linear-f32", "linear"
     ),
     "epilogue: residual overwritten": _header(
-        "cuda_epilogue.cuh", "[at] += value", "[at] = value", NUMBERS, "linear-f32", "linear"
+        "epilogue.cuh", "[at] += value", "[at] = value", NUMBERS, "linear-f32", "linear"
     ),
     "epilogue: power of two forgotten": _header(
-        "cuda_epilogue.cuh", "value *= job.out_scale;", "", NUMBERS, "linear-f16-f16-3", "linear"
+        "epilogue.cuh", "value *= job.out_scale;", "", NUMBERS, "linear-f16-f16-3", "linear"
     ),
-    "epilogue: gate not applied": _header("cuda_epilogue.cuh", ") * other", ")", NUMBERS, "linear-f32", "linear"),
+    "epilogue: gate not applied": _header("epilogue.cuh", ") * other", ")", NUMBERS, "linear-f32", "linear"),
     "attend: bias bucket off by one": _m("attention", "+ W + 16", "+ W + 15", NUMBERS, "attend-f32"),
     "attend: barrier after the append missing": _m("attention", BARRIER, "", NAN, "attend-f32"),
     "attend: appended one position late": _m("attention", "k_at(keys - 1,", "k_at(keys,", NUMBERS, "attend-f32"),

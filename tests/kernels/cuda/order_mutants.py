@@ -25,7 +25,7 @@ from tests.kernels.build import ROOT, cmake_build
 from tests.kernels.cuda.groups import devices
 from tests.kernels.cuda.sim import Sim, build
 
-DEVICE = ROOT / "kernels/device"
+HOST = ROOT / "kernels/cuda/host"
 TOKENS, REFUSED, SURVIVED = "tokens", "refused", "survived"
 """Other answers than the CPU device's; a driver's error, or the process ended; neither, in any order of turns."""
 PROMPTS = [[5, 9, 17, 1], [40, 1]]
@@ -38,11 +38,11 @@ class Fault:
 
     statement: str
     after: str
-    file: str = "cuda_group_ops.h"
+    file: str = "group.cpp"
     instead: str = ""
 
 
-def _f(statement: str, after: str, *, instead: str = "", file: str = "cuda_group_ops.h") -> Fault:
+def _f(statement: str, after: str, *, instead: str = "", file: str = "group.cpp") -> Fault:
     return Fault(statement=statement, after=after, instead=instead, file=file)
 
 
@@ -80,18 +80,18 @@ MUTANTS: dict[str, Fault] = {
     ),
     "order: the host takes tokens before they are there": _f(
         'T5K_TRY(check(driver_.event_synchronize(events_[turn]), "cuEventSynchronize"));', "::take(",
-        file="cuda_steps.h",
+        file="steps.cpp",
     ),
     "order: the host reads memory before it is written": _f(
-        "return wait();", "Status read(void *host", file="cuda_device.h",
+        "return wait();", "::read(void *host", file="device.cpp",
         instead="return Status::good();",
     ),
 }  # fmt: skip
 
 
 def _with_faults(name: str) -> str:
-    """A header in which each of its faults hangs on T5K_FAULT."""
-    text = (DEVICE / name).read_text()
+    """A source in which each of its faults hangs on T5K_FAULT."""
+    text = (HOST / name).read_text()
     for title, fault in MUTANTS.items():
         if fault.file != name or title.startswith("control"):
             continue
@@ -107,10 +107,12 @@ def build_library(out: Path) -> Path:
     """libt5k with every fault in it, none switched on."""
     folder = ROOT / "build/test-plain"
     cmake_build(folder, "-DT5K_TESTS=ON", "-DT5K_SANITIZE=")
-    objects = [str(p) for p in folder.rglob("*.o") if "t5k_smoke" not in str(p) and p.name != "cuda.cpp.o"]
-    (out / "device").mkdir(parents=True)
-    for name in {fault.file for fault in MUTANTS.values()}:
-        (out / "device" / name).write_text(_with_faults(name))
+    names = sorted({fault.file for fault in MUTANTS.values()})
+    sound = [p for p in folder.rglob("*.o") if not (p.parent.name == "host" and p.name.removesuffix(".o") in names)]
+    objects = [str(p) for p in sound if "t5k_smoke" not in str(p)]
+    out.mkdir(parents=True)
+    for name in names:
+        (out / name).write_text(_with_faults(name))
     (out / "fault.h").write_text(
         "#include <cstdlib>\n"
         "inline bool t5k_has_fault(int n) {\n"
@@ -118,10 +120,9 @@ def build_library(out: Path) -> Path:
         "    return wanted && std::atoi(wanted) == n;\n"
         "}\n"
     )
-    (out / "cuda.cpp").write_text((DEVICE / "cuda.cpp").read_text())
     library = out / "libt5k.so"
     flags = ["-std=c++17", "-O0", "-fPIC", "-w", "-fvisibility=hidden", "-include", str(out / "fault.h")]
-    command = ["g++", *flags, f"-I{out}", f"-I{ROOT / 'kernels'}", "-shared", "-o", str(library), str(out / "cuda.cpp")]
+    command = ["g++", *flags, f"-I{ROOT / 'kernels'}", "-shared", "-o", str(library), *(str(out / n) for n in names)]
     subprocess.run([*command, *objects, "-ldl", "-lpthread"], check=True)
     return library
 

@@ -50,7 +50,7 @@ def changed_ptx(file: str, text: str, units: tuple[str, ...]) -> str:
 
 def _headers() -> dict[str, str]:
     """Everything a kernel may include, by the name it is included under."""
-    files = (*KERNELS.glob("ops/*.cu"), *KERNELS.glob("ops/*.cuh"), *KERNELS.glob("device/cuda_*"))
+    files = (*KERNELS.glob("ops/*.cu"), *KERNELS.glob("cuda/kernel/*"))
     return {str(p.relative_to(KERNELS)): p.read_text() for p in sorted(files)}
 
 

@@ -1,5 +1,5 @@
 // Kernels that break one rule of CUDA each. The simulator must name the rule (tests/kernels/cuda/test_simulator.py).
-#include "device/cuda_reduce.cuh"
+#include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {
 

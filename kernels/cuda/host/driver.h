@@ -4,7 +4,6 @@
 // exports the same names (sim/driver.cpp). Types and values are those of the driver's stable C ABI (cuda.h 13.0).
 #pragma once
 
-#include <dlfcn.h>
 #include <stddef.h>
 
 #include <string>
@@ -104,21 +103,6 @@ struct Driver {
 
 // Opens `path` ("libcuda.so.1", or a simulator library). On failure says what is missing and returns false; the library
 // stays open for the life of the process, as the driver wants it.
-inline bool open_driver(const char *path, Driver *driver, std::string *missing) {
-    driver->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!driver->library) {
-        *missing = std::string("no CUDA driver: ") + dlerror();
-        return false;
-    }
-#define T5K_RESOLVE(member, symbol, parameters)                                                          \
-    driver->member = reinterpret_cast<CUresult(*) parameters>(dlsym(driver->library, #symbol));          \
-    if (!driver->member) {                                                                               \
-        *missing = std::string(path) + " has no " #symbol ": a driver older than CUDA 12";               \
-        return false;                                                                                    \
-    }
-    T5K_CUDA_DRIVER(T5K_RESOLVE)
-#undef T5K_RESOLVE
-    return true;
-}
+bool open_driver(const char *path, Driver *driver, std::string *missing);
 
 }  // namespace t5k::cuda

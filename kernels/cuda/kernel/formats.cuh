@@ -1,7 +1,7 @@
 // Packed weights as kernels see them: k per dword, and the values of a dword (layouts in ops/panels.h).
 #pragma once
 
-#include "device/cuda_port.cuh"
+#include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 

@@ -1,11 +1,39 @@
-// The ops of several GPUs: where their work meets. Included by one source file.
-#pragma once
+// The ops of several GPUs: where their work meets, and in what order.
+#include "cuda/host/device.h"
 
-#include "device/cuda_group.h"
+#include <algorithm>
 
 namespace t5k::cuda {
 
-inline Status CudaGroup::start(const void *image, int activations, int ranks) {
+Status CudaGroup::open(const Driver &driver, const void *image, int activations, int ranks, std::unique_ptr<Device> *out) {
+    std::unique_ptr<CudaGroup> group(new CudaGroup(driver));
+    T5K_TRY(group->start(image, activations, ranks));
+    *out = std::move(group);
+    return Status::good();
+}
+
+CudaGroup::~CudaGroup() {
+    wait_for_gpus();
+    for (size_t r = 0; r < ranks_.size(); ++r) {
+        ranks_[r]->enter();
+        ranks_[r]->forget_plans();
+        for (const std::vector<CUevent> *events : {&ready_, &read_, &turn_})
+            if (r < events->size() && (*events)[r]) driver_.event_destroy((*events)[r]);
+    }
+}
+
+std::string CudaGroup::describe() const {
+    const std::string words = std::to_string(ranks_.size()) + " GPUs";
+    return words + (are_peers_ ? " with peer access" : ", sums copied between them (no peer access)");
+}
+
+void CudaGroup::wait_for_gpus() {
+    for (const auto &rank : ranks_)
+        if (rank->stream_) rank->enter(), driver_.stream_synchronize(rank->stream_);
+    if (!ranks_.empty()) enter();
+}
+
+Status CudaGroup::start(const void *image, int activations, int ranks) {
     for (int r = 0; r < ranks; ++r) {
         std::unique_ptr<CudaDevice> rank;
         Status status = CudaDevice::open(driver_, image, activations, r, &rank);
@@ -19,12 +47,11 @@ inline Status CudaGroup::start(const void *image, int activations, int ranks) {
         return Status::good();
     });
     T5K_TRY(done);
-    T5K_TRY(meet());
-    return each([](CudaDevice &, size_t) { return Status::good(); });
+    return meet();
 }
 
 // Peer access between all pairs, or none at all: one way of working at a time.
-inline Status CudaGroup::meet() {
+Status CudaGroup::meet() {
     are_peers_ = true;
     return each([&](CudaDevice &rank, size_t) {
         for (const auto &other : ranks_) {
@@ -38,8 +65,99 @@ inline Status CudaGroup::meet() {
     });
 }
 
+// ---- memory: one logical address, a place on each GPU ---------------------------------------------------------------
+
+Status CudaGroup::take(int64_t bytes, int64_t part, bool is_cut, void **out) {
+    *out = nullptr;
+    Block block{bytes, part, is_cut, {}};
+    const Status status = each([&](CudaDevice &rank, size_t) {
+        void *memory = nullptr;
+        T5K_TRY(rank.allocate(part, &memory));
+        block.at.push_back(memory);
+        return Status::good();
+    });
+    if (!status.ok()) {
+        for (size_t r = 0; r < block.at.size(); ++r) ranks_[r]->release(block.at[r], part);
+        return status;
+    }
+    *out = reinterpret_cast<void *>(next_);
+    blocks_[next_] = std::move(block);
+    next_ += static_cast<uintptr_t>(round_up(bytes, 4096) + 4096);
+    return Status::good();
+}
+
+void CudaGroup::release(void *memory, int64_t bytes) {
+    const auto found = blocks_.find(number(memory));
+    if (found == blocks_.end()) return;
+    wait_for_gpus();
+    for (const auto &rank : ranks_) rank->enter(), rank->forget_plans();
+    for (size_t r = 0; r < found->second.at.size(); ++r) ranks_[r]->release(found->second.at[r], bytes);
+    blocks_.erase(found);
+    reduced_.clear();
+}
+
+const CudaGroup::Block *CudaGroup::find(const void *logical) const {
+    auto it = blocks_.upper_bound(number(logical));
+    if (it == blocks_.begin()) return nullptr;
+    --it;
+    return number(logical) < it->first + static_cast<uintptr_t>(it->second.bytes) ? &it->second : nullptr;
+}
+
+int64_t CudaGroup::offset(const void *logical) const {
+    return static_cast<int64_t>(number(logical) - std::prev(blocks_.upper_bound(number(logical)))->first);
+}
+
+size_t CudaGroup::owner(const void *logical) const {
+    const Block *block = find(logical);
+    return block && block->is_cut ? static_cast<size_t>(offset(logical) / block->part) : 0;
+}
+
+Status CudaGroup::reserve(const Reservation &most) {
+    if (ranks_[0]->has_room(most)) return Status::good();
+    wait_for_gpus();
+    return each([&](CudaDevice &rank, size_t) { return rank.reserve(most); });
+}
+
+Status CudaGroup::bind(const void *host, int64_t bytes, int64_t rank) {
+    return each([&](CudaDevice &one, size_t r) {
+        return rank < 0 || rank == static_cast<int64_t>(r) ? one.bind(host, bytes, rank) : Status::good();
+    });
+}
+
+Status CudaGroup::read(void *host, const void *memory, int64_t bytes) {
+    const size_t r = owner(memory);
+    ranks_[r]->enter();
+    return ranks_[r]->read(host, at(memory, r), bytes);
+}
+
+Status CudaGroup::read_numbers(float *host, const float *memory, int64_t n) {
+    const size_t r = owner(memory);
+    ranks_[r]->enter();
+    return ranks_[r]->read_numbers(host, at(memory, r), n);
+}
+
+Status CudaGroup::copy(void *to, const void *from, int64_t bytes) {
+    const Block *block = find(to);
+    const size_t only = owner(to);
+    return each([&](CudaDevice &rank, size_t r) {
+        return block && block->is_cut && r != only ? Status::good() : rank.copy(at(to, r), at(from, r), bytes);
+    });
+}
+
+// ---- order between GPUs ----------------------------------------------------------------------------------------------
+
+Status CudaGroup::mark(std::vector<CUevent> &events, size_t r) {
+    ranks_[r]->enter();
+    return ranks_[r]->check(driver_.event_record(events[r], ranks_[r]->stream_), "cuEventRecord");
+}
+
+Status CudaGroup::wait_for(std::vector<CUevent> &events, size_t waits, size_t r) {
+    ranks_[waits]->enter();
+    return ranks_[waits]->check(driver_.stream_wait(ranks_[waits]->stream_, events[r], 0), "cuStreamWaitEvent");
+}
+
 // Every rank waits for every other.
-inline Status CudaGroup::wait_for_all(std::vector<CUevent> &events) {
+Status CudaGroup::wait_for_all(std::vector<CUevent> &events) {
     for (size_t waits = 0; waits < ranks_.size(); ++waits)
         for (size_t r = 0; r < ranks_.size(); ++r)
             if (r != waits) T5K_TRY(wait_for(events, waits, r));
@@ -47,7 +165,7 @@ inline Status CudaGroup::wait_for_all(std::vector<CUevent> &events) {
 }
 
 // The first GPU goes on when all have come here.
-inline Status CudaGroup::gather() {
+Status CudaGroup::gather() {
     for (size_t r = 1; r < ranks_.size(); ++r) {
         T5K_TRY(mark(turn_, r));
         T5K_TRY(wait_for(turn_, 0, r));
@@ -57,21 +175,34 @@ inline Status CudaGroup::gather() {
 }
 
 // The others go on when the first has come here.
-inline Status CudaGroup::scatter() {
+Status CudaGroup::scatter() {
     T5K_TRY(mark(turn_, 0));
     for (size_t r = 1; r < ranks_.size(); ++r) T5K_TRY(wait_for(turn_, r, 0));
     enter();
     return Status::good();
 }
 
-inline Status CudaGroup::send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t from_rank, int64_t bytes, size_t on) {
+Status CudaGroup::send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t from_rank, int64_t bytes, size_t on) {
     ranks_[on]->enter();
     return ranks_[on]->check(driver_.peer_copy(to, ranks_[to_rank]->context_, from, ranks_[from_rank]->context_,
                                                static_cast<size_t>(bytes), ranks_[on]->stream_),
                              "cuMemcpyPeerAsync");
 }
 
-inline Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
+// ---- ops -------------------------------------------------------------------------------------------------------------
+
+Status CudaGroup::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) {
+    return each([&](CudaDevice &rank, size_t r) { return rank.embed(table, format, ids, R, E, at(y, r), ldy); });
+}
+
+Status CudaGroup::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
+                float out_scale) {
+    return each([&](CudaDevice &rank, size_t r) {
+        return rank.rms_norm(at(x, r), ldx, w, at(y, r), ldy, R, E, eps, out_scale);
+    });
+}
+
+Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
     if (n > count()) return {Code::internal, "more jobs than GPUs"};
     if (!is_rewriting() && reduced_.count(jobs[0].y)) {
         T5K_TRY(wait_for_all(read_));
@@ -86,7 +217,7 @@ inline Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
     });
 }
 
-inline Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
+Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
     if (is_rewriting()) return Status::good();
     const int64_t bytes = R * ld * 4;
     for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(ready_, r));
@@ -107,7 +238,7 @@ inline Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld
     return Status::good();
 }
 
-inline Status CudaGroup::store_kv(const StoreJob *jobs, int n) {
+Status CudaGroup::store_kv(const StoreJob *jobs, int n) {
     return each([&](CudaDevice &rank, size_t r) {
         std::vector<StoreJob> own;
         for (int i = 0; i < n; ++i) {
@@ -123,7 +254,7 @@ inline Status CudaGroup::store_kv(const StoreJob *jobs, int n) {
     });
 }
 
-inline Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
+Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
     return each([&](CudaDevice &rank, size_t r) {
         std::vector<t5k::AttendJob> own;
         for (int i = 0; i < n; ++i) {
@@ -142,7 +273,7 @@ inline Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
 }
 
 // All columns in the first GPU's y: written there by each rank through peer access, else copied row by row.
-inline Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
+Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
     if (!ranks_[0]->is_stepping()) T5K_TRY(scatter());
     const Status done = each([&](CudaDevice &rank, size_t r) {
         if (r >= static_cast<size_t>(n) || jobs[r].columns <= 0) return Status::good();
@@ -159,7 +290,7 @@ inline Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
 }
 
 // The same for each row's maxima per panel: [R, panels] on the first GPU.
-inline Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
+Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
     std::vector<int64_t> own(ranks_.size(), 0), before(ranks_.size(), 0);
     *panels = 0;
     for (size_t r = 0; r < static_cast<size_t>(n); ++r) {
@@ -184,7 +315,11 @@ inline Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panel
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-inline Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
+Status CudaGroup::bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) {
+    return each([&](CudaDevice &rank, size_t) { return rank.bind_rows(rows, eos); });
+}
+
+Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
     for (size_t r = ranks_.size(); r-- > 0;) {
         ranks_[r]->enter();
         T5K_TRY(ranks_[r]->take_up(shape));
@@ -199,7 +334,7 @@ inline Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
     return Status::good();
 }
 
-inline Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
     int64_t panels = 0;
     if (ranks_[0]->plan_->first.needs_scores)
         T5K_TRY(linear_joined(head, n));
@@ -214,7 +349,7 @@ inline Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int6
     return Status::good();
 }
 
-inline Status CudaGroup::end_step() {
+Status CudaGroup::end_step() {
     const Phase phase = ranks_[0]->phase_;
     if (phase == Phase::capture) {
         T5K_TRY(gather());

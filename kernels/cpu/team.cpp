@@ -1,4 +1,4 @@
-#include "device/team.h"
+#include "cpu/team.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>

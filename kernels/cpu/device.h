@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "device/device.h"
-#include "device/kernel_table.h"
+#include "cpu/kernel_table.h"
 
 namespace t5k {
 

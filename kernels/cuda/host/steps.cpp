@@ -1,19 +1,21 @@
 // Steps of the CUDA device that run ahead of the host: rows bound, one step recorded per shape, tokens read a step later.
-#pragma once
+#include "cuda/host/device.h"
 
-#include "device/cuda_launch.h"
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 namespace t5k::cuda {
 
 constexpr int64_t MAX_WANTED_PER_ROW = 9;  // 1 + the most eos ids (model/beams.h)
 
-inline bool CudaDevice::has_room(const Reservation &most) const {
+bool CudaDevice::has_room(const Reservation &most) const {
     const Reservation &m = parts_.most;
     if (!most.mix) return true;  // only decode steps need scratch
     return most.rows <= m.rows && most.shards <= m.shards && most.scores <= m.scores && most.mix <= m.mix && most.keys <= m.keys;
 }
 
-inline Status CudaDevice::reserve(const Reservation &most) {
+Status CudaDevice::reserve(const Reservation &most) {
     if (has_room(most)) return Status::good();
     Reservation &m = parts_.most;
     m = {std::max(m.rows, most.rows), 0, std::max(m.keys, most.keys), std::max(m.mix, most.mix),
@@ -50,7 +52,7 @@ inline Status CudaDevice::reserve(const Reservation &most) {
     return Status::good();
 }
 
-inline void CudaDevice::forget_plans() {
+void CudaDevice::forget_plans() {
     abandon_capture();
     for (auto &[shape, plan] : plans_) {
         if (plan.graph) driver_.graph_exec_destroy(plan.graph);
@@ -60,7 +62,7 @@ inline void CudaDevice::forget_plans() {
 }
 
 // Grows by doubling: recorded steps hold these addresses.
-inline Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t words, int64_t lists) {
+Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t words, int64_t lists) {
     auto &size = batch_size_;
     if (rows <= size.rows && capacity <= size.capacity && words <= size.words && lists <= size.lists) return Status::good();
     const auto grown = [](int64_t have, int64_t wanted) { return wanted <= have ? have : std::max(wanted, 2 * have); };
@@ -109,7 +111,7 @@ inline Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t 
     return Status::good();
 }
 
-inline Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) {
+Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) {
     if (issued_ != taken_) return {Code::internal, "rows bound while a step is under way"};
     int64_t capacity = 64, words = 16, lists = 8;
     for (const t5k::StepRow &row : rows) {
@@ -157,7 +159,7 @@ inline Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const
 }
 
 // A shape is issued plainly the first time (kernels load, records are counted), recorded the second, then repeated.
-inline Status CudaDevice::take_up(const StepShape &shape) {
+Status CudaDevice::take_up(const StepShape &shape) {
     abandon_capture();
     plan_ = plans_.try_emplace(shape).first;
     Plan &plan = plan_->second;
@@ -175,25 +177,25 @@ inline Status CudaDevice::take_up(const StepShape &shape) {
     return Status::good();
 }
 
-inline Status CudaDevice::begin_capture() {
+Status CudaDevice::begin_capture() {
     return check(driver_.capture_begin(stream_, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), "cuStreamBeginCapture");
 }
 
 // A step that failed half way through its recording leaves the stream to be used again.
-inline void CudaDevice::abandon_capture() {
+void CudaDevice::abandon_capture() {
     CUgraph graph = nullptr;
     if (phase_ == Phase::capture && driver_.capture_end(stream_, &graph) == CUDA_SUCCESS && graph) driver_.graph_destroy(graph);
     if (phase_ == Phase::capture) plan_->second.runs = 0;
     phase_ = Phase::outside;
 }
 
-inline Status CudaDevice::begin_step(const StepShape &shape, bool *issues) {
+Status CudaDevice::begin_step(const StepShape &shape, bool *issues) {
     T5K_TRY(take_up(shape));
     *issues = phase_ != Phase::replay;
     return phase_ == Phase::capture ? begin_capture() : Status::good();
 }
 
-inline Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
     if (plan_->first.needs_scores) {
         T5K_TRY(linear(head, n));
         return choose_token(0, logits, ld, V);
@@ -210,7 +212,7 @@ inline Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int
 }
 
 // From the head's results on this device - `panels` partial maxima of each row, or its logits - to each row's next token.
-inline Status CudaDevice::choose_token(int64_t panels, float *logits, int64_t ld, int64_t V) {
+Status CudaDevice::choose_token(int64_t panels, float *logits, int64_t ld, int64_t V) {
     const StepShape &shape = plan_->first;
     const int64_t R = shape.rows;
     AdvanceJob step{batch_.state, parts_.best, parts_.drawn, nullptr, parts_.normalizers, parts_.chosen, ld, static_cast<int>(V)};
@@ -233,7 +235,7 @@ inline Status CudaDevice::choose_token(int64_t panels, float *logits, int64_t ld
     return launch("advance", step, {(R + 63) / 64}, 64);
 }
 
-inline Status CudaDevice::end_capture() {
+Status CudaDevice::end_capture() {
     Plan &plan = plan_->second;
     CUgraph graph = nullptr;
     T5K_TRY(check(driver_.capture_end(stream_, &graph), "cuStreamEndCapture"));
@@ -243,16 +245,16 @@ inline Status CudaDevice::end_capture() {
 }
 
 // The records of a step that was just issued, as the batch now has them.
-inline Status CudaDevice::upload_records() {
+Status CudaDevice::upload_records() {
     Plan &plan = plan_->second;
     plan.is_recorded = true;
     plan.version = batch_.version;
     return check(driver_.to_device(plan.records, plan.host.data(), plan.used * sizeof(AttendRows), stream_), "cuMemcpyHtoDAsync");
 }
 
-inline Status CudaDevice::launch_graph() { return check(driver_.graph_launch(plan_->second.graph, stream_), "cuGraphLaunch"); }
+Status CudaDevice::launch_graph() { return check(driver_.graph_launch(plan_->second.graph, stream_), "cuGraphLaunch"); }
 
-inline Status CudaDevice::end_step() {
+Status CudaDevice::end_step() {
     if (phase_ == Phase::capture) T5K_TRY(end_capture());
     if (phase_ == Phase::capture || phase_ == Phase::refresh) T5K_TRY(upload_records());
     if (phase_ != Phase::run) T5K_TRY(launch_graph());
@@ -260,13 +262,13 @@ inline Status CudaDevice::end_step() {
 }
 
 // The step is issued.
-inline void CudaDevice::leave_step() {
+void CudaDevice::leave_step() {
     phase_ = Phase::outside;
     ++plan_->second.runs;
 }
 
 // And its tokens go to the host.
-inline Status CudaDevice::deliver() {
+Status CudaDevice::deliver() {
     leave_step();
     const size_t rows = static_cast<size_t>(batch_.state.R);
     Chosen *to = results_ + static_cast<int64_t>(issued_ % 2) * results_rows_;
@@ -276,7 +278,7 @@ inline Status CudaDevice::deliver() {
     return Status::good();
 }
 
-inline Status CudaDevice::take(t5k::Chosen *chosen) {
+Status CudaDevice::take(t5k::Chosen *chosen) {
     const auto turn = taken_ % 2;
     T5K_TRY(check(driver_.event_synchronize(events_[turn]), "cuEventSynchronize"));
     std::memcpy(chosen, results_ + static_cast<int64_t>(turn) * results_rows_, static_cast<size_t>(batch_.state.R) * sizeof(Chosen));
@@ -284,12 +286,10 @@ inline Status CudaDevice::take(t5k::Chosen *chosen) {
     return Status::good();
 }
 
-inline Status CudaDevice::beam_candidates(int first, int n, const float *scores, int wanted, t5k::BeamCandidate *out) {
+Status CudaDevice::beam_candidates(int first, int n, const float *scores, int wanted, t5k::BeamCandidate *out) {
     if (wanted > n * MAX_WANTED_PER_ROW) return {Code::internal, "more candidates than were reserved"};
-    void *host = nullptr;
     CUdeviceptr at = 0;
-    T5K_TRY(stage(n * 4, &host, &at));
-    std::memcpy(host, scores, static_cast<size_t>(n) * 4);
+    T5K_TRY(stage(scores, n * 4, &at));
     const BeamJob job{parts_.scores + first * scores_ld_, static_cast<const float *>(pointer(at)), parts_.candidates, scores_ld_,
                       static_cast<int>(scores_V_), n, wanted};
     T5K_TRY(launch("beam_step", job, {1}, 256));

@@ -1,6 +1,6 @@
 #include <cstring>
 
-#include "device/kernel_table.h"
+#include "cpu/kernel_table.h"
 
 namespace t5k {
 namespace {

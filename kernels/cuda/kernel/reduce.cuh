@@ -4,7 +4,7 @@
 // `part` is a shared array of one entry per warp (at most 32); the caller may use it again after the next barrier.
 #pragma once
 
-#include "device/cuda_port.cuh"
+#include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 

@@ -1,8 +1,27 @@
-#include "device/cuda.h"
+// Which GPUs are here, and a device over one of them or over a group.
+#include "cuda/host/device.h"
 
-#include "device/cuda_group_ops.h"
+#include <dlfcn.h>
 
 namespace t5k {
+
+bool cuda::open_driver(const char *path, Driver *driver, std::string *missing) {
+    driver->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!driver->library) {
+        *missing = std::string("no CUDA driver: ") + dlerror();
+        return false;
+    }
+#define T5K_RESOLVE(member, symbol, parameters)                                                          \
+    driver->member = reinterpret_cast<CUresult(*) parameters>(dlsym(driver->library, #symbol));          \
+    if (!driver->member) {                                                                               \
+        *missing = std::string(path) + " has no " #symbol ": a driver older than CUDA 12";               \
+        return false;                                                                                    \
+    }
+    T5K_CUDA_DRIVER(T5K_RESOLVE)
+#undef T5K_RESOLVE
+    return true;
+}
+
 namespace {
 
 constexpr int OLDEST_ARCH = 80;  // cp.async and mma.m16n8k16 on bf16
@@ -62,8 +81,7 @@ Status look_at_cuda(const char *path, t5k_cuda *out) {
                            ": the kernels need sm_80 (Ampere) or newer");
 }
 
-Status make_cuda_device(const char *path, const void *image, int activations, int ranks,
-                        std::unique_ptr<Device> *out) {
+Status make_cuda_device(const char *path, const void *image, int activations, int ranks, std::unique_ptr<Device> *out) {
     cuda::Driver driver;
     std::string missing;
     if (!cuda::open_driver(path, &driver, &missing)) return Status::invalid(missing);

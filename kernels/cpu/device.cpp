@@ -1,4 +1,4 @@
-#include "device/cpu.h"
+#include "cpu/device.h"
 
 #include <sys/mman.h>
 
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "device/team.h"
+#include "cpu/team.h"
 
 namespace t5k {
 namespace {

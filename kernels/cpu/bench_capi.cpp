@@ -5,8 +5,8 @@
 #include <new>
 #include <vector>
 
-#include "device/cpu.h"
-#include "device/team.h"
+#include "cpu/device.h"
+#include "cpu/team.h"
 #include "include/t5k_ops.h"
 #include "ops/probe.h"
 

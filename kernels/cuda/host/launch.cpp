@@ -1,27 +1,41 @@
-// How each op of the CUDA device becomes launches: the bodies of CudaDevice's ops. Included by one source file.
-#pragma once
-
+// How each op of the CUDA device becomes launches.
+#include "cuda/host/device.h"
 #include <algorithm>
-
-#include "device/cuda_device.h"
 
 namespace t5k::cuda {
 
-inline Status CudaDevice::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
-                                int64_t ldy) {
+std::string CudaDevice::typed(const char *op) const {
+    static const char *const types[] = {"_f32", "_f16", "_bf16"};
+    return std::string(op) + types[activations_];
+}
+
+Status CudaDevice::launch_kernel(const std::string &name, void *job, Grid grid, unsigned threads, int64_t dynamic_bytes) {
+    if (phase_ == Phase::refresh) return Status::good();
+    CUfunction &function = functions_[name];
+    if (!function) T5K_TRY(check(driver_.module_function(&function, module_, name.c_str()), name.c_str()));
+    if (dynamic_bytes > (48 << 10))
+        T5K_TRY(check(driver_.function_attribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                                 static_cast<int>(dynamic_bytes)),
+                      name.c_str()));
+    void *parameters[] = {job};
+    const CUresult code =
+        driver_.launch(function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z),
+                       threads, 1, 1, static_cast<unsigned>(dynamic_bytes), stream_, parameters, nullptr);
+    return check(code, name.c_str());
+}
+
+Status CudaDevice::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) {
     const void *rows = nullptr;
     T5K_TRY(weight(table, &rows));
     const char *kernel = format == FORMAT_F16 ? "embed_f16" : format == FORMAT_BF16 ? "embed_bf16" : "embed_f32";
     if (is_stepping()) return launch(kernel, EmbedJob{rows, batch_.state.token, y, ldy, static_cast<int>(E)}, {R}, 256);
-    void *host = nullptr;
     CUdeviceptr at = 0;
-    T5K_TRY(stage(R * 4, &host, &at));
-    std::memcpy(host, ids, static_cast<size_t>(R) * 4);
+    T5K_TRY(stage(ids, R * 4, &at));
     const EmbedJob job{rows, static_cast<const int *>(pointer(at)), y, ldy, static_cast<int>(E)};
     return launch(kernel, job, {R}, 256);
 }
 
-inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
+Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
                                    float eps, float out_scale) {
     const void *w_at = nullptr;
     T5K_TRY(weight(w, &w_at));
@@ -30,7 +44,7 @@ inline Status CudaDevice::rms_norm(const float *x, int64_t ldx, const float *w, 
     return launch(typed("rms_norm"), job, {R}, 256);
 }
 
-inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, int64_t best_stride) {
+Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, int64_t best_stride) {
     static const char *const names[] = {"linear_f32", "linear_bf16", "linear_i8", "linear_i4", "linear_f16"};
     const void *w = nullptr;
     T5K_TRY(weight(from.w.data, &w));
@@ -62,27 +76,13 @@ inline Status CudaDevice::launch_linear(const t5k::LinearJob &from, Best *best, 
     return launch(typed(names[from.w.format]), job, grid, LINEAR_THREADS);
 }
 
-inline Status CudaDevice::read_numbers(float *host, const float *memory, int64_t n) {
-    if (activations_ == T5K_F32) return read(host, memory, n * 4);
-    std::vector<uint16_t> halves(static_cast<size_t>(n));
-    T5K_TRY(read(halves.data(), memory, n * 2));
-    for (const uint16_t half : halves) {
-        const uint32_t wide = uint32_t{half} << 16;  // bf16
-        std::memcpy(host, &wide, 4);
-        if (activations_ == T5K_F16) *host = float_of_f16(half);
-        ++host;
-    }
-    return Status::good();
-}
-
-inline Status CudaDevice::linear(t5k::LinearJob *jobs, int n) {
+Status CudaDevice::linear(t5k::LinearJob *jobs, int n) {
     for (int i = 0; i < n; ++i)
         if (jobs[i].columns > 0) T5K_TRY(launch_linear(jobs[i], nullptr));
     return Status::good();
 }
 
-inline Status CudaDevice::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
-                                     int64_t N) {
+Status CudaDevice::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
     for (int first = 0; first < n; first += MAX_SHARDS) {
         AddShardsJob job{};
         job.count = std::min(MAX_SHARDS, n - first);
@@ -97,7 +97,7 @@ inline Status CudaDevice::add_shards(const float *const *parts, int n, int64_t l
 }
 
 // Where a kernel finds its records: in the plan's memory while a step is recorded or rewritten, else in the arena.
-inline Status CudaDevice::place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at) {
+Status CudaDevice::place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at) {
     if (phase_ == Phase::capture || phase_ == Phase::refresh) {
         Plan &plan = plan_->second;
         if (plan.used + rows.size() > plan.host.size()) return {Code::internal, "a step issued more than when it was recorded"};
@@ -106,16 +106,12 @@ inline Status CudaDevice::place_records(const std::vector<AttendRows> &rows, CUd
         plan.used += rows.size();
         return Status::good();
     }
-    void *host = nullptr;
-    const int64_t bytes = static_cast<int64_t>(rows.size() * sizeof(AttendRows));
-    T5K_TRY(stage(bytes, &host, at));
-    std::memcpy(host, rows.data(), static_cast<size_t>(bytes));
+    T5K_TRY(stage(rows.data(), static_cast<int64_t>(rows.size() * sizeof(AttendRows)), at));
     if (phase_ == Phase::run) plan_->second.used += rows.size();
     return Status::good();
 }
 
-inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, const char *kernel,
-                                           const t5k::AttendJob &first) {
+Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, const char *kernel, const t5k::AttendJob &first) {
     const int64_t n = static_cast<int64_t>(rows.size()), heads = first.heads, D = first.D, W = first.W;
     CUdeviceptr at = 0;
     T5K_TRY(place_records(rows, &at));
@@ -134,7 +130,7 @@ inline Status CudaDevice::launch_attention(const std::vector<AttendRows> &rows, 
     return splits == 1 ? Status::good() : launch(typed("attend_merge"), job, {heads, n}, 128);
 }
 
-inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
+Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
     std::vector<AttendRows> rows;
     for (int i = 0; i < n; ++i) {
         const StoreJob &from = jobs[i];
@@ -157,13 +153,13 @@ inline Status CudaDevice::store_kv(const StoreJob *jobs, int n) {
 
 // Rows that follow each other over one cache, as the beams of a source do in cross-attention, become one block: the cache is
 // read once for all of them. A row's kernel depends on its own request only, never on what else is in the batch.
-inline bool continues(const AttendRows &last, const AttendRows &next, int64_t size) {
+static bool continues(const AttendRows &last, const AttendRows &next, int64_t size) {
     const auto after = [size](const void *p, i64 numbers) { return static_cast<const void *>(advanced(static_cast<const char *>(p), numbers, size)); };
     return next.R == 1 && last.keys > 0 && !last.append_k && !next.append_k && !last.bias && !next.bias && last.k == next.k &&
            last.keys == next.keys && next.q == after(last.q, last.R * last.ldq) && next.out == after(last.out, last.R * last.ldo);
 }
 
-inline Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
+Status CudaDevice::attend(const t5k::AttendJob *jobs, int n) {
     std::vector<AttendRows> all, single, several;
     for (int i = 0; i < n; ++i) {
         const t5k::AttendJob &from = jobs[i];

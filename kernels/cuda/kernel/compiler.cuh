@@ -29,7 +29,7 @@
     TYPE *NAME = reinterpret_cast<TYPE *>(t5k_dynamic_bytes)
 #endif
 
-#include "device/cuda_jobs.h"
+#include "cuda/kernel/jobs.h"
 
 namespace t5k::cuda {
 

@@ -1,7 +1,7 @@
 // What happens to one accumulated output of a linear: activation, gate, residual, rounding (ops/linear.h).
 #pragma once
 
-#include "device/cuda_port.cuh"
+#include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 
