@@ -63,7 +63,7 @@ def sources() -> dict[str, bytes]:
     """Every kernel source and header by its path below kernels/, as installed or as in this checkout."""
     installed = Path(__file__).with_name("kernels")
     root = installed if installed.is_dir() else _CHECKOUT / "kernels"
-    files = (*root.glob("ops/*.cu"), *root.glob("cuda/kernel/*"))
+    files = (*root.glob("ops/*.cu"), *root.glob("ops/*.h"), *root.glob("cuda/kernel/*"))
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
 

@@ -143,7 +143,7 @@ t5k_status t5k_op_rms_norm(t5k_bench *bench, const float *x, const float *w, int
                            float out_scale, float *y) {
     return guarded([&]() -> Status {
         if (!bench || !x || !w || !y || R < 1 || E < 1) return Status::invalid("argument");
-        return bench->device->rms_norm(x, stride(E), w, y, stride(E), R, E, eps, out_scale);
+        return bench->device->rms_norm({x, stride(E), w, y, stride(E), R, E, eps, out_scale});
     });
 }
 

@@ -76,16 +76,16 @@ class CpuDevice final : public Device {
 
     Status bind(const void *, int64_t, int64_t) override { return Status::good(); }
 
-    Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
-                 int64_t ldy) override {
-        for (int64_t r = 0; r < R; ++r) kernels_.embed_row(table, format, ids[r], E, y + r * ldy);
+    Status embed(const EmbedJob &job) override {
+        for (int64_t r = 0; r < job.R; ++r) kernels_.embed_row(job.table, job.format, job.ids[r], job.E, job.y + r * job.ldy);
         return Status::good();
     }
 
-    Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
-                    float out_scale) override {
-        auto row = [&](int64_t r) { kernels_.rms_norm_row(x + r * ldx, w, y + r * ldy, E, eps, out_scale); };
-        over_rows(R, E, row);
+    Status rms_norm(const RmsNormJob &job) override {
+        auto row = [&](int64_t r) {
+            kernels_.rms_norm_row(job.x + r * job.ldx, job.w, job.y + r * job.ldy, job.E, job.eps, job.out_scale);
+        };
+        over_rows(job.R, job.E, row);
         return Status::good();
     }
 
@@ -134,16 +134,15 @@ class CpuDevice final : public Device {
         return Status::good();
     }
 
-    Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
-                      int64_t N) override {
+    Status add_shards(const AddShardsJob &job) override {
         auto row = [&](int64_t r) {
-            for (int64_t i = 0; i < N; ++i) {
-                float total = parts[0][r * ld + i];
-                for (int p = 1; p < n; ++p) total += parts[p][r * ld + i];
-                y[r * ldy + i] += total;
+            for (int64_t i = 0; i < job.N; ++i) {
+                float total = job.parts[0][r * job.ld + i];
+                for (int64_t p = 1; p < job.count; ++p) total += job.parts[p][r * job.ld + i];
+                job.y[r * job.ldy + i] += total;
             }
         };
-        over_rows(R, N * n, row);
+        over_rows(job.R, job.N * job.count, row);
         return Status::good();
     }
 

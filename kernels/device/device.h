@@ -11,8 +11,11 @@
 
 #include "device/status.h"
 #include "device/steps.h"
+#include "ops/add_shards.h"
 #include "ops/attention.h"
+#include "ops/embed.h"
 #include "ops/linear.h"
+#include "ops/rms_norm.h"
 
 namespace t5k {
 
@@ -55,17 +58,13 @@ class Device {
     // What runs the model, in words beyond the name of the machine; "" if there is nothing to add.
     virtual std::string describe() const { return {}; }
 
-    virtual Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y,
-                         int64_t ldy) = 0;
-    virtual Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E,
-                            float eps, float out_scale) = 0;
+    virtual Status embed(const EmbedJob &job) = 0;
+    virtual Status rms_norm(const RmsNormJob &job) = 0;
     // Job i is rank i's.
     virtual Status linear(LinearJob *jobs, int n) = 0;
     // The same where the ranks write columns of one result, which `read` then finds whole.
     virtual Status linear_joined(LinearJob *jobs, int n) { return linear(jobs, n); }
-    // y[r, :] += parts[0][r, :] + parts[1][r, :] + ... in that order (the all-reduce of tensor parallelism).
-    virtual Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R,
-                              int64_t N) = 0;
+    virtual Status add_shards(const AddShardsJob &job) = 0;
     virtual Status store_kv(const StoreJob *jobs, int n) = 0;
     virtual Status attend(const AttendJob *jobs, int n) = 0;
     virtual Status read(void *host, const void *memory, int64_t bytes) = 0;

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/beams.h"
+#include "ops/step.h"
+
 namespace t5k {
 
 // What a device must know of one decode row.
@@ -18,16 +21,6 @@ struct StepRow {
     float repetition_penalty = 1.0f, temperature = 1.0f, top_p = 1.0f;
     int32_t top_k = 0;
     uint64_t seed = 0;
-};
-
-struct Chosen {
-    int32_t token;  // -1: none, the row had ended, pads or is a beam
-    float logprob;  // as t5k_event's
-};
-
-struct BeamCandidate {
-    float score;
-    int32_t beam, token;
 };
 
 // Two steps of one shape are the same work on other data.

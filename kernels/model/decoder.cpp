@@ -10,11 +10,11 @@ Status Model::decode(const Row *rows, int n) {
     const int64_t E = config_.d_model, stride = stride_of(E);
     ids_.clear();
     for (int i = 0; i < n; ++i) ids_.push_back(rows[i].token);
-    T5K_TRY(device_->embed(weights_.embed, weights_.embed_format, ids_.data(), n, E, decoder_.residual.data(), stride));
+    T5K_TRY(device_->embed({weights_.embed, weights_.embed_format, ids_.data(), decoder_.residual.data(), stride, n, E}));
     for (size_t l = 0; l < weights_.decoder.layers.size(); ++l)
         T5K_TRY(decoder_layer(weights_.decoder.layers[l], static_cast<int64_t>(l), rows, n));
-    return device_->rms_norm(decoder_.residual.data(), stride, weights_.decoder.norm_final, decoder_.normed.data(),
-                             stride, n, E, config_.eps, config_.head_scale);
+    return device_->rms_norm({decoder_.residual.data(), stride, weights_.decoder.norm_final, decoder_.normed.data(), stride, n, E,
+                              config_.eps, config_.head_scale});
 }
 
 Status Model::decoder_layer(const LayerWeights &layer, int64_t index, const Row *rows, int n) {

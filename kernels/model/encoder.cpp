@@ -11,10 +11,10 @@ Status Model::encode(const Sequence *sequences, int n, const float **out, int64_
     ids_.clear();
     for (int i = 0; i < n; ++i) ids_.insert(ids_.end(), sequences[i].ids, sequences[i].ids + sequences[i].length);
     const auto R = static_cast<int64_t>(ids_.size());
-    T5K_TRY(device_->embed(weights_.embed, weights_.embed_format, ids_.data(), R, E, encoder_.residual.data(), stride));
+    T5K_TRY(device_->embed({weights_.embed, weights_.embed_format, ids_.data(), encoder_.residual.data(), stride, R, E}));
     for (const LayerWeights &layer : weights_.encoder.layers) T5K_TRY(encoder_layer(layer, sequences, n, R));
-    T5K_TRY(device_->rms_norm(encoder_.residual.data(), stride, weights_.encoder.norm_final, encoder_.normed.data(),
-                              stride, R, E, config_.eps, 1.0f));
+    T5K_TRY(device_->rms_norm({encoder_.residual.data(), stride, weights_.encoder.norm_final, encoder_.normed.data(), stride, R, E,
+                               config_.eps, 1.0f}));
     encoded_rows_ = R;
     *out = encoder_.normed.data();
     *ld = stride;

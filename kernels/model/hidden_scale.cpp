@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "model/weights.h"
+#include "ops/f16.h"
 
 namespace t5k {
 namespace {

@@ -125,7 +125,7 @@ void Model::column_jobs(const Sharded &w, const float *x, int64_t ldx, float *y,
 // wide[rank] = norm(residual) W[rank].
 Status Model::attention_in(Activations &a, const float *norm, const Sharded &w, int64_t R) {
     const int64_t E = config_.d_model, ld = stride_of(E);
-    T5K_TRY(device_->rms_norm(a.residual.data(), ld, norm, a.normed.data(), ld, R, E, config_.eps, 1.0f));
+    T5K_TRY(device_->rms_norm({a.residual.data(), ld, norm, a.normed.data(), ld, R, E, config_.eps, 1.0f}));
     column_jobs(w, a.normed.data(), ld, a.wide.data(), stride_of(3 * inner()), R, EPILOGUE_STORE);
     return linear(a, w.size());
 }
@@ -145,12 +145,19 @@ Status Model::project(Activations &a, const Sharded &w, const Buffer &x, int64_t
     }
     T5K_TRY(linear(a, w.size()));
     if (!is_cut) return Status::good();
-    return device_->add_shards(parts_.data(), static_cast<int>(w.size()), ld, a.residual.data(), ld, R, config_.d_model);
+    AddShardsJob sum;
+    sum.parts = parts_.data();
+    sum.count = static_cast<int64_t>(w.size());
+    sum.ld = sum.ldy = ld;
+    sum.y = a.residual.data();
+    sum.R = R;
+    sum.N = config_.d_model;
+    return device_->add_shards(sum);
 }
 
 Status Model::feed_forward(Activations &a, const LayerWeights &layer, int64_t R) {
     const int64_t E = config_.d_model, ld = stride_of(E);
-    T5K_TRY(device_->rms_norm(a.residual.data(), ld, layer.norm_ff, a.normed.data(), ld, R, E, config_.eps, 1.0f));
+    T5K_TRY(device_->rms_norm({a.residual.data(), ld, layer.norm_ff, a.normed.data(), ld, R, E, config_.eps, 1.0f}));
     column_jobs(layer.ff_in, a.normed.data(), ld, a.hidden.data(), stride_of(hidden()), R,
                 config_.is_gated ? EPILOGUE_GATED : EPILOGUE_ACT);
     for (LinearJob &job : jobs_) job.out_scale = layer.hidden_scale;

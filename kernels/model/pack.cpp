@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/f16.h"
+
 namespace t5k {
 namespace {
 

@@ -1,5 +1,6 @@
-// attend_<type>, attend_merge_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in cuda/kernel/jobs.h.
+// attend_<type>, attend_merge_<type>, store_kv_<type>: decode attention over the panel caches of ops/attention.h. Contract in ops/attention.h.
 #include "cuda/kernel/reduce.cuh"
+#include "ops/attention.h"
 
 namespace t5k::cuda {
 
@@ -16,37 +17,38 @@ T5K_DEVICE float bias_at(const float *bias, int key, int position, int W) {
     return bias[e < 0 ? 0 : e > last ? last : e];
 }
 
-T5K_DEVICE int keys_of(const AttendRows &b) { return b.position ? *b.position + 1 : b.keys; }
+T5K_DEVICE int keys_of(const AttendJob &b) { return b.gpu.position ? *b.gpu.position + 1 : (int)b.keys; }
 
 template <class A>
-T5K_DEVICE void attend(const AttendJob &job) {
+T5K_DEVICE void attend(const AttendLaunch &launch) {
     T5K_DYNAMIC_SHARED(float, q);  // [D], then scores of this split
     T5K_SHARED(float[32], part_top);
     T5K_SHARED(float[32], part_sum);
     T5K_SHARED(float[THREADS / 32][MAX_D], part);
-    const AttendRows b = job.blocks[blockIdx.y];
-    const int h = blockIdx.x, D = job.D, keys = keys_of(b), begin = blockIdx.z * SPLIT_KEYS;
-    const int end = keys < begin + SPLIT_KEYS ? keys : begin + SPLIT_KEYS, position = b.position ? keys - 1 : b.first_position;
+    const AttendJob b = launch.blocks[blockIdx.y];
+    const int h = blockIdx.x, D = (int)b.D, keys = keys_of(b), begin = blockIdx.z * SPLIT_KEYS, W = (int)b.W;
+    const int end = keys < begin + SPLIT_KEYS ? keys : begin + SPLIT_KEYS;
+    const int position = b.gpu.position ? keys - 1 : (int)b.first_position;
     if (begin >= end) return;
     float *s = q + D;
-    A *k = static_cast<A *>(b.k) + h * b.capacity * D;                   // [ceil(T/16), D, 16]
-    A *v = static_cast<A *>(b.v) + h * v_head(D, b.capacity);            // [ceil(D/16), capacity, 16]
-    const A *q_row = static_cast<const A *>(b.q) + h * D;                // [D]
+    A *k = stored<A>(b.cache.k) + h * b.cache.capacity * D;                   // [ceil(T/16), D, 16]
+    A *v = stored<A>(b.cache.v) + h * v_head(D, b.cache.capacity);            // [ceil(D/16), capacity, 16]
+    const A *q_row = stored<A>(b.q) + h * D;                // [D]
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         q[d] = to_float(q_row[d]);
         if (!b.append_k || end < keys) continue;
-        k[k_at(keys - 1, d, D)] = static_cast<const A *>(b.append_k)[h * D + d];
-        v[v_at(keys - 1, d, b.capacity)] = static_cast<const A *>(b.append_v)[h * D + d];
+        k[k_at(keys - 1, d, D)] = stored<A>(b.append_k)[h * D + d];
+        v[v_at(keys - 1, d, b.cache.capacity)] = stored<A>(b.append_v)[h * D + d];
     }
     __syncthreads();
 
-    const float *bias = b.bias ? b.bias + h * (2 * job.W + 32) : nullptr;
+    const float *bias = b.bias ? b.bias + h * (2 * W + 32) : nullptr;
     float top = LOWEST;
     for (int key = begin + threadIdx.x; key < end; key += blockDim.x) {
         const A *column = k + k_at(key, 0, D);
         float score = 0.0f;
         for (int d = 0; d < D; ++d) score = fmaf(q[d], to_float(column[d * 16]), score);
-        if (bias) score += bias_at(bias, key, position, job.W);
+        if (bias) score += bias_at(bias, key, position, W);
         s[key - begin] = score;
         top = fmaxf(top, score);
     }
@@ -60,15 +62,15 @@ T5K_DEVICE void attend(const AttendJob &job) {
     for (int d = lane % 16; d < MAX_D && d / 16 * 16 < D; d += 16) {
         float acc = 0.0f;
         for (int key = begin + threadIdx.x / 16; key < end; key += blockDim.x / 16)
-            acc = fmaf(s[key - begin], to_float(v[v_at(key, d, b.capacity)]), acc);
+            acc = fmaf(s[key - begin], to_float(v[v_at(key, d, b.cache.capacity)]), acc);
         acc += __shfl_xor_sync(ALL_LANES, acc, 16);
         if (lane < 16) part[warp][d] = acc;
     }
     __syncthreads();
     const bool is_whole = gridDim.z == 1;
     const i64 slot = ((i64)blockIdx.y * gridDim.x + h) * gridDim.z + blockIdx.z;
-    float *partial = is_whole ? nullptr : job.partial + slot * (D + 2);
-    A *out = static_cast<A *>(b.out) + h * D;
+    float *partial = is_whole ? nullptr : launch.partial + slot * (D + 2);
+    A *out = stored<A>(b.out) + h * D;
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         float total = 0.0f;
         for (u32 w = 0; w < blockDim.x / 32; ++w) total += part[w][d];
@@ -83,10 +85,10 @@ T5K_DEVICE void attend(const AttendJob &job) {
 }
 
 template <class A>
-T5K_DEVICE void merge(const AttendJob &job) {
-    const AttendRows b = job.blocks[blockIdx.y];
-    const int h = blockIdx.x, D = job.D, keys = keys_of(b), used = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
-    const float *partial = job.partial + ((i64)blockIdx.y * gridDim.x + h) * job.splits * (D + 2);  // [splits, D + 2]
+T5K_DEVICE void merge(const AttendLaunch &launch) {
+    const AttendJob b = launch.blocks[blockIdx.y];
+    const int h = blockIdx.x, D = (int)b.D, keys = keys_of(b), used = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
+    const float *partial = launch.partial + ((i64)blockIdx.y * gridDim.x + h) * launch.splits * (D + 2);  // [splits, D + 2]
     float top = LOWEST, sum = 0.0f;
     // Few splits: nothing to gain from unrolling.
 #pragma unroll 1
@@ -94,7 +96,7 @@ T5K_DEVICE void merge(const AttendJob &job) {
 #pragma unroll 1
     for (int z = 0; z < used; ++z) sum = fmaf(expf(partial[z * (D + 2) + D] - top), partial[z * (D + 2) + D + 1], sum);
     if (used < 1) return;
-    A *out = static_cast<A *>(b.out) + h * D;
+    A *out = stored<A>(b.out) + h * D;
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         float total = 0.0f;
 #pragma unroll 1
@@ -104,27 +106,27 @@ T5K_DEVICE void merge(const AttendJob &job) {
 }
 
 template <class A>
-T5K_DEVICE void store_kv(const AttendJob &job) {
-    const AttendRows b = job.blocks[blockIdx.z];
-    const int r = blockIdx.x, h = blockIdx.y, D = job.D;
+T5K_DEVICE void store_kv(const StoreLaunch &launch) {
+    const StoreJob b = launch.blocks[blockIdx.z];
+    const int r = blockIdx.x, h = blockIdx.y, D = (int)b.D;
     if (r >= b.R) return;
-    A *k = static_cast<A *>(b.k) + h * b.capacity * D;
-    A *v = static_cast<A *>(b.v) + h * v_head(D, b.capacity);
+    A *k = stored<A>(b.cache.k) + h * b.cache.capacity * D;
+    A *v = stored<A>(b.cache.v) + h * v_head(D, b.cache.capacity);
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
-        const i64 from = r * b.ldq + h * D + d, t = b.first_position + r;
-        k[k_at(t, d, D)] = static_cast<const A *>(b.append_k)[from];
-        v[v_at(t, d, b.capacity)] = static_cast<const A *>(b.append_v)[from];
+        const i64 from = r * b.ld + h * D + d, t = b.first + r;
+        k[k_at(t, d, D)] = stored<A>(b.k)[from];
+        v[v_at(t, d, b.cache.capacity)] = stored<A>(b.v)[from];
     }
 }
 
-T5K_KERNEL(attend_f32, THREADS, AttendJob, attend<float>)
-T5K_KERNEL(attend_f16, THREADS, AttendJob, attend<f16>)
-T5K_KERNEL(attend_bf16, THREADS, AttendJob, attend<bf16>)
-T5K_KERNEL(attend_merge_f32, 256, AttendJob, merge<float>)
-T5K_KERNEL(attend_merge_f16, 256, AttendJob, merge<f16>)
-T5K_KERNEL(attend_merge_bf16, 256, AttendJob, merge<bf16>)
-T5K_KERNEL(store_kv_f32, THREADS, AttendJob, store_kv<float>)
-T5K_KERNEL(store_kv_f16, THREADS, AttendJob, store_kv<f16>)
-T5K_KERNEL(store_kv_bf16, THREADS, AttendJob, store_kv<bf16>)
+T5K_KERNEL(attend_f32, THREADS, AttendLaunch, attend<float>)
+T5K_KERNEL(attend_f16, THREADS, AttendLaunch, attend<f16>)
+T5K_KERNEL(attend_bf16, THREADS, AttendLaunch, attend<bf16>)
+T5K_KERNEL(attend_merge_f32, 256, AttendLaunch, merge<float>)
+T5K_KERNEL(attend_merge_f16, 256, AttendLaunch, merge<f16>)
+T5K_KERNEL(attend_merge_bf16, 256, AttendLaunch, merge<bf16>)
+T5K_KERNEL(store_kv_f32, THREADS, StoreLaunch, store_kv<float>)
+T5K_KERNEL(store_kv_f16, THREADS, StoreLaunch, store_kv<f16>)
+T5K_KERNEL(store_kv_bf16, THREADS, StoreLaunch, store_kv<bf16>)
 
 }  // namespace t5k::cuda

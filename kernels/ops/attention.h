@@ -28,7 +28,7 @@ namespace t5k {
 
 // `n` stored numbers on from p, each of `size` bytes: what a device keeps behind a float * may be narrower (device/device.h).
 template <class T>
-static inline T *advanced(T *p, int64_t n, int64_t size) {
+T5K_STATIC T *advanced(T *p, int64_t n, int64_t size) {
     return (T *)((uintptr_t)p + (uintptr_t)(n * size));
 }
 
@@ -39,8 +39,8 @@ struct HeadCache {
     int64_t size = 4;  // bytes of a stored number
 };
 
-static inline int64_t k_cache_floats(int64_t capacity, int64_t D) { return capacity * D; }
-static inline int64_t v_cache_floats(int64_t capacity, int64_t D) { return panel_count(D) * LANES * capacity; }
+T5K_STATIC int64_t k_cache_floats(int64_t capacity, int64_t D) { return capacity * D; }
+T5K_STATIC int64_t v_cache_floats(int64_t capacity, int64_t D) { return panel_count(D) * LANES * capacity; }
 
 // One row block, all heads of one rank: head h uses q + h D, out + h D, cache + h * stride, bias + h * (2 W + 32).
 // append_k / append_v (decode, R = 1): stored at position keys - 1 before attending, head h at + h D.
@@ -62,6 +62,11 @@ struct AttendJob {
     bool causal = false;
     int64_t row = 0;  // of the decode batch, where append_k is set
     int64_t rank = 0;
+
+    struct Gpu {
+        const int32_t *position = nullptr;  // attend only, or null: then *position is first_position, and *position + 1 is keys
+    };
+    Gpu gpu;  // set by the CUDA device
 };
 
 // Row r of k and v (stride ld, head h at + h D) goes to position first + r.
@@ -77,13 +82,38 @@ struct StoreJob {
     int64_t rank = 0;
 };
 
-static inline HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D) {
+// On a GPU (attention.cu, attention_rows.cu, attention_tiles.cu): jobs lie in device memory, one launch serves several of them.
+//
+// attend_<type>        one query row each (R = 1): append, scores + bias, softmax, mix. Grid (heads, blocks, splits), 128 threads;
+//                      split z sees keys [z, z + 1) * SPLIT_KEYS and there are enough splits for the longest row. Dynamic shared
+//                      memory 4 * (D + round_up(min(most keys, SPLIT_KEYS), 16)) bytes. <type> of q, out and caches: f32, f16,
+//                      bf16. A block without keys (0, or *position = -1) does nothing. With one split `out` is written; with
+//                      more, `partial` [blocks, heads, splits, D + 2]: unscaled mix, maximum, sum - which
+// attend_merge_<type>  folds into out. Grid (heads, blocks), any threads. How a row is split depends on its own keys alone.
+// attend_rows_<type>   many query rows (encoder), keys seen tile by tile with a running softmax: no [R, keys] buffer. f32 by fma,
+//                      f16 and bf16 by mma.m16n8k16, where probabilities are rounded to <type> before they meet the values.
+//                      Grid (ceil(R / 16), heads, blocks), 128 threads, dynamic shared 4 * (16 * D + 2 W + 32 + 16 * 32). D <= 256.
+// store_kv_<type>      Grid (R, heads, blocks).
+// Tolerance 2^-20 max|v| before rounding; attend_rows of 16 bits: half a unit in the last place of max|v| more.
+constexpr int SPLIT_KEYS = 512;
+
+struct AttendLaunch {
+    const AttendJob *blocks;  // of the same D, W and heads
+    float *partial;
+    int32_t splits;
+};
+
+struct StoreLaunch {
+    const StoreJob *blocks;  // of the same D and heads
+};
+
+T5K_STATIC HeadCache head_cache(const HeadCache &c, int64_t h, int64_t D) {
     return {advanced(c.k, h * k_cache_floats(c.capacity, D), c.size),
             advanced(c.v, h * v_cache_floats(c.capacity, D), c.size), c.capacity, c.size};
 }
 
 // The same job for one of its heads.
-static inline StoreJob one_head(const StoreJob &job, int64_t h) {
+T5K_STATIC StoreJob one_head(const StoreJob &job, int64_t h) {
     StoreJob one = job;
     one.k += h * job.D;
     one.v += h * job.D;
@@ -92,7 +122,7 @@ static inline StoreJob one_head(const StoreJob &job, int64_t h) {
     return one;
 }
 
-static inline AttendJob one_head(const AttendJob &job, int64_t h) {
+T5K_STATIC AttendJob one_head(const AttendJob &job, int64_t h) {
     AttendJob one = job;
     one.q += h * job.D;
     one.out += h * job.D;

@@ -1,6 +1,7 @@
 // attend_rows_f32: many query rows against a panel cache, keys in tiles of 32 under a running softmax; no [R, keys]
-// buffer. A warp owns 4 query rows; in the scores a lane is a key, in the mix it is a dim. Contract in cuda/kernel/jobs.h.
+// buffer. A warp owns 4 query rows; in the scores a lane is a key, in the mix it is a dim. Contract in ops/attention.h.
 #include "cuda/kernel/reduce.cuh"
+#include "ops/attention.h"
 
 namespace t5k::cuda {
 
@@ -65,25 +66,26 @@ T5K_DEVICE void mix_tile(const Head<A> &head, int tile, Running &now) {
 }
 
 template <class A>
-T5K_DEVICE void attend_rows(const AttendJob &job) {
+T5K_DEVICE void attend_rows(const AttendLaunch &launch) {
     T5K_DYNAMIC_SHARED(float, shared);  // q [QUERIES, D], p [QUERIES, TILE], bias [2 W + 32]
-    const AttendRows b = job.blocks[blockIdx.z];
-    const int h = blockIdx.y, D = job.D, first = blockIdx.x * QUERIES, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const AttendJob b = launch.blocks[blockIdx.z];
+    const int h = blockIdx.y, D = (int)b.D, first = blockIdx.x * QUERIES, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int W = (int)b.W, keys = (int)b.keys;
     if (first >= b.R) return;
     float *p = shared + QUERIES * D, *bias = p + QUERIES * TILE;
     for (int i = threadIdx.x; i < QUERIES * D; i += blockDim.x) {
         const int r = first + i / D;
-        shared[i] = r < b.R ? to_float(static_cast<const A *>(b.q)[r * b.ldq + h * D + i % D]) : 0.0f;
+        shared[i] = r < b.R ? to_float(stored<A>(b.q)[r * b.ldq + h * D + i % D]) : 0.0f;
     }
     if (b.bias)
-        for (int i = threadIdx.x; i < 2 * job.W + 32; i += blockDim.x) bias[i] = b.bias[h * (2 * job.W + 32) + i];
+        for (int i = threadIdx.x; i < 2 * W + 32; i += blockDim.x) bias[i] = b.bias[h * (2 * W + 32) + i];
     __syncthreads();
 
-    const int row = first + warp * WARP_QUERIES, position = b.first_position + row;
-    const Head<A> head{static_cast<const A *>(b.k) + h * b.capacity * D,
-                       static_cast<const A *>(b.v) + h * ((i64)(D + 15) / 16 * 16 * b.capacity),
+    const int row = first + warp * WARP_QUERIES, position = (int)b.first_position + row;
+    const Head<A> head{stored<A>(b.cache.k) + h * b.cache.capacity * D,
+                       stored<A>(b.cache.v) + h * ((i64)(D + 15) / 16 * 16 * b.cache.capacity),
                        shared + warp * WARP_QUERIES * D, b.bias ? bias : nullptr, p + warp * WARP_QUERIES * TILE,
-                       D, job.W, b.keys, b.causal, b.capacity};
+                       D, W, keys, b.causal, b.cache.capacity};
     Running now;
 #pragma unroll
     for (int r = 0; r < WARP_QUERIES; ++r) {
@@ -91,7 +93,7 @@ T5K_DEVICE void attend_rows(const AttendJob &job) {
         now.sum[r] = 0.0f;
         for (int i = 0; i < MAX_PIECES; ++i) now.acc[r][i] = 0.0f;
     }
-    const int seen = b.causal && position + WARP_QUERIES < b.keys ? position + WARP_QUERIES : b.keys;
+    const int seen = b.causal && position + WARP_QUERIES < keys ? position + WARP_QUERIES : keys;
     for (int tile = 0; tile < seen; tile += TILE) {
         score_tile(head, tile, position, now);
         __syncwarp();
@@ -102,13 +104,13 @@ T5K_DEVICE void attend_rows(const AttendJob &job) {
     for (int r = 0; r < WARP_QUERIES; ++r) {
         const float inverse = 1.0f / warp_sum(now.sum[r]);
         if (row + r >= b.R) continue;
-        A *out = static_cast<A *>(b.out) + (row + r) * b.ldo + h * D;
+        A *out = stored<A>(b.out) + (row + r) * b.ldo + h * D;
 #pragma unroll
         for (int i = 0; i < MAX_PIECES; ++i)
             if (i * 32 + lane < D) assign(out[i * 32 + lane], now.acc[r][i] * inverse);
     }
 }
 
-T5K_KERNEL(attend_rows_f32, 128, AttendJob, attend_rows<float>)
+T5K_KERNEL(attend_rows_f32, 128, AttendLaunch, attend_rows<float>)
 
 }  // namespace t5k::cuda

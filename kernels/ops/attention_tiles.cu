@@ -1,5 +1,5 @@
 // attend_rows_f16, attend_rows_bf16: many query rows against a panel cache on tensor cores (mma.m16n8k16), 64 keys at a time
-// under a running softmax; no [R, keys] buffer. Contract in cuda/kernel/jobs.h.
+// under a running softmax; no [R, keys] buffer. Contract in ops/attention.h.
 //
 // A block has 16 query rows. Of 64 keys each warp scores 16; the four meet in shared memory twice, for the rows' maxima and
 // for the probabilities; then each warp mixes its own panels of 16 dims. Which key (or dim) is which column of a fragment is
@@ -7,6 +7,7 @@
 // read as whole dwords and a lane's four probabilities are four neighbouring keys.
 #include "cuda/kernel/formats.cuh"
 #include "cuda/kernel/reduce.cuh"
+#include "ops/attention.h"
 
 namespace t5k::cuda {
 
@@ -43,29 +44,30 @@ T5K_DEVICE void score_panel(const u32 *q, int q_dwords, const u32 *panel, int D,
 }
 
 template <class A>
-T5K_DEVICE void attend_tiles(const AttendJob &job) {
+T5K_DEVICE void attend_tiles(const AttendLaunch &launch) {
     T5K_DYNAMIC_SHARED(u32, q);  // [16, q_dwords], then bias [2 W + 32]
     T5K_SHARED(u32[16][SPAN_DWORDS], p);
     T5K_SHARED(float[4][16], tops);
     T5K_SHARED(float[4][16], sums);
-    const AttendRows b = job.blocks[blockIdx.z];
-    const int h = blockIdx.y, D = job.D, panels = (D + 15) / 16, q_dwords = panels * 8 + 4, first = blockIdx.x * 16;
+    const AttendJob b = launch.blocks[blockIdx.z];
+    const int h = blockIdx.y, D = (int)b.D, panels = (D + 15) / 16, q_dwords = panels * 8 + 4, first = blockIdx.x * 16;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int W = (int)b.W, keys = (int)b.keys;
     if (first >= b.R) return;
     float *bias = reinterpret_cast<float *>(q + 16 * q_dwords);
     for (int i = threadIdx.x; i < 16 * q_dwords * 2; i += blockDim.x) {
         const int r = first + i / (q_dwords * 2), d = i % (q_dwords * 2);
-        const unsigned short *from = static_cast<const unsigned short *>(b.q) + r * b.ldq + h * D + d;
+        const unsigned short *from = stored<unsigned short>(b.q) + r * b.ldq + h * D + d;
         reinterpret_cast<unsigned short *>(q)[i] = r < b.R && d < D ? *from : (unsigned short)0;
     }
     if (b.bias)
-        for (int i = threadIdx.x; i < 2 * job.W + 32; i += blockDim.x) bias[i] = b.bias[h * (2 * job.W + 32) + i];
+        for (int i = threadIdx.x; i < 2 * W + 32; i += blockDim.x) bias[i] = b.bias[h * (2 * W + 32) + i];
     __syncthreads();
 
-    const u32 *k = static_cast<const u32 *>(b.k) + h * b.capacity * D / 2;
-    const u32 *v = static_cast<const u32 *>(b.v) + h * b.capacity * panels * 8;
-    const int position = b.first_position + first + g;  // of row g
-    const int last = b.first_position + first + 16, seen = b.causal && last < b.keys ? last : b.keys;
+    const u32 *k = stored<u32>(b.cache.k) + h * b.cache.capacity * D / 2;
+    const u32 *v = stored<u32>(b.cache.v) + h * b.cache.capacity * panels * 8;
+    const int position = (int)b.first_position + first + g;  // of row g
+    const int last = (int)b.first_position + first + 16, seen = b.causal && last < keys ? last : keys;
     float top[2] = {LOWEST, LOWEST}, sum[2] = {}, acc[WARP_PANELS][2][4] = {};
     for (int span = 0; span < seen; span += SPAN) {
         const int tile = span + warp * 16;
@@ -75,10 +77,10 @@ T5K_DEVICE void attend_tiles(const AttendJob &job) {
         for (int n = 0; n < 2; ++n)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const int key = tile + 4 * t + 2 * (i % 2) + n, at = position + i / 2 * 8, end = 2 * job.W + 31;
-                const int e = key - at + job.W + 16;
+                const int key = tile + 4 * t + 2 * (i % 2) + n, at = position + i / 2 * 8, end = 2 * W + 31;
+                const int e = key - at + W + 16;
                 if (b.bias) s[n][i] += bias[e < 0 ? 0 : e > end ? end : e];
-                if (key >= b.keys || (b.causal && key > at)) s[n][i] = LOWEST;
+                if (key >= keys || (b.causal && key > at)) s[n][i] = LOWEST;
                 mine[i / 2] = fmaxf(mine[i / 2], s[n][i]);
             }
 #pragma unroll
@@ -125,7 +127,7 @@ T5K_DEVICE void attend_tiles(const AttendJob &job) {
                 u32 rows[4];
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    rows[i] = key + i < b.keys ? v[((i64)panel * b.capacity + key + i) * 8 + g] : 0u;
+                    rows[i] = key + i < keys ? v[((i64)panel * b.cache.capacity + key + i) * 8 + g] : 0u;
                 mma_pair<A>(acc[j], a, rows);
             }
         }
@@ -136,11 +138,11 @@ T5K_DEVICE void attend_tiles(const AttendJob &job) {
         for (int i = 0; i < 8; ++i) {
             const int r = i % 4 / 2, row = first + g + r * 8, d = (warp + 4 * j) * 16 + 4 * t + 2 * (i % 2) + i / 4;
             if (row >= b.R || d >= D) continue;
-            assign(static_cast<A *>(b.out)[row * b.ldo + h * D + d], acc[j][i / 4][i % 4] * (1.0f / sum[r]));
+            assign(stored<A>(b.out)[row * b.ldo + h * D + d], acc[j][i / 4][i % 4] * (1.0f / sum[r]));
         }
 }
 
-T5K_KERNEL(attend_rows_f16, 128, AttendJob, attend_tiles<f16>)
-T5K_KERNEL(attend_rows_bf16, 128, AttendJob, attend_tiles<bf16>)
+T5K_KERNEL(attend_rows_f16, 128, AttendLaunch, attend_tiles<f16>)
+T5K_KERNEL(attend_rows_bf16, 128, AttendLaunch, attend_tiles<bf16>)
 
 }  // namespace t5k::cuda

@@ -1,6 +1,8 @@
-// beam_step: the best continuations of each request's beams. Contract in cuda/kernel/jobs.h.
+// beam_step: the best continuations of each request's beams. Contract in ops/beams.h.
 //
 // `wanted` passes, each finding the best candidate after the one before: the simplest kernel that is exact on ties.
+#include "ops/beams.h"
+
 #include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {

@@ -1,13 +1,16 @@
-// embed_<table>: contract in cuda/kernel/jobs.h.
+// embed_<table>: contract in ops/embed.h.
+#include "ops/embed.h"
+
 #include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
 
 template <class T>
 T5K_DEVICE void embed(const EmbedJob &job) {
-    const T *from = static_cast<const T *>(job.table) + (i64)job.ids[blockIdx.x] * job.E;  // [E]
+    const int E = (int)job.E;
+    const T *from = static_cast<const T *>(job.table) + (i64)job.ids[blockIdx.x] * E;  // [E]
     float *y = job.y + blockIdx.x * job.ldy;
-    for (int e = threadIdx.x; e < job.E; e += blockDim.x) y[e] = to_float(from[e]);
+    for (int e = threadIdx.x; e < E; e += blockDim.x) y[e] = to_float(from[e]);
 }
 
 T5K_KERNEL(embed_f32, 256, EmbedJob, embed<float>)

@@ -1,5 +1,5 @@
 // gemm_<type>, gemm_<format>_<type>: many rows times packed panels on tensor cores (mma.m16n8k16). Contract in
-// cuda/kernel/jobs.h.
+// ops/linear.h.
 //
 // A dword of a 16-bit panel holds k, k + 1 of one column: exactly a register of the B fragment, so weights need no
 // shuffling. Integer weights come as they lie in memory and are widened to such dwords in shared memory: every integer of
@@ -16,7 +16,7 @@ constexpr int A_DWORDS = STEP / 2 + 4;  // 4 spare: eight rows of a fragment the
 
 template <int FORMAT>
 T5K_DEVICE constexpr int step_dwords() {
-    return FORMAT == I4 ? I4_DWORDS : STEP / k_of_dword<FORMAT>() * 16;
+    return FORMAT == FORMAT_I4 ? I4_DWORDS : STEP / k_of_dword<FORMAT>() * 16;
 }
 
 template <int FORMAT>
@@ -29,18 +29,19 @@ using Pairs = u32[PANELS][STEP / 2 * 16];  // k, k + 1 of each column
 // Rows beyond R and panels beyond the matrix repeat the last one (never stored); k beyond K is zero.
 template <int FORMAT>
 T5K_DEVICE void load_stage(const LinearJob &job, Stage<FORMAT> &stage, int step) {
-    constexpr int DWORDS = step_dwords<FORMAT>(), G = FORMAT == I4 ? STEP : k_of_dword<FORMAT>();
-    const int panel_dwords = (job.K + G - 1) / G * (FORMAT == I4 ? I4_DWORDS : 16);
+    constexpr int DWORDS = step_dwords<FORMAT>(), G = FORMAT == FORMAT_I4 ? STEP : k_of_dword<FORMAT>();
+    const int K = (int)job.w.K, R = (int)job.R, panels = (int)panel_count(job.w.N);
+    const int panel_dwords = (K + G - 1) / G * (FORMAT == FORMAT_I4 ? I4_DWORDS : 16);
     for (int i = threadIdx.x; i < GEMM_ROWS * 4; i += GEMM_THREADS) {
         const int r = i / 4, piece = i % 4 * 4;
-        const int wanted = (int)blockIdx.y * GEMM_ROWS + r, row = wanted < job.R ? wanted : job.R - 1;
-        copy16_async(&stage.a[r][piece], static_cast<const unsigned short *>(job.x) + row * job.ldx + step * STEP + piece * 2);
+        const int wanted = (int)blockIdx.y * GEMM_ROWS + r, row = wanted < R ? wanted : R - 1;
+        copy16_async(&stage.a[r][piece], stored<unsigned short>(job.x) + row * job.ldx + step * STEP + piece * 2);
     }
     for (int i = threadIdx.x; i < PANELS * DWORDS / 4; i += GEMM_THREADS) {
         const int p = i / (DWORDS / 4), at = i % (DWORDS / 4) * 4;
-        const int wanted = (int)blockIdx.x * PANELS + p, panel = wanted < job.panels ? wanted : job.panels - 1;
+        const int wanted = (int)blockIdx.x * PANELS + p, panel = wanted < panels ? wanted : panels - 1;
         if (step * DWORDS + at < panel_dwords)
-            copy16_async(&stage.b[p][at], job.w + (i64)panel * panel_dwords + step * DWORDS + at);
+            copy16_async(&stage.b[p][at], job.w.data + (i64)panel * panel_dwords + step * DWORDS + at);
         else
             *reinterpret_cast<Quad *>(&stage.b[p][at]) = Quad{};
     }
@@ -85,7 +86,7 @@ T5K_DEVICE void multiply(const u32 (&a_rows)[GEMM_ROWS][A_DWORDS], const Pairs &
 }
 
 // acc += the step's int4 scales times its own sums.
-T5K_DEVICE void fold(const Stage<I4> &stage, int column, const float (&sums)[2][4][4], float (&acc)[2][4][4]) {
+T5K_DEVICE void fold(const Stage<FORMAT_I4> &stage, int column, const float (&sums)[2][4][4], float (&acc)[2][4][4]) {
     const int t = threadIdx.x % 4;
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
@@ -100,8 +101,7 @@ T5K_DEVICE void fold(const Stage<I4> &stage, int column, const float (&sums)[2][
 
 // Per row and panel the best of 16 columns: four of them in each of four neighbouring lanes.
 T5K_DEVICE void store_best(const LinearJob &job, int row, int panel, const float (&acc)[2][4][4]) {
-    const int group = threadIdx.x % 32 / 4, t = threadIdx.x % 4, panels = (job.N + 15) / 16;
-    const i64 stride = job.best_stride ? job.best_stride : panels;
+    const int group = threadIdx.x % 32 / 4, t = threadIdx.x % 4, N = (int)job.columns, panels = (N + 15) / 16;
 #pragma unroll
     for (int m = 0; m < 2; ++m)
 #pragma unroll
@@ -112,10 +112,10 @@ T5K_DEVICE void store_best(const LinearJob &job, int row, int panel, const float
             for (int i = 0; i < 4; ++i) {
                 const int column = p * 16 + i / 2 * 8 + 2 * t + i % 2;
                 const float value = acc[m][part % 2 * 2 + i / 2][part / 2 * 2 + i % 2];
-                if (column < job.N) best = better(best, Best{value, job.first_column + column});
+                if (column < N) best = better(best, Best{value, (int)job.first_column + column});
             }
             best = lanes_best(best, 4);
-            if (t == 0 && r < job.R && p < panels) job.best[r * stride + p] = best;
+            if (t == 0 && r < job.R && p < panels) job.gpu.best[r * job.gpu.best_stride + p] = best;
         }
 }
 
@@ -133,16 +133,16 @@ T5K_DEVICE void store_tile(const LinearJob &job, int row, int panel, const float
                 // A gated warp holds one pair of panels: columns 0..15 are act's argument, 16..31 the factor.
                 if (r >= job.R || (is_gated && n >= 2)) continue;
                 const int column = (is_gated ? panel / 2 : panel) * 16 + c;
-                if (column < job.N) finish<A>(job, r, column, acc[m][n][i], acc[m][(n + 2) % 4][i]);
+                if (column < job.columns) finish<A>(job, r, column, acc[m][n][i], acc[m][(n + 2) % 4][i]);
             }
 }
 
 template <int FORMAT, class A>
 T5K_DEVICE void gemm(const LinearJob &job) {
-    constexpr bool IS_WIDE = FORMAT == F16 || FORMAT == BF16;
+    constexpr bool IS_WIDE = FORMAT == FORMAT_F16 || FORMAT == FORMAT_BF16;
     T5K_SHARED(Stage<FORMAT>[2], stages);
     const int warp = threadIdx.x / 32, row = warp % 2 * 32, column = warp / 2 * 32;
-    const int steps = (job.K + STEP - 1) / STEP, panel = blockIdx.x * PANELS + column / 16;
+    const int steps = ((int)job.w.K + STEP - 1) / STEP, panel = blockIdx.x * PANELS + column / 16;
     float acc[2][4][4] = {};
     load_stage<FORMAT>(job, stages[0], 0);
     commit_copies();
@@ -158,7 +158,7 @@ T5K_DEVICE void gemm(const LinearJob &job) {
             T5K_SHARED(Pairs, pairs);
             widen<FORMAT, A>(stage, pairs);
             __syncthreads();
-            if constexpr (FORMAT == I4) {
+            if constexpr (FORMAT == FORMAT_I4) {
                 float sums[2][4][4] = {};
                 multiply<A>(stage.a, pairs, row, column, sums);
                 fold(stage, column, sums, acc);
@@ -169,11 +169,11 @@ T5K_DEVICE void gemm(const LinearJob &job) {
         __syncthreads();
     }
     wait_copies<0>();
-    if constexpr (FORMAT == I8)
+    if constexpr (FORMAT == FORMAT_I8)
 #pragma unroll
         for (int i = 0; i < 32; ++i) {
-            const int wanted = panel * 16 + i / 4 % 4 * 8 + 2 * (threadIdx.x % 4) + i % 2, last = job.panels * 16 - 1;
-            acc[i / 16][i / 4 % 4][i % 4] *= job.scale[wanted < last ? wanted : last];
+            const int wanted = panel * 16 + i / 4 % 4 * 8 + 2 * (threadIdx.x % 4) + i % 2, last = (int)panel_count(job.w.N) * 16 - 1;
+            acc[i / 16][i / 4 % 4][i % 4] *= job.gpu.scale[wanted < last ? wanted : last];
         }
     if (job.epilogue == EPILOGUE_ARGMAX)
         store_best(job, blockIdx.y * GEMM_ROWS + row, panel, acc);
@@ -183,9 +183,9 @@ T5K_DEVICE void gemm(const LinearJob &job) {
 
 // Left to itself ptxas aims at seven blocks for sm_80, and spills.
 #define T5K_GEMM(NAME, FORMAT, A) T5K_KERNEL_FOR(5, gemm_##NAME, GEMM_THREADS, LinearJob, gemm<FORMAT, A>)
-T5K_GEMM(f16, F16, f16)
-T5K_GEMM(bf16, BF16, bf16)
-T5K_GEMM(i8_bf16, I8, bf16)
-T5K_GEMM(i4_bf16, I4, bf16)
+T5K_GEMM(f16, FORMAT_F16, f16)
+T5K_GEMM(bf16, FORMAT_BF16, bf16)
+T5K_GEMM(i8_bf16, FORMAT_I8, bf16)
+T5K_GEMM(i4_bf16, FORMAT_I4, bf16)
 
 }  // namespace t5k::cuda

@@ -57,6 +57,23 @@ struct Best {
     int32_t index;
 };
 
+// On a GPU (linear.cu, gemm.cu):
+//
+// linear_<format>_<x>  few rows: reads each weight once per 8 rows. Grid (panels of y, ceil(R / 8)), LINEAR_THREADS threads. A warp
+//                      reads 512 contiguous bytes of a panel at a time. x f32, f16, bf16; rows 16-byte aligned, and padded to a
+//                      multiple of 32 with zeros: the padding is read.
+// gemm_f16, gemm_bf16  many rows (is_tiled) by mma.m16n8k16; x and W of one 16-bit type. gemm_i8_bf16, gemm_i4_bf16: bf16 rows,
+//                      integer weights. Grid (ceil(panels of W / 4), ceil(R / 64)), GEMM_THREADS threads. A row's bits do not
+//                      depend on R, nor on which of the 64 rows of a tile it is.
+// x is not rounded to integers there: integer weights meet it as floats. y is of x's type, or fp32 when y_is_f32 or ADD.
+// ARGMAX gives one Best per row and panel, which best_panels folds (ops/softmax.h). out_scale is what keeps an fp16 hidden value
+// below 65504 (model/hidden_scale.cpp), and its inverse in the product that reads it.
+// Tolerance K 2^-23 sum |x W| before rounding to y. Bytes: the packed matrix + R (K + N) w_x.
+constexpr int LINEAR_THREADS = 256;
+constexpr int LINEAR_ROWS = 8;
+constexpr int GEMM_THREADS = 128;
+constexpr int GEMM_ROWS = 64, GEMM_PANELS = 4;
+
 struct LinearJob {
     Panels w;
     const float *x = nullptr;
@@ -72,10 +89,17 @@ struct LinearJob {
     bool is_tiled = false;       // many rows: a device with 16-bit activations multiplies tiles of them on tensor cores
     float out_scale = 1.0f;      // a power of two on what the epilogue stores or adds; 1 where activations are fp32
     int64_t first_column = 0;    // ARGMAX: index of column 0 (tensor-parallel shard)
-    QuantizedRows rows;          // set by the device when quantize_rows
+    QuantizedRows rows;          // set by the CPU device for integer formats
+
+    struct Gpu {
+        const float *scale = nullptr;  // i8: of the panels of W
+        Best *best = nullptr;          // ARGMAX: [R, best_stride], a Best per panel of y
+        int64_t best_stride = 0;
+    };
+    Gpu gpu;  // set by the CUDA device
 };
 
-static inline RowRounding rounding_of(const LinearJob &job) {
+T5K_STATIC RowRounding rounding_of(const LinearJob &job) {
     if (job.w.format == FORMAT_I4) return ROWS_W4;
     if (job.w.format == FORMAT_I8) return job.quantize_rows ? ROWS_W8A8 : ROWS_W8;
     return ROWS_PLAIN;

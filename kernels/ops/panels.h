@@ -18,14 +18,32 @@
 // The layout is the same for every ISA, so a partition made on one machine runs on any other.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // NVRTC comes without the C headers
+using int8_t = signed char;
+using uint8_t = unsigned char;
+using int16_t = short;
+using uint16_t = unsigned short;
+using int32_t = int;
+using uint32_t = unsigned int;
+using int64_t = long;
+using uint64_t = unsigned long;
+using uintptr_t = unsigned long;
+#else
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 namespace t5k {
 
-// Op headers are compiled under every ISA's flags. Their functions are static and their members always inlined, so that
-// no copy built for a wide ISA can be the one the linker keeps for all (tests/kernels checks: no weak symbols).
+// Op headers are compiled under every ISA's flags, and for GPUs. Their functions are static and their members always inlined, so
+// that no copy built for a wide ISA can be the one the linker keeps for all (tests/kernels checks: no weak symbols).
+#if defined(__CUDACC__)
+#define T5K_MEMBER __host__ __device__
+#define T5K_STATIC static inline __host__ __device__
+#else
 #define T5K_MEMBER __attribute__((always_inline))
+#define T5K_STATIC static inline
+#endif
 
 enum Format { FORMAT_F32 = 0, FORMAT_BF16 = 1, FORMAT_I8 = 2, FORMAT_I4 = 3, FORMAT_F16 = 4 };
 constexpr int FORMATS = 5;
@@ -34,11 +52,11 @@ constexpr int64_t LANES = 16;
 constexpr int64_t I4_GROUP = 32;
 constexpr int64_t I4_GROUP_DWORDS = 4 * LANES + LANES / 2;
 
-static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-static inline int64_t panel_count(int64_t N) { return (N + LANES - 1) / LANES; }
+T5K_STATIC int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+T5K_STATIC int64_t panel_count(int64_t N) { return (N + LANES - 1) / LANES; }
 
 // Dwords of one panel of K inputs.
-static inline int64_t panel_dwords(int format, int64_t K) {
+T5K_STATIC int64_t panel_dwords(int format, int64_t K) {
     switch (format) {
         case FORMAT_F16:
         case FORMAT_BF16: return round_up(K, 2) / 2 * LANES;
@@ -48,21 +66,8 @@ static inline int64_t panel_dwords(int format, int64_t K) {
     }
 }
 
-// The value of an fp16, exactly.
-static inline float float_of_f16(uint16_t half) {
-    uint32_t bits = (half & 0x7fffu) << 13;
-    float value;
-    __builtin_memcpy(&value, &bits, 4);
-    value *= 5.192296858534828e33f;  // 2^112, the difference of the exponents' biases; right for subnormals too
-    __builtin_memcpy(&bits, &value, 4);
-    if ((half & 0x7c00u) == 0x7c00u) bits |= 0x7f800000u;  // infinite, or NaN
-    bits |= (half & 0x8000u) << 16;
-    __builtin_memcpy(&value, &bits, 4);
-    return value;
-}
-
 // Bytes of the whole packed matrix, extras included.
-static inline int64_t packed_bytes(int format, int64_t K, int64_t N) {
+T5K_STATIC int64_t packed_bytes(int format, int64_t K, int64_t N) {
     const int64_t panels = panel_count(N);
     return panels * panel_dwords(format, K) * 4 + (format == FORMAT_I8 ? panels * LANES * 8 : 0);
 }

@@ -10,3 +10,20 @@
 #pragma once
 
 #include "ops/panels.h"
+
+namespace t5k {
+
+// On a GPU: rms_norm_<y>, y stored as f32, f16 or bf16. Grid (R), 32..256 threads. Bytes R E (4 + w_y).
+struct RmsNormJob {
+    const float *x = nullptr;
+    int64_t ldx = 0;
+    const float *w = nullptr;
+    float *y = nullptr;
+    int64_t ldy = 0;
+    int64_t R = 0;
+    int64_t E = 0;
+    float eps = 0.0f;
+    float out_scale = 1.0f;
+};
+
+}  // namespace t5k

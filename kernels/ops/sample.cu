@@ -1,7 +1,9 @@
-// sample: temperature, top-k, top-p and one draw per row, without sorting. Contract in cuda/kernel/jobs.h.
+// sample: temperature, top-k, top-p and one draw per row, without sorting. Contract in ops/sample.h.
 //
 // Thresholds are found bit by bit in an order-preserving integer image of the floats: 32 passes over the row, each a
 // count (top-k) or a mass (top-p). A pass over 32 k values of one row is L2 traffic; a radix histogram would need 4.
+#include "ops/sample.h"
+
 #include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {

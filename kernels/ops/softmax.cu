@@ -1,4 +1,6 @@
-// best_panels, best_logits, log_softmax: contracts in cuda/kernel/jobs.h.
+// best_panels, best_logits, log_softmax: contracts in ops/softmax.h.
+#include "ops/softmax.h"
+
 #include "cuda/kernel/reduce.cuh"
 
 namespace t5k::cuda {

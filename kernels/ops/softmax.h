@@ -7,3 +7,29 @@
 #pragma once
 
 #include "ops/linear.h"
+
+namespace t5k {
+
+// On a GPU, where token choice stays on the device:
+//
+// best_panels  best[r] = the better of parts[r, 0..count), lowest index on ties. Grid (R), 32..1024 threads.
+// best_logits  the same over x [R, ldx] fp32, count columns.
+struct BestJob {
+    const Best *parts;
+    const float *x;
+    Best *best;
+    int64_t ldx;
+    int32_t count;
+};
+
+// log_softmax: out[r] = log sum_v exp(x[r, v]); y[r, v] = x[r, v] - out[r], y may be x, or null for the sums alone.
+//   Grid (R), 32..1024 threads. Each thread's fp32 sum, folded in a fixed order. Tolerance 4e-6 + 2^-22 |x - out|.
+struct LogSoftmaxJob {
+    const float *x;
+    float *y;
+    float *out;
+    int64_t ldx, ldy;
+    int32_t V;
+};
+
+}  // namespace t5k

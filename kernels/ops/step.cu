@@ -1,5 +1,7 @@
 // process_scores, advance: what happens between the logits of one decode step and the input of the next, without the host.
-// Contracts in cuda/kernel/jobs.h.
+// Contracts in ops/step.h.
+#include "ops/step.h"
+
 #include "cuda/kernel/compiler.cuh"
 
 namespace t5k::cuda {
@@ -19,7 +21,7 @@ T5K_DEVICE bool is_eos(const StepState &state, int id) {
 }
 
 // ids [length]: the row's own. Every thread walks all rules and acts on the ids it owns: no barrier, no atomics.
-T5K_DEVICE void apply_rules(const StepState &state, const StepRow &row, const int *ids, int length, float *y) {
+T5K_DEVICE void apply_rules(const StepState &state, const RowRules &row, const int *ids, int length, float *y) {
     const float never = float_of_bits(0xff800000u);  // -inf
     for (int i = 0; row.penalty != 1.0f && i < length; ++i) {
         if (!is_mine(ids[i])) continue;
@@ -43,7 +45,7 @@ T5K_DEVICE void apply_rules(const StepState &state, const StepRow &row, const in
 
 T5K_DEVICE void process(const ProcessJob &job) {
     const int r = blockIdx.x, length = job.state.position[r] + 1;
-    const StepRow row = job.state.rows[r];
+    const RowRules row = job.state.rows[r];
     if (length < 1) return;
     const float *x = job.x + r * job.ldx;  // [V]
     float *y = job.y + r * job.ldy;        // [V]
@@ -58,7 +60,7 @@ T5K_DEVICE void take(const AdvanceJob &job) {
     const StepState &state = job.state;
     const int r = blockIdx.x * blockDim.x + threadIdx.x;
     if (r >= state.R) return;
-    const StepRow row = state.rows[r];
+    const RowRules row = state.rows[r];
     job.chosen[r] = Chosen{-1, 0.0f};
     if (row.is_beam || state.done[r]) return;
     int token = state.sample[r].is_off ? job.best[r].index : job.drawn[r];

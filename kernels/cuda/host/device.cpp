@@ -3,11 +3,9 @@
 
 #include <cstring>
 
-namespace t5k::cuda {
+#include "ops/f16.h"
 
-static_assert(static_cast<int>(EPILOGUE_ARGMAX) == static_cast<int>(t5k::EPILOGUE_ARGMAX));
-static_assert(static_cast<int>(ACT_SILU) == static_cast<int>(t5k::ACT_SILU));
-static_assert(sizeof(Chosen) == sizeof(t5k::Chosen) && sizeof(BeamCandidate) == sizeof(t5k::BeamCandidate));
+namespace t5k::cuda {
 
 Status CudaDevice::open(const Driver &driver, const void *image, int activations, int ordinal, std::unique_ptr<CudaDevice> *out) {
     std::unique_ptr<CudaDevice> device(new CudaDevice(driver, activations));

@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "cuda/host/driver.h"
-#include "cuda/kernel/jobs.h"
 #include "device/device.h"
 #include "include/t5k.h"
+#include "ops/softmax.h"
 
 namespace t5k {
 
@@ -61,21 +61,20 @@ class CudaDevice final : public Device {
     bool has_room(const Reservation &most) const;
     Status bind(const void *host, int64_t bytes, int64_t rank) override;
 
-    Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) override;
-    Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
-                    float out_scale) override;
-    Status linear(t5k::LinearJob *jobs, int n) override;
-    Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) override;
+    Status embed(const EmbedJob &job) override;
+    Status rms_norm(const RmsNormJob &job) override;
+    Status linear(LinearJob *jobs, int n) override;
+    Status add_shards(const AddShardsJob &job) override;
     Status store_kv(const StoreJob *jobs, int n) override;
-    Status attend(const t5k::AttendJob *jobs, int n) override;
+    Status attend(const AttendJob *jobs, int n) override;
 
     bool runs_ahead() const override { return true; }
-    Status bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) override;
+    Status bind_rows(const std::vector<StepRow> &rows, const std::vector<int32_t> &eos) override;
     Status begin_step(const StepShape &shape, bool *issues) override;
-    Status choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) override;
+    Status choose(LinearJob *head, int n, float *logits, int64_t ld, int64_t V) override;
     Status end_step() override;
-    Status take(t5k::Chosen *chosen) override;
-    Status beam_candidates(int first, int n, const float *scores, int wanted, t5k::BeamCandidate *out) override;
+    Status take(Chosen *chosen) override;
+    Status beam_candidates(int first, int n, const float *scores, int wanted, BeamCandidate *out) override;
 
     Status read(void *host, const void *memory, int64_t bytes) override;
     Status read_numbers(float *host, const float *memory, int64_t n) override;
@@ -111,9 +110,10 @@ class CudaDevice final : public Device {
     Status launch(const std::string &name, Job job, Grid grid, unsigned threads, int64_t dynamic_bytes = 0) {
         return launch_kernel(name, &job, grid, threads, dynamic_bytes);
     }
-    Status launch_linear(const t5k::LinearJob &job, Best *best, int64_t best_stride = 0);
-    Status launch_attention(const std::vector<AttendRows> &rows, const char *kernel, const t5k::AttendJob &first);
-    Status place_records(const std::vector<AttendRows> &rows, CUdeviceptr *at);
+    Status launch_linear(LinearJob job);
+    Status launch_attend(const std::vector<AttendJob> &jobs);
+    Status launch_attend_rows(const std::vector<AttendJob> &jobs);
+    Status place_records(const std::vector<AttendJob> &jobs, CUdeviceptr *at);
     // The kernel of an op for this device's activations.
     std::string typed(const char *op) const;
 
@@ -127,7 +127,7 @@ class CudaDevice final : public Device {
         bool is_recorded = false;
         CUgraphExec graph = nullptr;  // of a group, the first device holds it for all
         CUdeviceptr records = 0;
-        std::vector<AttendRows> host;
+        std::vector<AttendJob> host;
         size_t used = 0;
     };
 
@@ -221,22 +221,21 @@ class CudaGroup final : public Device {
     Status reserve(const Reservation &most) override;
     Status bind(const void *host, int64_t bytes, int64_t rank) override;
 
-    Status embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) override;
-    Status rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
-                    float out_scale) override;
-    Status linear(t5k::LinearJob *jobs, int n) override;
-    Status linear_joined(t5k::LinearJob *jobs, int n) override;
-    Status add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) override;
+    Status embed(const EmbedJob &job) override;
+    Status rms_norm(const RmsNormJob &job) override;
+    Status linear(LinearJob *jobs, int n) override;
+    Status linear_joined(LinearJob *jobs, int n) override;
+    Status add_shards(const AddShardsJob &job) override;
     Status store_kv(const StoreJob *jobs, int n) override;
-    Status attend(const t5k::AttendJob *jobs, int n) override;
+    Status attend(const AttendJob *jobs, int n) override;
 
     bool runs_ahead() const override { return true; }
-    Status bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) override;
+    Status bind_rows(const std::vector<StepRow> &rows, const std::vector<int32_t> &eos) override;
     Status begin_step(const StepShape &shape, bool *issues) override;
-    Status choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) override;
+    Status choose(LinearJob *head, int n, float *logits, int64_t ld, int64_t V) override;
     Status end_step() override;
-    Status take(t5k::Chosen *chosen) override { return first().take(chosen); }
-    Status beam_candidates(int first_row, int n, const float *scores, int wanted, t5k::BeamCandidate *out) override {
+    Status take(Chosen *chosen) override { return first().take(chosen); }
+    Status beam_candidates(int first_row, int n, const float *scores, int wanted, BeamCandidate *out) override {
         return first().beam_candidates(first_row, n, scores, wanted, out);
     }
 
@@ -301,7 +300,7 @@ class CudaGroup final : public Device {
     Status wait_for_all(std::vector<CUevent> &events);
     Status gather();
     Status scatter();
-    Status join_maxima(t5k::LinearJob *head, int n, int64_t *panels);
+    Status join_maxima(LinearJob *head, int n, int64_t *panels);
     Status send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t from_rank, int64_t bytes, size_t on);
 
     const Driver driver_;

@@ -191,18 +191,24 @@ Status CudaGroup::send(CUdeviceptr to, size_t to_rank, CUdeviceptr from, size_t 
 
 // ---- ops -------------------------------------------------------------------------------------------------------------
 
-Status CudaGroup::embed(const void *table, int format, const int32_t *ids, int64_t R, int64_t E, float *y, int64_t ldy) {
-    return each([&](CudaDevice &rank, size_t r) { return rank.embed(table, format, ids, R, E, at(y, r), ldy); });
-}
-
-Status CudaGroup::rms_norm(const float *x, int64_t ldx, const float *w, float *y, int64_t ldy, int64_t R, int64_t E, float eps,
-                float out_scale) {
+Status CudaGroup::embed(const EmbedJob &from) {
     return each([&](CudaDevice &rank, size_t r) {
-        return rank.rms_norm(at(x, r), ldx, w, at(y, r), ldy, R, E, eps, out_scale);
+        EmbedJob job = from;
+        job.y = at(job.y, r);
+        return rank.embed(job);
     });
 }
 
-Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
+Status CudaGroup::rms_norm(const RmsNormJob &from) {
+    return each([&](CudaDevice &rank, size_t r) {
+        RmsNormJob job = from;
+        job.x = at(job.x, r);
+        job.y = at(job.y, r);
+        return rank.rms_norm(job);
+    });
+}
+
+Status CudaGroup::linear(LinearJob *jobs, int n) {
     if (n > count()) return {Code::internal, "more jobs than GPUs"};
     if (!is_rewriting() && reduced_.count(jobs[0].y)) {
         T5K_TRY(wait_for_all(read_));
@@ -210,30 +216,33 @@ Status CudaGroup::linear(t5k::LinearJob *jobs, int n) {
     }
     return each([&](CudaDevice &rank, size_t r) {
         if (r >= static_cast<size_t>(n)) return Status::good();
-        t5k::LinearJob job = jobs[r];
+        LinearJob job = jobs[r];
         job.x = at(job.x, r);
         job.y = at(job.y, r);
         return rank.linear(&job, 1);
     });
 }
 
-Status CudaGroup::add_shards(const float *const *parts, int n, int64_t ld, float *y, int64_t ldy, int64_t R, int64_t N) {
+Status CudaGroup::add_shards(const AddShardsJob &from) {
     if (is_rewriting()) return Status::good();
-    const int64_t bytes = R * ld * 4;
+    const int64_t bytes = from.R * from.ld * 4;
     for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(ready_, r));
     T5K_TRY(wait_for_all(ready_));
     const Status done = each([&](CudaDevice &rank, size_t r) {
         std::vector<const float *> here;
-        for (size_t from = 0; from < static_cast<size_t>(n); ++from) {
-            here.push_back(at(parts[from], are_peers_ ? from : r));
-            if (!are_peers_ && from != r)
-                T5K_TRY(send(number(here.back()), r, number(at(parts[from], from)), from, bytes, r));
+        for (size_t owner = 0; owner < static_cast<size_t>(from.count); ++owner) {
+            here.push_back(at(from.parts[owner], are_peers_ ? owner : r));
+            if (!are_peers_ && owner != r)
+                T5K_TRY(send(number(here.back()), r, number(at(from.parts[owner], owner)), owner, bytes, r));
         }
-        return rank.add_shards(here.data(), n, ld, at(y, r), ldy, R, N);
+        AddShardsJob job = from;
+        job.parts = here.data();
+        job.y = at(job.y, r);
+        return rank.add_shards(job);
     });
     T5K_TRY(done);
     for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(read_, r));
-    reduced_.insert(parts[0]);
+    reduced_.insert(from.parts[0]);
     enter();
     return Status::good();
 }
@@ -254,12 +263,12 @@ Status CudaGroup::store_kv(const StoreJob *jobs, int n) {
     });
 }
 
-Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
+Status CudaGroup::attend(const AttendJob *jobs, int n) {
     return each([&](CudaDevice &rank, size_t r) {
-        std::vector<t5k::AttendJob> own;
+        std::vector<AttendJob> own;
         for (int i = 0; i < n; ++i) {
             if (jobs[i].rank != static_cast<int64_t>(r)) continue;
-            t5k::AttendJob job = jobs[i];
+            AttendJob job = jobs[i];
             job.q = at(job.q, r);
             job.out = at(job.out, r);
             job.append_k = at(job.append_k, r);
@@ -273,11 +282,11 @@ Status CudaGroup::attend(const t5k::AttendJob *jobs, int n) {
 }
 
 // All columns in the first GPU's y: written there by each rank through peer access, else copied row by row.
-Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
+Status CudaGroup::linear_joined(LinearJob *jobs, int n) {
     if (!ranks_[0]->is_stepping()) T5K_TRY(scatter());
     const Status done = each([&](CudaDevice &rank, size_t r) {
         if (r >= static_cast<size_t>(n) || jobs[r].columns <= 0) return Status::good();
-        t5k::LinearJob job = jobs[r];
+        LinearJob job = jobs[r];
         job.x = at(job.x, r);
         job.y = at(jobs[r].y, are_peers_ ? 0 : r);
         T5K_TRY(rank.linear(&job, 1));
@@ -290,7 +299,7 @@ Status CudaGroup::linear_joined(t5k::LinearJob *jobs, int n) {
 }
 
 // The same for each row's maxima per panel: [R, panels] on the first GPU.
-Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
+Status CudaGroup::join_maxima(LinearJob *head, int n, int64_t *panels) {
     std::vector<int64_t> own(ranks_.size(), 0), before(ranks_.size(), 0);
     *panels = 0;
     for (size_t r = 0; r < static_cast<size_t>(n); ++r) {
@@ -299,11 +308,13 @@ Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
     }
     const Status done = each([&](CudaDevice &rank, size_t r) {
         if (own[r] == 0) return Status::good();
-        t5k::LinearJob job = head[r];
-        job.epilogue = t5k::EPILOGUE_ARGMAX;
+        LinearJob job = head[r];
+        job.epilogue = EPILOGUE_ARGMAX;
         job.x = at(job.x, r);
         Best *there = ranks_[0]->parts_.parts + before[r], *here = are_peers_ ? there : rank.parts_.parts + before[r];
-        T5K_TRY(rank.launch_linear(job, here, *panels));
+        job.gpu.best = here;
+        job.gpu.best_stride = *panels;
+        T5K_TRY(rank.launch_linear(job));
         for (int64_t row = 0; r > 0 && !are_peers_ && !is_rewriting() && row < job.R; ++row)
             T5K_TRY(send(number(there + row * *panels), 0, number(here + row * *panels), r,
                          own[r] * static_cast<int64_t>(sizeof(Best)), r));
@@ -315,7 +326,7 @@ Status CudaGroup::join_maxima(t5k::LinearJob *head, int n, int64_t *panels) {
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-Status CudaGroup::bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) {
+Status CudaGroup::bind_rows(const std::vector<StepRow> &rows, const std::vector<int32_t> &eos) {
     return each([&](CudaDevice &rank, size_t) { return rank.bind_rows(rows, eos); });
 }
 
@@ -334,7 +345,7 @@ Status CudaGroup::begin_step(const StepShape &shape, bool *issues) {
     return Status::good();
 }
 
-Status CudaGroup::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+Status CudaGroup::choose(LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
     int64_t panels = 0;
     if (ranks_[0]->plan_->first.needs_scores)
         T5K_TRY(linear_joined(head, n));

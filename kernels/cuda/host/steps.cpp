@@ -44,7 +44,7 @@ Status CudaDevice::reserve(const Reservation &most) {
     parts_.parts = static_cast<Best *>(here(at[0]));
     parts_.best = static_cast<Best *>(here(at[1]));
     parts_.chosen = static_cast<Chosen *>(here(at[2]));
-    parts_.drawn = static_cast<int *>(here(at[3]));
+    parts_.drawn = static_cast<int32_t *>(here(at[3]));
     parts_.normalizers = static_cast<float *>(here(at[4]));
     parts_.scores = static_cast<float *>(here(at[5]));
     parts_.partial = static_cast<float *>(here(at[6]));
@@ -76,7 +76,7 @@ Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t words, 
         return at;
     };
     const int64_t R = size.rows;
-    const int64_t at[] = {part(R * static_cast<int64_t>(sizeof(StepRow))),
+    const int64_t at[] = {part(R * static_cast<int64_t>(sizeof(RowRules))),
                           part(R * static_cast<int64_t>(sizeof(SampleRow))),
                           part(size.words * 4),
                           part((size.lists + 1) * 4),
@@ -91,15 +91,15 @@ Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t words, 
     batch_.host.assign(static_cast<size_t>(bytes), 0);
     const auto here = [this](int64_t offset) { return pointer(batch_.memory + static_cast<CUdeviceptr>(offset)); };
     StepState &s = batch_.state;
-    s.rows = static_cast<const StepRow *>(here(at[0]));
+    s.rows = static_cast<const RowRules *>(here(at[0]));
     s.sample = static_cast<SampleRow *>(here(at[1]));
-    s.words = static_cast<const int *>(here(at[2]));
-    s.word_at = static_cast<const int *>(here(at[3]));
-    s.eos = static_cast<const int *>(here(at[4]));
-    s.history = static_cast<int *>(here(at[5]));
-    s.token = static_cast<int *>(here(at[6]));
-    s.position = static_cast<int *>(here(at[7]));
-    s.done = static_cast<int *>(here(at[8]));
+    s.words = static_cast<const int32_t *>(here(at[2]));
+    s.word_at = static_cast<const int32_t *>(here(at[3]));
+    s.eos = static_cast<const int32_t *>(here(at[4]));
+    s.history = static_cast<int32_t *>(here(at[5]));
+    s.token = static_cast<int32_t *>(here(at[6]));
+    s.position = static_cast<int32_t *>(here(at[7]));
+    s.done = static_cast<int32_t *>(here(at[8]));
     s.capacity = size.capacity;
     if (R <= results_rows_) return Status::good();
     if (results_) driver_.free_host(results_);
@@ -111,10 +111,10 @@ Status CudaDevice::enlarge_batch(int64_t rows, int64_t capacity, int64_t words, 
     return Status::good();
 }
 
-Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const std::vector<int32_t> &eos) {
+Status CudaDevice::bind_rows(const std::vector<StepRow> &rows, const std::vector<int32_t> &eos) {
     if (issued_ != taken_) return {Code::internal, "rows bound while a step is under way"};
     int64_t capacity = 64, words = 16, lists = 8;
-    for (const t5k::StepRow &row : rows) {
+    for (const StepRow &row : rows) {
         if (row.is_padding) continue;
         capacity = std::max<int64_t>(capacity, row.max_new_tokens + 2);
         lists += static_cast<int64_t>(row.bad_words->size());
@@ -132,8 +132,8 @@ Status CudaDevice::bind_rows(const std::vector<t5k::StepRow> &rows, const std::v
     int word = 0, list = 0;
     mirror(s.word_at)[0] = 0;
     for (size_t r = 0; r < rows.size(); ++r) {
-        const t5k::StepRow &from = rows[r];
-        StepRow to{from.repetition_penalty, from.ngram, from.min_new_tokens, from.max_new_tokens, list, 0, from.is_beam,
+        const StepRow &from = rows[r];
+        RowRules to{from.repetition_penalty, from.ngram, from.min_new_tokens, from.max_new_tokens, list, 0, from.is_beam,
                    from.wants_logprob, from.ends_at_eos};
         SampleRow sample{from.seed, 0, from.temperature, from.top_p, from.top_k, !from.is_sampled};
         int position = -1;
@@ -168,10 +168,10 @@ Status CudaDevice::take_up(const StepShape &shape) {
              : plan.version != batch_.version ? Phase::refresh
                                               : Phase::replay;
     if (phase_ == Phase::capture) {
-        plan.host.assign(plan.used, AttendRows{});
+        plan.host.assign(plan.used, AttendJob{});
         driver_.free(plan.records);
         plan.records = 0;
-        T5K_TRY(grab(static_cast<int64_t>(plan.used * sizeof(AttendRows)), &plan.records));
+        T5K_TRY(grab(static_cast<int64_t>(plan.used * sizeof(AttendJob)), &plan.records));
     }
     if (phase_ != Phase::replay) plan.used = 0;
     return Status::good();
@@ -195,7 +195,7 @@ Status CudaDevice::begin_step(const StepShape &shape, bool *issues) {
     return phase_ == Phase::capture ? begin_capture() : Status::good();
 }
 
-Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
+Status CudaDevice::choose(LinearJob *head, int n, float *logits, int64_t ld, int64_t V) {
     if (plan_->first.needs_scores) {
         T5K_TRY(linear(head, n));
         return choose_token(0, logits, ld, V);
@@ -204,8 +204,10 @@ Status CudaDevice::choose(t5k::LinearJob *head, int n, float *logits, int64_t ld
     for (int i = 0; i < n; ++i) panels += panel_count(std::max<int64_t>(head[i].columns, 0));
     for (int i = 0; i < n; ++i) {
         if (head[i].columns <= 0) continue;
-        head[i].epilogue = t5k::EPILOGUE_ARGMAX;
-        T5K_TRY(launch_linear(head[i], parts_.parts + first, panels));
+        head[i].epilogue = EPILOGUE_ARGMAX;
+        head[i].gpu.best = parts_.parts + first;
+        head[i].gpu.best_stride = panels;
+        T5K_TRY(launch_linear(head[i]));
         first += panel_count(head[i].columns);
     }
     return choose_token(panels, logits, ld, V);
@@ -249,7 +251,7 @@ Status CudaDevice::upload_records() {
     Plan &plan = plan_->second;
     plan.is_recorded = true;
     plan.version = batch_.version;
-    return check(driver_.to_device(plan.records, plan.host.data(), plan.used * sizeof(AttendRows), stream_), "cuMemcpyHtoDAsync");
+    return check(driver_.to_device(plan.records, plan.host.data(), plan.used * sizeof(AttendJob), stream_), "cuMemcpyHtoDAsync");
 }
 
 Status CudaDevice::launch_graph() { return check(driver_.graph_launch(plan_->second.graph, stream_), "cuGraphLaunch"); }
@@ -278,7 +280,7 @@ Status CudaDevice::deliver() {
     return Status::good();
 }
 
-Status CudaDevice::take(t5k::Chosen *chosen) {
+Status CudaDevice::take(Chosen *chosen) {
     const auto turn = taken_ % 2;
     T5K_TRY(check(driver_.event_synchronize(events_[turn]), "cuEventSynchronize"));
     std::memcpy(chosen, results_ + static_cast<int64_t>(turn) * results_rows_, static_cast<size_t>(batch_.state.R) * sizeof(Chosen));
@@ -286,7 +288,7 @@ Status CudaDevice::take(t5k::Chosen *chosen) {
     return Status::good();
 }
 
-Status CudaDevice::beam_candidates(int first, int n, const float *scores, int wanted, t5k::BeamCandidate *out) {
+Status CudaDevice::beam_candidates(int first, int n, const float *scores, int wanted, BeamCandidate *out) {
     if (wanted > n * MAX_WANTED_PER_ROW) return {Code::internal, "more candidates than were reserved"};
     CUdeviceptr at = 0;
     T5K_TRY(stage(scores, n * 4, &at));

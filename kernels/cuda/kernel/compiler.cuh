@@ -3,6 +3,9 @@
 // A .cu file holds device code only: no <<<>>>, no host header, no CUDA header either. Storage types of 16 bits are our
 // own, arithmetic is fp32, and the few machine instructions behind them are written here, for sm_80 and later.
 //
+// A record is handed over by value, the same bytes for g++, nvcc, NVRTC and ctypes; its contract is in ops/<op>.h. Records hold
+// 64-bit sizes for both devices: kernels take them as int where they index within a row.
+//
 //   T5K_KERNEL(name, threads, Job, body)   extern "C" kernel `name` of at most `threads` threads: calls body(job)
 //   T5K_KERNEL_FOR(blocks, ...)            the same, registers chosen for that many blocks on a multiprocessor
 //   T5K_SHARED(type, name)                 one object of the block's static shared memory, uninitialised
@@ -29,9 +32,20 @@
     TYPE *NAME = reinterpret_cast<TYPE *>(t5k_dynamic_bytes)
 #endif
 
-#include "cuda/kernel/jobs.h"
+#include "ops/panels.h"
 
 namespace t5k::cuda {
+
+using i8 = signed char;
+using u32 = unsigned int;
+using i64 = long long;
+
+struct f16 {
+    unsigned short bits;
+};
+struct bf16 {
+    unsigned short bits;
+};
 
 constexpr u32 ALL_LANES = 0xffffffffu;
 constexpr float LOWEST = -3.4e38f;
@@ -91,6 +105,16 @@ T5K_DEVICE void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], bf16) {
 }
 
 #endif
+
+// What lies behind a record's float *: numbers of the stored type A.
+template <class A>
+T5K_DEVICE A *stored(float *p) {
+    return reinterpret_cast<A *>(p);
+}
+template <class A>
+T5K_DEVICE const A *stored(const float *p) {
+    return reinterpret_cast<const A *>(p);
+}
 
 T5K_DEVICE float to_float(float v) { return v; }
 T5K_DEVICE void assign(float &to, float v) { to = v; }

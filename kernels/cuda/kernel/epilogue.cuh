@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/kernel/compiler.cuh"
+#include "ops/linear.h"
 
 namespace t5k::cuda {
 
@@ -22,11 +23,11 @@ T5K_DEVICE void finish(const LinearJob &job, i64 row, int n, float value, float 
     value *= job.out_scale;
     const i64 at = row * job.ldy + n;
     if (job.epilogue == EPILOGUE_ADD)
-        static_cast<float *>(job.y)[at] += value;
+        job.y[at] += value;
     else if (job.y_is_f32)
-        static_cast<float *>(job.y)[at] = value;
+        job.y[at] = value;
     else
-        assign(static_cast<A *>(job.y)[at], value);
+        assign(stored<A>(job.y)[at], value);
 }
 
 }  // namespace t5k::cuda

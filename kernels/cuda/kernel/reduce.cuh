@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cuda/kernel/compiler.cuh"
+#include "ops/linear.h"
 
 namespace t5k::cuda {
 

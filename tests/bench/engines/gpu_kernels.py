@@ -64,6 +64,21 @@ def _weights(form: str, K: int, N: int) -> np.ndarray:
     return _tiled(packed, per_k * (-(-K // 32) * 32) * reference.panels(N) + 0)
 
 
+def _linear(
+    w: jobs.Panels,
+    x: tuple[int, int],
+    y: tuple[int, int, int],
+    R: int,
+    epilogue: int,
+    gpu: tuple[int, int | None],
+) -> jobs.Linear:
+    """x: memory, stride. y: memory, stride, columns that exist. gpu: scales of int8 panels, maxima of the head."""
+    job = jobs.Linear(w, *x, *y[:2], R, y[2], epilogue, jobs.ACTIVATIONS.index("gelu_new"), out_scale=1.0)
+    job.scale, job.best = gpu
+    job.best_stride = reference.panels(y[2])
+    return job
+
+
 def linears(gpu: Sim, config: T5Config, dtype: str, R: int, copies_bytes: int) -> Iterator[Launch]:
     """The matrices of a decoder layer and the head, rows one by one, activations as the engine keeps them."""
     E, I, F, V = config.d_model, config.inner, config.d_ff, config.vocab
@@ -80,8 +95,8 @@ def linears(gpu: Sim, config: T5Config, dtype: str, R: int, copies_bytes: int) -
         y, best = gpu.up(np.zeros((R, columns + 64), np.float32)), gpu.empty(R * panels * 8)
         scale = gpu.up(np.full(panels * 16, 0.01, np.float32))
         records: list[c.Structure] = [
-            jobs.Linear(
-                w, scale, x, y, best, max(E, I, F) + 64, columns + 64, R, K, N, panels, epilogue, 1, 0, 0, 0.0, 1.0
+            _linear(
+                jobs.Panels(w, 0, K, columns), (x, max(E, I, F) + 64), (y, columns + 64, N), R, epilogue, (scale, best)
             )
             for w in copies
         ]
@@ -101,9 +116,7 @@ def gemms(gpu: Sim, config: T5Config, dtype: str, R: int) -> Iterator[Launch]:
         x = gpu.up(reference.encode(kind, np.random.default_rng(2).normal(size=(R, K + 64))))
         y, panels = gpu.up(np.zeros((R, N + 64), np.float32)), reference.panels(N)
         scale = gpu.up(np.full(panels * 16, 0.01, np.float32))
-        record = jobs.Linear(
-            gpu.up(data), scale, x, y, None, K + 64, N + 64, R, K, N, panels, jobs.STORE, 0, 0, 0, 0.0, 1.0
-        )
+        record = _linear(jobs.Panels(gpu.up(data), 0, K, N), (x, K + 64), (y, N + 64, N), R, jobs.STORE, (scale, None))
         yield Launch(
             op=f"gemm {op}, {dtype}", kernel=f"gemm_{name}", records=[record], grid=(-(-panels // 4), -(-R // 64)),
             threads=128, size_bytes=data.nbytes + R * 2.0 * (K + N), flops=2.0 * R * K * N, kind="bf16",
@@ -126,14 +139,15 @@ def attentions(gpu: Sim, config: T5Config, dtype: str, batch: int, keys: int, so
     bias = gpu.up(np.zeros(heads * (2 * W + 32), np.float32))
     q, out = (gpu.up(reference.encode(kind, np.full((batch * source, 3 * I), 0.1))) for _ in range(2))
     for op, T, R in (("attend", keys, 1), ("attend_rows", source, source)):
-        blocks = (jobs.AttendRows * batch)()
+        blocks = (jobs.Attend * batch)()
         for b in range(batch):
             k, v, capacity = _caches(gpu, config, kind, T)
             at = b * R * 3 * I * size
-            blocks[b] = jobs.AttendRows(
-                q + at, out + at, None, None, k, v, bias, 3 * I, 3 * I, capacity, R, T, T - 1 if R == 1 else 0, 0
+            cache = jobs.HeadCache(k, v, capacity, size)
+            blocks[b] = jobs.Attend(
+                q + at, 3 * I, out + at, 3 * I, cache, None, None, bias, W, heads, R, D, T, T - 1 if R == 1 else 0
             )
-        record = jobs.Attend(gpu.up(np.frombuffer(blocks, np.uint8)), D, W, None, 1)
+        record = jobs.AttendLaunch(gpu.up(np.frombuffer(blocks, np.uint8)), None, 1)
         is_step = R == 1
         yield Launch(
             op=f"{op}, {dtype}", kernel=f"{op}_{kind}", records=[record],
@@ -151,12 +165,12 @@ def rows(gpu: Sim, config: T5Config, batch: int) -> Iterator[Launch]:
     for dtype, each in (("fp32", 8.0), ("bf16", 6.0), ("fp16", 6.0)):
         yield Launch(
             op=f"rms_norm, {dtype}", kernel=f"rms_norm_{FORMATS[dtype]}",
-            records=[jobs.RmsNorm(x, None, w, y, E, E, E, 1e-6, 1.0)], grid=(batch,), threads=256,
+            records=[jobs.RmsNorm(x, E, w, y, E, batch, E, 1e-6, 1.0)], grid=(batch,), threads=256,
             size_bytes=each * batch * E, flops=4.0 * batch * E, kind="fp32",
         )  # fmt: skip
     table, ids = gpu.up(np.ones((64, E), np.float32)), gpu.up(np.arange(batch, dtype=np.int32))
     yield Launch(
-        op="embed", kernel="embed_f32", records=[jobs.Embed(table, ids, y, E, E)], grid=(batch,), threads=256,
+        op="embed", kernel="embed_f32", records=[jobs.Embed(table, 0, ids, y, E, batch, E)], grid=(batch,), threads=256,
         size_bytes=8.0 * batch * E, flops=0.0, kind="fp32",
     )  # fmt: skip
     logits = gpu.up(np.random.default_rng(3).normal(size=(batch, V)).astype(np.float32))

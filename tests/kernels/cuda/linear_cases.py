@@ -19,7 +19,7 @@ EPILOGUES = ("store", "add", "act", "gated", "argmax")
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """One launch. kernel: linear or gemm; weights and x by the names in cuda/kernel/jobs.h."""
+    """One launch. kernel: linear or gemm; weights and x by the formats' names."""
 
     kernel: str
     weights: str
@@ -29,14 +29,13 @@ class Linear:
     N: int
     epilogue: str = "store"
     act: str = "relu"
-    norm_eps: float = 0.0
     y_is_f32: bool = False
     out_scale: float = 1.0
 
     @property
     def name(self) -> str:
         shape = f"{self.R}x{self.K}x{self.N}"
-        extra = ("-" + self.act if self.epilogue in ("act", "gated") else "") + "-norm" * (self.norm_eps > 0)
+        extra = "-" + self.act if self.epilogue in ("act", "gated") else ""
         extra += "-f32" * self.y_is_f32 + "-scaled" * (self.out_scale != 1)
         return f"{self.kernel}-{self.weights}-{self.x}-{shape}-{self.epilogue}{extra}"
 
@@ -53,10 +52,11 @@ class Linear:
         panels = reference.panels(w.shape[1])
         best = sim.empty(self.R * panels * 8)
         job = jobs.Linear(
-            sim.up(packed), None if scale is None else sim.up(scale), sim.up(encode(self.x, x)), y, best, ldx, ldy,
-            self.R, self.K, self.N, panels, EPILOGUES.index(self.epilogue), jobs.ACTIVATIONS.index(self.act),
-            self.y_is_f32, 1000, self.norm_eps, self.out_scale,
+            jobs.Panels(sim.up(packed), 0, self.K, w.shape[1]), sim.up(encode(self.x, x)), ldx, y, ldy, self.R, self.N,
+            EPILOGUES.index(self.epilogue), jobs.ACTIVATIONS.index(self.act), False, self.y_is_f32, False,
+            self.out_scale, 1000,
         )  # fmt: skip
+        job.scale, job.best, job.best_stride = None if scale is None else sim.up(scale), best, panels
         self._launch(sim, job, panels)
         acc, slack = self._accumulators(x[:, : self.K], exact)
         if self.epilogue == "argmax":
@@ -83,10 +83,7 @@ class Linear:
 
     def _accumulators(self, x: Array, exact: Array) -> tuple[Array, Array]:
         """[R, columns of W], and how far fp32 sums may lie from them: K 2^-23 sum |x W|."""
-        scale = 1.0
-        if self.norm_eps > 0:
-            scale = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + self.norm_eps)
-        return (x @ exact) * scale, (np.abs(x) @ np.abs(exact)) * scale * self.K * 2.0**-23 + 1e-30
+        return x @ exact, (np.abs(x) @ np.abs(exact)) * self.K * 2.0**-23 + 1e-30
 
     def _halves(self, both: Array) -> tuple[Array, Array]:
         cut = both.reshape(self.R, -1, 2, 16)
@@ -120,7 +117,7 @@ def linear_cases() -> Iterator[tuple[str, Case, bool]]:
         for x in jobs.DTYPES:
             for R, K, N in ((1, 1, 1), (3, 33, 17), (9, 200, 48), (8, 512, 16)):
                 every.append(Linear(kernel="linear", weights=w, x=x, R=R, K=K, N=N, y_is_f32=R == 9))
-            every.append(Linear(kernel="linear", weights=w, x=x, R=2, K=70, N=40, epilogue="add", norm_eps=1e-6))
+            every.append(Linear(kernel="linear", weights=w, x=x, R=2, K=70, N=40, epilogue="add"))
             every.append(Linear(kernel="linear", weights=w, x=x, R=5, K=64, N=20, epilogue="gated", act="gelu_new"))
             every.append(Linear(kernel="linear", weights=w, x=x, R=10, K=40, N=30, epilogue="argmax"))
     for act in jobs.ACTIVATIONS:

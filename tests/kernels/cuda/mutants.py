@@ -62,12 +62,11 @@ def _header(name: str, old: str, new: str, caught_by: str, cases: str, unit: str
 
 
 MUTANTS: dict[str, Mutant] = {
-    "control: nothing changed": _m("attention_rows", "D = job.D", "D = job.D", "survived", "attend_rows-f32"),
-    "norm: mean over E + 1": _m("rms_norm", "(float)job.E", "(float)(job.E + 1)", NUMBERS),
-    "norm: residual not written back": _m("rms_norm", "x[e] = v = v + delta[e]", "v = v + delta[e]", NUMBERS),
-    "norm: wrong row stride": _m("rms_norm", "blockIdx.x * job.ldy", "blockIdx.x * job.E", NAN),
-    "shards: last one left out": _m("rms_norm", "p < job.count", "p < job.count - 1", NUMBERS, "add_shards"),
-    "embed: wrong table stride": _m("embed", "* job.E", "* (job.E - 1)", NUMBERS),
+    "control: nothing changed": _m("attention_rows", "D = (int)b.D", "D = (int)b.D", "survived", "attend_rows-f32"),
+    "norm: mean over E + 1": _m("rms_norm", "(float)E", "(float)(E + 1)", NUMBERS),
+    "norm: wrong row stride": _m("rms_norm", "blockIdx.x * job.ldy", "blockIdx.x * E", NAN),
+    "shards: last one left out": _m("add_shards", "p < job.gpu.count", "p < job.gpu.count - 1", NUMBERS),
+    "embed: wrong table stride": _m("embed", "* E;", "* (E - 1);", NUMBERS),
     "sum: block barrier missing": _header(
         "reduce.cuh",
         "part[threadIdx.x / 32] = v;\n    __syncthreads();",
@@ -108,15 +107,12 @@ MUTANTS: dict[str, Mutant] = {
         "linear", "if (u > 0 && group + u * STEP >= groups) break;", "", NUMBERS, "linear-f32"
     ),
     "linear: lanes left out of the fold": _m("linear", "offset = 4", "offset = 8", NUMBERS, "linear-f32"),
-    "linear: shard's first column forgotten": _m("linear", "job.first_column + n", "n", NUMBERS, "linear-f32"),
-    "linear: a column too many": _m("linear", "n < job.N", "n <= job.N", NUMBERS, "linear-f32"),
+    "linear: shard's first column forgotten": _m("linear", "(int)job.first_column + n", "n", NUMBERS, "linear-f32"),
+    "linear: a column too many": _m("linear", "n < job.columns", "n <= job.columns", NUMBERS, "linear-f32"),
     "linear: both gate halves read wi_0": _m(
         "linear", "* halves + half) * dwords", "* halves) * dwords", NUMBERS, "linear-f32"
     ),
-    "linear: norm's mean forgotten": _m("linear", "squares / (float)job.K", "squares", NUMBERS, "linear-f32"),
-    "epilogue: gelu coefficient": _header(
-        "epilogue.cuh", "0.044715f", "0.04715f", NUMBERS, "linear-f32", "linear"
-    ),
+    "epilogue: gelu coefficient": _header("epilogue.cuh", "0.044715f", "0.04715f", NUMBERS, "linear-f32", "linear"),
     "epilogue: residual overwritten": _header(
         "epilogue.cuh", "[at] += value", "[at] = value", NUMBERS, "linear-f32", "linear"
     ),
@@ -145,7 +141,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "tiles: causal mask off by one": _m("attention_tiles", "key > at", "key > at + 1", NUMBERS, "attend_rows-f16"),
     "tiles: keys beyond the end are mixed in": _m(
-        "attention_tiles", "key + i < b.keys ? v", "true ? v", NAN, "attend_rows-f16"
+        "attention_tiles", "key + i < keys ? v", "true ? v", NAN, "attend_rows-f16"
     ),
     "tiles: dims beyond the head are read": _m(
         "attention_tiles", "row < D ? panel", "true ? panel", NAN, "attend_rows-bf16"
@@ -181,7 +177,7 @@ MUTANTS: dict[str, Mutant] = {
         "gemm", BARRIER, "", NAN, "gemm-i8", after="widen<FORMAT, A>(stage, pairs)"
     ),
     "gemm: int8 scale forgotten": _m(
-        "gemm", "*= job.scale[wanted < last ? wanted : last]", "*= 1.0f", NUMBERS, "gemm-i8"
+        "gemm", "*= job.gpu.scale[wanted < last ? wanted : last]", "*= 1.0f", NUMBERS, "gemm-i8"
     ),
     "gemm: int4 scale of the wrong column": _m("gemm", "64 + n % 2 * 4 + t", "64 + t", NUMBERS, "gemm-i4"),
     "gemm: int4 groups not kept apart": _m(
@@ -210,7 +206,9 @@ MUTANTS: dict[str, Mutant] = {
     "attend: last split left out": _m(
         "attention", "z < used; ++z) total", "z < used - 1; ++z) total", NUMBERS, "attend-f32-self-1x8x1030"
     ),
-    "attend: recorded length off by one": _m("attention", "*b.position + 1", "*b.position", NAN, "attend-f32-self"),
+    "attend: recorded length off by one": _m(
+        "attention", "*b.gpu.position + 1", "*b.gpu.position", NAN, "attend-f32-self"
+    ),
     "scores: penalty once per occurrence": _m("step", "if (is_first) y", "y", NUMBERS, "process_scores"),
     "scores: n-gram one short": _m(
         "step", "ids + length - (row.ngram - 1)", "ids + length - row.ngram", NUMBERS, "process_scores"

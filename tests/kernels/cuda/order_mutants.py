@@ -71,8 +71,8 @@ MUTANTS: dict[str, Fault] = {
         "for (size_t r = 0; r < ranks_.size(); ++r) T5K_TRY(mark(read_, r));", "::add_shards"
     ),
     "order: a part copied on its owner's stream": _f(
-        "T5K_TRY(send(number(here.back()), r, number(at(parts[from], from)), from, bytes, r));", "::add_shards",
-        instead="T5K_TRY(send(number(here.back()), r, number(at(parts[from], from)), from, bytes, from));",
+        "T5K_TRY(send(number(here.back()), r, number(at(from.parts[owner], owner)), owner, bytes, r));", "::add_shards",
+        instead="T5K_TRY(send(number(here.back()), r, number(at(from.parts[owner], owner)), owner, bytes, owner));",
     ),
     "order: tokens fetched by the others before they are chosen": _f(
         "T5K_TRY(send(number(ranks_[r]->batch_.state.token), r, number(from.token), 0, bytes, 0));", "::choose",

@@ -14,7 +14,7 @@ from tests.kernels.cuda.sim import Sim
 Case = Callable[[Sim, np.random.Generator], None]
 
 
-def _state(sim: Sim, rows: list[jobs.StepRow], ids: list[list[int]], words: list[list[int]], eos: list[int]) -> Any:
+def _state(sim: Sim, rows: list[jobs.RowRules], ids: list[list[int]], words: list[list[int]], eos: list[int]) -> Any:
     """The state of decode rows with these ids; an empty list pads the batch."""
     flat = np.array([token for word in words for token in word], np.int32)
     R, capacity = len(rows), max(map(len, ids)) + 2
@@ -24,7 +24,7 @@ def _state(sim: Sim, rows: list[jobs.StepRow], ids: list[list[int]], words: list
     ends = np.cumsum([0, *map(len, words)]).astype(np.int32)
     sample = (jobs.SampleRow * R)(*[jobs.SampleRow(9, len(each), 1.0, 1.0, 0, r % 2) for r, each in enumerate(ids)])
     arrays = [
-        np.frombuffer((jobs.StepRow * R)(*rows), np.uint8), flat if len(flat) else
+        np.frombuffer((jobs.RowRules * R)(*rows), np.uint8), flat if len(flat) else
         np.zeros(1, np.int32), ends, np.array(eos, np.int32), history,
         np.array([e[-1] if e else 0 for e in ids], np.int32),
         np.array([len(e) - 1 for e in ids], np.int32), np.array([not e for e in ids], np.int32),
@@ -46,7 +46,7 @@ def process_scores(V: int, threads: int) -> Case:
         ids = [[0, *rng.integers(2, 5, n).tolist()] for n in (3, 9, 6, 1, 4, 12, 2, 2, 3)]
         ids.append([])
         ids[4][-1] = 3
-        rows = [jobs.StepRow(p, n, m, 99, first, count, beam, 0, end) for p, n, m, first, count, beam, end in rules]
+        rows = [jobs.RowRules(p, n, m, 99, first, count, beam, 0, end) for p, n, m, first, count, beam, end in rules]
         x = rng.normal(size=(len(rows), V + 3)).astype(np.float32)
         shift = rng.normal(size=len(rows)).astype(np.float32)
         state, _ = _state(sim, rows, ids, words, eos)
@@ -72,7 +72,7 @@ def advance(V: int, threads: int, *, has_scores: bool) -> Case:
         ids = [[0, 4], [0, 3, 3], [0], [], [0, 9], [0, 2, 2], [0, 5], [0, 5], [0, 8, 8, 8]]
         best = [5, 6, 6, 0, 2, 3, lost, 4, 7]
         drawn = [7, 8, 3, 0, 1, 4, 2, 2, 2]
-        rules = [jobs.StepRow(1.0, 0, 0, 9, 0, 0, r == 4, r % 3 == 0, r != 2) for r in range(len(ids))]
+        rules = [jobs.RowRules(1.0, 0, 0, 9, 0, 0, r == 4, r % 3 == 0, r != 2) for r in range(len(ids))]
         rules[8].last = 4
         state, capacity = _state(sim, rules, ids, [], eos)
         done = np.array([not each for each in ids], np.int32)

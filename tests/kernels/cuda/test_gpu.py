@@ -36,7 +36,7 @@ def test_kernels_agree_with_float64_on_a_device(gpu: Gpu) -> None:
 def test_the_code_that_will_drive_a_gpu_runs_on_the_simulator() -> None:
     gpu = Gpu(str(build()))
     for name in (
-        "rms_norm-f16-3x33-delta",
+        "rms_norm-f16-3x33",
         "linear-i4-bf16-3x33x17-store",
         "attend-f32-self-3x8x40",
         "beam_step-2x3x50",

@@ -84,7 +84,7 @@ def test_an_error_is_sticky_and_a_later_launch_does_not_hide_it(broken: Sim) -> 
 
 def _norm(sim: Sim, E: int = 64) -> tuple[jobs.RmsNorm, int, int]:  # noqa: N803
     x, y = sim.up(np.ones((1, E), np.float32)), sim.empty(E * 4)
-    return jobs.RmsNorm(x, None, sim.up(np.ones(E, np.float32)), y, E, E, E, 0.0, 1.0), x, y
+    return jobs.RmsNorm(x, E, sim.up(np.ones(E, np.float32)), y, E, 1, E, 0.0, 1.0), x, y
 
 
 def test_launch_limits_are_checked(clean: Sim) -> None:

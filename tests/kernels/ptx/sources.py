@@ -8,6 +8,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from engines.t5 import cuda
 from tests.kernels.cuda import compilers
 from tests.kernels.cuda.compilers import KERNELS
 from tests.kernels.cuda.sim import BUILD
@@ -50,8 +51,7 @@ def changed_ptx(file: str, text: str, units: tuple[str, ...]) -> str:
 
 def _headers() -> dict[str, str]:
     """Everything a kernel may include, by the name it is included under."""
-    files = (*KERNELS.glob("ops/*.cu"), *KERNELS.glob("cuda/kernel/*"))
-    return {str(p.relative_to(KERNELS)): p.read_text() for p in sorted(files)}
+    return {name: text.decode() for name, text in cuda.sources().items()}
 
 
 def _nvcc(made: Path) -> None:

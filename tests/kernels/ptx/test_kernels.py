@@ -143,7 +143,7 @@ MORE = [
         for is_f32 in (False, True)
     ),
     *(
-        Linear(kernel="linear", weights=w, x=x, R=8, K=40, N=16, epilogue=epilogue, act=act, norm_eps=1e-6)
+        Linear(kernel="linear", weights=w, x=x, R=8, K=40, N=16, epilogue=epilogue, act=act)
         for w in (*jobs.DTYPES, "i8", "i4")
         for x in jobs.DTYPES
         for act in jobs.ACTIVATIONS
