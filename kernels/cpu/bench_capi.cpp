@@ -8,6 +8,7 @@
 #include "cpu/device.h"
 #include "cpu/team.h"
 #include "include/t5k_ops.h"
+#include "ops/linear_reference.h"
 #include "ops/probe.h"
 
 using namespace t5k;
@@ -47,6 +48,19 @@ class Scratch {
     bool ok_ = false;
 };
 
+// Dense rows on both sides.
+LinearJob linear_job(const Panels &w, int64_t columns, const float *x, int64_t R, float *y) {
+    LinearJob job;
+    job.w = w;
+    job.x = x;
+    job.ldx = stride(w.K);
+    job.y = y;
+    job.ldy = stride(columns);
+    job.R = R;
+    job.columns = columns;
+    return job;
+}
+
 template <class F>
 t5k_status guarded(F body) noexcept {
     try {
@@ -78,14 +92,7 @@ t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quantize_rows
     return guarded([&]() -> Status {
         if (!bench || !packed || !x || !y || K < 1 || N < 1 || R < 1 || columns > N) return Status::invalid("argument");
         T5K_TRY(bench->device->reserve({R, K, 1, 0, 1, 0}));
-        LinearJob job;
-        job.w = {static_cast<const uint32_t *>(packed), format, K, N};
-        job.x = x;
-        job.ldx = stride(K);
-        job.y = y;
-        job.ldy = stride(columns);
-        job.R = R;
-        job.columns = columns;
+        LinearJob job = linear_job({static_cast<const uint32_t *>(packed), format, K, N}, columns, x, R, y);
         job.epilogue = static_cast<Epilogue>(epilogue);
         job.act = static_cast<Activation>(activation);
         job.quantize_rows = quantize_rows != 0;
@@ -95,6 +102,20 @@ t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quantize_rows
             else
                 T5K_TRY(bench->device->linear(&job, 1));
         }
+        return Status::good();
+    });
+}
+
+t5k_status t5k_op_linear_reference(int32_t format, int32_t quantize_rows, int32_t epilogue, int32_t activation,
+                                   const void *packed, int64_t K, int64_t N, int64_t columns, const float *x, int64_t R,
+                                   float *y) {
+    return guarded([&]() -> Status {
+        if (!packed || !x || !y || K < 1 || N < 1 || R < 1 || columns > N) return Status::invalid("argument");
+        LinearJob job = linear_job({static_cast<const uint32_t *>(packed), format, K, N}, columns, x, R, y);
+        job.epilogue = static_cast<Epilogue>(epilogue);
+        job.act = static_cast<Activation>(activation);
+        job.quantize_rows = quantize_rows != 0;
+        linear_reference(job, job.epilogue == EPILOGUE_ARGMAX ? reinterpret_cast<Best *>(y) : nullptr);
         return Status::good();
     });
 }

@@ -21,7 +21,7 @@
 // Preconditions checked by the model when it is built (shapes, alignment); kernels assume. K <= 2^17 in w8a8 (int32).
 // Bytes         panels (packed_bytes) + 4 R (K + N).    Flops 2 R K N.   Intensity R / 2 flop per byte in fp32.
 // Bound         R <= ~8: memory (R = 1 must run at read bandwidth).   R > 16: FMA ports.
-// Kernels       R rows x P panels in registers (AVX2 6 x 1, AVX-512 8 x 2; w8a8 12 x 2, i4 12 x 1). Few rows: P = 4
+// Kernels       R rows x P panels in registers (tile_shapes.h: AVX2 6 x 1, AVX-512 8 x 2; w8a8 12 x 2, i4 12 x 1). Few rows: P = 4
 //               hides the fma latency of floats; integers take P = 1, one sequential stream per thread, and up to four sums
 //               per output. Weights are prefetched 1 KB (integers 4 KB) ahead. Many rows: whole K
 //               per tile; a tile's rows stay in L1 and a group of panels in L2 while one passes over the other.

@@ -15,6 +15,8 @@ import numpy as np
 from engines.t5 import native
 from engines.t5 import pack_rows as panels
 
+REFERENCE = "reference"
+"""In place of an ISA: the plain loops of kernels/ops/linear_reference.cpp."""
 EPILOGUES = {"store": 0, "add": 1, "act": 2, "gated": 3, "argmax": 4}
 
 
@@ -75,11 +77,18 @@ def unpacked(form: str, w: np.ndarray) -> np.ndarray:
     return out
 
 
+def _linear_reference() -> Any:
+    function = native.library().t5k_op_linear_reference
+    pointer, int32, int64 = c.c_void_p, c.c_int32, c.c_int64
+    function.argtypes = (*[int32] * 4, pointer, *[int64] * 3, pointer, int64, pointer)
+    return function
+
+
 def linear(
     isa: str, form: str, w: np.ndarray, x: np.ndarray, *, epilogue: str = "store", act: int = 0,
     quantize_rows: bool = False, y: np.ndarray | None = None, threads: int = 1,
 ) -> np.ndarray:  # fmt: skip
-    """[R, N] (gated: [R, N / 2]; argmax: R pairs (value, index))."""
+    """[R, N] (gated: [R, N / 2]; argmax: R pairs (value, index)). isa: one of the kernels', or REFERENCE's loops."""
     gated = epilogue == "gated"
     data, N = packed(form, w, gated)
     columns = len(w) // 2 if gated else N
@@ -88,11 +97,15 @@ def linear(
         out = aligned((len(x), 2))
     else:
         out = rows(np.zeros((len(x), columns), np.float32) if y is None else y)
-    with bench(isa, threads) as handle:
-        status = native.library().t5k_op_linear(
-            handle, native.FORMATS[form], quantize_rows, EPILOGUES[epilogue], act, data.ctypes.data, x.shape[1], N,
-            columns, source.ctypes.data, len(x), out.ctypes.data, 1,
-        )  # fmt: skip
+    job = (
+        native.FORMATS[form], quantize_rows, EPILOGUES[epilogue], act, data.ctypes.data, x.shape[1], N, columns,
+        source.ctypes.data, len(x), out.ctypes.data,
+    )  # fmt: skip
+    if isa == REFERENCE:
+        status = _linear_reference()(*job)
+    else:
+        with bench(isa, threads) as handle:
+            status = native.library().t5k_op_linear(handle, *job, 1)
     assert status == 0
     return out if epilogue == "argmax" else out[:, :columns].copy()
 

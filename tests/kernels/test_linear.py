@@ -40,7 +40,7 @@ def bound(form, quantize_rows, x, w):
     return error
 
 
-@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("isa", [*ops.isas(), ops.REFERENCE])
 @pytest.mark.parametrize(("form", "quantize_rows"), KINDS, ids=IDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear_is_within_its_contract(shape, form, quantize_rows, isa):
@@ -49,6 +49,29 @@ def test_linear_is_within_its_contract(shape, form, quantize_rows, isa):
     got = ops.linear(isa, form, w, x, quantize_rows=quantize_rows)
     exact = x.astype(np.float64) @ stored.astype(np.float64).T
     assert (abs(got - exact) <= bound(form, quantize_rows, x, stored)).all()
+
+
+@pytest.mark.parametrize("epilogue", ["store", "add", "argmax"])
+@pytest.mark.parametrize(("form", "quantize_rows"), KINDS, ids=IDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear_has_the_bits_of_the_plain_loops(shape, form, quantize_rows, epilogue):
+    x, w = data(*shape, seed=7)
+    y = np.linspace(-2, 2, shape[0] * shape[2], dtype=np.float32).reshape(shape[0], -1) if epilogue == "add" else None
+    expected = ops.linear(ops.REFERENCE, form, w, x, quantize_rows=quantize_rows, epilogue=epilogue, y=y)
+    for isa in ops.isas():
+        got = ops.linear(isa, form, w, x, quantize_rows=quantize_rows, epilogue=epilogue, y=y)
+        np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32), err_msg=isa)
+
+
+@pytest.mark.parametrize("act", range(4))
+@pytest.mark.parametrize(("form", "quantize_rows"), KINDS, ids=IDS)
+@pytest.mark.parametrize("epilogue", ["act", "gated"])
+def test_activations_are_near_the_plain_loops(epilogue, form, quantize_rows, act):
+    x, w = data(9, 70, 66, seed=8)
+    expected = ops.linear(ops.REFERENCE, form, w, x, quantize_rows=quantize_rows, epilogue=epilogue, act=act)
+    for isa in ops.isas():
+        got = ops.linear(isa, form, w, x, quantize_rows=quantize_rows, epilogue=epilogue, act=act)
+        np.testing.assert_allclose(got, expected, atol=1e-6 * (1 + abs(expected).max()), rtol=2e-6, err_msg=isa)
 
 
 @pytest.mark.parametrize(("form", "quantize_rows"), KINDS, ids=IDS)
