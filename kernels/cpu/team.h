@@ -5,7 +5,7 @@
 // up yet, and on a machine with noisy neighbours a parked or preempted worker costs its share, not a stall.
 // Waiting is spin-then-park: a worker spins for about 50 us after its last chunk, then sleeps on a futex.
 //
-// Cost (two threads, idle machine): see tests/bench/engines/README section "barrier"; aim is <= 1 us per call.
+// Cost (two threads, idle machine): by t5k_op_barrier; aim is <= 1 us per call.
 // Thread rule: run() is called by one thread at a time. Nothing is allocated after construction.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""Tables of kernels/README.md, from engines/t5/time_model.py: `python tests/bench/engines/roofline_tables.py`."""
+"""Tables of results/published/gpu-predictions, from engines/t5/time_model.py: `python tests/bench/engines/roofline_tables.py`."""
 
 # ruff: noqa: E741, N806 - tensor letters
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engines.t5.config import T5Config, parse_config  # noqa: E402
 from engines.t5.memory_model import memory  # noqa: E402
 from engines.t5.time_model import DeviceRow, Work, activation_bytes, cache_bytes, device_row, launches, predict  # noqa: E402
 
-README = ROOT / "kernels/README.md"
+TABLES = ROOT / "results/published/gpu-predictions/table.md"
 BEGIN, END = "<!-- roofline: begin -->", "<!-- roofline: end -->"
 GPUS = ("A10G", "A100-80", "H100")
 DTYPES = ("fp32", "bf16", "int8", "int4")
@@ -129,7 +129,7 @@ def text() -> str:
             "",
             f"Predicted time of one decode step (a token for each of the {WORK.batch} rows), same request, decode "
             "as one CUDA graph.",
-            "It assumes the shares of the peaks in `roofline.py`, which nobody has measured with these kernels.",
+            "It assumes the shares of the peaks in `engines/t5/time_model.py`, which nobody has measured with these kernels.",
             "fp16 is as bf16; int8 and int4 have bf16 activations. Up to 16 slots decode row by row, in fp32.",
             "",
             *steps_table(),
@@ -138,15 +138,15 @@ def text() -> str:
     )
 
 
-def rewritten(readme: str) -> str:
-    """The README with its generated part brought up to date."""
-    head, rest = readme.split(BEGIN)
+def rewritten(page: str) -> str:
+    """The page with its generated part brought up to date."""
+    head, rest = page.split(BEGIN)
     return head + text() + rest.split(END)[1]
 
 
 def main() -> None:
-    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(README)
+    TABLES.write_text(rewritten(TABLES.read_text(encoding="utf-8")), encoding="utf-8")
+    print(TABLES)
 
 
 if __name__ == "__main__":
