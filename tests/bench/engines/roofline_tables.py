@@ -1,4 +1,4 @@
-"""Tables of results/published/gpu-predictions, from engines/t5/time_model.py: `python tests/bench/engines/roofline_tables.py`."""
+"""The tables of results/published/gpu-predictions, from engines/t5/time_model.py."""
 
 # ruff: noqa: E741, N806 - tensor letters
 from __future__ import annotations
@@ -129,7 +129,8 @@ def text() -> str:
             "",
             f"Predicted time of one decode step (a token for each of the {WORK.batch} rows), same request, decode "
             "as one CUDA graph.",
-            "It assumes the shares of the peaks in `engines/t5/time_model.py`, which nobody has measured with these kernels.",
+            "It assumes the shares of the peaks in `engines/t5/time_model.py`, which nobody has measured "
+            "with these kernels.",
             "fp16 is as bf16; int8 and int4 have bf16 activations. Up to 16 slots decode row by row, in fp32.",
             "",
             *steps_table(),
