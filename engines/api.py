@@ -1,6 +1,6 @@
-"""The narrow waist between the harness and everything that serves.
+"""The interfaces `Engine` and `Backend`: all that the harness knows about anything that serves a model.
 
-Two interfaces live here:
+Two interfaces:
 
 * `Engine` is what the harness sees: can it run here (`probe`), what can it do (`capabilities`), start it (`launch`).
 * `Backend` is what our own model server hosts, one instance per worker process. `RollingBackend` is a Backend whose

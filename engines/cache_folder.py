@@ -1,4 +1,4 @@
-"""Where everything that is expensive to make is kept: converted models, downloads, environments, journals."""
+"""The cache folder ($DYNO_CACHE), which keeps converted models, downloads, environments and journals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error tree of everything that serves.
+"""The error tree of engines/: every exception that an engine, a server or a launch raises.
 
 EngineError
 ├── Unavailable      the engine cannot run here: package, driver or device missing (says what to install)

@@ -1,4 +1,4 @@
-"""The Engine side of every in-process backend: our model server, started from a serving.properties file."""
+"""`HostedEngine`: the launcher of every engine that our own model server hosts."""
 
 from __future__ import annotations
 

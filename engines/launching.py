@@ -1,4 +1,4 @@
-"""From an engine's name to the engine, in this environment or in another; the only place that imports by name.
+"""Launching: from an engine's name to the engine, in this Python environment or in another.
 
 `python -m engines.launching describe ENGINE` prints what the engine can do in the environment that runs it, as one
 line of JSON.

@@ -1,4 +1,4 @@
-"""Name -> where the engine lives. One line per engine; nothing is imported until asked for."""
+"""The registry of engines: tables from an engine's name to the class that launches it, its backend and its traits."""
 
 from __future__ import annotations
 

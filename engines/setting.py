@@ -1,4 +1,4 @@
-"""How one model is served: the axes that a scenario varies, each a field of `Setting` and a row of `AXES`."""
+"""`Setting` and `AXES`: the axes that a candidate varies (dtype, batch size, workers ...), stated once."""
 
 from __future__ import annotations
 

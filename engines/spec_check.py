@@ -1,4 +1,4 @@
-"""What every adapter checks before it loads: are its packages there, can it do what the specification asks."""
+"""The check of a specification that every adapter makes before it loads: packages, dtype, device and axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m harness` is `dyno`."""
+"""Entry point `python -m harness`, the same as the command `dyno`."""
 
 from harness.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Time as integer monotonic nanoseconds, injectable."""
+"""Clocks: time as integer monotonic nanoseconds, replaceable in tests."""
 
 from __future__ import annotations
 

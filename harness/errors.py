@@ -1,4 +1,4 @@
-"""The error tree of the tool; each class owns its exit code.
+"""The error tree of the tool: every error a user can meet, each class with its exit code.
 
 DynoError
 ├── UsageError (2)            the command line cannot be understood

@@ -1,4 +1,4 @@
-"""The nouns that flow: Candidate -> Trial -> RequestRecord* -> TrialSummary -> Recommendation.
+"""The records that flow through the tool: Candidate, Trial, RequestRecord, TrialSummary, Recommendation.
 
 Frozen, keyword-only, plain. Times are integer monotonic nanoseconds; wall time appears only in the run manifest.
 """

@@ -1,4 +1,4 @@
-"""Conversion and printing of nanoseconds, bytes and rates; nowhere else."""
+"""Units: conversion and printing of nanoseconds, bytes and rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a candidate and a number are named in a sentence."""
+"""Wording shared by all output: how a candidate or a number is named in a sentence."""
 
 from __future__ import annotations
 

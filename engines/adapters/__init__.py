@@ -1,1 +1,1 @@
-"""One engine each, behind the interface of engines/api.py."""
+"""Adapters: one file per library that serves models, all behind the interfaces of engines/api.py."""

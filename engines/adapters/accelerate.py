@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: one model whose layers lie on several devices, in CPU memory and on disk.
+"""Adapter for Hugging Face Accelerate: one model whose layers are spread over devices, CPU memory and disk.
 
 A batch runs through the layers in turn, wherever they are (a pipeline of one batch); what is offloaded is brought in
 for its moment and dropped again. `device_map` and the limits decide what lies where; the facts say what came out.

@@ -1,4 +1,4 @@
-"""The key of a server that somebody else runs: named by its variable, sent as a bearer token, kept nowhere."""
+"""API keys for endpoints that somebody else runs: read from an environment variable, sent as bearer tokens."""
 
 from __future__ import annotations
 

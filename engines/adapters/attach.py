@@ -1,4 +1,4 @@
-"""An endpoint that somebody else runs: measured as it stands, never started or stopped."""
+"""Adapter for an endpoint that already runs (engine `attach`): measured as found, never started or stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that exist only inside AWS's containers, never launched here: what they can do, and what to use instead.
+"""Engines that exist only inside AWS's containers, never launched here: their features, and what to use instead.
 
 From the containers' documentation, not from a run. Which container version has which of them, and the keys it reads,
 stands in the table of containers (harness/properties/keys.toml).

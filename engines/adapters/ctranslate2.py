@@ -1,4 +1,4 @@
-"""CTranslate2: its own C++ runtime for T5, on a model converted here from the Hugging Face folder and cached.
+"""Adapter for CTranslate2: its C++ runtime on a model converted here from the Hugging Face folder and cached.
 
 CTranslate2 speaks token strings. The converted vocabulary is the decimal token ids themselves ("0", "1", ...), so no
 tokenizer takes part and nothing can be lost between two spellings of one token.

@@ -1,4 +1,4 @@
-"""DeepSpeed-Inference: Hugging Face's module with its layers sharded over ranks by AutoTP.
+"""Adapter for DeepSpeed-Inference: Hugging Face's module with its layers sharded over ranks by AutoTP.
 
 Every rank holds its share of every layer and runs the same steps; after the attention and feed-forward outputs the
 ranks add up their parts. Rank 0 is the worker and chooses the tokens, the others follow it. On a CPU the sum goes

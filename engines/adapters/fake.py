@@ -1,4 +1,4 @@
-"""An engine that computes nothing and takes exactly the time it is told to: ground truth for everything above it."""
+"""The fake engine: computes nothing and takes exactly a programmed time, the ground truth for tests of the harness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programmed latency laws with their exact quantiles: the ground truth that the harness must recover."""
+"""Programmed latency laws of the fake engine with their exact quantiles, which the harness must recover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on graphs exported here from the Hugging Face folder (see onnx_export) and cached.
+"""Adapter for ONNX Runtime on graphs exported here from the Hugging Face folder (see onnx_export) and cached.
 
 The loop around the graphs is plain Python; keys and values stay OrtValues from step to step, so only logits and ids
 cross into numpy. int8 is ONNX Runtime's dynamic quantization: activations get one scale for the whole batch, so an

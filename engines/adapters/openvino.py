@@ -1,4 +1,4 @@
-"""OpenVINO on the graphs exported here from the Hugging Face folder (see onnx_export), read as ONNX.
+"""Adapter for OpenVINO on the ONNX graphs exported here from the Hugging Face folder (see onnx_export).
 
 Keys and values either go in and out of every step as tensors, or stay inside as the runtime's own state (`stateful`).
 int8 is nncf's weight compression: every matrix and the embeddings as u8 with a scale and a zero point per channel, kept

@@ -1,4 +1,4 @@
-"""Hugging Face transformers on torch: the reference every other engine's answers are compared with."""
+"""Adapter for Hugging Face transformers on torch: the reference that every other engine's answers are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine can do in another environment, found out by running a child process there."""
+"""Capabilities of an engine in another Python environment, found out by running a child process there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making and removing an engine's environment, from the pinned list <engine>.txt beside this file.
+"""Installing and removing the Python environment of one engine, from the pinned list <engine>.txt beside this file.
 
 Where the interpreter is the one that runs this, the new environment sees this one's packages behind its own (one line
 in a .pth file): torch, some 900 MB, is not installed twice, and pip installs only what is missing or pinned

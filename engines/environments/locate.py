@@ -1,4 +1,4 @@
-"""Environments of their own for engines whose packages do not fit beside the others: where they are, what is in them.
+"""Locating the Python environments of engines whose packages do not fit beside the others, and their packages.
 
 An engine names one by `python` (EngineSpec, `python:` in a scenario, `option.pythonExecutable` in serving.properties):
 a folder made by venv, an interpreter, or 'auto' for the one that `dyno engine install` made. Without a name, an engine

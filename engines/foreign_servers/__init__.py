@@ -1,1 +1,1 @@
-"""Model servers of other projects, started and addressed like our own."""
+"""Model servers of other projects (DJL Serving, Multi Model Server), started around our handlers."""

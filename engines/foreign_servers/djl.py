@@ -1,4 +1,4 @@
-"""DJL Serving by its installed command or its docker image, around a model folder that hosts our backend.
+"""DJL Serving, launched by its installed command or its docker image on a model folder that holds our backend.
 
 Proven against a recorded conversation only: DJL Serving is in no package index, no test has started the real one.
 """

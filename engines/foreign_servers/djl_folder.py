@@ -1,4 +1,4 @@
-"""A model folder that DJL Serving serves with one of our backends: serving.properties, model.py, our code, the weights.
+"""The model folder that DJL Serving is started on: serving.properties, model.py, our code and the weights.
 
 The folder needs nothing but DJL Serving's Python and what requirements.txt names: `engines/` with its built library
 lies in it. The library asks for glibc 2.34 or newer, as Ubuntu 22.04 and later have.

@@ -1,4 +1,4 @@
-"""What model.py of a DJL Serving model folder runs: one of our Backends behind DJL's `handle(inputs)`.
+"""The handler that DJL Serving's Python workers run: one of our backends behind `handle(inputs)`.
 
 A refused request of a larger batch gets its error as a JSON body with status 200: DJL has one status per batch.
 Written by djl_folder.py beside serving.properties; `option.backend`, `option.dtype`, `option.threads` and the

@@ -1,4 +1,4 @@
-"""The handler that Multi Model Server's Python workers run: one of our Backends behind `handle(data, context)`.
+"""The handler that Multi Model Server's Python workers run: one of our backends behind `handle(data, context)`.
 
 Multi Model Server calls it with None once, to load, and then with a batch of requests; each request gets
 the answer our own server would give, with its own status code. What to load stands in the JSON file that the variable

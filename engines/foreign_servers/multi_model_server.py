@@ -1,4 +1,4 @@
-"""Multi Model Server (AWS): the Java front end of SageMaker's older containers, launched around our handler.
+"""Multi Model Server, the Java front end of SageMaker's older containers, launched around our handler.
 
 The front end is theirs, whole; what runs in its workers is mms_handler.py with one of our backends. Batch size,
 batch delay, workers and queue size go to the server in its own words: its batching and queueing are what is measured.

@@ -1,1 +1,1 @@
-"""Generation loops that the Python engines share."""
+"""Token loops that several adapters share: greedy decoding, sampling and beam search."""

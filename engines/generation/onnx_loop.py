@@ -1,4 +1,4 @@
-"""The generation loop around the two exported ONNX graphs; a runtime supplies how they run and where state lies."""
+"""The generation loop over exported ONNX graphs, shared by the ONNX Runtime and OpenVINO adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token choice for adapters whose engine returns logits: greedy and sampling, each request with its own parameters.
+"""Token choice from logits, greedy or sampled, for adapters: each request of a batch with its own parameters.
 
 Semantics and order are Hugging Face's: repetition penalty (over the decoder ids, start token included), no-repeat
 n-gram, minimum length, then for sampling temperature, top-k, top-p. Reported log-probabilities are those of the model,

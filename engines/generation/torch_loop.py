@@ -1,4 +1,4 @@
-"""The generation loop of every engine that runs a Hugging Face module: transformers, accelerate, deepspeed.
+"""The generation loop of the adapters that run a Hugging Face torch module: transformers, accelerate, deepspeed.
 
 Greedy decoding and sampling run an own loop over the model's forward pass and its caches, because `generate` has one
 set of parameters for a whole batch; beams go through `generate`.

@@ -1,4 +1,4 @@
-"""A Hugging Face T5 and its decode state behind numpy arrays; the same calls wherever the module's parts lie."""
+"""A Hugging Face torch model and its decode state behind numpy arrays, for the torch generation loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decode step of Hugging Face's own T5 over static caches, as it is or compiled once by torch.compile.
+"""One decode step of a torch T5 over static caches of fixed shape, optionally compiled by torch.compile.
 
 Dynamic shapes were tried and recompiled for every other batch (25 to 58 s each, 3 layers, 2 busy cores), so everything
 is static: rows are padded to the server's batch size, sources and answers live in caches of a fixed length. A batch

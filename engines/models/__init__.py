@@ -1,1 +1,1 @@
-"""Model folders: finding, downloading, converting and making them."""
+"""Model folders: finding, downloading, checking, tokenizing, converting and caching them."""

@@ -1,4 +1,4 @@
-"""Which region is meant, and which partition (aws, aws-cn, aws-us-gov) it lies in."""
+"""The AWS region and partition (aws, aws-cn, aws-us-gov) that a download or an endpoint uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders from the Hugging Face hub and from S3, whole or not at all.
+"""Downloads of model folders from the Hugging Face hub and from S3, whole or not at all.
 
 Both need optional packages, imported here only when used. Only the files a T5 folder is served from are fetched.
 """

@@ -1,4 +1,4 @@
-"""From what a scenario names (path, hub id, s3 prefix, shape) to a local model folder that has been checked.
+"""The local, checked model folder for the model that a scenario names: a path, hub id, S3 prefix or published shape.
 
 A checked folder holds: config.json of a T5-family model, weights whose headers are complete and whose files have the
 length the headers promise, every shard of an index, and tokenizer files. The weights' values are not read.

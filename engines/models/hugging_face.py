@@ -1,4 +1,4 @@
-"""Loads a model folder's torch module through the transformers library."""
+"""Loading a model folder as a torch module through Hugging Face transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cached ONNX graphs of a model folder (see onnx_export), shared by the engines that run them."""
+"""The cache of ONNX graphs exported from a model folder, shared by the engines that run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A T5 folder as two ONNX graphs: `encoder.onnx` and `decoder.onnx`, written once and cached.
+"""Export of a T5 model folder to two ONNX graphs, `encoder.onnx` and `decoder.onnx`.
 
 encoder: ids [B,S], mask [B,S] -> cross_k_i, cross_v_i [B,H,S,D] of every decoder layer (computed once a request).
 decoder: ids [B,1], mask [B,S], past_k_i, past_v_i [B,H,P,D], cross_k_i, cross_v_i

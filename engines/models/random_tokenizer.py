@@ -1,4 +1,4 @@
-"""A tokenizer for random weights: no corpus, no download, about three letters to a token.
+"""A tokenizer for model folders with random weights: no corpus, no download, about three letters to a token.
 
 A WordPiece vocabulary made of every printable ASCII character, every pair of letters and as many letter triples as fit,
 then fillers up to the vocabulary size less T5's 28 spare rows. Different prompts give different ids and lengths near

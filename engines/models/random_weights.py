@@ -1,4 +1,4 @@
-"""Random fp32 weights of the published T5 shapes, for speed work without a hub.
+"""Model folders with random weights in the published T5 shapes, for speed work without a hub.
 
 The folder has the config, tensor names and sizes of the published checkpoint; only the numbers are random. FLAN and
 UL2 keep two different matrices for input and output (`tie_word_embeddings: false`, no output scaling), T5 1.0 shares

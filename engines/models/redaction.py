@@ -1,4 +1,4 @@
-"""Credentials never reach a log, a message or a result: known values and what looks like one become [redacted]."""
+"""Redaction of credentials in logs, messages and results: known values and lookalikes become [redacted]."""
 
 from __future__ import annotations
 

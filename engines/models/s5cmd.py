@@ -1,4 +1,4 @@
-"""s5cmd, where it is installed: many files and parts at once to and from S3, by a program that this process owns.
+"""Copying to and from S3 by the s5cmd program, where it is installed: many files and parts at once.
 
 Whatever ends this process ends s5cmd too, and its private folder goes with it.
 """

@@ -1,4 +1,4 @@
-"""What a safetensors file holds: checked by the format's own library, and a sentence for one that is damaged."""
+"""Headers of safetensors files: names, types and shapes of the tensors, and a sentence for a damaged file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back for one model folder, without loading transformers where that can be helped."""
+"""The tokenizer of one model folder: text to token ids and back, without loading transformers where possible."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Child processes of an engine: starting, supervising and ending them."""
+"""Child processes: starting, watching and ending them."""

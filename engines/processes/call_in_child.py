@@ -1,4 +1,4 @@
-"""Run one function in a process of its own, so that what it imports and allocates never weighs on an engine.
+"""Calling one function in a child process, so that the memory it takes never burdens an engine.
 
 Model conversion needs torch and transformers; a server that then runs CTranslate2 or ONNX Runtime must not carry their
 memory. The child dies with this process, and with an exception (or Ctrl-C) here.

@@ -1,4 +1,4 @@
-"""Environment variables that a child process needs to import this checkout's `engines`, or another checkout's."""
+"""The environment variables with which a child process imports this checkout's `engines`, or another's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine says to itself never goes through a proxy, whatever HTTP_PROXY says; everything else still does."""
+"""Keeps requests to localhost away from HTTP_PROXY (NO_PROXY), in this process and its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How other people's programs, and the kernel, tell that memory ran out."""
+"""Signs of running out of memory, in the logs of other people's programs and in the kernel's counters."""
 
 from __future__ import annotations
 

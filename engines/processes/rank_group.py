@@ -1,4 +1,4 @@
-"""The other ranks of a tensor-parallel group: processes of one worker, told what to do line by line, dead together.
+"""The rank processes of a tensor-parallel group: started by one worker, instructed line by line, ended together.
 
 Rank 0 is the worker itself. The others run a function `follow(rank, messages)` that mirrors what rank 0 does. When one
 of them ends, the worker ends too (the front then starts a new one); when the worker ends, even by kill -9, so do they.

@@ -1,4 +1,4 @@
-"""Server processes that are owned: started with a log, watched until ready, and gone afterwards whatever happens."""
+"""A server as a child process: started with a log file, watched until ready, and ended whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small parent for one server: when whoever started it dies, even by kill -9, nothing of the server stays alive.
+"""The supervisor process above one server: ends the whole process group when its owner dies, even by kill -9.
 
 Run by server_process.py as `python -I -S supervisor.py <owner pid> <temp dir> -- argv...`; standard library only, so
 that it starts in some 20 ms. It makes itself the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), so a

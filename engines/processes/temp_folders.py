@@ -1,5 +1,4 @@
-"""Temporary folders with an owner: each is locked while its owner lives, and one whose owner died is removed by the
-next process that needs one.
+"""Temporary folders with an owner process: locked while the owner lives, removed by a later process once it has died.
 
 The lock is the kernel's (flock on the folder itself), so it ends with the last process that holds it, however that one
 ends. No process id is asked: they are used again, and mean nothing in another container that shares the folder.

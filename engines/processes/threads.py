@@ -1,4 +1,4 @@
-"""How many compute threads one worker of a specification gets."""
+"""The number of compute threads that one worker process gets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""SageMaker endpoints: packed, created, waited for, spoken to, and deleted again whatever happens."""
+"""SageMaker endpoints: planned, packed, created, measured through a proxy, and deleted again whatever happens."""

@@ -1,4 +1,4 @@
-"""AWS clients that retry what passes, and say in one sentence what does not.
+"""AWS clients (boto3) for SageMaker: passing failures are retried, lasting ones become one sentence.
 
 boto3's own retries are off: each attempt is ours, so that waits are seen, bounded and testable. Addresses come from
 where boto3 takes them (AWS_ENDPOINT_URL_SAGEMAKER and its siblings), so the same code speaks to an emulator.

@@ -1,4 +1,4 @@
-"""What is known about SageMaker instances, their prices and the LMI images, from catalogue.toml."""
+"""The catalogue of SageMaker instances, their prices and the LMI container images, read from catalogue.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What AWS measured itself: CloudWatch's metrics of one endpoint over the time it was loaded."""
+"""CloudWatch metrics that AWS measured for one SageMaker endpoint while it was under load."""
 
 from __future__ import annotations
 

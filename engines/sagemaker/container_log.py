@@ -1,4 +1,4 @@
-"""What the container said: its output in CloudWatch Logs, which stays there when the endpoint is deleted."""
+"""The log of a SageMaker endpoint's container, fetched from CloudWatch Logs even after the endpoint is deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that a handler of ours in AWS's image loads: the engine's converted form, and the list of its sums."""
+"""Converted weights for a SageMaker container that runs one of our handlers, with their checksums."""
 
 from __future__ import annotations
 

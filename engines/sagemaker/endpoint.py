@@ -1,4 +1,4 @@
-"""One endpoint's life: written down, created, waited for with its reasons, and deleted whatever happens."""
+"""The life of one SageMaker endpoint: recorded in a journal, created, waited for, and deleted whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine `sagemaker`: each candidate becomes a real endpoint, is spoken to through a signing proxy, and is deleted."""
+"""The `sagemaker` engine: each candidate becomes a real SageMaker endpoint, which is measured and then deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small process that outlives its parent just long enough to delete what the parent created.
+"""The guardian: a small process that outlives dyno just long enough to delete the SageMaker endpoints it created.
 
 Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S PARENT`. It ends quietly when told 'done' on its
 standard input. It deletes everything the journal names when the parent dies without a word (kill -9 included, and also

@@ -1,4 +1,4 @@
-"""What was created, written down before it is created: the list a clean-up works from after any kind of end.
+"""The journal of AWS resources, written before each one is created, so that a clean-up knows what to delete.
 
 One file per launch, one JSON line per event, flushed to the disk. A file disappears when everything it names is gone.
 """

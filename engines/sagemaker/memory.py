@@ -1,4 +1,4 @@
-"""Does the model fit the instance? Said before anything is created, with the arithmetic."""
+"""Memory arithmetic: whether a model fits a SageMaker instance, before anything is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""model.tar.gz: flat, safe and the same bytes for the same files; and the reading of one that somebody else made."""
+"""Packaging of model.tar.gz for SageMaker: flat, safe, reproducible byte for byte; and reading other people's."""
 
 from __future__ import annotations
 

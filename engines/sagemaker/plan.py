@@ -1,4 +1,4 @@
-"""What will be created, as the requests themselves: checked against bounds before any of them is sent. Pure."""
+"""The plan of a SageMaker endpoint: the AWS requests themselves, checked against limits before any is sent."""
 
 from __future__ import annotations
 

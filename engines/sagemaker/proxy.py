@@ -1,4 +1,4 @@
-"""A local server that signs what it is sent and passes it to a SageMaker endpoint: `python -m engines.sagemaker.proxy`.
+"""The local signing proxy: plain HTTP from a load generator becomes signed requests to a SageMaker endpoint.
 
 A load generator speaks plain HTTP to it, as to any engine. Requests become InvokeEndpoint, those with "stream": true
 InvokeEndpointWithResponseStream; event-stream frames become the bytes the container wrote. A container's own error

@@ -1,4 +1,4 @@
-"""Deleting what a journal or a tag names, in the order AWS allows, until it is gone."""
+"""Removal of the AWS resources that a journal or a tag names, in the order that AWS allows."""
 
 from __future__ import annotations
 

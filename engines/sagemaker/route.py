@@ -1,4 +1,4 @@
-"""Connections to AWS as boto3 would make them: through the proxy that the environment names, trusting the same CAs."""
+"""The network route to AWS: through the proxy that the environment names, with boto3's certificate authorities."""
 
 from __future__ import annotations
 

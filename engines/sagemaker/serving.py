@@ -1,4 +1,4 @@
-"""The files inside model.tar.gz: those that were given, or a serving.properties written from the axes."""
+"""The serving files inside SageMaker's model.tar.gz: the user's own, or a serving.properties written from the axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in S3, uncompressed: uploaded once per process and model, deleted when the process ends.
+"""Weights uploaded to S3 for SageMaker endpoints: once per process and model, deleted when the process ends.
 
 s5cmd is used where it is installed, else boto3 with large parts. A guardian deletes them if this process is killed.
 """

@@ -1,1 +1,1 @@
-"""Our DJL-compatible model server: serving.properties in, HTTP out. See engines/README.md."""
+"""Our DJL-compatible model server: HTTP, a queue, batches and worker processes. See engines/README.md."""

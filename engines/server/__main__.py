@@ -1,4 +1,4 @@
-"""`python -m engines.server --properties FILE`: the model server without the harness, as a serving image starts it."""
+"""Entry point `python -m engines.server --properties FILE`: the model server without the harness."""
 
 from __future__ import annotations
 

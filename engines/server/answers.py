@@ -1,4 +1,4 @@
-"""What a worker gathers for one job: token ids, log-probabilities, and text that grows only by whole characters."""
+"""Answers that a model server's worker gathers: token ids, log-probabilities, and text in whole characters."""
 
 from __future__ import annotations
 

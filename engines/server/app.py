@@ -1,4 +1,4 @@
-"""The HTTP front: SageMaker's /ping and /invocations, DJL's /predictions/<name>, and /metrics and /facts.
+"""The model server's HTTP application: /ping, /invocations, /predictions/<name>, /metrics and /facts.
 
 Status codes: 200; 400 bad input; 404 unknown path or model; 413 body too large; 424 the model failed; 499 (metrics
 only) the client left; 500 the worker crashed or overran predict_timeout; 503 queue full, loading, failed, or draining.

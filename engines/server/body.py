@@ -1,4 +1,4 @@
-"""The request body: {"inputs": str | [str], "parameters": {...}, "stream": bool}, checked before anything is queued."""
+"""The model server's request body {"inputs", "parameters", "stream"}, checked before a job enters the queue."""
 
 from __future__ import annotations
 

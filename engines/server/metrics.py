@@ -1,5 +1,4 @@
-"""What the server counts, as Prometheus text at /metrics. DJL's QueueTime, DynamicBatchSize and RequestLatency have
-their counterparts here, in seconds."""
+"""The model server's own metrics in Prometheus text, at /metrics: requests, queue time, batch size, tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers of one model and the queue they share: DJL Serving's work-load manager.
+"""The model server's pool of workers, which start, restart and end around one job queue, as in DJL Serving.
 
 `workers` of the spec is maxWorkers, `min_workers` of the settings how many are permanent. While fewer run than may and
 more than 2 x batch_size jobs wait, one temporary worker is added per request; it ends when idle for max_idle_time. A

@@ -1,4 +1,4 @@
-"""The job queue with DJL Serving's admission and batching rules.
+"""The model server's job queue, with the admission and batching rules of DJL Serving.
 
 Rules (DJL Serving, wlm package, as noted in its 0.36 sources): a job is refused when no place is left, or when one
 place is left and every worker is busy. A permanent worker blocks for its first job, takes what is queued up to

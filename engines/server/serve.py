@@ -1,4 +1,4 @@
-"""Running the model server in this process: bind, load, serve, drain."""
+"""Serving: runs the model server in this process, from binding the port to finishing the last request."""
 
 from __future__ import annotations
 

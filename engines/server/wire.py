@@ -1,4 +1,4 @@
-"""Messages between the front and a worker: a 4-byte big-endian length, then JSON; over one Unix stream socket.
+"""The wire format of messages between the model server's front and a worker: length, then JSON, on a Unix socket.
 
 Front to worker (`kind`): load {spec, settings}, batch {batch, jobs}, admit {job}, cancel {jobs}, stop.
 A job is {id, text, params, wants_stream}.

@@ -1,4 +1,4 @@
-"""One worker process: loads a Backend and answers batches over its socket; `python -m engines.server.worker FD`.
+"""One worker process of the model server: loads a backend and answers batches over its socket.
 
 It ends when the front tells it to, when the front is gone (end of file, and PR_SET_PDEATHSIG for when it is busy in
 native code), or when the backend cannot load. The only place in the server where an engine library is imported.

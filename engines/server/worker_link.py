@@ -1,4 +1,4 @@
-"""The front's end of one worker process: starts it, sends it jobs, and settles their futures as answers come."""
+"""The model server's link to one worker process: starts it, sends it jobs, and passes its answers on."""
 
 from __future__ import annotations
 

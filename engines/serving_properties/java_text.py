@@ -1,4 +1,4 @@
-"""java.util.Properties text, read and written as Java 17 does.
+"""The text format of java.util.Properties, read and written as Java 17 does.
 
 DJL Serving hands `serving.properties` to java.util.Properties, so this is the only reading that counts: no inline
 comments, trailing blanks belong to the value, a backslash is an escape, the last duplicate wins. The reader follows

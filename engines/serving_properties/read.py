@@ -1,4 +1,4 @@
-"""What a serving.properties asks for: EngineSpec and ServerSettings, with DJL Serving's keys and defaults.
+"""Reading a serving.properties into EngineSpec and ServerSettings, with DJL Serving's keys and defaults.
 
 Keys without `option.` are the model server's own; a wrong one is refused with the nearest known key. `option.*` keys
 that only another container's handler understands are listed in the notes; every other one is an engine option.

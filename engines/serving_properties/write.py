@@ -1,4 +1,4 @@
-"""The text of serving.properties: every axis under its key, for our own server and for other people's."""
+"""Writing the text of serving.properties: every axis under its key, for our server and for other people's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled engine behind our model server: static batches, or requests that join and leave at token boundaries."""
+"""The bundled T5 engine as a backend of our model server: static batches, or requests that join and leave in flight."""
 
 from __future__ import annotations
 

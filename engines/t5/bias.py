@@ -1,4 +1,4 @@
-"""The relative position bias as one short table per head, built once on the host.
+"""T5's relative position bias as one short table per attention head, built once on the host.
 
 The bucket of a distance is Hugging Face's expression in the same fp32 operations, in the same order (16, 32 and 64 sit
 exactly on an edge, so the rounding of the logarithm decides). The native attention reads the table; no kernel ever

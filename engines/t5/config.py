@@ -1,4 +1,4 @@
-"""The shape and family rules of one T5 checkpoint, read from its config.json and generation_config.json."""
+"""The configuration of one T5 checkpoint: shape and family rules, from config.json and generation_config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CUDA device for the engine: is one here, what is missing if not, and its kernels as a cubin.
+"""The T5 engine's CUDA device: whether one is present, and its kernels compiled to a cubin on first use.
 
 Kernels travel as source. NVRTC from its wheel (else nvcc from PATH) compiles them for the device on first use, in about
 ten seconds; the cubin is kept under $DYNO_CACHE by source, architecture and compiler. `python -m engines.t5.cuda 80 90`

@@ -1,4 +1,4 @@
-"""The engine as Python sees it: load a folder, generate, submit and step, encode. One ctypes crossing per step."""
+"""The T5 engine's Python class: load a folder, generate, submit and step, encode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a T5 takes of a device's memory, and so whether it fits: arithmetic, not a measurement.
+"""A model of the device memory that a T5 needs, and so whether it fits: arithmetic, not a measurement.
 
 >>> memory(config, "int8", Work(batch=4)).fits(device_row("A10G"))
 """

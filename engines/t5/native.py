@@ -1,4 +1,4 @@
-"""libt5k.so by ctypes: its structures, and one function that opens it. Mirrors kernels/include/t5k.h and t5k_ops.h."""
+"""Bindings by ctypes to the native library libt5k.so of the T5 engine, mirroring its C headers."""
 
 from __future__ import annotations
 

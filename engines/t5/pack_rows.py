@@ -1,4 +1,4 @@
-"""Rows of a weight matrix in, packed panels out: the native packing calls and what they do to the numbers.
+"""Packing rows of a T5 weight matrix into panels, by the native library's packing calls.
 
 The layout is in kernels/ops/panels.h.
 """

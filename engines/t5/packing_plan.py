@@ -1,4 +1,4 @@
-"""From a checkpoint to packed panels: which tensors there are, how each is cut over ranks, how its bytes are filled.
+"""The plan for packing a T5 checkpoint: its tensors, how each is cut over ranks, how its bytes are filled.
 
 The plan is pure (shapes only). Filling reads one checkpoint tensor at a time, so packing to disk (partition.py) peaks
 at a tensor, not at a model. The packed layout is the same for every ISA; see kernels/ops/panels.h.

@@ -1,4 +1,4 @@
-"""Generation parameters with Hugging Face's names, defaults and meaning, checked before they reach the library."""
+"""Generation parameters of the T5 engine, with Hugging Face's names and defaults, checked before native code runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ahead-of-time partition: packed shards on disk, hashed, and the mapped, verified way back.
+"""Ahead-of-time partition of a T5 model: packed, hashed shards on disk, and loading them by memory map.
 
     partition(model_dir, dtype, tensor_parallel_degree, out)
 

@@ -1,4 +1,4 @@
-"""The T5 forward pass in NumPy, float64: the specification the native engine is compared with, on one page.
+"""The T5 forward pass in NumPy, float64: the reference that the native engine is tested against.
 
 Takes the same checkpoint tensors and the same bias table, and nothing else of the engine. Source: engines.md 1.3.
 """

@@ -1,4 +1,4 @@
-"""What a T5 must read and multiply, and so how fast it can be: predictions of a byte model (memory: footprint.py).
+"""A model of a T5's speed: predicted times from the bytes it must read and the multiplications it must do.
 
     >>> predict(config, "int8", device_row("A10G"), Work(batch=4)).step.expected_s
 

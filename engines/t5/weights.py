@@ -1,4 +1,4 @@
-"""The tensors of a Hugging Face folder, one at a time and as fp32.
+"""The weights of a Hugging Face T5 folder, one tensor at a time and as fp32.
 
 Reads safetensors (single or sharded) without torch, and pytorch `.bin` checkpoints with it: a `.bin` is a pickle, and
 torch reads those as plain weights, refusing every other object, so a hostile file cannot run code.

@@ -1,1 +1,1 @@
-"""Which measured configuration is best, and why the others are not."""
+"""The choice of the best measured configuration of a run, and the reasons against the others."""

@@ -1,4 +1,4 @@
-"""The choice of a run: the best feasible candidate, from stored trials alone.
+"""The decision of a run: the best candidate that meets the constraints, from stored trials alone.
 
 One objective: best value; candidates that cannot be told from it (`_near`: intervals overlap, nobody surely better) are
 a tie, and of a tie the cheapest wins (`cheapest`).

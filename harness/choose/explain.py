@@ -1,4 +1,4 @@
-"""The choice in sentences: its margin, and why each other candidate lost."""
+"""Explanation of the choice: the winner's margin, and why each other candidate lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scenario asks to reach: by how much a trial breaks what must hold, and which of two candidates is better."""
+"""A scenario's goals (objectives and constraints): comparing two candidates, and by how much a bound is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recommendation of a stored run: the choice among its trials, and why each other candidate lost."""
+"""The recommendation of a stored run: the chosen candidate, and why each other one lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repetitions of one candidate, taken together."""
+"""Repetitions of one candidate pooled into one result, before the choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recommendation as a person reads it."""
+"""The recommendation as text for a person to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output and error that survive their reader: `dyno gate ... | head -1` still ends with its verdict."""
+"""Standard output that survives a closed pipe: `dyno gate ... | head -1` still ends with its verdict."""
 
 from __future__ import annotations
 

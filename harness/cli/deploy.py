@@ -1,4 +1,4 @@
-"""`dyno deploy sagemaker`: an endpoint that is created, measured and deleted; and the clean-up of leftovers."""
+"""`dyno deploy sagemaker`: creates, measures and deletes an endpoint, and cleans up leftovers."""
 
 from __future__ import annotations
 

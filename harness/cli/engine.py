@@ -1,4 +1,4 @@
-"""`dyno engine`: environments of their own for engines whose packages do not fit beside the others."""
+"""`dyno engine`: installs and removes the separate Python environments that some engines need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature table of the engines: `dyno doctor --engines`, and the block of README that a test compares."""
+"""The feature table of the engines, printed by `dyno doctor --engines`."""
 
 from __future__ import annotations
 

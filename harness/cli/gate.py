@@ -1,4 +1,4 @@
-"""`dyno gate`: is the candidate as good as the baseline? Pass, regressed, or cannot tell."""
+"""`dyno gate`: compares a candidate run with a baseline run, with pass, regressed or cannot tell as exit code."""
 
 from __future__ import annotations
 

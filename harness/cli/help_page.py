@@ -1,4 +1,4 @@
-"""Every verb's help as one page: `python -m harness.cli.help_page > harness/cli/HELP.md`. A test compares the two."""
+"""The help page HELP.md with every verb's --help: `python -m harness.cli.help_page > harness/cli/HELP.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hosts that send the load of `dyno tune`, where --expect-workers asks for some."""
+"""Command-line options of `dyno tune` for the hosts that send the load (--expect-workers)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command group `dyno`: verbs imported when used, errors printed as one sentence, exit codes."""
+"""The main command group `dyno`: imports a verb when used, prints errors as one sentence, sets exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dyno partition`: pack a model ahead of time for the bundled T5 engine, on CPU memory, tensor by tensor."""
+"""`dyno partition`: packs a model ahead of time for the bundled T5 engine, on CPU memory, tensor by tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search is doing now, on stderr: bars on a terminal, else one plain line per event."""
+"""Progress of a search on stderr: bars on a terminal, else one plain line per event."""
 
 from __future__ import annotations
 

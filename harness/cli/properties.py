@@ -1,4 +1,4 @@
-"""`dyno properties`: check, compare, migrate and translate serving.properties files. Runs nothing."""
+"""`dyno properties`: checks, compares, migrates and translates serving.properties files."""
 
 from __future__ import annotations
 

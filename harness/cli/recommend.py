@@ -1,4 +1,4 @@
-"""`dyno recommend`: choose from a stored run, write the files, verify them."""
+"""`dyno recommend`: chooses from a stored run, writes the recommended files, verifies them."""
 
 from __future__ import annotations
 

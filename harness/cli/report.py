@@ -1,4 +1,4 @@
-"""`dyno report`: a stored run, or several side by side, as text, markdown, CSV, JSON or a page."""
+"""`dyno report`: prints a stored run, or several side by side, as text, markdown, CSV, JSON or an HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dyno scenario`: check, show or describe scenario files. Light: no engine, no Optuna, nothing launched."""
+"""`dyno scenario`: checks, shows or describes scenario files, without launching anything."""
 
 from __future__ import annotations
 

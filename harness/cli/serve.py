@@ -1,4 +1,4 @@
-"""`dyno serve`: the model server in the foreground, from a serving.properties file."""
+"""`dyno serve`: runs the model server in the foreground, from a serving.properties file."""
 
 from __future__ import annotations
 

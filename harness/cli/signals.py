@@ -1,4 +1,4 @@
-"""Ending on a signal: the first one interrupts, later ones wait for the engine's processes to end."""
+"""Signals (Ctrl-C, SIGTERM) of a command: the first interrupts, later ones wait for the engine's processes to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How wide tables are printed."""
+"""The terminal's width, for the tables that commands print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dyno tune`: search a scenario's space on real engines, and end in a measured serving.properties."""
+"""`dyno tune`: searches a scenario's space on real engines, and ends in a measured serving.properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of `dyno tune`: table, report page, recommendation, its files, and their verification."""
+"""The closing answer of `dyno tune`: table, report page, recommendation, its files, and their verification."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What serving costs: prices, and a search's budget for rented endpoints."""
+"""The cost of serving: prices, and a search's budget for rented endpoints."""

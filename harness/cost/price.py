@@ -1,4 +1,4 @@
-"""What serving costs: the price of a candidate's instance, and cost metrics made from its throughput."""
+"""The price of a candidate's instance, and cost metrics made from price and throughput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search's endpoints have cost so far, and whether the next one is still within the budget."""
+"""The spending of a search on rented endpoints so far, and whether the next one is within the budget."""
 
 from __future__ import annotations
 

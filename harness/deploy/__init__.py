@@ -1,1 +1,1 @@
-"""From a stored recommendation to a SageMaker endpoint that was measured, and what things cost."""
+"""Deployment of a stored recommendation to a SageMaker endpoint that is measured and deleted."""

@@ -1,4 +1,4 @@
-"""`dyno deploy sagemaker RUN`: the recommended configuration as an endpoint, measured as it was here, and deleted."""
+"""Deployment of a run's recommendation to SageMaker: the endpoint is created, measured with the run's load, deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployment says on the terminal: the same metrics, here and on the endpoint."""
+"""The result of a deployment as text: the same metrics measured locally and on the endpoint."""
 
 from __future__ import annotations
 

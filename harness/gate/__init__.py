@@ -1,1 +1,1 @@
-"""The regression gate: two stored runs and a rules file in; pass, regressed or cannot tell out. Never runs anything."""
+"""The regression gate: two stored runs and a rules file in; pass, regressed or cannot tell out."""

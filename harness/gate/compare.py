@@ -1,4 +1,4 @@
-"""Two runs -> one comparison per candidate and metric: the change, its evidence, the limit it is judged against.
+"""The gate's comparison of two runs: for each candidate and metric the change, its evidence and its limit.
 
 Estimator. Positive quantities are compared by the ratio of geometric means over launches, shares by difference. The
 unit is the launch: two starts of one server differ by more than their requests say. The spread of launches comes from

@@ -1,4 +1,4 @@
-"""What the data say about one change: confidence bounds of the worsening, at any level, and how they would shrink.
+"""The gate's evidence for one change: confidence bounds at any level, and how more launches would shrink them.
 
 A *worsening* is how much worse the candidate is, in the metric's analysis scale: natural logarithm of the ratio for
 positive quantities (latency, throughput, memory), plain difference for shares. Positive is worse, whatever the

@@ -1,4 +1,4 @@
-"""A compact baseline: a run folder with only what the gate reads, small enough to commit beside the code."""
+"""Export of a compact gate baseline: a run folder small enough to commit beside the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored runs + rules -> GateResult: refuses what cannot be compared, judges what can."""
+"""The gate itself: stored runs and rules in, GateResult out; refuses what cannot be compared."""
 
 from __future__ import annotations
 

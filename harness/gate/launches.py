@@ -1,4 +1,4 @@
-"""What each launch of a candidate says about a metric: its value, n, and how far sampling alone could have moved it."""
+"""Single launches of a candidate as the gate sees them: a metric's value, its n and its sampling error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer as files: JUnit XML for CI systems, Markdown for a pull request, JSON for programs."""
+"""Output files of the gate: JUnit XML for CI systems, Markdown for a pull request, JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidates of two runs belong together, which launches of them count, and what is a finding by itself."""
+"""Pairing for the gate: which candidates of two runs belong together, and which of their launches count."""
 
 from __future__ import annotations
 

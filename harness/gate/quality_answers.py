@@ -1,4 +1,4 @@
-"""The answers that two launches gave to the quality prompts."""
+"""Answers to the quality prompts from two launches, compared by the gate."""
 
 from __future__ import annotations
 

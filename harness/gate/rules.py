@@ -1,4 +1,4 @@
-"""What a rules file may say: budgets per metric, levels, what to compare. The defaults are the rules without a file."""
+"""The gate's rules: budgets per metric, confidence levels and what to compare, with their defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules file -> Rules; everything wrong in it at once, each with file:line, field path and what was expected."""
+"""Reading a gate's rules file: every mistake at once, each with file:line, field path and what was expected."""
 
 from __future__ import annotations
 

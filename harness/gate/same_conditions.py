@@ -1,4 +1,4 @@
-"""May two runs be compared at all? The same question on the same machine, or a refusal that says what differs."""
+"""The gate's check that two runs were measured under the same conditions, or a refusal that names the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer in the terminal: verdict first, then the tables, then the reasons."""
+"""The gate's result in the terminal: verdict first, then the tables, then the reasons."""
 
 from __future__ import annotations
 

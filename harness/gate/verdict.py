@@ -1,4 +1,4 @@
-"""Comparisons -> verdicts: pass, regressed, or cannot tell with what it would take.
+"""The gate's verdicts from comparisons: pass, regressed, or cannot tell with how many launches would settle it.
 
 Regressed: the worsening lies above its limit with the family-wise confidence 1 - false_alarm, Holm (1979) over every
 comparison of the gate that has evidence. Pass: it lies below its limit with confidence 1 - false_pass; the gate passes

@@ -1,4 +1,4 @@
-"""Numbers and changes of a gate's answer as text, the same in the terminal, in Markdown and in JUnit."""
+"""Wording of the gate's numbers and changes, the same in the terminal, in Markdown and in JUnit."""
 
 from __future__ import annotations
 

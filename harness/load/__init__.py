@@ -1,1 +1,1 @@
-"""Sending requests and recording what came back (Locust lives here, in processes of its own)."""
+"""The load generator: sends requests and records the answers (Locust lives here, in child processes)."""

@@ -1,4 +1,4 @@
-"""The processes that a load run starts beside itself: begun in a group of their own, ended whole."""
+"""Child processes that a load run starts: each in a process group that is ended whole."""
 
 from __future__ import annotations
 

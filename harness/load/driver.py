@@ -1,4 +1,4 @@
-"""Drives one load: starts the load processes, opens the measured window for all at once, reads their records back.
+"""The driver of one load: starts the load processes, opens the measured window, reads their records back.
 
 Locust lives in those processes only; this file never imports it.
 """

@@ -1,4 +1,4 @@
-"""What the load generator is asked to do: one record, written to a file for the load processes to read."""
+"""The plan of a load: one record with everything to send, written to a file for the load processes."""
 
 from __future__ import annotations
 

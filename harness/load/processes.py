@@ -1,4 +1,4 @@
-"""The load processes of this host: started, listened to, ended; and what load processes anywhere have said.
+"""The load processes of this host: started, listened to, and ended; and their messages from any host.
 
 Locust lives in those processes only; this file never imports it.
 """

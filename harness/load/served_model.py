@@ -1,4 +1,4 @@
-"""What the harness knows of the model that is served: its tokenizer, and prompts that it rightly leaves unanswered."""
+"""Facts about the served model for the load generator: its tokenizer, and prompts it rightly leaves unanswered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reasons to distrust a measurement, each a kind and one sentence with its numbers; and the verdict on the client.
+"""Doubts about a measurement: each a kind and one sentence with its numbers; and the verdict on the load client.
 
 Thresholds are stated here (and in steady_state.py) and nowhere else. `doubts_of` only doubts; `client_verdict` voids.
 """

@@ -1,4 +1,4 @@
-"""Every metric of a trial, one row each: what it means, and where a reader sees it.
+"""The table of metrics of a trial, one row each: name, meaning, unit and where a reader sees it.
 
 Ratios are 0..1; throughput counts good answers only.
 """

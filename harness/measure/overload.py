@@ -1,4 +1,4 @@
-"""Whether the rate of an open loop exceeded the engine's capacity: outstanding requests that grow until the end."""
+"""Overload of an open loop: whether outstanding requests grow until the end, beyond the engine's capacity."""
 
 from __future__ import annotations
 

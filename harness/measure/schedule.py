@@ -1,4 +1,4 @@
-"""Open loop: the rate asked for, the rate that really left the client, and how late each request left."""
+"""The schedule of an open loop as measured: rate asked for, rate really sent, and lateness of each request."""
 
 from __future__ import annotations
 

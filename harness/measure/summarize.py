@@ -1,4 +1,4 @@
-"""Raw records in, a TrialSummary out: every number recomputable from what the run folder holds.
+"""Summarizing a trial: raw request records in, a TrialSummary of metrics with intervals out.
 
 What is counted. Latency: from intended send to last byte, of measured requests that were answered; a timed-out request
 counts with the time it waited (a lower bound), so a hanging server is not forgiven; refused and failed requests are in

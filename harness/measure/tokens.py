@@ -1,4 +1,4 @@
-"""Streaming: time to the first token, gaps between tokens, time per output token, from the times of raw records.
+"""Token metrics of streams: time to the first token, gaps between tokens, time per output token.
 
 TTFT counts from the intended send to the first token of any kind; TTFO to the first that is not reasoning, which is
 what a reader waits for. Tokens with the same time came together: one arrival. A gap

@@ -1,4 +1,4 @@
-"""What requests of a user's own locustfile can and cannot say: numbers that are not there, and names that are mixed."""
+"""Metrics that cannot be measured with a user's locustfile, and why."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""serving.properties files: the containers' keys, checking, comparing, migrating and writing them."""
+"""serving.properties files: checking, comparing, migrating and writing them for each container's keys."""

@@ -1,4 +1,4 @@
-"""Which container understands which key: the versioned table (keys.toml) and the names of its containers.
+"""The containers (DJL, LMI, our server) and the serving.properties keys each version understands (keys.toml).
 
 A container is written `0.36.0` (any image of that version), `0.27.0-deepspeed`, `0.36.0-lmi20`, a whole image tag such
 as `0.21.0-fastertransformer5.3.0-cu117`, or `dynamometer-0.1` for our own server.

@@ -1,4 +1,4 @@
-"""What differs: between two property files as Java reads them, or between what two container versions understand."""
+"""Differences between two serving.properties files, or between what two container versions understand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A serving.properties file for one container version, rewritten for another, every change with its reason.
+"""Migration of a serving.properties file from one container version to another, every change with its reason.
 
 What the target cannot do is never guessed: a retired engine or handler is refused with what replaces it, unless the
 caller asks for the replacement. Keys that the source container read and the target does not are renamed where the table

@@ -1,4 +1,4 @@
-"""A measured candidate as files for a container: serving.properties, and model.py with requirements.txt where needed.
+"""A measured candidate rendered as files for a container: serving.properties, model.py and requirements.txt.
 
 `dynamometer-0.1` is our own server: the file says exactly what was measured. For an LMI container the file asks for the
 same thing in that container's words, and its comment says that it was not measured there.

@@ -1,4 +1,4 @@
-"""Writing what a recommendation leaves behind: one folder per container below the run's recommendation/."""
+"""Writing the recommendation's files: one folder per container below the run's recommendation/."""
 
 from __future__ import annotations
 

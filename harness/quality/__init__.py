@@ -1,1 +1,1 @@
-"""Whether a candidate still answers like the fp32 reference."""
+"""Quality of a candidate's answers against the fp32 reference."""

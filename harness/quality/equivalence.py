@@ -1,4 +1,4 @@
-"""Is a candidate's quality inside the scenario's margin? Answers are compared with task references and with fp32.
+"""The test that a candidate's quality is equivalent to fp32's, inside the scenario's margin.
 
 Verdicts. 'Broken': non-finite scores, many missing or empty answers, or agreement has collapsed. 'Degraded': outside
 the margin. 'Normal': inside it. 'Unknown': there is nothing to compare with. The margin is applied to the point

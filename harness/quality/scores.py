@@ -1,4 +1,4 @@
-"""Scores of answers against references. All 0..1; texts are compared stripped."""
+"""Quality scores of answers against references, all from 0 to 1."""
 
 from __future__ import annotations
 

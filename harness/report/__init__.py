@@ -1,1 +1,1 @@
-"""Stored runs as tables and pages. Runs nothing."""
+"""Reports of stored runs, as tables and pages."""

@@ -1,1 +1,1 @@
-"""What to measure: YAML in, a resolved, frozen scenario out."""
+"""Scenario files: YAML in, a resolved, frozen scenario out."""

@@ -1,4 +1,4 @@
-"""Space blocks that name several engines: each stands for one block per engine, in the order written."""
+"""Space blocks of a scenario that name several engines, expanded into one block per engine."""
 
 from __future__ import annotations
 

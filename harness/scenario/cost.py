@@ -1,4 +1,4 @@
-"""What a scenario may say about money: prices, and a budget that stops before it is exceeded."""
+"""The cost part of a scenario: prices, and a budget that stops a search before it is exceeded."""
 
 from __future__ import annotations
 

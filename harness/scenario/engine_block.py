@@ -1,4 +1,4 @@
-"""One block of a scenario's `space`: an engine, its environment, and the axes with the values to try."""
+"""One engine block of a scenario's `space`: an engine, its environment, and the axes with the values to try."""
 
 from __future__ import annotations
 

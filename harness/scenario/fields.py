@@ -1,4 +1,4 @@
-"""The value types that a scenario's fields share: what each accepts, and the sentence it is refused with."""
+"""Field types shared by the parts of a scenario: what each accepts, and the sentence that refuses anything else."""
 
 from __future__ import annotations
 

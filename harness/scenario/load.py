@@ -1,4 +1,4 @@
-"""Scenario file -> Scenario; everything wrong in it is reported at once, each with file:line and field path."""
+"""Loading a scenario file: every mistake is reported at once, each with file:line and field path."""
 
 from __future__ import annotations
 

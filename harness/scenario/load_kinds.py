@@ -1,4 +1,4 @@
-"""How requests arrive (`workload.load`), by `kind`: one closed loop, and open loops whose schedule is fixed before."""
+"""The kinds of load in a scenario (`workload.load`): a closed loop, and open loops with a fixed schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every YAML file of a user's shares: reading it, and the sentence for each of pydantic's complaints about it."""
+"""Problems in a user's YAML file: reading it, and one sentence for each of pydantic's complaints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario + file location -> everything a run needs to know, hashed; pure."""
+"""Resolving a scenario: defaults, absolute paths and seed filled in, then hashed."""
 
 from __future__ import annotations
 

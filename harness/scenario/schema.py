@@ -1,4 +1,4 @@
-"""What a scenario file may say. Field names are the YAML keys; validation does no I/O and touches no environment."""
+"""The schema of a scenario file; field names are the YAML keys."""
 
 from __future__ import annotations
 

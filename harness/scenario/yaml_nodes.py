@@ -1,4 +1,4 @@
-"""YAML text to plain values with the line of every field, and back: YAML 1.2 scalars, every key once."""
+"""YAML text to plain values with the line of every node, and back: YAML 1.2 scalars, no duplicate keys."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The candidates of a scenario: which can be launched on this machine, and what was ruled out."""
+"""The search space of a scenario: candidates that can be launched on this machine, and those ruled out."""

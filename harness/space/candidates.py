@@ -1,4 +1,4 @@
-"""Engine blocks x axes -> the candidates worth launching; impossible values are ruled out with their reason."""
+"""Candidates of a search space: engine blocks times axes, with impossible ones ruled out and the reason."""
 
 from __future__ import annotations
 

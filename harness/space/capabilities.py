@@ -1,4 +1,4 @@
-"""What each engine can do on this machine, asked once; one that cannot be asked is unavailable, with the reason."""
+"""Capabilities of each engine on this machine, asked once; a failure becomes "unavailable" with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files and the container that a scenario names, checked before anything is measured."""
+"""The check of files and container that a scenario names, before anything is measured."""
 
 from __future__ import annotations
 

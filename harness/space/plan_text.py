@@ -1,4 +1,4 @@
-"""What a search is about to do, before anything is launched: candidates, what is ruled out, order, minutes, disk."""
+"""The plan of a search as text, before any launch: candidates, what is ruled out, order, minutes, disk."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Run folders: files are the truth."""
+"""Run folders, the store of everything measured: files are the truth."""

@@ -1,4 +1,4 @@
-"""The version of the run folder's format, and the manifest.
+"""Format versions of the run folder, and its manifest (run.json).
 
 History
   1  first: run.json, trials.jsonl, requests/*.parquet, outputs/*.jsonl

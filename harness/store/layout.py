@@ -1,4 +1,4 @@
-"""Where everything of a run lies. Paths only; nothing here touches the disk."""
+"""Layout of a run folder: the path of every file in it."""
 
 from __future__ import annotations
 

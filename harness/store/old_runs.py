@@ -1,4 +1,4 @@
-"""Trials as they were stored before kinds and outcomes took over from wording, brought up to date when they are read.
+"""Trials of old runs, brought up to today's record format when they are read.
 
 The only place that reads sentences of ours: those of stored runs, which nobody rewords any more. What is written today
 carries its facts in fields and passes through unchanged.

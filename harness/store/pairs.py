@@ -1,4 +1,4 @@
-"""pairs.json: which launches of two runs were measured side by side, and how the looks at them were planned."""
+"""The stored list of launches that were measured side by side for a gate (pairs.json)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads run folders back. Never writes, never locks: a run can be read while it is being written."""
+"""The reader of run folders; it takes no lock, so a run can be read while it is being written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw request records as a flat table: one row per request, one column per field, plus latency_ms for convenience."""
+"""The stored table of raw requests (Parquet): one row per request, one column per field."""
 
 from __future__ import annotations
 

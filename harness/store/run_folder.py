@@ -1,4 +1,4 @@
-"""The run folder that is written: a new one, or the newest unfinished one of the same scenario."""
+"""The run folder to write to: a new one, or the newest unfinished one of the same scenario."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine did while a trial was loaded: t_ns an integer, every other column a float, null where unreadable."""
+"""The stored table of machine telemetry during a trial's load: time in ns, then one column per reading."""
 
 from __future__ import annotations
 

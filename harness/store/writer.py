@@ -1,4 +1,4 @@
-"""Writes one run folder: created or resumed, locked against a second dyno, every write whole or absent."""
+"""The writer of one run folder: created or resumed, locked against a second dyno, every write whole or absent."""
 
 from __future__ import annotations
 

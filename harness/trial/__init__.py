@@ -1,1 +1,1 @@
-"""One configuration tried: launched, loaded, measured, judged."""
+"""One trial of a configuration: launched, loaded, measured, judged."""

@@ -1,4 +1,4 @@
-"""Sending each prompt once, for the answers rather than for the time."""
+"""Asking a launched engine each quality prompt once, for the answers rather than for the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scenario ready to be measured: model folder, prompts and fp32 reference answers at hand, its run folder open."""
+"""The bench, a scenario ready for trials: model folder, prompts, reference answers and run folder at hand."""
 
 from __future__ import annotations
 

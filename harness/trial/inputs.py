@@ -1,4 +1,4 @@
-"""What every trial of a run shares: model folder, prompts, and who sends the load."""
+"""Inputs shared by all trials of a run: model folder, prompts, and who sends the load."""
 
 from __future__ import annotations
 

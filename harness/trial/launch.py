@@ -1,4 +1,4 @@
-"""Starting the engine of a candidate."""
+"""Launching a candidate's engine for a trial."""
 
 from __future__ import annotations
 

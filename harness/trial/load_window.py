@@ -1,4 +1,4 @@
-"""Loading one launched engine as the workload says: once, or probe by probe for the largest rate that meets the SLO."""
+"""The load window of a trial: one load, or one probe after the other for the largest rate that meets the bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial reports while it runs, and who receives it."""
+"""Progress events that a trial emits while it runs, and the interface that receives them."""
 
 from __future__ import annotations
 

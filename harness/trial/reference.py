@@ -1,4 +1,4 @@
-"""The fp32 reference answers of a run: asked once, kept in the run folder, never assumed."""
+"""Reference answers of a run in fp32: asked once, kept in the run folder, never assumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial end to end: launch, check the answers, load, measure, stop.
+"""Running one trial end to end: launch, check the answers, load, measure, stop.
 
 Whatever happens, `TrialRunner.run` returns a Trial (an outcome with its reason), except when the user interrupts:
 then `TrialInterrupted` carries the record of the trial in flight.

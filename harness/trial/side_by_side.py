@@ -1,4 +1,4 @@
-"""Measuring for the gate: another checkout and this one side by side, in turns; or a stored run's candidates again.
+"""Side-by-side trials for the gate: another checkout and this one in turns, or a stored run's candidates again.
 
 Two launches of one server differ by more than their requests say, and a machine drifts. So both versions serve the
 same candidates in the order ABBA, one right after the other, and each pair gives one difference. The judging is

@@ -1,4 +1,4 @@
-"""Starting a server from a written serving.properties, and measuring again whether it delivers what was promised."""
+"""Verification of a recommendation: starts a server from the written serving.properties and measures it again."""
 
 from __future__ import annotations
 

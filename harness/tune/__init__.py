@@ -1,1 +1,1 @@
-"""Which candidate next: the space, the sampler, the loop (Optuna lives here)."""
+"""The search (`tune`): which candidate to try next, until budget or space is used up (Optuna lives here)."""

@@ -1,4 +1,4 @@
-"""How much of the search's time is spent, and whether the next trial still fits."""
+"""The time budget of a search: how much is spent, and whether the next trial still fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidate <-> Optuna parameters.
+"""Encoding of candidates as Optuna parameters, and back.
 
 `Encoding` is conditional: `block` is a categorical; the axes of a block are parameters named '<block label>.<axis>',
 present only with their block, so a sampler never sees a value that the engine would not take. `SharedEncoding` shares

@@ -1,4 +1,4 @@
-"""What a failure says about candidates that were not launched yet."""
+"""Implausible candidates: skipped unlaunched, because a failure of another candidate implies theirs."""
 
 from __future__ import annotations
 

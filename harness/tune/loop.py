@@ -1,4 +1,4 @@
-"""The search: propose, launch, record, learn, until the budget or the space ends; then the finalists' race.
+"""The search loop: propose a candidate, run its trial, record, learn; then the race of the finalists.
 
 Every finished trial is recorded before anything learns from it, so a kill at any moment loses the trial in flight and
 nothing else; the next session replays the recorded trials and goes on as the first would have.

@@ -1,4 +1,4 @@
-"""Which candidate is measured next, chosen by Optuna; and the study that records what was.
+"""Optuna's sampler, which chooses the next candidate of a search, and the study that records the trials.
 
 Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from (search.seed, trials so
 far), so the next candidate is a pure function of the recorded trials, and a resumed search proposes what the

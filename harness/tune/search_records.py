@@ -1,4 +1,4 @@
-"""What a search needs, what it reports while it runs, and what it returns."""
+"""Records of a search: its inputs, its progress events and its result."""
 
 from __future__ import annotations
 

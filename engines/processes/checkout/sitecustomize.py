@@ -1,4 +1,4 @@
-"""Python runs this at its start in every process that serves another checkout (DYNO_SOURCE_ROOT, by PYTHONPATH).
+"""Start-up hook (sitecustomize) that makes a child process import `engines` from another checkout.
 
 An editable install leaves an import hook that leads `engines` back to the checkout it was made from, before PYTHONPATH
 is asked: the other checkout would be this one. Hooks that do so are taken out of the process.

@@ -1,1 +1,1 @@
-"""How fast the load generator itself can go on this machine."""
+"""The ceiling of the load generator: its highest request rate on this machine."""

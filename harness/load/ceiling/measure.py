@@ -1,5 +1,4 @@
-"""The load generator's own ceiling on this machine: requests per second of one load process against a server that
-does nothing. No latency is believed near it, and the number of load processes follows from it."""
+"""Measuring the load generator's ceiling: requests per second of one load process against an idle server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that answers at once and computes nothing: python -m harness.load.ceiling.null_server prints its port.
+"""The null server, which answers at once and computes nothing, for measuring the load generator's ceiling.
 
 It ends when its stdin does, so it never outlives the process that started it.
 """

@@ -1,1 +1,1 @@
-"""Clients of the load processes. They live under gevent and are imported there only."""
+"""The sending side inside a load process: connections, timers and raw records, under gevent."""

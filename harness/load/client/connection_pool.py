@@ -1,4 +1,4 @@
-"""What the users of one load process share, and what each of them does. Runs on a gevent hub only."""
+"""The pool of connections that the users of one load process share, and what each user does with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection that stamps the monotonic clock at the socket.
+"""One keep-alive HTTP/1.1 connection of the load client, with monotonic time stamps taken at the socket.
 
 The send is stamped just before the first byte is handed to the kernel. A receipt is stamped by the kernel when the
 bytes arrived (SO_TIMESTAMPNS), so that neither the event loop nor the parsing of other answers is part of any latency;

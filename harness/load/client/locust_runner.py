@@ -1,4 +1,4 @@
-"""Locust's side: the user class and the runner.
+"""Locust's user class and runner inside a load process.
 
 Importing this file patches the whole process (gevent): only a load process does it, never one that holds an engine,
 threads or an event loop.

@@ -1,6 +1,7 @@
-"""Entry of one load process: python -m harness.load.client.locustfile PLAN_JSON WORKDIR PART PARENT_PID, or
-`--check LOCUSTFILE SHA256 PARENT_PID`: imports a user's own locustfile and prints the sentence that refuses it, if any.
+"""The locustfile of a load process, its entry point.
 
+`python -m harness.load.client.locustfile PLAN_JSON WORKDIR PART PARENT_PID` sends one part of a load;
+`--check LOCUSTFILE SHA256 PARENT_PID` imports a user's own locustfile and prints the sentence that refuses it, if any.
 The driver starts it; it ends when its parent does (PR_SET_PDEATHSIG, and an end-of-file on stdin).
 """
 

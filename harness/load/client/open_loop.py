@@ -1,4 +1,4 @@
-"""Open loop in one load process: one greenlet sends every request at its time, a growing pool of users reads answers.
+"""The open loop in one load process: one greenlet sends every request on time, a growing pool of users reads answers.
 
 The sender itself writes to the socket (nothing stands between the timer and the send), then wakes the user that owns
 the connection. Idle, connected users are kept ahead of need, so that set-up is no part of a latency unless a burst is

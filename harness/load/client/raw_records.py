@@ -1,4 +1,4 @@
-"""One request in the making, and the file a load process leaves: one JSON line per request, bodies unparsed."""
+"""Raw records of requests as a load process writes them: one JSON line per request, bodies unparsed."""
 
 from __future__ import annotations
 

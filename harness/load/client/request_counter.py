@@ -1,4 +1,4 @@
-"""Who sends request number n: one counter for all users of all load processes."""
+"""The counter that numbers requests across all users of all load processes."""
 
 from __future__ import annotations
 

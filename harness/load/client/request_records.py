@@ -1,4 +1,4 @@
-"""RequestRecords from what the load processes saw: each answer is read and judged, after the load, in the parent."""
+"""RequestRecords made from raw records after the load: each answer is parsed and judged in the parent process."""
 
 from __future__ import annotations
 

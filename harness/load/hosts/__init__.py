@@ -1,1 +1,1 @@
-"""One load from several hosts: the coordinator, its workers, and what they send each other."""
+"""Load from several hosts: the coordinator, its workers, and the messages between them."""

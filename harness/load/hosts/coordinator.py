@@ -1,6 +1,6 @@
-"""Several load hosts, from dyno's side: waits for them, deals one schedule to them, reads what they did on one clock.
+"""The coordinator of several load hosts: waits for them, splits one schedule, collects their records on one clock.
 
-The hub (hub.py) holds Locust's master; this file never imports Locust. A schedule is fixed before the run: every host
+Locust's master is in master.py; this file never imports Locust. A schedule is fixed before the run: every host
 gets the whole of it and sends its parts, counted from one start instant in its own clock; no host steers another.
 """
 

@@ -1,4 +1,4 @@
-"""Locust's master of several load hosts: python -m harness.load.hosts.master HOST PORT PARENT_PID, beside `dyno tune`.
+"""Locust's master process for several load hosts, started beside `dyno tune`.
 
 It carries messages between dyno (JSON lines on stdin and stdout) and the workers (Locust's master/worker protocol, each
 message sealed), and measures how their clocks stand. It holds no schedule and no records. It ends when its parent does.

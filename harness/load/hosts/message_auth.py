@@ -1,4 +1,4 @@
-"""Authentication of what load hosts tell each other over Locust's unauthenticated, unencrypted protocol: HMAC-SHA256.
+"""Authentication of the messages between load hosts by HMAC-SHA256, over Locust's unauthenticated protocol.
 
 Both sides know a secret; each connection makes a key of it and of two nonces, and every message carries a rising
 number, so neither an old message nor one of another connection is accepted. Nothing is encrypted.

@@ -1,4 +1,4 @@
-"""Which load generator this is: hosts of one load must run the same one, or their latencies are not one measurement."""
+"""Fingerprint of the load generator's code: load hosts with a different one are refused as not comparable."""
 
 from __future__ import annotations
 

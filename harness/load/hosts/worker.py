@@ -1,4 +1,4 @@
-"""A load host: python -m harness.load.hosts.worker HOST PORT WAIT_S, behind `dyno load-worker`.
+"""The worker process on a load host, behind `dyno load-worker`: python -m harness.load.hosts.worker HOST PORT WAIT_S.
 
 Joins a master, gets a plan and its parts of the schedule, runs the ordinary load processes on this host, and sends what
 they say and write. It never gets code. It ends when its master does, or at once by a signal, and its processes with it.

@@ -1,1 +1,1 @@
-"""Request bodies and answers of the protocols that a server may speak."""
+"""Request protocols: the bodies and answers of the kinds of server that can be loaded."""

@@ -1,4 +1,4 @@
-"""The protocol of DJL Serving, of SageMaker's containers and of this project's own server.
+"""The request protocol of DJL Serving, of SageMaker's containers and of this project's own server.
 
 Answers: a string, {"generated_text"} (or the names of Hugging Face's translation and summary pipelines), a list of
 either or {"outputs": [...]}; each with an optional "details" {"generated_tokens", "input_tokens", "finish_reason",

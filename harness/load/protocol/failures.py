@@ -1,4 +1,4 @@
-"""Signs in an answer that it is none: error objects, nested or flat, and reasons to finish that are failures."""
+"""Signs of failure inside an answer: error objects, nested or flat, and finish reasons that mean failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request protocol is: how prompts become a body, and how an answer is read. Nothing here opens a connection."""
+"""The interface of a request protocol: prompts to a request body, and an answer's bytes to text and tokens."""
 
 from __future__ import annotations
 

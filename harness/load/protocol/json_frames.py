@@ -1,4 +1,4 @@
-"""JSON from the bytes of an answer: the whole of it, or a stream's values with the time at which each was complete."""
+"""JSON frames from the bytes of an answer or stream, with the time at which each was complete."""
 
 from __future__ import annotations
 

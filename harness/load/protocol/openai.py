@@ -1,4 +1,4 @@
-"""OpenAI's protocols, completions and chat completions, which many servers speak.
+"""The request protocols of OpenAI: completions and chat completions.
 
 Answers: {"choices": [{"text" | "message": {"content"}}], "usage"}; streamed: server-sent events of the same, with
 "delta" in place of "message", the choices of several prompts told apart by "index", and [DONE] or a finish_reason of

@@ -1,4 +1,4 @@
-"""What the choices of OpenAI's answers and streams hold: text, reasoning and tool calls."""
+"""The `choices` in OpenAI's answers and streams: text, reasoning and tool calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request protocols by name. One more protocol: its file, and a row here."""
+"""The registry of request protocols by name."""
 
 from __future__ import annotations
 

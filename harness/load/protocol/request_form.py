@@ -1,4 +1,4 @@
-"""Whole HTTP requests for one endpoint: its address, its protocol, and the bytes that carry some prompts."""
+"""Whole HTTP requests in a protocol's form for one endpoint: address, headers and body."""
 
 from __future__ import annotations
 

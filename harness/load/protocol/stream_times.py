@@ -1,4 +1,4 @@
-"""When each token of a stream came, where a frame may hold several, and servers count some that they never send."""
+"""Times at which the tokens of a streamed answer arrived, where one frame may hold several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A protocol that the user describes: a JSON body with {prompt} in it, and the path to the text of the answer.
+"""A request protocol from a user's template: a JSON body with {prompt} in it, and the path to the answer's text.
 
 A stream may be JSON lines or server-sent events of the same; each piece with a text is a token, and pieces that have
 nothing at the path (a role, a count, an end) are skipped.

@@ -1,4 +1,4 @@
-"""How many tokens a request had: which sources are trusted, in which order, and how counts of chunks are read.
+"""Token counts of a request: which sources are trusted (headers, usage, chunks) and in which order.
 
 1. The headers x-dyno-tokens and x-dyno-input-tokens, which this project's own server writes: counts of the request.
 2. The server's own count in the body: OpenAI's `usage` (completion_tokens, prompt_tokens), DJL's `details`

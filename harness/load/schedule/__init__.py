@@ -1,1 +1,1 @@
-"""What is sent when: arrival times, traces, prompts and their lengths."""
+"""The schedule of a load: arrival times, traces, prompts and their lengths."""

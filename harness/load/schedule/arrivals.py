@@ -1,4 +1,4 @@
-"""When each request of an open loop leaves: the whole schedule, computed before the load begins, seeded.
+"""Arrival times of an open loop: the whole seeded schedule, computed before the load begins.
 
 Every law is one unit-rate point process (equal, exponential or gamma gaps) seen through the inverse of the rate's
 integral, so a ramp of Poisson arrivals is an exact inhomogeneous Poisson process (time rescaling). Offsets are whole

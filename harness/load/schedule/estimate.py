@@ -1,4 +1,4 @@
-"""A scenario's load in one sentence, and how long it takes: what --dry-run prints."""
+"""An estimate of how long a scenario's load takes, with the load in one sentence, for --dry-run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of asked lengths: prompts cut or repeated to a number of tokens, and max_new_tokens per request.
+"""Request lengths: prompts cut or repeated to a number of tokens, and max_new_tokens per request.
 
 Tokens are estimated from words (`tokens_per_word` and `end_tokens` of the plan), since no tokenizer runs in a load
 process; what the server counted stands in the records, so the error of the estimate can be seen.

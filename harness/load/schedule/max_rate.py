@@ -1,4 +1,4 @@
-"""Which rate to probe next, to find the largest one that holds in few probes: bracketing, then bisection. Pure."""
+"""The search for the maximum rate that still meets a bound: next rate to probe, by bracketing, then bisection."""
 
 from __future__ import annotations
 

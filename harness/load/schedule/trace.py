@@ -1,4 +1,4 @@
-"""Recorded traces: a JSON lines or CSV file of arrival times, and lengths where it has them.
+"""Recorded traces of arrival times (and lengths) as a load's schedule: JSON lines or CSV files.
 
 Columns, by any of their usual names: the time as `timestamp_s` (seconds), `timestamp_ms` (milliseconds), `timestamp`
 (Mooncake: milliseconds in JSON lines) or `TIMESTAMP` (Azure: a date and time); the lengths in tokens as

@@ -1,1 +1,1 @@
-"""Loading with the user classes of a locustfile that the user wrote."""
+"""Load by a locustfile that the user wrote, with its User classes."""

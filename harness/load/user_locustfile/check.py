@@ -1,4 +1,4 @@
-"""A user's own locustfile before it drives anything: hashed, and imported once in a process of its own."""
+"""The check of a user's locustfile before a run: hashed, and imported once in a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's own locustfile leaves: one JSON line per `request` event of Locust; and the RequestRecords of them."""
+"""Locust `request` events from a user's locustfile, one JSON line each, and the RequestRecords made of them."""
 
 from __future__ import annotations
 

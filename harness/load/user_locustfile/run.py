@@ -1,4 +1,4 @@
-"""A user's own locustfile as the load: its User classes run as Locust runs them, every `request` event is kept.
+"""Running a user's locustfile as the load: its User classes run as in Locust, every `request` event is kept.
 
 Importing this file patches the whole process (gevent): only a load process does it. The locustfile is the user's code;
 it is imported here and nowhere else, and only because the scenario names it.

@@ -1,4 +1,4 @@
-"""Locust's web UI beside a live load, asked for with --locust-web-ui: this side starts it and says which load is on.
+"""Launching Locust's web UI beside a live load, for --locust-web-ui.
 
 The UI is a process of its own that reads the files the load processes write anyway. Nothing flows back from it, so
 neither the schedule nor the users can be changed there. This file never imports Locust.

@@ -1,6 +1,6 @@
-"""Locust's web UI, read-only: python -m harness.load.web_ui.server PORT PARENT_PID prints 'ready PORT' or 'error WHY'.
+"""The server process of Locust's read-only web UI: python -m harness.load.web_ui.server PORT PARENT_PID.
 
-Lines of JSON on stdin name the load to show (see web_ui.py); its files are read as they grow. The UI's percentiles are
+Lines of JSON on stdin name the load to show (see launch.py); its files are read as they grow. The UI's percentiles are
 Locust's, rounded for showing: no number of a run comes from here. It ends when its parent does.
 """
 

@@ -1,4 +1,4 @@
-"""Whether this machine can be measured on: each check a number, a verdict, and what to do. Behind `dyno doctor`.
+"""Checks whether this machine is fit for measuring, each with a number, a verdict and advice, for `dyno doctor`.
 
 Files of the kernel are read below `root`, so that a test can be a machine. A check that cannot be made is
 'unavailable', which is no verdict.

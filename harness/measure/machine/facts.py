@@ -1,4 +1,4 @@
-"""Facts about the machine and the software that explain a number. Nothing secret: no names, addresses or variables."""
+"""Facts about the machine and its software that explain a number; no names, addresses or secrets."""
 
 from __future__ import annotations
 

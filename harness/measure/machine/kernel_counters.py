@@ -1,4 +1,4 @@
-"""What the kernel counted while a load ran that has no business in a measurement: stolen CPU, swapping, throttling.
+"""Kernel counters of disturbances during a load: stolen CPU, swapping, throttling.
 
 Counters are read at both ends of the load; the difference becomes doubts. A counter this machine does not have is
 no doubt.

@@ -1,4 +1,4 @@
-"""CPU, memory, GPU and energy of the engine, the harness and everything else while a load runs.
+"""A sampler thread for CPU, memory, GPU and energy of the engine, the harness and the rest while a load runs.
 
 A thread samples every 200 ms: CPU seconds of the engine's process tree, of the harness's own (this process, the load
 processes, supervisors), and of the whole machine, from /proc; the GPUs through NVML and the energy counters, where the

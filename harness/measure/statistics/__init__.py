@@ -1,1 +1,1 @@
-"""Estimators with their intervals."""
+"""Statistical estimators with their intervals."""

@@ -1,4 +1,4 @@
-"""How far samples in time order depend on their neighbours: what they are worth, and how long bootstrap blocks must be.
+"""Dependence between neighbouring samples: their effective number, and the block length for the bootstrap.
 
 Answers that share a batch, a round of all users, a queue or a stall are not independent. Both rules read the dependence
 from the samples themselves, so nobody has to know the server's batch size.

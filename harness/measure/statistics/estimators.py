@@ -1,4 +1,4 @@
-"""Estimators with intervals, from raw samples. Nothing here assumes a distribution; randomness is seeded.
+"""Statistical estimators with intervals from raw samples: percentiles, means and ratios.
 
 Percentiles are linear interpolations between order statistics (Hyndman & Fan 1996, type 7), their 95 % intervals two
 order statistics found by the binomial law (David & Nagaraja, Order Statistics, 7.1): valid for independent samples of

@@ -1,4 +1,4 @@
-"""Whether latencies, in time order, are a steady state: tests for drift and for a warm-up that was too short.
+"""Tests for a steady state of latencies in time order: drift, and a warm-up that was too short.
 
 The series is cut into 12 blocks of equal numbers; their medians are compared. A block is long against the dependence of
 neighbours, and its median does not follow one outlier. Nothing is ever cut off the data: a window that is not steady is

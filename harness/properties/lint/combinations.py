@@ -1,4 +1,4 @@
-"""Values that are fine alone and impossible together."""
+"""Lint for combinations of serving.properties values that are fine alone and impossible together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is wrong with a serving.properties file for one container version, line by line.
+"""Lint findings for a serving.properties file and one container version, line by line.
 
-The container will not say it: unknown `option.*` keys are ignored by its validators, and java.util.Properties reads
+The container reports none of these: its validators ignore unknown `option.*` keys, and java.util.Properties reads
 trailing blanks, inline comments and backslashes as part of the value.
 """
 

@@ -1,4 +1,4 @@
-"""A remark on a serving.properties file, and the parsed file that a check reads."""
+"""Records of the lint: a remark on a serving.properties file, and the parsed file that a check reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether each value is one its key takes in this container version, and whether engine and handler exist there."""
+"""Lint for single values in serving.properties: valid for the key, engine and handler of this container version."""
 
 from __future__ import annotations
 

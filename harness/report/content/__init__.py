@@ -1,1 +1,1 @@
-"""What a report says, whatever it is printed as."""
+"""The content of a report, independent of its format."""

@@ -1,4 +1,4 @@
-"""Which axis of the space mattered: the share of the objective's variance that each axis explains on its own.
+"""Importance of each axis in a run: the share of the objective's variance that the axis explains on its own.
 
 omega squared of a one-way layout (Hays 1963): (SS_between - (k-1) MS_within) / (SS_total + MS_within), over
 log(objective) (plain where a value is not positive), one value per candidate, only candidates that have the axis.

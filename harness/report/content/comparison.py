@@ -1,4 +1,4 @@
-"""Several runs side by side: candidates matched by their axes, differences with intervals. No verdict: the gate's.
+"""The report's comparison of several runs: candidates matched by their axes, differences with intervals, no verdict.
 
 A difference is relative, (other - first) / first. Its 95 % interval comes from the two 95 % intervals on a log scale
 (MOVER, Donner & Zou 2012): log ratio d, from d - sqrt((b - b_low)^2 + (a_high - a)^2) to

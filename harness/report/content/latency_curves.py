@@ -1,4 +1,4 @@
-"""Raw latencies of candidates as curves: exact quantiles on a fixed grid, with intervals, whatever the sample size."""
+"""Latency curves for a report: exact quantiles of raw latencies on a fixed grid, with intervals."""
 
 from __future__ import annotations
 

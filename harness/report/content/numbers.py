@@ -1,4 +1,4 @@
-"""A number as a table cell: digits that mean something, a bound where there is no value."""
+"""Numbers as table cells of a report: significant digits, or a bound where the value is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one row the field published for FLAN-T5-XXL, as a baseline to read beside one's own - with what it leaves out."""
+"""The one row that was published elsewhere for FLAN-T5-XXL, as a baseline in a report, with what it leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field's table of a stored run: one row per trial, repetitions of a candidate listed one by one.
+"""The result table of a report: one row per trial, repetitions of a candidate listed one by one.
 
 Model | Engine | Quantization | Batch size | Tensor parallel degree | Workers | P50 | P90 | P99 (ms) | Data quality, as
 the published benchmarks print it, then the other axes that vary, throughput, errors, memory, n and intervals.

@@ -1,4 +1,4 @@
-"""What a run says, in sections: the answer first, then the engines, what mattered, who lost, the machine."""
+"""The report's summary of a run in sections: the answer first, then the engines, the axes, the losers, the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as sections. Terminal, markdown and page print the same ones, so they say the same."""
+"""Sections, the building blocks of a report: terminal, markdown and page print the same ones."""
 
 from __future__ import annotations
 

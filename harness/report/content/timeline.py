@@ -1,4 +1,4 @@
-"""A trial over time, binned: rates asked, sent and answered, in flight, lag, latency, errors, resources.
+"""The timeline of a trial in time bins: rates asked, sent and answered, requests in flight, latency, errors.
 
 Time zero is the first measured intended send; before it is warm-up. Asked counts intended sends, sent the real ones,
 answered the good answers; in flight is the number of requests between their real send and their last byte.

@@ -1,4 +1,4 @@
-"""Names of axes, metrics and trials as a figure or table says them."""
+"""Titles of axes, metrics and trials in the figures and tables of a report."""
 
 from __future__ import annotations
 

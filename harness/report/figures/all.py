@@ -1,4 +1,4 @@
-"""Every figure of a run's page: name -> figure, or the sentence that stands in its place."""
+"""All figures of a run's page by name, or a sentence where a figure cannot be drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every figure shares: colours as names the page resolves for light and dark, axes, layout.
+"""Style of all figures: colours for light and dark pages, axes, layout.
 
 A colour is '@e0' to '@e7' (engines), '@chosen', '@bad', '@soft', '@ink' or '@line', with '/0.2' behind it for opacity:
 page.css holds the values, all of them told apart by colour-blind eyes (Okabe & Ito 2008, darkened on white, lightened

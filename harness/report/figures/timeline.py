@@ -1,4 +1,4 @@
-"""The figure of one trial over time: panels below each other over one time axis."""
+"""Figure of one trial's timeline: panels below each other over one time axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several runs as one page: the sections of compare.py, and their latency distributions over each other."""
+"""The HTML page that compares several runs: sections, and latency distributions over each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of a page: tables, sections, escaped text, relative links. Everything that came from a run is escaped here."""
+"""HTML elements of a report page: tables, sections, links, with all text from a run escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as one page: a single file that needs no network, readable without JavaScript (then without the figures)."""
+"""The HTML page of one run: a single file that needs no network, readable without JavaScript."""
 
 from __future__ import annotations
 

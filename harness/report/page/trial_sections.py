@@ -1,4 +1,4 @@
-"""Each trial on the page as it was recorded: every number with its estimator, the raw JSON, the log."""
+"""The HTML page's section on each trial: every number with its estimator, the raw JSON, the log."""
 
 from __future__ import annotations
 

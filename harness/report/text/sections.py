@@ -1,4 +1,4 @@
-"""The sections of a report as terminal text and as markdown: the same ones, in the same order, as on the page."""
+"""The sections of a report as terminal text and as markdown, in the same order as on the page."""
 
 from __future__ import annotations
 

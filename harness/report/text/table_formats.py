@@ -1,4 +1,4 @@
-"""The table as terminal text, markdown, CSV and JSON."""
+"""The table formats of a report: terminal text, markdown, CSV and JSON."""
 
 from __future__ import annotations
 
