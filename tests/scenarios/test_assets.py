@@ -153,6 +153,7 @@ def test_weights_are_small_fp32_and_untied() -> None:
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.heavy
 def test_bundled_model_answers_98_percent_exactly(training_script) -> None:
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -16,6 +16,8 @@ from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.foreign_servers import multi_model_server
 from engines.foreign_servers.multi_model_server import MultiModelServerEngine, low_ports
 
+pytestmark = pytest.mark.heavy
+
 SERVICE_MS = 300
 READY_S = 120.0
 

@@ -11,6 +11,8 @@ import pytest
 from engines.models.tokenizer import Tokenizer
 from engines.t5 import load
 
+pytestmark = pytest.mark.heavy
+
 ASSETS = Path(__file__).parents[3] / "scenarios" / "assets"
 MODEL = ASSETS / "flan-t5-bench"
 MAX_DROP = 0.005
