@@ -19,11 +19,23 @@ class ServedModel:
 
     def input_tokens(self, text: str) -> int | None:
         """Tokens of a prompt, with those that the tokenizer adds; None without a tokenizer."""
-        return None if self._tokenizer is None else len(self._tokenizer.encode(text).ids)
+        return self._count(text, with_added=True)
 
     def output_tokens(self, text: str) -> int | None:
         """Tokens of what was generated, without an end token; None without a tokenizer."""
-        return None if self._tokenizer is None else len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._count(text, with_added=False)
+
+    def _count(self, text: str, *, with_added: bool) -> int | None:
+        """The same prompts and answers come again and again, so each is counted once."""
+        if self._tokenizer is None:
+            return None
+        if (text, with_added) not in self._known:
+            self._known[text, with_added] = len(self._tokenizer.encode(text, add_special_tokens=with_added).ids)
+        return self._known[text, with_added]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, bool], int]:
+        return {}
 
     @cached_property
     def _tokenizer(self) -> Any:

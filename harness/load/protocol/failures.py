@@ -25,8 +25,10 @@ def raise_if_error(value: Any) -> None:
         return
     if value.get("error") or value.get("object") == "error" or value.get("type") == "error":
         raise ServerGaveUp(f"the answer is an error: {short(value.get('error') or value)}")
+    if not _ANSWER_KEYS.isdisjoint(value):
+        return
     is_message = any(isinstance(value.get(key), str) and value[key] for key in _MESSAGE_KEYS)
-    if not _ANSWER_KEYS & value.keys() and (is_message or any(value.get(key) for key in _LIST_KEYS)):
+    if is_message or any(value.get(key) for key in _LIST_KEYS):
         raise ServerGaveUp(f"the answer is an error: {short(value)}")
 
 

@@ -149,4 +149,4 @@ def short(value: Any) -> str:
 def whole_text(text: str) -> str:
     """`text` with the two halves of a character joined (servers may send them apart) and lone halves replaced, so that
     it can be stored as UTF-8."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
