@@ -55,6 +55,7 @@ SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
         [_delta(role="assistant", content=""), _delta(content="a "), {**_delta(content="b"), **USAGE}, _delta("stop"),
          {"choices": [], **USAGE}],
         [_delta(reasoning_content="hm "), _delta(content="b"), _delta(tool_calls=CALLS), _delta("tool_calls")],
+        [_delta(content="\ud83d"), _delta(content="\ude00 \ud83d"), _delta(reasoning="\ude00"), _delta("stop")],
         [_delta(content="a"), {"error": {"message": "no", "code": 500}}],
     ),
     ("djl", False): (
@@ -63,6 +64,7 @@ SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
         [{"outputs": ["a", {"generated_text": "b"}]}],
         [[[{"translation_text": "a"}]]],
         ["a string"],
+        ["\ud800"],
         [{"code": 424, "type": "ModelError", "message": "no", "error": None}],
     ),
     ("djl", True): (
