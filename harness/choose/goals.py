@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import MeasurementInvalid, StaleScenario
 from harness.measure.metrics import metric_of
@@ -17,6 +17,10 @@ FAILURE_EXCESS = 1000.0
 """Excess of a candidate that did not run: above any metric's in practice, so it ranks last."""
 
 QUALITY_EXCESS = {"Normal": -1.0, "Degraded": 1.0, "Unknown": 2.0, "Broken": 10.0}
+
+QualityGoal = Literal["Normal", "unless worse", "any"]
+"""What a scenario accepts: answers shown to be inside the margin; answers not shown to be outside it, where nothing is
+written; whatever was answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +85,11 @@ class Goals:
 
     objectives: tuple[Objective, ...]
     limits: tuple[Limit, ...]
-    needs_normal_quality: bool
+    quality: QualityGoal
 
     def checks(self, trial: Trial) -> tuple[Check, ...]:
         """Every constraint, kept or broken, every objective that has no value, and that requests were answered."""
-        checks = [_quality_check(trial)] if self.needs_normal_quality else []
+        checks = _quality_checks(trial, self.quality)
         checks += [limit.check(trial) for limit in self.limits]
         for objective in self.objectives:
             if objective.cost(metric_of(trial, objective.metric)) == math.inf:
@@ -131,7 +135,7 @@ def goals_of(scenario: Scenario) -> Goals:
             Objective(metric=one.metric, is_minimized=one.goal == "minimize") for one in scenario.objectives
         ),
         limits=tuple(Limit(metric=name, low=bound.min, high=bound.max) for name, bound in bounds.items()),
-        needs_normal_quality="quality" in scenario.constraints,
+        quality=_quality_goal(scenario.constraints.get("quality")),
     )
 
 
@@ -158,15 +162,27 @@ def _goals_as_written(scenario: Mapping[str, Any]) -> Goals:
         for name, bound in constraints.items()
         if isinstance(bound, Mapping)
     )
-    return Goals(objectives=objectives, limits=limits, needs_normal_quality=constraints.get("quality") == "Normal")
+    return Goals(objectives=objectives, limits=limits, quality=_quality_goal(constraints.get("quality")))
 
 
-def _quality_check(trial: Trial) -> Check:
-    if trial.quality is None:
-        return Check(name="quality", excess_frac=1.0, sentence="quality Unknown: it was not checked, expected Normal")
+def _quality_goal(written: object) -> QualityGoal:
+    if written == "any":
+        return "any"
+    return "Normal" if written == "Normal" else "unless worse"
+
+
+def _quality_checks(trial: Trial, goal: QualityGoal) -> list[Check]:
+    """The check of a trial's answers, where the goal asks for one."""
+    if goal == "any":
+        return []
+    if trial.quality is None or trial.quality.verdict == "Unknown":
+        if goal == "unless worse":  # nothing is known against it
+            return []
+        why = trial.quality.reason if trial.quality is not None else "it was not checked"
+        return [Check(name="quality", excess_frac=1.0, sentence=f"quality Unknown, expected Normal: {why}")]
     verdict = trial.quality.verdict
     sentence = f"quality {verdict}, expected Normal: {trial.quality.reason}"
-    return Check(name="quality", excess_frac=QUALITY_EXCESS[verdict], sentence=sentence)
+    return [Check(name="quality", excess_frac=QUALITY_EXCESS[verdict], sentence=sentence)]
 
 
 def _scale(bound: float) -> float:

@@ -38,7 +38,8 @@ def as_text(recommendation: Recommendation, most_losses: int | None = None) -> s
     if trial.quality is not None:
         facts.append(("data quality", f"{trial.quality.verdict}: {trial.quality.reason}"))
     facts += [("margin", recommendation.margin), ("trial", trial.trial_id), ("run", str(recommendation.run_dir))]
-    lines = [f"{word}: {label(trial.candidate)}"]
+    unmeasured = trial.quality is None or trial.quality.verdict == "Unknown"
+    lines = [f"{word}: {label(trial.candidate)}{' (quality not measured)' if unmeasured else ''}"]
     width = max(len(name) for name, _ in facts) + 2
     lines += [wrapped(f"  {name:{width}}", text) for name, text in facts]
     return "\n".join([*lines, *_losses(recommendation.losses, most_losses)])

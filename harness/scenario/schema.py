@@ -208,14 +208,16 @@ def _limit_kind(limit: Any) -> str:
 def _limits_fit(limits: dict[str, Any]) -> dict[str, Any]:
     for name, limit in limits.items():
         if name == "quality" and isinstance(limit, Bound):
-            raise expected("quality: Normal", "a range", "bound a score instead, such as exact_match_frac: {min: 0.95}")
+            raise expected(
+                "quality: Normal or any", "a range", "bound a score instead, such as exact_match_frac: {min: 0.95}"
+            )
         if name != "quality" and not isinstance(limit, Bound):
             raise expected(f"{name}: {{max: ...}} or {{min: ...}}", limit)
     return limits
 
 
 Limit = Annotated[
-    Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal"], Tag("verdict")], Discriminator(_limit_kind)
+    Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal", "any"], Tag("verdict")], Discriminator(_limit_kind)
 ]
 
 

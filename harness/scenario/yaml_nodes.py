@@ -89,11 +89,17 @@ def write(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=119, allow_unicode=True)
 
 
+_FOLDED = "\x85\u2028\u2029"
+"""Line breaks of YAML 1.1 that a plain scalar would read back as blanks."""
+
+
 class _Dumper(yaml.SafeDumper):
     """PyYAML's writer, which quotes what YAML 1.1 would misread, and also what `scalar` would."""
 
     def represent_str(self, data: str) -> ScalarNode:
         style = None if scalar(data) == data else "'"
+        if any(mark in data for mark in _FOLDED):
+            style = '"'  # escapes them
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engines.launching import load_engine
+from engines.registry import traits
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.trace import read_trace
 from harness.properties.containers import container_names, parse_container
+from harness.quality.equivalence import REFERENCE_ENGINE
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import load_scenario
 from harness.scenario.problems import read_text
 from harness.scenario.resolve import ResolvedScenario, resolve
+from harness.scenario.schema import Scenario
 from harness.scenario.yaml_nodes import parse
 
 
@@ -22,9 +26,17 @@ def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScena
     return resolved
 
 
+def _no_reference(scenario: Scenario) -> str:
+    """Why the engine that gives the reference answers cannot run here; '' when it can, or when none is needed."""
+    if not any(traits(block.engine).needs_reference for block in scenario.space):
+        return ""
+    availability = load_engine(REFERENCE_ENGINE).probe()
+    return "" if availability.is_available else f"{REFERENCE_ENGINE}: {availability.reason}"
+
+
 def check_files(resolved: ResolvedScenario) -> None:
     """Raises ScenarioError when the prompts file, the trace, the locustfile, the local model folder or the container
-    does not exist."""
+    does not exist, or when a quality is asked for that cannot be measured here."""
     lines = parse(read_text(resolved.path, "scenario")).lines
     wrong = []
     if not resolved.prompts_path.is_file():
@@ -52,6 +64,12 @@ def check_files(resolved: ResolvedScenario) -> None:
         wrong.append(
             f"{resolved.path}:{line}: model.path: expected a Hugging Face model folder, got {resolved.model.value!r} "
             "(not there); the path is relative to the scenario file"
+        )
+    if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved.scenario)):
+        line = lines.get(("constraints", "quality"), 1)
+        wrong.append(
+            f"{resolved.path}:{line}: constraints.quality: Normal cannot be shown without the reference's answers: "
+            f"{missing}; or write quality: any"
         )
     container = resolved.scenario.recommend.container
     try:

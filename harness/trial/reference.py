@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engines.errors import EngineError
 from engines.launching import load_engine
 from harness.errors import EnvironmentFault
+from harness.quality.equivalence import REFERENCE_ENGINE
 from harness.records import Candidate
 from harness.scenario.schema import Scenario
 from harness.store.disk import write_text
@@ -17,9 +18,6 @@ from harness.trial.ask_prompts import ask_quality_prompts
 from harness.trial.inputs import TrialInputs, needs_reference
 from harness.trial.launch import launch, spec_of
 from harness.trial.progress import Progress
-
-REFERENCE_ENGINE = "transformers"
-"""Hugging Face eager fp32 defines what the model says; every other engine is compared with it."""
 
 REFERENCE_BATCH_SIZE = 8
 

@@ -153,3 +153,19 @@ def test_a_run_whose_scenario_is_no_longer_accepted_still_has_its_goals_and_says
 def test_a_run_that_names_no_objective_cannot_be_chosen_from() -> None:
     with pytest.raises(MeasurementInvalid, match="expected at least one objective"):
         run_goals(_stored(objectives=[]))
+
+
+@pytest.mark.parametrize(
+    ("written", "barred"),
+    [
+        ({"quality": "Normal"}, ["Degraded", "Broken", "Unknown", None]),
+        ({}, ["Degraded", "Broken"]),
+        ({"quality": "any"}, []),
+    ],
+)
+def test_which_answers_a_scenario_accepts(written: dict[str, str], barred: list[QualityVerdict | None]) -> None:
+    goals = goals_of(Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}], "constraints": written}))
+    verdicts: tuple[QualityVerdict, ...] = ("Normal", "Degraded", "Broken", "Unknown")
+    trials: dict[QualityVerdict | None, Trial] = {verdict: _trial(verdict) for verdict in verdicts}
+    trials[None] = replace(_trial(), quality=None)
+    assert [verdict for verdict, trial in trials.items() if goals.violations(trial)] == barred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.choose.recommendation import choose
@@ -38,3 +39,9 @@ def test_a_long_sentence_goes_on_below_its_beginning_and_breaks_no_name() -> Non
         "     word",
         "     " + name,
     ]
+
+
+def test_the_first_line_says_where_quality_was_not_measured(tmp_path: Path) -> None:
+    unchecked = replace(trial(1, candidate(), (20.1, 19.8, 20.6)), quality=None)
+    text = as_text(choose(read_run(store(tmp_path, [unchecked], constraints={}))))
+    assert text.splitlines()[0].endswith(" (quality not measured)")

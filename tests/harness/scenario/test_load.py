@@ -212,7 +212,7 @@ BROKEN = [
     (
         "quality in lower case",
         HEAD + "constraints: {quality: normal}\n",
-        "{f}:3: constraints.quality: expected 'Normal', got 'normal'",
+        "{f}:3: constraints.quality: expected 'Normal' or 'any', got 'normal'",
     ),
     (
         "time to first token without a stream",

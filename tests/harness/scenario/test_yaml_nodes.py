@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.scenario.yaml_nodes import MOST_VALUES, parse, write
@@ -91,6 +91,8 @@ _WRITTEN = st.recursive(
 
 
 @given(_WRITTEN)
+@example("-\x85O")
+@example({"a\u2028b": ["\u2029"]})
 def test_what_is_written_reads_back_the_same(value: Any) -> None:
     document = parse(write(value))
     assert not document.problems
