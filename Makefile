@@ -54,10 +54,10 @@ format: install      ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/engines/bench_engines.py $(BENCH)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench.engines.bench_engines $(BENCH)
 
 bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
-	$(BIN)/python tests/bench/engines/bench_gpu.py $(BENCH)
+	$(BIN)/python -m tests.bench.engines.bench_gpu $(BENCH)
 
 bench-load: install  ## load generators against one C server: rate, timing error (BENCH='--rounds 5')
 	$(BIN)/python tests/bench/load/bench_load.py $(BENCH)

@@ -11,23 +11,27 @@ from typing import Any
 
 import pytest
 
+from tests.bench.engines import bench_gpu, roofline_tables
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda.sim import ROOT, build
-
-sys.path.append(str(ROOT / "tests/bench/engines"))
-
-import bench_gpu
-import roofline_tables
-
-SCRIPT = ROOT / "tests/bench/engines/bench_gpu.py"
 
 
 def test_it_runs_to_its_end_on_the_emulator(tmp_path: Path) -> None:
     ensure_library()
-    command = [sys.executable, str(SCRIPT), "--device", "cuda-sim", "--tiny", "--work", str(tmp_path), "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.engines.bench_gpu",
+        "--device",
+        "cuda-sim",
+        "--tiny",
+        "--work",
+        str(tmp_path),
+        "--out",
+    ]
     environment = os.environ | {"T5K_CUDA_SIM": str(build()), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(tmp_path / "out")], capture_output=True, text=True, check=False, env=environment
+        [*command, str(tmp_path / "out")], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run = json.loads((tmp_path / "out/run.json").read_text())

@@ -1,7 +1,7 @@
 """The bundled engine side by side with its rivals: same ids first, then interleaved medians. `make bench-engines`.
 
-    python tests/bench/engines/bench_engines.py --models flan-t5-small flan-t5-base --out results/local/bench-engines
-    python tests/bench/engines/bench_engines.py --big flan-t5-xl:int8 flan-t5-xxl:int4
+    python -m tests.bench.engines.bench_engines --models flan-t5-small flan-t5-base --out results/local/bench-engines
+    python -m tests.bench.engines.bench_engines --big flan-t5-xl:int8 flan-t5-xxl:int4
 
 Every engine runs in a process of its own through its Backend (the adapter that the harness tunes). What is compared
 with each other is loaded together (fp32; then everything smaller), one running at a time, in random order within each
@@ -30,14 +30,11 @@ from typing import Any
 
 import psutil
 
+from engines.launching import load_engine
+from engines.registry import engine_names
+from tests.bench.engines import machine, shapes
+
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-import machine  # noqa: E402 - after the path is set: this is a script
-import shapes  # noqa: E402
-
-from engines.launching import load_engine  # noqa: E402
-from engines.registry import engine_names  # noqa: E402
 
 SOURCE_TOKENS, NEW_TOKENS = 64, 64
 GROUPS = (("fp32",), ("bf16", "int8", "int4"))

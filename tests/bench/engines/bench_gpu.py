@@ -1,7 +1,7 @@
 """The bundled engine on a GPU: bandwidth of each kernel, tokens/s, and the published configuration beside its rivals.
 
     make bench-gpu                                     # on a machine with a GPU
-    python tests/bench/engines/bench_gpu.py --device cuda-sim --tiny   # anywhere: every line runs, times mean nothing
+    python -m tests.bench.engines.bench_gpu --device cuda-sim --tiny   # anywhere: every line runs, times mean nothing
 
 The published configuration is flan-t5-xxl, batch 4, 20 new tokens, fp32 over 4 GPUs. With 4 GPUs that is run, or
 the widest dtype that fits; with fewer, the widest that fits 2 or 1; the table says which. Weights are random: they
@@ -27,18 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-import gpu_kernels  # noqa: E402 - after the path is set: this is a script
-import gpu_worker  # noqa: E402
-import shapes  # noqa: E402
-from children import Budget, child  # noqa: E402
-
-from engines.t5 import cuda, native  # noqa: E402
-from engines.t5.config import T5Config, parse_config  # noqa: E402
-from engines.t5.memory_model import memory, weights_bytes  # noqa: E402
-from engines.t5.time_model import (  # noqa: E402
+from engines.t5 import cuda, native
+from engines.t5.config import T5Config, parse_config
+from engines.t5.memory_model import memory, weights_bytes
+from engines.t5.time_model import (
     DEVICES,
     DRIVER_NAMES,
     DeviceRow,
@@ -47,6 +39,10 @@ from engines.t5.time_model import (  # noqa: E402
     cache_bytes,
     predict,
 )
+from tests.bench.engines import gpu_kernels, gpu_worker, shapes
+from tests.bench.engines.children import Budget, child
+
+ROOT = Path(__file__).resolve().parents[3]
 
 BATCH, NEW, SOURCE = gpu_kernels.BATCH, 20, 32
 PUBLISHED_GPUS = 4
@@ -89,7 +85,7 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def row_of(found: dict[str, Any]) -> DeviceRow | None:
-    """The row of roofline.py for this device's name, if we have one: no share of a peak is better than a wrong one."""
+    """The row of the time model for this device, if we have one: no share of a peak is better than a wrong one."""
     return DEVICES[DRIVER_NAMES[found["name"]]] if found["name"] in DRIVER_NAMES else None
 
 

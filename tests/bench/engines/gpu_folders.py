@@ -10,9 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-import shapes
-
 from engines.t5.partition import is_partition, partition
+from tests.bench.engines import shapes
 
 
 def main(arguments: list[str]) -> None:

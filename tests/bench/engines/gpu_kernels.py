@@ -19,16 +19,13 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).parent)]
-
-import shapes  # noqa: E402 - after the path is set: this is a script too
-
-from engines.t5 import cuda  # noqa: E402
-from engines.t5.config import T5Config, parse_config  # noqa: E402
-from engines.t5.cuda import activations  # noqa: E402
-from tests.kernels.cuda import jobs, reference  # noqa: E402
-from tests.kernels.cuda.gpu import Gpu  # noqa: E402
-from tests.kernels.cuda.sim import Sim  # noqa: E402
+from engines.t5 import cuda
+from engines.t5.config import T5Config, parse_config
+from engines.t5.cuda import activations
+from tests.bench.engines import shapes
+from tests.kernels.cuda import jobs, reference
+from tests.kernels.cuda.gpu import Gpu
+from tests.kernels.cuda.sim import Sim
 
 BATCH = 4
 CAPTURE_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED

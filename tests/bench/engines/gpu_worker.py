@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory import peak_bytes
+from tests.bench.engines.memory import peak_bytes
 
 Rows = list[list[int]]
 Generate = Callable[[Rows, int], Rows]

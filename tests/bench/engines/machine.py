@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapes
 
 from engines.t5 import native
 from engines.t5.config import read_config
 from engines.t5.packing_plan import plan
 from engines.t5.partition import is_partition, partition
 from engines.t5.weights import Checkpoint
+from tests.bench.engines import shapes
+
+ROOT = Path(__file__).resolve().parents[3]
 
 READ_BYTES = 512 << 20  # far beyond any L3
 
@@ -67,7 +69,7 @@ def streamed_bytes(folder: Path, dtype: str, exact_head: bool) -> int:
 _BIG = """
 import json, sys, time
 import engines.t5 as t5
-from memory import peak_bytes
+from tests.bench.engines.memory import peak_bytes
 began = time.perf_counter()
 model = t5.load(sys.argv[1], dtype=sys.argv[2])
 loaded = time.perf_counter() - began
@@ -89,7 +91,7 @@ def run_big(model: str, dtype: str, work: Path) -> dict[str, Any]:
     if not is_partition(packed):
         partition(folder, dtype, 1, packed)
     command = [sys.executable, "-c", _BIG, str(packed), dtype]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(ROOT), *sys.path])
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     result: dict[str, Any] = json.loads(done.stdout)
     return {"model": model, "dtype": dtype, **result}

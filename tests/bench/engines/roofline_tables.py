@@ -3,20 +3,16 @@
 # ruff: noqa: E741, N806 - tensor letters
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from engines.t5.config import T5Config, parse_config
+from engines.t5.memory_model import memory
+from engines.t5.time_model import DeviceRow, Work, activation_bytes, cache_bytes, device_row, launches, predict
+from tests.bench.engines import shapes
+
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-import shapes  # noqa: E402 - after the path is set: this is a script
-
-from engines.t5.config import T5Config, parse_config  # noqa: E402
-from engines.t5.memory_model import memory  # noqa: E402
-from engines.t5.time_model import DeviceRow, Work, activation_bytes, cache_bytes, device_row, launches, predict  # noqa: E402
-
 TABLES = ROOT / "results/published/gpu-predictions/table.md"
 BEGIN, END = "<!-- roofline: begin -->", "<!-- roofline: end -->"
 GPUS = ("A10G", "A100-80", "H100")
@@ -117,7 +113,7 @@ def text() -> str:
         [
             BEGIN,
             "Predictions of a byte model (`engines/t5/time_model.py`),"
-            " by `python tests/bench/engines/roofline_tables.py`.",
+            " by `python -m tests.bench.engines.roofline_tables`.",
             "The kernels are executed on an emulator and as interpreted PTX, and compiled for these GPUs;",
             "not yet run on one.",
             "",

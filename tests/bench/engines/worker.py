@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from memory import peak_bytes
-
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
 from engines.launching import load_backend
+from tests.bench.engines.memory import peak_bytes
 
 
 def main() -> None:

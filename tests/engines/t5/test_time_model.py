@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes as c
 import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,15 +27,12 @@ from engines.t5.time_model import (
     launches,
     predict,
 )
+from tests.bench.engines import roofline_tables, shapes
 from tests.engines.t5 import checkpoints as ck
 from tests.kernels.build import ensure_library
 from tests.kernels.cuda.sim import build
 
 ROOT = Path(__file__).parents[3]
-sys.path.append(str(ROOT / "tests/bench/engines"))
-
-import roofline_tables  # noqa: E402
-import shapes  # noqa: E402
 
 pytestmark = pytest.mark.heavy
 
@@ -238,5 +234,5 @@ def test_a_larger_model_takes_longer_and_its_step_nearly_as_much_longer_as_it_is
 
 def test_the_published_predictions_are_what_the_model_says_now() -> None:
     page = roofline_tables.TABLES.read_text(encoding="utf-8")
-    assert page == roofline_tables.rewritten(page), "run python tests/bench/engines/roofline_tables.py"
+    assert page == roofline_tables.rewritten(page), "run python -m tests.bench.engines.roofline_tables"
     assert "not yet run on one" in page
