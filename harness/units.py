@@ -12,11 +12,6 @@ def ms_from_ns(duration_ns: float) -> float:
     return duration_ns / NS_PER_MS
 
 
-def s_from_ns(duration_ns: float) -> float:
-    """Seconds."""
-    return duration_ns / NS_PER_S
-
-
 def mib_from_bytes(size_bytes: float) -> float:
     """Mebibytes (2^20 bytes)."""
     return size_bytes / BYTES_PER_MIB

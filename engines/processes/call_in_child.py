@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from engines import errors
 from engines.processes.child_environment import child_environment
-from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
+from engines.processes.supervisor import dies_with
 
 _MARK = "engines.processes.call_in_child:"
 
@@ -52,9 +52,8 @@ def call_in_child(module: str, function: str, arguments: Sequence[str], python: 
 def answer_call(*functions: Callable[..., None]) -> None:
     """The child's side: run the one of `functions` that the command line names, then exit."""
     parent, name, *arguments = sys.argv[1:]
-    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        sys.exit(1)  # the parent died before the line above could see it
+    if not dies_with(int(parent)):
+        sys.exit(1)
     try:
         {function.__name__: function for function in functions}[name](*arguments)
     except errors.EngineError as error:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
+from engines.processes.supervisor import dies_with
 
 Message = dict[str, Any]
 FOLLOW = "follow"
@@ -78,9 +78,8 @@ def _start(module: str, rank: int, env: Mapping[str, str]) -> subprocess.Popen[s
 def follow_rank_0(follow: Callable[[int, Iterator[Message]], None]) -> None:
     """A following rank's whole life: the module that RankGroup names calls this when it is run as a program."""
     parent, _, rank = sys.argv[1:]
-    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        return  # the worker died before the line above could see it
+    if not dies_with(int(parent)):
+        return
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when
         signal.signal(number, signal.SIG_IGN)
     follow(int(rank), _messages())

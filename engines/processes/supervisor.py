@@ -26,6 +26,13 @@ OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's
 KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
 
 
+def dies_with(parent: int) -> bool:
+    """Whether this process now ends by SIGKILL when `parent` does; False when `parent` had ended before the kernel was
+    asked."""
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
 def set_process_option(option: int, value: int) -> None:
     """prctl(option, value). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -90,8 +97,7 @@ def start(argv: list[str]) -> int:
         return pid
     try:
         os.setsid()
-        set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != me:
+        if not dies_with(me):
             os._exit(127)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)

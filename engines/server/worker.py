@@ -19,7 +19,7 @@ from typing import Any, cast
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
 from engines.errors import EngineError, RequestInvalid, SpecInvalid
 from engines.launching import load_backend
-from engines.processes.supervisor import PR_SET_PDEATHSIG, set_process_option
+from engines.processes.supervisor import dies_with
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message
 
@@ -64,8 +64,7 @@ class _NoWire:
 
 
 def _die_with_the_front(front: int) -> None:
-    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != front:
+    if not dies_with(front):
         sys.exit(0)
     for number in (signal.SIGINT, signal.SIGTERM):  # the front decides when: a signal to the group must not lose work
         signal.signal(number, lambda *_: None)

@@ -162,11 +162,6 @@ class Phase:
     expected_s: float
     bound: str
 
-    @property
-    def intensity(self) -> float:
-        """Flops per byte."""
-        return self.flops / self.bytes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:

@@ -7,21 +7,11 @@ The driver starts it; it ends when its parent does (PR_SET_PDEATHSIG, and an end
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h: the signal this process gets when the thread that started it ends."""
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel for SIGKILL when the parent ends; leave at once if it already has."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
+from engines.processes.supervisor import dies_with
 
 
 def main(arguments: list[str]) -> None:
@@ -29,7 +19,8 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--check"]:
         sys.exit(_check(*arguments[1:]))
     plan_path, workdir, part, parent_pid = arguments
-    die_with_parent(int(parent_pid))
+    if not dies_with(int(parent_pid)):
+        sys.exit(1)
     from harness.load.plan import LoadPlan
 
     plan = LoadPlan.read(Path(plan_path))
@@ -41,7 +32,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _check(path: str, sha256: str, parent_pid: str) -> int:
-    die_with_parent(int(parent_pid))
+    if not dies_with(int(parent_pid)):
+        sys.exit(1)
     out = os.dup(1)
     os.dup2(2, 1)  # what the locustfile prints is no answer
     from harness.load.plan import BAD_LOCUSTFILE_STATUS

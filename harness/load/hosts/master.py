@@ -20,8 +20,8 @@ from gevent.queue import Empty, Queue
 from locust.env import Environment
 from locust.rpc import rpc
 
+from engines.processes.supervisor import dies_with
 from harness.load.client.connection_pool import watch_parent
-from harness.load.client.locustfile import die_with_parent
 from harness.load.hosts.message_auth import NONCE_BYTES, SECRET_VARIABLE, Seal
 from harness.load.hosts.same_code import edition
 
@@ -186,7 +186,8 @@ def bind_fault(host: str, port: int) -> str:
 def main(arguments: list[str]) -> None:
     """Serve until the parent ends."""
     host, port, parent_pid = arguments
-    die_with_parent(int(parent_pid))
+    if not dies_with(int(parent_pid)):
+        sys.exit(1)
     _voice[0] = os.dup(1)
     os.dup2(2, 1)  # Locust prints to stdout
     if fault := bind_fault(host, int(port)):

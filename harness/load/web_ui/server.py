@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.load.client.locustfile import die_with_parent
+from engines.processes.supervisor import dies_with
 
 POLL_S = 0.5
 NICENESS = 15
@@ -194,7 +194,8 @@ class _Show:
 def main(arguments: list[str]) -> None:
     """Serve until the parent ends."""
     port, parent_pid = (int(argument) for argument in arguments)
-    die_with_parent(parent_pid)
+    if not dies_with(parent_pid):
+        sys.exit(1)
     serve(port)
 
 

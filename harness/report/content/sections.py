@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from harness.records import Metric
 from harness.report.content.numbers import ABSENT, metric_text
-from harness.wording import unit_suffix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +42,3 @@ def metric_cell(metric: Metric | None, trial_id: str = "") -> Cell:
     if metric is None:
         return Cell(text=ABSENT)
     return Cell(text=metric_text(metric), sort=metric.value, trial_id=trial_id)
-
-
-def with_unit(metric: Metric) -> str:
-    """'20.1 ms' or '1.3 %'."""
-    return f"{metric_cell(metric).text}{unit_suffix(metric.unit)}"
