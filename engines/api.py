@@ -37,7 +37,8 @@ FEATURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """Whether an engine can run here. `reason` says why not and what to install; `versions` are package versions."""
+    """Whether an engine can run here. `reason` explains why not and what to install; `versions` are package
+    versions."""
 
     is_available: bool
     reason: str = ""
@@ -77,7 +78,7 @@ class Capabilities:
     `features` answers the rows of FEATURES in a few words each, 'no' where it cannot.
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype
-    (or "tensor_parallel_degree") -> why, so that a pruned candidate can say so.
+    (or "tensor_parallel_degree") -> why, which a pruned candidate reports.
     """
 
     effective_dtypes: Mapping[str, str]
@@ -128,8 +129,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What really runs, as the engine itself reports it after load. `converted_dir` is where the converted or exported
-    model lies that is served; '' where the model folder itself is."""
+    """What really runs, as the engine itself reports it after load. `converted_dir` is the folder of the converted or
+    exported model that is served; '' where the model folder itself is."""
 
     effective_dtype: str
     versions: Mapping[str, str]
@@ -204,7 +205,7 @@ class GenerateRequest:
 class TokenEvent:
     """One new token of request `index` (position in the batch, or the id that `admit` gave).
 
-    `finish` is None while the request goes on, else 'eos' or 'length' or 'cancelled' (then it is the request's last
+    `finish` is None while the request continues, else 'eos' or 'length' or 'cancelled' (then it is the request's last
     event). `token_id` is None on a finish without a token. The eos token itself is delivered (so ids out include it).
     `logprob` is log P(token) in nats, present when return_logprobs was asked.
     With beams, all tokens of the best hypothesis come at the end.

@@ -1,7 +1,7 @@
 """The error tree of engines/: every exception that an engine, a server or a launch raises.
 
 EngineError
-├── Unavailable      the engine cannot run here: package, driver or device missing (says what to install)
+├── Unavailable      the engine cannot run here: package, driver or device missing (states what to install)
 ├── ModelInvalid     the model folder is incomplete, damaged or of an unsupported kind
 ├── SpecInvalid      the engine cannot do what the spec asks (dtype, degree, option)
 ├── LaunchFailed     the server process ended or never became ready
@@ -10,7 +10,7 @@ EngineError
 ├── PortTaken        the asked port is in use
 └── RequestInvalid   one request is malformed (becomes HTTP 400, never ends a process)
 
-Every message says where, what was expected, what came, and what to do next.
+Every message states where, what was expected, what came, and what to do next.
 """
 
 from __future__ import annotations

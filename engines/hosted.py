@@ -44,8 +44,8 @@ HERE = Front(python=sys.executable)
 
 
 class HostedEngine:
-    """An Engine whose Backend runs in our model server. A subclass gives `name`, `capabilities`, and `packages` or a
-    `probe` of its own; `prepare` where it converts models."""
+    """An Engine whose Backend runs in our model server. A subclass gives `name`, `capabilities`, and `packages` or its
+    own `probe`; `prepare` where it converts models."""
 
     name = ""
     packages: tuple[str, ...] = ()
@@ -63,7 +63,8 @@ class HostedEngine:
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningServer]:
-        """Write <workdir>/serving.properties and serve it; ends the server at the end. Raises as Engine.launch says."""
+        """Write <workdir>/serving.properties and serve it; ends the server at the end. Raises as Engine.launch
+        states."""
         if spec.python:
             spec = replace(spec, python=str(interpreter(spec.python, self.name)))
         self.check(spec)
@@ -112,8 +113,8 @@ class HostedEngine:
             self.check_model(spec.model_dir)
 
     def check_model(self, model_dir: Path) -> None:
-        """Raises ModelInvalid unless `model_dir` is a whole Hugging Face folder; for engines with a format of their own
-        to widen."""
+        """Raises ModelInvalid unless `model_dir` is a whole Hugging Face folder; for engines with their own format to
+        extend."""
         check_model_folder(model_dir)
 
 

@@ -13,7 +13,7 @@ from engines.errors import SpecInvalid
 from engines.setting import AXES, OptionValue
 
 WITHOUT_EXTRA = ("deepspeed",)
-"""It changes how transformers imports: only an environment of its own holds it."""
+"""It changes how transformers imports: only a separate environment holds it."""
 
 
 def package_availability(packages: Sequence[str], extra: str) -> Availability:

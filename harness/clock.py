@@ -24,7 +24,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that moves only when told; for tests."""
+    """A clock that moves only when advanced; for tests."""
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns

@@ -4,13 +4,13 @@ DynoError
 ├── UsageError (2)            the command line cannot be understood
 │   ├── ScenarioError (2)     the scenario file is wrong (message starts with file:line)
 │   ├── StaleScenario (2)     a stored run's scenario is no longer accepted by this version
-│   └── NothingToWrite (2)    what was measured is configured elsewhere, no serving.properties can say it
+│   └── NothingToWrite (2)    what was measured is configured elsewhere, no serving.properties can express it
 ├── EnvironmentFault (3)      this machine cannot do it: engine missing, model damaged, port taken, disk full
 ├── MeasurementInvalid (4)    it ran, but the numbers may not be used
 ├── GateFailed (1)            a gate rule was broken
 └── Interrupted (130)         the user stopped it; what was measured is kept
 
-Every message says where, what was expected, what came, and what to do next.
+Every message states where, what was expected, what came, and what to do next.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class ScenarioError(UsageError):
 
 
 class StaleScenario(UsageError):
-    """A stored run's scenario is no longer accepted by this version; the message says why."""
+    """A stored run's scenario is no longer accepted by this version; the message explains why."""
 
 
 class NothingToWrite(UsageError):
-    """What was measured is configured elsewhere; no serving.properties can say it."""
+    """What was measured is configured elsewhere; no serving.properties can express it."""
 
 
 class EnvironmentFault(DynoError):
-    """This machine cannot do it; the message says what to install, free or mend."""
+    """This machine cannot do it; the message states what to install, free or repair."""
 
     exit_code = 3
 
 
 class MeasurementInvalid(DynoError):
-    """It ran, but the numbers may not be used; the message says why."""
+    """It ran, but the numbers may not be used; the message explains why."""
 
     exit_code = 4
 

@@ -146,9 +146,9 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """Everything a trial says, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and why
-    numbers that one may look for are not there (metric names -> reason). `distrust_kinds` has one kind for each
-    sentence of `distrust`; raises ValueError where it has not."""
+    """Every number of a trial, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and
+    `unavailable` (metric name -> why it could not be measured). `distrust_kinds` has one kind for each sentence of
+    `distrust`; raises ValueError where it has not."""
 
     metrics: Mapping[str, Metric]
     distrust: tuple[str, ...] = ()
@@ -255,8 +255,8 @@ LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominat
 class Loss:
     """Why a candidate was not chosen: the kind decides, `why` is for people.
 
-    'failed' (no usable measurement), 'broken' (a constraint), 'unmeasured' (no value for an objective), 'tie' (told
-    apart by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse'.
+    'failed' (no usable measurement), 'broken' (a constraint), 'unmeasured' (no value for an objective), 'tie'
+    (separated by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse'.
     """
 
     trial_id: str

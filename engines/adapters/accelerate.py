@@ -1,7 +1,7 @@
 """Adapter for Hugging Face Accelerate: one model whose layers are spread over devices, CPU memory and disk.
 
 A batch runs through the layers in turn, wherever they are (a pipeline of one batch); what is offloaded is brought in
-for its moment and dropped again. `device_map` and the limits decide what lies where; the facts say what came out.
+for its moment and dropped again. `device_map` and the limits decide the placement; the facts report the result.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def max_memory(spec: EngineSpec, gpus: int) -> dict[int | str, int]:
 
 
 def split_notes(model: Any) -> list[str]:
-    """What lies where: bytes of weights by device, and accelerate's own map."""
+    """The placement: bytes of weights by device, and accelerate's own map."""
     parts: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": "cpu"}
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -131,6 +131,6 @@ def split_notes(model: Any) -> list[str]:
 
 
 def _place(name: str, parts: Mapping[str, Any]) -> str:
-    """The device of a parameter: that of the longest part it lies in."""
+    """The device of a parameter: that of the longest part around it."""
     inside = [part for part in parts if not part or name == part or name.startswith(part + ".")]
     return str(parts[max(inside, key=len)])

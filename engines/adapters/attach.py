@@ -29,9 +29,9 @@ PING_PATHS = {
     "openai": ("/health", "/v1/models", "/models", "/ping", "/"),
     "openai-chat": ("/health", "/v1/models", "/models", "/ping", "/"),
 }
-"""Asked below the host and below each folder of the address's own path, which may lie behind a gateway."""
+"""Asked below the host and below each folder of the address's own path, which may be behind a gateway."""
 WANTS_POST = 405
-"""What a server says of GET where it takes POST: it is there."""
+"""The statuses with which a server refuses GET where it takes POST: it is there."""
 POLL_S = 0.2
 CHECK_S = 2.0
 

@@ -32,7 +32,7 @@ class ContainerEngine:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def probe(self) -> Availability:
-        """Never available: `missing` says what would be needed."""
+        """Never available: `missing` states what would be needed."""
         return Availability(is_available=False, reason=f"{self.missing}; {self.instead}")
 
     def capabilities(self) -> Capabilities:

@@ -1,6 +1,6 @@
 """Adapter for CTranslate2: its C++ runtime on a model converted here from the Hugging Face folder and cached.
 
-CTranslate2 speaks token strings. The converted vocabulary is the decimal token ids themselves ("0", "1", ...), so no
+CTranslate2 works on token strings. The converted vocabulary is the decimal token ids themselves ("0", "1", ...), so no
 tokenizer takes part and nothing can be lost between two spellings of one token.
 """
 
@@ -303,7 +303,7 @@ def convert(model_dir_text: str, compute_type: str, folder: str) -> None:
 
 def _loader(parent: Any, special: SpecialIds) -> Any:
     class IdVocabularyLoader(parent):  # type: ignore[misc]
-        """CTranslate2's own loader with the output scaling mended and the ids as vocabulary."""
+        """CTranslate2's own loader with the output scaling corrected and the ids as vocabulary."""
 
         def get_model_spec(self, model: Any) -> Any:
             model.config.tie_word_embeddings = hugging_face.scales_outputs(model)  # what CTranslate2 asks for scaling

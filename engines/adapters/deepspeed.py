@@ -157,7 +157,7 @@ def check_heads(spec: EngineSpec) -> None:
 
 
 class _Rank:
-    """One rank, joined and loaded. `notes` say what DeepSpeed made of the module."""
+    """One rank, joined and loaded. `notes` state what DeepSpeed made of the module."""
 
     def __init__(self, spec: EngineSpec, rank: int) -> None:
         degree = spec.tensor_parallel_degree
@@ -242,7 +242,7 @@ def _notes(module: Any, before: set[type], spec: EngineSpec, threads: int, sums:
 
 
 class LeadingModel(DecodeModel):
-    """Rank 0's model; every call is first told to the followers, because the sums need all ranks."""
+    """Rank 0's model; every call is first sent to the followers, because the sums need all ranks."""
 
     can_select = True
 

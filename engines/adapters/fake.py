@@ -25,7 +25,7 @@ from engines.hosted import HostedEngine
 from engines.setting import OptionValue
 
 DTYPES = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"}
-"""Accepted dtypes and what they are said to run as; bf16 falls back, so that fall-backs can be tested."""
+"""Accepted dtypes and what they are reported to run as; bf16 falls back, so that fall-backs can be tested."""
 
 OPTIONS = {
     "law": "service time of a batch: constant | lognormal | bimodal | stall (default constant)",
@@ -199,7 +199,7 @@ class FakeEngine(HostedEngine):
         return Availability(is_available=True, versions={"fake": "1"})
 
     def capabilities(self) -> Capabilities:
-        """Every dtype (bf16 said to run as fp32), rolling batches, no parallelism."""
+        """Every dtype (bf16 reported to run as fp32), rolling batches, no parallelism."""
         return Capabilities(
             effective_dtypes=DTYPES,
             max_tensor_parallel_degree=8,

@@ -108,7 +108,7 @@ def model_graphs(model_dir: Path, dtype: str, cache: Path) -> tuple[Path, str]:
 
 
 def compress(source: str, target: str) -> None:
-    """The graphs of `source` with int8 weights as OpenVINO files in `target`; runs in a process of its own."""
+    """The graphs of `source` with int8 weights as OpenVINO files in `target`; runs in a separate process."""
     import nncf
     import openvino
 

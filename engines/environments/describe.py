@@ -43,7 +43,7 @@ def _described(engine: str, python: str, *_changed: int) -> tuple[Availability, 
 
 
 def _why_silent(engine: str, python: str, log: str) -> str:
-    """Why an interpreter could not say what the engine can do there, and what helps."""
+    """Why an interpreter could not report what the engine can do there, and what helps."""
     asked = [python, "-I", "-c", "import sys; print(*sys.version_info[:2])"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=DESCRIBE_TIMEOUT_S, check=False)

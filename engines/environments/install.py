@@ -2,7 +2,7 @@
 
 Where the interpreter is the one that runs this, the new environment sees this one's packages behind its own (one line
 in a .pth file): torch, some 900 MB, is not installed twice, and pip installs only what is missing or pinned
-differently. Another interpreter (`--python`) gets everything of its own.
+differently. Another interpreter (`--python`) gets its own copy of everything.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _list_of(engine: str) -> Path:
 
 
 def _make(folder: Path, base: Path, requirements: Path, progress: Callable[[str], None]) -> None:
-    """A venv with the packages of `requirements`; the log lies beside it."""
+    """A venv with the packages of `requirements`; the log is beside it."""
     is_linked = base == Path(sys.executable).absolute()
     began = time.monotonic()
     progress(f"making {folder} from {base}")

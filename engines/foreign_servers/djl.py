@@ -36,7 +36,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What one look at the server says: ready, still loading, or failed for good (with why)."""
+    """The result of one look at the server: ready, still loading, or failed for good (with why)."""
 
     is_ready: bool
     failure: str = ""

@@ -1,7 +1,7 @@
 """The model folder that DJL Serving is started on: serving.properties, model.py, our code and the weights.
 
-The folder needs nothing but DJL Serving's Python and what requirements.txt names: `engines/` with its built library
-lies in it. The library asks for glibc 2.34 or newer, as Ubuntu 22.04 and later have.
+The folder needs nothing but DJL Serving's Python and what requirements.txt names: it contains `engines/` with its built
+library. The library asks for glibc 2.34 or newer, as Ubuntu 22.04 and later have.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MODEL_PY += "from engines.foreign_servers.djl_handler import handle  # noqa: F4
 
 
 def write_djl_folder(spec: EngineSpec, backend: str, folder: Path, *, links_weights: bool = False) -> Path:
-    """Write the model folder for `backend` configured as `spec` says; returns it.
+    """Write the model folder for `backend` configured as `spec` states; returns it.
 
     Weights are copied, or linked with `links_weights` (only for a server on this machine). Raises SpecInvalid for a
     backend that cannot be carried, OSError.

@@ -266,7 +266,7 @@ def _register(port: int, query: Mapping[str, object], process: ServerProcess) ->
 
 
 def _loaded_facts(workdir: Path, workers: int, process: ServerProcess) -> dict[str, Any] | None:
-    """What the slowest of the workers says once all have loaded; raises the error of one that could not."""
+    """The load report of the slowest worker, once all have loaded; raises the error of one that could not."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(workdir.glob("worker-*.json"))]
     for report in reports:
         if "error" in report:

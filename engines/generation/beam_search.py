@@ -2,8 +2,8 @@
 
 A hypothesis scores sum(log p) / length**length_penalty, length counting eos and not the start token. Each step looks at
 the best (1 + number of eos ids, at least 2) x beams continuations; those among the first `beams` that end are finished,
-the best unfinished ones go on. A search ends when its best running beam, at its present length, cannot beat the worst
-of a full set of finished ones. Source: transformers 5.23, GenerationMixin._beam_search.
+the best unfinished ones continue. A search ends when its best running beam, at its present length, cannot exceed the
+worst of a full set of finished ones. Source: transformers 5.23, GenerationMixin._beam_search.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class _Search:
 class BeamSearches:
     """The searches of a batch, side by side as rows of one decoder batch.
 
-    `sources` says which row of the batch before (at first: which request) each row now continues; `next_ids` [R, 1] is
-    what to feed; `has_closed` whether the step before took rows out.
+    `sources` states which row of the batch before (at first: which request) each row now continues; `next_ids` [R, 1]
+    is what to feed; `has_closed` whether the step before took rows out.
     """
 
     def __init__(self, batch: Sequence[GenerateRequest], special: SpecialIds) -> None:

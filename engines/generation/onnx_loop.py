@@ -23,7 +23,7 @@ class GraphBackend(Backend):
         raise NotImplementedError
 
     def select(self, state: Any, rows: Ids, *, has_new_sources: bool) -> None:
-        """Rows of the state, repeated or left out as `rows` says; without new sources only the pasts change."""
+        """Rows of the state, repeated or left out as `rows` states; without new sources only the pasts change."""
         raise NotImplementedError
 
     def _use(self, special: SpecialIds, vocab_size: int) -> None:

@@ -159,7 +159,7 @@ class _Boto3:
 
 
 class _S5cmd:
-    """Everything by s5cmd; `access()` says with which credentials and where."""
+    """Everything by s5cmd; `access()` states with which credentials and where."""
 
     def __init__(self, bucket: str, access: Callable[[], Access]) -> None:
         self._bucket = bucket

@@ -23,7 +23,7 @@ def scales_outputs(model: Any) -> bool:
 
 def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
     """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
-    from_pretrained that say where the weights go."""
+    from_pretrained that place the weights."""
     import torch
     import transformers
 

@@ -68,7 +68,7 @@ def copy_all(
     part_mib: int = PART_MIB,
     concurrency: int = CONCURRENCY,
 ) -> None:
-    """Copy each (source, target), local paths absolute, the others s3:// URIs. What s5cmd says is appended to
+    """Copy each (source, target), local paths absolute, the others s3:// URIs. The output of s5cmd is appended to
     `log_path`. Raises Unavailable with its first error."""
     with_newline = [each for pair in pairs for each in pair if "\n" in each]
     if with_newline:
@@ -82,7 +82,7 @@ def copy_all(
 
 
 def objects(access: Access, uri: str) -> list[dict[str, Any]]:
-    """What lies directly under `uri` (s3://bucket/prefix/), one record each with key (a whole URI), type ('file' or
+    """The entries directly under `uri` (s3://bucket/prefix/), one record each with key (a whole URI), type ('file' or
     'directory') and, for a file, size and etag; empty where there is nothing. Raises Unavailable."""
     code, said = _run(access, ["--json"], [f"ls --etag {shlex.quote(uri)}"], None)
     answers = [answer for line in said if isinstance(answer := _parsed(line), dict)]
@@ -95,7 +95,7 @@ def objects(access: Access, uri: str) -> list[dict[str, Any]]:
 
 
 def _run(access: Access, options: Sequence[str], lines: Sequence[str], log_path: Path | None) -> tuple[int, list[str]]:
-    """The exit status of s5cmd's `run` over these command lines (quoted as for a shell), and what it said."""
+    """The exit status of s5cmd's `run` over these command lines (quoted as for a shell), and its output."""
     program = s5cmd_path()
     assert program is not None, "asked for before"
     with owned_folder("s5cmd") as folder:

@@ -16,7 +16,7 @@ _GIT_LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where one tensor lies: its dtype in the format's words ('BF16'), its shape, its first byte and the one past its
+    """The place of one tensor: its dtype in the format's words ('BF16'), its shape, its first byte and the one past its
     last, counted from the beginning of the file."""
 
     dtype: str
@@ -36,7 +36,7 @@ def tensor_names(path: Path) -> frozenset[str]:
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Name -> where each tensor lies. Raises ModelInvalid as `tensor_names` does; no value is read.
+    """Name -> the place of each tensor. Raises ModelInvalid as `tensor_names` does; no value is read.
 
     The library checks the header but does not give offsets; they are read from what it has checked."""
     names = tensor_names(path)
@@ -59,7 +59,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _fault(path: Path, reason: str) -> str:
-    """What is wrong, where more can be said than the library's `reason`, and what to do."""
+    """What is wrong, where more is known than the library's `reason`, and what to do."""
     if not path.is_file():
         return f"{reason}; expected a safetensors file"
     actual = path.stat().st_size

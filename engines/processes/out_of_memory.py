@@ -18,7 +18,7 @@ def shows_out_of_memory(text: str) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for memory since boot; 0 where it does not say."""
+    """How many processes the kernel has killed for memory since boot; 0 where that is unknown."""
     try:
         fields = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     except (OSError, ValueError):

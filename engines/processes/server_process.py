@@ -42,7 +42,7 @@ class Command:
 
 
 class ServerProcess:
-    """A running server in a session of its own; a context manager that leaves no process behind.
+    """A running server in its own session; a context manager that leaves no process behind.
 
     It is watched by supervisor.py: when this process dies, even by SIGKILL, the server and everything it started
     are killed at once. Not thread-safe except for `pids`, `exit_code` and `log_tail`.
@@ -92,7 +92,7 @@ class ServerProcess:
         return int(self._reports.split()[1])
 
     def _read_reports(self, timeout_s: float) -> None:
-        """Take in what the supervisor said; sets the exit code when the server has ended."""
+        """Read the supervisor's messages; sets the exit code when the server has ended."""
         out = self._supervisor.stdout
         if self._exit_code is not None or out is None or out.closed:
             return
@@ -133,7 +133,7 @@ class ServerProcess:
         return log_tail(self.command.log_path, lines)
 
     def ended_error(self) -> LaunchFailed:
-        """Why it ended, as an error: OutOfMemory where the log, or the kernel's count of OOM kills, says so."""
+        """Why it ended, as an error: OutOfMemory where the log, or the kernel's count of OOM kills, reports it."""
         code = self.exit_code()
         how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
         tail = self.log_tail()

@@ -2,10 +2,10 @@
 
 Run by server_process.py as `python -I -S supervisor.py <owner pid> <temp dir> -- argv...`; standard library only, so
 that it starts in some 20 ms. It makes itself the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), so a
-grandchild that left the process group or its session is still found. Control comes as bytes on standard input:
-'T' = SIGTERM to the server, 'K' = kill everything, end of file = the owner is gone, kill everything. Standard output
-says 'pid N' once, then 'ended STATUS' (a negative STATUS is a signal). When the server ends, for whatever reason,
-everything it left behind is killed and the temporary folder is removed.
+grandchild that left the process group or its session is still found. Control comes as bytes on standard input: 'T' =
+SIGTERM to the server, 'K' = kill everything, end of file = the owner is gone, kill everything. Standard output gets
+'pid N' once, then 'ended STATUS' (a negative STATUS is a signal). When the server ends, for whatever reason, everything
+it left behind is killed and the temporary folder is removed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def kill_everything_below(leader: int) -> None:
 
 
 def start(argv: list[str]) -> int:
-    """Process id of the server, started in a session of its own; it dies with this process."""
+    """Process id of the server, started in its own session; it dies with this process."""
     me = os.getpid()
     pid = os.fork()
     if pid:

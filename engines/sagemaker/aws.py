@@ -1,7 +1,7 @@
 """AWS clients (boto3) for SageMaker: passing failures are retried, lasting ones become one sentence.
 
 boto3's own retries are off: each attempt is ours, so that waits are seen, bounded and testable. Addresses come from
-where boto3 takes them (AWS_ENDPOINT_URL_SAGEMAKER and its siblings), so the same code speaks to an emulator.
+where boto3 takes them (AWS_ENDPOINT_URL_SAGEMAKER and its siblings), so the same code works with an emulator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engines.models.s5cmd import Access, s3_access
 logger = logging.getLogger("dyno.sagemaker")
 
 SERVICES = ("sagemaker", "s3", "cloudwatch", "logs")
-"""Those that `call` speaks to; the runtime has its own way, the proxy."""
+"""Those that `call` uses; the runtime has its own way, the proxy."""
 ATTEMPTS = 7
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
@@ -126,7 +126,7 @@ class Aws:
 
 def explain(operation: str, code: str, message: str) -> Exception:
     """The error that an AWS refusal means: NotFound, NoCapacity, Unavailable or SpecInvalid. Reads AWS's own words
-    where its code does not say enough."""
+    where its code is too general."""
     said = f"sagemaker: {operation}: {redact(message)}"
     lowered = message.lower()
     if code in ABSENT or "could not find" in lowered:
@@ -156,6 +156,6 @@ def _modules() -> tuple[Any, Any, Any]:
 
 
 def _line(error: BaseException) -> str:
-    """What it says, without botocore's count of retries (ours are not counted there) and without a last full stop."""
+    """The message, without botocore's count of retries (ours are not counted there) and without a last full stop."""
     said = re.sub(r" \(reached max retries: \d+\)", "", " ".join(str(error).split())).rstrip(".")
     return redact(said or type(error).__name__)

@@ -84,7 +84,7 @@ def regions() -> tuple[str, ...]:
 
 def check_region(region: str) -> None:
     """Raises SpecInvalid with the nearest region when there is none of that name, here or in boto3's own list (a region
-    without LMI images still takes an image of one's own)."""
+    without LMI images still takes the user's own image)."""
     if region not in regions() and region not in _regions_of_boto3():
         raise SpecInvalid(f"sagemaker: region {region!r} is unknown{_near(region)}")
 

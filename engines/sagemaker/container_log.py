@@ -44,8 +44,8 @@ def save_log(aws: Aws, endpoint: str, path: Path) -> str:
 
 
 def with_log(error: LaunchFailed, aws: Aws, endpoint: str, path: Path) -> LaunchFailed:
-    """`error` with the end of the container's log, now in `path`; OutOfMemory where the log says so: SageMaker itself
-    says of every container that died that it failed its health check."""
+    """`error` with the end of the container's log, now in `path`; OutOfMemory where the log reports it: SageMaker
+    itself reports every container that died as a failed health check."""
     if (why := save_log(aws, endpoint, path)) != "":
         return type(error)(f"{error}; its log {log_group(endpoint)} could not be read: {why}")
     tail = log_tail(path)

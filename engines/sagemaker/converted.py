@@ -21,7 +21,8 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """`files`: name below the weights prefix -> file here. `form` tells one conversion of a model from another."""
+    """`files`: name below the weights prefix -> file here. `form` distinguishes one conversion of a model from
+    another."""
 
     form: str
     files: Mapping[str, Path]

@@ -24,7 +24,7 @@ logger = logging.getLogger("dyno.sagemaker")
 MARGIN_S = 60.0
 """Deleting takes time that is paid for too; a budget ends this much earlier (or a tenth of it, if that is less)."""
 EXPIRES_AFTER_S = 3600.0
-"""The expiry tag lies this long after the guardian's deadline: until then a clean-up elsewhere leaves it alone."""
+"""The expiry tag is set this long after the guardian's deadline: until then a clean-up elsewhere leaves it alone."""
 
 _CREATED = (
     ("create_model", "model", "ModelName"),
@@ -100,7 +100,7 @@ def _once(aws: Aws, plan: EndpointPlan, files: Mapping[str, bytes]) -> Iterator[
 
 
 def expires_s(plan: EndpointPlan) -> float:
-    """What the expiry tag of an endpoint that is created now says: UTC seconds since 1970."""
+    """The expiry tag's value for an endpoint that is created now: UTC seconds since 1970."""
     return time.time() + _lifetime_s(plan) + EXPIRES_AFTER_S
 
 

@@ -38,7 +38,7 @@ PROXY_READY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Everything known before the first request to AWS. `uploads` says whether the weights must be put into S3,
+    """Everything known before the first request to AWS. `uploads` states whether the weights must be put into S3,
     `converts` for which engine they are converted first ('': they go as they are)."""
 
     plan: EndpointPlan

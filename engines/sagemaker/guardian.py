@@ -1,6 +1,6 @@
 """The guardian: a small process that outlives dyno just long enough to delete the SageMaker endpoints it created.
 
-Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S PARENT`. It ends quietly when told 'done' on its
+Run as `python -m engines.sagemaker.guardian JOURNAL LIFETIME_S PARENT`. It ends quietly when 'done' arrives on its
 standard input. It deletes everything the journal names when the parent dies without a word (kill -9 included, and also
 before this process had begun to watch), and when the lifetime is over (a budget, or an endpoint that somebody forgot).
 """
@@ -69,12 +69,12 @@ class Guarded:
         self.release()
 
     def keep(self) -> None:
-        """Leave everything where it is; the journal says that this was meant, so that a clean-up does not take it."""
+        """Leave everything where it is; the journal states that this was meant, so that a clean-up does not take it."""
         self.journal.note(KEPT, "asked for by keep")
         self.release()
 
     def release(self) -> None:
-        """Let the guardian go without deleting anything."""
+        """Release the guardian without deleting anything."""
         try:
             self._process.communicate(b"done\n", timeout=30)
         except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
 
 
 def _watch(parent: int, deadline: float) -> str | None:
-    """None when the parent said 'done'; else why it is time to delete."""
+    """None when the parent sent 'done'; else why it is time to delete."""
     said = b""
     while True:
         is_closed = False

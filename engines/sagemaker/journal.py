@@ -36,7 +36,7 @@ class Resource:
 
 
 def journal_folder() -> Path:
-    """Where journals lie: $DYNO_CACHE/sagemaker, else under ~/.cache/dynamometer."""
+    """The folder of the journals: $DYNO_CACHE/sagemaker, else under ~/.cache/dynamometer."""
     return cache_root() / "sagemaker"
 
 
@@ -91,11 +91,12 @@ class Journal:
 
     @property
     def region(self) -> str:
-        """The region everything in it lies in."""
+        """The region of everything in it."""
         return next((str(line["region"]) for line in self.lines() if line["event"] == "begin"), "")
 
     def is_owned(self) -> bool:
-        """Whether the process that wrote it still runs (its start time tells it from a later one of that number).
+        """Whether the process that wrote it still runs (its start time distinguishes it from a later one of that
+        number).
 
         A process of another host or container that shares this folder cannot be seen: it counts as running until
         OUT_OF_SIGHT_S have passed, so that a clean-up here does not take its endpoint away.

@@ -65,8 +65,8 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPlan:
-    """One endpoint to be. `name` is that of endpoint, config and model; `code_uri` and `weights_uri` lie in S3
-    (`weights_uri` '' until they are uploaded, or when the files name a model of their own)."""
+    """One endpoint to be. `name` is that of endpoint, config and model; `code_uri` and `weights_uri` are in S3
+    (`weights_uri` '' until they are uploaded, or when the files name their own model)."""
 
     name: str
     region: str
@@ -94,7 +94,7 @@ class EndpointPlan:
 
     @property
     def code_uri(self) -> str:
-        """Where model.tar.gz will lie."""
+        """The address of model.tar.gz once uploaded."""
         return f"{self.s3_prefix}model.tar.gz"
 
     @property
@@ -202,7 +202,7 @@ def _budget(options: _Options, usd_per_hour: float | None, instance: Instance) -
 
 
 def _volume_gb(instance: Instance, gib: float) -> int | None:
-    """EBS size on types without a disk of their own; None (must not be asked for) on NVMe types."""
+    """EBS size on types without their own disk; None (must not be asked for) on NVMe types."""
     if instance.nvme_gb:
         if gib * 1.074 > instance.nvme_gb:
             raise SpecInvalid(

@@ -1,6 +1,6 @@
 """The local signing proxy: plain HTTP from a load generator becomes signed requests to a SageMaker endpoint.
 
-A load generator speaks plain HTTP to it, as to any engine. Requests become InvokeEndpoint, those with "stream": true
+A load generator sends plain HTTP to it, as to any engine. Requests become InvokeEndpoint, those with "stream": true
 InvokeEndpointWithResponseStream; event-stream frames become the bytes the container wrote. A container's own error
 comes back under its own status code. Every client connection has one connection to AWS, kept open; nothing is retried
 but a request whose kept connection had been closed before a byte of its answer came.

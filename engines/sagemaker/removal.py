@@ -89,7 +89,8 @@ def _wait_gone(aws: Aws, name: str, deadline: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """Something of ours that exists. `why` says how it was found; `is_in_use` when its launch may still be running."""
+    """Something of ours that exists. `why` states how it was found; `is_in_use` when its launch may still be
+    running."""
 
     resource: Resource
     launch: str
@@ -115,7 +116,7 @@ def leftovers(aws: Aws, now_s: float) -> tuple[Leftover, ...]:
 
 
 def _state(journal: Journal) -> tuple[str, bool]:
-    """What a journal of this machine says of what it names, and whether that may be in use."""
+    """The state of everything that a journal of this machine names, and whether that may be in use."""
     if journal.is_owned():
         return "its journal is here, its process runs (or cannot be seen from here)", True
     if journal.is_kept():

@@ -93,7 +93,7 @@ atexit.register(_release_at_exit)
 def upload(aws: Aws, files: Mapping[str, Path], uri: str, log_path: Path) -> None:
     """Copy `files` (name below `uri` -> file) and check that every object has its file's size. Raises Unavailable.
 
-    `log_path` takes what s5cmd says, where it is installed.
+    `log_path` takes the output of s5cmd, where it is installed.
     """
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     total = sum(path.stat().st_size for path in files.values())

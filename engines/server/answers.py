@@ -72,7 +72,7 @@ class Answer:
 
 
 def finite(logprob: float | None) -> float | None:
-    """The number where JSON can hold it; NaN and infinities become null (and `nonfinite` says so)."""
+    """The number where JSON can hold it; NaN and infinities become null (and `nonfinite` reports it)."""
     return logprob if logprob is not None and math.isfinite(logprob) else None
 
 

@@ -14,7 +14,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ServerMetrics:
-    """One server's counters, in a registry of their own; used by one event loop."""
+    """One server's counters, in their own registry; used by one event loop."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -85,7 +85,7 @@ def load_serving(options: ServeOptions) -> Serving:
 
 
 def warn_if_stale(spec: EngineSpec) -> None:
-    """Say it where the engine's own environment was made from another package list or Python than now."""
+    """Warn where the engine's own environment was made from another package list or Python than now."""
     if (why := why_stale(spec.engine, spec.python or "")) != "":
         logger.warning("%s", why)
 
@@ -109,7 +109,7 @@ class StateFile:
         self._port = 0
 
     def write(self, state: str, port: int | None = None, error: Exception | None = None) -> None:
-        """Tell the launcher."""
+        """Report to the launcher."""
         self._port = port if port is not None else self._port
         if self._path is None:
             return
@@ -147,7 +147,7 @@ class _Running:
         self._server = _DrainingServer(config)
 
     async def run(self, listener: socket.socket) -> None:
-        """Serve until told to stop; raises what the workers raised while loading."""
+        """Serve until asked to stop; raises what the workers raised while loading."""
         watching = asyncio.create_task(self._watch())
         try:
             await self._server.serve(sockets=[listener])

@@ -1,6 +1,6 @@
 """One worker process of the model server: loads a backend and answers batches over its socket.
 
-It ends when the front tells it to, when the front is gone (end of file, and PR_SET_PDEATHSIG for when it is busy in
+It ends when the front asks it to, when the front is gone (end of file, and PR_SET_PDEATHSIG for when it is busy in
 native code), or when the backend cannot load. The only place in the server where an engine library is imported.
 """
 
@@ -72,7 +72,7 @@ def _die_with_the_front(front: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A backend that is ready, its tokenizer, and what it says of itself."""
+    """A backend that is ready, its tokenizer, and its description of itself."""
 
     backend: Backend
     codec: TextCodec
@@ -98,7 +98,7 @@ def load_of(load: Message) -> Loaded | tuple[str, str]:
 
 
 def _load_or_exit(wire: BlockingWire, load: Message) -> Loaded:
-    """Load the backend; on failure tell the front why and end the process with status 3."""
+    """Load the backend; on failure report the reason to the front and end the process with status 3."""
     found = load_of(load)
     if isinstance(found, Loaded):
         return found
@@ -143,7 +143,7 @@ class BatchLoop:
         self._later: deque[Message] = deque()
 
     def run(self) -> None:
-        """Until told to stop. Raises ConnectionError when the front is gone."""
+        """Until asked to stop. Raises ConnectionError when the front is gone."""
         while True:
             message = self._later.popleft() if self._later else self._wire.receive()
             if message is None or message["kind"] == "stop":
@@ -206,7 +206,7 @@ class RollingLoop:
         self._active: dict[int, Answer] = {}
 
     def run(self) -> None:
-        """Until told to stop. Raises ConnectionError when the front is gone."""
+        """Until asked to stop. Raises ConnectionError when the front is gone."""
         while True:
             is_idle = not self._waiting and not self._active
             message = self._wire.receive() if is_idle else self._wire.poll()

@@ -55,7 +55,7 @@ class WorkerLink:
 
     @classmethod
     async def start(cls, spec: EngineSpec, number: int) -> WorkerLink:
-        """A worker process that has not loaded yet."""
+        """A worker process before it has loaded."""
         ours, theirs = socket.socketpair()
         python = str(serving_python(spec.engine, spec.python) or sys.executable)
         env = {**os.environ, "DYNO_WORKER": str(number), "DYNO_FRONT_PYTHON": sys.executable}
@@ -113,7 +113,7 @@ class WorkerLink:
         self._send({"kind": "admit", "job": _wire_job(job)})
 
     def cancel(self, job: Job) -> None:
-        """Tell the worker that nobody waits for `job` any more."""
+        """Inform the worker that nobody waits for `job` any more."""
         if job.job_id in self.in_flight:
             self._send({"kind": "cancel", "jobs": [job.job_id]})
             if self.is_rolling:

@@ -55,7 +55,7 @@ def container_values(
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """`property_values` for DJL's containers, whose handlers batch as a server does, never by rolling; `can_disable`
-    is whether this version has a key to say so."""
+    is whether this version has a key for that."""
     values = property_values(replace(setting, rolling_batch="disable"), entry_point, model_id=model_id)
     if not can_disable:
         del values["option.rolling_batch"]

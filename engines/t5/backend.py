@@ -194,7 +194,7 @@ class T5Backend(RollingBackend):
         self._engine.step(0)
 
     def _token_event(self, event: Event, index: int) -> TokenEvent:
-        """NaN is passed on whether wanted or not: it says that the model's logits were not finite."""
+        """NaN is passed on whether wanted or not: it shows that the model's logits were not finite."""
         wants = self._wants_logprob[event.handle]
         if event.finish is not None:
             del self._wants_logprob[event.handle]
@@ -204,7 +204,7 @@ class T5Backend(RollingBackend):
 
 
 def _check_device(spec: EngineSpec) -> None:
-    """What a GPU does not do, said before anything is loaded."""
+    """What a GPU does not do, refused before anything is loaded."""
     if spec.device == "cpu":
         if spec.dtype not in EFFECTIVE_DTYPES:
             raise SpecInvalid(f"t5: dtype {spec.dtype!r} on device 'cpu' refused: {NO_FP16_ON_CPU}")

@@ -3,7 +3,7 @@
 Kernels travel as source. NVRTC from its wheel (else nvcc from PATH) compiles them for the device on first use, in about
 ten seconds; the cubin is kept under $DYNO_CACHE by source, architecture and compiler. `python -m engines.t5.cuda 80 90`
 does so ahead of time, on any machine. `cuda-sim` is the emulator of kernels/sim, which tests and benches build: its
-library is named by T5K_CUDA_SIM, or lies in this checkout's build folder.
+library is named by T5K_CUDA_SIM, or is in this checkout's build folder.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def _nvcc(nvcc: str, arch: int) -> bytes:
 
 
 def main(archs: list[str]) -> None:
-    """Compile for the named architectures (80, 90, ...) and print where each cubin lies."""
+    """Compile for the named architectures (80, 90, ...) and print the path of each cubin."""
     able = compilers()
     if not able:
         sys.exit(f"nothing to compile with: pip install {WHEELS[0]}, or put nvcc on PATH")

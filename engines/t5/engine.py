@@ -36,7 +36,7 @@ STEPS_PER_CROSSING = 16
 class Event:
     """One new token of the request `handle`, or (token None) only its end.
 
-    finish: None while the hypothesis goes on, else 'eos', 'length', 'stop' or 'cancelled'. With beams all tokens come
+    finish: None while the hypothesis continues, else 'eos', 'length', 'stop' or 'cancelled'. With beams all tokens come
     at the end, hypothesis by hypothesis, and the last event of each carries its score in `logprob`.
     """
 
@@ -130,7 +130,7 @@ class T5Engine:
     def __init__(
         self, config: T5Config, dtype: str, model: PackedModel, record: native.Config, isa: str | None = None
     ) -> None:
-        """Take over packed weights; `isa` says what runs them (None: the CPU's). Raises ModelInvalid, SpecInvalid,
+        """Take over packed weights; `isa` states what runs them (None: the CPU's). Raises ModelInvalid, SpecInvalid,
         MemoryError."""
         self.config, self.dtype, self.isa = config, dtype, isa or native.isa()
         self.weight_bytes = model.size_bytes

@@ -40,7 +40,7 @@ class Footprint:
         return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
 
     def fits(self, device: DeviceRow) -> bool:
-        """Whether one device's share lies within its memory."""
+        """Whether one device's share is within its memory."""
         return self.total_bytes <= device.memory_bytes
 
     def explain(self, device: DeviceRow) -> str:

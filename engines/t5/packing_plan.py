@@ -57,7 +57,7 @@ def check_degree(config: T5Config, degree: int) -> None:
 class PlannedTensor:
     """One tensor of t5k.h: where it goes, how large it is, and how to fill its (zeroed) bytes.
 
-    `mapped` gives the very same bytes in the checkpoint's own mapping, where they lie there as they are needed.
+    `mapped` gives the very same bytes in the checkpoint's own mapping, where they have the needed form there.
     """
 
     role: str
@@ -335,7 +335,7 @@ class PackedModel:
 
 
 def offsets_of(tensors: Sequence[PlannedTensor]) -> tuple[list[int], int]:
-    """The aligned offset of each tensor when they lie end to end, and the total size, in bytes."""
+    """The aligned offset of each tensor when laid end to end, and the total size, in bytes."""
     offsets, end = [], 0
     for tensor in tensors:
         offsets.append(end)

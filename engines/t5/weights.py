@@ -34,7 +34,7 @@ _TORCH_DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Where one tensor lies, row-major: a buffer, its element type and shape."""
+    """The place of one tensor, row-major: a buffer, its element type and shape."""
 
     buffer: memoryview
     dtype: str

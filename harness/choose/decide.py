@@ -1,14 +1,13 @@
 """The decision of a run: the best candidate that meets the constraints, from stored trials alone.
 
-One objective: best value; candidates that cannot be told from it (`_near`: intervals overlap, nobody surely better) are
-a tie, and of a tie the cheapest wins (`cheapest`).
-Several objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is
-scaled to 0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates that
-cannot be told from the knee in any objective are a tie, and the cheapest wins.
-Repetitions of a candidate are pooled (repetitions.py). Numbers in doubt (a window of under 2 s, drift, failures ...)
-do not rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC worse than they are,
-lose every tie against numbers without doubt, and the margin says so. A disturbance that can only have slowed a
-candidate (other processes, the load generator) costs nothing and is reported.
+One objective: best value; candidates that cannot be distinguished from it (`_near`: intervals overlap, nobody surely
+better) are a tie, and of a tie the cheapest wins (`cheapest`). Several objectives: of the Pareto front, the knee - the
+point nearest to the ideal corner after every objective is scaled to 0..1 over the front, a value whose interval meets
+the best one's counting as the best. Candidates that cannot be distinguished from the knee in any objective are a tie,
+and the cheapest wins. Repetitions of a candidate are pooled (repetitions.py). Numbers in doubt (a window of under 2 s,
+drift, failures ...) do not rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC
+worse than they are, lose every tie against numbers without doubt, and the margin reports it. A disturbance that can
+only have slowed a candidate (other processes, the load generator) costs nothing and is reported.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, 
 
 
 def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
-    """`best` and the candidates that cannot be told from it: their intervals meet its own in every objective, and
-    nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
+    """`best` and the candidates that cannot be distinguished from it: their intervals meet its own in every objective,
+    and nobody in the field is surely better than they are (a wide interval of the best must not let a worse one in)."""
     metrics = [objective.metric for objective in goals.objectives]
     costs = [one.costs(goals) for one in field]
 

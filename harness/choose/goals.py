@@ -40,7 +40,7 @@ class Objective:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One thing that must hold of a trial. `excess_frac`: by what fraction of its bound it is broken (> 0) or kept
-    (<= 0); `sentence` says what broke."""
+    (<= 0); `sentence` states what broke."""
 
     name: str
     excess_frac: float

@@ -14,7 +14,7 @@ DOUBT_FRAC = 0.10
 machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
 
 NOT_ITS_FAULT = ("interrupted", "client_limited")
-"""Outcomes that say nothing about the candidate when another repetition of it ran."""
+"""Outcomes that prove nothing about the candidate when another repetition of it ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Pooled:
 
     @property
     def telling(self) -> tuple[Trial, ...]:
-        """The trials that say something about the candidate; all of them when none does."""
+        """The trials that count for the candidate; all of them when none does."""
         return tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT) or self.trials
 
     @property
@@ -78,7 +78,7 @@ class Pooled:
         return state, self.costs(goals), self.candidate.candidate_id
 
     def evidence(self, goals: Goals) -> Trial:
-        """The trial whose first objective lies in the middle of the repetitions (the later one of two)."""
+        """The trial whose first objective is in the middle of the repetitions (the later one of two)."""
         name = goals.objectives[0].metric
         measured = [trial for trial in self.telling if metric_of(trial, name) is not None] or list(self.telling)
         measured.sort(key=lambda trial: _value(trial, name))

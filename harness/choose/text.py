@@ -20,7 +20,7 @@ from harness.records import Loss, Recommendation
 from harness.wording import claim, label
 
 EXAMPLE_REGION = "us-east-1"
-"""Named, and said to be an example, where no region is configured that has these images."""
+"""Marked as an example where no region is configured that has these images."""
 
 WIDTH = 100
 """Columns of the answer, a page's and most terminals'; names and paths are never broken."""
@@ -68,7 +68,7 @@ def wrapped(head: str, text: str) -> str:
 
 
 def findings_text(path: Path, findings: Sequence[Finding]) -> str:
-    """'FILE:LINE: severity: key: message' per finding, or one line that says the file is clean."""
+    """'FILE:LINE: severity: key: message' per finding, or one line where the file is clean."""
     if not findings:
         return f"{path}: clean"
     return "\n".join(
@@ -89,7 +89,7 @@ def next_command(container: str, folder: Path) -> str:
 
 
 def _image(tag: str) -> tuple[str, str]:
-    """AWS's image in the user's region; else in the example's, and a shell comment that says so."""
+    """AWS's image in the user's region; else in the example's, and a shell comment that explains this."""
     with suppress(EngineError):
         region = configured_region()
         if region in regions():

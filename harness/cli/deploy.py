@@ -41,12 +41,12 @@ class _Sagemaker(click.Group):
 
 @click.group("deploy")
 def command() -> None:
-    """Put a recommendation where it will serve, measure it there, take it down again."""
+    """Put a recommendation on an endpoint, measure the endpoint, take it down again."""
 
 
 @command.group("sagemaker", cls=_Sagemaker)
 def sagemaker() -> None:
-    """A SageMaker endpoint: created, measured with the run's load, deleted.
+    """Create a SageMaker endpoint, measure it with the run's load, delete it.
 
     \b
     Examples:
@@ -61,21 +61,47 @@ def sagemaker() -> None:
 @click.option("--instance", required=True, metavar="TYPE", help="Instance type, such as ml.g5.12xlarge.")
 @click.option("--role", metavar="ARN", help="Execution role (default $DYNO_SAGEMAKER_ROLE).")
 @click.option("--bucket", metavar="NAME", help="S3 bucket for archive and weights (default $DYNO_SAGEMAKER_BUCKET).")
-@click.option("--region", metavar="REGION", help="Default $AWS_REGION, $AWS_DEFAULT_REGION, the profile's.")
+@click.option(
+    "--region", metavar="REGION", help="AWS region (default: $AWS_REGION, $AWS_DEFAULT_REGION, the profile's)."
+)
 @click.option("--container", metavar="VERSION", help="LMI version, such as 0.36.0-lmi20 (default: the scenario's).")
-@click.option("--image", metavar="URI", help="An image of your own that holds our server.")
-@click.option("--files", type=click.Path(path_type=Path), help="Folder or model.tar.gz to serve instead.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: as measured.")
-@click.option("--tensor-parallel-degree", type=click.IntRange(min=1), metavar="N", help="Default: as measured.")
-@click.option("--max-cost-usd", type=click.FloatRange(min=0, min_open=True), help="Stop before this is exceeded.")
-@click.option("--usd-per-hour", type=click.FloatRange(min=0, min_open=True), help="Price, over the catalogue's.")
-@click.option("--poll-s", type=click.FloatRange(min=0.01), help="How often the endpoint's status is asked for.")
-@click.option("--ready-timeout-s", type=click.FloatRange(min=0.1), help="Give up waiting after this long.")
-@click.option("--cloudwatch-wait-s", type=click.FloatRange(min=0), help="Wait for CloudWatch this long at most.")
-@click.option("--data-download-timeout-s", type=click.IntRange(60, 3600), help="Default: from the weights' size.")
-@click.option("--health-check-timeout-s", type=click.IntRange(60, 3600), help="Default: from the weights' size.")
-@click.option("--capacity-retries", type=click.IntRange(0, 100), help="How often a missing instance is tried again.")
-@click.option("--keep", is_flag=True, help="Leave the endpoint running (it goes on costing).")
+@click.option("--image", metavar="URI", help="Container image that holds dyno's own server (instead of an LMI image).")
+@click.option(
+    "--files", type=click.Path(path_type=Path), help="Folder or model.tar.gz to serve instead of the recommended files."
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device of the endpoint (default: as measured).")
+@click.option(
+    "--tensor-parallel-degree", type=click.IntRange(min=1), metavar="N", help="GPUs per worker (default: as measured)."
+)
+@click.option(
+    "--max-cost-usd", type=click.FloatRange(min=0, min_open=True), help="Stop before the endpoint has cost this much."
+)
+@click.option(
+    "--usd-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Price of the instance; overrides the catalogue's.",
+)
+@click.option("--poll-s", type=click.FloatRange(min=0.01), help="Seconds between two looks at the endpoint's status.")
+@click.option("--ready-timeout-s", type=click.FloatRange(min=0.1), help="Seconds to wait for the endpoint to be ready.")
+@click.option(
+    "--cloudwatch-wait-s", type=click.FloatRange(min=0), help="Seconds to wait at most for CloudWatch's metrics."
+)
+@click.option(
+    "--data-download-timeout-s",
+    type=click.IntRange(60, 3600),
+    help="Seconds that SageMaker may take to download the weights (default: from their size).",
+)
+@click.option(
+    "--health-check-timeout-s",
+    type=click.IntRange(60, 3600),
+    help="Seconds that the container may take to load (default: from the weights' size).",
+)
+@click.option(
+    "--capacity-retries", type=click.IntRange(0, 100), help="Number of retries when AWS has no instance free."
+)
+@click.option(
+    "--keep", is_flag=True, help="Keep the endpoint running after the measurement; AWS continues to charge for it."
+)
 @click.option("--dry-run", is_flag=True, help="Print requests, memory, time and cost; contact nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
@@ -97,9 +123,16 @@ def run_command(run: str, dry_run: bool, as_json: bool, results: Path | None, **
 
 
 @sagemaker.command("cleanup", epilog="Exit: 0 nothing is left, 2 usage, 3 something could not be deleted.")
-@click.option("--region", metavar="REGION", help="Default $AWS_REGION, $AWS_DEFAULT_REGION, the profile's.")
-@click.option("--all", "is_all", is_flag=True, help="Also what may still be in use: kept, or launched elsewhere.")
-@click.option("--dry-run", is_flag=True, help="List, delete nothing.")
+@click.option(
+    "--region", metavar="REGION", help="AWS region (default: $AWS_REGION, $AWS_DEFAULT_REGION, the profile's)."
+)
+@click.option(
+    "--all",
+    "is_all",
+    is_flag=True,
+    help="Also delete what may still be in use: kept endpoints, or those launched elsewhere.",
+)
+@click.option("--dry-run", is_flag=True, help="List what would be deleted; delete nothing.")
 def cleanup_command(region: str | None, is_all: bool, dry_run: bool) -> int:
     """Delete endpoints, configs, models and uploads that an ended dyno left, found by journal and by tag."""
 

@@ -24,10 +24,10 @@ from harness.measure.machine.rapl import CpuEnergy
 
 @click.command(name="doctor", short_help="What this machine can launch and measure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--engines", "wants_features", is_flag=True, help="Only the feature table of the engines.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="With --engines: the table as README has it.")
+@click.option("--engines", "wants_features", is_flag=True, help="Print only the feature table of the engines.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="With --engines: print the table as Markdown.")
 def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
-    """Say what this machine can launch and measure, and why not the rest.
+    """Show what this machine can launch and measure, and why not the rest.
 
     Each check of the machine is ok, warn (with what to do) or unavailable; half a second is spent spinning on one core
     to see what the neighbours take.
@@ -148,7 +148,7 @@ def _print_tables(facts: dict[str, Any], checks: list[dict[str, Any]], engines: 
 
 
 def _able(row: dict[str, Any]) -> str:
-    """What an engine can do here, as rich's markup; reasons hold brackets ('dynamometer[openvino]') of their own."""
+    """What an engine can do here, as rich's markup; reasons may hold brackets ('dynamometer[openvino]')."""
 
     warning = [f"[yellow]warn[/yellow]: {escape(row['warning'])}"] if row["warning"] else []
     if not row["is_available"]:

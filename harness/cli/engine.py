@@ -16,9 +16,9 @@ from engines.errors import Unavailable
 from engines.launching import load_engine
 
 
-@click.group("engine", short_help="Environments of their own for engines.")
+@click.group("engine", short_help="Manage separate Python environments for engines.")
 def command() -> None:
-    """Make, list and remove environments of their own for engines.
+    """Install, list and remove separate Python environments for engines.
 
     An engine whose packages are missing in dyno's own environment is served from the one installed here; a scenario
     block can also name one with `python:` (a venv folder, an interpreter, or auto).
@@ -37,12 +37,12 @@ def command() -> None:
 @click.option(
     "--python",
     type=click.Path(path_type=Path),
-    help="Interpreter, or venv folder, to make it from; default: dyno's own, whose torch is then shared, not copied.",
+    help="Interpreter or venv folder for the environment; default: dyno's own, whose torch is then shared, not copied.",
 )
 def install(name: str, python: Path | None) -> None:
-    """Make ENGINE's environment from its pinned list, under $DYNO_CACHE/engines.
+    """Install ENGINE's environment from its pinned list, under $DYNO_CACHE/engines.
 
-    Does nothing when it is there and current. Safe to interrupt.
+    Does nothing when the environment exists and is current. Safe to interrupt.
 
     \b
     Examples:

@@ -34,22 +34,32 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     epilog="Exit: 0 pass, 1 regressed, 2 usage or rules file, 3 machine, 4 cannot tell (with what it would take), "
     "130 interrupted.",
 )
-@click.option("--baseline", "baselines", multiple=True, metavar="RUN", help="What to compare with; may be repeated.")
-@click.option("--candidate", metavar="RUN", help="What is judged (default latest).")
+@click.option("--baseline", "baselines", multiple=True, metavar="RUN", help="Run to compare with; may be repeated.")
+@click.option("--candidate", metavar="RUN", help="Run to judge (default latest).")
 @click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Budgets per metric (YAML).")
-@click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="Measure the candidate now.")
 @click.option(
-    "--baseline-ref", type=click.Path(path_type=Path), metavar="DIR", help="Checkout to measure side by side."
+    "--scenario", type=click.Path(path_type=Path), metavar="FILE", help="Scenario to measure the candidate with now."
+)
+@click.option(
+    "--baseline-ref",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Another checkout of this repository to measure side by side.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field of the scenario.")
-@click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Launches of each side, fixed.")
+@click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Fixed number of launches of each side.")
 @click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
-              help="Stop measuring after this long.")  # fmt: skip
-@click.option("--allow-different-machine", is_flag=True, help="Judge the pair (machine, code) all the same.")
+              help="Minutes after which measuring stops.")  # fmt: skip
+@click.option("--allow-different-machine", is_flag=True, help="Compare runs from different machines anyway.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Also write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Also write a Markdown summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
-@click.option("--export", type=click.Path(path_type=Path), metavar="DIR", help="Only write a compact baseline.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a compact baseline to this folder and judge nothing.",
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
     baselines: tuple[str, ...],

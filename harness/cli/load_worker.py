@@ -20,14 +20,15 @@ from harness.load.hosts.coordinator import bind_address
 @click.option("--master", required=True, metavar="HOST:PORT", help="Address that `dyno tune --bind` listens on.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0, min_open=True), default=60.0, metavar="SECONDS",
-    help="How long to wait for the master (default 60).",
+    help="Seconds to wait for the master (default 60).",
 )  # fmt: skip
 def command(master: str, wait_s: float) -> None:
-    """Be one of the load hosts of a `dyno tune ... --expect-workers N`.
+    """Serve as one of the load hosts of a `dyno tune ... --expect-workers N`.
 
-    It gets parts of a schedule that was fixed before the run, sends those requests from here, and hands back the raw
-    records. It ends with its run. Both hosts must run the same version. Beyond loopback both sides need the same secret
-    in DYNO_LOAD_SECRET: whoever knows it can make this host send requests to any address it can reach.
+    The worker gets parts of a schedule that was fixed before the run, sends those requests from here, and hands back
+    the raw records. The worker ends with the run. Both hosts must run the same version. Beyond loopback both sides
+    need the same secret in DYNO_LOAD_SECRET: whoever knows it can make this host send requests to any address it can
+    reach.
 
     \b
     Examples:

@@ -18,15 +18,15 @@ VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
     "gate": "Judge a run against a baseline: pass, regressed, or cannot tell.",
-    "recommend": "Choose from a stored run, say why the others lost, write serving.properties.",
+    "recommend": "Choose from a stored run, explain why the others lost, write serving.properties.",
     "properties": "Check, compare, migrate and translate serving.properties files.",
     "deploy": "Put a recommendation on a SageMaker endpoint, measure it there, take it down again.",
     "serve": "Serve a model from a serving.properties file.",
     "partition": "Pack a model ahead of time for the bundled T5 engine.",
     "load-worker": "Lend this host's cores to the load of a `dyno tune` elsewhere.",
     "scenario": "Check, show or describe scenario files.",
-    "engine": "Make, list and remove environments of their own for engines.",
-    "doctor": "Say what this machine can launch and measure, and why not the rest.",
+    "engine": "Install, list and remove separate Python environments for engines.",
+    "doctor": "Show what this machine can launch and measure, and why not the rest.",
 }
 """Verb -> one line. Each verb lives in harness/cli/<verb>.py (a dash becomes an underscore) as `command`; here so that
 --help imports none of them."""

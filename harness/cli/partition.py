@@ -20,8 +20,17 @@ PROPERTIES = "serving.properties"
 
 @click.command("partition", epilog="Exit codes: 0 ok, 2 usage, 3 model or machine.")
 @click.argument("model", metavar="MODEL")
-@click.option("--dtype", default="fp32", show_default=True, help="fp32, bf16, int8, w8a8 or int4.")
-@click.option("--tensor-parallel-degree", "degree", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--dtype", default="fp32", show_default=True, help="Number type of the weights: fp32, bf16, int8, w8a8 or int4."
+)
+@click.option(
+    "--tensor-parallel-degree",
+    "degree",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of ranks.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Empty or new folder.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random weights, with a shape only.")
 def command(model: str, dtype: str, degree: int, out: Path, seed: int) -> None:

@@ -129,7 +129,7 @@ def phase_text(phase: Phase) -> str:
 
 
 def event_lines(event: SearchEvent, scenario: Scenario) -> list[str]:
-    """The lines that tell an event; one each, but for a failure's log."""
+    """The lines for an event; one each, but for a failure's log."""
     trials = f"[{event.measured}/{scenario.search.trials}]"
     if event.kind == "launching" and event.candidate is not None:
         expected = f", about {format_duration(event.expected_s)}" if event.expected_s else ""

@@ -20,11 +20,15 @@ from harness.properties.migrate import Migration, migrate
 from harness.store.disk import write_text
 
 LINT_FAILED = 1
-"""Exit code when a check said no (house style 35)."""
+"""Exit code when a check found a fault (house style 35)."""
 
 _FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 _CONTAINER = click.option(
-    "--container", default="dynamometer-0.1", show_default=True, metavar="VERSION", help="0.24.0, 0.36.0-lmi20, ..."
+    "--container",
+    default="dynamometer-0.1",
+    show_default=True,
+    metavar="VERSION",
+    help="Container version to check for, such as 0.36.0-lmi20.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
@@ -39,7 +43,7 @@ def command() -> None:
 @_CONTAINER
 @_JSON
 def lint_command(file: Path, container: str, as_json: bool) -> int:
-    """Say what is wrong with FILE in one container version, line by line.
+    """List what is wrong with FILE in one container version, line by line.
 
     Reads the config.json, model.py and requirements.txt beside FILE too, where there are any.
 
@@ -89,9 +93,11 @@ def diff(before: str, after: str, as_json: bool) -> int:
 @command.command("migrate", epilog="Exit: 0 ok, 1 the target still objects, 2 usage or a retired engine.")
 @_FILE
 @click.option("--from", "source", required=True, metavar="VERSION", help="The container FILE was written for.")
-@click.option("--to", "target", required=True, metavar="VERSION", help="The container it shall serve in.")
+@click.option("--to", "target", required=True, metavar="VERSION", help="The container FILE is rewritten for.")
 @click.option("--replace-engine", is_flag=True, help="Write the replacement of a retired engine or handler.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files; default: print.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files (default: print them)."
+)
 @_JSON
 def migrate_command(file: Path, source: str, target: str, replace_engine: bool, out: Path | None, as_json: bool) -> int:
     """Rewrite FILE for another container version; every change is named with its reason.

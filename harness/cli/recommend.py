@@ -24,9 +24,11 @@ from harness.trial.verify import verify
 
 @click.command("recommend", epilog="Exit: 0 ok, 2 usage, 3 machine, 4 no valid choice or not reproduced.")
 @click.argument("run", required=False)
-@click.option("--container", metavar="VERSION", help="Where it will be served: dynamometer-0.1, 0.36.0-lmi20, ...")
+@click.option(
+    "--container", metavar="VERSION", help="Container that will serve the files: dynamometer-0.1, 0.36.0-lmi20, ..."
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
-@click.option("--verify", is_flag=True, help="Start the server from the written file and measure again.")
+@click.option("--verify", is_flag=True, help="Start a server from the written file and measure it again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
@@ -37,7 +39,7 @@ def command(
     as_json: bool,
     results: Path | None,
 ) -> int:
-    """Choose the best measured candidate of RUN, say why the others lost, write serving.properties.
+    """Choose the best measured candidate of RUN, explain why the others lost, write serving.properties.
 
     RUN is a run folder, a scenario's name (its newest run) or 'latest'.
 

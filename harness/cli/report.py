@@ -31,10 +31,21 @@ MOST_RUNS = 10
 
 @click.command("report", epilog="Exit: 0 ok, 2 usage (no such run), 3 the run folder is damaged.")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write into this file.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True, help="Output format."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File to write instead of standard output.",
+)
 @click.option("--sort", metavar="METRIC", help="Sort by this metric (default: the scenario's first objective).")
-@click.option("--baseline", type=click.Choice(["published"]), help="Add the field's published row, for its model only.")
+@click.option(
+    "--baseline",
+    type=click.Choice(["published"]),
+    help="Add the row published elsewhere for FLAN-T5-XXL, where the run served that model.",
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
     runs: tuple[str, ...],

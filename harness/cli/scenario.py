@@ -30,7 +30,7 @@ def command() -> None:
 @click.argument("scenarios", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SCENARIO...")
 @_SET
 def check(scenarios: tuple[Path, ...], overrides: tuple[str, ...]) -> int:
-    """Say whether scenario files are right; every mistake at once, each with file and line.
+    """Check whether scenario files are right; every mistake at once, each with file and line.
 
     \b
     Examples:
@@ -53,7 +53,7 @@ def check(scenarios: tuple[Path, ...], overrides: tuple[str, ...]) -> int:
 @_SET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def show(scenario: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print a scenario with every default filled in, and where its files lie.
+    """Print a scenario with every default filled in, and the full paths of its files.
 
     \b
     Examples:

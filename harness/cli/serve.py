@@ -37,8 +37,8 @@ from engines.server.serve import ServeOptions, serve
 def command(properties_path: Path, model_dir: Path | None, host: str, port: int, model_name: str, drain_s: int) -> None:
     """Serve a model from a serving.properties file.
 
-    The server speaks SageMaker's container contract (/ping, /invocations) and DJL's (/predictions/NAME), with DJL's
-    queue, batch and worker rules. It runs in the foreground and says its address on standard error. Ctrl-C or SIGTERM
+    The server implements SageMaker's container contract (/ping, /invocations) and DJL's (/predictions/NAME), with DJL's
+    queue, batch and worker rules. It runs in the foreground and prints its address on standard error. Ctrl-C or SIGTERM
     finishes what is in flight; a second one ends it at once.
 
     \b

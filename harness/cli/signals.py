@@ -12,7 +12,7 @@ from types import FrameType
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP (the terminal closed; not where nohup had it ignored) becomes
-    KeyboardInterrupt; later ones only say that the stop is under way, so that a second Ctrl-C cannot cut short the
+    KeyboardInterrupt; later ones only state that the stop is under way, so that a second Ctrl-C cannot cut short the
     ending of the engine's processes."""
     seen: list[int] = []
 

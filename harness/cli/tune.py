@@ -42,7 +42,11 @@ FIRST_SHOWN = 6
 @click.argument("scenario", type=click.Path(path_type=Path), metavar="SCENARIO")
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field: search.trials=30.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
-@click.option("--dry-run", is_flag=True, help="Print candidates, what is ruled out and why, order, minutes, disk.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the plan (candidates, what is ruled out and why, order, minutes, disk) and launch nothing.",
+)
 @click.option("--new", "is_new", is_flag=True, help="Begin a new run even if an unfinished one could be resumed.")
 @click.option(
     "--locust-web-ui",
@@ -59,13 +63,13 @@ FIRST_SHOWN = 6
     metavar="N",
     help="Load from N hosts that run `dyno load-worker`; wait for them first.",
 )
-@click.option("--bind", metavar="HOST:PORT", help="Where they find this one (default 127.0.0.1:5557).")
+@click.option("--bind", metavar="HOST:PORT", help="Address that load workers connect to (default 127.0.0.1:5557).")
 @click.option(
     "--workers-timeout",
     type=click.FloatRange(min=1),
     default=60.0,
     metavar="SECONDS",
-    help="... and how long to wait (60).",
+    help="Seconds to wait for load workers (default 60).",
 )
 @click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
@@ -86,7 +90,7 @@ def command(
 
     Each candidate is launched, its answers are checked, it is loaded, measured and stopped. The best ones are measured
     again, the recommendation is written, and a server started from the written file is measured once more. Interrupt
-    it at any moment: the same command goes on where it stopped.
+    it at any moment: the same command continues where it stopped.
 
     \b
     Examples:
@@ -117,7 +121,7 @@ def command(
 
 @contextmanager
 def _resumable() -> Iterator[None]:
-    """An interruption inside says how to go on."""
+    """An interruption inside prints how to continue."""
     try:
         yield
     except Interrupted as error:

@@ -20,10 +20,10 @@ _MADE_FROM = (
 
 
 def price_of(cost: Cost | None, candidate: Candidate) -> Price | None:
-    """USD per hour of everything that serves `candidate`; None where nobody said what it runs on.
+    """USD per hour of everything that serves `candidate`; None where nothing names the hardware.
 
     An endpoint's instance is its own option; a local engine's is the scenario's. The user's price wins over the
-    catalogue's. Raises EngineError for an instance that is not in the catalogue and has no price of its own.
+    catalogue's. Raises EngineError for an instance that is not in the catalogue and has no price in the scenario.
     """
     options = candidate.options
     is_endpoint = traits(candidate.engine).is_rented

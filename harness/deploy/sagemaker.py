@@ -134,7 +134,7 @@ def _model_dir(resolved: ResolvedScenario, candidate: Candidate, options: Mappin
 
 
 def _adapted(recommendation: Recommendation, order: Order) -> Recommendation:
-    """The recommendation for another device or degree than was measured, where the order says so."""
+    """The recommendation for another device or degree than was measured, where the order asks for that."""
     trial = recommendation.trial
     candidate = replace(
         trial.candidate,

@@ -1,8 +1,8 @@
 """The gate's comparison of two runs: for each candidate and metric the change, its evidence and its limit.
 
 Estimator. Positive quantities are compared by the ratio of geometric means over launches, shares by difference. The
-unit is the launch: two starts of one server differ by more than their requests say. The spread of launches comes from
-the repetitions of this metric, pooled over candidates and both runs (or a candidate's own, from 4 launches on each
+unit is the launch: two starts of one server differ by more than their requests suggest. The spread of launches comes
+from the repetitions of this metric, pooled over candidates and both runs (or a candidate's own, from 4 launches on each
 side on); launches measured in pairs are compared as pairs; from 3 baseline runs on, the unit is the run ('sitting').
 """
 
@@ -39,7 +39,7 @@ class Comparison:
     """One metric of one candidate on both sides. `baseline` and `candidate` are geometric (log) or plain means; None
     where the metric is absent, or a percentile of so few requests that it would be read as more than it is.
 
-    `limit` is the allowed worsening on the analysis scale; `evidence` None with a `problem` that says why.
+    `limit` is the allowed worsening on the analysis scale; `evidence` None with a `problem` that explains why.
     """
 
     candidate_id: str

@@ -36,7 +36,7 @@ class Evidence(Protocol):
         ...
 
     def enlarged(self, factor: float) -> Evidence:
-        """What `factor` times as much data with the same averages would say."""
+        """The evidence from `factor` times as much data with the same averages."""
         ...
 
 
@@ -140,7 +140,7 @@ class PairedShares:
 
     `net_worse` = prompts that became wrong minus prompts that became right; `differing` bounds both together from
     above, so the interval is conservative. Nothing differs on any prompt: then the change is exactly 0 on these
-    prompts, and `is_identical` says so.
+    prompts, and `is_identical` reports it.
     """
 
     net_worse: float
@@ -176,7 +176,7 @@ class PairedShares:
 
 
 def _p_by_search(evidence: Evidence, limit: float) -> float:
-    """The level, 1e-12 to 0.5, at which the lower bound reaches `limit`; 0.5 when the estimate itself lies below it."""
+    """The level, 1e-12 to 0.5, at which the lower bound reaches `limit`; 0.5 when the estimate itself is below it."""
     if evidence.estimate <= limit:
         return 0.5
     low, high = -12.0, math.log10(0.5)
@@ -187,7 +187,7 @@ def _p_by_search(evidence: Evidence, limit: float) -> float:
 
 
 def factor_to_settle(evidence: Evidence, limit: float, level_pass: float, level_regressed: float) -> float | None:
-    """How many times as much data would probably settle it (>= 1); None when 100 times would not: the change lies at
+    """How many times as much data would probably settle it (>= 1); None when 100 times would not: the change is at
     the limit itself."""
     factor = 1.1
     while factor <= 100:

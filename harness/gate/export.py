@@ -18,7 +18,7 @@ from harness.store.requests_table import whole
 
 
 def export_baseline(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Write `run` to `folder` as a run folder that `dyno gate --baseline` reads; says what was written.
+    """Write `run` to `folder` as a run folder that `dyno gate --baseline` reads; prints what was written.
 
     Kept: manifest, trials, answers to the quality prompts, and of each request its user, outcome and times, which
     begin at 0. Left out: answers under load, logs, error texts, absolute paths. Raises UsageError when something is
@@ -61,7 +61,8 @@ def _write_times(source: Path, partial: Path) -> None:
 
 
 def _without_paths(scenario: dict[str, Any]) -> dict[str, Any]:
-    """Absolute paths shortened to their names: they say where somebody's checkout lies, and are compared by name."""
+    """Absolute paths shortened to their names: they reveal the path of somebody's checkout, and are compared by
+    name."""
     resolved = dict(scenario.get("resolved") or {})
     for key in ("path", "prompts_path"):
         if isinstance(resolved.get(key), str):

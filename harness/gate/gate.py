@@ -95,7 +95,7 @@ def _judged(baselines: Sequence[Run], candidate: Run, rules: Rules) -> _Answer:
 
 
 def _unmeasured(matches: Sequence[Match], comparisons: Sequence[Comparison], rules: Rules) -> Iterator[Finding]:
-    """What the rules file asks for and neither run holds; a pass would say that it was looked at."""
+    """What the rules file asks for and neither run holds; a pass would claim that it was judged."""
     have = {(each.candidate_id, each.metric) for each in comparisons}
     for name in rules.asked():
         without = [each for each in matches if (each.candidate_id, name) not in have]
@@ -162,7 +162,8 @@ def _setting(baselines: Sequence[Run], pairs: Pairs | None) -> tuple[str, ...]:
 
 
 def _served_by(matches: Sequence[Match]) -> tuple[str, ...]:
-    """What the engines say they are, where the two sides differ: versions and the dtype that really computes."""
+    """The engines' descriptions of themselves, where the two sides differ: versions and the dtype that really
+    computes."""
     notes = []
     for each in matches:
         before, now = next(group for group in each.baseline if group)[-1], each.candidate[-1]

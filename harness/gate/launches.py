@@ -108,7 +108,7 @@ def raw_samples(root: Path, trial_id: str, name: str) -> tuple[np.ndarray[Any, A
 
 def _quantile_error(times_ms: np.ndarray[Any, Any], q: float, users: int) -> float | None:
     """Standard error of the log of a quantile: half the log distance of the quantiles one binomial standard deviation
-    away (Woodruff 1952), with the design effect of neighbours that share a batch. None where the upper one would lie
+    away (Woodruff 1952), with the design effect of neighbours that share a batch. None where the upper one would be
     beyond the largest sample."""
     worth = len(times_ms) / design_effect(times_ms, q, users)
     step = math.sqrt(q * (1 - q) / worth)

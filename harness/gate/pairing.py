@@ -15,7 +15,7 @@ FindingVerdict = Literal["regressed", "cannot tell", "note"]
 FAILED: tuple[TrialOutcome, ...] = (
     "launch_failed", "crashed", "out_of_memory", "timed_out", "infeasible", "skipped",
 )  # fmt: skip
-"""Outcomes that say something about the code; client_limited and interrupted say something about the measurement."""
+"""Outcomes that depend on the code; client_limited and interrupted depend on the measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

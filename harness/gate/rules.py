@@ -103,13 +103,14 @@ class Spread(Strict):
 
 
 class Rules(Strict):
-    """Everything a rules file may say."""
+    """Every key of a rules file."""
 
     metrics: Annotated[dict[str, Budget], BeforeValidator(_budgets)] = Field(
         default_factory=lambda: {name: Budget.model_validate(limits) for name, limits in DEFAULT_BUDGETS.items()}
     )
     false_alarm: Annotated[
-        Level, Field(description="probability that a gate without any true excess says regressed (family-wise, Holm)")
+        Level,
+        Field(description="probability that a gate without any true excess answers regressed (family-wise, Holm)"),
     ] = 0.01
     false_pass: Annotated[
         Level, Field(description="probability that a change beyond its budget passes (each comparison's own level)")
@@ -122,7 +123,7 @@ class Rules(Strict):
 
     @model_validator(mode="after")
     def _names_and_directions(self) -> Rules:
-        """The file loader says the same with file and line, before it comes to this."""
+        """The file loader reports the same with file and line, before it comes to this."""
         for name, budget in self.metrics.items():
             row = metric_row(_metric_name(name))
             assert row is not None

@@ -17,8 +17,8 @@ MUST_MATCH = (
 name begins with gpu_ are among them."""
 MUST_MATCH_PREFIX = "gpu"
 MAY_DIFFER = ("kernel", "os", "clock_source", "swap_mib", "memory_mib", "python")
-"""Facts that may move a result a little: said, not refused. A kernel update on every runner image must not switch the
-gate off. Package versions are part of what is judged: a change may be an upgrade."""
+"""Facts that may move a result a little: reported, not refused. A kernel update on every runner image must not switch
+the gate off. Package versions are part of what is judged: a change may be an upgrade."""
 MEMORY_TOLERANCE_FRAC = 0.02
 """The same instance type reports a few MiB more or less from boot to boot."""
 WORKLOAD_MUST_MATCH = ("inputs_per_request", "parameters", "stream", "load", "slo", "locustfile", "spawn_per_s")
@@ -59,7 +59,7 @@ def _machine_names(one: Mapping[str, object], other: Mapping[str, object]) -> tu
 
 
 def _differs(name: str, one: Mapping[str, object], other: Mapping[str, object], key: str | None = None) -> str:
-    """'name: baseline X, candidate Y' where both say something and not the same; '' otherwise."""
+    """'name: baseline X, candidate Y' where both have a value and the values differ; '' otherwise."""
     left, right = one.get(key or name), other.get(key or name)
     if _plain(left) == _plain(right):
         return ""

@@ -1,7 +1,7 @@
 """The gate's verdicts from comparisons: pass, regressed, or cannot tell with how many launches would settle it.
 
-Regressed: the worsening lies above its limit with the family-wise confidence 1 - false_alarm, Holm (1979) over every
-comparison of the gate that has evidence. Pass: it lies below its limit with confidence 1 - false_pass; the gate passes
+Regressed: the worsening is above its limit with the family-wise confidence 1 - false_alarm, Holm (1979) over every
+comparison of the gate that has evidence. Pass: it is below its limit with confidence 1 - false_pass; the gate passes
 only if all comparisons do, so no correction is due there (intersection-union, Berger 1982). Anything else: cannot tell.
 The interval shown has exactly those two ends, so that verdict and interval never disagree.
 """
@@ -31,7 +31,7 @@ EXIT_CODES: dict[Verdict, int] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class More:
     """What would probably settle a comparison: further launches of each side, and requests of each side in them
-    (or prompts, for answers). None: the change lies at the limit, no reasonable amount would."""
+    (or prompts, for answers). None: the change is at the limit, no reasonable amount would."""
 
     launches: int | None
     requests: int | None

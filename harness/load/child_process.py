@@ -13,7 +13,7 @@ from typing import IO
 
 
 def begin_child(module: str, arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """`python -m module arguments`, spoken to by pipes; what it says aside goes to `log`."""
+    """`python -m module arguments`, connected by pipes; its other output goes to `log`."""
     argv = [sys.executable, "-P", "-m", module, *arguments]  # -P: nothing of the working folder is imported
     return subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_env(), process_group=0

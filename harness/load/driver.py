@@ -67,7 +67,7 @@ class LoadResult:
     window.
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
     `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
-    `doubts`: what the load processes themselves say against the numbers; `notes`: where the load came from.
+    `doubts`: the load processes' own doubts about the numbers; `notes`: where the load came from.
     """
 
     records: tuple[RequestRecord, ...]
@@ -161,7 +161,7 @@ class _Watch:
         return plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
 
     def _tell(self) -> int:
-        """Tell what is done; returns it."""
+        """Publish what is done; returns it."""
         done = sum(self.processes.done.values())
         self.on_progress(done)
         if self.on_state is not None and self.begin_ns:
@@ -177,7 +177,7 @@ class _Watch:
         return done
 
     def _until(self, is_over: Callable[[], bool], limit_s: float, phase: str) -> Iterator[str]:
-        """Yields the reason, once, when the engine says stop; ends silently when `is_over`."""
+        """Yields the reason, once, when the engine asks to stop; ends silently when `is_over`."""
         deadline_ns = time.monotonic_ns() + int(limit_s * NS_PER_S)
         told = -1
         while not is_over():

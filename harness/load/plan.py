@@ -14,7 +14,7 @@ DISK_FULL_STATUS = 74
 """Exit status of a load process that could not write its records (EX_IOERR of sysexits.h)."""
 
 BAD_LOCUSTFILE_STATUS = 65
-"""Exit status of a load process that refused a user's own locustfile (EX_DATAERR); its last line says why."""
+"""Exit status of a load process that refused a user's own locustfile (EX_DATAERR); its last line explains why."""
 
 START_USERS = 8
 """Users that each load process of an open loop begins with, and warms up with; more follow as they are needed."""
@@ -27,7 +27,7 @@ class LoadPlan:
     """One load: warm-up, then the measured requests.
 
     Closed loop: `users` users, each sends its next request `think_time_s` after its last answer, until `requests` are
-    sent or `max_duration_s` is over. Open loop, where `offsets_ns` says when each request leaves (from the opening of
+    sent or `max_duration_s` is over. Open loop, where `offsets_ns` states when each request leaves (from the opening of
     the window, never falling): `users`, `think_time_s` and `requests` mean nothing, `window_s` is the time the schedule
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;

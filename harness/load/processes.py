@@ -47,7 +47,7 @@ class AnyProcesses(Protocol):
 
 
 class ProcessWords:
-    """What `count` load processes have said so far, by part: warm, done, ended, their pools and CPU in the window."""
+    """The messages of `count` load processes so far, by part: warm, done, ended, their pools and CPU in the window."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -70,7 +70,7 @@ class ProcessWords:
         return 0
 
     def notes(self) -> tuple[str, ...]:
-        """What the trial's record should say of where the load came from."""
+        """The trial's record of where the load came from."""
         return ()
 
     def clock_doubts(self) -> tuple[Doubt, ...]:
@@ -83,8 +83,8 @@ class ProcessWords:
 
 
 class LoadProcesses(ProcessWords):
-    """The load processes of some parts (all by default), each leader of its own process group; leaving the context
-    kills what still runs."""
+    """The load processes of some parts (all by default), each in a separate process group that it leads; leaving the
+    context kills what still runs."""
 
     def __init__(self, plan: LoadPlan, folder: Path, parts: Sequence[int] | None = None) -> None:
         super().__init__(plan.processes)
@@ -95,7 +95,7 @@ class LoadProcesses(ProcessWords):
         self._buffers: dict[int, bytes] = {}
 
     def state(self) -> dict[str, Any]:
-        """Everything said so far, JSON-able."""
+        """All messages so far, JSON-able."""
         return {
             "warm": sorted(self.warm), "ended": sorted(self.ended), "done": self.done, "busy_s": self.busy_s,
             "pools": self.pools,
@@ -137,7 +137,7 @@ class LoadProcesses(ProcessWords):
                 child.stdin.flush()
 
     def listen(self, wait_s: float) -> None:
-        """Take in what the processes said, for at most `wait_s`."""
+        """Read the processes' messages, for at most `wait_s`."""
         for key, _ in self._selector.select(wait_s):
             pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]
             part = int(key.data)

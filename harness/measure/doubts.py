@@ -34,9 +34,9 @@ VOID_LAG_MIN_MS = 10.0
 """Late by more than 10 ms, and half of the median time from send to answer: the tail is the client's own."""
 VOID_DELIVERED_FRAC = 0.97
 """Less of the asked rate than this left in time, and the last request more than VOID_LAG_MIN_MS late (a window of
-milliseconds ends late by a scheduler's whim): the engine was not loaded as the result would say."""
+milliseconds ends late by a scheduler's whim): the engine was not loaded as the result would claim."""
 STALL_MS = 50.0
-"""One pause of the client this long, and as long as the median latency, is said even where p99 hides it."""
+"""One pause of the client this long, and as long as the median latency, is reported even where p99 hides it."""
 WAITED_FRAC = 0.01
 """Requests held back by max_in_flight, without the engine being overloaded."""
 MIN_WINDOW_S = 2.0
@@ -62,7 +62,7 @@ def client_verdict(
     requests left later than 10 ms and half the median service time at the 99th percentile, when less than 97 % of the
     asked rate left in time, or when `waited` requests, more than 1 %, found `max_in_flight` outstanding though the
     engine kept up. Lag of an engine that is overloaded (see overload.py) is the engine's, and is named in `doubts_of`.
-    A closed loop that is late sends less, which its own latency and throughput say: it is doubted, not void.
+    A closed loop that is late sends less, which its own latency and throughput show: it is doubted, not void.
     """
     chosen = measured(records)
     if not chosen or use.window_s <= 0:

@@ -14,7 +14,7 @@ Direction = Literal["minimize", "maximize"]
 
 View = Literal["brief", "answer", "engines", "compared", "aside", "deployed", "probe", "file"]
 """Where a metric is shown, beside the result table: in a sentence about a candidate, in the answer of tune, recommend
-and report, among engines side by side, in a table of its own where runs are compared or with the others there, beside
+and report, among engines side by side, in a separate table where runs are compared or with the others there, beside
 a deployment's, for each probe of a rate search, in the comment of a written serving.properties."""
 
 _WORDS = {
@@ -29,7 +29,7 @@ _UNIT_ENDINGS = ("_ms", "_rps", "_mib", "_w", "_j")
 class MetricDef:
     """What a metric means and where it is shown.
 
-    `better` is the better direction; `source` says which part of the trial holds it. Three names, made from `name`
+    `better` is the better direction; `source` states which part of the trial holds it. Three names, made from `name`
     where they are not given: `title` stands alone ('Latency P50'), `short` in a sentence, `heading` over a column,
     with the unit. `column` is its priority in the result table: the higher, the earlier it is left out; None: none.
     `refines` names the metric beside which it is shown, only where it differs.

@@ -22,7 +22,8 @@ def overload(chosen: Sequence[RequestRecord]) -> str:
 
     Outstanding requests are counted from the intended send, at the ends of the four quarters of the schedule: they must
     grow in every quarter, and in the second half by more than chance. A stall that ended, or a burst, is no overload.
-    Smallest n: 40 requests; an excess of 10 % is told from 900 on (the growth is a tenth of 450, three deviations 64).
+    Smallest n: 40 requests; an excess of 10 % is detected from 900 on (the growth is a tenth of 450, three deviations
+    64).
     """
     n = len(chosen)
     if n < MIN_REQUESTS:

@@ -2,7 +2,7 @@
 
 TTFT counts from the intended send to the first token of any kind; TTFO to the first that is not reasoning, which is
 what a reader waits for. Tokens with the same time came together: one arrival. A gap
-(ITL) lies between two arrivals; servers that send several tokens at once make fewer and longer gaps, and the note says
+(ITL) is between two arrivals; servers that send several tokens at once make fewer and longer gaps, and the note states
 so. TPOT is one number per answer: the time from its first to its last arrival over the tokens that came after the
 first arrival: counted where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; m - 1 when
 tokens come alone. n is what was sent: without hidden reasoning, and without the end token, which servers count and do
@@ -48,7 +48,7 @@ _TAILS = {"p50": 0.5, "p99": 0.99}
 
 
 def _first_output(ok: Sequence[RequestRecord], block: int) -> dict[str, Metric]:
-    """ttfo_*, of the answers that hold more than reasoning; nothing where kinds of tokens are not told apart."""
+    """ttfo_*, of the answers that hold more than reasoning; nothing where kinds of tokens are not distinguished."""
     seen = [record for record in ok if record.first_output_ns is not None]
     if not seen:
         return {}
@@ -83,7 +83,7 @@ def tpot_ns(record: RequestRecord) -> float | None:
 
 
 def _sent(record: RequestRecord) -> int:
-    """Tokens of a streamed answer that were sent, by the server's count where it knows more than the arrivals tell."""
+    """Tokens of a streamed answer that were sent, by the server's count where it knows more than the arrivals show."""
     timed = len(record.token_ns)
     counted = max(timed, (record.output_tokens or 0) - record.hidden_tokens)
     return counted - 1 if timed > 1 and counted % timed == 1 else counted

@@ -13,7 +13,7 @@ NAMES_SHOWN = 6
 
 
 def unavailable(records: Sequence[RequestRecord]) -> Mapping[str, str]:
-    """Metric names -> why a load of the user's own classes has them not; no number is ever put in their place."""
+    """Metric names -> why they cannot be measured with the user's own classes; no number is ever put in their place."""
     ok = [record for record in records if not record.is_warmup and record.outcome == "ok"]
     found = {
         "rate_asked_rps, rate_delivered_rps, lag_p50_ms, lag_p99_ms": (

@@ -74,7 +74,7 @@ class KeyRule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedValue:
     """A value that comes and goes with versions: an engine, a rolling batch type, a handler module. `retired` and
-    `early` say what to do after `until` and before `since`."""
+    `early` state what to do after `until` and before `since`."""
 
     name: str
     since: Version = ()

@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """The new text, the files that must lie beside it, what changed, and what the target still objects to."""
+    """The new text, the files that belong beside it, what changed, and what the target still objects to."""
 
     text: str
     files: Mapping[str, str]

@@ -1,7 +1,7 @@
 """A measured candidate rendered as files for a container: serving.properties, model.py and requirements.txt.
 
-`dynamometer-0.1` is our own server: the file says exactly what was measured. For an LMI container the file asks for the
-same thing in that container's words, and its comment says that it was not measured there.
+`dynamometer-0.1` is our own server: the file states exactly what was measured. For an LMI container the file asks for
+the same thing in that container's words, and its comment states that it was not measured there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FIRST_TASK_FROM_HUB = (0, 23, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the evidence lies: the run's folder name, its manifest, and the trial."""
+    """The path of the evidence: the run's folder name, its manifest, and the trial."""
 
     run_name: str
     manifest: RunManifest
@@ -57,7 +57,7 @@ class Source:
 
 
 def why_nothing_to_write(candidate: Candidate) -> str:
-    """Why no serving.properties can say what was measured; '' when one can."""
+    """Why no serving.properties can express what was measured; '' when one can."""
     if traits(candidate.engine).is_elsewhere:
         return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
     if traits(candidate.engine).has_own_front:

@@ -16,14 +16,14 @@ from harness.quality.scores import chrf, is_exact_match, mcnemar_p, rouge_l, tok
 from harness.records import Metric, Prompt, QualityReport, QualityVerdict
 
 REFERENCE_ENGINE = "transformers"
-"""Hugging Face eager fp32 defines what the model says; every other engine is compared with it."""
+"""Hugging Face eager fp32 defines the right answers; every other engine is compared with it."""
 
 EMPTY_BROKEN_FRAC = 0.05
 """More missing or empty answers than this: not a slip but a fault."""
 COLLAPSE_FACTOR = 0.5
 """Agreement below this share of what was expected is a collapse (wrong scaling, overflow), not a loss of precision."""
 COLLAPSE_MIN_PROMPTS = 8
-"""Fewer prompts cannot tell a collapse from chance."""
+"""Fewer prompts cannot separate a collapse from chance."""
 INFORMATIVE_FRAC = 0.1
 """When fp32 itself gets fewer than this right (random weights, foreign prompts), exact match has nowhere to fall."""
 LONG_REFERENCE_WORDS = 20
@@ -63,7 +63,7 @@ class _Case:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing was said although something should have been."""
+        """An empty answer where there should be a text."""
         wanted = self.reference_answer if self.reference_answer is not None else self.prompt.reference
         return not self.was_answered or (not self.answer.strip() and wanted is not None and bool(wanted.strip()))
 
@@ -79,7 +79,7 @@ def judge(
     """The verdict on `answers` (prompt id -> text) to `prompts`; `reference` holds the fp32 engine's answers.
 
     A prompt without an answer counts as answered wrongly and empty. `nonfinite` are ids of prompts whose scores held
-    NaN or infinity. Every metric says its n.
+    NaN or infinity. Every metric states its n.
     """
     cases = tuple(
         _Case(

@@ -14,7 +14,7 @@ def is_exact_match(answer: str, reference: str) -> bool:
 def token_agreement(answer: str, reference: str) -> float:
     """Length of the longest common prefix over the longer length, in words split at blanks; 1.0 for two empty texts.
 
-    A prefix, because greedy decoding that differs once goes on from different text.
+    A prefix, because greedy decoding that differs once continues from different text.
     """
     ours, theirs = answer.split(), reference.split()
     longest = max(len(ours), len(theirs))

@@ -12,7 +12,7 @@ Usd = Annotated[float, Field(gt=0.0)]
 
 
 class Cost(Strict):
-    """Prices of what serves. A trial on this machine costs what `instance` or `usd_per_hour` says."""
+    """Prices of what serves. A trial on this machine costs what `instance` or `usd_per_hour` states."""
 
     instance: Annotated[Word | None, Field(description="the instance that a local run stands for")] = None
     usd_per_hour: Annotated[Usd | None, Field(description="its price, instead of the catalogue's")] = None

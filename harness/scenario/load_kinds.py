@@ -265,7 +265,7 @@ class MaxRateLoad(Open):
 
 
 class Template(Strict):
-    """A protocol of one's own: a JSON body with {prompt} (and {max_new_tokens}), and where its answer stands."""
+    """A user-defined protocol: a JSON body with {prompt} (and {max_new_tokens}), and where its answer stands."""
 
     body: Annotated[str, Field(description="JSON text; {prompt} stands inside a string and is escaped")]
     answer: Annotated[Word, Field(description="keys and indexes to the text, such as outputs.0.text")]

@@ -37,7 +37,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedScenario:
-    """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but where the file lies."""
+    """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but the file's location."""
 
     scenario: Scenario
     path: Path

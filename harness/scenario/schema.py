@@ -96,7 +96,8 @@ class Workload(Strict):
     parameters: Parameters = Parameters()
     stream: bool = False
     template: Annotated[
-        Template | None, Field(description="body and answer of a server with a protocol of its own")
+        Template | None,
+        Field(description="request body and answer of a server with a protocol that dyno does not know"),
     ] = None
     load: Load = ClosedLoad()
     locustfile: Annotated[
@@ -139,7 +140,7 @@ class Workload(Strict):
         return self
 
     def _locustfile_fits(self) -> None:
-        """A locustfile is a closed load of its own: what it says itself may not be said here too."""
+        """A locustfile is a closed load in itself: what it defines may not be defined here too."""
         if self.locustfile is None:
             if self.spawn_per_s is not None:
                 raise expected("spawn_per_s only beside locustfile", self.spawn_per_s, "remove spawn_per_s")
@@ -303,7 +304,8 @@ class Scenario(Strict):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of scenario files, for editors; an axis may be one value or a list, which pydantic does not tell."""
+    """JSON Schema of scenario files, for editors; an axis may be one value or a list, which pydantic does not
+    distinguish."""
     schema = Scenario.model_json_schema()
     block = schema["$defs"]["EngineBlock"]["properties"]
     for name, field in block.items():

@@ -13,7 +13,7 @@ from engines.launching import load_engine
 @cache
 def engine_capabilities(name: str, python: str = "") -> Capabilities | Availability:
     """Capabilities of an engine that can be launched here (in the environment `python`, if it names one), else the
-    Availability that says why not."""
+    Availability that explains why not."""
     try:
         engine = load_engine(name, python or None)
         availability = engine.probe()

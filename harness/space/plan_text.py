@@ -20,7 +20,7 @@ from harness.wording import label
 LAUNCH_S = 8.0
 PROMPT_S = 0.1
 KIB_PER_REQUEST = 0.5
-"""Assumed, not measured, until a run has trials of its own: launch to ready, one quality or warm-up prompt, one stored
+"""Assumed, not measured, until the run has trials: launch to ready, one quality or warm-up prompt, one stored
 request with its answer. Meant for the bundled model on 2 idle cores; a larger model or a busy machine takes longer, and
 the search then stops at its time budget."""
 

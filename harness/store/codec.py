@@ -1,6 +1,6 @@
 """Codec of stored records: frozen dataclasses to JSON and back, driven by their type annotations.
 
-Non-finite floats, which JSON cannot say, become {"$float": "nan" | "inf" | "-inf"}. A field with a default may be
+Non-finite floats, which JSON cannot express, become {"$float": "nan" | "inf" | "-inf"}. A field with a default may be
 absent (a record that grew keeps reading old files); an unknown field is refused.
 """
 

@@ -16,7 +16,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_faults(path: Path) -> Iterator[None]:
-    """Turn an OSError inside into an EnvironmentFault that says what to do."""
+    """Turn an OSError inside into an EnvironmentFault that states what to do."""
     try:
         yield
     except OSError as error:

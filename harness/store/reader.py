@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A stored run. `notes` say what could not be read."""
+    """A stored run. `notes` state what could not be read."""
 
     root: Path
     manifest: RunManifest
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def layout(self) -> RunLayout:
-        """Where its files lie."""
+        """The paths of its files."""
         return RunLayout(self.root)
 
     @property
@@ -111,7 +111,7 @@ def read_outputs(root: Path, trial_id: str) -> dict[str, str]:
 
 def find_run(results_root: Path, ref: str | None) -> Path:
     """The run folder meant by `ref`: None or 'latest' (the newest of all), a scenario's name (its newest), a run
-    folder's own name, or a path. Raises UsageError that says what there is."""
+    folder's own name, or a path. Raises UsageError that states what there is."""
     runs = _runs(results_root)
     if ref is None or ref == "latest":
         if not runs:

@@ -51,7 +51,7 @@ class RunWriter:
 
     @classmethod
     def resume(cls, root: Path) -> RunWriter:
-        """Go on writing an existing run. A torn last line of trials.jsonl (the writer was killed) is cut off.
+        """Continue writing an existing run. A torn last line of trials.jsonl (the writer was killed) is cut off.
 
         Raises UsageError when `root` is no run, EnvironmentFault when another dyno is writing it.
         """
@@ -73,13 +73,13 @@ class RunWriter:
         append_line(self.layout.trials_jsonl, line.encode("utf-8"))
 
     def write_requests(self, trial_id: str, records: Sequence[RequestRecord]) -> Path:
-        """Write a trial's raw records and say where. Raises EnvironmentFault."""
+        """Write a trial's raw records; returns the path. Raises EnvironmentFault."""
         path = self.layout.requests(trial_id)
         write_whole(path, lambda partial: write_table(partial, records))
         return path
 
     def write_telemetry(self, trial_id: str, columns: Mapping[str, Sequence[float | None]]) -> Path:
-        """Write what the machine did during a trial (column -> values, t_ns first) and say where.
+        """Write what the machine did during a trial (column -> values, t_ns first); returns the path.
 
         Raises EnvironmentFault.
         """
@@ -88,7 +88,7 @@ class RunWriter:
         return path
 
     def write_outputs(self, trial_id: str, outputs: Mapping[str, str]) -> Path:
-        """Write a trial's answers and say where. Raises EnvironmentFault."""
+        """Write a trial's answers; returns the path. Raises EnvironmentFault."""
         path = self.layout.outputs(trial_id)
         lines = (json.dumps({"id": name, "text": text}, ensure_ascii=True) for name, text in outputs.items())
         write_text(path, "".join(line + "\n" for line in lines))

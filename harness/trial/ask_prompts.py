@@ -24,7 +24,7 @@ ANSWER_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What an engine said: prompt_id -> text; which answers had non-finite scores; which failed, and how."""
+    """An engine's answer: prompt_id -> text; which answers had non-finite scores; which failed, and how."""
 
     texts: Mapping[str, str]
     nonfinite: frozenset[str]
@@ -104,7 +104,7 @@ def _ask_one(client: httpx.Client, form: RequestForm, prompt: Prompt) -> _Answer
 
 
 def _form(endpoint: Endpoint, parameters: Mapping[str, object], template: Template | None) -> RequestForm:
-    """How the endpoint is asked for whole answers, with all that they can say about their quality."""
+    """How the endpoint is asked for whole answers, with every detail about their quality."""
     name = TEMPLATE if template else endpoint.protocol
     address = address_of(endpoint.url + (template.path if template else ""), name)
     protocol = PROTOCOLS[name]

@@ -257,7 +257,7 @@ def _why_bounded(result: LoadResult) -> str:
 
 
 def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
-    """What a user's own locustfile cannot tell, said in its place."""
+    """The note on what a user's own locustfile cannot measure."""
     if mixed := mixture(result.records):
         summary = summary.doubted([Doubt(kind="mixed_requests", sentence=mixed)])
     return replace(summary, unavailable=unavailable(result.records))

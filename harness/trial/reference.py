@@ -37,7 +37,7 @@ def reference_answers(
     """The reference of a run: what an earlier start of the run stored, else `known`, else asked now; stored.
 
     A scenario of engines without a model is its own reference. When the reference engine is missing, the comparison is
-    unavailable and says so; exact match against the task references still works. Raises EnvironmentFault.
+    unavailable and reports it; exact match against the task references still works. Raises EnvironmentFault.
     """
     path = layout.reference_json
     if path.exists():

@@ -1,6 +1,6 @@
 """Side-by-side trials for the gate: another checkout and this one in turns, or a stored run's candidates again.
 
-Two launches of one server differ by more than their requests say, and a machine drifts. So both versions serve the
+Two launches of one server differ by more than their requests suggest, and a machine drifts. So both versions serve the
 same candidates in the order ABBA, one right after the other, and each pair gives one difference. The judging is
 planned: a fixed number of looks (`LOOKS`), the levels shared among them, so that looking early costs no false alarms.
 """

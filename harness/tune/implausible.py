@@ -15,7 +15,8 @@ _START_FAILURES = ("launch_failed", "timed_out", "crashed", "infeasible")
 
 
 def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
-    """Why launching `candidate` would most likely fail as an earlier trial did; None when nothing speaks against it.
+    """Why launching `candidate` would most likely fail as an earlier trial did; None when there is no reason against
+    it.
 
     Two rules. Memory is monotone: what ran out of it also does with as many workers, as large a batch and no more
     shards, all else that costs memory equal. A group (engine, its environment, dtype, device, degree, options) that

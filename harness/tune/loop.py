@@ -1,7 +1,7 @@
 """The search loop: propose a candidate, run its trial, record, learn; then the race of the finalists.
 
 Every finished trial is recorded before anything learns from it, so a kill at any moment loses the trial in flight and
-nothing else; the next session replays the recorded trials and goes on as the first would have.
+nothing else; the next session replays the recorded trials and continues as the first would have.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ per recorded trial, added when it is finished, so that a kill leaves no RUNNING 
 from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete space provokes.
 
 Optuna facts (5.0.0): constraints go through `set_constraint`, since `constraints_func` is deprecated; a failed trial
-teaches a sampler nothing, so a candidate that did not run is told as completed, with the worst value, and infeasible.
+teaches a sampler nothing, so a candidate that did not run is reported as completed, with the worst value, and
+infeasible.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import sys
 
 
 def leads_elsewhere(finder: object, root: str) -> bool:
-    """Whether an import hook finds an `engines` that does not lie in `root`."""
+    """Whether an import hook finds an `engines` outside `root`."""
     if "editable" not in str(getattr(type(finder), "__module__", "")):
         return False
     find_spec = getattr(finder, "find_spec", None)

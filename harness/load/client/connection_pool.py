@@ -145,7 +145,7 @@ class Session:
 
 
 class UserRun:
-    """One user with a connection of its own: its warm-up, and its closed loop."""
+    """One user with its own connection: its warm-up, and its closed loop."""
 
     def __init__(self, session: Session, user: int) -> None:
         self._session = session
@@ -229,7 +229,7 @@ _voice = [1]
 
 
 def speak_on(descriptor: int) -> None:
-    """From now on `say` writes there: another's code may print to stdout."""
+    """From now on `publish` writes there: another's code may print to stdout."""
     _voice[0] = descriptor
 
 

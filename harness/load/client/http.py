@@ -209,7 +209,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, int]:
 
 
 def _quick(data: bytes, exchange: Exchange) -> bool:
-    """Take in an answer that came whole in one read and says its length; False leaves it to the real parser."""
+    """Take in an answer that came whole in one read and states its length; False leaves it to the real parser."""
     head, gap, body = data.partition(b"\r\n\r\n")
     if not gap or head[:7] != b"HTTP/1." or head[9:10] == b"1":
         return False

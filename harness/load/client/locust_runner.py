@@ -36,7 +36,8 @@ class EndpointUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def live(self) -> None:
-        """Warm up, wait for the start signal, load. An error ends the process: Locust would go on without the user."""
+        """Warm up, wait for the start signal, load. An error ends the process: Locust would continue without the
+        user."""
         try:
             self.session.run_user(self.session.enter())
         except Exception as error:
@@ -45,7 +46,7 @@ class EndpointUser(User):  # type: ignore[misc]
 
 
 def leave(error: Exception) -> NoReturn:
-    """End this process at once, with the reason as its last words and a status of its own for a full disk."""
+    """End this process at once, with the reason as its last line and a separate exit status for a full disk."""
     traceback.print_exception(error)
     sys.stderr.flush()
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,7 +54,7 @@ def leave(error: Exception) -> NoReturn:
 
 
 def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
-    """Be load process number `part`: says 'warm', waits for 'go <ns>', says 'done <n>', at last 'end <cpu s>'."""
+    """Be load process number `part`: prints 'warm', waits for 'go <ns>', prints 'done <n>', at last 'end <cpu s>'."""
     logging.getLogger("locust").setLevel(logging.ERROR)
     session = EndpointUser.session = Session(plan, workdir, part)
     environment = Environment(user_classes=[EndpointUser])

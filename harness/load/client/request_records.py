@@ -20,7 +20,7 @@ _BY_STATUS: dict[int, RequestOutcome] = {429: "rejected", 503: "rejected"}
 
 class RecordReader:
     """Reads the requests of one load. Answers are read by the endpoint's protocol, tokens counted as token_counts.py
-    says."""
+    states."""
 
     def __init__(self, plan: LoadPlan, model: ServedModel) -> None:
         self._plan = plan

@@ -37,7 +37,7 @@ GO_DELAY_NS = NS_PER_S
 """The window opens this long after the start instant was sent, so that every host has it in time."""
 CLOCK_TIMEOUT_S = 60.0
 BYE_S = 2.0
-"""What the hub gets to say good-bye to the workers."""
+"""Time that the hub gets to close the connections to the workers."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -169,11 +169,11 @@ class LoadHosts:
         return found
 
     def name_of(self, worker: str) -> str:
-        """The host's name, and enough of its id to tell two apart."""
+        """The host's name, and enough of its id to distinguish two."""
         return f"{worker[:-32]}{worker[-32:-26]}"
 
     def listen(self, wait_s: float) -> None:
-        """Take in what the hub said, for at most `wait_s`."""
+        """Read the hub's messages, for at most `wait_s`."""
         assert self._child is not None
         assert self._child.stdout is not None
         if not self._selector.select(wait_s):
@@ -270,7 +270,7 @@ class RemoteProcesses(ProcessWords):
         return GO_DELAY_NS
 
     def go(self, begin_ns: int) -> None:
-        """Open the measured window at `begin_ns` of our clock, which each worker is told in its own."""
+        """Open the measured window at `begin_ns` of our clock, which each worker gets in its own."""
         for worker in self._workers:
             self._hosts.send(worker, "go", {"begin_ns": begin_ns + self._before[worker][0]})
 
@@ -279,7 +279,7 @@ class RemoteProcesses(ProcessWords):
         self._after = self._hosts.clocks(self._workers)
 
     def listen(self, wait_s: float) -> None:
-        """Take in what the workers said, for at most `wait_s`."""
+        """Read the workers' messages, for at most `wait_s`."""
         self._hosts.listen(wait_s)
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ PINGS = 20
 PING_TIMEOUT_S = 2.0
 BEAT_S = 1.0
 SILENT_S = 5.0
-"""A worker that says nothing for this long is gone: it speaks at least once a second."""
+"""A worker that sends nothing for this long is gone: it sends at least once a second."""
 FLUSH_S = 0.3
 """What the last messages get to leave this host."""
 
@@ -58,7 +58,7 @@ class Hub:
         self._runner.send_message("dyno-welcome", {"nonce": own}, client_id=msg.node_id)
 
     def on_join(self, environment: Any, msg: Any) -> None:
-        """A worker proves that it knows the secret, and says where and what it runs."""
+        """A worker proves that it knows the secret, and reports its host and what it runs."""
         facts = self._open("dyno-join", msg)
         why = f"{SECRET_VARIABLE} is not the same on both hosts"
         if facts is not None and facts.get("edition") != edition():
@@ -96,7 +96,7 @@ class Hub:
             self._send(order["to"], f"dyno-{order['do']}", order["value"])
 
     def beat(self) -> None:
-        """Once a second: say that the master lives, and notice who does not."""
+        """Once a second: report that the master lives, and notice who does not."""
         while True:
             gevent.sleep(BEAT_S)
             limit_ns = time.monotonic_ns() - int(SILENT_S * 1e9)

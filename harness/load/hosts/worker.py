@@ -1,7 +1,8 @@
 """The worker process on a load host, behind `dyno load-worker`: python -m harness.load.hosts.worker HOST PORT WAIT_S.
 
-Joins a master, gets a plan and its parts of the schedule, runs the ordinary load processes on this host, and sends what
-they say and write. It never gets code. It ends when its master does, or at once by a signal, and its processes with it.
+Joins a master, gets a plan and its parts of the schedule, runs the ordinary load processes on this host, and sends
+their messages and records. It never gets code. It ends when its master does, or at once by a signal, and its processes
+with it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.load.processes import LoadProcesses
 TELL_S = 0.2
 ALIVE_S = 1.0
 SILENT_S = 10.0
-"""A master that says nothing for this long is gone; it speaks once a second."""
+"""A master that sends nothing for this long is gone; it sends once a second."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -64,7 +65,7 @@ class Worker:
         _end(2, f"the master refused this worker: {(msg.data or {}).get('why', '')}")
 
     def watch(self) -> None:
-        """Ends this process when the master is silent; says that we live."""
+        """Ends this process when the master is silent; reports that this worker lives."""
         while True:
             gevent.sleep(ALIVE_S)
             if time.monotonic_ns() - self._heard_ns > SILENT_S * 1e9:
@@ -112,7 +113,7 @@ class Worker:
         self._runner.send_message(f"dyno-{kind}", self._seal.wrap(f"dyno-{kind}", value))
 
     def _run(self, order: dict[str, Any]) -> None:
-        """One load; an error ends it, and is said."""
+        """One load; an error ends it, and is reported."""
         number = int(order["id"])
         try:
             plan = LoadPlan.from_json(order["plan"])

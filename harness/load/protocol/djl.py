@@ -78,7 +78,7 @@ def _text_in(row: Any) -> Any:
 
 
 def _details_in(row: Any) -> Mapping[str, Any]:
-    """The details; raises NoAnswer where they say that the answer failed."""
+    """The details; raises NoAnswer where they show that the answer failed."""
     details = row.get("details") if isinstance(row, dict) else None
     if not isinstance(details, dict):
         return {}

@@ -13,17 +13,17 @@ Marks = Sequence[tuple[int, int]]
 
 
 class NoAnswer(Exception):
-    """What came is not a good answer; the message says why, `outcome` which kind of failure it is."""
+    """What came is not a good answer; the message explains why, `outcome` which kind of failure it is."""
 
     outcome: ClassVar[RequestOutcome] = "bad_body"
 
 
 class BadBody(NoAnswer):
-    """The body is not an answer of the protocol, or only a part of one; the message says what was expected."""
+    """The body is not an answer of the protocol, or only a part of one; the message states what was expected."""
 
 
 class ServerGaveUp(NoAnswer):
-    """The server says that it failed or stopped before the answer was whole."""
+    """The server reports that it failed or stopped before the answer was whole."""
 
     outcome = "server_error"
 
@@ -94,7 +94,7 @@ class Form:
 
 class RequestProtocol(Protocol):
     """One request protocol. `default_path` is used where an endpoint's URL names only a host; `detail_parameters` are
-    the parameters that make an answer say more about its quality."""
+    the parameters that make an answer carry more about its quality."""
 
     default_path: str
     detail_parameters: Mapping[str, object]

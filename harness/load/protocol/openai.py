@@ -1,7 +1,7 @@
 """The request protocols of OpenAI: completions and chat completions.
 
 Answers: {"choices": [{"text" | "message": {"content"}}], "usage"}; streamed: server-sent events of the same, with
-"delta" in place of "message", the choices of several prompts told apart by "index", and [DONE] or a finish_reason of
+"delta" in place of "message", the choices of several prompts distinguished by "index", and [DONE] or a finish_reason of
 each at the end. Beside the content, reasoning and tool calls are tokens too.
 """
 
@@ -29,7 +29,7 @@ _UNKNOWN = frozenset({"num_beams", "do_sample", "details"})
 
 
 class OpenAi:
-    """One of the two: what is asked is chat where it was made so, or where the path says chat."""
+    """One of the two: what is asked is chat where it was made so, or where the path has chat in it."""
 
     detail_parameters: Mapping[str, object] = {}
 

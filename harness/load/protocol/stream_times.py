@@ -23,7 +23,7 @@ class _Arrival:
 class StreamTimes:
     """The arrivals of one stream, frame by frame, and at last the times of its tokens.
 
-    A frame is one token, unless the counts say otherwise. Where every frame has a growing count, it holds as many as
+    A frame is one token, unless the counts state otherwise. Where every frame has a growing count, it holds as many as
     that grew by. Where only the total is known and is more than the frames and an end token, the tokens are spread over
     the frames by their share of the text. A frame never holds more tokens than characters: what is counted beyond
     the whole text was never sent.

@@ -8,11 +8,11 @@
 3. The protocol's promise: a DJL stream has one line per token, so its lines count where nothing else does. The chunks
    of OpenAI's streams promise nothing: one may hold several tokens, and a token may have none.
 4. The served model's own tokenizer, over all that was generated, where the harness knows that model. Text that is
-   tokenized again may differ by a few tokens, and the end token is not in it; the metric's note says so.
+   tokenized again may differ by a few tokens, and the end token is not in it; the metric's note reports it.
 5. Nothing: the count is absent, and no number is made from it.
 
 A count that is no whole number from 0 to 2**31 is none. A server usually counts the end token and never sends it, so a
-count is no number of arrivals; harness/measure/tokens.py says how times per token allow for that.
+count is no number of arrivals; harness/measure/tokens.py states how times per token allow for that.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Usage:
         self.hidden = 0
 
     def take(self, value: Any) -> int | None:
-        """Take in a body or a frame; the tokens generated so far, if this one says so. Some servers write the usage
+        """Take in a body or a frame; the tokens generated so far, if this one has them. Some servers write the usage
         into the choice that ends."""
         choices = value.get("choices") if isinstance(value, dict) else None
         holders = [value, *(choices if isinstance(choices, list) else ())]

@@ -62,8 +62,8 @@ def schedule_of(
     """The schedule of an open load; equal arguments give equal schedules.
 
     constant, poisson and gamma end after `requests` or `max_duration_s`, whichever is first; a ramp takes
-    `max_duration_s`, stages take what they say, a trace ends at `max_duration_s` at the latest. For max_rate it is the
-    schedule at low_rps. Raises ScenarioError: a bad trace, or a schedule that is empty or too long.
+    `max_duration_s`, stages take their own durations, a trace ends at `max_duration_s` at the latest. For max_rate it
+    is the schedule at low_rps. Raises ScenarioError: a bad trace, or a schedule that is empty or too long.
     """
     if isinstance(load, TraceLoad):
         assert trace_path is not None

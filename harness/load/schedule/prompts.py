@@ -74,7 +74,7 @@ class RequestOrder:
     """Which prompts request number `seq` carries: a pure function of (prompts, seed, seq).
 
     Measured requests walk the whole list in a fresh seeded shuffle each round, so after a full round every prompt has
-    been sent equally often. Warm-up requests have an order of their own that begins with the longest prompt, so that
+    been sent equally often. Warm-up requests have their own order, which begins with the longest prompt, so that
     the largest input shape has been seen before anything is measured.
     """
 

@@ -37,7 +37,7 @@ from harness.records import DoubtKind, Prompt
 from harness.units import NS_PER_MS, NS_PER_S
 
 HOPELESS_ERRORS = 50
-"""So many exceptions in tasks without one request: the locustfile does not work, and waiting will not mend it."""
+"""So many exceptions in tasks without one request: the locustfile does not work, and waiting will not help."""
 ERROR_LENGTH = 300
 
 
@@ -102,7 +102,7 @@ class Dyno:
 
 def classes_of(path: Path, sha256: str = "") -> list[type[User]]:
     """The User classes of a locustfile. Raises BadLocustfile: missing, changed since it was hashed, does not import,
-    holds none, or holds a LoadTestShape (the scenario says how many users there are)."""
+    holds none, or holds a LoadTestShape (the scenario states how many users there are)."""
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -251,7 +251,8 @@ def _judged(response: object, exception: object) -> tuple[str, str, int]:
 
 
 def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
-    """Be load process number `part`: says 'warm', waits for 'go <ns>', says 'done <n>', 'doubt <json>', 'end <s>'."""
+    """Be load process number `part`: prints 'warm', waits for 'go <ns>', prints 'done <n>', 'doubt <json>', 'end
+    <s>'."""
     speak_on(os.dup(1))
     os.dup2(2, 1)  # what the locustfile prints goes to the log
     logging.getLogger("locust").setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
 """Launching Locust's web UI beside a live load, for --locust-web-ui.
 
-The UI is a process of its own that reads the files the load processes write anyway. Nothing flows back from it, so
+The UI is a separate process that reads the files the load processes write anyway. Nothing flows back from it, so
 neither the schedule nor the users can be changed there. This file never imports Locust.
 """
 

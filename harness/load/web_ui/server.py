@@ -74,7 +74,7 @@ class Tail:
 
 
 def serve(port: int) -> None:
-    """Bind, say so, and show what stdin names until it ends."""
+    """Bind, report ready, and show what stdin names until it ends."""
     try:
         bound = socket.create_server(("127.0.0.1", port))
     except OSError as error:

@@ -13,9 +13,9 @@ from harness.records import Doubt, DoubtKind
 from harness.units import BYTES_PER_MIB
 
 STEAL_FRAC = 0.01
-"""Share of the machine's CPU time that a hypervisor may take before it is said."""
+"""Share of the machine's CPU time that a hypervisor may take before it is reported."""
 THROTTLED_FRAC = 0.01
-"""Share of the time a container may be held back by its CPU quota before it is said."""
+"""Share of the time a container may be held back by its CPU quota before it is reported."""
 SWAPPED_MIB = 1.0
 _PAGE_BYTES = 4096
 

@@ -1,7 +1,7 @@
 """Energy of the CPU packages and their memory from the kernel's RAPL counters, where they are readable.
 
 /sys/class/powercap/intel-rapl:N/energy_uj counts microjoules of package N (AMD too) and wraps at max_energy_range_uj;
-a sub-domain named dram lies outside the package and is added. Most kernels let only root read it (CVE-2020-8694);
+a sub-domain named dram is outside the package and is added. Most kernels let only root read it (CVE-2020-8694);
 virtual machines have none.
 """
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MIN_N = 20
-"""Fewer samples cannot tell dependence from chance."""
+"""Fewer samples cannot separate dependence from chance."""
 TAIL_SAMPLES = 50
-"""Dependence at a quantile is read where at least this many samples lie beyond it: six samples above a p99 are one
-batch or six, and nothing in them says which. Nearer to the median it is as large or larger: this errs to caution."""
+"""Dependence at a quantile is read where at least this many samples are beyond it: six samples above a p99 are one
+batch or six, and nothing in them shows which. Nearer to the median it is as large or larger: this errs to caution."""
 CHANCE_EFFECT = 1.2
 """Independent samples show 1.05 to 1.1 on average; below this nothing is claimed (which costs 2 points of coverage)."""
 
@@ -52,7 +52,7 @@ def inefficiency(values: Floats, block: int = 1) -> float:
 def design_effect(samples: Floats, q: float, block: int = 1) -> float:
     """How many of these samples, in time order, are worth one independent one for quantile `q`; at least 1.
 
-    `inefficiency` of the indicator (sample beyond the quantile), at the level nearest `q` beyond which 50 samples lie;
+    `inefficiency` of the indicator (sample beyond the quantile), at the level nearest `q` beyond which 50 samples are;
     `block` as there.
     """
     n = len(samples)

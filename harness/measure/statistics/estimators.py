@@ -4,7 +4,7 @@ Percentiles are linear interpolations between order statistics (Hyndman & Fan 19
 order statistics found by the binomial law (David & Nagaraja, Order Statistics, 7.1): valid for independent samples of
 any distribution, and covering 95 % or more (discrete ranks make it up to 97.5 % near the smallest n). Such an interval
 needs enough samples: an upper end for p99 exists from 368 on. Answers that share a batch, a queue or a stall are not
-independent; `design_effect` says how many independent ones they are worth, and the interval is that of the smaller n.
+independent; `design_effect` states how many independent ones they are worth, and the interval is that of the smaller n.
 
 Means and rates have circular-block-bootstrap intervals (Politis & Romano 1992), blocks by Politis & White (2004),
 widened where the bootstrap's variance falls short of the autocorrelated mean's, and by Student's t for the number of
@@ -77,7 +77,7 @@ def percentile(
     """Quantile `q` of samples in time order, times `scale` (default: ns to ms), with its distribution-free interval.
 
     `block` is a number of neighbouring samples known to share a fate (one round of all users); dependence beyond it is
-    found too. An end that does not exist is None and the note says how many samples it takes, before `note`. Needs
+    found too. An end that does not exist is None and the note states how many samples it takes, before `note`. Needs
     n >= 1; smallest n for both ends: `smallest_n`.
     """
     ordered_in_time = np.asarray(samples, dtype=np.float64)
@@ -160,7 +160,7 @@ def bootstrap_means(samples: Floats, block: int, seed: int) -> Floats:
 
 def _blocks_of(values: Floats, block: int) -> int:
     """The block length that dependence asks for, longer where there would be more than BOOTSTRAP_BLOCKS of them: more
-    tell the interval's ends no better, and a million samples would take a minute."""
+    do not improve the interval's ends, and a million samples would take a minute."""
     return max(block_length(values, block), math.ceil(len(values) / BOOTSTRAP_BLOCKS))
 
 

@@ -53,7 +53,7 @@ def lint(
 
 
 def lint_input(target: Container, model: ModelFacts, entries: tuple[PropertyLine, ...]) -> LintInput:
-    """The parsed file with what can be told of its model and handlers."""
+    """The parsed file with what is known of its model and handlers."""
     values = {entry.key: entry.value for entry in entries}
     lines = {entry.key: entry.line for entry in entries}
     place = f"{values.get('option.model_id', '')} {values.get('option.s3url', '')}".lower()
@@ -70,7 +70,7 @@ def lint_input(target: Container, model: ModelFacts, entries: tuple[PropertyLine
 
 
 def _handlers(target: Container, values: Mapping[str, str]) -> frozenset[str]:
-    """Which handlers may read the file's option.* keys; empty when that cannot be told (then any handler may)."""
+    """Which handlers may read the file's option.* keys; empty when that is unknown (then any handler may)."""
     if target.is_own:
         entry = values.get("option.entryPoint", "")
         engine = "transformers" if entry == "djl_python.huggingface" else entry.removeprefix("engines.")

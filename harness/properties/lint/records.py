@@ -17,7 +17,7 @@ OWN_SCRIPT = "own script"
 """The handler of a file whose option.entryPoint is the author's own: any option may be read by it."""
 
 BRANCHING_KEYS = ("engine", "option.entryPoint", "option.rolling_batch")
-"""Keys whose values say which handler reads the rest."""
+"""Keys whose values state which handler reads the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class ModelFacts:
 
 
 def model_facts(folder: Path) -> ModelFacts:
-    """What the config.json in `folder` says of the model; nothing known where there is none or it is damaged."""
+    """The description of the model in `folder`'s config.json; nothing known where there is none or it is damaged."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -60,7 +60,7 @@ def _unknown_value(key: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def value_findings(given: LintInput) -> Iterator[Finding]:
-    """Type and range of every known key's value, blanks at its ends aside (the syntax rules speak of those)."""
+    """Type and range of every known key's value, blanks at its ends aside (the syntax rules cover those)."""
     for key, value in given.values.items():
         rules = relevant_rules(given, key)
         alive = [rule for rule in rules if given.container.is_own or rule.is_in(given.container.version)]

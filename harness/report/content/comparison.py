@@ -42,7 +42,7 @@ class Comparison:
     candidates: tuple[Candidate, ...]
 
     def pooled(self, index: int, candidate: Candidate) -> Pooled | None:
-        """What run `index` says about a candidate; None where it never ran it."""
+        """Run `index`'s numbers for a candidate; None where it never ran it."""
         wanted = candidate.candidate_id
         found = (one for one in self.stories[index].everyone if one.candidate.candidate_id == wanted)
         return next(found, None)
@@ -148,7 +148,7 @@ def _answers(comparison: Comparison) -> Section:
 
 
 def _twice(comparison: Comparison) -> list[str]:
-    """A sentence for each run that is named a second time: its differences say nothing."""
+    """A sentence for each run that is named a second time: its differences mean nothing."""
     roots = [story.run.root.resolve() for story in comparison.stories]
     firsts = [(roots.index(root), index) for index, root in enumerate(roots)]
     return [f"{LETTERS[first]} and {LETTERS[index]} are the same run." for first, index in firsts if first != index]

@@ -76,7 +76,7 @@ def samples_of(run: Run, trials: Sequence[Trial]) -> tuple[Samples | None, tuple
 
 
 def lost_sentence(lost: Sequence[str]) -> str:
-    """What a figure says of trials that it lacks; '' when it lacks none."""
+    """A figure's note on trials that it lacks; '' when it lacks none."""
     if not lost:
         return ""
     named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")

@@ -20,7 +20,7 @@ def published() -> dict[str, Any]:
 
 
 def published_text(run: Run) -> str:
-    """The published row, or why it is not shown: it says something about one model only."""
+    """The published row, or why it is not shown: it holds for one model only."""
     known = published()
     if known["model"] not in model_name(run).lower():
         return f"Published baseline: none for {model_name(run)} (only {known['row']['Model']} was published)"

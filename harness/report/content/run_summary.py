@@ -170,7 +170,7 @@ def best_per_engine(story: Story) -> list[Pooled]:
 
 
 def importance(story: Story) -> Section:
-    """Which axes mattered, or why that cannot be said."""
+    """Which axes mattered, or why that is unknown."""
     title = "What mattered"
     objective = story.goals.objectives[0].metric
     if not story.importances:

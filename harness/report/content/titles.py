@@ -32,7 +32,7 @@ def metric_title(name: str, unit: str) -> str:
 
 
 def hover(trial: Trial) -> str:
-    """What a point says under the mouse."""
+    """The text of a point under the mouse."""
     rows = metrics_in("brief")
     numbers = [f"{row.short} {quantity(metric)}" for row in rows if (metric := metric_of(trial, row.name)) is not None]
     broken = [plain(f"broke: {violation}") for violation in trial.violations]

@@ -41,7 +41,7 @@ WAITS = ("latency", "ttft", "itl", "tpot")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """One place on the page: a figure, several to choose from (name -> figure), the front's points, or a reason.
-    `capped` says how many of how many are drawn, which and why; '' when all are."""
+    `capped` states how many of how many are drawn, which and why; '' when all are."""
 
     figure: Figure | None = None
     choices: tuple[tuple[str, Figure], ...] = ()

@@ -56,7 +56,7 @@ def percentile_curves(samples: Sequence[Samples], chosen_id: str, tints: Mapping
 
 
 def _line(samples: Sequence[Samples], place: int, chosen_id: str, tints: Mapping[str, str]) -> dict[str, Any]:
-    """One candidate's line: colour by engine, dashes tell those of one engine apart."""
+    """One candidate's line: colour by engine, dashes separate those of one engine."""
     one = samples[place]
     is_chosen = one.candidate.candidate_id == chosen_id
     same = [other.candidate.engine for other in samples[:place]].count(one.candidate.engine)

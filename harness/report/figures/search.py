@@ -34,7 +34,7 @@ PHASES_SHOWN = 60
 LEVELS_TOLD = 12
 """Values of one axis that are written out; more would cover each other."""
 HOVERS = 1000
-"""Points that tell their candidate under the mouse; of more each tells its value and trial, to keep the page small."""
+"""Points that show their candidate under the mouse; of more each shows its value and trial, to keep the page small."""
 LINES_SHOWN = 150
 """Candidates drawn as parallel coordinates, the best first: more is a carpet."""
 

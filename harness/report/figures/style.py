@@ -1,7 +1,7 @@
 """Style of all figures: colours for light and dark pages, axes, layout.
 
 A colour is '@e0' to '@e7' (engines), '@chosen', '@bad', '@soft', '@ink' or '@line', with '/0.2' behind it for opacity:
-page.css holds the values, all of them told apart by colour-blind eyes (Okabe & Ito 2008, darkened on white, lightened
+page.css holds the values, all of them distinct to colour-blind eyes (Okabe & Ito 2008, darkened on white, lightened
 on black so that every mark has a contrast of 3:1 or more).
 """
 
@@ -22,7 +22,7 @@ SYMBOLS = {"fp32": "circle", "bf16": "square", "fp16": "diamond", "int8": "trian
 DASHES = ("solid", "dash", "dot", "dashdot")
 MIN_TICKS, MAX_TICKS = 4, 12
 LOG_FROM_RATIO = 20.0
-"""Largest over smallest value from which an axis is logarithmic: below it a linear one still tells points apart."""
+"""Largest over smallest value from which an axis is logarithmic: below it a linear one still separates points."""
 
 
 def engine_places(engines: Iterable[str]) -> dict[str, int]:

@@ -47,7 +47,7 @@ def link(path: Path, base: Path, words: str) -> str:
 class Linker:
     """Turns cells into markup, numbers linked to their raw data.
 
-    `hrefs` says where each cell's `trial_id` leads, `places` which colour stands for a word.
+    `hrefs` states where each cell's `trial_id` leads, `places` which colour stands for a word.
     """
 
     def __init__(self, hrefs: Mapping[str, str], places: Mapping[str, int]) -> None:

@@ -257,7 +257,7 @@ def _named(trial: Trial, linker: Linker) -> str:
 
 
 def _constant_columns(table: ReportTable) -> set[int]:
-    """Columns that say the same in every row of a long table: one sentence says it better."""
+    """Columns with the same value in every row of a long table: one sentence is better."""
     if len(table.rows) < 2:
         return set()
     settings = [
@@ -280,7 +280,7 @@ def doubts(notes: Sequence[str]) -> str:
 
 
 def drawn_part(name: str, drawn: Mapping[str, Drawn]) -> str:
-    """A place for a figure under its caption, or the sentence that says why there is none."""
+    """A place for a figure under its caption, or the sentence that explains why there is none."""
     one, (title, caption) = drawn[name], CAPTIONS[name]
     if one.data is None:
         return f'<p class="empty">{text(one.missing)}</p>' if one.missing else ""

@@ -16,7 +16,7 @@ from harness.store.reader import Run
 from harness.wording import label
 
 SECTIONS = 200
-"""Trials with a section of their own: about 10 KB each. The rest is in trials.jsonl, line by line."""
+"""Trials with their own section: about 10 KB each. The rest is in trials.jsonl, line by line."""
 TAILS = 40
 """Failed trials whose log is embedded."""
 TAIL_LINES, TAIL_BYTES = 60, 8000
@@ -154,7 +154,7 @@ def failures(run: Run, trials: Sequence[Trial], base: Path, linked: frozenset[st
 
 
 def log_tail(run: Run, trial_id: str) -> str:
-    """The last lines of the engine's log, and of the load generator's if it said something; '' when there is none."""
+    """The last lines of the engine's log, and of the load generator's if it has one; '' when there is none."""
     folder = run.layout.logs(trial_id)
     parts = []
     for path in [folder / "server.log", *sorted(folder.glob("load/*.log"))]:

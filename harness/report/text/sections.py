@@ -103,7 +103,7 @@ def _texts(section: Section, rows: Sequence[Sequence[Cell]], place: int) -> list
 
 
 def section_markdown(section: Section) -> str:
-    """The section under a heading of its own."""
+    """The section under its own heading."""
     lines = [f"### {section.title}", ""]
     for place, line in enumerate(section.paragraphs):
         lines += [f"**{line}**" if section.key == "answer" and not place else line, ""]

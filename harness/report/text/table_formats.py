@@ -183,7 +183,7 @@ def _broken(cell: str) -> str:
 
 
 def _same_everywhere(table: ReportTable) -> list[int]:
-    """Published settings that are the same in every row: where it is narrow one line says them."""
+    """Published settings that are the same in every row: where it is narrow one line holds them."""
     if len(table.rows) < 2:
         return []
     settings = [i for i, c in enumerate(table.columns) if i and c.priority == HIGH_PRIORITY and not c.metric]
