@@ -56,6 +56,7 @@ SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
          {"choices": [], **USAGE}],
         [_delta(reasoning_content="hm "), _delta(content="b"), _delta(tool_calls=CALLS), _delta("tool_calls")],
         [_delta(content="\ud83d"), _delta(content="\ude00 \ud83d"), _delta(reasoning="\ude00"), _delta("stop")],
+        [_delta(role="assistant", content=""), _delta("stop"), {"choices": [], **USAGE}],
         [_delta(content="a"), {"error": {"message": "no", "code": 500}}],
     ),
     ("djl", False): (

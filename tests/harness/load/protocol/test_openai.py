@@ -177,7 +177,8 @@ def test_null_is_no_error_and_no_text() -> None:
 def test_an_answer_of_nothing_is_blank_whatever_ends_it() -> None:
     assert _streamed(ROLE, _delta("stop"), {"choices": [], **_usage(0)}, DONE).parts[0].is_blank
     assert _streamed(DONE).parts[0].is_blank
-    assert not _streamed(_delta("length"), {"choices": [], **_usage(9)}, DONE).parts[0].is_blank
+    for finish in ("length", "stop"):
+        assert not _streamed(_delta(finish), {"choices": [], **_usage(9)}, DONE).parts[0].is_blank
 
 
 def test_event_id_and_retry_lines_comments_and_a_byte_order_mark_are_skipped() -> None:
