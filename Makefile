@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-# Where torch comes from; empty: pip's own index. https://download.pytorch.org/whl/cpu has the build without CUDA.
+# Where torch comes from; empty: pip's own index. pytorch.org names the URL of the build without CUDA.
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
@@ -20,8 +20,8 @@ install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and 
 
 # torch goes first and alone, so that pip settles on the pinned build before anything else asks for it.
 $(VENV)/.torch: constraints.txt
-	@echo "Downloads Python packages: about 1 GB with torch's CPU build, and 4 to 5 GB, ten minutes, where the index"
-	@echo "serves torch's CUDA build. Without a GPU: make $(or $(MAKECMDGOALS),install) TORCH_INDEX=https://download.pytorch.org/whl/cpu"
+	@echo "Downloads Python packages: about 1 GB with torch's CPU build; 4 to 5 GB, ten minutes, where the index serves"
+	@echo "torch's CUDA build. Without a GPU: make $(or $(MAKECMDGOALS),install) TORCH_INDEX=URL (pytorch.org names it for pip, CPU)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@touch $@

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -22,6 +21,7 @@ from engines.environments.install import is_stale
 from engines.environments.locate import installed_python, interpreter
 from engines.errors import EngineError, SpecInvalid, Unavailable
 from engines.hosted import HostedEngine, RunningServer, serve_file
+from engines.nearest import did_you_mean
 from engines.processes.call_in_child import answer_call
 from engines.registry import BACKENDS, ENGINES
 from engines.serving_properties.read import read_serving, read_text
@@ -49,9 +49,7 @@ def load_backend(name: str) -> Backend:
 
 def _load(table: dict[str, str], name: str, kind: str) -> type:
     if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SpecInvalid(f"unknown {kind} {name!r}; known: {', '.join(table)}{hint}")
+        raise SpecInvalid(f"unknown {kind} {name!r}; known: {', '.join(table)}{did_you_mean(name, table)}")
     module_name, _, attribute = table[name].partition(":")
     return cast(type, getattr(import_module(module_name), attribute))
 

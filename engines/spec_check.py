@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import metadata
 from importlib.util import find_spec
 
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments.locate import can_install
 from engines.errors import SpecInvalid
+from engines.nearest import did_you_mean
 from engines.setting import AXES, OptionValue
 
 WITHOUT_EXTRA = ("deepspeed",)
@@ -70,9 +70,8 @@ _LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}
 def _why_not_option(engine: str, name: str, able: Capabilities) -> str:
     if name in able.options:
         return ""
-    near = get_close_matches(name, able.options, n=1)
-    known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(able.options) or 'none'}"
-    return f"{engine} has no such option; {known}"
+    hint = did_you_mean(name, able.options) or f"; known: {', '.join(able.options) or 'none'}"
+    return f"{engine} has no such option{hint}"
 
 
 def flag(spec: EngineSpec, name: str, default: bool) -> bool:

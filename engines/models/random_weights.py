@@ -13,7 +13,6 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +21,7 @@ import numpy as np
 
 from engines.errors import ModelInvalid, Unavailable
 from engines.models.cache import build_once
+from engines.nearest import did_you_mean
 
 VERSION = 1
 """Part of the cache key: raise it when the values or the tokenizer change."""
@@ -123,8 +123,7 @@ def random_model(name: str, seed: int, cache: Path) -> Path:
     """The cached folder of random weights of a published shape. Raises ModelInvalid for an unknown name, Unavailable
     when the disk is too small."""
     if name not in SHAPES:
-        near = get_close_matches(name, SHAPES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, SHAPES)
         raise ModelInvalid(f"unknown model shape {name!r}; known: {', '.join(SHAPES)}{hint}")
     folder = cache / "shapes" / f"{name}-seed{seed}-v{VERSION}"
     return build_once(folder, lambda temporary: write_random_model(temporary, SHAPES[name], seed))

@@ -6,12 +6,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 from engines.errors import SpecInvalid
+from engines.nearest import did_you_mean
 
 LMI_TAG = re.compile(r"\d+\.\d+\.\d+-[a-z0-9.-]+")
 EC2_RATIO = 1.25
@@ -53,8 +53,7 @@ def instance_of(name: str) -> Instance:
     known = instances()
     if name in known:
         return known[name]
-    near = get_close_matches(name if name.startswith("ml.") else f"ml.{name}", known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name if name.startswith("ml.") else f"ml.{name}", known)
     raise SpecInvalid(f"sagemaker: instance {name!r} is unknown here{hint}; expected one such as ml.g5.12xlarge")
 
 
@@ -100,8 +99,7 @@ def _regions_of_boto3() -> frozenset[str]:
 
 
 def _near(region: str) -> str:
-    near = get_close_matches(region, regions(), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(regions())}"
+    return did_you_mean(region, regions()) or f"; known: {', '.join(regions())}"
 
 
 def _instance(name: str, row: Mapping[str, Any]) -> Instance:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from engines.api import GenerateParams
 from engines.errors import RequestInvalid
+from engines.nearest import did_you_mean
 
 BODY_KEYS = ("inputs", "parameters", "stream")
 NICKNAMES = {
@@ -146,8 +146,8 @@ def _range(name: str, low: float, high: float) -> str:
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:
-    near = [NICKNAMES[name]] if NICKNAMES.get(name) in known else get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    nickname = NICKNAMES.get(name, "")
+    return did_you_mean(nickname if nickname in known else name, known)
 
 
 def _kind(value: Any) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
+from engines.nearest import did_you_mean
 from engines.serving_properties.java_text import PropertiesSyntaxError, parse_properties
 from engines.setting import AXES, Axis, OptionValue, Setting
 
@@ -184,8 +184,7 @@ def _check_server_keys(values: Mapping[str, str]) -> None:
         if key.startswith("option.") or key in SERVER_KEYS:
             continue
         known = (*SERVER_KEYS, *(f"option.{name}" for name in OPTION_FIELDS))
-        near = get_close_matches(key, known, n=1) or [name for name in known if name == f"option.{key}"]
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(key, known) or did_you_mean(f"option.{key}", known, cutoff=1.0)
         raise SpecInvalid(f"serving.properties: unknown key {key!r}{hint}; server keys: {', '.join(SERVER_KEYS)}")
 
 

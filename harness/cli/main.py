@@ -11,6 +11,7 @@ from typing import TextIO, cast
 
 import click
 
+from engines.nearest import nearest
 from engines.processes.no_proxy import keep_direct
 from harness.cli.broken_pipe import Outlet
 
@@ -50,7 +51,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = _nearest(args[0])
+            near = nearest(args[0], VERBS)
             if near:
                 raise click.UsageError(f"{error.message.rstrip('.')}; did you mean {near!r}?", ctx) from None
             raise
@@ -58,13 +59,6 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
-
-
-def _nearest(word: str) -> str | None:
-    from difflib import get_close_matches
-
-    matches = get_close_matches(word, VERBS, n=1)
-    return matches[0] if matches else None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

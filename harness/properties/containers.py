@@ -10,11 +10,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from engines.nearest import did_you_mean
 from engines.setting import AXES, Axis
 from harness.errors import UsageError
 
@@ -180,8 +180,7 @@ def _is_between(version: Version, since: Version, until: Version) -> bool:
 
 def _unknown(name: str) -> str:
     known = container_names()
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     return f"--container: unknown container {name!r}; known: {', '.join(known)} (also e.g. 0.36.0-lmi20){hint}"
 
 

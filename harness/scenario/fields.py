@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from engines.nearest import nearest
 from engines.setting import OptionValue
 
 
@@ -31,8 +31,8 @@ def sentence(what: str, got: object, hint: str = "") -> str:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """'did you mean 'x'?' for the nearest known word, else ''."""
-    near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(word), known)
+    return f"did you mean {near!r}?" if near else ""
 
 
 def one_of(what: str, known: Iterable[str], removed: Mapping[str, str] | None = None) -> Callable[[Any], Any]:
@@ -82,7 +82,7 @@ def known_or_own(what: str, known: Iterable[str]) -> Callable[[Any], Any]:
     def check(word: Any) -> Any:
         if not isinstance(word, str) or word in words:
             return word
-        meant = _SYNONYMS.get(word.lower()) or next(iter(get_close_matches(word.lower(), words, n=1)), None)
+        meant = _SYNONYMS.get(word.lower()) or nearest(word.lower(), words)
         if meant:
             raise expected(f"{what} such as {', '.join(words)}", word, f"did you mean {meant!r}?")
         return word

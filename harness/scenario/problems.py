@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from engines.nearest import nearest
 from harness.errors import ScenarioError
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.yaml_nodes import Document, scalar
@@ -68,8 +68,8 @@ def _listing(folder: Path) -> str:
 
 def _near_file(path: Path) -> str:
     names = [each.name for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {str(path.parent / near[0])!r}?" if near else "; check the path"
+    near = nearest(path.name, names)
+    return f"; did you mean {str(path.parent / near)!r}?" if near else "; check the path"
 
 
 def dotted(path: Iterable[str | int]) -> str:

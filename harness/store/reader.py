@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.nearest import did_you_mean
 from harness.errors import EnvironmentFault, StaleScenario, UsageError
 from harness.records import RequestRecord, Trial
 from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
@@ -129,18 +130,16 @@ def find_run(results_root: Path, ref: str | None) -> Path:
 
 def _known(runs: list[Path], ref: str) -> str:
     """What there is instead, as the rest of a sentence: the nearest name, every scenario, its newest run."""
-    from difflib import get_close_matches
-
     if not runs:
         return " (there: none)"
     names = sorted({run.parent.name for run in runs})
-    near = get_close_matches(ref, ["latest", *names, *(run.name for run in runs)], n=1)
-    told = [
+    hint = did_you_mean(ref, ["latest", *names, *(run.name for run in runs)])
+    there = [
         f"\n  {name}: {len(its)} run{'s' if len(its) > 1 else ''}, newest {its[-1].name}"
         for name in names
         if (its := [run for run in runs if run.parent.name == name])
     ]
-    return (f"; did you mean {near[0]!r}?" if near else "") + "; there are:" + "".join(told)
+    return f"{hint}; there are:{''.join(there)}"
 
 
 def _runs(results_root: Path) -> list[Path]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 
+from engines.nearest import did_you_mean
 from engines.serving_properties.java_text import PropertiesSyntaxError, PropertyLine, parse_lines
 from harness.properties.containers import (
     Container,
@@ -192,8 +192,7 @@ def _key_hint(given: LintInput, key: str, known: tuple[str, ...]) -> str:
         if candidate in folded:
             return f"; did you mean {folded[candidate]!r}?"
     readable = [name for name in known if any(rule.is_in(given.container.version) for rule in _rules(given, name))]
-    near = get_close_matches(key, readable, n=1, cutoff=0.8)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(key, readable, cutoff=0.8)
 
 
 def _rules(given: LintInput, key: str) -> tuple[KeyRule, ...]:

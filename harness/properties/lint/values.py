@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
+from engines.nearest import did_you_mean
 from harness.properties.containers import KeyRule, NamedValue, format_version, named_values
 from harness.properties.lint.records import BRANCHING_KEYS, OWN_SCRIPT, Finding, LintInput, relevant_rules
 
@@ -54,8 +54,8 @@ def _gone(given: LintInput, key: str, row: NamedValue) -> str:
 
 
 def _unknown_value(key: str, value: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(value, known, n=1) or [k for k in known if k.lower() == value.replace(" ", "").lower()]
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    alike = [each for each in known if each.lower() == value.replace(" ", "").lower()]
+    hint = did_you_mean(value, known) or did_you_mean("".join(alike[:1]), alike) or f"; known: {', '.join(known)}"
     return f"unknown {key} {value!r}{hint}"
 
 
@@ -95,9 +95,7 @@ def _problem(rule: KeyRule, value: str) -> str:
 
 
 def _choice_problem(rule: KeyRule, value: str) -> str:
-    near = get_close_matches(value, rule.choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"expected one of {', '.join(rule.choices)}, got {value!r}{hint}"
+    return f"expected one of {', '.join(rule.choices)}, got {value!r}{did_you_mean(value, rule.choices)}"
 
 
 def _number_problem(rule: KeyRule, value: str) -> str:
