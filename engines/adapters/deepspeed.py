@@ -126,7 +126,7 @@ class DeepSpeedBackend(TorchBackend):
         env = {"MASTER_ADDR": _ADDRESS, "MASTER_PORT": str(os.getpid()), "DYNO_RANKS": f"{self._folder.name}/store"}
         os.environ.update(env)
         self._group = RankGroup("engines.adapters.deepspeed", degree, env)
-        self._group.tell({"spec": spec.as_message()})
+        self._group.send({"spec": spec.as_message()})
         special = special_ids(spec.model_dir)
         rank = _Rank(spec, 0)
         model: DecodeModel = TorchModel(rank.module, special, device=rank.device)
@@ -250,27 +250,27 @@ class LeadingModel(DecodeModel):
         self._model = model
         self._group = group
 
-    def _tell(self, call: str, *arguments: Any) -> None:
-        self._group.tell({"call": call, "arguments": [_sent(argument) for argument in arguments]})
+    def _send(self, call: str, *arguments: Any) -> None:
+        self._group.send({"call": call, "arguments": [_sent(argument) for argument in arguments]})
 
     def begin(self, ids: Ids, mask: Ids, target: int) -> None:
-        self._tell("begin", ids, mask, target)
+        self._send("begin", ids, mask, target)
         self._model.begin(ids, mask, target)
 
     def step(self, next_ids: Ids) -> Logits:
-        self._tell("step", next_ids)
+        self._send("step", next_ids)
         return self._model.step(next_ids)
 
     def select(self, positions: Ids) -> None:
-        self._tell("select", positions)
+        self._send("select", positions)
         self._model.select(positions)
 
     def beams(self, ids: Ids, mask: Ids, params: GenerateParams) -> Ids:
-        self._tell("beams", ids, mask, params)
+        self._send("beams", ids, mask, params)
         return self._model.beams(ids, mask, params)
 
     def teacher_forced(self, ids: Ids, mask: Ids, rows: Ids) -> Logits:
-        self._tell("teacher_forced", ids, mask, rows)
+        self._send("teacher_forced", ids, mask, rows)
         return self._model.teacher_forced(ids, mask, rows)
 
 

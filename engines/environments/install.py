@@ -231,8 +231,8 @@ def _pins(requirements: Path) -> dict[str, str]:
 
 def _digest(engine: str, base: str) -> str:
     """Changes with the pins and with what a linked environment sees of this one."""
-    told = json.dumps([_pins(LISTS / f"{engine}.txt"), base, sysconfig.get_python_version()], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([_pins(LISTS / f"{engine}.txt"), base, sysconfig.get_python_version()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _read_stamp(folder: Path) -> _Stamp | None:

@@ -255,9 +255,9 @@ def _register(port: int, query: Mapping[str, object], process: ServerProcess) ->
         with open_here(request, 60.0):
             pass
     except urllib.error.HTTPError as error:
-        told = error.read(2000).decode(errors="replace")
+        answered = error.read(2000).decode(errors="replace")
         raise LaunchFailed(
-            f"the server refused the model ({error.code}): {told}; its log ends:\n{process.log_tail()}"
+            f"the server refused the model ({error.code}): {answered}; its log ends:\n{process.log_tail()}"
         ) from error
     except OSError as error:
         raise LaunchFailed(
@@ -281,8 +281,8 @@ def _loaded_facts(workdir: Path, workers: int, process: ServerProcess) -> dict[s
 def _ready_workers(port: int, workers: int) -> bool | None:
     try:
         with open_here(f"http://{HOST}:{port}/models/{MODEL}", 5.0) as answer:
-            told = json.loads(answer.read())
+            answered = json.loads(answer.read())
     except (OSError, ValueError):
         return None
-    model = told[0] if isinstance(told, list) else told
+    model = answered[0] if isinstance(answered, list) else answered
     return True if sum(worker["status"] == "READY" for worker in model["workers"]) >= workers else None

@@ -167,7 +167,7 @@ class _S5cmd:
 
     def listing(self, prefix: str) -> list[_Object]:
         start = f"s3://{self._bucket}/"
-        entries = self._said(lambda: objects(self._access(), start + prefix))
+        entries = self._explained(lambda: objects(self._access(), start + prefix))
         return [
             _Object(entry["key"].removeprefix(start), int(entry.get("size", 0)), str(entry.get("etag", "")))
             for entry in entries
@@ -176,9 +176,9 @@ class _S5cmd:
 
     def fetch(self, items: Sequence[_Object], folder: Path) -> None:
         pairs = [(f"s3://{self._bucket}/{item.key}", str((folder / item.name).absolute())) for item in items]
-        self._said(lambda: copy_all(self._access(), pairs))
+        self._explained(lambda: copy_all(self._access(), pairs))
 
-    def _said(self, act: Callable[[], T]) -> T:
+    def _explained(self, act: Callable[[], T]) -> T:
         try:
             return act()
         except Unavailable as error:

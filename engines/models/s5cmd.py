@@ -75,23 +75,23 @@ def copy_all(
         raise Unavailable(f"s5cmd takes no path with a line break: {with_newline[0]!r}; rename it")
     options = f"cp --raw --part-size {part_mib} --concurrency {concurrency}"  # --raw takes * ? [ as they are
     lines = [f"{options} {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
-    code, said = _run(access, ["--log", "error"], lines, log_path)
+    code, output = _run(access, ["--log", "error"], lines, log_path)
     if code != 0:
-        why = next((line for line in said if line.startswith("ERROR")), said[0] if said else f"exit code {code}")
+        why = next((line for line in output if line.startswith("ERROR")), output[0] if output else f"exit code {code}")
         raise Unavailable(f"s5cmd: {_plain(why)}")
 
 
 def objects(access: Access, uri: str) -> list[dict[str, Any]]:
     """The entries directly under `uri` (s3://bucket/prefix/), one record each with key (a whole URI), type ('file' or
     'directory') and, for a file, size and etag; empty where there is nothing. Raises Unavailable."""
-    code, said = _run(access, ["--json"], [f"ls --etag {shlex.quote(uri)}"], None)
-    answers = [answer for line in said if isinstance(answer := _parsed(line), dict)]
+    code, output = _run(access, ["--json"], [f"ls --etag {shlex.quote(uri)}"], None)
+    answers = [answer for line in output if isinstance(answer := _parsed(line), dict)]
     error = next((str(answer["error"]) for answer in answers if "error" in answer), "")
     if code == 0:
         return [answer for answer in answers if "key" in answer]
     if error == "no object found":
         return []
-    raise Unavailable(f"s5cmd: {_plain(error or (said[0] if said else f'exit code {code}'))}")
+    raise Unavailable(f"s5cmd: {_plain(error or (output[0] if output else f'exit code {code}'))}")
 
 
 def _run(access: Access, options: Sequence[str], lines: Sequence[str], log_path: Path | None) -> tuple[int, list[str]]:
@@ -105,10 +105,10 @@ def _run(access: Access, options: Sequence[str], lines: Sequence[str], log_path:
         argv += ["run", str(folder / "commands")]
         log = log_path or folder / "log"
         (folder / "commands").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        return _said(Command(argv=argv, log_path=log, env=access.variables, temp_dir=folder))
+        return _output(Command(argv=argv, log_path=log, env=access.variables, temp_dir=folder))
 
 
-def _said(command: Command) -> tuple[int, list[str]]:
+def _output(command: Command) -> tuple[int, list[str]]:
     """Status and lines of a program run to its end; it ends with this function."""
     with command.log_path.open("a+b") as file:  # opened now: it may lie in a folder that goes with the program
         file.seek(0, os.SEEK_END)

@@ -19,9 +19,9 @@ def keep_direct() -> None:
     if not any(name.lower().endswith("_proxy") and value for name, value in os.environ.items()):
         return
     # Some read the one spelling first, some the other: each must say all that either said.
-    said = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+    values = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
     for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
-        exempt = [part.strip() for part in (said[name] or said[other]).split(",") if part.strip()]
+        exempt = [part.strip() for part in (values[name] or values[other]).split(",") if part.strip()]
         if "*" not in exempt:
             os.environ[name] = ",".join(dict.fromkeys((*exempt, *HOSTS)))
 

@@ -41,7 +41,7 @@ class RankGroup:
             sys.stderr.flush()
             os._exit(EXIT_LOST_RANK)
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send every other rank the same message."""
         line = json.dumps(message, separators=(",", ":")) + "\n"
         for process in self._ranks:

@@ -127,22 +127,22 @@ class Aws:
 def explain(operation: str, code: str, message: str) -> Exception:
     """The error that an AWS refusal means: NotFound, NoCapacity, Unavailable or SpecInvalid. Reads AWS's own words
     where its code is too general."""
-    said = f"sagemaker: {operation}: {redact(message)}"
+    sentence = f"sagemaker: {operation}: {redact(message)}"
     lowered = message.lower()
     if code in ABSENT or "could not find" in lowered:
-        return NotFound(said)
+        return NotFound(sentence)
     if code == "ResourceLimitExceeded":
         return Unavailable(
-            f"{said}; ask for a higher quota (Service Quotas, 'for endpoint usage') or take another type"
+            f"{sentence}; ask for a higher quota (Service Quotas, 'for endpoint usage') or take another type"
         )
     if code in THROTTLES:
-        return Unavailable(f"{said}; still throttled after {ATTEMPTS} attempts, try again later")
+        return Unavailable(f"{sentence}; still throttled after {ATTEMPTS} attempts, try again later")
     if "InsufficientInstanceCapacity" in message or code == "InsufficientInstanceCapacity":
-        return NoCapacity(said)
+        return NoCapacity(sentence)
     if code in REFUSED_WHO:
         kind = AccessDenied if code in DENIED else Unavailable
-        return kind(f"{said}; check the credentials and what they may do")
-    return AlreadyThere(said) if "already exist" in message else SpecInvalid(said)
+        return kind(f"{sentence}; check the credentials and what they may do")
+    return AlreadyThere(sentence) if "already exist" in message else SpecInvalid(sentence)
 
 
 def _modules() -> tuple[Any, Any, Any]:
@@ -157,5 +157,5 @@ def _modules() -> tuple[Any, Any, Any]:
 
 def _line(error: BaseException) -> str:
     """The message, without botocore's count of retries (ours are not counted there) and without a last full stop."""
-    said = re.sub(r" \(reached max retries: \d+\)", "", " ".join(str(error).split())).rstrip(".")
-    return redact(said or type(error).__name__)
+    sentence = re.sub(r" \(reached max retries: \d+\)", "", " ".join(str(error).split())).rstrip(".")
+    return redact(sentence or type(error).__name__)

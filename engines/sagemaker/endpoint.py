@@ -133,7 +133,7 @@ def _create_one(aws: Aws, operation: str, parameters: Mapping[str, Any]) -> None
 
 def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: float) -> None:
     """Return when InService. Raises NoCapacity, OutOfMemory, LaunchFailed (with AWS's reason), NotReady."""
-    told = ""
+    reported = ""
     while True:
         if (why := guarded.journal.expired()) != "":
             raise NotReady(f"sagemaker: endpoint {plan.name} was deleted before it was in service: {why}")
@@ -142,9 +142,9 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
         except NotFound:
             answer = {"EndpointStatus": "Creating"}  # eventual consistency: not visible yet
         status, waited_s = str(answer["EndpointStatus"]), time.monotonic() - begin
-        if status != told:
+        if status != reported:
             logger.info("endpoint %s: %s after %.0f s", plan.name, status, waited_s)
-            told = status
+            reported = status
         if status == "InService":
             return
         if status == "Failed":
@@ -158,15 +158,15 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
 
 
 def _failure(plan: EndpointPlan, reason: str) -> EngineError | NoCapacity:
-    said = f"sagemaker: endpoint {plan.name} on {plan.instance.name} failed: {reason.rstrip('.')}"
+    failure = f"sagemaker: endpoint {plan.name} on {plan.instance.name} failed: {reason.rstrip('.')}"
     if _CAPACITY.search(reason):
-        return NoCapacity(said)
+        return NoCapacity(failure)
     if _MEMORY.search(reason) or shows_out_of_memory(reason):
-        return OutOfMemory(said)
+        return OutOfMemory(failure)
     if "health check" in reason.lower():
         advice = f"raise health_check_timeout_s (was {plan.health_check_timeout_s}) if it was still loading"
     elif "download" in reason.lower():
         advice = f"raise data_download_timeout_s (was {plan.download_timeout_s})"
     else:
         advice = "its reason is AWS's own"
-    return LaunchFailed(f"{said}; {advice}")
+    return LaunchFailed(f"{failure}; {advice}")

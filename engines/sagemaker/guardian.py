@@ -42,8 +42,8 @@ class Guarded:
     def begin(cls, launch_id: str, aws: Aws, lifetime_s: float = MAX_LIFETIME_S) -> Guarded:
         """Open the journal and start its guardian, before anything is created."""
         journal = Journal.begin(launch_id, aws.region)
-        told = [str(journal.path), str(lifetime_s), str(os.getpid())]
-        argv = [sys.executable, "-m", "engines.sagemaker.guardian", *told]
+        arguments = [str(journal.path), str(lifetime_s), str(os.getpid())]
+        argv = [sys.executable, "-m", "engines.sagemaker.guardian", *arguments]
         env = {**os.environ, **child_environment()}  # whatever lies in the folder it is started from
         log_path = journal.path.with_suffix(".log")
         with log_path.open("ab") as log:
@@ -104,14 +104,14 @@ def main(journal_path: str, lifetime_s: float, parent: int) -> int:
 
 def _watch(parent: int, deadline: float) -> str | None:
     """None when the parent sent 'done'; else why it is time to delete."""
-    said = b""
+    received = b""
     while True:
         is_closed = False
         if select.select([0], [], [], POLL_S)[0]:
             data = os.read(0, 64)
-            said += data
+            received += data
             is_closed = not data
-        if b"done" in said:
+        if b"done" in received:
             return None
         if is_closed or os.getppid() != parent:
             return "the process that launched it has ended"

@@ -228,8 +228,8 @@ def _payload(event: Any) -> bytes:
     if kind == "event":
         return bytes(event.payload)
     name = event.headers.get(":exception-type") or event.headers.get(":error-code") or "InternalStreamFailure"
-    said = event.payload.decode("utf-8", "replace") or event.headers.get(":error-message", "")
-    return b"\n" + json.dumps({"error": f"{name}: {redact(said)}", "code": 500}).encode() + b"\n"
+    detail = event.payload.decode("utf-8", "replace") or event.headers.get(":error-message", "")
+    return b"\n" + json.dumps({"error": f"{name}: {redact(detail)}", "code": 500}).encode() + b"\n"
 
 
 def _wants_stream(body: bytes) -> bool:
@@ -245,16 +245,16 @@ def _wants_stream(body: bytes) -> bool:
 def _refused(status: int, headers: Mapping[str, str], answer: bytes) -> tuple[int, bytes]:
     """AWS's refusal as the load generator should see it: the container's own status where it was the container's."""
     try:
-        said = json.loads(answer)
+        detail = json.loads(answer)
     except ValueError:
-        said = {}
+        detail = {}
     kind = headers.get("x-amzn-errortype", "").partition(":")[0]
     if kind == "ModelError":
-        original = said.get("OriginalStatusCode", status)
-        return int(original), str(said.get("OriginalMessage", "")).encode()
+        original = detail.get("OriginalStatusCode", status)
+        return int(original), str(detail.get("OriginalMessage", "")).encode()
     if kind == "ThrottlingException":
         status = THROTTLED
-    message = redact(str(said.get("Message") or said.get("message") or answer[:200].decode("utf-8", "replace")))
+    message = redact(str(detail.get("Message") or detail.get("message") or answer[:200].decode("utf-8", "replace")))
     return status, _error(status, f"{kind}: {message}")
 
 

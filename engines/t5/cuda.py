@@ -199,15 +199,15 @@ def nvrtc_compile(library: Path, arch: int, *options: str) -> tuple[bytes, str]:
         _ok(nvrtc.nvrtcGetProgramLogSize(program, c.byref(size)))
         log = c.create_string_buffer(size.value)
         _ok(nvrtc.nvrtcGetProgramLog(program, log))
-        said = log.value.decode(errors="replace")
+        output = log.value.decode(errors="replace")
         if code:
-            raise Unavailable(f"NVRTC cannot compile the kernels for sm_{arch}: {said or f'error {code}'}")
+            raise Unavailable(f"NVRTC cannot compile the kernels for sm_{arch}: {output or f'error {code}'}")
         _ok(nvrtc.nvrtcGetCUBINSize(program, c.byref(size)))
         found = c.create_string_buffer(size.value)
         _ok(nvrtc.nvrtcGetCUBIN(program, found))
     finally:
         nvrtc.nvrtcDestroyProgram(c.byref(program))
-    return found.raw, said
+    return found.raw, output
 
 
 def _ok(code: int) -> None:

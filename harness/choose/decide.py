@@ -178,10 +178,10 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
         return f"{len(ran)} candidates ran, but none has a value for every objective ({names})"
     if all(_is_silent(one.worst) for one in ran):
         trial = ran[0].worst
-        said = next((f": {doubt.sentence}" for doubt in trial.doubts if doubt.kind == "failed_requests"), "")
+        cause = next((f": {doubt.sentence}" for doubt in trial.doubts if doubt.kind == "failed_requests"), "")
         return (
             f"none of {len(everyone)} candidates answered a request; first: {label(trial.candidate)} "
-            f"(trial {trial.trial_id}){said}; see its log in the run folder"
+            f"(trial {trial.trial_id}){cause}; see its log in the run folder"
         )
     nearest = min(broken, key=lambda one: _badness(one, goals))
     trial = nearest.worst

@@ -12,7 +12,7 @@ from engines.errors import EngineError
 from engines.models.aws_region import configured_region
 from engines.sagemaker.catalogue import image_uri, regions
 from engines.serving_properties.java_text import parse_properties
-from harness.measure.metrics import metric_of, metrics_in, says_more
+from harness.measure.metrics import adds_detail, metric_of, metrics_in
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.render import PROPERTIES
@@ -33,7 +33,7 @@ def as_text(recommendation: Recommendation, most_losses: int | None = None) -> s
     facts = [
         (row.short, claim(metric))
         for row in metrics_in("answer")
-        if says_more(trial, row) and (metric := metric_of(trial, row.name)) is not None
+        if adds_detail(trial, row) and (metric := metric_of(trial, row.name)) is not None
     ]
     if trial.quality is not None:
         facts.append(("data quality", f"{trial.quality.verdict}: {trial.quality.reason}"))

@@ -73,11 +73,11 @@ def list_(as_json: bool) -> None:
 
     rows = made.environments()
     if as_json:
-        told = [
+        listed = [
             {"engine": row.engine, "state": row.state, "folder": str(row.folder), "packages": row.packages}
             for row in rows
         ]
-        click.echo(json.dumps({"environments": told}, indent=2))
+        click.echo(json.dumps({"environments": listed}, indent=2))
         return
 
     table = Table()

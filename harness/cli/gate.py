@@ -167,11 +167,11 @@ class _Asked:
 
         assert self.scenario is not None
         assert self.baseline_ref is not None
-        return measure_side_by_side(self._order(), self.baseline_ref, self.rules, _say)
+        return measure_side_by_side(self._order(), self.baseline_ref, self.rules, _announce)
 
     def _measured_now(self, baseline: Path) -> Path:
 
-        return measure_again(self._order(), read_run(baseline), _say)
+        return measure_again(self._order(), read_run(baseline), _announce)
 
     def _order(self) -> Order:
 
@@ -179,7 +179,7 @@ class _Asked:
         resolved = checked_scenario(self.scenario, self.overrides)
         stale = (why_stale(block.engine, block.python or "") for block in resolved.scenario.space)
         for why in filter(None, dict.fromkeys(stale)):
-            _say(f"warning: {why}")
+            _announce(f"warning: {why}")
         return Order(
             resolved=with_checked_code(resolved),
             results=self.results,
@@ -188,7 +188,7 @@ class _Asked:
         )
 
 
-def _say(text: str) -> None:
+def _announce(text: str) -> None:
     click.echo(text, err=True)
 
 
@@ -197,7 +197,7 @@ def _write(result: GateResult, junit: Path | None, markdown: Path | None) -> Non
     for path, text in ((junit, as_junit), (markdown, as_markdown)):
         if path is not None:
             write_text(path, text(result))
-            _say(f"wrote {path}")
+            _announce(f"wrote {path}")
 
 
 def _print(result: GateResult, *, as_json: bool) -> None:

@@ -21,4 +21,4 @@ def load_hosts(resolved: ResolvedScenario, expected: int | None, bind: str | Non
             f"{resolved.path}: workload.locustfile runs on this host only: no code is sent to load workers; "
             "leave --expect-workers out"
         )
-    return LoadHosts(expected, bind or DEFAULT_BIND, wait_s, say=lambda text: click.echo(text, err=True))
+    return LoadHosts(expected, bind or DEFAULT_BIND, wait_s, announce=lambda text: click.echo(text, err=True))

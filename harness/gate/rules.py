@@ -43,7 +43,7 @@ class Budget(Strict):
         return raw
 
     @model_validator(mode="after")
-    def _says_something(self) -> Budget:
+    def _is_not_empty(self) -> Budget:
         given = [self.max_increase_frac, self.max_increase, self.max_decrease_frac, self.max_decrease]
         if self.ignore == any(limit is not None for limit in given):
             got = "ignore and a limit" if self.ignore else "neither"

@@ -13,7 +13,7 @@ from harness.errors import ScenarioError
 from harness.gate.rules import Budget, Rules, Spread, wrong_way
 from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.fields import did_you_mean, sentence
-from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
+from harness.scenario.problems import dotted, explained, line_of, read_text, yaml_problems
 from harness.scenario.yaml_nodes import Document, parse
 
 _WORDS = {"dict_type": "'metric: budget' lines", "model_type": "'key: value' lines"}
@@ -79,7 +79,7 @@ def _problem(path: Path, document: Document, details: ErrorDetails) -> tuple[int
         location = list(details["loc"])
     line = line_of(document.lines, location)
     known = tuple(_model_at(location[:-1]).model_fields)
-    text = told(details, location[-1] if location else "", known, _WORDS)
+    text = explained(details, location[-1] if location else "", known, _WORDS)
     return line, f"{path}:{line}: {dotted(location)}{text}"
 
 

@@ -50,7 +50,7 @@ def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     own, others = _mapping(one.scenario, "resolved"), _mapping(other.scenario, "resolved")
     question.append(_differs("workload.locustfile (SHA-256)", own, others, "locustfile_sha256"))
     question += [_model(one.scenario, other.scenario), _prompts(one.scenario, other.scenario)]
-    return Comparability(machine=_told(machine), question=_told(question), notes=_told(notes))
+    return Comparability(machine=_listed(machine), question=_listed(question), notes=_listed(notes))
 
 
 def _machine_names(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, ...]:
@@ -121,5 +121,5 @@ def _mapping(outer: Mapping[str, object], name: str) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _told(sentences: list[str]) -> tuple[str, ...]:
+def _listed(sentences: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for each in sentences if each))

@@ -17,9 +17,9 @@ _STYLE: dict[Verdict, str] = {"pass": "green", "regressed": "bold red", "cannot 
 
 def print_result(result: GateResult, console: Console) -> None:
     """Print the whole answer; rich leaves colours out with NO_COLOR and where stdout is no terminal."""
-    _say(console, f"[{_STYLE[result.verdict]}]{escape(result.headline)}[/]")
+    _print(console, f"[{_STYLE[result.verdict]}]{escape(result.headline)}[/]")
     for refusal in result.refusals:
-        _say(console, f"  {escape(refusal)}")
+        _print(console, f"  {escape(refusal)}")
     for label, group in groupby(result.judged, key=lambda each: each.comparison.label):
         rows = list(group)
         console.print()
@@ -57,19 +57,19 @@ def _print_reasons(result: GateResult, console: Console) -> None:
     if lines:
         console.print("\nWhy", style="bold")
     for line in lines:
-        _say(console, f"  {escape(line)}")
+        _print(console, f"  {escape(line)}")
     if result.notes:
         console.print("\nNotes", style="bold")
     for note in result.notes:
-        _say(console, f"  {escape(note)}")
+        _print(console, f"  {escape(note)}")
     console.print()
     if result.judged:
-        _say(console, escape(levels_text(result.rules.false_alarm, result.rules.false_pass)))
+        _print(console, escape(levels_text(result.rules.false_alarm, result.rules.false_pass)))
     for path in result.baseline:
-        _say(console, f"Baseline:  {escape(str(path))}")
-    _say(console, f"Candidate: {escape(str(result.candidate))}")
+        _print(console, f"Baseline:  {escape(str(path))}")
+    _print(console, f"Candidate: {escape(str(result.candidate))}")
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     """One line, wrapped by the terminal alone; numbers in it are not coloured."""
     console.print(text, soft_wrap=True, highlight=False)

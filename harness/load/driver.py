@@ -150,7 +150,7 @@ class _Watch:
         self.processes.go(self.begin_ns)
         for reason in self._until(lambda: len(self.processes.ended) == count, self._load_s(), "load"):
             return self.begin_ns, reason
-        self._tell()
+        self._publish()
         self.processes.finish()
         return self.begin_ns, ""
 
@@ -160,7 +160,7 @@ class _Watch:
             return plan.offsets_ns[-1] / NS_PER_S + 2 * plan.request_timeout_s + GRACE_S
         return plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
 
-    def _tell(self) -> int:
+    def _publish(self) -> int:
         """Publish what is done; returns it."""
         done = sum(self.processes.done.values())
         self.on_progress(done)
@@ -179,12 +179,12 @@ class _Watch:
     def _until(self, is_over: Callable[[], bool], limit_s: float, phase: str) -> Iterator[str]:
         """Yields the reason, once, when the engine asks to stop; ends silently when `is_over`."""
         deadline_ns = time.monotonic_ns() + int(limit_s * NS_PER_S)
-        told = -1
+        published = -1
         while not is_over():
             self.processes.listen(POLL_S)
             done = sum(self.processes.done.values())
-            if done != told:
-                told = self._tell()
+            if done != published:
+                published = self._publish()
             if (reason := self.should_stop()) is not None:
                 yield str(reason)
                 return

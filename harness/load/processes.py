@@ -148,9 +148,9 @@ class LoadProcesses(ProcessWords):
             *lines, rest = (self._buffers.get(part, b"") + data).split(b"\n")
             self._buffers[part] = rest
             for line in lines:
-                self._hear(part, line.decode("ascii", "replace"))
+                self._receive(part, line.decode("ascii", "replace"))
 
-    def _hear(self, part: int, line: str) -> None:
+    def _receive(self, part: int, line: str) -> None:
         word, _, value = line.partition(" ")
         if word == "warm":
             self.warm.add(part)

@@ -206,8 +206,8 @@ def _stall(chosen: Sequence[RequestRecord]) -> str:
     worst = max(chosen, key=lambda record: record.sent_ns - record.intended_ns)
     lag_ms, p99_ms = ms_from_ns(worst.sent_ns - worst.intended_ns), _lag_ms(chosen, 0.99)
     median_ms = float(np.median([ms_from_ns(record.latency_ns) for record in chosen]))
-    is_told = p99_ms > max(LAG_MIN_MS, LAG_FRAC * median_ms)
-    if is_told or lag_ms <= max(STALL_MS, median_ms):
+    is_reported = p99_ms > max(LAG_MIN_MS, LAG_FRAC * median_ms)
+    if is_reported or lag_ms <= max(STALL_MS, median_ms):
         return ""
     at_s = (worst.intended_ns - chosen[0].intended_ns) / (1e3 * NS_PER_MS)
     return f"the load generator paused for {lag_ms:.0f} ms, {at_s:.1f} s into the window; latency_max_ms holds it"

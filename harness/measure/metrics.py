@@ -349,7 +349,7 @@ def metrics_in(view: View) -> tuple[MetricDef, ...]:
     return tuple(row for row in _DEFS if view in row.shown_in)
 
 
-def says_more(trial: Trial, row: MetricDef) -> bool:
+def adds_detail(trial: Trial, row: MetricDef) -> bool:
     """Whether a trial has this metric, and it differs from the one that it refines."""
     metric, other = metric_of(trial, row.name), metric_of(trial, row.refines)
     return metric is not None and (other is None or metric.value != other.value)

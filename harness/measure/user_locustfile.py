@@ -35,12 +35,12 @@ def mixture(records: Sequence[RequestRecord]) -> str:
     names = list(dict.fromkeys(record.name for record in timed))
     if len(names) < 2:
         return ""
-    told = []
+    listed = []
     for name in names[:NAMES_SHOWN]:
         own = [ms_from_ns(record.latency_ns) for record in timed if record.name == name]
-        told.append(f"{name} (n={len(own)}, median {np.median(own):.4g} ms)")
+        listed.append(f"{name} (n={len(own)}, median {np.median(own):.4g} ms)")
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (
-        f"latency and throughput pool {len(names)} kinds of request: {', '.join(told)}{more}; "
+        f"latency and throughput pool {len(names)} kinds of request: {', '.join(listed)}{more}; "
         "column name of the raw records tells them apart"
     )

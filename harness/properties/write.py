@@ -57,9 +57,10 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
     findings = lint(rendered[PROPERTIES], container, facts, rendered.get("model.py", ""))
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        told = "; ".join(f"{finding.key}: {finding.message}" for finding in errors)
+        faults = "; ".join(f"{finding.key}: {finding.message}" for finding in errors)
         raise MeasurementInvalid(
-            f"trial {recommendation.trial.trial_id} cannot be written for {container}: {told}; choose another container"
+            f"trial {recommendation.trial.trial_id} cannot be written for {container}: {faults}; "
+            "choose another container"
         )
     paths = []
     for name in (PROPERTIES, *(name for name in rendered if name != PROPERTIES)):

@@ -106,29 +106,29 @@ def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict,
         return "Unknown", "there are no answers of the fp32 reference to compare with"
     same = sum(case.is_same for case in compared)
     match_frac = same / len(compared)
-    says = f"{same} of {len(compared)} answers equal the fp32 reference's"
+    finding = f"{same} of {len(compared)} answers equal the fp32 reference's"
     wrong: list[str] = []
     fp32_right = sum(case.reference_is_correct for case in graded)
     if graded and fp32_right >= INFORMATIVE_FRAC * len(graded):
         drop, paired = _exact_match_drop(graded)
-        says = f"{paired}; {says}"
+        finding = f"{paired}; {finding}"
         if _is_collapsed(graded):
-            return "Broken", f"exact match collapsed: {says}"
+            return "Broken", f"exact match collapsed: {finding}"
         if drop > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"exact match fell by {drop:.3f}, allowed {rule.max_exact_match_drop:g}")
     else:
         why = f"fp32 itself has {fp32_right} of {len(graded)} right" if graded else "no task references"
-        says += f"; {why}, so equality with the fp32 reference stands for exact match"
+        finding += f"; {why}, so equality with the fp32 reference stands for exact match"
         agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
         if same == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
-            return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {says}"
+            return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {finding}"
         if 1 - match_frac > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"{1 - match_frac:.3f} of the answers changed, allowed {rule.max_exact_match_drop:g}")
     if match_frac < rule.min_reference_match - 1e-12:
         wrong.append(f"{match_frac:.3f} equal the fp32 reference's, at least {rule.min_reference_match:g} asked")
     if any(case.is_empty for case in cases):
         wrong.append(f"{sum(case.is_empty for case in cases)} of {len(cases)} answers missing or empty")
-    return ("Degraded", f"{'; '.join(wrong)} ({says})") if wrong else ("Normal", says)
+    return ("Degraded", f"{'; '.join(wrong)} ({finding})") if wrong else ("Normal", finding)
 
 
 def _fault(cases: Sequence[_Case]) -> str:

@@ -22,7 +22,7 @@ class Cost(Strict):
     max_cost_usd: Annotated[Usd | None, Field(description="endpoints of the whole search may cost this much")] = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Cost:
+    def _is_not_empty(self) -> Cost:
         if self.instance is None and self.usd_per_hour is None and not self.prices and self.max_cost_usd is None:
             raise expected("instance, usd_per_hour, prices or max_cost_usd", "none of them", "remove cost or fill it")
         return self

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import ScenarioError
 from harness.scenario.blocks import written_places
-from harness.scenario.problems import dotted, line_of, read_text, told, yaml_problems
+from harness.scenario.problems import dotted, explained, line_of, read_text, yaml_problems
 from harness.scenario.schema import Scenario
 from harness.scenario.yaml_nodes import Document, parse
 
@@ -107,7 +107,7 @@ def _index(items: list[Any], part: str | int, override: str) -> int:
 def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
     """One pydantic error as (line, 'file:line: field.path: expected ..., got ...; hint')."""
     path = _path_in(source.document.value, details)
-    text = told(details, path[-1] if path else "", _fields_around(path, source.document.value))
+    text = explained(details, path[-1] if path else "", _fields_around(path, source.document.value))
     return source.line(path), f"{source.origin(path)}: {dotted(path)}{text}"
 
 

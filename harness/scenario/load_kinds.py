@@ -291,7 +291,7 @@ class Slo(Strict):
     itl_ms: PositiveMs | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Slo:
+    def _is_not_empty(self) -> Slo:
         if self.thresholds() == {}:
             raise expected("a threshold: latency_ms, ttft_ms, tpot_ms or itl_ms", "none")
         return self

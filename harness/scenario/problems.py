@@ -89,7 +89,7 @@ def line_of(lines: Mapping[tuple[str | int, ...], int], path: Sequence[str | int
     return next((lines[prefix] for prefix in prefixes if prefix in lines), 1)
 
 
-def told(details: ErrorDetails, name: object, known: Sequence[str], words: Mapping[str, str] | None = None) -> str:
+def explained(details: ErrorDetails, name: object, known: Sequence[str], words: Mapping[str, str] | None = None) -> str:
     """'expected ..., got ...; hint' of one pydantic error about the field `name`, where the keys `known` may stand;
     `words` go before EXPECTED."""
 

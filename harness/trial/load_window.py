@@ -93,7 +93,7 @@ class Loads:
             why = self._why_broken(load, window, plan.window_s)
             windows[number] = window
             probes.append(_probe(number, rate_rps, why, window))
-            search.tell(rate_rps, not why)
+            search.observe(rate_rps, not why)
             if engine.failure() is not None:
                 break
         return _found(search, load, tuple(probes), windows)

@@ -103,8 +103,8 @@ class TrialRunner:
         summary = with_cost(window.summary, self._inputs.scenario.cost, trial.candidate)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
-        told = window.result.notes
-        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *told))
+        load_notes = window.result.notes
+        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=self._goals.violations(trial))

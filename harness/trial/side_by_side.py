@@ -43,7 +43,7 @@ MAX_CANDIDATES = 8
 DEFAULT_REPETITIONS = 4
 """Launches per candidate when it is measured against a stored run: from there on its own spread is known."""
 
-Say = Callable[[str], None]
+Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Order:
     max_minutes: float
 
 
-def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, say: Say) -> GateResult:
+def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, announce: Announce) -> GateResult:
     """Measure `baseline_ref` and this checkout in turns, store both runs, judge them.
 
     Raises UsageError when `baseline_ref` is no checkout or the scenario has too many candidates, EnvironmentFault when
@@ -67,17 +67,17 @@ def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, say: Sa
         raise UsageError(f"--baseline-ref {baseline_ref}: no engines/server in it; name the root of a checkout")
     candidates = _candidates(order.resolved)
     looks = ((order.repetitions, 1.0),) if order.repetitions is not None else LOOKS
-    before_run = partial(_new_run, order, commit_of(root), say, "baseline")
-    after_run = partial(_new_run, order, git_commit(), say, "candidate")
+    before_run = partial(_new_run, order, commit_of(root), announce, "baseline")
+    after_run = partial(_new_run, order, git_commit(), announce, "candidate")
     with (
-        Bench.open(order.resolved, before_run, progress=Lines(say), checkout=_checkout(root)) as before,
-        Bench.open(order.resolved, after_run, progress=Lines(say), reference=before.reference) as after,
+        Bench.open(order.resolved, before_run, progress=Lines(announce), checkout=_checkout(root)) as before,
+        Bench.open(order.resolved, after_run, progress=Lines(announce), reference=before.reference) as after,
     ):
-        pairing = _Pairing(benches=(before, after), rules=rules, clock=SystemClock(), say=say)
+        pairing = _Pairing(benches=(before, after), rules=rules, clock=SystemClock(), announce=announce)
         return pairing.run(candidates, looks, order.max_minutes)
 
 
-def measure_again(order: Order, baseline: Run, say: Say) -> Path:
+def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
     """Measure the candidates that worked in `baseline` now, in turns, `repetitions` times each; the new run's folder.
 
     Raises UsageError when the scenario holds none of them, Interrupted on Ctrl-C.
@@ -91,15 +91,17 @@ def measure_again(order: Order, baseline: Run, say: Say) -> Path:
             "measure the scenario that the baseline was measured with"
         )
     repetitions = order.repetitions or DEFAULT_REPETITIONS
-    new_run = partial(_new_run, order, git_commit(), say, "candidate")
-    with Bench.open(order.resolved, new_run, progress=Lines(say)) as bench:
+    new_run = partial(_new_run, order, git_commit(), announce, "candidate")
+    with Bench.open(order.resolved, new_run, progress=Lines(announce)) as bench:
         budget = _Budget(clock=SystemClock(), max_minutes=order.max_minutes)
         for turn in range(repetitions):
             if not budget.has_time_for_another(turn):
-                say(f"stopped after {turn} of {repetitions} repetitions: {order.max_minutes:g} minutes are used up")
+                announce(
+                    f"stopped after {turn} of {repetitions} repetitions: {order.max_minutes:g} minutes are used up"
+                )
                 break
             for candidate in candidates if turn % 2 == 0 else reversed(candidates):
-                _run_one(bench, candidate, turn + 1, say, f"repetition {turn + 1} of {repetitions}")
+                _run_one(bench, candidate, turn + 1, announce, f"repetition {turn + 1} of {repetitions}")
         return bench.writer.layout.root
 
 
@@ -127,7 +129,7 @@ class _Pairing:
     benches: tuple[Bench, Bench]
     rules: Rules
     clock: Clock
-    say: Say
+    announce: Announce
 
     def run(
         self, candidates: Sequence[Candidate], looks: Sequence[tuple[int, float]], max_minutes: float
@@ -138,7 +140,7 @@ class _Pairing:
         pairs: list[tuple[str, str]] = []
         for turn in range(last):
             if not budget.has_time_for_another(turn):
-                self.say(f"stopped after {turn} rounds: {max_minutes:g} minutes are used up")
+                self.announce(f"stopped after {turn} rounds: {max_minutes:g} minutes are used up")
                 break
             # Out of time, the next look is taken early: its share is there to be spent.
             share = next(share for rounds, share in looks if turn < rounds)
@@ -148,7 +150,7 @@ class _Pairing:
                 self._keep(pairs, share)
             if turn + 1 in shares or self._has_new_failure():
                 result = self._judge()
-                self.say(f"after {turn + 1} rounds: {result.headline}")
+                self.announce(f"after {turn + 1} rounds: {result.headline}")
                 if result.verdict != "cannot tell":
                     break
         return self._judge()
@@ -159,7 +161,7 @@ class _Pairing:
         trials: dict[int, Trial] = {}
         for side in sides:
             where = f"round {turn + 1} of at most {turns}, {('baseline', 'candidate')[side]}"
-            trials[side] = _run_one(self.benches[side], candidate, turn + 1, self.say, where)
+            trials[side] = _run_one(self.benches[side], candidate, turn + 1, self.announce, where)
         if turn == 0 and trials[0].outcome not in ("ok", "client_limited"):
             raise EnvironmentFault(
                 f"the baseline checkout cannot serve {label(candidate)}: {trials[0].outcome}: {trials[0].reason}"
@@ -178,7 +180,7 @@ class _Pairing:
         return gate([before], after, self.rules)
 
 
-def _run_one(bench: Bench, candidate: Candidate, number: int, say: Say, where: str) -> Trial:
+def _run_one(bench: Bench, candidate: Candidate, number: int, announce: Announce, where: str) -> Trial:
     """One trial, stored. Raises Interrupted after storing the record of the trial in flight."""
     try:
         trial = bench.run(candidate, number)
@@ -187,8 +189,10 @@ def _run_one(bench: Bench, candidate: Candidate, number: int, say: Say, where: s
         raise interrupted(bench.writer) from error
     bench.writer.append_trial(trial)
     metric = trial.summary.metrics.get("latency_p50_ms") if trial.summary is not None else None
-    says = f"p50 {metric.value:.4g} ms" if metric is not None else f"{trial.outcome}: {trial.reason.splitlines()[0]}"
-    say(f"{where}: {label(candidate)}: {says}")
+    measured = (
+        f"p50 {metric.value:.4g} ms" if metric is not None else f"{trial.outcome}: {trial.reason.splitlines()[0]}"
+    )
+    announce(f"{where}: {label(candidate)}: {measured}")
     return trial
 
 
@@ -209,7 +213,7 @@ def _checkout(root: Path) -> Checkout:
     return Checkout(root=root, python=str(python) if python.exists() else None)
 
 
-def _new_run(order: Order, commit: str, say: Say, side: str) -> RunWriter:
+def _new_run(order: Order, commit: str, announce: Announce, side: str) -> RunWriter:
     writer = create_run(order.resolved, order.results, commit)
-    say(f"{side} run {writer.layout.root}")
+    announce(f"{side} run {writer.layout.root}")
     return writer

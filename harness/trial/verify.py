@@ -51,8 +51,8 @@ def verify_file(
         parts.append((False, "it broke a constraint: " + "; ".join(trial.violations)))
     is_inside = all(is_good for is_good, _ in parts)
     verdict = "reproduced" if is_inside else "not reproduced"
-    said = [text for _, text in parts] + ([] if is_inside else _disturbed((*promised, trial)))
-    return Verification(trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(said))
+    sentences = [text for _, text in parts] + ([] if is_inside else _disturbed((*promised, trial)))
+    return Verification(trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(sentences))
 
 
 def verify(

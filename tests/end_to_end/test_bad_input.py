@@ -26,7 +26,7 @@ def _tune(folder: Path, text: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "said"),
+    ("text", "code", "message"),
     [
         ("name: [", 2, "bad.yaml:"),
         ("", 2, "bad.yaml"),
@@ -39,10 +39,10 @@ def _tune(folder: Path, text: str) -> tuple[int, str]:
         (FAKE + "model: {path: no-such-folder}\n", 2, "bad.yaml:7: model.path"),
     ],
 )
-def test_a_bad_scenario_is_one_sentence(tmp_path: Path, text: str, code: int, said: str) -> None:
+def test_a_bad_scenario_is_one_sentence(tmp_path: Path, text: str, code: int, message: str) -> None:
     got, shown = _tune(tmp_path, text)
     assert got == code, shown
-    assert said in shown
+    assert message in shown
     assert not list(tmp_path.glob("results/**/trials.jsonl"))
 
 

@@ -128,7 +128,7 @@ def test_a_baseline_that_cannot_serve_is_told_in_one_sentence(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--baseline", "nowhere"], "run 'nowhere'"),
         ([], "expected --baseline RUN"),
@@ -139,11 +139,11 @@ def test_a_baseline_that_cannot_serve_is_told_in_one_sentence(folder: Path) -> N
         (["--baseline", "x", "--rules", "none.yaml"], "expected a rules file"),
     ],
 )
-def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], told: str) -> None:
+def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "damaged").mkdir()
     (folder / "damaged" / "run.json").write_text("{")
     done = dyno_here(["gate", *arguments], folder)
     assert done.returncode in (2, 3)
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -52,8 +52,8 @@ def test_every_field_of_every_trial_is_read_and_written_back_as_it_stands(root: 
     assert len(lines) == len(run.trials)
     for line, trial in zip(lines, run.trials, strict=True):
         assert line.pop("format") == 1
-        written_then.assert_still_said(line, to_json(trial))
-    written_then.assert_still_said(json.loads((root / "run.json").read_text()), to_json(run.manifest))
+        written_then.assert_still_reported(line, to_json(trial))
+    written_then.assert_still_reported(json.loads((root / "run.json").read_text()), to_json(run.manifest))
 
 
 @pytest.mark.parametrize("root", RUNS.values(), ids=list(RUNS))
@@ -87,20 +87,20 @@ def test_the_raw_records_summarise_to_the_stored_numbers() -> None:
 @pytest.mark.parametrize(("name", "root"), FINISHED.items(), ids=list(FINISHED))
 def test_the_choice_and_its_reasons_are_the_same(name: str, root: Path, ask: Dyno, tmp_path: Path) -> None:
     now = json.loads(ask("recommend", root, "--json", "--out", tmp_path))
-    written_then.assert_still_said(printed(f"{name}.recommend.json"), now)
+    written_then.assert_still_reported(printed(f"{name}.recommend.json"), now)
     assert _keys_and_values(tmp_path) == _keys_and_values(root / "recommendation")
 
 
 def test_the_choice_of_the_interrupted_run_is_the_same(ask: Dyno, tmp_path: Path) -> None:
     now = json.loads(ask("recommend", HALFWAY, "--json", "--out", tmp_path))
-    written_then.assert_still_said(printed("halfway.recommend.json"), now)
+    written_then.assert_still_reported(printed("halfway.recommend.json"), now)
 
 
 @pytest.mark.parametrize("name", ["halfway", "bundled"])
 def test_a_report_in_json_says_the_same(name: str, ask: Dyno) -> None:
     then = printed(f"{name}.report.json")
     del then["notes"]  # notes to the reader, of the version that prints them
-    written_then.assert_still_said(then, json.loads(ask("report", RUNS[name], "--format", "json")))
+    written_then.assert_still_reported(then, json.loads(ask("report", RUNS[name], "--format", "json")))
 
 
 @pytest.mark.parametrize("name", ["laws", "halfway", "bundled"])
@@ -146,7 +146,7 @@ def test_the_gate_judges_as_it_did(baseline: Path, name: str, ask: Dyno) -> None
     then = printed(name)
     now = json.loads(ask("gate", "--baseline", baseline, "--candidate", AFTER, "--json", code=then["exit_code"]))
     del then["notes"]
-    written_then.assert_still_said(then, now)
+    written_then.assert_still_reported(then, now)
 
 
 @pytest.mark.parametrize("root", [LAWS, HALFWAY, BUNDLED, BASELINE], ids=["laws", "halfway", "bundled", "baseline"])

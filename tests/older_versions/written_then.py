@@ -38,7 +38,7 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"[tT]\d{4}-[0-9a-f]{10}|\d[\d,]*\.?\d*(?:e-?\d+)?", text)
 
 
-def assert_still_said(then: Any, now: Any, where: str = "") -> None:
+def assert_still_reported(then: Any, now: Any, where: str = "") -> None:
     """Every key of `then` is in `now` with the same value; there may be new keys. Prose keeps its numbers."""
     key = where.rpartition(".")[2].partition("[")[0]
     if isinstance(then, dict):
@@ -46,11 +46,11 @@ def assert_still_said(then: Any, now: Any, where: str = "") -> None:
         for name, value in as_named_now(then).items():
             assert name in now, f"{where}.{name} is gone"
             if name not in MADE_NOW or not isinstance(value, str | list):
-                assert_still_said(value, now[name], f"{where}.{name}")
+                assert_still_reported(value, now[name], f"{where}.{name}")
     elif isinstance(then, list):
         assert len(then) == len(now), f"{where}: {now}"
         for place, (old, new) in enumerate(zip(then, now, strict=True)):
-            assert_still_said(old, new, f"{where}[{place}]")
+            assert_still_reported(old, new, f"{where}[{place}]")
     elif isinstance(then, str) and key in PROSE:
         assert numbers(then) == numbers(now), f"{where}: {now!r}"
     elif isinstance(then, float):

@@ -53,7 +53,7 @@ class ServerContainer:
         for name, content in unpack(archive, "model.tar.gz").items():
             (self.folder / name).write_bytes(content)
         self._state = self.folder / "state.json"
-        self._said: str | None = None
+        self._output: str | None = None
         argv = self._command()
         temp_dir = Path(tempfile.gettempdir()) / f"emulated-{os.getpid()}-{secrets.token_hex(4)}"
         self._process = ServerProcess(
@@ -91,13 +91,13 @@ class ServerContainer:
         )
 
     def log(self) -> str:
-        if self._said is not None:
-            return self._said
+        if self._output is not None:
+            return self._output
         return (self.folder / "log").read_text(errors="replace")
 
     def stop(self) -> None:
         self._process.stop(5.0)
-        self._said = self.log()
+        self._output = self.log()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _port(self) -> int:

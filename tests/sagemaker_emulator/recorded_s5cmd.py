@@ -87,7 +87,7 @@ def main() -> None:
     if os.environ.get("RECORDED_S5CMD_HANGS") and lines[0].startswith("cp"):
         Path(os.environ["RECORDED_S5CMD_HANGS"]).write_text(str(os.getpid()))
         time.sleep(600)
-    failed = [said for line in lines if (said := _carry_out(line, options))]
+    failed = [message for line in lines if (message := _carry_out(line, options))]
     print("\n".join(failed), file=sys.stderr)
     sys.exit(1 if failed else 0)
 

@@ -164,12 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._record(name, begin, time.perf_counter() - asked, 200, is_model_error=False)
 
     def _model_error(self, name: str, begin: float, asked: float, answer: Answer) -> None:
-        said = b"".join(answer.pieces).decode()
+        output = b"".join(answer.pieces).decode()
         self._record(name, begin, time.perf_counter() - asked, 400, is_model_error=True)
         value = {
-            "Message": f'Received server error ({answer.status}) from primary with message "{said}".',
+            "Message": f'Received server error ({answer.status}) from primary with message "{output}".',
             "OriginalStatusCode": answer.status,
-            "OriginalMessage": said,
+            "OriginalMessage": output,
             "LogStreamArn": "",
         }
         self._send(424, json.dumps(value).encode(), "application/json", {"x-amzn-errortype": "ModelError"})

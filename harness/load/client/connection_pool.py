@@ -224,15 +224,15 @@ def watch_parent(on_line: Callable[[str], None], on_gone: Callable[[], None]) ->
     on_gone()
 
 
-_voice = [1]
+_output = [1]
 """The descriptor that the parent listens to."""
 
 
-def speak_on(descriptor: int) -> None:
+def publish_on(descriptor: int) -> None:
     """From now on `publish` writes there: another's code may print to stdout."""
-    _voice[0] = descriptor
+    _output[0] = descriptor
 
 
-def say(line: str) -> None:
+def publish(line: str) -> None:
     """One line to the parent."""
-    os.write(_voice[0], line.encode("ascii") + b"\n")
+    os.write(_output[0], line.encode("ascii") + b"\n")

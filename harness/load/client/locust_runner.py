@@ -22,7 +22,7 @@ from locust import User, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from harness.load.client.connection_pool import Session, say, watch_parent
+from harness.load.client.connection_pool import Session, publish, watch_parent
 from harness.load.plan import DISK_FULL_STATUS, LoadPlan
 
 PROGRESS_S = 0.2
@@ -65,7 +65,7 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
     session.is_warm.wait()
     gc.collect()
     gc.freeze()  # what exists now is never scanned again: no collector pause inside the measured window
-    say("warm")
+    publish("warm")
     begin_ns = session.go.get()
     if plan.is_open_loop:
         gevent.spawn(_or_leave, session.run_schedule, begin_ns)
@@ -73,21 +73,21 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
     try:
         while not session.is_finished.wait(timeout=PROGRESS_S):
             session.flush()
-            _tell(session)
+            _publish_progress(session)
         session.close()
     except OSError as error:
         leave(error)
-    _tell(session)
-    say(f"end {time.process_time() - cpu_s:.6f}")
+    _publish_progress(session)
+    publish(f"end {time.process_time() - cpu_s:.6f}")
     runner.quit()
 
 
-def _tell(session: Session) -> None:
+def _publish_progress(session: Session) -> None:
     """Progress: requests done; in an open loop also outstanding now, at most so far, and how many had to wait."""
     pool = session.pool
-    say(f"done {session.done_requests}")
+    publish(f"done {session.done_requests}")
     if pool is not None:
-        say(f"pool {pool.in_flight} {pool.peak_in_flight} {pool.waited}")
+        publish(f"pool {pool.in_flight} {pool.peak_in_flight} {pool.waited}")
 
 
 def _or_leave(work: Callable[[int], None], begin_ns: int) -> None:

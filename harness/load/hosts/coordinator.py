@@ -36,7 +36,7 @@ DEFAULT_BIND = "127.0.0.1:5557"
 GO_DELAY_NS = NS_PER_S
 """The window opens this long after the start instant was sent, so that every host has it in time."""
 CLOCK_TIMEOUT_S = 60.0
-BYE_S = 2.0
+CLOSE_S = 2.0
 """Time that the hub gets to close the connections to the workers."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -64,11 +64,11 @@ class LoadHosts:
     EnvironmentFault when the address is taken or workers do not come.
     """
 
-    def __init__(self, expected: int, bind: str, wait_s: float, *, say: Any) -> None:
+    def __init__(self, expected: int, bind: str, wait_s: float, *, announce: Any) -> None:
         self.expected = expected
         self._host, self._port = bind_address(bind)
         self._wait_s = wait_s
-        self._say = say
+        self._announce = announce
         self.workers: dict[str, dict[str, Any]] = {}
         self._refused: dict[str, str] = {}
         self._child: subprocess.Popen[bytes] | None = None
@@ -93,7 +93,7 @@ class LoadHosts:
         self._selector.register(self._child.stdout, selectors.EVENT_READ)
         try:
             self._wait(lambda: self._bound > 0, self._wait_s, "the hub of the load hosts did not start")
-            self._say(f"waiting for {self.expected} load worker(s): dyno load-worker --master {self._master}")
+            self._announce(f"waiting for {self.expected} load worker(s): dyno load-worker --master {self._master}")
             self.require()
         except BaseException:
             self.__exit__(None, None, None)
@@ -110,7 +110,7 @@ class LoadHosts:
             assert child.stdin is not None
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 child.stdin.close()
-                child.wait(BYE_S)
+                child.wait(CLOSE_S)
             end_child(child)
             self._selector.close()
         if self._log is not None:
@@ -151,14 +151,14 @@ class LoadHosts:
 
     def send(self, to: str, do: str, value: Any) -> None:
         """A sealed message to one worker."""
-        self._tell({"do": do, "to": to, "value": value})
+        self._send({"do": do, "to": to, "value": value})
 
     def clocks(self, workers: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Worker -> (offset of its monotonic clock from ours, half of the shortest round trip), ns.
 
         Raises MeasurementInvalid when a worker does not answer."""
         self._clocks = None
-        self._tell({"do": "clock", "workers": list(workers)})
+        self._send({"do": "clock", "workers": list(workers)})
         self._wait(lambda: self._clocks is not None, CLOCK_TIMEOUT_S, "the load workers' clocks could not be read")
         found: dict[str, tuple[int, int]] = {}
         readings: Mapping[str, tuple[int, int] | None] = self._clocks or {}
@@ -185,22 +185,22 @@ class LoadHosts:
             )
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._hear(json.loads(line))
+            self._receive(json.loads(line))
 
-    def _hear(self, word: dict[str, Any]) -> None:
+    def _receive(self, word: dict[str, Any]) -> None:
         if "state" in word and self._load is not None:
             self._load.take(str(word["state"]), word)
         elif "workers" in word:
             before, self.workers = self.workers, word["workers"]
             for worker in self.workers.keys() - before.keys():
                 facts = self.workers[worker]
-                self._say(f"load worker {self.name_of(worker)} is here: {facts['cores']} cores")
+                self._announce(f"load worker {self.name_of(worker)} is here: {facts['cores']} cores")
         elif "clocks" in word:
             self._clocks = word["clocks"]
         elif "refused" in word:
             name, why = self.name_of(str(word["refused"])), str(word["why"])
             self._refused[name] = why
-            self._say(f"load worker {name} was refused: {why}")
+            self._announce(f"load worker {name} was refused: {why}")
         elif "bound" in word:
             self._bound = int(word["bound"])
         elif "error" in word:
@@ -218,10 +218,10 @@ class LoadHosts:
             self.listen(0.1)
             if time.monotonic_ns() > deadline_ns:
                 refused = "".join(f"; {name} was refused: {why}" for name, why in self._refused.items())
-                told = otherwise.replace("{count}", str(len(self.workers))).replace("{refused}", refused)
-                raise EnvironmentFault(f"after {limit_s:g} s: {told}")
+                reason = otherwise.replace("{count}", str(len(self.workers))).replace("{refused}", refused)
+                raise EnvironmentFault(f"after {limit_s:g} s: {reason}")
 
-    def _tell(self, value: Any) -> None:
+    def _send(self, value: Any) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # `listen` reports a hub that ended
@@ -319,7 +319,7 @@ class RemoteProcesses(ProcessWords):
 
     def notes(self) -> tuple[str, ...]:
         """Each host's clock: its offset, how well it is known, how far it moved during the load."""
-        return tuple(self._told(worker) for worker in self._workers if worker in self._before)
+        return tuple(self._clock_doubt(worker) for worker in self._workers if worker in self._before)
 
     def clock_doubts(self) -> tuple[Doubt, ...]:
         """Hosts whose requests may have left at another time than the schedule's by more than the lag limit."""
@@ -327,7 +327,8 @@ class RemoteProcesses(ProcessWords):
         return tuple(
             Doubt(
                 kind="worker_clock",
-                sentence=f"{self._told(worker)}; its sends may be that far from the schedule (limit {LAG_MIN_MS:g} ms)",
+                sentence=f"{self._clock_doubt(worker)}; its sends may be that far from the schedule "
+                f"(limit {LAG_MIN_MS:g} ms)",
             )
             for worker in self._workers
             if worker in self._before and (self._before[worker][1] > limit_ns or abs(self._moved(worker)) > limit_ns)
@@ -340,7 +341,7 @@ class RemoteProcesses(ProcessWords):
         (first, first_open), (last, last_open) = self._before[worker], self._after[worker]
         return max(0, abs(last - first) - first_open - last_open)
 
-    def _told(self, worker: str) -> str:
+    def _clock_doubt(self, worker: str) -> str:
         offset_ns, uncertain_ns = self._before[worker]
         moved = f", moved {self._moved(worker) / NS_PER_MS:.3f} ms" if worker in self._after else ""
         return (

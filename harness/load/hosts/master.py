@@ -28,7 +28,7 @@ from harness.load.hosts.same_code import edition
 PINGS = 20
 """Round trips per clock reading; the shortest one bounds the offset best (Cristian 1989)."""
 PING_TIMEOUT_S = 2.0
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 SILENT_S = 5.0
 """A worker that sends nothing for this long is gone: it sends at least once a second."""
 FLUSH_S = 0.3
@@ -42,7 +42,7 @@ class Hub:
         self._runner = runner
         self._secret = secret
         self._greeted: dict[str, Seal] = {}
-        self._heard_ns: dict[str, int] = {}
+        self._received_ns: dict[str, int] = {}
         self._facts: dict[str, Any] = {}
         self._lost: dict[str, Any] = {}
         self._pongs: dict[str, Queue[tuple[int, int, int]]] = {}
@@ -67,19 +67,19 @@ class Hub:
             why = ""
         if why:
             self._runner.send_message("dyno-refused", {"why": why}, client_id=msg.node_id)
-            tell({"refused": msg.node_id, "why": why})
+            publish({"refused": msg.node_id, "why": why})
             return
         self._facts[msg.node_id], self._pongs[msg.node_id] = facts, Queue()
-        self._tell_workers()
+        self._publish_workers()
 
     def on_state(self, environment: Any, msg: Any) -> None:
         """What a worker's load processes did since its last message."""
         state = self._open("dyno-state", msg)
         if state is not None and msg.node_id in self._lost:  # its cable is back
             self._facts[msg.node_id] = self._lost.pop(msg.node_id)
-            self._tell_workers()
+            self._publish_workers()
         if state is not None and msg.node_id in self._facts:
-            tell({"state": msg.node_id, **state})
+            publish({"state": msg.node_id, **state})
 
     def on_pong(self, environment: Any, msg: Any) -> None:
         """A clock reading comes back."""
@@ -88,27 +88,27 @@ class Hub:
         if pong is not None and msg.node_id in self._pongs:
             self._pongs[msg.node_id].put((int(pong["sent_ns"]), int(pong["there_ns"]), back_ns))
 
-    def hear(self, order: dict[str, Any]) -> None:
+    def receive(self, order: dict[str, Any]) -> None:
         """An order of dyno's: 'clock', or a message for one worker."""
         if order["do"] == "clock":
             gevent.spawn(self._read_clocks, order["workers"])
         else:
             self._send(order["to"], f"dyno-{order['do']}", order["value"])
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Once a second: report that the master lives, and notice who does not."""
         while True:
-            gevent.sleep(BEAT_S)
+            gevent.sleep(HEARTBEAT_S)
             limit_ns = time.monotonic_ns() - int(SILENT_S * 1e9)
-            gone = [each for each in self._facts if self._heard_ns[each] < limit_ns]
+            gone = [each for each in self._facts if self._received_ns[each] < limit_ns]
             for each in gone:
                 self._lost[each] = self._facts.pop(each)
             if gone:
-                self._tell_workers()
+                self._publish_workers()
             for each in (*self._facts, *self._lost):
                 self._send(each, "dyno-beat", {})
 
-    def bye(self) -> None:
+    def close(self) -> None:
         """The run is over: the workers need not find out by silence."""
         for each in (*self._facts, *self._lost):
             self._send(each, "dyno-bye", {})
@@ -116,7 +116,7 @@ class Hub:
         os._exit(0)
 
     def _read_clocks(self, workers: list[str]) -> None:
-        tell({"clocks": {each: self._offset(each) for each in workers}})
+        publish({"clocks": {each: self._offset(each) for each in workers}})
 
     def _offset(self, worker: str) -> list[int] | None:
         """[offset of the worker's monotonic clock from ours, how wrong that may be], ns; None when it is silent.
@@ -152,22 +152,22 @@ class Hub:
         except ValueError as error:
             print(f"{msg.node_id}: {kind}: {error}", file=sys.stderr, flush=True)
             return None
-        self._heard_ns[msg.node_id] = time.monotonic_ns()
+        self._received_ns[msg.node_id] = time.monotonic_ns()
         return value
 
-    def _tell_workers(self) -> None:
-        tell({"workers": self._facts})
+    def _publish_workers(self) -> None:
+        publish({"workers": self._facts})
 
 
-_voice = [1]
+_output = [1]
 """The descriptor that dyno listens to."""
 
 
-def tell(value: Any) -> None:
+def publish(value: Any) -> None:
     """One JSON line to dyno, whole."""
     rest = json.dumps(value).encode("ascii") + b"\n"
     while rest:
-        rest = rest[os.write(_voice[0], rest) :]
+        rest = rest[os.write(_output[0], rest) :]
 
 
 def bind_fault(host: str, port: int) -> str:
@@ -188,21 +188,21 @@ def main(arguments: list[str]) -> None:
     host, port, parent_pid = arguments
     if not dies_with(int(parent_pid)):
         sys.exit(1)
-    _voice[0] = os.dup(1)
+    _output[0] = os.dup(1)
     os.dup2(2, 1)  # Locust prints to stdout
     if fault := bind_fault(host, int(port)):
-        tell({"error": fault})
+        publish({"error": fault})
         return
     logging.getLogger("locust").setLevel(logging.ERROR)
     try:
         runner = Environment(user_classes=[]).create_master_runner(host, int(port))
     except (SystemExit, rpc.RPCError, OSError) as error:
-        tell({"error": str(error) if not isinstance(error, SystemExit) else "the port is in use"})
+        publish({"error": str(error) if not isinstance(error, SystemExit) else "the port is in use"})
         return
     hub = Hub(runner, os.environ.get(SECRET_VARIABLE, ""))
-    tell({"bound": runner.server.port})
-    gevent.spawn(hub.beat)
-    watch_parent(lambda line: hub.hear(json.loads(line)), hub.bye)
+    publish({"bound": runner.server.port})
+    gevent.spawn(hub.heartbeat)
+    watch_parent(lambda line: hub.receive(json.loads(line)), hub.close)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from harness.load.hosts.same_code import edition
 from harness.load.plan import LoadPlan
 from harness.load.processes import LoadProcesses
 
-TELL_S = 0.2
+REPORT_S = 0.2
 ALIVE_S = 1.0
 SILENT_S = 10.0
 """A master that sends nothing for this long is gone; it sends once a second."""
@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, environment: Any, host: str, port: int) -> None:
         self._nonce = secrets.token_hex(NONCE_BYTES)
         self._seal: Seal | None = None
-        self._heard_ns = time.monotonic_ns()
+        self._received_ns = time.monotonic_ns()
         self._load: gevent.Greenlet | None = None
         self._begin_ns: int | None = None
         self._last_word_ns = 0
@@ -58,7 +58,7 @@ class Worker:
         self._seal = Seal(os.environ.get(SECRET_VARIABLE, ""), "worker", self._nonce, str(msg.data["nonce"]))
         boot, cores = BOOT_ID.read_text().strip(), os.cpu_count() or 1
         self._send("join", {"host": socket.gethostname(), "boot": boot, "cores": cores, "edition": edition()})
-        self._heard_ns = time.monotonic_ns()
+        self._received_ns = time.monotonic_ns()
 
     def on_refused(self, environment: Any, msg: Any) -> None:
         """The master does not know us, or runs another load generator."""
@@ -68,7 +68,7 @@ class Worker:
         """Ends this process when the master is silent; reports that this worker lives."""
         while True:
             gevent.sleep(ALIVE_S)
-            if time.monotonic_ns() - self._heard_ns > SILENT_S * 1e9:
+            if time.monotonic_ns() - self._received_ns > SILENT_S * 1e9:
                 self.stop()
                 _end(
                     3, f"nothing was heard of the master for {SILENT_S:g} s; start this command again for the next run"
@@ -85,7 +85,7 @@ class Worker:
         except ValueError as error:
             print(f"dyno: {msg.type} is not believed: {error}", file=sys.stderr, flush=True)
             return
-        self._heard_ns = there_ns
+        self._received_ns = there_ns
         self.has_joined.set()  # a master that refuses says nothing sealed
         if msg.type == "dyno-ping":
             self._send("pong", {"sent_ns": value["sent_ns"], "there_ns": there_ns})
@@ -131,7 +131,7 @@ class Worker:
             is_begun = False
             with LoadProcesses(plan, folder, parts) as processes:
                 while True:
-                    processes.listen(TELL_S)
+                    processes.listen(REPORT_S)
                     processes.check()
                     if self._begin_ns is not None and not is_begun:
                         is_begun = True

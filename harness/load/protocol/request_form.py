@@ -41,8 +41,8 @@ def address_of(url: str, protocol: str) -> Address:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"endpoint {url!r}: expected http://host:port[/path] or https://...")
-    spoken = PROTOCOLS[protocol]
-    path = spoken.path(parts.path) if parts.path not in ("", "/") else spoken.default_path
+    rules = PROTOCOLS[protocol]
+    path = rules.path(parts.path) if parts.path not in ("", "/") else rules.default_path
     return Address(
         host=parts.hostname,
         port=parts.port or (443 if parts.scheme == "https" else 80),

@@ -37,7 +37,7 @@ class RateSearch:
             return None
         return math.sqrt(self.held_rps * self.broken_rps)
 
-    def tell(self, rate_rps: float, is_held: bool) -> None:
+    def observe(self, rate_rps: float, is_held: bool) -> None:
         """The outcome of a probe."""
         self._left -= 1
         if is_held:

@@ -27,7 +27,7 @@ from locust.env import Environment
 from locust.user.users import User
 from locust.util.load_locustfile import is_shape_class, load_locustfile
 
-from harness.load.client.connection_pool import say, speak_on, watch_parent
+from harness.load.client.connection_pool import publish, publish_on, watch_parent
 from harness.load.client.locust_runner import PROGRESS_S, leave
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, LoadPlan, share_of
 from harness.load.protocol.request_form import form_of
@@ -116,7 +116,7 @@ def classes_of(path: Path, sha256: str = "") -> list[type[User]]:
         classes, shapes = load_locustfile(str(path))
     except (Exception, SystemExit) as error:
         raise BadLocustfile(
-            f"{_where(error.__traceback__, path, error)}: cannot be imported: {_said(error)}"
+            f"{_where(error.__traceback__, path, error)}: cannot be imported: {_message(error)}"
         ) from error
     if shapes:
         kind = type(shapes[0])
@@ -151,7 +151,7 @@ def _where(trace: TracebackType | None, path: Path, error: BaseException) -> str
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"{path}:1"
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     hint = "; install it in this environment" if isinstance(error, ModuleNotFoundError) else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:ERROR_LENGTH] + hint
 
@@ -219,7 +219,7 @@ class Ledger:
         """An exception left a task or on_start."""
         self.errors += 1
         if not self.first_error:
-            self.first_error = f"{_where(tb, self._locustfile, exception)}: {_said(exception)}"
+            self.first_error = f"{_where(tb, self._locustfile, exception)}: {_message(exception)}"
 
     def flush(self) -> None:
         """Hand the buffered lines to the kernel. Raises OSError."""
@@ -253,7 +253,7 @@ def _judged(response: object, exception: object) -> tuple[str, str, int]:
 def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
     """Be load process number `part`: prints 'warm', waits for 'go <ns>', prints 'done <n>', 'doubt <json>', 'end
     <s>'."""
-    speak_on(os.dup(1))
+    publish_on(os.dup(1))
     os.dup2(2, 1)  # what the locustfile prints goes to the log
     logging.getLogger("locust").setLevel(logging.ERROR)
     path = Path(plan.locustfile)
@@ -263,7 +263,7 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
         _refuse(str(error))
     ledger = Ledger(workdir / f"raw-{part}.jsonl", path)
     go: AsyncResult = AsyncResult()
-    gevent.spawn(watch_parent, lambda line: _hear(go, line), lambda: os._exit(0))
+    gevent.spawn(watch_parent, lambda line: _receive(go, line), lambda: os._exit(0))
     try:
         _run(plan, part, classes, ledger, go)
     except OSError as error:
@@ -275,7 +275,7 @@ def _refuse(sentence: str) -> None:
     os._exit(BAD_LOCUSTFILE_STATUS)
 
 
-def _hear(go: AsyncResult, line: str) -> None:
+def _receive(go: AsyncResult, line: str) -> None:
     word, _, begin_ns = line.partition(" ")
     if word == "go":
         go.set(int(begin_ns))
@@ -304,7 +304,7 @@ def _run(plan: LoadPlan, part: int, classes: list[type[User]], ledger: Ledger, g
         _give_up(ledger, runner.user_count, runner.spawning_greenlet)
     gc.collect()
     gc.freeze()
-    say("warm")
+    publish("warm")
     ledger.begin_ns = begin_ns = go.get()
     end_ns = begin_ns + int(plan.max_duration_s * NS_PER_S)
     ledger.wanted = share_of(plan.requests, part, plan.processes)
@@ -313,14 +313,14 @@ def _run(plan: LoadPlan, part: int, classes: list[type[User]], ledger: Ledger, g
     while not ledger.is_enough.is_set() and time.monotonic_ns() < end_ns and runner.user_count:
         ledger.is_enough.wait(min(PROGRESS_S, max(0.0, (end_ns - time.monotonic_ns()) / NS_PER_S)))
         ledger.flush()
-        say(f"done {ledger.measured}")
+        publish(f"done {ledger.measured}")
     ledger.stop_ns = time.monotonic_ns()
     runner.stop()  # users finish their task, for at most request_timeout_s
     stopped_s = (time.monotonic_ns() - ledger.stop_ns) / NS_PER_S
-    _tell_doubts(ledger, is_cut=stopped_s >= plan.request_timeout_s, timeout_s=plan.request_timeout_s)
+    _publish_doubts(ledger, is_cut=stopped_s >= plan.request_timeout_s, timeout_s=plan.request_timeout_s)
     ledger.close()
-    say(f"done {ledger.measured}")
-    say(f"end {time.process_time() - cpu_s:.6f}")
+    publish(f"done {ledger.measured}")
+    publish(f"end {time.process_time() - cpu_s:.6f}")
     runner.quit()
 
 
@@ -332,7 +332,7 @@ def _give_up(ledger: Ledger, users: int, spawning: Any) -> None:
         _refuse(f"{why} (no request was sent; {ledger.errors} exceptions in the users' tasks)")
 
 
-def _tell_doubts(ledger: Ledger, *, is_cut: bool, timeout_s: float) -> None:
+def _publish_doubts(ledger: Ledger, *, is_cut: bool, timeout_s: float) -> None:
     if ledger.errors:
         left = f"{ledger.errors} exceptions left the locustfile's tasks, the first one at {ledger.first_error}"
         _doubt("task_errors", left)
@@ -345,4 +345,4 @@ def _tell_doubts(ledger: Ledger, *, is_cut: bool, timeout_s: float) -> None:
 
 
 def _doubt(kind: DoubtKind, sentence: str) -> None:
-    say(f"doubt {json.dumps({'kind': kind, 'sentence': sentence})}")
+    publish(f"doubt {json.dumps({'kind': kind, 'sentence': sentence})}")

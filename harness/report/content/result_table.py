@@ -15,7 +15,7 @@ from engines.setting import AXES
 from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
-from harness.measure.metrics import METRICS, MetricDef, metric_of, metric_row, says_more
+from harness.measure.metrics import METRICS, MetricDef, adds_detail, metric_of, metric_row
 from harness.records import Candidate, DoubtKind, Metric, Recommendation, Trial
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.content.titles import value_word
@@ -185,7 +185,7 @@ def _axis(name: str) -> Cell:
 
 
 def _further_fields(trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
-    measured = [row for row in METRICS.values() if row.column and any(says_more(trial, row) for trial in trials)]
+    measured = [row for row in METRICS.values() if row.column and any(adds_detail(trial, row) for trial in trials)]
     return [
         *(_metric_field(row) for row in measured),
         (Column(title="n", priority=3), lambda trial: _count_cell(metric_of(trial, "latency_p50_ms"))),

@@ -24,7 +24,7 @@ from harness.store.codec import DecodeError
 from harness.store.reader import Run, trial_from_json
 from harness.wording import label, quantity
 
-LOSSES_TOLD = 40
+LOSSES_SHOWN = 40
 """Sentences of who lost; the rest is in the table."""
 
 
@@ -251,7 +251,7 @@ def losses(story: Story) -> Section | None:
     """Why each other candidate lost, best first; None when there is no other."""
     if story.recommendation is None or not story.recommendation.losses:
         return None
-    told = story.recommendation.losses[:LOSSES_TOLD]
+    listed = story.recommendation.losses[:LOSSES_SHOWN]
     heads = (Head(title="Candidate"), Head(title="Why"), Head(title="Trial"))
     rows = tuple(
         (
@@ -259,9 +259,11 @@ def losses(story: Story) -> Section | None:
             Cell(text=one_line(loss.why)),
             Cell(text=loss.trial_id, trial_id=loss.trial_id),
         )
-        for loss in told
+        for loss in listed
     )
-    capped = part_shown(len(told), len(story.recommendation.losses), "losers", "the best first, to keep the page small")
+    capped = part_shown(
+        len(listed), len(story.recommendation.losses), "losers", "the best first, to keep the page small"
+    )
     notes = (capped,) if capped else ()
     return Section(key="losses", title="Why the others lost", heads=heads, rows=rows, notes=notes)
 
@@ -269,7 +271,7 @@ def losses(story: Story) -> Section | None:
 def facts(story: Story) -> Section:
     """Machine, versions and the command, as the manifest has them."""
     manifest = story.run.manifest
-    said: dict[str, str] = {
+    facts_by_name: dict[str, str] = {
         "run": str(story.run.root),
         "model": model_name(story.run),
         "command": _command(manifest.command),
@@ -280,7 +282,7 @@ def facts(story: Story) -> Section:
         "packages": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
         **_engine_versions(story.run.trials),
     }
-    rows = tuple((Cell(text=key), Cell(text=value)) for key, value in said.items() if value)
+    rows = tuple((Cell(text=key), Cell(text=value)) for key, value in facts_by_name.items() if value)
     return Section(
         key="machine", title="Machine and software", heads=(Head(title="Fact"), Head(title="Value")), rows=rows
     )

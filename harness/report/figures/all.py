@@ -132,10 +132,10 @@ def _timelines(story: Story) -> Drawn:
 
 
 def _choice_name(story: Story, trial: Trial) -> str:
-    told = "verification" if trial.trial_id.startswith("verify") else f"trial {trial.number}"
+    kind = "verification" if trial.trial_id.startswith("verify") else f"trial {trial.number}"
     mark = " ★" if trial.candidate.candidate_id == story.chosen_id else ""
     outcome = "" if trial.outcome == "ok" else f" ({trial.outcome})"
-    return f"{told}: {label(trial.candidate)}{mark}{outcome}"
+    return f"{kind}: {label(trial.candidate)}{mark}{outcome}"
 
 
 def _front(story: Story) -> Drawn:

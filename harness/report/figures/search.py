@@ -31,7 +31,7 @@ from harness.wording import label
 PHASES = (("launch", "@e5"), ("quality", "@e2"), ("load", "@e0"))
 PHASES_SHOWN = 60
 """Trials drawn: below 20 pixels a bar's name cannot be read."""
-LEVELS_TOLD = 12
+LEVELS_LABELLED = 12
 """Values of one axis that are written out; more would cover each other."""
 HOVERS = 1000
 """Points that show their candidate under the mouse; of more each shows its value and trial, to keep the page small."""
@@ -106,9 +106,9 @@ def _best_so_far(trials: Sequence[Trial], objective: Objective) -> list[tuple[in
 
 def _progress_points(name: str, trials: Sequence[Trial], symbol: str, metric_name: str) -> dict[str, Any]:
     values = [metric.value for trial in trials if (metric := metric_of(trial, metric_name)) is not None]
-    told: dict[str, Any] = {"hovertemplate": "%{y}<br>%{customdata}<extra></extra>"}
+    hovers: dict[str, Any] = {"hovertemplate": "%{y}<br>%{customdata}<extra></extra>"}
     if len(trials) <= HOVERS:
-        told = {"text": [hover(trial) for trial in trials], "hovertemplate": "%{text}<extra></extra>"}
+        hovers = {"text": [hover(trial) for trial in trials], "hovertemplate": "%{text}<extra></extra>"}
     return {
         "type": "scatter",
         "mode": "markers",
@@ -116,7 +116,7 @@ def _progress_points(name: str, trials: Sequence[Trial], symbol: str, metric_nam
         "x": [t.number for t in trials],
         "y": rounded(values),
         "customdata": [t.trial_id for t in trials],
-        **told,
+        **hovers,
     }
 
 
@@ -259,7 +259,9 @@ def _parallel_layout(titles: Sequence[str], scale: Scale) -> dict[str, Any]:
 
 def _level_labels(names: Sequence[str], levels: dict[str, list[str]]) -> dict[str, Any]:
     spots = [
-        (place, _height(levels[name], word), word) for place, name in enumerate(names) for word in _told(levels[name])
+        (place, _height(levels[name], word), word)
+        for place, name in enumerate(names)
+        for word in _labelled(levels[name])
     ]
     return {
         "type": "scatter",
@@ -274,9 +276,9 @@ def _level_labels(names: Sequence[str], levels: dict[str, list[str]]) -> dict[st
     }
 
 
-def _told(levels: Sequence[str]) -> list[str]:
+def _labelled(levels: Sequence[str]) -> list[str]:
     """The values that are written beside an axis: all of a few, some of many."""
-    return list(levels[:: math.ceil(len(levels) / LEVELS_TOLD)])
+    return list(levels[:: math.ceil(len(levels) / LEVELS_LABELLED)])
 
 
 def _varying(kept: Sequence[Pooled]) -> list[str]:

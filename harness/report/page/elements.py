@@ -92,10 +92,10 @@ class Linker:
         """A section with its paragraphs, table and notes; '' for none."""
         if section is None:
             return ""
-        told = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
+        prose = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
         table = self.table(section.heads, section.rows, section.title) if section.rows else ""
         notes = "".join(f'<p class="note">{text(note)}</p>' for note in section.notes)
-        return part(section.key, section.title, told + before + table + notes + after)
+        return part(section.key, section.title, prose + before + table + notes + after)
 
 
 def part(key: str, title: str, inner: str) -> str:

@@ -10,10 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from harness.choose.repetitions import Pooled
-from harness.measure.metrics import metric_of, metrics_in, says_more
+from harness.measure.metrics import adds_detail, metric_of, metrics_in
 from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
-from harness.report.content import run_summary as told
+from harness.report.content import run_summary as summary
 from harness.report.content.numbers import interval_cell, metric_text, number
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
@@ -81,16 +81,16 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
         part("results", "Results", _results(table, linker)),
         part("tradeoff", "Latency against everything else", drawn_part("front", drawn)),
         part("latency", "Latency", _stack(drawn_part("cdf", drawn), drawn_part("percentiles", drawn))),
-        linker.section(told.engines(story), before=drawn_part("engines", drawn)),
+        linker.section(summary.engines(story), before=drawn_part("engines", drawn)),
         part("time", "Over time", drawn_part("timeline", drawn)),
-        linker.section(told.rates(story)),
-        linker.section(told.importance(story), before=drawn_part("importance", drawn)),
+        linker.section(summary.rates(story)),
+        linker.section(summary.importance(story), before=drawn_part("importance", drawn)),
         part("search", "The search", "".join(search)),
-        linker.section(told.losses(story)),
+        linker.section(summary.losses(story)),
         failures(run, run.trials, folder, linked),
         doubts(table.notes),
         trial_sections(run, kept, folder),
-        linker.section(told.facts(story)),
+        linker.section(summary.facts(story)),
     ]
     description = str(run.manifest.scenario.get("description") or "")
     under = f"{model_name(run)} · {len(run.trials)} trials · {run.manifest.created_utc} · {run.root.name}"
@@ -116,7 +116,7 @@ def document(title: str, description: str, under: str, body: Sequence[str], draw
         f"default-src 'none'; script-src {' '.join(_hash(one) for one in scripts)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    told_more = f"<p>{text(description)}</p>" if description else ""
+    lead = f"<p>{text(description)}</p>" if description else ""
     embedded = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -124,7 +124,7 @@ def document(title: str, description: str, under: str, body: Sequence[str], draw
         f'<title>{text(title)}: dynamometer</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<style>{_asset("page.css")}</style><script>{start}</script></head>\n<body>\n'
-        f'<a class="skip" href="#answer">Skip to the answer</a><header><div><h1>{text(title)}</h1>{told_more}'
+        f'<a class="skip" href="#answer">Skip to the answer</a><header><div><h1>{text(title)}</h1>{lead}'
         f'<p class="soft">{text(under)}</p></div><button type="button" id="theme" hidden>Dark</button></header>\n'
         f'{_contents(body)}<main>\n' + "\n".join(body) + "\n</main>\n"
         f'<script type="application/json" id="figures">{embedded}</script>\n'
@@ -159,7 +159,7 @@ def _hash(script: str) -> str:
 
 
 def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
-    section = told.answer(story)
+    section = summary.answer(story)
     if story.recommendation is None or story.choice is None:
         why = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
         return f'<section id="answer" class="card none"><h2>{text(section.title)}</h2>{why}</section>'
@@ -177,7 +177,8 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
         f'<p class="what">{text(label(trial.candidate))}</p>'
         f'<div class="numbers">{_headline(story.choice.chosen, trial, linked)}</div>'
         f'<dl class="why"><div><dt>Why</dt><dd>{text(story.recommendation.margin)}</dd></div>'
-        f'<div><dt>Verification</dt><dd><span class="tag {state}">{mark}</span> {text(told.verified(story))}</dd></div>'
+        f'<div><dt>Verification</dt><dd><span class="tag {state}">{mark}</span> '
+        f"{text(summary.verified(story))}</dd></div>"
         f"{'' if nothing else deploy}</dl></section>"
     )
 
@@ -186,7 +187,7 @@ def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
     made = []
     for row in metrics_in("answer"):
         metric = chosen.metric(row.name)
-        if metric is not None and says_more(trial, row):
+        if metric is not None and adds_detail(trial, row):
             value, _, counted = metric_text(metric).replace(">=", "≥").partition(" (")
             has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
             more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""

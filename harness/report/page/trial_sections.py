@@ -28,17 +28,17 @@ def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> str:
         return part("trials", "Every trial, raw", "<p>The run holds no trial.</p>")
     lines = {trial.trial_id: number for number, trial in enumerate(run.trials, start=1)}
     shown = "".join(_trial(run, trial, base, lines.get(trial.trial_id)) for trial in trials)
-    told_ids = {trial.trial_id for trial in trials}
-    left = sum(trial.trial_id not in told_ids for trial in run.trials)
+    shown_ids = {trial.trial_id for trial in trials}
+    left = sum(trial.trial_id not in shown_ids for trial in run.trials)
     source = link(run.layout.trials_jsonl, base, "trials.jsonl")
-    told = f"<p>Each number of this page links here. Recorded line by line in {source}.</p>"
+    lead = f"<p>Each number of this page links here. Recorded line by line in {source}.</p>"
     more = (
         f'<p class="note">{len(run.trials) - left} of {len(run.trials)} trials have a section: those of the result '
         f"table in its order, then failures, to keep the page small; {source} has every one.</p>"
         if left
         else ""
     )
-    return part("trials", "Every trial, raw", told + more + f'<div class="trials">{shown}</div>')
+    return part("trials", "Every trial, raw", lead + more + f'<div class="trials">{shown}</div>')
 
 
 def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> str:
@@ -161,9 +161,9 @@ def log_tail(run: Run, trial_id: str) -> str:
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-                told = file.read().decode("utf-8", "replace").strip()
+                lead = file.read().decode("utf-8", "replace").strip()
         except OSError:
             continue  # the folder's link says that it is missing
-        if told:
-            parts.append(f"[{path.relative_to(folder)}]\n" + "\n".join(told.splitlines()[-TAIL_LINES:]))
+        if lead:
+            parts.append(f"[{path.relative_to(folder)}]\n" + "\n".join(lead.splitlines()[-TAIL_LINES:]))
     return "\n\n".join(parts)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.content import run_summary as told
+from harness.report.content import run_summary as summary
 from harness.report.content.comparison import LETTERS, Comparison, sections
 from harness.report.content.result_table import ReportTable
 from harness.report.content.run_summary import Story
@@ -18,13 +18,13 @@ from harness.report.text.table_formats import as_markdown, markdown_row, print_t
 
 PROSE_WIDTH = 14
 GAP = 2
-ROWS_TOLD = 12
+ROWS_SHOWN = 12
 """Rows of a section on a terminal; the page and the CSV have all."""
 
 
 def print_report(story: Story, table: ReportTable, console: Console) -> None:
     """The answer, the result table with failures and doubts, then engines, importance, losers and the machine."""
-    print_section(told.answer(story), console)
+    print_section(summary.answer(story), console)
     console.print()
     print_table(table, console)
     for section in _after_the_table(story):
@@ -34,13 +34,19 @@ def print_report(story: Story, table: ReportTable, console: Console) -> None:
 
 def report_markdown(story: Story, table: ReportTable) -> str:
     """The same as markdown for a pull request or a wiki."""
-    parts = [f"## {story.name}", section_markdown(told.answer(story)), as_markdown(table)]
+    parts = [f"## {story.name}", section_markdown(summary.answer(story)), as_markdown(table)]
     parts += [section_markdown(section) for section in _after_the_table(story)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def _after_the_table(story: Story) -> list[Section]:
-    parts = [told.engines(story), told.rates(story), told.importance(story), told.losses(story), told.facts(story)]
+    parts = [
+        summary.engines(story),
+        summary.rates(story),
+        summary.importance(story),
+        summary.losses(story),
+        summary.facts(story),
+    ]
     return [part for part in parts if part is not None]
 
 
@@ -57,7 +63,7 @@ def print_section(section: Section, console: Console) -> None:
 
 def _print_rows(section: Section, console: Console) -> None:
     shown = Table(box=None, pad_edge=False, show_header=section.key != "machine", header_style="dim")
-    rows: Sequence[Sequence[Cell]] = section.rows if section.key == "machine" else section.rows[:ROWS_TOLD]
+    rows: Sequence[Sequence[Cell]] = section.rows if section.key == "machine" else section.rows[:ROWS_SHOWN]
     kept = _fitting(section, rows, console.width)
     natural = [max(len(text) for text in _texts(section, rows, place)) + GAP for place in kept]
     is_narrow = sum(natural) - GAP > console.width

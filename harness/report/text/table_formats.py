@@ -48,14 +48,14 @@ def print_table(table: ReportTable, console: Console) -> None:
     if legend:
         console.print(Text("   ".join(legend), style="dim"))
     if same:
-        told = ", ".join(f"{table.columns[index].title} {table.rows[0].cells[index]}" for index in same)
-        _say(console, f"The same everywhere: {told}", "dim")
+        constants = ", ".join(f"{table.columns[index].title} {table.rows[0].cells[index]}" for index in same)
+        _print(console, f"The same everywhere: {constants}", "dim")
     for failure in table.failures:
         console.print(
             Text(f"{failure.outcome}: {failure.label} ({failure.trial_id}): {failure.reason}"), soft_wrap=True
         )
     for note in table.notes:
-        _say(console, f"Note: {note}", "dim")
+        _print(console, f"Note: {note}", "dim")
     names = ", ".join(c.title for i, c in enumerate(table.columns) if i not in kept and i not in same)
     if names:
         console.print(
@@ -63,7 +63,7 @@ def print_table(table: ReportTable, console: Console) -> None:
         )
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _print(console: Console, text: str, style: str = "") -> None:
     """One line, which the terminal may wrap but a pipe gets whole."""
     console.print(Text(text, style=style), soft_wrap=True)
 

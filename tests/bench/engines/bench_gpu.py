@@ -265,9 +265,9 @@ def table(run: dict[str, Any]) -> str:
     lines = [f"# {facts['name']}, {facts['devices']} device(s)", ""]
     lines += [] if is_gpu else [f"Run {EMULATOR}.", ""]
     version = facts.get("driver_version", 0)
-    said = [f"sm_{facts.get('arch', '?')}", f"{facts['memory_bytes'] / 1e9:.0f} GB"]
-    said += [f"driver for CUDA {version // 1000}.{version % 1000 // 10}"] if version else []
-    lines += [", ".join([*said, *facts.get("nvidia_smi", [])[1:]]) + ".", ""]
+    message = [f"sm_{facts.get('arch', '?')}", f"{facts['memory_bytes'] / 1e9:.0f} GB"]
+    message += [f"driver for CUDA {version // 1000}.{version % 1000 // 10}"] if version else []
+    lines += [", ".join([*message, *facts.get("nvidia_smi", [])[1:]]) + ".", ""]
     lines += [f"Failed: {each['section']}: {each['error']}" for each in run.get("failed", [])]
     lines += ["| kernel | MB | GB/s | of peak | TFLOP/s | of peak |", "|" + " --- |" * 6]
     for each in run["kernels"]:

@@ -149,8 +149,8 @@ def found(root: Path, gates: int, size: Size) -> dict[str, dict[str, object]]:
                 result = judged(root, sides, RULES)
                 row = next(each for each in result.judged if each.comparison.metric == metric)
                 seen[metric].append((row.verdict, row.change or 0.0))
-        says = (f"{metric} {_called(rows)} of {len(rows)}" for metric, rows in seen.items())
-        print(f"called regressed: {', '.join(says)}; the same law: {dict(unchanged)}", flush=True)
+        message = (f"{metric} {_called(rows)} of {len(rows)}" for metric, rows in seen.items())
+        print(f"called regressed: {', '.join(message)}; the same law: {dict(unchanged)}", flush=True)
     about: dict[str, object] = {
         "gates": gates,
         "launches of each side": size.launches,

@@ -198,9 +198,10 @@ def measure_guidellm(binary: Path, folder: Path, seconds: float) -> Outcome:
     with server(binary, 0) as fast:
         run(fast.port, f"kind=concurrent,streams={USERS}")
     with server(binary, LIGHT_SERVICE_US) as light:
-        told = run(light.port, f"kind=constant,rate={LIGHT_RPS:g}")
+        output = run(light.port, f"kind=constant,rate={LIGHT_RPS:g}")
     latency = [
-        (r["request_end_time"] - r["request_start_time"]) * 1e3 for r in told["benchmarks"][0]["requests"]["successful"]
+        (r["request_end_time"] - r["request_start_time"]) * 1e3
+        for r in output["benchmarks"][0]["requests"]["successful"]
     ]
     return Outcome(rate_rps=fast.rate_rps(), **_errors(latency, light))
 
@@ -224,12 +225,12 @@ def measure_aiperf(binary: Path, folder: Path, seconds: float) -> Outcome:
     with server(binary, 0) as fast:
         run(fast.port, ["--concurrency", str(USERS)])
     with server(binary, LIGHT_SERVICE_US) as light:
-        told = run(light.port, ["--request-rate", f"{LIGHT_RPS:g}", "--request-rate-mode", "constant"])
+        output = run(light.port, ["--request-rate", f"{LIGHT_RPS:g}", "--request-rate-mode", "constant"])
     true_ms = light.service_ms()
     return Outcome(
         rate_rps=fast.rate_rps(),
-        error_p50_ms=told["request_latency"]["p50"] - float(np.quantile(true_ms, 0.5)),
-        error_p99_ms=told["request_latency"]["p99"] - float(np.quantile(true_ms, 0.99)),
+        error_p50_ms=output["request_latency"]["p50"] - float(np.quantile(true_ms, 0.5)),
+        error_p99_ms=output["request_latency"]["p99"] - float(np.quantile(true_ms, 0.99)),
     )
 
 
@@ -301,8 +302,8 @@ def run(rounds: int, seconds: float, only: str) -> dict[str, Any]:
 
 def _why(error: BaseException) -> str:
     """The tool's own last words about an error, else its last line, where it left one."""
-    said = getattr(error, "stderr", b"") or getattr(error, "stdout", b"") or b""
-    lines = said.decode("utf-8", "replace").strip().splitlines() if isinstance(said, bytes) else []
+    message = getattr(error, "stderr", b"") or getattr(error, "stdout", b"") or b""
+    lines = message.decode("utf-8", "replace").strip().splitlines() if isinstance(message, bytes) else []
     last = ([line for line in lines if "rror" in line] or lines)[-1:]
     return f"{type(error).__name__}: {''.join(last) or error}"[:200]
 
@@ -317,27 +318,27 @@ def _cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(output: dict[str, Any]) -> str:
     """The table."""
-    machine = told["machine"]
+    machine = output["machine"]
     lines = [
-        f"Client and server together on {machine['cores']} cores ({machine['cpu']}), {told['utc']}, median of "
-        f"{told['rounds']} interleaved rounds of {told['seconds']:g} s; CPU in use before: "
+        f"Client and server together on {machine['cores']} cores ({machine['cpu']}), {output['utc']}, median of "
+        f"{output['rounds']} interleaved rounds of {output['seconds']:g} s; CPU in use before: "
         f"{machine['cpu_share_before']:.0%}.",
-        "" if not told["is_busy"] else "\n**The machine was busy: these numbers say little.**\n",
+        "" if not output["is_busy"] else "\n**The machine was busy: these numbers say little.**\n",
         "| tool | requests/s | error p50 (ms) | error p99 (ms) | send lag p99 at 500/s (ms) | |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for name, row in told["tools"].items():
+    for name, row in output["tools"].items():
         cells = [f"{row['rate_rps']:,.0f}" if row["rate_rps"] else "-"]
         cells += [f"{row[k]:+.2f}" if row[k] is not None else "-" for k in ("error_p50_ms", "error_p99_ms")]
         cells.append(f"{row['lag_p99_ms']:.2f}" if row["lag_p99_ms"] is not None else "-")
         lines.append(f"| {name} | {' | '.join(cells)} | {row['note']} |")
-    lines += [f"| {name} | - | - | - | - | {why} |" for name, why in told["missing"].items()]
+    lines += [f"| {name} | - | - | - | - | {why} |" for name, why in output["missing"].items()]
     lines += [
         "",
-        f"Rate: closed loop, {told['users']} connections, a server that answers at once. Error: at "
-        f"{told['light_rps']:g} requests/s and {told['light_service_us'] / 1000:g} ms of service, the tool's "
+        f"Rate: closed loop, {output['users']} connections, a server that answers at once. Error: at "
+        f"{output['light_rps']:g} requests/s and {output['light_service_us'] / 1000:g} ms of service, the tool's "
         "percentile minus the server's own.",
     ]
     return "\n".join(lines) + "\n"
@@ -351,11 +352,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="tools whose name contains this")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "local" / "bench-load")
     given = parser.parse_args()
-    told = run(given.rounds, given.seconds, given.only)
+    output = run(given.rounds, given.seconds, given.only)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "load.json").write_text(json.dumps(told, indent=2) + "\n")
-    (given.out / "load.md").write_text(markdown(told))
-    print(markdown(told))
+    (given.out / "load.json").write_text(json.dumps(output, indent=2) + "\n")
+    (given.out / "load.md").write_text(markdown(output))
+    print(markdown(output))
     print(f"wrote {given.out / 'load.md'} and {given.out / 'load.json'}", file=sys.stderr)
 
 

@@ -167,8 +167,8 @@ def test_a_plan_says_where_it_asked_and_what_to_install(tmp_path: Path, monkeypa
         ("deepspeed", str(tmp_path / "no")): f"python '{tmp_path}/no': {tmp_path}/no is no interpreter; name a venv "
         "folder, an interpreter, or 'auto' after `dyno engine install deepspeed`",
     }
-    told = {key: engine_capabilities(*key) for key in asked}
-    assert {key: answer.reason for key, answer in told.items() if isinstance(answer, Availability)} == asked
+    message = {key: engine_capabilities(*key) for key in asked}
+    assert {key: answer.reason for key, answer in message.items() if isinstance(answer, Availability)} == asked
     engine_capabilities.cache_clear()
 
 

@@ -52,25 +52,25 @@ def wheel(folder: Path, version: str) -> None:
 
 
 def made() -> tuple[Environment, list[str]]:
-    told: list[str] = []
-    return install.install("fake", None, told.append), told
+    message: list[str] = []
+    return install.install("fake", None, message.append), message
 
 
-def says(statement: str) -> str:
+def printed_by(statement: str) -> str:
     python = installed_python("fake")
     assert python is not None
     return subprocess.run([str(python), "-c", statement], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_it_is_made_once_and_sees_the_packages_of_this_one() -> None:
-    environment, told = made()
+    environment, message = made()
     assert (environment.state, environment.packages) == ("installed", {"dynoprobe": "1.0"})
-    assert any(line.startswith("Successfully installed") for line in told)
-    assert says("import dynoprobe, numpy; print(dynoprobe.VERSION)") == "1.0"
+    assert any(line.startswith("Successfully installed") for line in message)
+    assert printed_by("import dynoprobe, numpy; print(dynoprobe.VERSION)") == "1.0"
 
-    again, told = made()
+    again, message = made()
     assert again == environment
-    assert told == [f"{environment.folder} is there and current"]
+    assert message == [f"{environment.folder} is there and current"]
 
 
 def test_a_changed_list_makes_it_stale_and_installing_makes_it_anew(own_lists: Path) -> None:
@@ -102,11 +102,11 @@ def test_another_interpreter_gets_everything_of_its_own(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(other)], check=True)
     environment = install.install("fake", other, lambda line: None)
     assert environment.packages == {"dynoprobe": "1.0"}
-    assert says("import dynoprobe; print(dynoprobe.VERSION)") == "1.0"
-    assert says("from importlib.util import find_spec; print(find_spec('pytest'))") == "None"
-    told: list[str] = []
-    install.install("fake", other / "bin" / "python", told.append)
-    assert told == [f"{environment.folder} is there and current"]
+    assert printed_by("import dynoprobe; print(dynoprobe.VERSION)") == "1.0"
+    assert printed_by("from importlib.util import find_spec; print(find_spec('pytest'))") == "None"
+    message: list[str] = []
+    install.install("fake", other / "bin" / "python", message.append)
+    assert message == [f"{environment.folder} is there and current"]
 
 
 @pytest.mark.parametrize(

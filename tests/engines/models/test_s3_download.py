@@ -147,18 +147,18 @@ def test_a_file_that_came_short_leaves_no_folder(
 def test_an_interrupted_download_leaves_no_process_and_no_model(
     stored: str, recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
-    told, cache = tmp_path / "pid", tmp_path / "cache"
-    monkeypatch.setenv("RECORDED_S5CMD_HANGS", str(told))
+    message, cache = tmp_path / "pid", tmp_path / "cache"
+    monkeypatch.setenv("RECORDED_S5CMD_HANGS", str(message))
     code = (
         "from pathlib import Path; from engines.models.download import download_s3; "
         f"download_s3({stored!r}, Path({str(cache)!r}))"
     )
     client = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
-    eventually(lambda: client.poll() is not None or (told.exists() and told.read_text()), "the download hangs")
+    eventually(lambda: client.poll() is not None or (message.exists() and message.read_text()), "the download hangs")
     client.send_signal(how)
     client.wait(WAIT_S)
     temporary = Path(tempfile.gettempdir())
-    eventually(lambda: not psutil.pid_exists(int(told.read_text())), "the program ends")
+    eventually(lambda: not psutil.pid_exists(int(message.read_text())), "the program ends")
     eventually(lambda: not list(temporary.glob(f"dyno-{client.pid}-s5cmd-*")), "nothing is left")
 
     monkeypatch.delenv("RECORDED_S5CMD_HANGS")

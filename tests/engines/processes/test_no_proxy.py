@@ -49,8 +49,8 @@ def test_what_was_exempt_stays_exempt_in_either_spelling(
         monkeypatch.setenv(name, value)
     keep_direct()
     keep_direct()
-    for name, said in (("no_proxy", lower), ("NO_PROXY", upper)):
-        assert os.environ[name] == ",".join([*said.split(","), *HOSTS]).lstrip(",")
+    for name, message in (("no_proxy", lower), ("NO_PROXY", upper)):
+        assert os.environ[name] == ",".join([*message.split(","), *HOSTS]).lstrip(",")
 
 
 def test_a_star_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +89,8 @@ def test_every_client_here_goes_direct_to_loopback_and_through_the_proxy_elsewhe
 def test_a_whole_run_on_loopback_never_asks_the_proxy(tmp_path: Path) -> None:
     scenario = ROOT / "scenarios" / "smoke" / "fake-tiny.yaml"
     with proxy() as trap:
-        told = {name: trap.url for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")}
-        env = {**os.environ, **told, "PYTHONPATH": str(ROOT)}
+        output = {name: trap.url for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")}
+        env = {**os.environ, **output, "PYTHONPATH": str(ROOT)}
         argv = [sys.executable, "-m", "harness", "tune", str(scenario), "--results", str(tmp_path)]
         argv += ["--set", "search.trials=1", "--set", "workload.requests=20", "--no-verify"]
         done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)

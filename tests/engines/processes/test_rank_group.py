@@ -24,7 +24,7 @@ def test_every_rank_is_told_everything_and_ends_at_the_close(tmp_path: Path) -> 
     group = RankGroup(FOLLOW, 3, {"RANK_LOG": str(tmp_path), "PYTHONPATH": str(ROOT)})
     pids = list(group.pids)
     for text in ("one", "two"):
-        group.tell({"text": text})
+        group.send({"text": text})
     group.close()
 
     assert [(tmp_path / f"{rank}.log").read_text() for rank in (1, 2)] == ["one\ntwo\n"] * 2
@@ -35,10 +35,10 @@ PROGRAM = f"""
 import sys, time
 from engines.processes.rank_group import RankGroup
 group = RankGroup({FOLLOW!r}, 3, {{}})
-group.tell({{"text": "ready"}})
+group.send({{"text": "ready"}})
 print(*group.pids, flush=True)
 sys.stdin.readline()
-group.tell({{"die": True}})
+group.send({{"die": True}})
 time.sleep(600)
 """
 

@@ -114,9 +114,9 @@ def test_the_published_choice_follows_from_the_memory_model(tmp_path: Path) -> N
     assert check_fit(_xxl(tmp_path, "fp16", 2), g5).endswith("fits")
     with pytest.raises(SpecInvalid) as caught:
         check_fit(_xxl(tmp_path, "fp32", 2), g5)
-    said = str(caught.value)
-    assert "does not fit ml.g5.12xlarge: fp32, batch 1, tensor_parallel_degree 2: weights 2" in said
-    assert "each A10G of 22.35 GiB leaves 20.56 GiB" in said
+    output = str(caught.value)
+    assert "does not fit ml.g5.12xlarge: fp32, batch 1, tensor_parallel_degree 2: weights 2" in output
+    assert "each A10G of 22.35 GiB leaves 20.56 GiB" in output
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_secrets_are_nowhere(
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
     caplog.set_level(logging.INFO, logger="dyno.sagemaker")
-    said = ""
+    message = ""
     if outcome == "refused":
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAPLANTEDWRONGKEY0")
     if outcome == "echoed":  # AWS quotes what it was sent
@@ -43,20 +43,20 @@ def test_secrets_are_nowhere(
         cloud.emulator.faults.capacity_failures = 1
     try:
         with SageMakerEngine().launch(spec_for(), tmp_path / "work", 30.0) as running:
-            said = repr(running.facts)
+            message = repr(running.facts)
     except EngineError as error:
-        said = str(error)
+        message = str(error)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     release_weights()
     logged = "\n".join(record.getMessage() for record in caplog.records if record.name == "dyno.sagemaker")
     printed = capfd.readouterr()
     written = _everything_written(tmp_path)
     assert written, "there are files to look into"
-    for place in (said, logged, printed.out, printed.err, written):
+    for place in (message, logged, printed.out, printed.err, written):
         for secret in (KEY_ID, SECRET, TOKEN, "AKIAPLANTEDWRONGKEY0"):
             assert secret not in place
     if outcome == "echoed":
-        assert f"secret {MASK}" in said
+        assert f"secret {MASK}" in message
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_tls_begins_inside_the_tunnel_and_is_checked(tmp_path: Path, monkeypatch
     async def ask(route: Route) -> bytes:
         reader, writer = await open_route(route)
         writer.write(b"x" * 100_000 + b"\n")
-        said = await reader.read(-1)
+        message = await reader.read(-1)
         writer.close()
-        return said
+        return message
 
     async def both() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context, limit=1 << 20)

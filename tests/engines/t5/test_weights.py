@@ -139,7 +139,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("title", DAMAGED)
 def test_a_damaged_folder_gives_one_sentence(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind, damage, said = DAMAGED[title]
+    kind, damage, message = DAMAGED[title]
     monkeypatch.chdir(tmp_path)
     WRITERS[kind](tmp_path)
     damage(tmp_path)
@@ -149,7 +149,7 @@ def test_a_damaged_folder_gives_one_sentence(title: str, tmp_path: Path, monkeyp
         for name in checkpoint.names():
             checkpoint.read(name, tuple(TENSORS[name].shape))
 
-    with pytest.raises(ModelInvalid, match=said) as failure:
+    with pytest.raises(ModelInvalid, match=message) as failure:
         read()
     assert str(tmp_path) in str(failure.value)
     assert not (tmp_path / "hacked").exists()

@@ -42,9 +42,9 @@ def test_the_exit_code_outlives_the_reader(error_goes_too: bool) -> None:
     error = write if error_goes_too else subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=write, stderr=error, cwd=ROOT, text=True) as process:
         os.close(write)
-        said = process.communicate(timeout=60)[1]
+        message = process.communicate(timeout=60)[1]
     assert process.returncode == 4
-    assert error_goes_too or said == "to the end\n", "nothing of a broken pipe is said"
+    assert error_goes_too or message == "to the end\n", "nothing of a broken pipe is said"
 
 
 def test_a_full_disk_is_not_taken_for_a_reader_that_left() -> None:

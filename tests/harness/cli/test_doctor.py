@@ -22,9 +22,9 @@ def test_an_environment_that_its_list_has_left_behind_is_said_beside_its_engine(
     monkeypatch.setenv("COLUMNS", "200")
     printed = CliRunner().invoke(doctor.command, [])
     assert printed.exit_code == 0, printed.output
-    told = " ".join(printed.output.replace("│", " ").split())
-    assert f"warn: {OLD[:40]}" in told
-    assert told.count("warn: fake") == 1
+    message = " ".join(printed.output.replace("│", " ").split())
+    assert f"warn: {OLD[:40]}" in message
+    assert message.count("warn: fake") == 1
 
 
 def test_brackets_of_a_reason_are_not_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_a_partition_is_written_with_the_file_that_serves_it(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         ([str(MODEL), "--dtype", "int9"], 3, "dtype"),
         ([str(MODEL), "--tensor-parallel-degree", "3"], 3, "divisor of 4 heads"),
@@ -45,10 +45,10 @@ def test_a_partition_is_written_with_the_file_that_serves_it(
     ],
 )
 def test_what_cannot_be_packed_is_one_sentence_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
     assert run(["partition", *arguments, "--out", str(tmp_path / "packed")]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -74,10 +74,10 @@ def test_lint_accepts_t5_in_a_recent_container_once_transformers_is_pinned(
 def test_a_retired_engine_is_refused_with_what_replaces_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _file(tmp_path, FT)
     assert dyno(["properties", "migrate", str(path), "--from", "0.24.0", "--to", "0.36.0-lmi20"]) == 2
-    said = capsys.readouterr().err
-    assert "engine=FasterTransformer: last container 0.24.0" in said
-    assert "djl_python.huggingface" in said
-    assert "--replace-engine" in said
+    message = capsys.readouterr().err
+    assert "engine=FasterTransformer: last container 0.24.0" in message
+    assert "djl_python.huggingface" in message
+    assert "--replace-engine" in message
 
 
 def test_migration_replaces_on_request_and_the_result_is_clean(
@@ -86,8 +86,8 @@ def test_migration_replaces_on_request_and_the_result_is_clean(
     path, out = _file(tmp_path, FT), tmp_path / "out"
     argv = ["properties", "migrate", str(path), "--from", "0.24.0", "--to", "0.36.0-lmi27", "--replace-engine"]
     assert dyno([*argv, "--out", str(out)]) == 0
-    said = capsys.readouterr().err
-    assert "changed: engine: FasterTransformer -> Python" in said
+    message = capsys.readouterr().err
+    assert "changed: engine: FasterTransformer -> Python" in message
     assert "option.rolling_batch=disable" in (out / "serving.properties").read_text()
     assert (out / "requirements.txt").read_text() == "transformers>=4.57,<5\n"
     assert dyno(["properties", "lint", str(out / "serving.properties"), "--container", "0.36.0-lmi27"]) == 0
@@ -149,9 +149,9 @@ def test_variables_that_cannot_be_read_are_one_sentence(
     text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dyno(["properties", "env", str(_file(tmp_path, text, "container.env")), "--reverse"]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert len(said.strip().splitlines()) == 1
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert len(message.strip().splitlines()) == 1
 
 
 def test_steps_and_files_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,17 +87,17 @@ def test_two_runs_stand_side_by_side(results: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["report", "nowhere"], "neither a run folder, nor a scenario with runs"),
         (["report", "made", "--sort", "speed"], "--sort speed: not a metric"),
     ],
 )
 def test_a_wrong_run_or_metric_is_one_sentence_and_exit_2(
-    arguments: list[str], said: str, results: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dyno([*arguments, "--results", str(results)]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_published_row_is_asked_for_by_option(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,8 @@ def test_a_p99_from_too_few_requests_says_how_many_it_needs(tmp_path: Path) -> N
 def test_of_several_candidates_each_reason_in_markdown_names_its_own(tmp_path: Path) -> None:
     other = replace(POINT, workers=2)
     sides = [a_run(tmp_path, SAME, n=20, seed=seed, points=(POINT, other)) for seed in (1, 2)]
-    told = as_markdown(gate([sides[0]], sides[1], RULES))
-    reasons = [line for line in told.splitlines() if "latency_p99_ms needs 368" in line]
+    output = as_markdown(gate([sides[0]], sides[1], RULES))
+    reasons = [line for line in output.splitlines() if "latency_p99_ms needs 368" in line]
     assert len(reasons) == 2
     assert [", 2 workers, " in line.split("**: latency_p99_ms: cannot tell")[0] for line in reasons] == [False, True]
 
@@ -86,9 +86,9 @@ def test_of_several_candidates_each_reason_in_markdown_names_its_own(tmp_path: P
 def test_on_80_columns_the_name_of_a_metric_is_in_one_piece(tmp_path: Path) -> None:
     console = Console(width=80, file=io.StringIO(), no_color=True)
     print_result(gate([a_run(tmp_path, SAME, seed=1)], a_run(tmp_path, SAME, seed=2), RULES), console)
-    told = console.file.getvalue()  # type: ignore[attr-defined]
+    output = console.file.getvalue()  # type: ignore[attr-defined]
     for name in ("latency_p50_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mib", "exact_match_frac"):
-        assert f"{name} " in told
+        assert f"{name} " in output
 
 
 def test_the_change_lies_at_the_limit_no_amount_of_data_is_promised(tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ def test_damaged_raw_records_are_one_sentence(tmp_path: Path) -> None:
 def test_the_headline_counts_what_no_amount_would_settle(tmp_path: Path) -> None:
     result = gate([a_run(tmp_path, (10.0,), seed=1)], a_run(tmp_path, (10.0,), seed=2), RULES)
     hopeless = sum(each.more is not None and each.more.requests is None for each in result.judged)
-    said = f"{hopeless} at the limit of the budget, where more data would not help"
-    assert (said in result.headline) == (hopeless > 0)
+    message = f"{hopeless} at the limit of the budget, where more data would not help"
+    assert (message in result.headline) == (hopeless > 0)
     at_limit = replace(result.judged[0], verdict="cannot tell", more=More(launches=None, requests=None, noun="x"))
     settled = replace(at_limit, more=More(launches=2, requests=90, noun="requests"))
     assert _settle([at_limit]) == "; 1 at the limit of the budget, where more data would not help"

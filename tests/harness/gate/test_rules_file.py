@@ -51,7 +51,7 @@ spread: {assumed_frac: 0.1}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("metrics:\n  latency_p5_ms: {max_increase: 1}\n", "rules.yaml:2: metrics.latency_p5_ms: expected a metric"),
         ("metrics:\n  throughput_rps:\n    max_increase_frac: 0.1\n",
@@ -74,8 +74,8 @@ spread: {assumed_frac: 0.1}
         ("metrics: [\n", "not valid YAML"),
     ],
 )  # fmt: skip
-def test_each_mistake_is_told_with_file_line_and_what_was_expected(tmp_path: Path, text: str, told: str) -> None:
-    assert told in refusal(tmp_path, text)
+def test_each_mistake_is_told_with_file_line_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(tmp_path, text)
 
 
 def test_every_mistake_is_told_at_once_in_the_order_of_lines(tmp_path: Path) -> None:

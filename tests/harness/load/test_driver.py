@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_load_is_counted_warmed_up_and_read_back(tmp_path: Path) -> None:
-    told: list[int] = []
+    message: list[int] = []
     with odd_server(echo) as url:
-        result = drive(plan_of(url), tmp_path, should_stop=lambda: None, on_progress=told.append)
+        result = drive(plan_of(url), tmp_path, should_stop=lambda: None, on_progress=message.append)
     measured = measured_of(result)
     warm = [record for record in result.records if record.is_warmup]
     assert sorted(record.seq for record in measured) == list(range(20))
@@ -45,7 +45,7 @@ def test_a_load_is_counted_warmed_up_and_read_back(tmp_path: Path) -> None:
     assert len(result.outputs) == 20
     for record in measured:
         assert result.outputs[record.output_ids[0]] == f"echo text {record.prompt_ids[0][1:]}"
-    assert told[-1] == 20
+    assert message[-1] == 20
     assert 0 < result.client_cpu_s < 10
     assert "locust" not in sys.modules
 

@@ -18,7 +18,7 @@ def test_a_clean_measurement_gives_no_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "says"),
+    ("fields", "kind", "message"),
     [
         ({"other_s": 4.0}, "other_cpu", "other processes used 20%"),
         ({"client_s": 5.0}, "client_cpu", "took 25% of the machine"),
@@ -26,10 +26,10 @@ def test_a_clean_measurement_gives_no_reason() -> None:
         ({"window_s": 0.5, "other_s": 0.0, "client_s": 0.0}, "short_window", "measured for 0.50 s only"),
     ],
 )
-def test_resource_reasons(fields: dict[str, float], kind: str, says: str) -> None:
+def test_resource_reasons(fields: dict[str, float], kind: str, message: str) -> None:
     (doubt,) = doubts_of(STEADY, use(**fields))
     assert doubt.kind == kind
-    assert says in doubt.sentence
+    assert message in doubt.sentence
 
 
 def test_an_attached_engine_is_not_taken_for_a_disturbance() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.measure.metrics import METRICS, metric_of, metric_row, says_more
+from harness.measure.metrics import METRICS, adds_detail, metric_of, metric_row
 from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 
 
@@ -50,7 +50,7 @@ def test_a_metric_that_refines_another_says_more_only_where_it_differs() -> None
         )  # fmt: skip
 
     row = METRICS["ttfo_p50_ms"]
-    assert says_more(trial(ttft_p50_ms=3.0, ttfo_p50_ms=9.0), row)
-    assert not says_more(trial(ttft_p50_ms=3.0, ttfo_p50_ms=3.0), row)
-    assert not says_more(trial(ttft_p50_ms=3.0), row)
-    assert says_more(trial(ttft_p50_ms=3.0), METRICS["ttft_p50_ms"])
+    assert adds_detail(trial(ttft_p50_ms=3.0, ttfo_p50_ms=9.0), row)
+    assert not adds_detail(trial(ttft_p50_ms=3.0, ttfo_p50_ms=3.0), row)
+    assert not adds_detail(trial(ttft_p50_ms=3.0), row)
+    assert adds_detail(trial(ttft_p50_ms=3.0), METRICS["ttft_p50_ms"])

@@ -56,7 +56,7 @@ def test_findings_come_with_line_key_and_severity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "output"),
     [
         ("option.tensor_paralel_degree=4", "did you mean 'option.tensor_parallel_degree'?"),
         ("option.modelid=x", "no version reads option.modelid"),
@@ -65,12 +65,12 @@ def test_findings_come_with_line_key_and_severity() -> None:
         ("option.nothing_like_it=4", "would be ignored without a word"),
     ],
 )
-def test_an_unknown_key_is_an_error_with_the_nearest_known_one(line: str, said: str) -> None:
-    assert said in _one(f"engine=Python\n{line}\n")
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(line: str, output: str) -> None:
+    assert output in _one(f"engine=Python\n{line}\n")
 
 
 @pytest.mark.parametrize(
-    ("line", "container", "said"),
+    ("line", "container", "output"),
     [
         ("option.s3url=s3://b/x", "0.27.0", "retired: last read by 0.26.0"),
         ("option.rolling_batch=disable", "0.22.1", "not known yet: first read by 0.23.0"),
@@ -82,8 +82,8 @@ def test_an_unknown_key_is_an_error_with_the_nearest_known_one(line: str, said: 
         ("engine=MPI", "0.21.0", "not known yet: first container 0.23.0"),
     ],
 )
-def test_keys_and_values_come_and_go_with_versions(line: str, container: str, said: str) -> None:
-    assert any(said in error for error in _errors(line + "\n", container))
+def test_keys_and_values_come_and_go_with_versions(line: str, container: str, output: str) -> None:
+    assert any(output in error for error in _errors(line + "\n", container))
 
 
 def test_an_engine_of_another_image_is_refused_where_the_image_was_named() -> None:
@@ -97,7 +97,7 @@ def test_the_misprinted_rolling_batch_of_a_published_notebook() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "output"),
     [
         ("batch_size=4 \n", 1, "trailing blanks belong to the value: Java reads '4 '"),
         ("batch_size=4 # four\n", 1, "there are no inline comments: Java reads '4 # four'"),
@@ -109,8 +109,8 @@ def test_the_misprinted_rolling_batch_of_a_published_notebook() -> None:
         ("option.model_id=\\u12\n", 1, "Java refuses the file"),
     ],
 )
-def test_syntax_that_java_reads_otherwise(text: str, line: int, said: str) -> None:
-    found = [f for f in lint(text, "0.28.0") if f.severity == "error" and said in f.message]
+def test_syntax_that_java_reads_otherwise(text: str, line: int, output: str) -> None:
+    found = [f for f in lint(text, "0.28.0") if f.severity == "error" and output in f.message]
     assert found
     assert found[0].line == line
 
@@ -125,7 +125,7 @@ def test_what_java_reads_as_written_is_no_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "output"),
     [
         ("batch_size=four", "expected a whole number >= 1, got 'four'"),
         ("batch_size=0", "expected a whole number >= 1, got 0"),
@@ -136,12 +136,12 @@ def test_what_java_reads_as_written_is_no_finding() -> None:
         ("load_on_devices=0,1", "expected devices separated by ';'"),
     ],
 )
-def test_values_outside_type_or_range(line: str, said: str) -> None:
-    assert said in _one(line + "\n")
+def test_values_outside_type_or_range(line: str, output: str) -> None:
+    assert output in _one(line + "\n")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("maxWorkers=1\nminWorkers=2\n", "below minWorkers=2"),
         ("batch_size=4\noption.rolling_batch=auto\n", "excludes option.rolling_batch=auto"),
@@ -149,8 +149,8 @@ def test_values_outside_type_or_range(line: str, said: str) -> None:
         ("option.quantize=bitsandbytes8\noption.entryPoint=djl_python.huggingface\n", "option.device_map=auto"),
     ],
 )
-def test_values_that_exclude_each_other(text: str, said: str) -> None:
-    assert said in _one(text)
+def test_values_that_exclude_each_other(text: str, output: str) -> None:
+    assert output in _one(text)
 
 
 def test_s3url_excludes_model_id() -> None:

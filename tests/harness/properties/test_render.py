@@ -76,7 +76,7 @@ def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "container", "said"),
+    ("what", "container", "message"),
     [
         (candidate(), "0.36.0", "transformers 5.*choose 0.36.0-lmi20"),
         (candidate(dtype="int8"), "0.36.0-lmi20", "no CPU int8"),
@@ -90,9 +90,9 @@ def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
     ],
 )
 def test_a_container_that_cannot_serve_it_says_why_and_what_to_choose(
-    what: Candidate, container: str, said: str
+    what: Candidate, container: str, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         render(_source(what), container)
 
 

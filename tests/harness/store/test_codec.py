@@ -50,7 +50,7 @@ def test_a_whole_number_read_into_a_float_field_becomes_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"colour": 1}, "Candidate.colour: unknown field"),
         ({"block": None}, "Candidate.block: expected a valid integer, got None"),
@@ -63,8 +63,8 @@ def test_a_whole_number_read_into_a_float_field_becomes_one() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_path(change: dict[str, Any], says: str) -> None:
-    with pytest.raises(DecodeError, match=says):
+def test_what_does_not_fit_is_named_with_its_path(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
         from_json(Candidate, {"block": 0, "engine": "fake", **change})
 
 

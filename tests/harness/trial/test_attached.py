@@ -38,28 +38,28 @@ class _Chat(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        self._say(200 if self.path == "/v1/models" else 404, b"{}")
+        self._answer(200 if self.path == "/v1/models" else 404, b"{}")
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         given = self.headers.get("Authorization", "")
         if self.path != "/v1/chat/completions" or given != f"Bearer {KEY}":
-            self._say(401, json.dumps({"error": f"Incorrect API key: {given}"}).encode())
+            self._answer(401, json.dumps({"error": f"Incorrect API key: {given}"}).encode())
             return
         words = asked["messages"][0]["content"].split()
         usage = {"prompt_tokens": len(words), "completion_tokens": len(words)}
         if not asked.get("stream"):
-            self._say(
+            self._answer(
                 200, json.dumps({"choices": [{"message": {"content": " ".join(words)}}], "usage": usage}).encode()
             )
             return
         pieces: list[Any] = [{"choices": [{"delta": {"content": f"{word} "}}]} for word in words]
         pieces.append({"choices": [], "usage": usage})
-        self._say(
+        self._answer(
             200, b"".join(b"data: " + json.dumps(piece).encode() + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n"
         )
 
-    def _say(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -109,10 +109,10 @@ def test_a_refusal_that_repeats_the_key_is_kept_without_it(
     monkeypatch.setenv("CHAT_KEY", wrong)
     results = tmp_path / "results"
     assert run(["tune", str(scenario), "--results", str(results)]) == 4
-    said = "".join(capfd.readouterr())
-    assert "HTTP 401" in said
-    assert "Incorrect API key: Bearer [redacted]" in said
-    assert wrong not in said
+    message = "".join(capfd.readouterr())
+    assert "HTTP 401" in message
+    assert "Incorrect API key: Bearer [redacted]" in message
+    assert wrong not in message
     assert not [path for path in results.rglob("*") if path.is_file() and wrong.encode() in path.read_bytes()]
 
 

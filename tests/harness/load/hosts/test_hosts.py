@@ -60,8 +60,8 @@ class _Workers:
         self.folder = folder
         self.secret = secret
         self.processes: list[subprocess.Popen[str]] = []
-        self.said: list[str] = []
-        self.told: list[str] = []
+        self.announced: list[str] = []
+        self.outputs: list[str] = []
         self.start = ["-m", "harness.load.hosts.worker"]
         self.is_time_up = False
         self.hours = 0
@@ -71,8 +71,8 @@ class _Workers:
         self.hours += self.is_time_up
         return time.monotonic_ns() + self.hours * 3600 * 10**9
 
-    def hear(self, text: str) -> None:
-        self.said.append(text)
+    def receive(self, text: str) -> None:
+        self.announced.append(text)
         self.is_time_up |= "was refused" in text or self.count == 0
         if "dyno load-worker --master" in text:
             host, port = text.rsplit(" ", 1)[1].split(":")
@@ -89,13 +89,13 @@ class _Workers:
                 process.wait(60)
             if process.poll() is None:
                 process.kill()
-            self.told.append(process.communicate()[1])
+            self.outputs.append(process.communicate()[1])
 
 
 @contextmanager
 def _hosts(expected: int, workers: _Workers, wait_s: float = 60.0) -> Iterator[LoadHosts]:
     try:
-        with LoadHosts(expected, "127.0.0.1:0", wait_s, say=workers.hear) as hosts:
+        with LoadHosts(expected, "127.0.0.1:0", wait_s, announce=workers.receive) as hosts:
             yield hosts
     finally:
         workers.end()
@@ -133,7 +133,7 @@ def test_two_hosts_send_one_schedule_and_share_one_closed_loop(tmp_path: Path) -
         assert sum(record.is_warmup for record in closed.records) == 6
         hosts.__exit__(None, None, None)
         assert [process.wait(30) for process in workers.processes] == [0, 0]
-    assert all("the run is over" in told for told in workers.told), "told, not left to find out by silence"
+    assert all("the run is over" in output for output in workers.outputs), "told, not left to find out by silence"
 
 
 def _shown_on(url: str) -> int:
@@ -194,7 +194,7 @@ def test_a_host_with_another_load_generator_is_refused_and_told_why(
     with pytest.raises(EnvironmentFault, match=why), _hosts(1, workers):
         pass
     assert workers.processes[0].returncode == 2
-    assert edition() in workers.told[0]
+    assert edition() in workers.outputs[0]
 
 
 def test_the_edition_tells_any_change_of_the_load_generator(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_address_that_cannot_be_listened_at_is_one_sentence(monkeypatch: pyte
         in_use = f"127.0.0.2:{taken.getsockname()[1]}"
         for address, why in ((in_use, "Address already in use"), ("192.0.2.1:0", "Cannot assign requested address")):
             with pytest.raises(EnvironmentFault) as refused:
-                LoadHosts(1, address, 30.0, say=print).__enter__()
+                LoadHosts(1, address, 30.0, announce=print).__enter__()
             assert str(refused.value) == f"--bind {address}: {why}; name another address"
 
 
@@ -224,8 +224,8 @@ def test_what_workers_connect_to_is_never_the_address_that_means_all(
     nobody = _Workers(0, tmp_path)
     monkeypatch.setattr(coordinator, "time", nobody)
     with pytest.raises(EnvironmentFault, match="of 1 load workers 0 came"):
-        LoadHosts(1, "0.0.0.0:0", 60.0, say=nobody.hear).__enter__()
-    assert f"--master {socket.gethostname()}:" in nobody.said[0]
+        LoadHosts(1, "0.0.0.0:0", 60.0, announce=nobody.receive).__enter__()
+    assert f"--master {socket.gethostname()}:" in nobody.announced[0]
 
 
 def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
@@ -236,13 +236,13 @@ def test_a_host_that_never_comes_and_one_with_another_secret_are_one_sentence(tm
     with pytest.raises(EnvironmentFault, match=refused), _hosts(1, workers):
         pass
     assert workers.processes[0].returncode == 2, "it was refused, and said so"
-    assert f"refused this worker: {SECRET_VARIABLE} is not the same" in workers.told[0]
-    assert "joined" not in workers.told[0]
+    assert f"refused this worker: {SECRET_VARIABLE} is not the same" in workers.outputs[0]
+    assert "joined" not in workers.outputs[0]
     monkeypatch.delenv(SECRET_VARIABLE)
     with pytest.raises(UsageError, match=rf"can be reached by other machines.*set {SECRET_VARIABLE}"):
-        LoadHosts(1, "0.0.0.0:5557", 1.0, say=print).__enter__()
+        LoadHosts(1, "0.0.0.0:5557", 1.0, announce=print).__enter__()
     with pytest.raises(UsageError, match="expected HOST:PORT"):
-        LoadHosts(1, "5557", 1.0, say=print)
+        LoadHosts(1, "5557", 1.0, announce=print)
     assert not [p for p in psutil.Process().children(recursive=True) if "harness.load" in " ".join(p.cmdline())]
 
 
@@ -316,7 +316,7 @@ def test_another_hosts_clock_is_brought_onto_ours_and_its_doubt_is_told(tmp_path
 
 
 def test_another_machine_cannot_reach_this_ones_loopback() -> None:
-    hosts = LoadHosts(1, "127.0.0.1:0", 1.0, say=print)
+    hosts = LoadHosts(1, "127.0.0.1:0", 1.0, announce=print)
     hosts.workers = {"w": {"host": "far", "boot": "another", "cores": 4}}
     hosts.require_reach("http://bench-7:8080")
     with pytest.raises(EnvironmentFault, match=r"loopback, load worker far is another machine"):

@@ -75,7 +75,7 @@ def test_errors_in_a_good_status_are_failures(body: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "output"),
     [
         ((_token("a"), _token("b")), "cut after 2 line"),
         ((_token("a"), "a fault in the stream"), "expected JSON"),
@@ -84,8 +84,8 @@ def test_errors_in_a_good_status_are_failures(body: Any) -> None:
         ((3,), "one JSON object per line"),
     ],
 )
-def test_a_stream_that_is_cut_or_fails(lines: Any, says: str) -> None:
-    with pytest.raises(NoAnswer, match=says):
+def test_a_stream_that_is_cut_or_fails(lines: Any, output: str) -> None:
+    with pytest.raises(NoAnswer, match=output):
         _streamed(*lines)
 
 

@@ -123,7 +123,7 @@ def test_an_answer_ends_with_its_last_frame_and_what_follows_done_is_none() -> N
 
 
 @pytest.mark.parametrize(
-    ("frames", "kind", "says"),
+    ("frames", "kind", "output"),
     [
         ((_delta(content="a"),), BadBody, r"cut after 1 frame"),
         ((ROLE,), BadBody, "no finish_reason and no"),
@@ -144,8 +144,8 @@ def test_an_answer_ends_with_its_last_frame_and_what_follows_done_is_none() -> N
         ((_delta(content="a"), "data: {bro\n\n"), BadBody, "expected JSON"),
     ],
 )
-def test_what_is_no_answer_is_a_failure_of_its_kind(frames: Any, kind: type[NoAnswer], says: str) -> None:
-    with pytest.raises(kind, match=says):
+def test_what_is_no_answer_is_a_failure_of_its_kind(frames: Any, kind: type[NoAnswer], output: str) -> None:
+    with pytest.raises(kind, match=output):
         _streamed(*frames)
 
 

@@ -51,7 +51,7 @@ def test_openai_shapes(choice: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ({"text": "a"}, "generated_text"),
         ([{"generated_text": "a"}, {"generated_text": "b"}], r"expected 1 answer\(s\) in the body, got 2"),
@@ -59,8 +59,8 @@ def test_openai_shapes(choice: object) -> None:
         ([3], "generated_text"),
     ],
 )
-def test_what_is_no_answer_is_refused(body: object, says: str) -> None:
-    with pytest.raises(BadBody, match=says):
+def test_what_is_no_answer_is_refused(body: object, message: str) -> None:
+    with pytest.raises(BadBody, match=message):
         _parse(body)
 
 
@@ -110,15 +110,15 @@ def test_openai_streams_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "says"),
+    ("chunk", "message"),
     [
         (b"", "empty body"),
         (b'{"token": {"id": 1}}\n', "the stream was cut after 1 line"),
         (b'{"token": {"id": 1}}\n{"error": "out of slots"}\n', "out of slots"),
     ],
 )
-def test_a_cut_or_failed_stream_is_refused(chunk: bytes, says: str) -> None:
-    with pytest.raises(NoAnswer, match=says):
+def test_a_cut_or_failed_stream_is_refused(chunk: bytes, message: str) -> None:
+    with pytest.raises(NoAnswer, match=message):
         _streamed([(1, chunk)])
 
 

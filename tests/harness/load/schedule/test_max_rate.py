@@ -14,7 +14,7 @@ def _search(
 ) -> tuple[RateSearch, int]:
     search, count = RateSearch(low, high, probes, precision), 0
     while (rate := search.next_rps()) is not None:
-        search.tell(rate, rate <= capacity)
+        search.observe(rate, rate <= capacity)
         count += 1
     return search, count
 
@@ -48,6 +48,6 @@ def test_a_noisy_slo_still_ends_with_a_bracket(seed: int) -> None:
     rng = random.Random(seed)
     search = RateSearch(5.0, 500.0, 30, 0.05)
     while (rate := search.next_rps()) is not None:
-        search.tell(rate, rate * rng.uniform(0.9, 1.1) <= 120)
+        search.observe(rate, rate * rng.uniform(0.9, 1.1) <= 120)
     assert search.broken_rps is None or search.held_rps < search.broken_rps
     assert 90 <= search.held_rps <= 140

@@ -31,7 +31,7 @@ def test_prompts_are_read_with_and_without_optional_fields(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ('{"id": "b", "prompt": ', "not a line of JSON"),
         ('"text"', "expected an object"),
@@ -43,13 +43,13 @@ def test_prompts_are_read_with_and_without_optional_fields(tmp_path: Path) -> No
         ("\udcff", "not a line of JSON"),
     ],
 )
-def test_a_broken_line_is_named_by_file_and_line(tmp_path: Path, line: str, says: str) -> None:
+def test_a_broken_line_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\n" + line.encode("utf-8", "surrogateescape") + b"\n")
     with pytest.raises(ScenarioError) as error:
         read_prompts(path)
     assert str(error.value).startswith(f"{path}:2: ")
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_an_empty_or_missing_file_is_a_scenario_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ QUIET = Counters()
 
 
 @pytest.mark.parametrize(
-    ("after", "kind", "says"),
+    ("after", "kind", "message"),
     [
         (replace(QUIET, stolen_s=1.0), "stolen_cpu", "gave 5% of the CPU time to other machines"),
         (replace(QUIET, throttled_s=0.5), "cpu_quota", "CPU quota held processes back for 0.50 s in 10.0 s"),
@@ -21,10 +21,10 @@ QUIET = Counters()
         (replace(QUIET, thermal_events=3), "overheated", "slowed down 3 times"),
     ],
 )
-def test_each_disturbance_is_said(after: Counters, kind: str, says: str) -> None:
+def test_each_disturbance_is_said(after: Counters, kind: str, message: str) -> None:
     (doubt,) = disturbances(QUIET, after, 10.0, 2)
     assert doubt.kind == kind
-    assert says in doubt.sentence
+    assert message in doubt.sentence
 
 
 def test_a_quiet_machine_is_not_doubted() -> None:

@@ -92,9 +92,9 @@ def test_the_answer_of_a_run_pools_the_repetitions_of_its_choice() -> None:
     assert story.choice is not None
     pooled = story.choice.chosen.metric("latency_p50_ms")
     assert pooled is not None
-    told = sections(compare([story, story]))[0].rows[0][2].text
-    assert told.startswith(f"P50 {quantity(pooled)}")
-    assert all(quantity(metric) not in told for metric in (_p50(one.trials[0]), _p50(one.trials[1])))
+    message = sections(compare([story, story]))[0].rows[0][2].text
+    assert message.startswith(f"P50 {quantity(pooled)}")
+    assert all(quantity(metric) not in message for metric in (_p50(one.trials[0]), _p50(one.trials[1])))
 
 
 def test_a_run_against_itself_is_called_the_same_run(tmp_path: Path) -> None:

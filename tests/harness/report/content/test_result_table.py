@@ -177,9 +177,9 @@ def test_absent_values_are_a_dash_never_a_zero() -> None:
 
 
 def test_on_80_columns_what_is_the_same_everywhere_is_one_line_and_every_row_fits(run: Run) -> None:
-    told = "\n".join(_printed(report_table(run), 80).splitlines())
-    assert "The same everywhere: Model flan-t5-bench" in told
-    rows = [line for line in told.splitlines() if line.startswith(("★", "≈", "✗", "   "))]
+    message = "\n".join(_printed(report_table(run), 80).splitlines())
+    assert "The same everywhere: Model flan-t5-bench" in message
+    rows = [line for line in message.splitlines() if line.startswith(("★", "≈", "✗", "   "))]
     assert rows
     assert max(len(line.rstrip()) for line in rows) <= 80
 

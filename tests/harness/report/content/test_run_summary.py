@@ -38,10 +38,10 @@ def test_two_environments_of_an_engine_keep_their_own_versions_and_names() -> No
             replace(trial(3, candidate("deepspeed", python="auto"), (30.0, 29.0, 31.0)), versions={"torch": "2.12.0"}),
         )
     )
-    told = {row[0].text: row[1].text for row in facts(story).rows}
-    assert told["engine transformers"] == "torch 2.13.0"
-    assert told["engine transformers (python: /envs/new)"] == "torch 2.14.0"
-    assert told["engine deepspeed (python: auto)"] == "torch 2.12.0"
+    message = {row[0].text: row[1].text for row in facts(story).rows}
+    assert message["engine transformers"] == "torch 2.13.0"
+    assert message["engine transformers (python: /envs/new)"] == "torch 2.14.0"
+    assert message["engine deepspeed (python: auto)"] == "torch 2.12.0"
     assert answer(story).paragraphs[0].startswith("transformers fp32, batch 1, 1 worker, python /envs/new")
     assert losses(story).rows[0][0].text.endswith("own environment")
 
@@ -145,8 +145,8 @@ def test_on_80_columns_no_word_of_a_section_is_broken_and_what_is_left_out_is_na
     run = run_of(*(trial(n, candidate(engine, batch_size=n), SLOW) for n, engine in enumerate(FOUR, 1)))
     console = Console(width=80, file=io.StringIO(), no_color=True)
     print_section(engines(story_of(run)), console)
-    told = console.file.getvalue()  # type: ignore[attr-defined]
+    message = console.file.getvalue()  # type: ignore[attr-defined]
     for word in (*FOUR, "Requests/s", "candidate"):
-        assert word in told
-    assert "Left out for want of width: " in told
-    assert "Candidates" in told.rpartition("Left out")[2]
+        assert word in message
+    assert "Left out for want of width: " in message
+    assert "Candidates" in message.rpartition("Left out")[2]

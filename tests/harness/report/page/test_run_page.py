@@ -229,11 +229,11 @@ def test_a_trial_whose_raw_records_are_damaged_is_named_where_it_is_missing(run:
     copied = read_run(tmp_path / "copy")
     path = next(copied.layout.requests(t.trial_id) for t in copied.trials if t.outcome == "ok")
     path.write_bytes(path.read_bytes()[:-20])
-    said = f"Left out: {path.stem}, whose raw records are missing or damaged."
-    assert figures(story_of(copied))["cdf"].capped == said
-    told = comparison_page(compare([story_of(run), story_of(copied)]), tmp_path)
-    assert f"Left out: B {path.stem}, whose raw records are missing or damaged." in told
-    assert said not in page(run, report_table(run))
+    message = f"Left out: {path.stem}, whose raw records are missing or damaged."
+    assert figures(story_of(copied))["cdf"].capped == message
+    output = comparison_page(compare([story_of(run), story_of(copied)]), tmp_path)
+    assert f"Left out: B {path.stem}, whose raw records are missing or damaged." in output
+    assert message not in page(run, report_table(run))
 
 
 def test_five_hundred_trials_stay_readable_and_bounded(tmp_path: Path) -> None:
@@ -259,14 +259,14 @@ def test_a_figure_that_leaves_candidates_out_says_how_many_which_and_why(
     assert 'class="note capped"' not in whole
     for name, most in (("CURVES", 2), ("TIMELINES", 1), ("LINES_SHOWN", 2), ("PHASES_SHOWN", 1), ("FRONT_POINTS", 2)):
         monkeypatch.setattr(drawn, name, most)
-    told = _markup(page(run, report_table(run)))
-    assert told.count("2 of 3 candidates shown: the recommended one, then feasible ones by latency_p50_ms") == 2
+    output = _markup(page(run, report_table(run)))
+    assert output.count("2 of 3 candidates shown: the recommended one, then feasible ones by latency_p50_ms") == 2
     assert (
-        "2 of 3 candidates shown: the best by latency_p50_ms, to stay legible; the result table has every one" in told
+        "2 of 3 candidates shown: the best by latency_p50_ms, to stay legible; the result table has every one" in output
     )
-    assert "1 of 4 trials shown: the recommended one, its verification, then the best" in told
+    assert "1 of 4 trials shown: the recommended one, its verification, then the best" in output
     for one in run.trials[:3]:
-        assert told.count(one.candidate.engine) >= 2, "the table is complete whatever the figures leave out"
+        assert output.count(one.candidate.engine) >= 2, "the table is complete whatever the figures leave out"
 
 
 def test_the_name_of_a_trial_without_a_section_leads_to_its_own_records(
@@ -274,16 +274,16 @@ def test_the_name_of_a_trial_without_a_section_leads_to_its_own_records(
 ) -> None:
     assert "leads to its raw records" not in page(run, report_table(run))
     monkeypatch.setattr(html, "SECTIONS", 1)
-    told = page(run, report_table(run))
+    output = page(run, report_table(run))
     links = _Balance()
-    links.feed(told)
+    links.feed(output)
     left = [trial for trial in run.trials if trial.outcome == "ok"][-1]
     wanted = (
         run.layout.requests(left.trial_id) if run.layout.requests(left.trial_id).exists() else run.layout.trials_jsonl
     )
-    assert f">{left.trial_id}</a>" in told
+    assert f">{left.trial_id}</a>" in output
     assert wanted.relative_to(run.root).as_posix() in links.links
-    assert "leads to its raw records" in told
+    assert "leads to its raw records" in output
 
 
 def test_the_times_of_a_trial_are_read_without_the_rest(run: Run) -> None:
