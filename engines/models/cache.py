@@ -1,4 +1,4 @@
-"""Cached folders that are expensive to make: converted models, random weights and downloads.
+"""The cache of model folders that are expensive to make: converted models, random weights and downloads.
 
 A folder appears whole or not at all: it is built beside its final place, flushed, and renamed. One build of a key runs
 at a time across processes (an advisory file lock); the others wait and then use its result.

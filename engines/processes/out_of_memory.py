@@ -1,4 +1,4 @@
-"""Signs of running out of memory, in the logs of other people's programs and in the kernel's counters."""
+"""Signs that a child process ran out of memory, in its log and in the kernel's counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes to disk that are whole or absent: temporary name, fsync, rename; a failed append is cut off again."""
+"""Writes of stored files to disk, whole or absent: temporary name, fsync, rename; a failed append is cut off again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts file, and the seeded order in which prompts become requests."""
+"""The prompts file, and the seeded schedule in which prompts become requests."""
 
 from __future__ import annotations
 
