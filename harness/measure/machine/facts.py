@@ -9,6 +9,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from harness.units import BYTES_PER_MIB
 
 PACKAGES = (
@@ -38,7 +40,7 @@ def machine_facts() -> dict[str, object]:
         "threads_per_core": _threads_per_core(),
         "cpu_quota_cores": _cpu_quota_cores(),
         "memory_mib": _memory_mib(),
-        "swap_mib": _meminfo_mib("SwapTotal"),
+        "swap_mib": psutil.swap_memory().total // BYTES_PER_MIB,
         "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor").strip() or "unknown",
         "turbo": _turbo(),
         "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1,
@@ -121,13 +123,8 @@ def _cpu_quota_cores() -> float | None:
 def _memory_mib() -> int:
     """Memory of the machine, or the container's limit when that is lower."""
     limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()
-    total = _meminfo_mib("MemTotal")
+    total = psutil.virtual_memory().total // BYTES_PER_MIB
     return min(total, int(limit) // BYTES_PER_MIB) if limit.isdigit() else total
-
-
-def _meminfo_mib(name: str) -> int:
-    value = _field(_text(Path("/proc/meminfo")), name).removesuffix("kB").strip()
-    return int(value) // 1024 if value.isdigit() else 0
 
 
 def _turbo() -> str:

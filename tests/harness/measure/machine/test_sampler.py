@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.measure.machine import sampler as device
@@ -55,8 +56,9 @@ class Machine:
 
     def process(self, pid: int, parent: int, cpu_s: float, pss_kib: int = 0) -> None:
         ticks = round(cpu_s * TICKS / 2)
-        before = " ".join("0" for _ in range(9))
-        self._write(f"{pid}/stat", f"{pid} (a name) of two) S {parent} {before} {ticks} {ticks} 7 7 20 0 1 0 5\n")
+        before, after = "0 " * 9, " 0" * 30  # 52 fields: proc(5)
+        name = "a name) of \udcff bytes"
+        self._write(f"{pid}/stat", f"{pid} ({name}) S {parent} {before}{ticks} {ticks} 7 7 20 0 1 0 5{after}\n")
         self._write(f"{pid}/smaps_rollup", f"Rss: 999999 kB\nPss: {pss_kib} kB\n")
 
     def end(self, pid: int) -> None:
@@ -66,7 +68,7 @@ class Machine:
         path = self._proc / name
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_name(f".{path.name}")  # the sampler's thread must not see half of it
-        whole.write_text(text)
+        whole.write_text(text, encoding="utf-8", errors="surrogateescape")
         whole.replace(path)
 
 
@@ -75,6 +77,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The sampler sees this machine alone, with four cores."""
     made = Machine(tmp_path / "proc")
     monkeypatch.setattr(device, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     monkeypatch.setattr(device, "time", made)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     return made
