@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from harness.records import Candidate
 from harness.report.content.comparison import LETTERS, Comparison, raw_key, sections
 from harness.report.content.latency_curves import Samples, lost_sentence, samples_of
@@ -13,8 +15,9 @@ from harness.report.content.titles import part_shown
 from harness.report.figures.all import Drawn
 from harness.report.figures.latency import latency_axis
 from harness.report.figures.style import Figure, layout, plain, rounded
-from harness.report.page.elements import Linker, address, anchor, definitions, link, part, text
+from harness.report.page.elements import Linker, Part, address, anchor, link
 from harness.report.page.run_page import document, drawn_part
+from harness.report.page.templates import render
 from harness.store.disk import write_text
 
 OVERLAID = 30
@@ -28,12 +31,13 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 def comparison_page(comparison: Comparison, base: Path) -> str:
     """The page's text, for a file in the folder `base`."""
+    base = base.resolve()
     linker = Linker(_hrefs(comparison, base), {})
     drawn = {"overlay": _overlay(comparison)}
     first, *rest = sections(comparison)
     body = [
         linker.section(first, after=_sources(comparison, base)),
-        part("latency", "Latency distributions", drawn_part("overlay", drawn)),
+        Part(key="latency", title="Latency distributions", inner=drawn_part("overlay", drawn)),
         *(linker.section(section) for section in rest),
     ]
     names = " · ".join(comparison.name(index) for index in range(len(comparison.stories)))
@@ -52,14 +56,12 @@ def _hrefs(comparison: Comparison, base: Path) -> dict[str, str]:
     return found
 
 
-def _sources(comparison: Comparison, base: Path) -> str:
-    rows = []
+def _sources(comparison: Comparison, base: Path) -> Markup:
+    sources = []
     for index, story in enumerate(comparison.stories):
         files = (story.run.layout.trials_jsonl, story.run.layout.run_json, story.run.layout.report_html)
-        rows.append(
-            (LETTERS[index], f"{text(story.run.root)}: " + ", ".join(link(path, base, path.name) for path in files))
-        )
-    return definitions(rows)
+        sources.append((LETTERS[index], story.run.root, [link(path, base, path.name) for path in files]))
+    return render("sources.html", sources=sources)
 
 
 def _overlay(comparison: Comparison) -> Drawn:

@@ -1,20 +1,19 @@
-"""HTML elements of a report page: tables, sections, links, with all text from a run escaped."""
+"""What the templates of a report page are given: sections, tables with their links, and links to files."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from harness.report.content.sections import Cell, Head, Section
-
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and the ones that turn the direction of text: neither may rearrange what a reader sees."""
-
+from harness.report.page.templates import render
 
 LONG_CELL = 18
 """Characters from which a cell may break over lines."""
@@ -22,9 +21,47 @@ TALL_ROWS = 60
 """Rows from which a table scrolls by itself, under its head: what follows it stays within reach."""
 
 
-def text(value: object) -> str:
-    """Escaped for markup and attributes, without terminal colours and control characters."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ANSI.sub("", str(value).replace("\r\n", "\n"))))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A section of the page: its anchor, its heading, and what stands under it."""
+
+    key: str
+    title: str
+    inner: Markup
+    css: str = ""
+
+
+class Link(NamedTuple):
+    """A link as a template writes it; the words alone where `href` is empty."""
+
+    words: str
+    href: str
+
+
+class TableCell(NamedTuple):
+    """A cell as a template writes it, in the order in which it unpacks it.
+
+    `samples` counts those of a bound, `place` is an engine's colour.
+    """
+
+    is_head: bool
+    is_number: bool
+    is_long: bool
+    text: str
+    samples: str
+    sort: str
+    href: str
+    place: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A sortable table as a template writes it, once: each row, its class and its cells, is made when it is written."""
+
+    caption: str
+    heads: Sequence[Head]
+    rows: Iterator[tuple[str, Iterator[TableCell]]]
+    is_tall: bool
 
 
 def anchor(trial_id: str) -> str:
@@ -33,19 +70,17 @@ def anchor(trial_id: str) -> str:
 
 
 def address(path: Path, base: Path) -> str:
-    """The path of a file relative to the page's folder `base`, as a link has it."""
-    return quote(Path(os.path.relpath(path.resolve(), base.resolve())).as_posix())
+    """The path of a file relative to the page's folder `base`, which is resolved, as a link has it."""
+    return quote(os.path.relpath(path.resolve(), base))
 
 
-def link(path: Path, base: Path, words: str) -> str:
+def link(path: Path, base: Path, words: str) -> Link:
     """A link to a file relative to the page's folder `base`; the words alone when the file is not there."""
-    if not path.exists():
-        return text(words)
-    return f'<a href="{address(path, base)}">{text(words)}</a>'
+    return Link(words, address(path, base) if path.exists() else "")
 
 
 class Linker:
-    """Turns cells into markup, numbers linked to their raw data.
+    """Makes tables for the page, numbers linked to their raw data.
 
     `hrefs` states where each cell's `trial_id` leads, `places` which colour stands for a word.
     """
@@ -54,65 +89,27 @@ class Linker:
         self.hrefs = hrefs
         self.places = places
 
-    def cell(self, cell: Cell, *, is_number: bool, is_head: bool = False) -> str:
-        """One cell; the first of a row is its head."""
-        inner = _with_count(text(cell.text))
-        if cell.trial_id in self.hrefs:
-            inner = f'<a class="raw" href="{self.hrefs[cell.trial_id]}">{inner}</a>'
-        elif cell.text in self.places:
-            inner = f'<span class="engine"><i class="dot e{self.places[cell.text]}"></i>{inner}</span>'
-        order = f' data-sort="{cell.sort:.9g}"' if cell.sort is not None else ""
-        kind = ' class="num"' if is_number else ' class="wrap"' if len(cell.text) > LONG_CELL else ""
-        return f'<th scope="row"{kind}{order}>{inner}</th>' if is_head else f"<td{kind}{order}>{inner}</td>"
-
     def table(
         self, heads: Sequence[Head], rows: Sequence[Sequence[Cell]], caption: str, css: Sequence[str] = ()
-    ) -> str:
-        """A sortable table; `css` holds one class per row. `caption` is read out, not shown."""
-        head = "".join(
-            f'<th scope="col"{_number(one)} aria-sort="none" data-title="{text(one.title)}">'
-            f'<button type="button">{text(one.title)}</button></th>'
-            for one in heads
-        )
-        body = []
-        for place, row in enumerate(rows):
-            cells = [
-                self.cell(cell, is_number=one.is_number, is_head=index == 0)
-                for index, (cell, one) in enumerate(zip(row, heads, strict=True))
-            ]
-            kind = f' class="{css[place]}"' if css and css[place] else ""
-            body.append(f"<tr{kind}>{''.join(cells)}</tr>")
-        kind = "scroll tall" if len(rows) > TALL_ROWS else "scroll"
-        return (
-            f'<div class="{kind}" tabindex="0" role="region" aria-label="{text(caption)}"><table class="sortable">'
-            f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        )
+    ) -> Table:
+        """The table; `css` holds one class per row."""
+        classes = css or [""] * len(rows)
+        shown = ((kind, self._cells(row, heads)) for kind, row in zip(classes, rows, strict=True))
+        return Table(caption=caption, heads=heads, rows=shown, is_tall=len(rows) > TALL_ROWS)
 
-    def section(self, section: Section | None, before: str = "", after: str = "") -> str:
-        """A section with its paragraphs, table and notes; '' for none."""
-        if section is None:
-            return ""
-        prose = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
-        table = self.table(section.heads, section.rows, section.title) if section.rows else ""
-        notes = "".join(f'<p class="note">{text(note)}</p>' for note in section.notes)
-        return part(section.key, section.title, prose + before + table + notes + after)
+    def section(self, section: Section, before: Markup | str = "", after: Markup | str = "") -> Part:
+        """A section with its paragraphs, table and notes, and other markup before and after the table."""
+        shown = self.table(section.heads, section.rows, section.title) if section.rows else None
+        inner = render("section.html", section=section, before=before, shown=shown, after=after)
+        return Part(key=section.key, title=section.title, inner=inner)
 
-
-def part(key: str, title: str, inner: str) -> str:
-    """A section of the page under its heading."""
-    return f'<section id="{key}"><h2>{text(title)}</h2>{inner}</section>'
-
-
-def definitions(rows: Iterable[tuple[str, str]]) -> str:
-    """A list of facts; the second of each pair is markup already."""
-    return "<dl>" + "".join(f"<div><dt>{text(key)}</dt><dd>{value}</dd></div>" for key, value in rows) + "</dl>"
-
-
-def _number(head: Head) -> str:
-    return ' class="num"' if head.is_number else ""
-
-
-def _with_count(inner: str) -> str:
-    """A bound's number of samples below it: '>= 116 (n=651)' would widen the whole column."""
-    value, has_count, counted = inner.partition(" (n=")
-    return f"{value.replace('&gt;=', '≥')}<small>n={counted.rstrip(')')}</small>" if has_count else inner
+    def _cells(self, row: Sequence[Cell], heads: Sequence[Head]) -> Iterator[TableCell]:
+        is_head = True
+        for cell, head in zip(row, heads, strict=True):
+            text, _, samples = cell.text.partition(" (n=")
+            if samples:  # on a line below: '>= 116 (n=651)' would widen the whole column
+                text, samples = text.replace(">=", "≥"), samples.rstrip(")")
+            sort = f"{cell.sort:.9g}" if cell.sort is not None else ""
+            href, place = self.hrefs.get(cell.trial_id, ""), self.places.get(cell.text)
+            yield TableCell(is_head, head.is_number, len(cell.text) > LONG_CELL, text, samples, sort, href, place)
+            is_head = False

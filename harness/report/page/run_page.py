@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+
+from markupsafe import Markup
 
 from harness.choose.repetitions import Pooled
 from harness.measure.metrics import adds_detail, metric_of, metrics_in
@@ -17,10 +18,11 @@ from harness.report.content import run_summary as summary
 from harness.report.content.numbers import interval_cell, metric_text, number
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
-from harness.report.content.sections import Cell, Head
+from harness.report.content.sections import Cell, Head, Section
 from harness.report.figures.all import Drawn, figures
 from harness.report.figures.style import engine_places
-from harness.report.page.elements import Linker, address, anchor, link, part, text
+from harness.report.page.elements import Linker, Part, Table, address, anchor, link
+from harness.report.page.templates import render, verbatim
 from harness.report.page.trial_sections import SECTIONS, failures, trial_sections
 from harness.store.disk import write_text
 from harness.store.reader import Run
@@ -70,31 +72,30 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
     """The page's text, for a file in the folder `base` (default: the run's): links to raw files are relative to it."""
     story = story_of(run)
     drawn = figures(story)
-    folder = base if base is not None else run.root
+    folder = (base if base is not None else run.root).resolve()
     kept = _kept(story, table)
     linked = frozenset(trial.trial_id for trial in kept)
     hrefs = {one: f"#{anchor(one)}" for one in linked} | _files(run, table, folder, linked)
     linker = Linker(hrefs, engine_places(trial.candidate.engine for trial in run.trials))
-    search = [drawn_part("progress", drawn), drawn_part("parallel", drawn), drawn_part("phases", drawn)]
     body = [
         _answer(story, folder, linked),
-        part("results", "Results", _results(table, linker)),
-        part("tradeoff", "Latency against everything else", drawn_part("front", drawn)),
-        part("latency", "Latency", _stack(drawn_part("cdf", drawn), drawn_part("percentiles", drawn))),
-        linker.section(summary.engines(story), before=drawn_part("engines", drawn)),
-        part("time", "Over time", drawn_part("timeline", drawn)),
-        linker.section(summary.rates(story)),
-        linker.section(summary.importance(story), before=drawn_part("importance", drawn)),
-        part("search", "The search", "".join(search)),
-        linker.section(summary.losses(story)),
+        _results(table, linker),
+        _figures("tradeoff", "Latency against everything else", ("front",), drawn),
+        _figures("latency", "Latency", ("cdf", "percentiles"), drawn),
+        _section(summary.engines(story), linker, drawn_part("engines", drawn)),
+        _figures("time", "Over time", ("timeline",), drawn),
+        _section(summary.rates(story), linker),
+        _section(summary.importance(story), linker, drawn_part("importance", drawn)),
+        _figures("search", "The search", ("progress", "parallel", "phases"), drawn),
+        _section(summary.losses(story), linker),
         failures(run, run.trials, folder, linked),
-        doubts(table.notes),
+        Part(key="doubts", title="Reasons to read with care", inner=render("doubts.html", notes=table.notes)),
         trial_sections(run, kept, folder),
-        linker.section(summary.facts(story)),
+        _section(summary.facts(story), linker),
     ]
     description = str(run.manifest.scenario.get("description") or "")
     under = f"{model_name(run)} · {len(run.trials)} trials · {run.manifest.created_utc} · {run.root.name}"
-    return document(story.name, description, under, body, drawn)
+    return document(story.name, description, under, [part for part in body if part is not None], drawn)
 
 
 def _kept(story: Story, table: ReportTable) -> list[Trial]:
@@ -107,40 +108,22 @@ def _kept(story: Story, table: ReportTable) -> list[Trial]:
     return [*([verify] if verify is not None else []), *sorted(kept, key=lambda trial: trial.number)]
 
 
-def document(title: str, description: str, under: str, body: Sequence[str], drawn: Mapping[str, Drawn]) -> str:
+def document(title: str, description: str, under: str, parts: Sequence[Part], drawn: Mapping[str, Drawn]) -> str:
     """The whole page around its sections: head, policy, theme switch, contents, scripts."""
     data = {name: one.data for name, one in drawn.items() if one.data is not None}
     start, script = _asset("theme.js"), _asset("page.js")
     scripts = [start, _plotly(), script] if data else [start, script]
-    policy = (
-        f"default-src 'none'; script-src {' '.join(_hash(one) for one in scripts)}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return render(
+        "page.html",
+        title=title,
+        description=description,
+        under=under,
+        parts=parts,
+        css=verbatim(_asset("page.css")),
+        figures=data,
+        scripts=[verbatim(one) for one in scripts],
+        hashes=[_hash(one) for one in scripts],
     )
-    lead = f"<p>{text(description)}</p>" if description else ""
-    embedded = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<title>{text(title)}: dynamometer</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<style>{_asset("page.css")}</style><script>{start}</script></head>\n<body>\n'
-        f'<a class="skip" href="#answer">Skip to the answer</a><header><div><h1>{text(title)}</h1>{lead}'
-        f'<p class="soft">{text(under)}</p></div><button type="button" id="theme" hidden>Dark</button></header>\n'
-        f'{_contents(body)}<main>\n' + "\n".join(body) + "\n</main>\n"
-        f'<script type="application/json" id="figures">{embedded}</script>\n'
-        + "".join(f"<script>{one}</script>\n" for one in scripts[1:]) + "</body></html>\n"
-    )  # fmt: skip
-
-
-def _contents(body: Sequence[str]) -> str:
-    """Links to the sections, from their own headings."""
-    links = []
-    for one in body:
-        if one.startswith('<section id="') and "<h2>" in one:
-            key = one.split('"', 2)[1]
-            title = one.split("<h2>", 1)[1].split("</h2>", 1)[0]
-            links.append(f'<a href="#{key}">{title}</a>')
-    return f'<nav aria-label="Contents">{"".join(links)}</nav>'
 
 
 def _plotly() -> str:
@@ -154,36 +137,43 @@ def _asset(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """The script's source for the content security policy: no other script may run in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    """The script's SHA-256 for the content security policy: no other script may run in the page."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _answer(story: Story, base: Path, linked: frozenset[str]) -> str:
+def _section(section: Section | None, linker: Linker, before: Markup | str = "") -> Part | None:
+    return linker.section(section, before) if section is not None else None
+
+
+def _figures(key: str, title: str, names: Sequence[str], drawn: Mapping[str, Drawn]) -> Part:
+    """Figures below each other; one sentence where the same is missing from all."""
+    return Part(key=key, title=title, inner=Markup("").join(dict.fromkeys(drawn_part(name, drawn) for name in names)))
+
+
+def _answer(story: Story, base: Path, linked: frozenset[str]) -> Part:
     section = summary.answer(story)
     if story.recommendation is None or story.choice is None:
-        why = "".join(f"<p>{text(line)}</p>" for line in section.paragraphs)
-        return f'<section id="answer" class="card none"><h2>{text(section.title)}</h2>{why}</section>'
+        why = render("section.html", section=section, before="", shown=None, after="")
+        return Part(key="answer", title=section.title, inner=why, css="card none")
     trial = story.recommendation.trial
     properties = story.run.layout.recommendation_dir / "serving.properties"
     state = "unverified" if story.verification is None else "good" if story.verification.is_inside else "bad"
-    mark = {"unverified": "not verified", "good": "verified", "bad": "failed"}[state]
-    nothing = why_nothing_to_write(trial.candidate)
-    deploy = (
-        f"<div><dt>To deploy</dt><dd>{link(properties, base, 'serving.properties')} · "
-        f"<code>dyno recommend {text(story.run.root)}</code></dd></div>"
+    inner = render(
+        "answer.html",
+        what=label(trial.candidate),
+        figures=_headline(story.choice.chosen, trial, linked),
+        margin=story.recommendation.margin,
+        state=state,
+        mark={"unverified": "not verified", "good": "verified", "bad": "failed"}[state],
+        verified=summary.verified(story),
+        properties=None if why_nothing_to_write(trial.candidate) else link(properties, base, "serving.properties"),
+        root=story.run.root,
     )
-    return (
-        f'<section id="answer" class="card"><h2>{text(section.title)}</h2>'
-        f'<p class="what">{text(label(trial.candidate))}</p>'
-        f'<div class="numbers">{_headline(story.choice.chosen, trial, linked)}</div>'
-        f'<dl class="why"><div><dt>Why</dt><dd>{text(story.recommendation.margin)}</dd></div>'
-        f'<div><dt>Verification</dt><dd><span class="tag {state}">{mark}</span> '
-        f"{text(summary.verified(story))}</dd></div>"
-        f"{'' if nothing else deploy}</dl></section>"
-    )
+    return Part(key="answer", title=section.title, inner=inner, css="card")
 
 
-def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
+def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> list[dict[str, str]]:
+    href = f"#{anchor(trial.trial_id)}" if trial.trial_id in linked else ""
     made = []
     for row in metrics_in("answer"):
         metric = chosen.metric(row.name)
@@ -192,24 +182,28 @@ def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> str:
             has_interval = metric.low is not None and metric.high is not None and metric.unit != "frac"
             more = counted.rstrip(")") if counted else interval_cell(metric) if has_interval else ""
             unit = "" if row.unit == "frac" else row.unit
-            made.append(_figure_of(value, unit, row.short, more, trial.trial_id if trial.trial_id in linked else ""))
+            made.append({"name": row.short, "value": value, "unit": unit, "more": more, "href": href})
     if trial.quality is not None:
         match = metric_of(trial, "exact_match_frac")
-        detail = f"exact match {number(100 * match.value)} %" if match is not None else ""
-        made.append(_figure_of(trial.quality.verdict, "", "data quality", detail, ""))
-    return "".join(made)
+        more = f"exact match {number(100 * match.value)} %" if match is not None else ""
+        verdict = trial.quality.verdict
+        made.append({"name": "data quality", "value": verdict, "unit": "", "more": more, "href": ""})
+    return made
 
 
-def _figure_of(value: str, unit: str, name: str, more: str, trial_id: str) -> str:
-    shown = f"{text(value)}{f' <small>{text(unit)}</small>' if unit else ''}"
-    shown = f'<a class="raw" href="#{anchor(trial_id)}">{shown}</a>' if trial_id else shown
-    return f"<div><span>{text(name)}</span><b>{shown}</b><span>{text(more)}</span></div>"
-
-
-def _results(table: ReportTable, linker: Linker) -> str:
-    if not table.rows:
-        return "<p>No trial gave numbers; the failures below say why.</p>"
+def _results(table: ReportTable, linker: Linker) -> Part:
     constant = _constant_columns(table)
+    inner = render(
+        "results.html",
+        shown=_result_table(table, linker, constant) if table.rows else None,
+        has_filter=len(table.rows) > 8,
+        same=", ".join(f"{table.columns[i].title} {table.rows[0].cells[i]}" for i in sorted(constant)),
+        leads_nowhere=any(row.trial.trial_id not in linker.hrefs for row in table.rows),
+    )
+    return Part(key="results", title="Results", inner=inner)
+
+
+def _result_table(table: ReportTable, linker: Linker, constant: set[int]) -> Table:
     kept = [index for index in range(len(table.columns)) if index not in constant]
     heads = [Head(title=table.columns[index].title, is_number=table.columns[index].is_number) for index in kept]
     rows = []
@@ -224,31 +218,16 @@ def _results(table: ReportTable, linker: Linker) -> str:
             )
             cells.append(Cell(text=row.cells[index], sort=sort, trial_id=raw))
         rows.append(cells)
-    same = ", ".join(f"{table.columns[i].title} {table.rows[0].cells[i]}" for i in sorted(constant))
-    note = (
-        "Latency runs from the intended send to the last byte. Repetitions are rows of their own. "
-        "Click a head to sort, a number for its raw data."
-    )
-    if any(row.trial.trial_id not in linker.hrefs for row in table.rows):
-        note += " Where a number leads nowhere, the trial's name leads to its raw records."
-    search = (
-        '<p class="filter" hidden><label>Filter <input type="search" placeholder="t5 int8"></label> '
-        '<span aria-live="polite"></span></p>'
-    )
-    return (
-        (search if len(rows) > 8 else "")
-        + linker.table(heads, rows, "Results", [_ROW_CLASS[row.mark] for row in table.rows])
-        + (f'<p class="note">The same everywhere: {text(same)}.</p>' if same else "")
-        + f'<p class="note">{note}</p>'
-    )
+    return linker.table(heads, rows, "Results", [_ROW_CLASS[row.mark] for row in table.rows])
 
 
 def _files(run: Run, table: ReportTable, base: Path, linked: frozenset[str]) -> dict[str, str]:
     """Where the names of trials without a section lead: to their own raw records, or the line-by-line file."""
     found = {}
+    line_by_line = address(run.layout.trials_jsonl, base)
     for trial in (row.trial for row in table.rows if row.trial.trial_id not in linked):
         requests = run.layout.requests(trial.trial_id)
-        found[f"{FILE}{trial.trial_id}"] = address(requests if requests.exists() else run.layout.trials_jsonl, base)
+        found[f"{FILE}{trial.trial_id}"] = address(requests, base) if requests.exists() else line_by_line
     return found
 
 
@@ -274,26 +253,15 @@ def _as_number(cell: str) -> float | None:
         return None
 
 
-def doubts(notes: Sequence[str]) -> str:
-    """The reasons to read the numbers with care."""
-    items = "".join(f"<li>{text(note)}</li>" for note in notes)
-    return part("doubts", "Reasons to read with care", f"<ul>{items}</ul>" if items else "<p>None was found.</p>")
-
-
-def drawn_part(name: str, drawn: Mapping[str, Drawn]) -> str:
+def drawn_part(name: str, drawn: Mapping[str, Drawn]) -> Markup:
     """A place for a figure under its caption, or the sentence that explains why there is none."""
     one, (title, caption) = drawn[name], CAPTIONS[name]
-    if one.data is None:
-        return f'<p class="empty">{text(one.missing)}</p>' if one.missing else ""
-    return (
-        f'<figure id="figure-{name}"><figcaption>{text(title)}<small>{text(caption)}</small></figcaption>'
-        + (f'<p class="note capped">{text(one.capped)}</p>' if one.capped else "")
-        + '<div class="choose"></div>'
-        f'<div class="plot" id="plot-{name}" role="img" aria-label="{text(title)}: {text(caption)}"></div>'
-        "<noscript><p>The figure needs JavaScript; its numbers are in the tables.</p></noscript></figure>"
+    return render(
+        "figure.html",
+        is_drawn=one.data is not None,
+        missing=one.missing,
+        name=name,
+        title=title,
+        caption=caption,
+        capped=one.capped,
     )
-
-
-def _stack(*parts: str) -> str:
-    """Figures below each other; one sentence where the same is missing from all."""
-    return "".join(dict.fromkeys(parts))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.measure.metrics import metric_row
 from harness.records import Metric, Trial
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text
 from harness.report.content.titles import metric_title
-from harness.report.page.elements import anchor, definitions, link, part, text
+from harness.report.page.elements import Link, Part, anchor, link
+from harness.report.page.templates import render
 from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.wording import label
@@ -22,42 +24,39 @@ TAILS = 40
 TAIL_LINES, TAIL_BYTES = 60, 8000
 
 
-def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> str:
+def trial_sections(run: Run, trials: Sequence[Trial], base: Path) -> Part:
     """Every trial of `trials` (what has a section), folded; `base` is the folder of the page."""
-    if not trials:
-        return part("trials", "Every trial, raw", "<p>The run holds no trial.</p>")
     lines = {trial.trial_id: number for number, trial in enumerate(run.trials, start=1)}
-    shown = "".join(_trial(run, trial, base, lines.get(trial.trial_id)) for trial in trials)
-    shown_ids = {trial.trial_id for trial in trials}
-    left = sum(trial.trial_id not in shown_ids for trial in run.trials)
-    source = link(run.layout.trials_jsonl, base, "trials.jsonl")
-    lead = f"<p>Each number of this page links here. Recorded line by line in {source}.</p>"
-    more = (
-        f'<p class="note">{len(run.trials) - left} of {len(run.trials)} trials have a section: those of the result '
-        f"table in its order, then failures, to keep the page small; {source} has every one.</p>"
-        if left
-        else ""
+    with_section = {trial.trial_id for trial in trials}
+    inner = render(
+        "trials.html",
+        trials=[_trial(run, trial, base, lines.get(trial.trial_id)) for trial in trials],
+        total=len(run.trials),
+        left=sum(trial.trial_id not in with_section for trial in run.trials),
+        source=link(run.layout.trials_jsonl, base, "trials.jsonl"),
     )
-    return part("trials", "Every trial, raw", lead + more + f'<div class="trials">{shown}</div>')
+    return Part(key="trials", title="Every trial, raw", inner=inner)
 
 
-def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> str:
-    number = f"{trial.number}" if line is not None else "✓"
-    outcome = "" if trial.outcome == "ok" else f' <span class="tag failed">{text(trial.outcome)}</span>'
-    if line is None:
-        outcome += ' <span class="tag good">verification</span>'
-    if trial.violations:
-        outcome += ' <span class="tag broke">broke constraint</span>'
-    facts = definitions(_facts(run, trial, base, line))
-    return (
-        f'<details class="trial" id="{anchor(trial.trial_id)}"><summary><span class="no">{number}</span> '
-        f'<span class="what">{text(label(trial.candidate))}</span>{outcome} '
-        f"<code>{text(trial.trial_id)}</code></summary>"
-        f'<div class="inside">{facts}{_metrics(trial)}{_raw(trial)}</div></details>'
-    )
+def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> dict[str, Any]:
+    """What the template shows of a trial; the verification has no `line` in trials.jsonl."""
+    return {
+        "anchor": anchor(trial.trial_id),
+        "id": trial.trial_id,
+        "number": trial.number,
+        "line": line,
+        "label": label(trial.candidate),
+        "outcome": trial.outcome,
+        "is_broke": bool(trial.violations),
+        "files": _files(run, trial, base),
+        "facts": _facts(trial),
+        "metrics": _metrics(trial),
+        "raw": json.dumps(to_json(trial), indent=1, ensure_ascii=False),
+    }
 
 
-def _facts(run: Run, trial: Trial, base: Path, line: int | None) -> list[tuple[str, str]]:
+def _files(run: Run, trial: Trial, base: Path) -> list[Link]:
+    """Those of the trial's files that are still there."""
     layout = run.layout
     files = [
         link(layout.requests(trial.trial_id), base, "requests (Parquet)"),
@@ -65,92 +64,66 @@ def _facts(run: Run, trial: Trial, base: Path, line: int | None) -> list[tuple[s
         link(layout.outputs(trial.trial_id), base, "answers"),
         link(layout.logs(trial.trial_id), base, "logs"),
     ]
-    kept = [one for one in files if one.startswith("<a")]
-    recorded = f"{link(layout.trials_jsonl, base, 'trials.jsonl')}, line {line}" if line is not None else ""
-    rows = [
-        ("raw data", ", ".join([*([recorded] if recorded else []), *kept]) or "none left"),
-        ("started", text(trial.started_utc)),
-        ("reason", text(trial.reason)),
-        ("broke", text("; ".join(trial.violations))),
-        ("in doubt", text("; ".join(doubt.sentence for doubt in trial.doubts))),
-        *(
-            (names, text(f"unavailable: {why}"))
-            for names, why in (trial.summary.unavailable.items() if trial.summary is not None else ())
-        ),
-        ("computed in", text(trial.effective_dtype)),
-        ("quality", text(f"{trial.quality.verdict}: {trial.quality.reason}") if trial.quality is not None else ""),
-        ("engine", text(", ".join(f"{name} {version}" for name, version in trial.versions.items()))),
-        ("notes", text("; ".join(trial.notes))),
-        ("seconds", text(", ".join(f"{name} {seconds:.2f}" for name, seconds in trial.phase_s.items()))),
+    return [one for one in files if one.href]
+
+
+def _facts(trial: Trial) -> list[tuple[str, str]]:
+    unavailable = trial.summary.unavailable if trial.summary is not None else {}
+    return [
+        ("started", trial.started_utc),
+        ("reason", trial.reason),
+        ("broke", "; ".join(trial.violations)),
+        ("in doubt", "; ".join(doubt.sentence for doubt in trial.doubts)),
+        *((names, f"unavailable: {why}") for names, why in unavailable.items()),
+        ("computed in", trial.effective_dtype),
+        ("quality", f"{trial.quality.verdict}: {trial.quality.reason}" if trial.quality is not None else ""),
+        ("engine", ", ".join(f"{name} {version}" for name, version in trial.versions.items())),
+        ("notes", "; ".join(trial.notes)),
+        ("seconds", ", ".join(f"{name} {seconds:.2f}" for name, seconds in trial.phase_s.items())),
     ]
-    return [(key, value) for key, value in rows if value]
 
 
-def _metrics(trial: Trial) -> str:
+def _metrics(trial: Trial) -> list[dict[str, Any]]:
     found: dict[str, Metric] = dict(trial.summary.metrics) if trial.summary is not None else {}
     found.update(trial.quality.metrics if trial.quality is not None else {})
-    if not found:
-        return "<p>No numbers: it did not get as far as being measured.</p>"
-    rows = "".join(_metric(name, metric) for name, metric in found.items())
-    heads = "".join(
-        f'<th scope="col"{kind}>{title}</th>'
-        for title, kind in (
-            ("Metric", ""),
-            ("Value", ' class="num"'),
-            ("95 % interval", ' class="num"'),
-            ("n", ' class="num"'),
-            ("How", ""),
-        )
-    )
-    name = f"Metrics of {text(trial.trial_id)}"
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return [_metric(name, metric) for name, metric in found.items()]
 
 
-def _metric(name: str, metric: Metric) -> str:
+def _metric(name: str, metric: Metric) -> dict[str, Any]:
     row = metric_row(name)
-    title = f' title="{text(row.help)}"' if row is not None else ""
     scale = 100 if metric.unit == "frac" else 1
     ends = Metric(
         value=metric.value * scale, unit=metric.unit, estimator="", n=metric.n,
         low=None if metric.low is None else metric.low * scale,
         high=None if metric.high is None else metric.high * scale,
     )  # fmt: skip
-    how = metric.estimator + (f"; {metric.note}" if metric.note else "")
-    shown = metric_text(metric) if metric.value == metric.value else ABSENT
-    return (
-        f'<tr><th scope="row"{title}>{text(metric_title(name, metric.unit))}</th><td class="num">{text(shown)}</td>'
-        f'<td class="num">{text(interval_cell(ends))}</td><td class="num">{metric.n}</td>'
-        f'<td class="how">{text(how)}</td></tr>'
-    )
+    return {
+        "help": row.help if row is not None else None,
+        "title": metric_title(name, metric.unit),
+        "value": metric_text(metric) if metric.value == metric.value else ABSENT,
+        "interval": interval_cell(ends),
+        "n": metric.n,
+        "how": metric.estimator + (f"; {metric.note}" if metric.note else ""),
+    }
 
 
-def _raw(trial: Trial) -> str:
-    raw = json.dumps(to_json(trial), indent=1, ensure_ascii=False)
-    return f"<details><summary>As recorded (JSON)</summary><pre>{text(raw)}</pre></details>"
-
-
-def failures(run: Run, trials: Sequence[Trial], base: Path, linked: frozenset[str]) -> str:
-    """Trials without numbers, each with its reason and the end of its log; '' when there is none."""
-    failed = [trial for trial in trials if trial.outcome != "ok"]
-    if not failed:
-        return part("failures", "Failures", "<p>None: every trial that was started gave numbers.</p>")
-    shown = []
-    for place, trial in enumerate(failed):
-        tail = log_tail(run, trial.trial_id) if place < TAILS else ""
-        logs = link(run.layout.logs(trial.trial_id), base, "log folder")
-        log = f"<details><summary>End of its log</summary><pre>{text(tail)}</pre></details>" if tail else (
-            '<p class="note">It left no log.</p>' if place < TAILS else f'<p class="note">{logs}</p>')  # fmt: skip
-        name = text(trial.trial_id)
-        name = f'<a href="#{anchor(trial.trial_id)}">{name}</a>' if trial.trial_id in linked else name
-        shown.append(
-            f'<article class="failure"><h3><span class="tag failed">{text(trial.outcome)}</span> '
-            f"{text(label(trial.candidate))}</h3>"
-            f'<p>{text(trial.reason)}</p><p class="note">{name} · {logs}</p>{log}</article>'
+def failures(run: Run, trials: Sequence[Trial], base: Path, linked: frozenset[str]) -> Part:
+    """Trials without numbers, each with its reason and the end of its log."""
+    failed = []
+    for place, trial in enumerate(trial for trial in trials if trial.outcome != "ok"):
+        is_tail_read = place < TAILS
+        failed.append(
+            {
+                "outcome": trial.outcome,
+                "label": label(trial.candidate),
+                "reason": trial.reason,
+                "trial": Link(trial.trial_id, f"#{anchor(trial.trial_id)}" if trial.trial_id in linked else ""),
+                "logs": link(run.layout.logs(trial.trial_id), base, "log folder"),
+                "is_tail_read": is_tail_read,
+                "tail": log_tail(run, trial.trial_id) if is_tail_read else "",
+            }
         )
-    return part("failures", "Failures", "".join(shown))
+    return Part(key="failures", title="Failures", inner=render("failures.html", failed=failed))
 
 
 def log_tail(run: Run, trial_id: str) -> str:

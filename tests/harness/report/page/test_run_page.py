@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 
 from harness.report.content.comparison import compare
 from harness.report.content.result_table import report_table
@@ -19,6 +20,7 @@ from harness.report.figures.all import figures
 from harness.report.page import run_page as html
 from harness.report.page.comparison_page import comparison_page
 from harness.report.page.run_page import page, write_html
+from harness.report.page.templates import render
 from harness.report.page.trial_sections import SECTIONS, log_tail
 from harness.store.reader import Run, read_requests, read_run
 from tests.harness.choose.runs import candidate, failed, measured_trial, records, store, trial
@@ -117,6 +119,21 @@ def test_whatever_a_run_contains_stays_text(text: str, parsed: _Balance) -> None
     for character in ("\x1b", "\x00", "\u202e"):
         assert character not in text
     assert "no &lt;bf16&gt; &amp; such on this CPU" in markup
+
+
+def test_no_template_and_no_other_file_switches_escaping_off() -> None:
+    room = Path(html.__file__).parents[1]
+    templates = sorted((room / "templates").glob("*.html"))
+    assert templates
+    for path in templates:
+        assert not re.search(r"\|\s*safe\b|autoescape", path.read_text(encoding="utf-8")), path
+    made = {path.name for path in room.rglob("*.py") if re.search(r"Markup\([^\"]", path.read_text(encoding="utf-8"))}
+    assert made == {"templates.py"}
+
+
+def test_a_value_that_was_not_passed_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="notes"):
+        render("doubts.html")
 
 
 def test_every_trial_its_numbers_and_reasons_are_there_without_script(run: Run, text: str, parsed: _Balance) -> None:
