@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from engines.registry import traits
 from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.cost import Cost
@@ -269,6 +270,11 @@ class Scenario(Strict):
     cost: Annotated[Cost | None, Field(description="prices, and a budget for endpoints")] = None
     search: Search = Search()
     recommend: Recommend = Recommend()
+
+    @property
+    def knows_model(self) -> bool:
+        """Whether the served model is known here: an attached server's is not, unless the scenario names it."""
+        return self.model is not None or not all(traits(block.engine).is_elsewhere for block in self.space)
 
     @field_validator("objectives")
     @classmethod

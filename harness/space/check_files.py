@@ -27,7 +27,9 @@ def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScena
 
 
 def _no_reference(scenario: Scenario) -> str:
-    """Why the engine that gives the reference answers cannot run here; '' when it can, or when none is needed."""
+    """Why there are no reference answers; '' when there are, or when none are needed."""
+    if not scenario.knows_model:
+        return "the attached server's model is not known here: name it by model:"
     if not any(traits(block.engine).needs_reference for block in scenario.space):
         return ""
     availability = load_engine(REFERENCE_ENGINE).probe()

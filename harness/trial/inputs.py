@@ -63,7 +63,7 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
 
 def needs_reference(scenario: Scenario) -> bool:
     """Whether an engine of the scenario reads the model, so that the fp32 reference's answers are its measure."""
-    return any(traits(block.engine).needs_reference for block in scenario.space)
+    return scenario.knows_model and any(traits(block.engine).needs_reference for block in scenario.space)
 
 
 def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:

@@ -53,6 +53,9 @@ def reference_answers(
 
 
 def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Reference:
+    if not inputs.scenario.knows_model:
+        why = "none: the attached server's model is not known here; name it by model: to compare its answers"
+        return Reference(answers={}, source=why, is_available=False)
     candidate = _reference_candidate(inputs.scenario)
     progress.note("asking the fp32 reference")
     availability = load_engine(candidate.engine).probe()

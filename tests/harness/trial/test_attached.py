@@ -97,6 +97,7 @@ def test_a_chat_server_behind_a_key_is_measured_and_the_key_is_nowhere(
     assert trial.summary.metrics["ttft_p50_ms"].value > 0
     assert trial.summary.metrics["output_tokens_per_s"].value > 0
     assert trial.quality is not None
+    assert trial.quality.verdict == "Unknown", "nobody named the model that is served there"
     assert trial.quality.metrics["nonfinite_frac"].value == 0
     assert KEY not in "".join(capfd.readouterr())
     assert not [path for path in results.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
