@@ -38,6 +38,9 @@ REMOVED: dict[str, str] = {
 }
 """Engines that scenarios once could name, and what to do now."""
 
+REFERENCE_ENGINE = "transformers"
+"""Hugging Face eager fp32 defines the right answers; every other engine is compared with it."""
+
 HF_ENTRY_POINT = "djl_python.huggingface"
 """DJL's own handler for Hugging Face models, in every container."""
 

@@ -15,9 +15,6 @@ from harness.measure.statistics.distributions import wilson_interval
 from harness.quality.scores import chrf, is_exact_match, mcnemar_p, rouge_l, token_agreement
 from harness.records import Metric, Prompt, QualityReport, QualityVerdict
 
-REFERENCE_ENGINE = "transformers"
-"""Hugging Face eager fp32 defines the right answers; every other engine is compared with it."""
-
 EMPTY_BROKEN_FRAC = 0.05
 """More missing or empty answers than this: not a slip but a fault."""
 COLLAPSE_FACTOR = 0.5

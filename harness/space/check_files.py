@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.launching import load_engine
-from engines.registry import traits
+from engines.registry import REFERENCE_ENGINE, traits
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.trace import read_trace
 from harness.properties.containers import container_names, parse_container
-from harness.quality.equivalence import REFERENCE_ENGINE
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import load_scenario
 from harness.scenario.problems import read_text

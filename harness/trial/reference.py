@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from engines.errors import EngineError
 from engines.launching import load_engine
+from engines.registry import REFERENCE_ENGINE
 from harness.errors import EnvironmentFault
-from harness.quality.equivalence import REFERENCE_ENGINE
 from harness.records import Candidate
 from harness.scenario.schema import Scenario
 from harness.store.disk import write_text

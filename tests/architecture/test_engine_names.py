@@ -16,7 +16,6 @@ EXEMPT = {
     "harness/load/ceiling/measure.py": ("djl", "a protocol's name"),
     "harness/load/protocol/registry.py": ("djl", "a protocol's name"),
     "harness/measure/machine/facts.py": ("ctranslate2 onnxruntime transformers", "packages whose versions are noted"),
-    "harness/quality/equivalence.py": ("transformers", "the engine whose fp32 answers are the reference"),
     "harness/properties/containers.py": ("deepspeed", "a kind of AWS's images"),
     "harness/properties/render.py": ("deepspeed", "a kind of AWS's images"),
     "harness/properties/migrate.py": ("t5", "a family of models"),
