@@ -40,6 +40,8 @@ REMOVED: dict[str, str] = {
 
 REFERENCE_ENGINE = "transformers"
 """Hugging Face eager fp32 defines the right answers; every other engine is compared with it."""
+REFERENCE_PACKAGES = ("torch", "transformers")
+"""Its packages, so that a check need not import it."""
 
 HF_ENTRY_POINT = "djl_python.huggingface"
 """DJL's own handler for Hugging Face models, in every container."""

@@ -14,9 +14,9 @@ from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
 from engines.models.hugging_face import load_model
 from engines.processes.threads import compute_threads
+from engines.registry import REFERENCE_PACKAGES
 from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
 
-_PACKAGES = ("torch", "transformers")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names in /proc/cpuinfo on x86 and Arm
 _OPTIONS = {
     "compile": "true: torch.compile the decode step at load, 30 s and more (needs a C++ compiler)",
@@ -41,7 +41,7 @@ class TransformersEngine(HostedEngine):
     """transformers behind our model server."""
 
     name = "transformers"
-    packages = _PACKAGES
+    packages = REFERENCE_PACKAGES
     features = _FEATURES
 
     def capabilities(self) -> Capabilities:
@@ -123,7 +123,7 @@ class TransformersBackend(TorchBackend):
             notes.append("decode step compiled by torch.compile")
         return EngineFacts(
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
-            versions=package_availability(_PACKAGES, "transformers").versions,
+            versions=package_availability(REFERENCE_PACKAGES, "transformers").versions,
             load_s=time.monotonic() - began,
             notes=tuple(notes),
         )

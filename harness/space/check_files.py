@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.launching import load_engine
-from engines.registry import REFERENCE_ENGINE, traits
+from engines.environments.locate import installed_python
+from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES, traits
+from engines.spec_check import package_availability
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.trace import read_trace
 from harness.properties.containers import container_names, parse_container
@@ -31,8 +32,9 @@ def _no_reference(scenario: Scenario) -> str:
         return "the attached server's model is not known here: name it by model:"
     if not any(traits(block.engine).needs_reference for block in scenario.space):
         return ""
-    availability = load_engine(REFERENCE_ENGINE).probe()
-    return "" if availability.is_available else f"{REFERENCE_ENGINE}: {availability.reason}"
+    availability = package_availability(REFERENCE_PACKAGES, REFERENCE_ENGINE)
+    is_here = availability.is_available or installed_python(REFERENCE_ENGINE) is not None
+    return "" if is_here else f"{REFERENCE_ENGINE}: {availability.reason}"
 
 
 def check_files(resolved: ResolvedScenario) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from engines.adapters.transformers import TransformersEngine
-from engines.api import Availability
 from harness.errors import ScenarioError
 from harness.space.check_files import checked_scenario
 
@@ -20,12 +18,14 @@ SCENARIO = "name: s\nspace: [{engine: %s}]\nconstraints:\n  quality: %s\n"
 def test_a_quality_that_nothing_can_show_is_refused(
     engine: str, quality: str, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = Availability(is_available=False, reason="torch not installed: pip install 'dynamometer[transformers]'")
-    monkeypatch.setattr(TransformersEngine, "probe", lambda self: gone)
+    monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
+    monkeypatch.setenv("DYNO_CACHE", str(tmp_path))  # with no environment installed
     path = tmp_path / "s.yaml"
     path.write_text(SCENARIO % (engine, quality))
     if not is_refused:
         assert checked_scenario(path).path == path
         return
-    with pytest.raises(ScenarioError, match=r"s\.yaml:4: constraints\.quality: .* torch not installed: pip install"):
+    with pytest.raises(
+        ScenarioError, match=r"s\.yaml:4: constraints\.quality: .* torch, transformers not installed: pip install"
+    ):
         checked_scenario(path)
