@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from engines.processes.child_environment import child_environment
 from harness.cli.main import run
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,11 @@ LIMIT_S = 1200
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **(extra or {})}
+
+
+def environment_of(checkout: Path) -> dict[str, str]:
+    """Variables for a child that must import another checkout, although an editable install leads to this one."""
+    return environment(child_environment(source_root=checkout))
 
 
 def dyno(*arguments: str, cwd: Path = ROOT, extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.additions import ADDITIONS, ROOT, SCENARIO, Addition
-from tests.end_to_end.commands import LIMIT_S, environment
+from tests.end_to_end.commands import LIMIT_S, environment_of
 
 
 @pytest.mark.parametrize("addition", ADDITIONS, ids=lambda addition: addition.name)
@@ -64,7 +64,7 @@ def _python(tree: Path, *arguments: str, expected: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=tree,
-        env=environment({"PYTHONPATH": str(tree)}),
+        env=environment_of(tree),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import ROOT, dyno, environment
+from tests.end_to_end.commands import ROOT, dyno, environment_of
 from tests.older_versions.written_then import COMMIT, FOLDER, HALFWAY, RUNS
 
 pytestmark = pytest.mark.heavy
@@ -114,6 +114,6 @@ def test_a_checkout_of_then_launches_the_server_of_this_one(checkout: Path, tmp_
     """The other way round, for who gates an old branch against a new one: the server's command line is a contract."""
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, str(ROOT), str(tmp_path)],
-        cwd=tmp_path, env=environment({"PYTHONPATH": str(checkout)}), capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=environment_of(checkout), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.stdout == "fp32 djl None\n", done.stderr

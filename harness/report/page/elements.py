@@ -1,4 +1,4 @@
-"""What the templates of a report page are given: sections, tables with their links, and links to files."""
+"""Elements that the templates of a report page fill in: sections, tables with their links, links to files."""
 
 from __future__ import annotations
 
