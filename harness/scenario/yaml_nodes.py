@@ -55,13 +55,13 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
-        return _refused(mark.line + 1 if mark else 1, f"not valid YAML: {what}; mend this line")
+        return _refused(mark.line + 1 if mark else 1, f"not valid YAML: {what}; correct this line")
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         what = f"the character U+{error.character:04X}, which YAML does not allow"
         return _refused(line, f"not valid YAML: {what}; remove it")
     except RecursionError:
-        return _refused(1, "nested deeper than any key here; mend the brackets")
+        return _refused(1, "nested deeper than any key here; correct the brackets")
     except _TooManyValues:
         return _refused(1, f"expected at most {MOST_VALUES:,} values, got more; write fewer aliases (*name)")
     return document

@@ -51,7 +51,7 @@ def _prompt_of_line(line: bytes, where: str, number: int) -> Prompt:
         fields: Any = json.loads(line.decode("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise ScenarioError(
-            f"{where}: not a line of JSON ({error}); expected one object per line, cut or mend this line"
+            f"{where}: not a line of JSON ({error}); expected one object per line, cut or correct this line"
         ) from error
     if not isinstance(fields, dict):
         raise ScenarioError(f'{where}: expected an object with "prompt", got {type(fields).__name__}')

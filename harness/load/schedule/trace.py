@@ -64,7 +64,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
         try:
             fields = json.loads(line)
         except ValueError as error:
-            raise ScenarioError(f"{path}:{number}: not a line of JSON ({error}); cut or mend this line") from error
+            raise ScenarioError(f"{path}:{number}: not a line of JSON ({error}); cut or correct this line") from error
         if not isinstance(fields, dict):
             raise ScenarioError(f"{path}:{number}: expected an object with a time, got {type(fields).__name__}")
         yield number, fields

@@ -20,7 +20,7 @@ BROKEN = [
     (
         "nested without end",
         "a: " + "[" * 5000,
-        "{f}:1: nested deeper than any key here; mend the brackets",
+        "{f}:1: nested deeper than any key here; correct the brackets",
     ),
     (
         "only a comment",
@@ -33,13 +33,13 @@ BROKEN = [
         "syntax",
         "name: s\nspace: [{engine: fake}\n",
         "{f}:3: not valid YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'; "
-        "mend this line",
+        "correct this line",
     ),
     (
         "a tab",
         "name: s\nworkload:\n\trequests: 3\n",
         "{f}:3: not valid YAML: while scanning for the next token found character '\\t' that cannot start any token; "
-        "mend this line",
+        "correct this line",
     ),
     ("no space", "name: s\n", "{f}:1: space: expected a value, got nothing; this key is required"),
     ("empty space", "name: s\nspace: []\n", "{f}:2: space: expected at least 1 item, got []"),
