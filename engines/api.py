@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from engines.errors import EngineError
-from engines.setting import Setting
+from engines.setting import OptionValue, Setting
 
 FEATURES = {
     "model_parallel": "Model parallel",
@@ -78,13 +78,15 @@ class Capabilities:
     `features` answers the rows of FEATURES in a few words each, 'no' where it cannot.
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype
-    (or "tensor_parallel_degree") -> why, which a pruned candidate reports.
+    (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate reports. `max_workers`: None where any
+    number may run.
     """
 
     effective_dtypes: Mapping[str, str]
     max_tensor_parallel_degree: int = 1
     can_stream: bool = True
     has_rolling_batch: bool = False
+    max_workers: int | None = None
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +118,20 @@ class EngineSpec(Setting):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What one server wants otherwise than others of its protocol, where the wrong words are ignored in silence.
+
+    `exact_tokens` is the field that keeps the end token away until as many tokens as may be are written: 'min_tokens',
+    or 'ignore_eos' for a server that knows no minimum below the maximum. `fields` are part of every request body; what
+    a user asks for wins. `is_streamed_on_fresh`: it loses streamed requests on a connection that has carried one.
+    """
+
+    exact_tokens: Literal["min_tokens", "ignore_eos"] = "min_tokens"
+    fields: Mapping[str, OptionValue] = field(default_factory=dict)
+    is_streamed_on_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body), 'openai'
     (completions) or 'openai-chat'. `api_key_env` names the environment variable whose value is sent as a bearer token
@@ -125,6 +141,7 @@ class Endpoint:
     protocol: str = "djl"
     model_name: str = "model"
     api_key_env: str = ""
+    dialect: Dialect = field(default_factory=Dialect)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
     if name == "tensor_parallel_degree" and isinstance(value, int) and value > able.max_tensor_parallel_degree:
         why = able.reasons.get("tensor_parallel_degree")
         return why or f"{engine} can split over at most {able.max_tensor_parallel_degree} here"
+    if name == "workers" and able.max_workers is not None and isinstance(value, int) and value > able.max_workers:
+        return able.reasons.get("workers") or f"{engine} runs at most {able.max_workers} here"
     if name == "device" and value not in able.devices:
         return because or f"this machine has no {value} that {engine} can use"
     if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:

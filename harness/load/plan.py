@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.api import Dialect
 from harness.records import Prompt
 
 DISK_FULL_STATUS = 74
@@ -37,6 +38,8 @@ class LoadPlan:
 
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
     second (None: all at once); think time, template and lengths mean nothing.
+
+    `dialect` is what the endpoint's server wants otherwise than others of its protocol.
 
     `host` of `hosts` load hosts; each has its own share of a closed loop's requests, numbered host, host + hosts ...
 
@@ -76,6 +79,7 @@ class LoadPlan:
     locustfile_sha256: str = ""
     spawn_per_s: float | None = None
     api_key_env: str = ""
+    dialect: Dialect = field(default_factory=Dialect)
 
     @property
     def is_open_loop(self) -> bool:
@@ -100,6 +104,7 @@ class LoadPlan:
         """The plan that `to_json` gave."""
         fields: dict[str, Any] = json.loads(text)
         fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
+        fields["dialect"] = Dialect(**fields["dialect"])
         for name in ("offsets_ns", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])
         return cls(**fields)

@@ -114,5 +114,6 @@ def _form(endpoint: Endpoint, parameters: Mapping[str, object], template: Templa
         parameters={**parameters, **protocol.detail_parameters},
         template=template.body if template else "",
         answer_path=template.answer if template else "",
+        dialect=endpoint.dialect,
     )
     return RequestForm(address=address, protocol=protocol, form=form, api_key_env=endpoint.api_key_env)

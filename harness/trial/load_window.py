@@ -211,6 +211,7 @@ class Loads:
             answer_path=template.answer if template else "",
             model_name=endpoint.model_name,
             api_key_env=endpoint.api_key_env,
+            dialect=endpoint.dialect,
             prompts=self._inputs.prompts,
             inputs_per_request=workload.inputs_per_request,
             parameters=workload.parameters.model_dump(),

@@ -96,7 +96,12 @@ class Session:
 
     def connection(self) -> Connection:
         """A fresh connection to the endpoint."""
-        return Connection(self._form.address, self.plan.request_timeout_s, keep_marks=self.plan.stream)
+        return Connection(
+            self._form.address,
+            self.plan.request_timeout_s,
+            keep_marks=self.plan.stream,
+            is_kept=not (self.plan.stream and self.plan.dialect.is_streamed_on_fresh),
+        )
 
     def take_warmup(self) -> tuple[int, bytes] | None:
         """The next warm-up request (seq, bytes on the wire), or None."""

@@ -42,14 +42,20 @@ MAX_STAMP_AGE_NS = 10 * NS_PER_S
 
 
 class Connection:
-    """One user's connection; opened before it is needed, reopened when the server closed it. The user closes it."""
+    """One user's connection; opened before it is needed, reopened when the server closed it. The user closes it.
 
-    def __init__(self, address: Address, request_timeout_s: float, keep_marks: bool) -> None:
+    Where it is not kept, each request has a fresh one, opened as soon as the last one is answered.
+    """
+
+    def __init__(self, address: Address, request_timeout_s: float, keep_marks: bool, is_kept: bool = True) -> None:
         self._address = address
         self._timeout_s = request_timeout_s
         self._keep_marks = keep_marks
         self._sock: socket.socket | None = None
         self._connect_ns: int | None = None
+        self._is_kept = is_kept
+        self._answered = 0
+        self._received = 0
         self._unsent = b""
         self.free_ns = (
             0  # when the last request left the connection free; later than its answer where the server lingers
@@ -73,6 +79,7 @@ class Connection:
 
     def close(self) -> None:
         """Drop the connection."""
+        self._answered = 0
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -113,13 +120,29 @@ class Connection:
         """
         if exchange.failure:
             return
+        self._received = 0
         try:
             with gevent.Timeout(self._timeout_s):
                 self._run(exchange, meanwhile)
         except gevent.Timeout:
             self._fail(exchange, "timed_out", f"no complete answer within {self._timeout_s:g} s")
         except (OSError, HTTPParseError) as error:
-            self._fail(exchange, "connection_failed", f"{type(error).__name__}: {error}")
+            self._fail(exchange, "connection_failed", f"{self._where()}{type(error).__name__}: {error}")
+        if not self._is_kept and not exchange.failure:
+            self._renew()
+
+    def _renew(self) -> None:
+        """A fresh connection for the next request; until then it is the server that keeps the user."""
+        self.close()
+        with contextlib.suppress(OSError):  # the next request will say what is wrong
+            self.open()
+        self.free_ns = time.monotonic_ns()
+
+    def _where(self) -> str:
+        """Where in a request its connection failed, for the beginning of the message."""
+        if self._received:
+            return f"the answer broke off after {self._received} bytes: "
+        return "a kept connection was lost before any byte of the answer: " if self._answered else ""
 
     def exchange(self, exchange: Exchange, request: bytes, meanwhile: Callable[[], None]) -> None:
         """`start` and `finish` in one."""
@@ -143,8 +166,10 @@ class Connection:
 
     def _read(self, sock: socket.socket, exchange: Exchange) -> None:
         data, at_ns = _receive(sock)
+        self._received = len(data)
         if not self._keep_marks and _quick(data, exchange):
             exchange.done_ns = self.free_ns = at_ns
+            self._answered += 1
             return
         response = HTTPResponse(method="POST")
         is_whole = False
@@ -167,7 +192,9 @@ class Connection:
             if not data:
                 raise HTTPParseError("the server closed the connection before the end of its answer")
             data, at_ns = _receive(sock)
+            self._received += len(data)
         self.free_ns = at_ns
+        self._answered += 1
         exchange.status_code = response.get_code()
         exchange.body = bytes(response._body_buffer)
         exchange.input_header = str(response.get("x-dyno-input-tokens", ""))

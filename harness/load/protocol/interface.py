@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from engines.api import Dialect
 from harness.records import RequestOutcome
 
 Marks = Sequence[tuple[int, int]]
@@ -82,7 +83,7 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """How one endpoint is asked. `template` is the request body of a user's own protocol, `answer_path` the place of
-    the text in its answer; other protocols ignore both."""
+    the text in its answer; other protocols ignore both. `dialect` is what its server wants otherwise."""
 
     path: str
     model_name: str = ""
@@ -90,6 +91,7 @@ class Form:
     stream: bool = False
     template: str = ""
     answer_path: str = ""
+    dialect: Dialect = field(default_factory=Dialect)
 
 
 class RequestProtocol(Protocol):

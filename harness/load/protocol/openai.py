@@ -45,8 +45,10 @@ class OpenAi:
 
     def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
         """One prompt is sent as a string, several as a list; a chat carries one."""
-        fields: dict[str, object] = {"model": form.model_name, "temperature": 0}
+        fields: dict[str, object] = {"model": form.model_name, "temperature": 0, **form.dialect.fields}
         fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
+        if form.dialect.exact_tokens == "ignore_eos":
+            fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))
         if not (self._is_chat or _is_chat(form.path)):
             fields["prompt"] = texts[0] if len(texts) == 1 else list(texts)
         elif len(texts) == 1:
@@ -64,6 +66,19 @@ class OpenAi:
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The answer of either form; of a stream, the deltas joined."""
         return _streamed(stream_of(body, marks), prompts) if form.stream else _whole(parsed(body), prompts)
+
+
+def _exactly(least: object, most: object) -> dict[str, object]:
+    """The field that asks for exactly `most` tokens, {} where fewer will do. Raises UsageError for a minimum between:
+    this server has no word for it."""
+    if not least:
+        return {}
+    if least != most:
+        raise UsageError(
+            f"min_new_tokens {least} of max_new_tokens {most}: this server writes either up to the maximum or exactly "
+            "so many; set min_new_tokens to 0 or to the same number"
+        )
+    return {"ignore_eos": True}
 
 
 def _is_chat(path: str) -> bool:

@@ -90,5 +90,6 @@ def form_of(plan: LoadPlan) -> RequestForm:
         stream=plan.stream,
         template=plan.template,
         answer_path=plan.answer_path,
+        dialect=plan.dialect,
     )
     return RequestForm(address=address, protocol=PROTOCOLS[plan.protocol], form=form, api_key_env=plan.api_key_env)

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from engines.api import Dialect
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load.driver import drive
 from tests.harness.load.odd_server import Odd, echo, odd_server
@@ -167,6 +168,38 @@ def test_a_closed_connection_is_opened_again(tmp_path: Path, headers: dict[str, 
     with odd_server(close) as url:
         result = run_load(plan_of(url, think_time_s=think_time_s), tmp_path)
     assert {record.outcome for record in measured_of(result)} == {"ok"}
+
+
+def _loses_every_second(odd: Odd, body: dict[str, Any]) -> None:
+    """The second request on a connection is read and not answered, as llama.cpp's server does with streams."""
+    odd.served = getattr(odd, "served", 0) + 1  # type: ignore[attr-defined]
+    if odd.served == 2:  # type: ignore[attr-defined]
+        odd.close_connection = True
+        return
+    data = b'{"choices": [{"text": "a", "finish_reason": "stop"}]}'
+    odd.answer(b"data: " + data + b"\n\ndata: [DONE]\n\n" if body.get("stream") else data)
+
+
+def test_a_dialect_with_fresh_connections_loses_no_stream_and_states_each_connect_time(tmp_path: Path) -> None:
+    fresh = Dialect(is_streamed_on_fresh=True)
+    with odd_server(_loses_every_second) as url:
+        plan = plan_of(url, protocol="openai", stream=True, dialect=fresh)
+        kept_when_whole = run_load(plan_of(url, protocol="openai", dialect=fresh), tmp_path / "whole")
+        result = run_load(plan, tmp_path / "stream")
+    assert {record.outcome for record in result.records} == {"ok"}
+    assert all(record.connect_ns is not None for record in measured_of(result))
+    assert any(record.outcome == "connection_failed" for record in kept_when_whole.records)
+
+
+def test_a_request_lost_on_a_kept_connection_is_told_from_one_that_broke_off(tmp_path: Path) -> None:
+    with odd_server(_loses_every_second) as url:
+        kept = run_load(plan_of(url, protocol="openai", users=1, warmup_requests=0), tmp_path / "kept")
+    with odd_server(_cut) as url:
+        cut = run_load(plan_of(url, users=1, requests=2, warmup_requests=0), tmp_path / "cut")
+    lost = [record.error for record in kept.records if record.outcome != "ok"]
+    assert lost
+    assert all("a kept connection was lost before any byte of the answer" in error for error in lost)
+    assert all("the answer broke off after" in record.error for record in cut.records)
 
 
 def test_nobody_listening_is_an_outcome_and_not_a_tight_loop(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from engines.api import Dialect
+from harness.errors import UsageError
 from harness.load.protocol.interface import Answer, BadBody, Filtered, Form, NoAnswer, ServerGaveUp
 from harness.load.protocol.registry import PROTOCOLS
 
@@ -41,6 +43,31 @@ def _streamed(*frames: Any, prompts: int = 1) -> Answer:
 
 def _whole(body: Any, prompts: int = 1) -> Answer:
     return PROTOCOLS["openai"].read(Form(path="/", parameters={}), json.dumps(body).encode(), (), prompts)
+
+
+def _asked(dialect: Dialect, **parameters: object) -> dict[str, Any]:
+    """The fields of a request's body."""
+    form = Form(path="/v1/completions", parameters={}, dialect=dialect)
+    fields: dict[str, Any] = json.loads(PROTOCOLS["openai"].body(form, ["a"], parameters))
+    return fields
+
+
+def test_exactly_so_many_tokens_are_asked_for_in_the_dialect_of_the_server() -> None:
+    masks = Dialect(exact_tokens="ignore_eos")
+    asked = _asked(masks, max_new_tokens=8, min_new_tokens=8)
+    assert (asked["max_tokens"], asked["ignore_eos"], "min_tokens" in asked) == (8, True, False)
+    assert not {"ignore_eos", "min_tokens"} & set(_asked(masks, max_new_tokens=8, min_new_tokens=0))
+    assert _asked(Dialect(), max_new_tokens=8, min_new_tokens=8)["min_tokens"] == 8
+    with pytest.raises(UsageError, match="min_new_tokens 4 of max_new_tokens 8"):
+        _asked(masks, max_new_tokens=8, min_new_tokens=4)
+
+
+def test_fields_of_a_dialect_are_in_every_body_and_the_user_s_own_win() -> None:
+    dialect = Dialect(fields={"cache_prompt": False, "temperature": 1})
+    assert _asked(dialect)["cache_prompt"] is False
+    assert _asked(dialect, cache_prompt=True, temperature=0) == {
+        "model": "", "temperature": 0, "cache_prompt": True, "prompt": "a",
+    }  # fmt: skip
 
 
 def test_usage_in_every_chunk_is_a_total_so_far_and_is_not_summed() -> None:
