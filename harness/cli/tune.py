@@ -23,7 +23,7 @@ from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, usable_cores
 from harness.space.check_files import checked_scenario
-from harness.space.plan_text import plan_dict, plan_lines
+from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
@@ -111,7 +111,7 @@ def command(
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
         until_end.callback(end_rentals)
         with open_display(resolved.scenario) as display:
-            _announce(plan, display.note)
+            _announce(resolved, plan, display.note)
             run_folder = partial(open_run, resolved, results or DEFAULT_RESULTS, is_new, display.note)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=web_ui, hosts=hosts)
             bench = until_end.enter_context(opening)
@@ -163,7 +163,10 @@ def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> i
     return 0
 
 
-def _announce(plan: SpacePlan, note: Callable[[str], None]) -> None:
+def _announce(resolved: ResolvedScenario, plan: SpacePlan, note: Callable[[str], None]) -> None:
+    trace = facts_of(resolved)
+    for line in trace.lines() if trace else ():
+        note(line)
     gone = sum(each.count for each in plan.pruned)
     if gone:
         note(f"{plan.size} candidates, {gone} ruled out:")

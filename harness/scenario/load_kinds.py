@@ -209,6 +209,10 @@ class TraceLoad(Open):
     kind: Literal["trace"]
     path: Annotated[Word, Field(description="JSONL or CSV file, relative to the scenario")]
     speed: Annotated[float, Field(gt=0.0, description="2 replays it twice as fast")] = 1.0
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None,
+        Field(description="of its times; null: by the column's name or the format's columns"),
+    ] = None
 
     def seconds(self, requests: int, max_duration_s: float) -> float:
         return max_duration_s

@@ -88,12 +88,23 @@ def with_code(resolved: ResolvedScenario, sha256: str) -> ResolvedScenario:
     return replace(resolved, locustfile_sha256=sha256, digest=digest)
 
 
+_YOUNGER = (
+    ("workload", "locustfile"),
+    ("workload", "spawn_per_s"),
+    ("workload", "load", "time_unit"),
+)
+"""Fields younger than the first stored runs: where they are null the digest stays what it was."""
+
+
 def digest_of(scenario: Scenario) -> str:
     """First ten hex digits of SHA-256 over the scenario with its defaults filled in."""
     fields = scenario.model_dump(mode="json")
-    for name in ("locustfile", "spawn_per_s"):  # younger than the first stored runs, whose digests stay what they were
-        if fields["workload"][name] is None:
-            del fields["workload"][name]
+    for *above, name in _YOUNGER:
+        block = fields
+        for part in above:
+            block = block[part]
+        if block.get(name, "") is None:
+            del block[name]
     for block in fields["space"]:
         for name, values in list(block.items()):
             if isinstance(values, list) and len(values) == 1 and is_newer_default(name, values[0]):

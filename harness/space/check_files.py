@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from engines.environments.locate import installed_python
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES, traits
 from engines.spec_check import package_availability
 from harness.errors import ScenarioError, UsageError
-from harness.load.schedule.trace import read_trace
+from harness.load.schedule.prompts import read_prompts
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import load_scenario
-from harness.scenario.problems import read_text
+from harness.scenario.problems import dotted, line_of, read_text
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.scenario.yaml_nodes import parse
+from harness.space.plan_text import facts_of
 
 
 def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScenario:
@@ -38,48 +39,54 @@ def _no_reference(scenario: Scenario) -> str:
 
 
 def check_files(resolved: ResolvedScenario) -> None:
-    """Raises ScenarioError when the prompts file, the trace, the locustfile, the local model folder or the container
-    does not exist, or when a quality is asked for that cannot be measured here."""
+    """Raises ScenarioError, one line per problem: what the prompts file and the trace hold, a file or folder that is
+    not there, a container nobody knows, or a quality that cannot be measured here."""
     lines = parse(read_text(resolved.path, "scenario")).lines
-    wrong = []
-    if not resolved.prompts_path.is_file():
-        line = lines.get(("workload", "prompts"), 1)
-        wrong.append(
-            f"{resolved.path}:{line}: workload.prompts: expected a JSONL file, got {str(resolved.prompts_path)!r} "
-            "(not there); the path is relative to the scenario file"
-        )
-    if resolved.trace_path is not None and not resolved.trace_path.is_file():
-        line = lines.get(("workload", "load", "path"), 1)
-        wrong.append(
-            f"{resolved.path}:{line}: workload.load.path: expected a JSONL or CSV file, got "
-            f"{str(resolved.trace_path)!r} (not there); the path is relative to the scenario file"
-        )
-    elif resolved.trace_path is not None:
-        read_trace(resolved.trace_path)
-    if resolved.locustfile_path is not None and not resolved.locustfile_path.is_file():
-        line = lines.get(("workload", "locustfile"), 1)
-        wrong.append(
-            f"{resolved.path}:{line}: workload.locustfile: expected a Python file with User classes, got "
-            f"{str(resolved.locustfile_path)!r} (not there); the path is relative to the scenario file"
-        )
-    if resolved.model.kind == "path" and not Path(resolved.model.value).is_dir():
-        line = lines.get(("model", "path"), 1)
-        wrong.append(
-            f"{resolved.path}:{line}: model.path: expected a Hugging Face model folder, got {resolved.model.value!r} "
-            "(not there); the path is relative to the scenario file"
-        )
+
+    def at(*path: str | int) -> str:
+        return f"{resolved.path}:{line_of(lines, path)}: {dotted(path)}"
+
+    wrong = [*_file_problems(resolved, at)]
     if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved.scenario)):
-        line = lines.get(("constraints", "quality"), 1)
         wrong.append(
-            f"{resolved.path}:{line}: constraints.quality: Normal cannot be shown without the reference's answers: "
+            f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "
             f"{missing}; or write quality: any"
         )
     container = resolved.scenario.recommend.container
     try:
         parse_container(container)
     except UsageError:
-        line = lines.get(("recommend", "container"), 1)
         hint = did_you_mean(container, container_names()) or f"known: {', '.join(container_names())}"
-        wrong.append(f"{resolved.path}:{line}: recommend.container: {sentence('a known container', container, hint)}")
+        wrong.append(f"{at('recommend', 'container')}{sentence('a known container', container, hint)}")
     if wrong:
         raise ScenarioError("\n".join(wrong))
+
+
+def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterator[str]:
+    """What is wrong with the files that a scenario names; prompts and trace are read to their ends."""
+    if not resolved.prompts_path.is_file():
+        yield f"{at('workload', 'prompts')}{_not_there('a JSONL file', resolved.prompts_path)}"
+    else:
+        yield from _problems_of(lambda: read_prompts(resolved.prompts_path))
+    if resolved.trace_path is not None:
+        if not resolved.trace_path.is_file():
+            yield f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"
+        else:
+            yield from _problems_of(lambda: facts_of(resolved))
+    code = resolved.locustfile_path
+    if code is not None and not code.is_file():
+        yield f"{at('workload', 'locustfile')}{_not_there('a Python file with User classes', code)}"
+    model = resolved.model
+    if model.kind == "path" and not Path(model.value).is_dir():
+        yield f"{at('model', 'path')}{_not_there('a Hugging Face model folder', model.value)}"
+
+
+def _not_there(what: str, path: Path | str) -> str:
+    return f"expected {what}, got {str(path)!r} (not there); the path is relative to the scenario file"
+
+
+def _problems_of(read: Callable[[], object]) -> Iterator[str]:
+    try:
+        read()
+    except ScenarioError as error:
+        yield str(error)

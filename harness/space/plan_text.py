@@ -10,7 +10,10 @@ from engines.registry import traits
 from harness.cost.price import price_of
 from harness.cost.spending import Spending
 from harness.load.schedule.estimate import load_requests, load_s, load_text
+from harness.load.schedule.prompts import read_prompts
+from harness.load.schedule.trace_facts import TraceFacts, trace_facts
 from harness.records import Candidate
+from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
@@ -36,15 +39,41 @@ class Expectation:
     disk_mib: float
 
 
-def expectation(scenario: Scenario, size: int) -> Expectation:
+def facts_of(resolved: ResolvedScenario) -> TraceFacts | None:
+    """The facts of the trace that a scenario replays, read from its file; None where its load is another."""
+    workload = resolved.scenario.workload
+    if not isinstance(workload.load, TraceLoad) or resolved.trace_path is None:
+        return None
+    return trace_facts(workload.load, resolved.trace_path, workload.max_duration_s)
+
+
+def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
+    """'32 prompts, each sent about 6 times': what a prefix cache of a server would profit from."""
+    prompts = read_prompts(resolved.prompts_path)
+    different = len({prompt.text for prompt in prompts})
+    text = f"{len(prompts)} prompts"
+    if different < len(prompts):
+        text += f", {different} of them different"
+    workload = resolved.scenario.workload
+    sends = (len(trace.schedule.offsets_ns) if trace else load_requests(workload)) * workload.inputs_per_request
+    if sends <= different:
+        return f"{text}, none sent twice in a load"
+    about = "about" if workload.is_open_loop else "up to"
+    return f"{text}, each sent {about} {sends / different:.2g} times in a load"
+
+
+def expectation(scenario: Scenario, size: int, trace: TraceFacts | None = None) -> Expectation:
     """The estimate for `size` candidates: launch, quality, warm-up and the load's cap, per trial; never above the
     time budget. Model downloads and conversions are not in it."""
     workload, search = scenario.workload, scenario.search
     trials = min(search.trials, size)
     repetitions = min(search.confirm.finalists, trials) * search.confirm.repetitions if trials > 1 else 0
     prompts = scenario.quality.prompts + workload.warmup_requests * workload.inputs_per_request
-    trial_s = LAUNCH_S + PROMPT_S * prompts + load_s(workload)
-    asked = load_requests(workload) * workload.inputs_per_request + scenario.quality.prompts
+    seconds, count = load_s(workload), load_requests(workload)
+    if trace is not None:
+        seconds, count = trace.schedule.duration_s, len(trace.schedule.offsets_ns)
+    trial_s = LAUNCH_S + PROMPT_S * prompts + seconds
+    asked = count * workload.inputs_per_request + scenario.quality.prompts
     requests = (trials + repetitions) * asked
     return Expectation(
         trials=trials,
@@ -60,9 +89,13 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
 
     scenario, search = resolved.scenario, resolved.scenario.search
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
-    yield f"model      {resolved.model.kind}: {resolved.model.value}"
-    yield f"prompts    {resolved.prompts_path}"
+    known = f"{resolved.model.kind}: {resolved.model.value}"
+    yield f"model      {known if scenario.knows_model else 'what the attached server serves; not known here'}"
+    trace = facts_of(resolved)
+    yield f"prompts    {resolved.prompts_path}: {prompts_text(resolved, trace)}"
     yield f"load       {load_text(scenario.workload)}"
+    if trace is not None:
+        yield "trace      " + "\n           ".join(trace.lines())
     yield f"candidates {plan.size}"
     for block in plan.blocks:
         yield f"  {block.label}: {len(block.candidates)} ({_axes(block)})"
@@ -75,7 +108,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     if not plan.candidates:
         yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
         return
-    expected = expectation(scenario, plan.size)
+    expected = expectation(scenario, plan.size, trace)
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
@@ -107,10 +140,12 @@ def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: E
 
 def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> dict[str, Any]:
     """The same plan, JSON-able."""
-    expected = expectation(resolved.scenario, plan.size)
+    trace = facts_of(resolved)
+    expected = expectation(resolved.scenario, plan.size, trace)
     return {
         "scenario": resolved.as_dict(),
         "load": load_text(resolved.scenario.workload),
+        "trace": trace.as_dict() if trace else None,
         "candidates": plan.size,
         "blocks": [
             {

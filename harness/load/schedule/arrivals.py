@@ -8,52 +8,16 @@ nanoseconds from the opening of the window; a load process waits for absolute ti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ScenarioError
+from harness.load.schedule.request_times import MAX_REQUESTS, UNBOUNDED, Schedule, too_many, trace_schedule
 from harness.load.schedule.trace import read_trace
 from harness.scenario.load_kinds import ConstantLoad, Gaps, MaxRateLoad, Open, PoissonLoad, RatePart, TraceLoad
 from harness.units import NS_PER_S
-
-MAX_REQUESTS = 5_000_000
-"""A longer schedule would not fit the memory of a load process beside its records."""
-
-UNBOUNDED = 1 << 62
-"""The number of requests of a load that ends by time alone."""
-
-PEAK_WINDOW_S = 1.0
-"""The peak rate is counted over windows this long: what the client must be able to send."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """Offsets (ns from the opening, never falling), one per request; lengths in tokens where a trace asks for them.
-
-    `duration_s` is the time the schedule covers, so `asked_rps` x `duration_s` is the number of requests.
-    """
-
-    offsets_ns: tuple[int, ...]
-    duration_s: float
-    input_lengths: tuple[int | None, ...] = ()
-    output_lengths: tuple[int | None, ...] = ()
-
-    @property
-    def asked_rps(self) -> float:
-        """Mean rate over the whole schedule."""
-        return len(self.offsets_ns) / self.duration_s if self.duration_s > 0 else 0.0
-
-    @property
-    def peak_rps(self) -> float:
-        """Requests in the busiest second."""
-        if not self.offsets_ns:
-            return 0.0
-        offsets = np.asarray(self.offsets_ns)
-        ends = np.searchsorted(offsets, offsets + int(PEAK_WINDOW_S * NS_PER_S), side="left")
-        return float(np.max(ends - np.arange(len(offsets)))) / PEAK_WINDOW_S
 
 
 def schedule_of(
@@ -67,14 +31,11 @@ def schedule_of(
     """
     if isinstance(load, TraceLoad):
         assert trace_path is not None
-        return _of_trace(load, trace_path, max_duration_s)
+        return trace_schedule(read_trace(trace_path, load.time_unit), load.speed, max_duration_s)
     parts, limit = _course(load, requests, max_duration_s)
     expected = min(sum(part.requests for part in parts), limit)
     if expected > MAX_REQUESTS:
-        raise ScenarioError(
-            f"workload.load: {expected:,.0f} requests in one trial are more than the {MAX_REQUESTS:,} a schedule may "
-            "hold; lower the rate, max_duration_s or requests"
-        )
+        raise ScenarioError(too_many(expected))
     offsets = _offsets(parts, _draw(load.gaps()), np.random.default_rng([seed, _SEED_WORD]))
     total_s = sum(part.duration_s for part in parts)
     if len(offsets) > limit:
@@ -158,18 +119,3 @@ def _points(draw: _Draw, rng: np.random.Generator, total: float) -> npt.NDArray[
         points = np.concatenate([points, more])
         last = float(more[-1])
     return points[points < total]
-
-
-def _of_trace(load: TraceLoad, path: Path, max_duration_s: float) -> Schedule:
-    rows = read_trace(path)
-    first_s = rows[0].at_s
-    kept = [row for row in rows if (row.at_s - first_s) / load.speed < max_duration_s]
-    offsets = tuple(round((row.at_s - first_s) / load.speed * NS_PER_S) for row in kept)
-    has_input = any(row.input_length is not None for row in kept)
-    has_output = any(row.output_length is not None for row in kept)
-    return Schedule(
-        offsets_ns=offsets,
-        duration_s=max(offsets[-1] / NS_PER_S, 1 / NS_PER_S) if len(kept) == len(rows) else max_duration_s,
-        input_lengths=tuple(row.input_length for row in kept) if has_input else (),
-        output_lengths=tuple(row.output_length for row in kept) if has_output else (),
-    )

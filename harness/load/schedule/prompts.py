@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.load.schedule.json_lines import Problems, json_lines, read_utf8
 from harness.records import Prompt
 
 _FIELDS = frozenset({"id", "task", "prompt", "reference"})
@@ -18,27 +18,23 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """The prompts of a JSON lines file {"id","task","prompt","reference"}; blank lines are skipped.
 
     `id` and `task` may be absent (then the line number and 'default'), `reference` may be null.
-    Raises ScenarioError, 'file:line: ...', on a broken line, a repeated id, an unreadable or empty file.
+    Raises ScenarioError, 'file:line: ...' for each broken line or repeated id, or an unreadable or empty file.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ScenarioError(
-            f"{path}: the prompts file cannot be read ({error.strerror}); name a JSON lines file"
-        ) from error
+    text = read_utf8(path, "prompts file", "name a JSON lines file")
+    problems = Problems(path)
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        prompt = _prompt_of_line(line, f"{path}:{number}", number)
-        if prompt.prompt_id in seen:
-            raise ScenarioError(
-                f"{path}:{number}: id {prompt.prompt_id!r} was already used on line {seen[prompt.prompt_id]}; "
-                "every prompt needs an id of its own"
-            )
-        seen[prompt.prompt_id] = number
-        prompts.append(prompt)
+    for number, fields in json_lines(path, text, problems):
+        with problems:
+            prompt = _prompt_of(fields, f"{path}:{number}", number)
+            if prompt.prompt_id in seen:
+                raise ScenarioError(
+                    f"{path}:{number}: id {prompt.prompt_id!r:.60} was already used on line {seen[prompt.prompt_id]}; "
+                    "every prompt needs an id of its own"
+                )
+            seen[prompt.prompt_id] = number
+            prompts.append(prompt)
+    problems.raise_if_any()
     if not prompts:
         raise ScenarioError(
             f'{path}: expected at least one line {{"id", "task", "prompt", "reference"}}, the file is empty'
@@ -46,27 +42,28 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
-def _prompt_of_line(line: bytes, where: str, number: int) -> Prompt:
-    try:
-        fields: Any = json.loads(line.decode("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ScenarioError(
-            f"{where}: not a line of JSON ({error}); expected one object per line, cut or correct this line"
-        ) from error
+def _prompt_of(fields: Any, where: str, number: int) -> Prompt:
     if not isinstance(fields, dict):
         raise ScenarioError(f'{where}: expected an object with "prompt", got {type(fields).__name__}')
     unknown = sorted(set(fields) - _FIELDS)
     if unknown:
-        raise ScenarioError(f"{where}: unknown field {unknown[0]!r}; known are id, task, prompt, reference")
+        raise ScenarioError(f"{where}: unknown field {unknown[0]!r:.60}; known are id, task, prompt, reference")
     text = fields.get("prompt")
     if not isinstance(text, str) or not text.strip():
-        raise ScenarioError(f'{where}: "prompt" must be a non-empty string, got {text!r}')
+        raise ScenarioError(f'{where}: "prompt" must be a non-empty string, got {text!r:.80}')
     reference = fields.get("reference")
     if reference is not None and not isinstance(reference, str):
-        raise ScenarioError(f'{where}: "reference" must be a string or null, got {reference!r}')
+        raise ScenarioError(f'{where}: "reference" must be a string or null, got {reference!r:.80}')
     prompt_id, task = fields.get("id", f"line-{number}"), fields.get("task", "default")
     if not isinstance(prompt_id, str) or not isinstance(task, str) or not prompt_id or not task:
-        raise ScenarioError(f'{where}: "id" and "task" must be non-empty strings, got {prompt_id!r} and {task!r}')
+        raise ScenarioError(
+            f'{where}: "id" and "task" must be non-empty strings, got {prompt_id!r:.80} and {task!r:.80}'
+        )
+    for name, value in (("id", prompt_id), ("task", task), ("prompt", text), ("reference", reference or "")):
+        if half := next((char for char in value if "\ud800" <= char <= "\udfff"), ""):
+            raise ScenarioError(
+                f'{where}: "{name}" must be text that UTF-8 can carry, got half a character, {half!r}; remove it'
+            )
     return Prompt(prompt_id=prompt_id, task=task, text=text, reference=reference)
 
 

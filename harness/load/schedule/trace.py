@@ -1,14 +1,11 @@
-"""Recorded traces of arrival times (and lengths) as a load's schedule: JSON lines or CSV files.
+"""Recorded traces of arrival times (and lengths) as a load's schedule: JSON lines, a JSON array, or CSV files.
 
-Columns, by any of their usual names: the time as `timestamp_s` (seconds), `timestamp_ms` (milliseconds), `timestamp`
-(Mooncake: milliseconds in JSON lines) or `TIMESTAMP` (Azure: a date and time); the lengths in tokens as
-`input_length`, `output_length` (Mooncake) or `ContextTokens`, `GeneratedTokens` (Azure).
+Which columns are understood stands in trace_columns.py. Times are numbers in a unit, or dates.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.load.schedule.json_lines import Problems, array_items, json_lines, read_utf8
+from harness.load.schedule.trace_columns import SECONDS, Columns, Unit, column_of, columns_of, unit_of
 
-_INPUT = ("input_length", "input_tokens", "ContextTokens")
-_OUTPUT = ("output_length", "output_tokens", "GeneratedTokens")
 MAX_LENGTH = 1_000_000
 """Tokens: the longest contexts that are served."""
-_TIMES = ("timestamp_s", "timestamp_ms", "timestamp", "TIMESTAMP")
+MAX_TIME_S = 1e11
+"""Seconds since 1970 in the year 5138: a later time is in another unit than was thought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,108 +32,208 @@ class TraceRow:
     output_length: int | None
 
 
-def read_trace(path: Path) -> tuple[TraceRow, ...]:
-    """The arrivals of a trace, in time order. Raises ScenarioError, 'file:line: ...'."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ScenarioError(f"{path}: the trace cannot be read ({error.strerror}); name a JSONL or CSV file") from error
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x}") from error
-    is_json = text.lstrip().startswith("{")
-    rows: list[TraceRow] = []
-    for number, fields in _json_lines(path, text) if is_json else _csv_lines(path, text):
-        row = _row(fields, f"{path}:{number}", is_json)
-        if rows and row.at_s < rows[-1].at_s:
-            raise ScenarioError(
-                f"{path}:{number}: expected times in rising order, got {row.at_s:g} s after {rows[-1].at_s:g} s; "
-                "sort the trace by time"
-            )
-        rows.append(row)
-    if not rows:
-        raise ScenarioError(f'{path}: expected at least one arrival {{"timestamp_s": ...}}, the trace is empty')
-    return tuple(rows)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A trace's arrivals in time order, and what a reader should know of how it was read: `times` is the unit of its
+    times with the evidence for it, `skipped` rows asked for 0 tokens, `unused` columns are not replayed."""
+
+    rows: tuple[TraceRow, ...]
+    times: str
+    skipped: int = 0
+    unused: tuple[str, ...] = ()
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise ScenarioError(f"{path}:{number}: not a line of JSON ({error}); cut or correct this line") from error
-        if not isinstance(fields, dict):
-            raise ScenarioError(f"{path}:{number}: expected an object with a time, got {type(fields).__name__}")
-        yield number, fields
-
-
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(text.splitlines())
-    header = next(reader, [])
-    if header and not any(name in header for name in _TIMES):
-        raise ScenarioError(
-            f"{path}:1: expected a header with one of {', '.join(_TIMES)}, got {', '.join(header)!r}; "
-            "name the column of the times"
+def read_trace(path: Path, time_unit: Unit | None = None) -> Trace:
+    """The arrivals of a trace; `time_unit` is the scenario's own word for the unit. Raises ScenarioError, one line
+    'file:line: ...' per problem."""
+    text = read_utf8(path, "trace", "name a JSONL or CSV file")
+    is_json = text.lstrip()[:1] in ("{", "[")
+    problems = Problems(path)
+    lines = _json_rows(path, text, problems) if is_json else _csv_rows(path, text, problems)
+    raw = [row for number, fields, columns in lines if (row := _raw_row(path, number, fields, columns, problems))]
+    problems.raise_if_any()
+    kept = [row for row in raw if 0 not in (row.input_length, row.output_length)]
+    if not kept:
+        empty = f"all its {len(raw)} rows ask for 0 tokens" if raw else "the trace is empty"
+        raise ScenarioError(f'{path}: expected at least one arrival {{"timestamp_s": ...}}, {empty}')
+    names = dict.fromkeys(name for names in dict.fromkeys(row.columns.names for row in raw) for name in names)
+    unit, times = _unit(path, kept, names, is_json=is_json, asked=time_unit)
+    rows = tuple(
+        TraceRow(
+            at_s=row.time * (1.0 if row.is_date else SECONDS[unit]),
+            input_length=row.input_length,
+            output_length=row.output_length,
         )
-    if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-        raise ScenarioError(f"{path}:1: expected every column once, got {', '.join(twice)!r} again; rename one of them")
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise ScenarioError(f"{path}:{reader.line_num}: expected {len(header)} columns, got {len(cells)}")
-        yield reader.line_num, dict(zip(header, cells, strict=True))
-
-
-def _row(fields: Mapping[str, Any], where: str, is_json: bool) -> TraceRow:
-    return TraceRow(
-        at_s=_time_s(fields, where, is_json),
-        input_length=_length(fields, _INPUT, where),
-        output_length=_length(fields, _OUTPUT, where),
+        for row in kept
     )
+    _check_order(path, kept, rows)
+    unused = tuple(name for name in names if column_of(name).role == "other")
+    return Trace(rows=rows, times=times, skipped=len(raw) - len(kept), unused=unused)
 
 
-def _time_s(fields: Mapping[str, Any], where: str, is_json: bool) -> float:
-    name = next((name for name in _TIMES if fields.get(name) not in (None, "")), None)
-    if name is None:
-        raise ScenarioError(f"{where}: expected a time in one of {', '.join(_TIMES)}, got {', '.join(fields)!r}")
-    value = fields[name]
-    at_s = _number(value)
-    if at_s is None and name in ("timestamp", "TIMESTAMP"):
-        at_s = _date_s(str(value))
-    elif at_s is not None and (name == "timestamp_ms" or (name == "timestamp" and is_json)):
-        at_s /= 1e3
-    if at_s is None or at_s < 0:
-        raise ScenarioError(f"{where}: expected {name} as a number >= 0, got {value!r}")
-    return at_s
+@dataclass(frozen=True, slots=True)
+class _RawRow:
+    """A row before its unit is known; `columns` are shared by all rows that have the same."""
+
+    number: int
+    time: float
+    is_date: bool
+    input_length: int | None
+    output_length: int | None
+    columns: Columns
+
+
+_Rows = Iterator[tuple[int, Mapping[str, Any], Columns]]
+
+
+def _json_rows(path: Path, text: str, problems: Problems) -> _Rows:
+    known: dict[tuple[str, ...], Columns] = {}
+    items = array_items(path, text, problems) if text.lstrip().startswith("[") else json_lines(path, text, problems)
+    for number, fields in items:
+        with problems:
+            if not isinstance(fields, dict):
+                raise ScenarioError(f"{path}:{number}: expected an object with a time, got {type(fields).__name__}")
+            names = tuple(name for name, value in fields.items() if value not in (None, ""))
+            if names not in known:
+                known[names] = columns_of(names, f"{path}:{number}")
+            yield number, fields, known[names]
+
+
+def _csv_rows(path: Path, text: str, problems: Problems) -> _Rows:
+    reader = csv.reader(text.split("\n"), skipinitialspace=True)
+    try:
+        header = [name.strip() for name in next((cells for cells in reader if cells), [])]
+        if not header:
+            return
+        if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+            raise ScenarioError(
+                f"{path}:{reader.line_num}: expected every column once, got {', '.join(twice)!r} again; "
+                "rename one of them"
+            )
+        columns = columns_of(header, f"{path}:{reader.line_num}")
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            with problems:
+                if len(cells) != len(header):
+                    raise ScenarioError(f"{path}:{reader.line_num}: expected {len(header)} columns, got {len(cells)}")
+                yield reader.line_num, dict(zip(header, cells, strict=True)), columns
+    except csv.Error as error:
+        raise ScenarioError(f"{path}:{reader.line_num}: not a line of CSV ({error}); correct this line") from error
+
+
+def _raw_row(
+    path: Path, number: int, fields: Mapping[str, Any], columns: Columns, problems: Problems
+) -> _RawRow | None:
+    where = f"{path}:{number}"
+    with problems:
+        time, is_date = _time(fields[columns.time], columns.time, where)
+        return _RawRow(
+            number,
+            time,
+            is_date,
+            _length(fields, columns.input, where),
+            _length(fields, columns.output, where),
+            columns,
+        )
+    return None
+
+
+def _time(value: Any, name: str, where: str) -> tuple[float, bool]:
+    """(the time in its unit, whether it is a date and so in seconds since 1970)."""
+    number = _number(value)
+    if number is None and (date_s := _date_s(value)) is not None:
+        return date_s, True
+    if number is None or number < 0:
+        raise ScenarioError(f"{where}: expected {name} as a number >= 0, got {value!r:.80}")
+    return number, False
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or "_" in str(value)[:400]:
+        return None
     try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+        number = float(value)
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
-def _date_s(text: str) -> float | None:
+def _date_s(value: Any) -> float | None:
     """Seconds since 1970 of an ISO date and time; Azure's seven digits of a second are cut to six."""
-    head, dot, fraction = text.strip().partition(".")
+    if not isinstance(value, str):
+        return None
+    head, dot, fraction = value.strip().partition(".")
+    digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
     try:
-        moment = datetime.fromisoformat(head + (dot + fraction[:6] if fraction.isdigit() else dot + fraction))
-    except ValueError:
+        moment = datetime.fromisoformat(head + dot + digits[:6] + fraction[len(digits) :])
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds if seconds >= 0 else None
 
 
-def _length(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> int | None:
-    name = next((name for name in names if fields.get(name) not in (None, "")), None)
-    if name is None:
+def _length(fields: Mapping[str, Any], name: str | None, where: str) -> int | None:
+    value = fields[name] if name is not None else None
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    number = _number(fields[name])
-    if number is None or number != int(number) or not 1 <= number <= MAX_LENGTH:
-        raise ScenarioError(
-            f"{where}: expected {name} as a whole number from 1 to {MAX_LENGTH:,}, got {fields[name]!r}"
-        )
+    number = _number(value)
+    if number is None or number != int(number) or not 0 <= number <= MAX_LENGTH:
+        raise ScenarioError(f"{where}: expected {name} as a whole number from 0 to {MAX_LENGTH:,}, got {value!r:.80}")
     return int(number)
+
+
+def _unit(
+    path: Path, rows: list[_RawRow], names: Mapping[str, None], *, is_json: bool, asked: Unit | None
+) -> tuple[Unit, str]:
+    """The unit of the times that are no dates, and a few words on it with the evidence."""
+    first = rows[0]
+    for row in rows:
+        if row.is_date != first.is_date or row.columns.time != first.columns.time:
+            raise ScenarioError(
+                f"{path}:{row.number}: expected times as on line {first.number} ({first.columns.time}), got "
+                f"{row.columns.time} = {row.time:g}; write all times alike"
+            )
+    named = column_of(first.columns.time).unit
+    if asked is not None and (first.is_date or (named is not None and named != asked)):
+        got = "dates" if first.is_date else f"the column {first.columns.time}"
+        raise ScenarioError(
+            f"{path}:{first.number}: expected times in {asked} (workload.load.time_unit), got {got}; remove time_unit"
+        )
+    if first.is_date:
+        return "s", "dates"
+    if asked is not None:
+        return asked, f"{asked} (time_unit)"
+    if named is not None:
+        return named, f"{named} ({first.columns.time})"
+    is_whole = all(row.time.is_integer() for row in rows)
+    if (found := unit_of(names, first.time, is_json=is_json, is_whole=is_whole)) is not None:
+        return found[0], f"{found[0]} ({found[1]})"
+    if all(row.time == first.time for row in rows):
+        return "s", "all at once"
+    span = rows[-1].time - first.time
+    raise ScenarioError(
+        f"{path}:{first.number}: expected a unit for the times in {first.columns.time}: {len(rows)} arrivals over "
+        f"{span:g} would be {_duration(span)} in s and {_duration(span / 1e3)} in ms; set workload.load.time_unit to "
+        "s, ms, us or ns, or name the column timestamp_s or timestamp_ms"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 3600 else f"{seconds / 3600:.3g} hours"
+
+
+def _check_order(path: Path, raw: list[_RawRow], rows: tuple[TraceRow, ...]) -> None:
+    last_s = 0.0
+    for row, one in zip(raw, rows, strict=True):
+        if one.at_s < last_s:
+            raise ScenarioError(
+                f"{path}:{row.number}: expected times in rising order, got {one.at_s:g} s after {last_s:g} s; "
+                "sort the trace by time"
+            )
+        if one.at_s > MAX_TIME_S:
+            raise ScenarioError(
+                f"{path}:{row.number}: expected a time before the year 5138, got {row.time:g} in "
+                f"{row.columns.time}; correct it, or workload.load.time_unit"
+            )
+        last_s = one.at_s

@@ -7,7 +7,8 @@ import pytest
 
 from harness.errors import ScenarioError
 from harness.load.plan import part_of
-from harness.load.schedule.arrivals import Schedule, at_rate, schedule_of
+from harness.load.schedule.arrivals import at_rate, schedule_of
+from harness.load.schedule.request_times import Schedule
 from harness.scenario.load_kinds import (
     ConstantLoad,
     GammaLoad,

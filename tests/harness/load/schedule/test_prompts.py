@@ -40,7 +40,10 @@ def test_prompts_are_read_with_and_without_optional_fields(tmp_path: Path) -> No
         ('{"id": "a", "prompt": "x"}', "id 'a' was already used on line 1"),
         ('{"id": 3, "prompt": "x"}', '"id" and "task" must be non-empty strings'),
         ('{"id": "b", "prompt": "x", "reference": 3}', '"reference" must be a string or null'),
-        ("\udcff", "not a line of JSON"),
+        ('{"id": "b", "id": "c", "prompt": "x"}', "the key 'id' stands twice"),
+        ('{"prompt": "a \\ud800 b"}', '"prompt" must be text that UTF-8 can carry, got half a character'),
+        ("[" * 100_000, "it is nested too deeply"),
+        ("\udcff", "expected UTF-8 text, got byte 0xff"),
     ],
 )
 def test_a_broken_line_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:

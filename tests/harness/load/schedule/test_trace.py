@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
-from harness.load.schedule.arrivals import Schedule, schedule_of
+from harness.load.schedule.arrivals import schedule_of
+from harness.load.schedule.request_times import Schedule
 from harness.load.schedule.trace import read_trace
+from harness.load.schedule.trace_columns import column_of
+from harness.load.schedule.trace_facts import trace_facts
 from harness.scenario.load_kinds import TraceLoad
 
 
@@ -68,15 +71,16 @@ def test_speed_divides_the_times_and_the_duration_cuts_the_trace(tmp_path: Path)
         ('{"timestamp_s": "soon"}\n', "{f}:1: expected timestamp_s as a number >= 0, got 'soon'"),
         (
             '{"timestamp_s": 0, "input_length": 0}\n',
-            "{f}:1: expected input_length as a whole number from 1 to 1,000,000, got 0",
+            '{f}: expected at least one arrival {{"timestamp_s": ...}}, all its 1 rows ask for 0 tokens',
         ),
         (
             '{"timestamp_s": 0, "output_length": 1e12}\n',
-            "{f}:1: expected output_length as a whole number from 1 to 1,000,000, got 1000000000000.0",
+            "{f}:1: expected output_length as a whole number from 0 to 1,000,000, got 1000000000000.0",
         ),
         (
             '{"when": 0}\n',
-            "{f}:1: expected a time in one of timestamp_s, timestamp_ms, timestamp, TIMESTAMP, got 'when'",
+            "{f}:1: expected a column of times such as timestamp_s, timestamp_ms, timestamp, arrival_time or "
+            "arrived_at, got 'when'; name the column of the times",
         ),
         ('{"timestamp_s": 0}\n[1]\n', "{f}:2: expected an object with a time, got list"),
         ("timestamp_s,input_length\n0,1\n1\n", "{f}:3: expected 2 columns, got 1"),
@@ -86,8 +90,48 @@ def test_speed_divides_the_times_and_the_duration_cuts_the_trace(tmp_path: Path)
         ),
         (
             "when,length\n0,1\n",
-            "{f}:1: expected a header with one of timestamp_s, timestamp_ms, timestamp, TIMESTAMP, got 'when, length'; "
-            "name the column of the times",
+            "{f}:1: expected a column of times such as timestamp_s, timestamp_ms, timestamp, arrival_time or "
+            "arrived_at, got 'when', 'length'; name the column of the times",
+        ),
+        (
+            "timestamp_s, max_tokens\n0, 5\n",
+            "{f}:1: expected known names for lengths in tokens (input_length, prompt_tokens, ContextTokens; "
+            "output_length, completion_tokens, GeneratedTokens), got 'max_tokens'; rename it, "
+            "or remove it if it is not a length",
+        ),
+        (
+            "timestamp_s,input_length,prompt_tokens\n0,1,2\n",
+            "{f}:1: expected one column of the input length, got 'input_length', 'prompt_tokens'; keep one of them",
+        ),
+        (
+            '{"timestamp_s": 0}\n{"timestamp_s": 0, "x": 1\n{"timestamp_s": true}\n',
+            "{f}:2: not a line of JSON (Expecting ',' delimiter, column 26); expected one object per line, cut or "
+            "correct this line\n{f}:3: expected timestamp_s as a number >= 0, got True",
+        ),
+        (
+            '[{"timestamp_s": 0},\n\n {"timestamp_s": "x"},\n {"timestamp_s": 1} 7]',
+            "{f}:3: expected timestamp_s as a number >= 0, got 'x'\n"
+            "{f}:4: not a line of JSON (expected ',' or ']' after an item of the array); expected one object per line, "
+            "cut or correct this line",
+        ),
+        (
+            '{"timestamp_s": 0, "input_length": 4, "input_length": 5}\n',
+            "{f}:1: not a line of JSON (the key 'input_length' stands twice); expected one object per line, cut or "
+            "correct this line",
+        ),
+        (
+            '{"timestamp_s": 0}\n{"timestamp_ms": 5}\n',
+            "{f}:2: expected times as on line 1 (timestamp_s), got timestamp_ms = 5; write all times alike",
+        ),
+        (
+            "timestamp_s\n1e300\n",
+            "{f}:2: expected a time before the year 5138, got 1e+300 in timestamp_s; correct it, or "
+            "workload.load.time_unit",
+        ),
+        (
+            "timestamp,input_length\n0,1\n7200,1\n",
+            "{f}:2: expected a unit for the times in timestamp: 2 arrivals over 7200 would be 2 hours in s and 7.2 s "
+            "in ms; set workload.load.time_unit to s, ms, us or ns, or name the column timestamp_s or timestamp_ms",
         ),
     ],
 )
@@ -104,3 +148,83 @@ def test_a_line_that_is_no_json_and_a_file_that_is_not_there(tmp_path: Path) -> 
         read_trace(path)
     with pytest.raises(ScenarioError, match=r"the trace cannot be read \(No such file"):
         read_trace(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "unit"),
+    [
+        ("timestamp", "time", None), ("TIMESTAMP", "time", None), ("arrival time (ms)", "time", "ms"),
+        ("timestampMs", "time", "ms"), ("arrived_at", "time", None), ("ts_ns", "time", "ns"),
+        ("start-time [sec]", "time", "s"), ("elapsed time", "other", None),
+        ("input_length", "input", None), ("prompt_len", "input", None), ("PromptTokens", "input", None),
+        ("num_prefill_tokens", "input", None), ("input_sequence_length", "input", None), ("ISL", "input", None),
+        ("Request tokens", "input", None), ("n_prompt_tokens", "input", None), ("prompt_size", "input", None),
+        ("output_len", "output", None), ("completion_tokens", "output", None), ("GeneratedTokens", "output", None),
+        ("response_token_count", "output", None), ("tokens_out", "output", None), ("osl", "output", None),
+        ("Total tokens", "total", None), ("max_tokens", "length", None), ("cached_tokens", "length", None),
+        ("tokens", "length", None), ("prompt_chars", "length", None), ("output_size", "length", None),
+        ("Model", "other", None), ("hash_ids", "other", None), ("batch_size", "other", None), ("", "other", None),
+    ],
+)  # fmt: skip
+def test_usual_names_of_columns_are_known_and_unknown_lengths_are_seen(name: str, role: str, unit: str | None) -> None:
+    assert (column_of(name).role, column_of(name).unit) == (role, unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "second_s", "times"),
+    [
+        ("timestamp_s, input_length\n0, 100\n2, 300\n", 2.0, "s (timestamp_s)"),
+        ("Arrival Time (us)\n0\n2000000\n", 2.0, "us (Arrival Time (us))"),
+        (
+            "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,GPT,4,1,5,API\n7,GPT,4,1,5,API\n",
+            2.0,
+            "s (BurstGPT's columns)",
+        ),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,5,1\n2.5,5,1\n", 2.0, "s (Vidur's columns)"),
+        ("arrival_timestamp,prompt_size,token_size\n0,5,1\n2,5,1\n", 2.0, "s (Splitwise's columns)"),
+        (
+            '[{"timestamp": 0, "input_length": 5},\n{"timestamp": 27, "output_length": 5}]',
+            0.027,
+            "ms (Mooncake's columns)",
+        ),
+        ("timestamp\n1700000000\n1700000002\n", 2.0, "s (the first is 1700000000, counted from 1970)"),
+        ("timestamp\n1700000000000\n1700000002000\n", 2.0, "ms (the first is 1700000000000, counted from 1970)"),
+        ("timestamp\n2023-11-16 18:15:46Z\n2023-11-16 18:15:48Z\n", 2.0, "dates"),
+        ("timestamp\n0\n0\n", 0.0, "all at once"),
+        ('{"timestamp_s": 0, "text": "a\u2028b"}\n{"timestamp_s": 2}\n', 2.0, "s (timestamp_s)"),
+    ],
+)
+def test_the_unit_of_times_is_decided_by_evidence(tmp_path: Path, text: str, second_s: float, times: str) -> None:
+    trace = read_trace(_file(tmp_path, text))
+    assert trace.rows[1].at_s - trace.rows[0].at_s == pytest.approx(second_s)
+    assert trace.times == times
+
+
+def test_the_scenario_s_own_unit_counts_but_never_against_the_file(tmp_path: Path) -> None:
+    bare = _file(tmp_path, '{"timestamp": 0.5}\n{"timestamp": 7.5}\n')
+    assert [row.at_s for row in read_trace(bare, "ms").rows] == pytest.approx([0.0005, 0.0075])
+    mooncake = _file(tmp_path, '{"timestamp": 0, "input_length": 1}\n{"timestamp": 3, "input_length": 1}\n')
+    assert read_trace(mooncake, "s").rows[1].at_s == 3
+    for text in ('{"timestamp_ms": 1}\n', '{"timestamp": "2023-11-16 18:15:46"}\n'):
+        with pytest.raises(ScenarioError, match=r"workload\.load\.time_unit.*remove time_unit"):
+            read_trace(_file(tmp_path, text), "s")
+
+
+def test_the_facts_of_a_trace_say_what_is_sent_and_what_is_not(tmp_path: Path) -> None:
+    text = "timestamp_s,model,Input Tokens,Output Tokens\n0,a,100,20\n1,a,0,20\n2,a,300,\n4,a,100,40\n50,a,9,9\n"
+    load = TraceLoad(kind="trace", path="t.csv", speed=2.0)
+    facts = trace_facts(load, _file(tmp_path, text, "t.csv"), 10.0)
+    assert list(facts.lines()) == [
+        "t.csv: 3 requests (of 4 in the trace, which takes longer) in 10.0 s at 2 times its speed: 0.3 requests/s, "
+        "1 in the busiest second; times: s (timestamp_s)",
+        "input lengths: 100 to 300 tokens, median 100; output lengths: 20 to 40 tokens, median 30 in 2 of 3 requests",
+        "skipped: 1 rows that ask for 0 tokens",
+        "not replayed: model",
+    ]
+    assert facts.as_dict()["input_length"] == {"requests": 3, "min": 100, "median": 100, "max": 300}
+    bare = trace_facts(load, _file(tmp_path, "timestamp_s\n5\n5\n"), 10.0)
+    assert list(bare.lines()) == [
+        "trace.jsonl: 2 requests at once; times: s (timestamp_s)",
+        "lengths: none in the trace; each prompt is sent at its own, with max_new_tokens for all",
+    ]
+    assert bare.as_dict()["output_length"] is None

@@ -1,0 +1,61 @@
+"""The lines of a plan that say what will be sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+from harness.space.candidates import SpacePlan
+from harness.space.plan_text import expectation, facts_of, plan_dict, plan_lines
+
+NOTHING = SpacePlan(blocks=(), candidates=(), pruned=(), warnings=())
+
+
+def _lines(tmp_path: Path, texts: list[str], load: str, engine: str = "fake") -> dict[str, str]:
+    prompts = "".join(json.dumps({"prompt": text}) + "\n" for text in texts)
+    (tmp_path / "p.jsonl").write_text(prompts)
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"name: s\nspace: [{{engine: {engine}}}]\nworkload: {{prompts: p.jsonl, requests: 6, load: {load}}}\n"
+    )
+    resolved = resolve(load_scenario(path), path)
+    lines = list(plan_lines(resolved, NOTHING, ()))
+    assert plan_dict(resolved, NOTHING, ())["trace"] == (facts.as_dict() if (facts := facts_of(resolved)) else None)
+    return {line[:11].strip(): line[11:] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("texts", "load", "said"),
+    [
+        (["a", "b"], "{users: 2}", "2 prompts, each sent up to 3 times in a load"),
+        (["a", "b"], "{kind: constant, rate_rps: 2}", "2 prompts, each sent about 3 times in a load"),
+        (["a", "a", "b"], "{users: 2}", "3 prompts, 2 of them different, each sent up to 3 times in a load"),
+        (list("abcdef"), "{users: 2}", "6 prompts, none sent twice in a load"),
+    ],
+)
+def test_how_often_a_prompt_is_sent_stands_in_the_plan(tmp_path: Path, texts: list[str], load: str, said: str) -> None:
+    assert _lines(tmp_path, texts, load)["prompts"] == f"{tmp_path / 'p.jsonl'}: {said}"
+
+
+def test_a_trace_s_own_time_and_requests_are_what_the_plan_counts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("timestamp_s,input_len\n0,5\n4,6\n")
+    lines = _lines(tmp_path, ["a"], "{kind: trace, path: t.csv}")
+    assert lines["trace"] == (
+        "t.csv: 2 requests in 4.0 s: 0.5 requests/s, 1 in the busiest second; times: s (timestamp_s)\n"
+        "           input lengths: 5 to 6 tokens, median 5.5; output lengths: none, max_new_tokens for all"
+    )
+    path = tmp_path / "s.yaml"
+    resolved = resolve(load_scenario(path), path)
+    assert (
+        expectation(resolved.scenario, 1, facts_of(resolved)).trial_s == expectation(resolved.scenario, 1).trial_s - 11
+    )
+
+
+def test_an_attached_server_s_model_is_not_said_to_be_the_bundled_one(tmp_path: Path) -> None:
+    attached = "attach, options: {url: 'http://127.0.0.1:1'}"
+    assert _lines(tmp_path, ["a"], "{users: 1}", attached)["model"] == "what the attached server serves; not known here"
+    assert _lines(tmp_path, ["a"], "{users: 1}")["model"].endswith("flan-t5-bench")
