@@ -1,4 +1,4 @@
-"""The containers (DJL, LMI, our server) and the serving.properties keys each version understands (keys.toml).
+"""The containers (DJL, LMI, our server): their names, images, engines and values that come and go (keys.toml).
 
 A container is written `0.36.0` (any image of that version), `0.27.0-deepspeed`, `0.36.0-lmi20`, a whole image tag such
 as `0.21.0-fastertransformer5.3.0-cu117`, or `dynamometer-0.1` for our own server.
@@ -15,7 +15,6 @@ from importlib.resources import files
 from typing import Any
 
 from engines.nearest import did_you_mean
-from engines.setting import AXES, Axis
 from harness.errors import UsageError
 
 Version = tuple[int, ...]
@@ -25,7 +24,7 @@ GENERAL_KINDS = ("deepspeed", "lmi")
 
 _NAME = re.compile(
     r"^(?:.*djl-inference:)?(?P<version>\d+\.\d+\.\d+)"
-    r"(?:-(?P<kind>deepspeed|fastertransformer|lmi|tensorrtllm|neuronx)(?P<backend>[\d.]*)(?:-(?:cu|sdk)[\d.]+)?)?$"
+    r"(?:-(?P<kind>deepspeed|fastertransformer|lmi|tensorrtllm|neuronx)(?P<backend>[\d.]*)(?:-(?:cu|sdk)[\d.]+)?(?:-[A-Za-z0-9][\w.]*)*)?$"
 )
 
 
@@ -40,35 +39,16 @@ class Container:
     backend: Version = ()
 
     @property
+    def release(self) -> Version:
+        """The version, with the LMI release's number behind it where there is one: (0, 36, 0, 20)."""
+        return self.version if self.lmi_release is None else (*self.version, self.lmi_release)
+
+    @property
     def lmi_release(self) -> int | None:
         """The LMI release number (20 of lmi20); None where the image is not an LMI one."""
         if self.kind in (None, "lmi") and self.backend:
             return self.backend[0]
         return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRule:
-    """One key as one handler reads it. `since` and `until` are inclusive versions; () means no bound."""
-
-    key: str
-    handler: str
-    type: str
-    since: Version = ()
-    until: Version = ()
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    unit: str = ""
-    replacement: str = ""
-    retired: str = ""
-    is_never: bool = False
-    deprecated_since: Version | None = None
-    default: str = ""
-
-    def is_in(self, version: Version) -> bool:
-        """Whether a container of that version reads this key."""
-        return not self.is_never and _is_between(version, self.since, self.until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +67,12 @@ class NamedValue:
     def is_in(self, container: Container) -> bool:
         """Whether that container accepts it."""
         fits_image = not self.images or container.kind is None or container.kind in self.images
-        return fits_image and _is_between(container.version, self.since, self.until)
+        return fits_image and is_between(container.release, self.since, self.until)
 
 
 def parse_container(name: str) -> Container:
     """The container that `name` means. Raises UsageError with the known ones."""
-    own = sorted(_table()["dynamometer"])
+    own = sorted(table()["dynamometer"])
     if name.startswith("dynamometer-"):
         if name.removeprefix("dynamometer-") in own:
             return Container(name=name, is_own=True)
@@ -105,7 +85,7 @@ def parse_container(name: str) -> Container:
     kind = match["kind"]
     rows = [
         (image_kind, parse_version(backend))
-        for image_kind, images in _table()["images"].items()
+        for image_kind, images in table()["images"].items()
         for image_version, backend, _ in images
         if parse_version(image_version) == version and kind in (None, image_kind)
     ]
@@ -130,7 +110,7 @@ def image_tag(container: Container) -> str:
     if container.is_own:
         return ""
     kind = general_kind(container)
-    rows = [r for r in _table()["images"].get(kind, []) if parse_version(r[0]) == container.version]
+    rows = [r for r in table()["images"].get(kind, []) if parse_version(r[0]) == container.version]
     fitting = [r for r in rows if not container.backend or parse_version(r[1]) == container.backend] or rows
     if not fitting:
         return ""
@@ -142,21 +122,16 @@ def image_tag(container: Container) -> str:
 
 def python_version(container: Container) -> Version:
     """The Python inside the general-purpose image, e.g. (3, 12); () where it is not known (0.21.0 and older)."""
-    rows = [(parse_version(since), parse_version(python)) for since, python in _table()["python"].items()]
+    rows = [(parse_version(since), parse_version(python)) for since, python in table()["python"].items()]
     fitting = [python for since, python in sorted(rows) if container.version >= since]
     return fitting[-1] if fitting else ()
 
 
 def container_names() -> tuple[str, ...]:
     """Every version and our own server, oldest first."""
-    versions = {parse_version(row[0]) for rows in _table()["images"].values() for row in rows}
-    own = [f"dynamometer-{version}" for version in sorted(_table()["dynamometer"])]
+    versions = {parse_version(row[0]) for rows in table()["images"].values() for row in rows}
+    own = [f"dynamometer-{version}" for version in sorted(table()["dynamometer"])]
     return (*own, *(format_version(version) for version in sorted(versions)))
-
-
-def key_rules(container: Container) -> dict[str, tuple[KeyRule, ...]]:
-    """Full key (with 'option.') -> its rules, one per handler that reads it; other versions' rules included."""
-    return _own_rules(container.name.removeprefix("dynamometer-")) if container.is_own else _djl_rules()
 
 
 def named_values(table: str) -> Mapping[str, NamedValue]:
@@ -165,17 +140,19 @@ def named_values(table: str) -> Mapping[str, NamedValue]:
 
 
 def parse_version(text: str) -> Version:
-    """'0.36.0' -> (0, 36, 0)."""
-    return tuple(int(part) for part in text.split(".") if part)
+    """'0.36.0' -> (0, 36, 0); '0.36.0-lmi19' -> (0, 36, 0, 19)."""
+    return tuple(int(part) for part in text.replace("-lmi", ".").split(".") if part)
 
 
 def format_version(version: Version) -> str:
-    """(0, 36, 0) -> '0.36.0'."""
-    return ".".join(str(part) for part in version)
+    """(0, 36, 0) -> '0.36.0'; (0, 36, 0, 19) -> '0.36.0-lmi19'."""
+    plain = ".".join(str(part) for part in version[:3])
+    return f"{plain}-lmi{version[3]}" if len(version) > 3 else plain
 
 
-def _is_between(version: Version, since: Version, until: Version) -> bool:
-    return (not since or version >= since) and (not until or version <= until)
+def is_between(version: Version, since: Version, until: Version) -> bool:
+    """Whether a version lies between two inclusive bounds; () is no bound, (0, 36, 0) means every release of it."""
+    return (not since or version >= since) and (not until or version[: len(until)] <= until)
 
 
 def _unknown(name: str) -> str:
@@ -185,71 +162,38 @@ def _unknown(name: str) -> str:
 
 
 @cache
-def _table() -> dict[str, Any]:
+def table() -> dict[str, Any]:
     return tomllib.loads(files("harness.properties").joinpath("keys.toml").read_text(encoding="utf-8"))
 
 
 @cache
-def _djl_rules() -> dict[str, tuple[KeyRule, ...]]:
-    rules: dict[str, tuple[KeyRule, ...]] = {}
-    for handler, keys in _table()["keys"].items():
-        prefix = "" if handler == "server" else "option."
-        for key, row in keys.items():
-            rules[prefix + key] = (*rules.get(prefix + key, ()), _rule(prefix + key, handler, row))
-    return rules
+def read_by_version() -> dict[str, Any]:
+    """The whole of read_by_version.toml."""
+    return tomllib.loads(files("harness.properties").joinpath("read_by_version.toml").read_text(encoding="utf-8"))
 
 
 @cache
-def _own_rules(version: str) -> dict[str, tuple[KeyRule, ...]]:
-    tables = _table()["dynamometer"][version]
-    axes = {axis.key: (_axis_rule(axis),) for axis in AXES}
-    server = {key: (_rule(key, "server", row),) for key, row in tables["server"].items()}
-    options: dict[str, tuple[KeyRule, ...]] = {}
-    for handler in [name for name in tables if name != "server"]:
-        for key, row in tables[handler].items():
-            full = f"option.{key}"
-            options[full] = (*options.get(full, ()), _rule(full, handler, row))
-    return {**axes, **server, **options}
+def _named(name: str) -> dict[str, NamedValue]:
+    modules = read_by_version()["modules"] if name == "handlers" else {}
+    return {
+        value: _named_value(value, {**_span(modules.get(value, [])), **row}) for value, row in table()[name].items()
+    }
 
 
-def _axis_rule(axis: Axis) -> KeyRule:
-    handler = "option" if axis.key.startswith("option.") else "server"
-    return _rule(axis.key, handler, {"type": "str"} if axis.is_word else {"type": "int", "min": axis.low})
+def _span(periods: list[dict[str, str]]) -> dict[str, str]:
+    """The first `since` and the last `until` of a name's periods."""
+    first, last = (periods[0], periods[-1]) if periods else ({}, {})
+    found = {"since": first.get("since", ""), "until": last.get("until", "")}
+    return {bound: version for bound, version in found.items() if version}
 
 
-def _rule(key: str, handler: str, row: Mapping[str, Any]) -> KeyRule:
-    deprecated: Version | None = () if row.get("is_deprecated") else None
-    if "is_deprecated_since" in row:
-        deprecated = parse_version(row["is_deprecated_since"])
-    return KeyRule(
-        key=key,
-        handler=handler,
-        type=row["type"],
+def _named_value(name: str, row: Mapping[str, Any]) -> NamedValue:
+    return NamedValue(
+        name=name,
         since=parse_version(row.get("since", "")),
         until=parse_version(row.get("until", "")),
-        low=row.get("min"),
-        high=row.get("max"),
-        choices=tuple(row.get("choices", ())),
-        unit=row.get("unit", ""),
-        replacement=row.get("replacement", ""),
+        images=tuple(row.get("images", ())),
         retired=row.get("retired", ""),
-        is_never=row.get("never", False),
-        deprecated_since=deprecated,
-        default=row.get("default", ""),
+        early=row.get("early", ""),
+        handler=row.get("handler", ""),
     )
-
-
-@cache
-def _named(table: str) -> dict[str, NamedValue]:
-    return {
-        name: NamedValue(
-            name=name,
-            since=parse_version(row.get("since", "")),
-            until=parse_version(row.get("until", "")),
-            images=tuple(row.get("images", ())),
-            retired=row.get("retired", ""),
-            early=row.get("early", ""),
-            handler=row.get("handler", ""),
-        )
-        for name, row in _table()[table].items()
-    }

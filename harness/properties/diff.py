@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.properties.containers import Container, KeyRule, image_tag, key_rules, named_values, python_version
+from harness.properties.containers import Container, image_tag, named_values, python_version
+from harness.properties.key_rules import KeyRule, key_rules
 
 TABLES = ("engines", "rolling_batch", "handlers")
 _KEY_OF = {"engines": "engine", "rolling_batch": "option.rolling_batch", "handlers": "option.entryPoint"}
@@ -62,7 +63,7 @@ def known_keys(container: Container) -> dict[tuple[str, str], KeyRule]:
         (key, rule.handler): rule
         for key, rules in key_rules(container).items()
         for rule in rules
-        if container.is_own or rule.is_in(container.version)
+        if container.is_own or rule.is_in(container)
     }
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 from engines.serving_properties.java_text import format_properties, parse_lines
 from harness.errors import UsageError
-from harness.properties.containers import Container, NamedValue, format_version, key_rules, named_values
+from harness.properties.containers import Container, NamedValue, format_version, named_values
+from harness.properties.key_rules import key_rules
 from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4, TRANSFORMERS_4
 from harness.properties.lint.findings import lint, lint_input
 from harness.properties.lint.records import Finding, LintInput, ModelFacts, relevant_rules
@@ -103,9 +104,7 @@ def migrate(
 
 def _keys_read(given: LintInput) -> frozenset[str]:
     """Keys of the file that its own container and handler read."""
-    return frozenset(
-        key for key in given.values if any(r.is_in(given.container.version) for r in relevant_rules(given, key))
-    )
+    return frozenset(key for key in given.values if any(r.is_in(given.container) for r in relevant_rules(given, key)))
 
 
 def _engine(draft: _Draft, replace_engine: bool) -> None:
@@ -167,7 +166,7 @@ def _keys(draft: _Draft, read_before: frozenset[str]) -> None:
     for key in list(draft.values):
         given = draft.given(draft.target)
         rules = relevant_rules(given, key)
-        alive = [rule for rule in rules if rule.is_in(draft.target.version)]
+        alive = [rule for rule in rules if rule.is_in(draft.target)]
         is_deprecated = any(
             rule.deprecated_since is not None and draft.target.version >= rule.deprecated_since for rule in alive
         )

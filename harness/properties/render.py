@@ -23,11 +23,11 @@ from harness.properties.containers import (
     format_version,
     general_kind,
     image_tag,
-    key_rules,
     named_values,
     parse_container,
     python_version,
 )
+from harness.properties.key_rules import key_rules
 from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4
 from harness.records import Candidate, Trial
 from harness.store.formats import RunManifest
@@ -35,8 +35,8 @@ from harness.wording import claim, label
 
 PROPERTIES = "serving.properties"
 
-FIRST_HF_DTYPE = (0, 21, 0)
-"""Before it the Hugging Face handler handed option.dtype to torch unread, and fp32 is what it loads without."""
+FIRST_PER_MODEL = (0, 21, 0)
+"""From here a model's own file states its batch size, delay and devices; before, config.properties did for all."""
 FIRST_TASK_FROM_HUB = (0, 23, 0)
 """Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
 
@@ -130,8 +130,8 @@ def _no_huggingface(candidate: Candidate, target: Container) -> str:
             f"the Hugging Face handler has no CPU {candidate.dtype} (its bitsandbytes needs a GPU and computes "
             f"otherwise); choose a candidate with {', '.join(HF_DTYPES)}, or --container dynamometer-0.1"
         )
-    if candidate.dtype != "fp32" and target.version < FIRST_HF_DTYPE:
-        return f"its Hugging Face handler loads fp32 only; choose 0.21.0 or newer for {candidate.dtype}"
+    if target.version < FIRST_PER_MODEL:
+        return "its server reads no batch_size and no load_on_devices from a model's file; choose 0.21.0 or newer"
     switched_on = [name for name, value in candidate.options.items() if value not in (False, "", "none", "false")]
     if switched_on:
         return (
@@ -169,8 +169,6 @@ def _lmi_values(source: Source, target: Container) -> dict[str, str]:
         model_id=_model_id(source, is_own=False),
         extra={"option.task": "text2text-generation"} if target.version < FIRST_TASK_FROM_HUB else {},
     )
-    if target.version < FIRST_HF_DTYPE:
-        del values["option.dtype"]
     known = key_rules(target)
     return {key: value for key, value in values.items() if key in known}
 

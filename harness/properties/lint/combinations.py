@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.properties.containers import named_values
+from harness.properties.lint.readers import OWN_SCRIPT, is_vllm_by_default
 from harness.properties.lint.records import Finding, LintInput
 
 T5_NEEDS_HF = "set option.rolling_batch=disable and option.entryPoint=djl_python.huggingface"
@@ -25,6 +26,7 @@ def combination_findings(given: LintInput) -> Iterator[Finding]:
     yield from _workers(given)
     yield from _parallelism(given)
     if not given.container.is_own:
+        yield from _engine(given)
         yield from _batching(given)
         yield from _t5(given)
         yield from _precision(given)
@@ -95,17 +97,23 @@ def _batching(given: LintInput) -> Iterator[Finding]:
         yield given.error("option.async_mode", "async mode and rolling batch exclude each other")
 
 
+def _engine(given: LintInput) -> Iterator[Finding]:
+    rolling = given.values.get("option.rolling_batch", "").strip()
+    is_vllm = rolling == "vllm" or is_vllm_by_default(given.container, given.values)
+    if is_vllm and OWN_SCRIPT not in given.handlers and given.values.get("engine", "").strip() == "MPI":
+        yield given.error("engine", "the vLLM handler refuses every engine but Python: write engine=Python")
+
+
 def _t5(given: LintInput) -> Iterator[Finding]:
     if given.model.family != "t5":
         return
     rolling = given.values.get("option.rolling_batch", "").strip()
-    version = given.container.version
-    if "vllm" in given.handlers:
+    if rolling == "vllm" or given.values.get("option.entryPoint", "").startswith("djl_python.lmi_vllm"):
         yield given.error(
             "option.rolling_batch" if rolling else "option.entryPoint",
             f"vLLM does not serve T5 (encoder-decoder models are not supported); {T5_NEEDS_HF}",
         )
-    if rolling == "auto" or (not rolling and version >= (0, 31, 0) and "option.entryPoint" not in given.values):
+    if OWN_SCRIPT not in given.handlers and not _auto_serves_t5(given, rolling):
         key = "option.rolling_batch" if rolling else "option.model_id"
         yield given.error(key, f"left to itself the container picks a backend that cannot serve T5; {T5_NEEDS_HF}")
     engine = named_values("engines").get(given.values.get("engine", "").strip())
@@ -130,6 +138,18 @@ def _t5(given: LintInput) -> Iterator[Finding]:
         )
 
 
+def _auto_serves_t5(given: LintInput, rolling: str) -> bool:
+    """Whether the backend that the container picks has T5, or none is left to pick: TensorRT-LLM's from 0.27 to 0.32;
+    lmi-dist until 0.32, which ran under MPI only and from 0.28 set that itself; never vLLM."""
+    version, engine = given.container.version[:2], given.values.get("engine", "").strip()
+    if given.container.kind == "tensorrtllm":
+        is_named = "option.entryPoint" in given.values or rolling not in ("", "auto")
+        return is_named or (0, 27) <= version <= (0, 32)
+    if rolling == "auto" and version <= (0, 32):
+        return version >= (0, 28) or engine == "MPI"
+    return rolling != "auto" and not is_vllm_by_default(given.container, given.values)
+
+
 def _t5_instead(given: LintInput) -> str:
     release = given.container.lmi_release
     if release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4:
@@ -150,7 +170,8 @@ def _precision(given: LintInput) -> Iterator[Finding]:
     quantize = given.values.get("option.quantize", "").strip()
     if quantize == "smoothquant" and dtype in ("bf16", "bfloat16") and "deepspeed" in given.handlers:
         yield given.error("option.quantize", "smoothquant does not take bf16")
-    if quantize.startswith("bitsandbytes") and "option.device_map" not in given.values:
+    is_hf = not given.handlers - {"python", "huggingface", "scheduler"}  # the other backends place the model themselves
+    if is_hf and quantize.startswith("bitsandbytes") and "option.device_map" not in given.values:
         yield given.error("option.quantize", "bitsandbytes needs option.device_map (write option.device_map=auto)")
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from engines.serving_properties.java_text import PropertyLine
-from harness.properties.containers import Container, KeyRule, key_rules
+from harness.properties.containers import Container
+from harness.properties.key_rules import KeyRule, key_rules
 
 Severity = Literal["error", "warning"]
-
-OWN_SCRIPT = "own script"
-"""The handler of a file whose option.entryPoint is the author's own: any option may be read by it."""
 
 BRANCHING_KEYS = ("engine", "option.entryPoint", "option.rolling_batch")
 """Keys whose values state which handler reads the rest."""
@@ -76,10 +74,12 @@ class LintInput:
 
 
 def relevant_rules(given: LintInput, key: str) -> tuple[KeyRule, ...]:
-    """The rules of `key` for the handlers that read this file; every rule where none of those reads it."""
+    """The rules of `key` for the handlers that read this file; every rule where that is unknown. Those that this
+    version knows come alone where there are any, and a handler's own before the common ones."""
     rules = key_rules(given.container).get(key, ())
-    if not given.handlers:
-        return rules
-    chosen = tuple(rule for rule in rules if rule.handler in given.handlers or rule.handler == "server")
-    specific = tuple(rule for rule in chosen if rule.handler not in ("python", "option"))
-    return specific or chosen
+    if given.handlers:
+        rules = tuple(rule for rule in rules if rule.handler in given.handlers or rule.handler == "server")
+    if not given.container.is_own:
+        rules = tuple(rule for rule in rules if rule.is_in(given.container)) or rules
+    specific = tuple(rule for rule in rules if rule.handler not in ("python", "option", "ignored"))
+    return (specific or rules) if given.handlers else rules

@@ -7,10 +7,16 @@ import re
 from collections.abc import Iterator
 
 from engines.nearest import did_you_mean
-from harness.properties.containers import KeyRule, NamedValue, format_version, named_values
-from harness.properties.lint.records import BRANCHING_KEYS, OWN_SCRIPT, Finding, LintInput, relevant_rules
+from harness.properties.containers import NamedValue, format_version, named_values
+from harness.properties.key_rules import KeyRule
+from harness.properties.lint.readers import OWN_SCRIPT
+from harness.properties.lint.records import BRANCHING_KEYS, Finding, LintInput, relevant_rules
 
 _TABLE_OF = {"engine": "engines", "option.rolling_batch": "rolling_batch", "option.entryPoint": "handlers"}
+
+_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{%.*?%\}|\$\{\w+\}|^\{\w+\}$|^<[^<>]*>$")
+"""What is left of Jinja's, the shell's or Python's templates, or of a place to fill in."""
+_TEMPLATES_ARE_VALUES = "option.chat_template"
 
 _DEVICE = re.compile(r"\*|-1|\d+|(gpu|nc|cpu)\d*")
 
@@ -30,7 +36,7 @@ def branch_findings(given: LintInput) -> Iterator[Finding]:
         if value in rows:
             if not rows[value].is_in(given.container):
                 yield given.error(key, _gone(given, key, rows[value]))
-        elif key != "option.entryPoint" or not value.startswith(("djl_python.lmi_vllm", "djl_python.lmi_trtllm")):
+        elif not _TEMPLATE.search(value):
             yield given.error(key, _unknown_value(key, value, tuple(rows)))
 
 
@@ -62,8 +68,14 @@ def _unknown_value(key: str, value: str, known: tuple[str, ...]) -> str:
 def value_findings(given: LintInput) -> Iterator[Finding]:
     """Type and range of every known key's value, blanks at its ends aside (the syntax rules cover those)."""
     for key, value in given.values.items():
+        left = _TEMPLATE.search(value) if key != _TEMPLATES_ARE_VALUES else None
+        if left:
+            yield given.error(
+                key, f"{left[0]} is a template that nobody has filled in: the server takes it as it stands"
+            )
+            continue
         rules = relevant_rules(given, key)
-        alive = [rule for rule in rules if given.container.is_own or rule.is_in(given.container.version)]
+        alive = [rule for rule in rules if given.container.is_own or rule.is_in(given.container)]
         problems = [_problem(rule, value.strip()) for rule in alive]
         if problems and all(problems) and OWN_SCRIPT not in given.handlers.difference({"python"}):
             yield given.error(key, problems[0])
@@ -82,7 +94,8 @@ def _problem(rule: KeyRule, value: str) -> str:
     if rule.type == "bool":
         return "" if value.lower() in ("true", "false") else f"expected true or false, got {value!r}"
     if rule.type == "enum":
-        return "" if value in rule.choices else _choice_problem(rule, value)
+        word = value.lower() if rule.takes_any_case else value
+        return "" if word in rule.choices else _choice_problem(rule, value)
     if rule.type == "int_list":
         fits = all(re.fullmatch(r"\d+", part.strip()) for part in value.split(","))
         return "" if fits else f"expected whole numbers separated by commas, got {value!r}"

@@ -7,14 +7,8 @@ import pytest
 from engines.launching import load_engine
 from engines.serving_properties import read as server
 from harness.errors import UsageError
-from harness.properties.containers import (
-    container_names,
-    image_tag,
-    key_rules,
-    named_values,
-    parse_container,
-    python_version,
-)
+from harness.properties.containers import container_names, image_tag, named_values, parse_container, python_version
+from harness.properties.key_rules import key_rules
 
 
 @pytest.mark.parametrize(
@@ -29,6 +23,11 @@ from harness.properties.containers import (
         ("0.33.0-tensorrtllm", "0.33.0-tensorrtllm0.21.0-cu128"),
         ("0.29.0-neuronx-sdk2.19.1", "0.29.0-neuronx-sdk2.19.1"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.38.0-lmi29.0.0-cu130", "0.38.0-lmi29.0.0-cu130"),
+        ("0.34.0-lmi16.0.0-cu128-v1.1", "0.34.0-lmi16.0.0-cu128"),
+        (
+            "763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.36.0-lmi20.0.0-cu128-v1.0",
+            "0.36.0-lmi20.0.0-cu128",
+        ),
         ("dynamometer-0.1", ""),
     ],
 )

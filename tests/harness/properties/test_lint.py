@@ -201,6 +201,96 @@ def test_vllm_takes_any_engine_argument_since_0_32() -> None:
     assert "unknown key" in _one(text, "0.28.0")
 
 
+TNX = (
+    "engine=Python\noption.entryPoint=djl_python.transformers_neuronx\noption.model_id=x/y\n"
+    "option.tensor_parallel_degree=2\noption.n_positions=512\noption.rolling_batch=auto\n"
+)
+LMI_DIST = "engine=MPI\noption.model_id=x/y\noption.rolling_batch=lmi-dist\n"
+VLLM = "engine=Python\noption.model_id=x/y\noption.rolling_batch=vllm\n"
+
+
+@pytest.mark.parametrize(
+    ("container", "text"),
+    [
+        ("0.23.0", f"{LMI_DIST}option.paged_attention=true\n"),
+        ("0.35.0", "engine=Python\noption.entryPoint=djl_python.sklearn_handler\noption.model_format=skops\n"),
+        ("0.27.0-neuronx", f"{TNX}option.enable_mixed_precision_accumulation=true\noption.amp=f16\n"),
+        ("0.25.0-neuronx", f"{TNX}option.batch_size=4\noption.quantize=bitsandbytes8\n"),
+        ("0.30.0-lmi", f"{LMI_DIST}option.tokenizer_mode=mistral\noption.limit_mm_per_prompt=image=4\n"),
+        ("0.30.0-lmi", f"{LMI_DIST}option.max_cpu_loras=8\noption.quantize=marlin\n"),
+        ("0.30.0-lmi", f"{VLLM}option.use_v2_block_manager=true\noption.num_speculative_tokens=4\n"),
+        ("0.27.0-tensorrtllm", "engine=MPI\noption.model_id=x/y\noption.baichuan_model_version=v2_13b\n"),
+        ("0.36.0-lmi20", f"{VLLM}option.lora_dtype=bfloat16\noption.block_size=32\noption.cpu_offload_gb=2\n"),
+        ("0.36.0-lmi18", 'engine=Python\noption.model_id=x/y\noption.kv_transfer_config={"a": {"b": 1}}\n'),
+        ("0.33.0-lmi15", "option.model_id=x/y\noption.rolling_batch=auto\noption.tokenizer_mode=mistral\n"),
+        ("0.23.0", "engine=Python\noption.model_id=x/y\noption.enable_streaming=True\n"),
+        ("0.36.0-lmi20", "engine=Python\noption.model_id=x/y\noption.enable_streaming=Huggingface\n"),
+        ("0.27.0-tensorrtllm", "option.model_id=google/flan-t5-xl\n"),
+        ("0.24.0", "engine=MPI\noption.model_id=google/flan-t5-xl\noption.rolling_batch=auto\n"),
+        ("0.30.0", "engine=PyTorch\ntranslatorFactory=a.B\npadding=true\noption.mapLocation=true\n"),
+    ],
+)
+def test_what_the_container_reads_is_no_error(container: str, text: str) -> None:
+    assert _errors(text, container) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "line", "output"),
+    [
+        ("0.36.0-lmi20", "option.tensor_paralel_degree=4", "did you mean 'option.tensor_parallel_degree'?"),
+        ("0.36.0-lmi20", "option.maxModelLen=4096", "did you mean 'option.max_model_len'?"),
+        ("0.36.0-lmi18", "option.lmcache_auto_config=true", "not known yet: first read by 0.36.0-lmi19"),
+        ("0.33.0-lmi15", "fail_fast=true", "the server does not read it"),
+        ("0.27.0", "option.rolling_batch=lmi-dist\noption.quantize=marlin", "expected one of awq, gptq, squeezellm"),
+        ("0.20.0", "batch_size=4", "not known yet: first read by 0.21.0"),
+        ("0.36.0-lmi20", "engine=MPI", "write engine=Python"),
+        ("0.29.0-lmi", "option.rolling_batch=vllm\nengine=MPI", "write engine=Python"),
+    ],
+)
+def test_what_the_container_does_not_read_stays_an_error(container: str, line: str, output: str) -> None:
+    text = f"option.model_id=x/y\n{line}\n"
+    if container == "0.36.0-lmi18":
+        text += "option.rolling_batch=disable\noption.entryPoint=djl_python.huggingface\n"
+    assert output in _one(text, container)
+
+
+@pytest.mark.parametrize(
+    "value", ["{{s3url}}", "{{ model.id }}", "{% if x %}a{% endif %}", "${MODEL}", "{model}", "<model>"]
+)
+def test_a_template_that_nobody_filled_in_is_an_error(value: str) -> None:
+    assert "template that nobody has filled in" in _one(f"engine=Python\noption.model_id={value}\n", "0.24.0")
+    assert _errors(f"option.model_id=x\noption.chat_template={value}\n", "0.36.0-lmi20") == []
+
+
+def test_json_is_no_template() -> None:
+    assert _errors('option.model_id=x\noption.speculative_config={"a": {"b": {}}}\n', "0.36.0-lmi20") == []
+
+
+def test_blanks_around_the_sign_are_an_error_where_the_converter_keeps_them() -> None:
+    text = "engine = MPI\noption.model_id=x/y\noption.tensor_parallel_degree= 8\n"
+    assert "blanks around '=' (lines 1, 3)" in _one(text, "0.25.0-tensorrtllm")
+    assert _errors(text, "0.26.0-tensorrtllm") == _errors(text, "0.25.0-deepspeed") == []
+
+
+@pytest.mark.parametrize("text", ["engine=Python\noption.entryPoint=model.py\n", "engine=Python\n"])
+def test_a_script_of_ones_own_may_read_what_no_handler_reads(text: str) -> None:
+    text += "option.model_id=x/y\noption.device_map=auto\noption.beams=4\n"
+    reading = "def handle(inputs):\n    return properties['beams'], properties['device_map']"
+    assert lint(text, "0.27.0-deepspeed", script=reading) == []
+    messages = [finding.message for finding in lint(text, "0.27.0-deepspeed", script="def handle(inputs): ...")]
+    assert len(messages) == 2
+    assert all("only your own script can read it" in message for message in messages)
+
+
+def test_our_own_server_ignores_what_the_hugging_face_handler_would_read() -> None:
+    text = "engine=Python\noption.entryPoint=djl_python.huggingface\noption.device_map=auto\n"
+    (found,) = lint(text, "dynamometer-0.1")
+    assert found.severity == "warning"
+    assert "an option of engine accelerate" in _one(
+        text.replace("device_map=auto", "max_gpu_memory_mib=9"), "dynamometer-0.1"
+    )
+
+
 def test_our_own_server_wants_an_entry_point() -> None:
     assert "missing: name the engine" in _one("engine=Python\n", "dynamometer-0.1")
     assert _errors("engine=Python\noption.entryPoint=engines.ctranslate2\n", "dynamometer-0.1") == []
