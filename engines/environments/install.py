@@ -2,7 +2,8 @@
 
 Where the interpreter is the one that runs this, the new environment sees this one's packages behind its own (one line
 in a .pth file): torch, some 900 MB, is not installed twice, and pip installs only what is missing or pinned
-differently. Another interpreter (`--python`) gets its own copy of everything.
+differently. Another interpreter (`--python`) gets its own copy of everything, and so does a list that stands alone
+(package_list.py): it is made from the interpreter behind this environment, which outlives a checkout.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engines.environments.locate import OLDEST, STAMP, environment_folder
+from engines.environments.package_list import PackageList, has_list, package_list
 from engines.errors import SpecInvalid, Unavailable
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
 from engines.registry import engine_names
 
-LISTS = Path(__file__).parent
 _ASKED = (
     "import sys, json; from importlib.util import find_spec; "
     "print(json.dumps([sys.version_info[:2], bool(find_spec('venv') and find_spec('ensurepip'))]))"
@@ -59,7 +60,7 @@ class _Stamp:
 
 def installable() -> tuple[str, ...]:
     """Engines with a pinned list."""
-    return tuple(name for name in engine_names() if (LISTS / f"{name}.txt").is_file())
+    return tuple(name for name in engine_names() if has_list(name))
 
 
 def environments() -> tuple[Environment, ...]:
@@ -88,8 +89,8 @@ def install(engine: str, python: Path | None, progress: Callable[[str], None]) -
     `python` is the interpreter to make it from (default: this one). An interruption leaves nothing that counts as
     installed. Raises SpecInvalid for an engine without a list, Unavailable when it cannot be made.
     """
-    requirements = _list_of(engine)
-    base = checked_base(python) if python else Path(sys.executable).absolute()
+    listed = _list_of(engine)
+    base = checked_base(python or _behind_this()) if python or listed.is_alone else Path(sys.executable).absolute()
     folder = environment_folder(engine)
     with _locked(folder, progress):
         stamp = _read_stamp(folder)
@@ -100,8 +101,8 @@ def install(engine: str, python: Path | None, progress: Callable[[str], None]) -
             progress(f"removing {folder}")
             shutil.rmtree(folder)
         try:
-            _make(folder, base, requirements, progress)
-            packages = _packages(folder, requirements)
+            _make(folder, base, listed, progress)
+            packages = _packages(folder, listed)
             made = _Stamp(digest=_digest(engine, str(base)), base=str(base), packages=packages)
             (folder / STAMP).write_text(json.dumps(asdict(made), indent=2), encoding="utf-8")
         except BaseException:
@@ -110,16 +111,18 @@ def install(engine: str, python: Path | None, progress: Callable[[str], None]) -
     return _environment(engine)
 
 
-def remove(engine: str) -> bool:
-    """Whether there was an environment of `engine`, or half of one, to remove. Raises SpecInvalid."""
-    _list_of(engine)
-    folder = environment_folder(engine)
-    if not folder.exists():
-        return False
-    with _locked(folder, lambda line: None):
-        (folder / STAMP).unlink(missing_ok=True)  # first: what is left of an interrupted removal does not count
-        shutil.rmtree(folder)
-    return True
+def remove(engine: str) -> tuple[Path, ...]:
+    """The environments of `engine`, or halves of one, that were removed: those of other lists too, where a list is part
+    of the name. Raises SpecInvalid."""
+    listed = _list_of(engine)
+    current = environment_folder(engine)
+    others = current.parent.glob(f"{engine}-{'[0-9a-f]' * len(listed.digest)}") if listed.is_alone else ()
+    folders = tuple(folder for folder in sorted({current, *others}) if folder.is_dir())
+    for folder in folders:
+        with _locked(folder, lambda line: None):
+            (folder / STAMP).unlink(missing_ok=True)  # first: what is left of an interrupted removal does not count
+            shutil.rmtree(folder)
+    return folders
 
 
 def checked_base(python: Path) -> Path:
@@ -152,25 +155,37 @@ def checked_base(python: Path) -> Path:
     return path
 
 
-def _list_of(engine: str) -> Path:
+def _behind_this() -> Path:
+    """The interpreter that this environment was made from, itself where it is none."""
+    found = Path(sys.base_prefix) / "bin" / f"python{sysconfig.get_python_version()}"
+    return found if found.exists() else Path(sys.executable).absolute()
+
+
+def _list_of(engine: str) -> PackageList:
     if engine not in installable():
         raise SpecInvalid(f"{engine!r} has no environment to install; these have: {', '.join(installable())}")
-    return LISTS / f"{engine}.txt"
+    return package_list(engine)
 
 
-def _make(folder: Path, base: Path, requirements: Path, progress: Callable[[str], None]) -> None:
-    """A venv with the packages of `requirements`; the log is beside it."""
-    is_linked = base == Path(sys.executable).absolute()
+def _make(folder: Path, base: Path, listed: PackageList, progress: Callable[[str], None]) -> None:
+    """A venv with the packages of the list; the log is beside it."""
+    is_linked = base == Path(sys.executable).absolute() and not listed.is_alone
     began = time.monotonic()
-    progress(f"making {folder} from {base}")
+    progress(f"making {folder} from {base}{f': takes {listed.takes}' if listed.takes else ''}")
     log = folder.parent / f"{folder.name}.log"
     log.unlink(missing_ok=True)
     _run([str(base), "-m", "venv", *(["--without-pip"] if is_linked else []), str(folder)], log, progress)
     python = folder / "bin" / "python"
     if is_linked:
         _link(python)
-    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    _run([str(python), "-m", "pip", "install", *options, "-r", str(requirements)], log, progress)
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    pip += ["--no-deps"] if listed.is_alone else []
+    plain = [line for line in listed.requirements if line not in listed.hashed]
+    for name, lines, options in (("requirements", plain, []), ("hashed", listed.hashed, ["--require-hashes"])):
+        if lines:  # apart: one line with a hash makes pip ask for one in every line
+            chosen = folder / f"{name}.txt"
+            chosen.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            _run([*pip, *options, "-r", str(chosen)], log, progress)
     progress(f"installed in {time.monotonic() - began:.0f} s")
 
 
@@ -203,13 +218,12 @@ def _run(argv: list[str], log: Path, progress: Callable[[str], None]) -> None:
         raise Unavailable(f"{' '.join(argv[:4])} ... failed: {why}; the whole log: {log}")
 
 
-def _packages(folder: Path, requirements: Path) -> dict[str, str]:
+def _packages(folder: Path, listed: PackageList) -> dict[str, str]:
     """Name -> version of every package that the list pins, as the new environment imports them."""
-    names = sorted(_pins(requirements))
     asked = "import json, sys; from importlib.metadata import version; "
     asked += "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
     done = subprocess.run(
-        [str(folder / "bin" / "python"), "-c", asked, *names], capture_output=True, text=True, check=False
+        [str(folder / "bin" / "python"), "-c", asked, *sorted(listed.pins)], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise Unavailable(f"{folder}: not everything was installed: {done.stderr.strip().splitlines()[-1]}")
@@ -217,21 +231,12 @@ def _packages(folder: Path, requirements: Path) -> dict[str, str]:
     return packages
 
 
-def _pins(requirements: Path) -> dict[str, str]:
-    """Package -> version of a list and the lists it includes."""
-    pins: dict[str, str] = {}
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-r "):
-            pins |= _pins(requirements.with_name(line.removeprefix("-r ").strip()))
-        elif line and not line.startswith("#"):
-            name, _, version = line.partition("==")
-            pins[name.partition("[")[0]] = version
-    return pins
-
-
 def _digest(engine: str, base: str) -> str:
     """Changes with the pins and with what a linked environment sees of this one."""
-    content = json.dumps([_pins(LISTS / f"{engine}.txt"), base, sysconfig.get_python_version()], sort_keys=True)
+    listed = package_list(engine)
+    if listed.is_alone:
+        return listed.digest
+    content = json.dumps([listed.pins, base, sysconfig.get_python_version()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from engines.cache_folder import cache_root
+from engines.environments.package_list import has_list, package_list
 from engines.errors import Unavailable
 
 AUTO = "auto"
@@ -22,8 +23,10 @@ STAMP = "environment.json"
 
 
 def environment_folder(engine: str) -> Path:
-    """Where `dyno engine install` puts the environment of `engine`; it need not exist."""
-    return cache_root() / "engines" / engine
+    """Where `dyno engine install` puts the environment of `engine`; it need not exist. One that stands alone belongs to
+    no checkout: its list is part of its name, so that all checkouts with that list share it."""
+    is_alone = has_list(engine) and package_list(engine).is_alone
+    return cache_root() / "engines" / (f"{engine}-{package_list(engine).digest}" if is_alone else engine)
 
 
 def installed_python(engine: str) -> Path | None:
@@ -33,16 +36,11 @@ def installed_python(engine: str) -> Path | None:
     return python if (folder / STAMP).is_file() and python.exists() else None
 
 
-def can_install(engine: str) -> bool:
-    """Whether `dyno engine install` knows what the engine needs."""
-    return (Path(__file__).parent / f"{engine}.txt").is_file()
-
-
 def interpreter(python: str, engine: str) -> Path:
     """The interpreter that `python` names: a venv folder, an interpreter, or 'auto'. Raises Unavailable."""
     if python == AUTO:
         found = installed_python(engine)
-        if found is None and can_install(engine):
+        if found is None and has_list(engine):
             raise Unavailable(f"{engine} has no environment of its own here: `dyno engine install {engine}` makes it")
         if found is None:
             raise Unavailable(f"{engine} has no environment that could be installed; leave out python: auto")
@@ -58,4 +56,4 @@ def interpreter(python: str, engine: str) -> Path:
 
 def or_auto(engine: str) -> str:
     """The end of an error message: the word that names the installed environment, where there can be one."""
-    return f", or 'auto' after `dyno engine install {engine}`" if can_install(engine) else ""
+    return f", or 'auto' after `dyno engine install {engine}`" if has_list(engine) else ""

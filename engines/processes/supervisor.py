@@ -5,7 +5,7 @@ that it starts in some 20 ms. It makes itself the reaper of every orphan below i
 grandchild that left the process group or its session is still found. Control comes as bytes on standard input: 'T' =
 SIGTERM to the server, 'K' = kill everything, end of file = the owner is gone, kill everything. Standard output gets
 'pid N' once, then 'ended STATUS' (a negative STATUS is a signal). When the server ends, for whatever reason, everything
-it left behind is killed and the temporary folder is removed.
+it left behind is killed, and the temporary folder and what it left in shared memory are removed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's death; then the parent id tells
 KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
+SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - the kernel's own mount
+LEFT_BEHIND = ("vllm_dist_", "psm_")
+"""Beginnings of names in shared memory that servers leave there: vLLM's ranks even after a clean end, and Python's
+multiprocessing after kill -9. Only files that one of the server's own processes has mapped are removed."""
 
 
 def dies_with(parent: int) -> bool:
@@ -70,6 +74,16 @@ def _children_by_scan() -> dict[int, list[int]]:
             parent = int(stat.read().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(entry))
     return children
+
+
+def mapped_shared_memory(pids: Iterable[int]) -> set[str]:
+    """Files in shared memory of the names in LEFT_BEHIND that one of these processes has mapped."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+            paths = (line.rstrip("\n").partition(SHARED_MEMORY)[2] for line in maps if SHARED_MEMORY in line)
+            found |= {SHARED_MEMORY + name for name in paths if name.startswith(LEFT_BEHIND) and "/" not in name}
+    return found
 
 
 def kill_everything_below(leader: int) -> None:
@@ -123,8 +137,9 @@ def reap(server: int) -> int | None:
             return os.waitstatus_to_exitcode(status)
 
 
-def watch(server: int, owner: int, wakeup: int) -> int:
-    """Serve the control pipe until the server has ended or must end; returns its status."""
+def watch(server: int, owner: int, wakeup: int, shared: set[str]) -> int:
+    """Serve the control pipe until the server has ended or must end; returns its status. Before an end that was asked
+    for, `shared` gets what the server has in shared memory."""
     while True:
         status = reap(server)
         if status is not None:
@@ -134,6 +149,7 @@ def watch(server: int, owner: int, wakeup: int) -> int:
             os.read(wakeup, 4096)
         command = os.read(0, 1) if 0 in ready else b"-"
         if command == b"T":
+            shared |= mapped_shared_memory(descendants(os.getpid()))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server, signal.SIGTERM)
         elif command in (b"K", b"") or os.getppid() != owner:
@@ -154,8 +170,13 @@ def main() -> None:
     server = start(argv)
     with contextlib.suppress(OSError):
         os.write(1, f"pid {server}\n".encode())
-    status = watch(server, owner, wakeup)
+    shared: set[str] = set()
+    status = watch(server, owner, wakeup, shared)
+    shared |= mapped_shared_memory(descendants(os.getpid()))
     kill_everything_below(server)
+    for path in shared:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
     if temp_dir:
         shutil.rmtree(temp_dir, ignore_errors=True)
     with contextlib.suppress(OSError):

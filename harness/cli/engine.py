@@ -11,7 +11,6 @@ from rich.table import Table
 
 from engines.environments import install as made
 from engines.environments.install import installable
-from engines.environments.locate import environment_folder
 from engines.errors import Unavailable
 from engines.launching import load_engine
 
@@ -37,7 +36,8 @@ def command() -> None:
 @click.option(
     "--python",
     type=click.Path(path_type=Path),
-    help="Interpreter or venv folder for the environment; default: dyno's own, whose torch is then shared, not copied.",
+    help="Interpreter or venv folder for the environment; default: dyno's own, whose torch is then shared, not copied, "
+    "except for packages that clash with dyno's.",
 )
 def install(name: str, python: Path | None) -> None:
     """Install ENGINE's environment from its pinned list, under $DYNO_CACHE/engines.
@@ -101,8 +101,8 @@ def remove(name: str) -> None:
     """
 
     _check_name(name)
-    was_there = made.remove(name)
-    click.echo(f"removed {environment_folder(name)}" if was_there else f"{name} has no environment here")
+    removed = made.remove(name)
+    click.echo("\n".join(f"removed {folder}" for folder in removed) or f"{name} has no environment here")
 
 
 def _check_name(name: str) -> None:

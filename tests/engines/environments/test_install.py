@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import psutil
 import pytest
 
 from engines import launching
-from engines.environments import install
-from engines.environments.install import LISTS, Environment
+from engines.environments import install, package_list
+from engines.environments.install import Environment
 from engines.environments.locate import environment_folder, installed_python
+from engines.environments.package_list import LISTS
 from engines.errors import Unavailable
 from tests.waiting import eventually
 
@@ -33,22 +35,25 @@ def own_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for version in ("1.0", "2.0"):
         wheel(wheels, version)
     (lists / "fake.txt").write_text("dynoprobe==1.0\n")
-    monkeypatch.setattr(install, "LISTS", lists)
+    monkeypatch.setattr(package_list, "LISTS", lists)
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     return lists
 
 
-def wheel(folder: Path, version: str) -> None:
-    info = f"dynoprobe-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"dynoprobe-{version}-py3-none-any.whl", "w") as file:
-        file.writestr("dynoprobe.py", f"VERSION = {version!r}\n")
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: dynoprobe\nVersion: {version}\n")
+def wheel(folder: Path, version: str, name: str = "dynoprobe", needs: str = "") -> Path:
+    info = f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        requires = f"Requires-Dist: {needs}\n" if needs else ""
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
         file.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         file.writestr(f"{info}/RECORD", "")
+    return path
 
 
 def made() -> tuple[Environment, list[str]]:
@@ -135,10 +140,44 @@ def test_what_is_no_interpreter_to_use_is_one_sentence_and_what_was_there_stays(
 
 
 def test_removing() -> None:
-    assert install.remove("fake") is False
+    assert install.remove("fake") == ()
     made()
-    assert install.remove("fake") is True
+    assert install.remove("fake") == (environment_folder("fake"),)
     assert installed_python("fake") is None
+
+
+def alone(wheels: Path) -> str:
+    """A list that stands alone; its package is pinned by hash and asks for one that is nowhere to be had."""
+    path = wheel(wheels, "1.0", "dynoserver", needs="nowhere-to-be-had==9")
+    pinned = f"dynoserver==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return "\n".join(["# dyno: alone", "# dyno: takes 1 MB and 5 seconds", pinned, "dynoprobe==1.0"]) + "\n"
+
+
+def test_a_list_that_stands_alone_gets_what_it_names_and_nothing_else(own_lists: Path, tmp_path: Path) -> None:
+    text = alone(tmp_path / "wheels")
+    (own_lists / "fake.txt").write_text(text)
+    environment, message = made()
+    assert environment.packages == {"dynoserver": "1.0", "dynoprobe": "1.0"}
+    assert message[0].endswith(": takes 1 MB and 5 seconds")
+    assert printed_by("from importlib.util import find_spec; print(find_spec('numpy'))") == "None"
+
+    (own_lists / "fake.txt").write_text(f"{text}# a remark changes nothing\n")
+    assert made()[1] == [f"{environment.folder} is there and current"]
+
+    (own_lists / "fake.txt").write_text(text.replace("dynoprobe==1.0", "dynoprobe==2.0"))
+    assert [row.state for row in install.environments()] == ["absent"], "the other list's environment is not this one's"
+    assert installed_python("fake") is None
+    assert environment.folder.is_dir()
+    assert install.remove("fake") == (environment.folder,), "also what an older list has left"
+
+
+def test_a_file_with_another_hash_is_not_installed(own_lists: Path, tmp_path: Path) -> None:
+    text = alone(tmp_path / "wheels")
+    wheel(tmp_path / "wheels", "1.0", "dynoserver")
+    (own_lists / "fake.txt").write_text(text)
+    with pytest.raises(Unavailable, match=r"(?i)hash"):
+        made()
+    assert not environment_folder("fake").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -150,8 +189,8 @@ def test_an_interrupted_installation_does_not_count_and_pip_ends(
     (slow / "setup.py").write_text("import time\ntime.sleep(600)\n")
     (own_lists / "fake.txt").write_text(f"dynoprobe @ file://{slow}\n")
     program = (
-        "from pathlib import Path; from engines.environments import install; "
-        f"install.LISTS = Path({str(own_lists)!r}); install.install('fake', None, lambda line: None)"
+        "from pathlib import Path; from engines.environments import install, package_list; "
+        f"package_list.LISTS = Path({str(own_lists)!r}); install.install('fake', None, lambda line: None)"
     )
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
     log = environment_folder("fake").parent / "fake.log"
@@ -175,7 +214,10 @@ def test_every_pin_agrees_with_the_constraints_of_the_development_environment() 
     lists = sorted(LISTS.glob("*.txt"))
     assert lists
     for each in lists:
-        pins = install._pins(each)
+        listed = package_list.read_list(each)
+        if listed.is_alone:  # it has versions that clash with ours
+            continue
+        pins = listed.pins
         assert all(pins.values()), f"{each.name}: a package without a version"
         assert {name: pins[name] for name in pins.keys() & constraints.keys()} == {
             name: constraints[name] for name in pins.keys() & constraints.keys()

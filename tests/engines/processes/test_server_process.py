@@ -109,6 +109,44 @@ running = launch.__enter__()
     )
 
 
+SHARER = """
+import mmap, os, pathlib, signal, subprocess, sys, time
+name = "/dev/shm/" + sys.argv[1]
+file = os.open(name, os.O_CREAT | os.O_RDWR)
+os.ftruncate(file, 4096)
+view = mmap.mmap(file, 4096)
+if len(sys.argv) == 2:
+    subprocess.Popen([sys.executable, __file__, sys.argv[1] + "-child", "end"])
+pathlib.Path(name + "-there").touch() if len(sys.argv) == 3 else None
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("ends_by", ["stop", "its own death", "a hard stop"])
+def test_what_a_server_leaves_in_shared_memory_is_removed(tmp_path: Path, ends_by: str) -> None:
+    ours, other = f"vllm_dist_{os.getpid()}_{ends_by[:4]}".replace(" ", ""), Path(f"/dev/shm/vllm_dist_{os.getpid()}_x")
+    code = tmp_path / "sharer.py"
+    code.write_text(SHARER)
+    other.touch()  # another server's: of no process here
+    there = Path(f"/dev/shm/{ours}-child-there")
+    try:
+        command = Command(argv=[sys.executable, str(code), ours], log_path=tmp_path / "log.txt")
+        process = ServerProcess(command)
+        eventually(there.exists)
+        there.unlink()
+        assert Path(f"/dev/shm/{ours}").exists()
+        if ends_by == "its own death":
+            os.kill(process.pid, signal.SIGKILL)
+            eventually(lambda: process.exit_code() is not None)
+        process.stop(grace_s=5.0 if ends_by == "stop" else 0)
+        left = [path.name for path in Path("/dev/shm").glob(f"{ours}*")]
+        assert left == ([ours] if ends_by == "its own death" else []), "only what a living process shows is known"
+        assert other.exists()
+    finally:
+        for path in (other, *Path("/dev/shm").glob(f"{ours}*")):
+            path.unlink()
+
+
 def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
