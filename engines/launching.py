@@ -37,7 +37,7 @@ def load_engine(name: str, python: str | None = None) -> Engine:
     from its installed environment where its packages are missing here. Raises SpecInvalid, Unavailable."""
     engine = engine_here(name)
     if python and not isinstance(engine, HostedEngine):
-        raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process of its own")
+        raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process")
     place = serving_python(name, python)
     return engine if place is None or not isinstance(engine, HostedEngine) else RemoteEngine(engine, place)
 

@@ -22,7 +22,7 @@ def package_availability(packages: Sequence[str], extra: str) -> Availability:
     versions = {name: _version(name) for name in packages if name not in missing}
     if missing:
         ways = [] if extra in WITHOUT_EXTRA else [f"pip install 'dynamometer[{extra}]'"]
-        ways += [f"`dyno engine install {extra}` for an environment of its own"] if has_list(extra) else []
+        ways += [f"`dyno engine install {extra}` for a separate environment"] if has_list(extra) else []
         reason = f"{', '.join(missing)} not installed: {', or '.join(ways)}"
         return Availability(is_available=False, reason=reason, versions=versions)
     return Availability(is_available=True, versions=versions)

@@ -145,5 +145,5 @@ def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:
     if is_compiled and not is_static:
         raise SpecInvalid(
             "transformers: option compile with cache 'dynamic' refused: growing caches recompile at every length; "
-            "leave cache out or say static"
+            "leave cache out or set it to static"
         )

@@ -41,7 +41,7 @@ def interpreter(python: str, engine: str) -> Path:
     if python == AUTO:
         found = installed_python(engine)
         if found is None and has_list(engine):
-            raise Unavailable(f"{engine} has no environment of its own here: `dyno engine install {engine}` makes it")
+            raise Unavailable(f"{engine} has no separate environment here: `dyno engine install {engine}` makes it")
         if found is None:
             raise Unavailable(f"{engine} has no environment that could be installed; leave out python: auto")
         return found

@@ -141,7 +141,7 @@ def health(ping: int | None, described: object, workers: int) -> Health:
     states = [str(model.get("status", "")) for model in models if isinstance(model, dict)]
     failed = next((state for state in states if state.upper() == "FAILED"), "")
     if failed:
-        return Health(is_ready=False, failure="GET /models says FAILED: the model failed to load")
+        return Health(is_ready=False, failure="GET /models answers FAILED: the model failed to load")
     ready = sum(
         str(worker.get("status", "")).upper() == "READY"
         for model in models if isinstance(model, dict)

@@ -51,7 +51,7 @@ def check_role(role: str, region: str) -> None:
     own, needed = role.split(":")[1], partition(region)
     if own != needed:
         raise SpecInvalid(
-            f"sagemaker: role {role!r} lies in partition {own}, region {region} in {needed}: take a role of an account "
+            f"sagemaker: role {role!r} is in partition {own}, region {region} in {needed}: take a role of an account "
             f"there (arn:{needed}:iam::...), or another region"
         )
 
@@ -62,6 +62,6 @@ def check_registry(image: str, region: str) -> None:
     parts = host.split(".")
     if parts[1:3] == ["dkr", "ecr"] and len(parts) > 4 and parts[3] != region:
         raise SpecInvalid(
-            f"sagemaker: image {image!r} lies in {parts[3]}, the endpoint in {region}: SageMaker pulls images of its "
-            "own region only; copy it there, or name the region it is in"
+            f"sagemaker: image {image!r} is in {parts[3]}, the endpoint in {region}: SageMaker pulls images "
+            "from the endpoint's region only; copy it there, or name the region it is in"
         )

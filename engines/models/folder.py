@@ -94,7 +94,7 @@ def special_ids(path: Path) -> SpecialIds:
     generation = path / "generation_config.json"
     if generation.is_file():
         merged |= {
-            name: value for name, value in _read_json(generation, "mend or remove it").items() if value is not None
+            name: value for name, value in _read_json(generation, "correct or remove it").items() if value is not None
         }
     eos = merged.get("eos_token_id", 1)
     pad = merged.get("pad_token_id", 0)
@@ -103,7 +103,7 @@ def special_ids(path: Path) -> SpecialIds:
     if not ids or not all(isinstance(number, int) and number >= 0 for number in (*ids, pad, start)):
         raise ModelInvalid(
             f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}, decoder start {start!r}: expected token ids; "
-            "mend the config"
+            "correct the config"
         )
     return SpecialIds(eos=ids, pad=pad, start=start)
 

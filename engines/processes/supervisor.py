@@ -70,8 +70,8 @@ def _children_by_scan() -> dict[int, list[int]]:
     """Parent -> children for kernels without /proc/<pid>/task/<tid>/children."""
     children: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
-            parent = int(stat.read().rpartition(")")[2].split()[1])
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
+            parent = int(stat.read().rpartition(b")")[2].split()[1])  # bytes: a process name may be no UTF-8
             children.setdefault(parent, []).append(int(entry))
     return children
 

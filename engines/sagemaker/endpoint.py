@@ -93,7 +93,7 @@ def _once(aws: Aws, plan: EndpointPlan, files: Mapping[str, bytes]) -> Iterator[
         is_kept = plan.is_kept
     finally:
         if is_kept:
-            logger.info("kept: endpoint %s goes on costing; `dyno deploy sagemaker cleanup --all` ends it", plan.name)
+            logger.info("kept: endpoint %s still costs money; `dyno deploy sagemaker cleanup --all` ends it", plan.name)
             guarded.keep()
         else:
             guarded.end()

@@ -98,7 +98,7 @@ def check_files(files: Mapping[str, bytes], where: str = "model.tar.gz") -> None
         raise SpecInvalid(f"{where}: holds no files")
     for name in files:
         if "/" in name or "\\" in name or name in ("", ".", "..") or "\0" in name:
-            raise SpecInvalid(f"{where}: {name!r} lies in a folder; expected files at the top level only")
+            raise SpecInvalid(f"{where}: {name!r} is in a folder; expected files at the top level only")
 
 
 def _check_entry(entry: tarfile.TarInfo, where: str) -> None:

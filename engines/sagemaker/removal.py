@@ -68,8 +68,8 @@ def delete(aws: Aws, resource: Resource) -> None:
                 raise
             if isinstance(error, Unavailable):
                 logger.info(
-                    "%s; it goes on costing: trying for %.0f more minutes. If this process is killed its guardian goes "
-                    "on, and `dyno deploy sagemaker cleanup` finds what is left", error, left_s / 60,
+                    "%s; it still costs money: trying for %.0f more minutes. If this process is killed its guardian "
+                    "continues, and `dyno deploy sagemaker cleanup` finds what is left", error, left_s / 60,
                 )  # fmt: skip
             aws.sleep(GONE_POLL_S)
     if resource.kind == "endpoint":
@@ -110,7 +110,7 @@ def leftovers(aws: Aws, now_s: float) -> tuple[Leftover, ...]:
     for resource, tags in _tagged(aws):
         if resource not in found:
             expires = float(tags.get(EXPIRES_TAG, "0"))
-            why = "its tag says expired" if expires <= now_s else "tagged, launched elsewhere, not expired"
+            why = "its tag is past its date" if expires <= now_s else "tagged, launched elsewhere, not expired"
             found[resource] = Leftover(resource=resource, launch=tags[TAG], why=why, is_in_use=expires > now_s)
     return tuple(sorted(found.values(), key=lambda each: (KINDS.index(each.resource.kind), each.resource.name)))
 

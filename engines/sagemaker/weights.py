@@ -127,8 +127,8 @@ def check_bucket(aws: Aws, bucket: str) -> None:
     home = headers.get("x-amz-bucket-region", aws.region)
     if home != aws.region:
         raise Unavailable(
-            f"sagemaker: bucket {bucket!r} lies in {home}, the endpoint in {aws.region}: SageMaker reads models of its "
-            f"own region only; name a bucket in {aws.region}"
+            f"sagemaker: bucket {bucket!r} is in {home}, the endpoint in {aws.region}: SageMaker reads models from "
+            f"the endpoint's region only; name a bucket in {aws.region}"
         )
 
 

@@ -71,7 +71,7 @@ def parse_body(data: bytes) -> Body:
     if not isinstance(wants_stream, bool):
         raise RequestInvalid(f"stream: expected true or false, got {_kind(wants_stream)}")
     if wants_stream and len(inputs) > 1:
-        raise RequestInvalid(f"stream: expected one input, got {len(inputs)}; stream them in requests of their own")
+        raise RequestInvalid(f"stream: expected one input, got {len(inputs)}; stream each in a separate request")
     return Body(inputs=inputs, is_list=is_list, params=params, wants_details=wants_details, wants_stream=wants_stream)
 
 

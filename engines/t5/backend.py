@@ -212,8 +212,8 @@ def _check_device(spec: EngineSpec) -> None:
     gpus = cuda.group(spec.device).devices
     if spec.tensor_parallel_degree > gpus:
         raise SpecInvalid(
-            f"t5: tensor_parallel_degree {spec.tensor_parallel_degree} on device {spec.device!r} refused: a rank needs "
-            f"a GPU of its own, and {gpus} can be seen here; ranks that share one are slower than degree 1"
+            f"t5: tensor_parallel_degree {spec.tensor_parallel_degree} on device {spec.device!r} refused: every rank "
+            f"needs its own GPU, and {gpus} can be seen here; ranks that share one are slower than degree 1"
         )
     if spec.dtype not in CUDA_DTYPES:
         raise SpecInvalid(

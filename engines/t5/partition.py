@@ -223,7 +223,7 @@ def _map_shard(path: Path, shard: dict[str, Any], tensors: Sequence[PlannedTenso
     for tensor, offset in zip(tensors, offsets, strict=True):
         entry = entries.get(tensor.name)
         if entry is None or {k: v for k, v in entry.items() if k != "digest"} != _entry(tensor, offset):
-            raise ModelInvalid(f"{path}: {tensor.name}: expected {_entry(tensor, offset)}, the manifest says {entry}")
+            raise ModelInvalid(f"{path}: {tensor.name}: expected {_entry(tensor, offset)}, the manifest has {entry}")
     if path.stat().st_size != total:
         raise ModelInvalid(f"{path}: expected {total} bytes, got {path.stat().st_size} (a damaged shard)")
     try:

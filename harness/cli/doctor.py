@@ -39,7 +39,7 @@ def command(as_json: bool, wants_features: bool, as_markdown: bool) -> None:
       dyno doctor --json | jq '.engines[] | select(.is_available)'
     """
     if as_markdown and not wants_features:
-        raise click.UsageError("--markdown writes the feature table: say --engines --markdown")
+        raise click.UsageError("--markdown writes the feature table: use --engines --markdown")
     if wants_features:
         _features(as_json, as_markdown)
         return

@@ -125,7 +125,7 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        raise Interrupted(f"{error}\nNext: the same command again goes on from there (--new begins again)") from error
+        raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
 def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:

@@ -176,9 +176,7 @@ def _reason(comparison: Comparison, evidence: Evidence, verdict: Verdict, more: 
 
 def _more_text(more: More | None) -> str:
     if more is None or more.requests is None:
-        return (
-            "the change lies at the limit: a hundred times the data would not settle it; widen the budget or accept it"
-        )
+        return "the change is at the limit: a hundred times the data would not settle it; widen the budget or accept it"
     if more.launches is None:
         return f"about {more.requests} more {more.noun} would settle it"
     noun = "launch" if more.launches == 1 else "launches"

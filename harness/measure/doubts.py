@@ -116,7 +116,7 @@ def _behind(chosen: Sequence[RequestRecord], use: ResourceUse) -> str:
     if len(sent) > 1 and delivered < VOID_DELIVERED_FRAC and ms_from_ns(late_ns) > VOID_LAG_MIN_MS:
         return (
             f"only {delivered:.1%} of the asked rate left the client (limit {VOID_DELIVERED_FRAC:.0%}), "
-            f"so the engine was loaded less than the result would say; {advice}"
+            f"so the engine was loaded less than the result suggests; {advice}"
         )
     return ""
 
@@ -148,7 +148,7 @@ def _few_samples(chosen: Sequence[RequestRecord]) -> str:
     n, needed = sum(record.outcome == "ok" for record in chosen), smallest_n(0.99)
     if n >= needed:
         return ""
-    steady = "" if n >= SMALLEST_N else f"; {SMALLEST_N} are needed to tell a steady state from a drift"
+    steady = "" if n >= SMALLEST_N else f"; {SMALLEST_N} are needed to distinguish a steady state from a drift"
     answered = f"{n} answered request{'s' * (n != 1)}"
     return f"{answered}: a 95 % interval for p99 needs {needed}, so latency_p99_ms has no upper bound{steady}"
 

@@ -17,8 +17,8 @@ def unavailable(records: Sequence[RequestRecord]) -> Mapping[str, str]:
     ok = [record for record in records if not record.is_warmup and record.outcome == "ok"]
     found = {
         "rate_asked_rps, rate_delivered_rps, lag_p50_ms, lag_p99_ms": (
-            "the locustfile's users send when they are ready, no schedule says when a request was due; latency counts "
-            "from the send"
+            "the locustfile's users send when they are ready, no schedule states when a request was due; latency "
+            "counts from the send"
         ),
         "connect_p99_ms": "the locustfile's own client opens its connections, inside the latency",
     }
@@ -42,5 +42,5 @@ def mixture(records: Sequence[RequestRecord]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (
         f"latency and throughput pool {len(names)} kinds of request: {', '.join(listed)}{more}; "
-        "column name of the raw records tells them apart"
+        "column name of the raw records separates them"
     )

@@ -62,7 +62,7 @@ def why_nothing_to_write(candidate: Candidate) -> str:
         return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
     if traits(candidate.engine).has_own_front:
         return (
-            f"{candidate.engine} was measured with a front end of its own, which reads no {PROPERTIES}: start it on "
+            f"{candidate.engine} was measured with its own front end, which reads no {PROPERTIES}: start it on "
             "the files in the trial's log folder (config.properties, model-store/)"
         )
     return ""

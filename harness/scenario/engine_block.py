@@ -74,6 +74,6 @@ class EngineBlock(_WithAxes):  # type: ignore[misc]  # its base is made from AXE
             raise expected(
                 "batch_size 1 beside a rolling batch",
                 max(self.batch_size),
-                "put rolling batching in a block of its own",
+                "put rolling batching in a separate block",
             )
         return self

@@ -19,7 +19,7 @@ from tests.conformance.engine_suite import PROMPTS, EngineCase, serve
 def case(own_cache: None, model_dir: Path) -> EngineCase:
     """The engine in its installed environment."""
     if installed_python("openvino") is None:
-        pytest.skip("openvino has no environment of its own here: `dyno engine install openvino` makes it")
+        pytest.skip("openvino has no separate environment here: `dyno engine install openvino` makes it")
     spec = EngineSpec(engine="openvino", model_dir=model_dir, dtype="int8", batch_size=4, threads=1, python="auto")
     return EngineCase(engine=load_engine("openvino", "auto"), spec=spec, prompts=PROMPTS)
 

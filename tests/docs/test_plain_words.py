@@ -47,7 +47,7 @@ WORDS = {
 * 'beats' and 'beat' for being better, which readers of benchmarks expect: only the noun for a heartbeat is listed;
 * 'cannot tell' and 'cannot-tell', a verdict of the gate that users see and scripts read;
 * 'has not' and 'have not' before a participle ('has not been built'), unlike 'has them not';
-* comments, error texts and names: a reader meets those with the code or the failure in view."""
+* comments and names: a reader meets those with the code in view."""
 
 ALLOWED = re.compile(r"\bcannot[ -]tell\b|\bcould not tell\b", re.I)
 DIALECT = re.compile("|".join(rf"(?:\b(?:{word})\b)" for word in WORDS), re.I)
@@ -88,6 +88,22 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.value.lineno, text
 
 
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """Errors, notes and other texts that the code prints: every string of two words and more, values as '_'."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    known = {start for start, _ in docstrings(path)}
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        match node:
+            case ast.JoinedStr():
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "_" for part in node.values)
+                yield node.lineno, text
+            case ast.Constant(value=str() as text) if (
+                " " in text and id(node) not in parts and node.lineno not in known
+            ):
+                yield node.lineno, text
+
+
 def help_texts(command: click.Command, name: str = "dyno") -> Iterator[tuple[str, str]]:
     """(where, text) of everything that `--help` prints for `command` and the commands below it."""
     for text in (command.help, command.short_help, command.epilog):
@@ -112,6 +128,16 @@ def test_docstrings_are_in_plain_english() -> None:
         for path in MODULES
         for start, text in docstrings(path)
         for line, word, sentence in dialect(text)
+    ]
+    assert not found, refused(found)
+
+
+def test_messages_are_in_plain_english() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{start}: {word!r}: {sentence}"
+        for path in MODULES
+        for start, text in messages(path)
+        for _, word, sentence in dialect(text)
     ]
     assert not found, refused(found)
 

@@ -75,7 +75,7 @@ def test_threads_are_an_equal_share_of_the_cores() -> None:
 
 def test_an_extra_that_does_not_exist_is_not_recommended() -> None:
     reason = package_availability(("no_such_package",), "deepspeed").reason
-    assert reason == ("no_such_package not installed: `dyno engine install deepspeed` for an environment of its own")
+    assert reason == ("no_such_package not installed: `dyno engine install deepspeed` for a separate environment")
     assert not [name for name in WITHOUT_EXTRA if name in _extras()]
     assert [name for name in installable() if name not in WITHOUT_EXTRA and name not in _extras()] == []
 

@@ -95,7 +95,7 @@ def measured_rps() -> float:
         result = drive(plan, folder, should_stop=lambda: None, on_progress=lambda done: None)
     answered = sum(not record.is_warmup and record.outcome == "ok" for record in result.records)
     if not answered:
-        raise MeasurementInvalid("the load generator could not reach a server of its own on 127.0.0.1")
+        raise MeasurementInvalid("the load generator could not reach its own test server on 127.0.0.1")
     return answered / ((result.end_ns - result.begin_ns) / NS_PER_S)
 
 

@@ -181,7 +181,7 @@ class LoadHosts:
         data = os.read(self._child.stdout.fileno(), 1 << 20)
         if not data:
             raise EnvironmentFault(
-                "the hub of the load hosts ended; run the same command again, it goes on from here" + self._last_words()
+                "the hub of the load hosts ended; the same command again continues from here" + self._last_words()
             )
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -265,7 +265,7 @@ class RemoteProcesses(ProcessWords):
                 raise MeasurementInvalid(
                     f"load worker {self._hosts.name_of(worker)}: its clock is known to {uncertain_ns / NS_PER_MS:.1f} "
                     f"ms only (half of the shortest round trip; limit {VOID_LAG_MIN_MS:g} ms), so its requests would "
-                    "not leave when the schedule says; use a host with a shorter way to this one"
+                    "leave late; use a host with a shorter way to this one"
                 )
         return GO_DELAY_NS
 
@@ -290,8 +290,8 @@ class RemoteProcesses(ProcessWords):
             is_done = all(part in self.ended for part in range(place, self.count, len(self._workers)))
             if worker not in self._hosts.workers and not is_done:
                 raise MeasurementInvalid(
-                    f"load worker {self._hosts.name_of(worker)} is gone in the middle of the load: nothing was heard "
-                    "of it for 5 s, so part of the schedule was not sent; start it again, the search waits for it"
+                    f"load worker {self._hosts.name_of(worker)} is gone in the middle of the load: nothing came "
+                    "from it for 5 s, so part of the schedule was not sent; start it again, the search waits for it"
                 )
 
     def take(self, worker: str, state: Mapping[str, Any]) -> None:

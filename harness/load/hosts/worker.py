@@ -70,9 +70,7 @@ class Worker:
             gevent.sleep(ALIVE_S)
             if time.monotonic_ns() - self._received_ns > SILENT_S * 1e9:
                 self.stop()
-                _end(
-                    3, f"nothing was heard of the master for {SILENT_S:g} s; start this command again for the next run"
-                )
+                _end(3, f"nothing came from the master for {SILENT_S:g} s; start this command again for the next run")
             if self.has_joined.is_set() and time.monotonic_ns() - self._last_word_ns > ALIVE_S * 1e9:
                 self._send("state", {})
 

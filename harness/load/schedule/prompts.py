@@ -30,7 +30,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
             if prompt.prompt_id in seen:
                 raise ScenarioError(
                     f"{path}:{number}: id {prompt.prompt_id!r:.60} was already used on line {seen[prompt.prompt_id]}; "
-                    "every prompt needs an id of its own"
+                    "every prompt needs a different id"
                 )
             seen[prompt.prompt_id] = number
             prompts.append(prompt)

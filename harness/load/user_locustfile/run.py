@@ -122,7 +122,7 @@ def classes_of(path: Path, sha256: str = "") -> list[type[User]]:
         kind = type(shapes[0])
         raise BadLocustfile(
             f"{path}:{kind.__dict__.get('__firstlineno__') or _line_of(path, kind.__name__)}: expected User classes "
-            f"only, got the LoadTestShape {kind.__name__}; workload.load.users and workload.spawn_per_s say how many "
+            f"only, got the LoadTestShape {kind.__name__}; workload.load.users and workload.spawn_per_s set how many "
             "users there are, remove it"
         )
     own = [each for each in classes.values() if not is_shape_class(each)]

@@ -84,7 +84,7 @@ def syntax_findings(text: str, entries: tuple[PropertyLine, ...]) -> Iterator[Fi
 
 
 def _converter_findings(given: LintInput) -> Iterator[Finding]:
-    """Blanks around '=': TensorRT-LLM's converter reads the file by a parser of its own, which kept them until 0.26."""
+    """Blanks around '=': TensorRT-LLM's converter reads the file by a separate parser, which kept them until 0.26."""
     if given.container.kind != "tensorrtllm" or given.container.version >= CONVERTER_STRIPS_SINCE:
         return
     spaced = [entry for entry in given.entries if re.match(r"[^=]*\s=|[^=]*=\s", entry.source)]

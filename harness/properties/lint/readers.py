@@ -1,4 +1,4 @@
-"""Which handlers may read the options of a serving.properties file in one container version.
+"""The handlers that may read the options of a serving.properties file in one container version.
 
 The server decides by engine, option.entryPoint, option.rolling_batch, the image's features and a model.py beside the
 file (djl-serving: PyModel.load, LmiConfigRecommender.setRollingBatch).
@@ -18,7 +18,7 @@ JAVA_ENGINES = ("PyTorch", "OnnxRuntime", "TensorFlow", "XGBoost", "Rust", "Trit
 """Engines without Python: options go to the engine, keys without a prefix to the model's translator."""
 
 VLLM_BY_DEFAULT_SINCE = (0, 33, 0)
-"""From here an LMI image serves text generation by vLLM unless told otherwise (before: lmi-dist)."""
+"""From here an LMI image serves text generation by vLLM unless the file names another (before: lmi-dist)."""
 COMMON_SETTINGS_SINCE = (0, 25, 0)
 """Before it the Hugging Face handler read the common options itself, for every rolling batch."""
 _BY_ROLLING = {"vllm": "vllm", "lmi-dist": "lmi-dist", "scheduler": "scheduler", "trtllm": "tensorrt_llm"}

@@ -141,7 +141,7 @@ def _answers(comparison: Comparison) -> Section:
             )
         )
     heads = (Head(title="Run"), Head(title="Recommends"), Head(title="Measured"), Head(title="Verification"))
-    note = "Differences are told with their intervals and not judged: that is dyno gate's part."
+    note = "Differences are given with their intervals and not judged: that is dyno gate's part."
     return Section(
         key="answer", title="What each run recommends", heads=heads, rows=tuple(rows), notes=(note, *_twice(comparison))
     )

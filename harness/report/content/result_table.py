@@ -250,7 +250,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     if is_unfinished(run):
         notes.append(
             f"the search has not ended: it still runs or was interrupted after {len(run.trials)} trials; the same "
-            "dyno tune command goes on with it."
+            "dyno tune command continues it."
         )
     tails = [metric_of(t, "latency_p99_ms") for t in trials]
     few = [m for m in tails if m is not None and m.high is None]

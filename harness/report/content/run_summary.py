@@ -176,8 +176,8 @@ def importance(story: Story) -> Section:
     if not story.importances:
         measured = sum(one.metric(objective) is not None for one in story.everyone)
         why = (
-            f"No axis can be told from chance: it takes {MIN_CANDIDATES} measured candidates and an axis that repeats "
-            f"its values; here are {measured} candidates."
+            f"No axis can be distinguished from chance: it takes {MIN_CANDIDATES} measured candidates and an axis that "
+            f"repeats its values; here are {measured} candidates."
         )
         return Section(key="importance", title=title, paragraphs=(why,))
     heads = (

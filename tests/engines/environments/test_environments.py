@@ -161,9 +161,9 @@ def test_a_plan_says_where_it_asked_and_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "none"))
     engine_capabilities.cache_clear()
     asked = {
-        ("deepspeed", "auto"): "deepspeed has no environment of its own here: `dyno engine install deepspeed` makes it",
+        ("deepspeed", "auto"): "deepspeed has no separate environment here: `dyno engine install deepspeed` makes it",
         ("fake", "auto"): "fake has no environment that could be installed; leave out python: auto",
-        ("attach", "auto"): "attach: python 'auto' refused: this engine starts no Python process of its own",
+        ("attach", "auto"): "attach: python 'auto' refused: this engine starts no Python process",
         ("deepspeed", str(tmp_path / "no")): f"python '{tmp_path}/no': {tmp_path}/no is no interpreter; name a venv "
         "folder, an interpreter, or 'auto' after `dyno engine install deepspeed`",
     }

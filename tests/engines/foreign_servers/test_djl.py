@@ -127,7 +127,7 @@ def _described(status: str, *workers: str) -> list[dict[str, Any]]:
         (
             200,
             _described("FAILED"),
-            Health(is_ready=False, failure="GET /models says FAILED: the model failed to load"),
+            Health(is_ready=False, failure="GET /models answers FAILED: the model failed to load"),
         ),
         (500, [], Health(is_ready=False, failure="/ping answers 500: the model failed to load")),
     ],

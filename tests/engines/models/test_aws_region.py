@@ -70,10 +70,10 @@ def test_partitions_are_botocore_s() -> None:
 @pytest.mark.parametrize(
     ("region", "options", "words"),
     [
-        ("us-gov-west-1", {}, "lies in partition aws, region us-gov-west-1 in aws-us-gov"),
+        ("us-gov-west-1", {}, "is in partition aws, region us-gov-west-1 in aws-us-gov"),
         ("cn-north-1", {}, "take a role of an account there (arn:aws-cn:iam::...)"),
-        ("eu-west-1", {"role": "arn:aws-us-gov:iam::123456789012:role/x"}, "lies in partition aws-us-gov"),
-        ("us-gov-east-1", {"role": "arn:aws-us-gov:iam::123456789012:role/x"}, "lies in us-east-1, the endpoint in"),
+        ("eu-west-1", {"role": "arn:aws-us-gov:iam::123456789012:role/x"}, "is in partition aws-us-gov"),
+        ("us-gov-east-1", {"role": "arn:aws-us-gov:iam::123456789012:role/x"}, "is in us-east-1, the endpoint in"),
         ("eusc-de-east-1", {"image": LMI}, "region 'eusc-de-east-1' holds no LMI image"),
     ],
 )

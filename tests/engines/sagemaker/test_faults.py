@@ -83,9 +83,9 @@ def test_a_deletion_that_has_to_wait_says_who_goes_on(
 ) -> None:
     with caplog.at_level("INFO", "dyno.sagemaker"), launched(tmp_path):
         cloud.emulator.faults.throttle["DeleteEndpoint"] = 8
-    (message,) = [line for line in caplog.messages if "it goes on costing" in line]
+    (message,) = [line for line in caplog.messages if "it still costs money" in line]
     assert "still throttled after 7 attempts" in message
-    assert "trying for 15 more minutes. If this process is killed its guardian goes on, and `dyno deploy" in message
+    assert "trying for 15 more minutes. If this process is killed its guardian continues, and `dyno deploy" in message
     release_weights()
     assert is_clean(cloud)
 

@@ -145,7 +145,7 @@ def test_what_a_lost_machine_left_is_found_by_its_tag_once_expired(cloud: Local,
     untagged = {"ModelName": "dyno-s-namesake", "ExecutionRoleArn": role, "PrimaryContainer": container}
     aws.call("sagemaker", "create_model", untagged)
     result = CliRunner().invoke(command, ["sagemaker", "cleanup"])
-    assert "deleting model dyno-old: its tag says expired" in result.output
+    assert "deleting model dyno-old: its tag is past its date" in result.output
     assert "keeping (--all deletes it too) model dyno-new" in result.output
     assert set(plane.models) == {"dyno-new", "dyno-s-namesake"}, "what is in use, or is not ours, stays"
     CliRunner().invoke(command, ["sagemaker", "cleanup", "--all"])

@@ -68,7 +68,7 @@ def test_a_damaged_manifest_is_refused(shards, load):
     manifest = json.loads((shards / MANIFEST).read_text())
     manifest["shards"][0]["tensors"][3]["shape"] = [1, 2]
     (shards / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ModelInvalid, match="the manifest says"):
+    with pytest.raises(ModelInvalid, match="the manifest has"):
         load(shards, dtype="int8")
 
 

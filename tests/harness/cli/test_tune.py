@@ -112,16 +112,19 @@ def test_an_attached_endpoint_is_measured_and_chosen_though_no_file_can_say_it(t
 def test_interrupted_then_resumed_ends_with_every_candidate_once(tmp_path: Path) -> None:
     first = _start(tmp_path, "--no-verify")
     _wait_for(first, "trial 2")
+    _wait_for(first, "launch")  # from its launch on, a trial that ends early is recorded
+    first.send_signal(signal.SIGSTOP)  # or trial 2 may have ended before the second one was refused
     second = _tune(tmp_path)
     assert second.returncode == 3
     assert f"process {first.pid} is writing this run" in second.stderr
     first.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGCONT)
     _, err = first.communicate(timeout=DEADLINE_S)
     assert first.returncode == 130
     root = _run_folder(tmp_path)
     assert err.splitlines()[-2:] == [
         f"interrupted; everything finished is kept in {root}",
-        "Next: the same command again goes on from there (--new begins again)",
+        "Next: the same command again continues from there (--new begins again)",
     ]
     assert [trial.outcome for trial in read_run(root).trials] == ["ok", "interrupted"]
 

@@ -252,8 +252,7 @@ BROKEN = [
     (
         "a rolling batch beside a batch size",
         "name: s\nspace: [{engine: fake, rolling_batch: auto, batch_size: [1, 4]}]\n",
-        "{f}:2: space.0: expected batch_size 1 beside a rolling batch, got 4; "
-        "put rolling batching in a block of its own",
+        "{f}:2: space.0: expected batch_size 1 beside a rolling batch, got 4; put rolling batching in a separate block",
     ),
     (
         "a name that is no folder",

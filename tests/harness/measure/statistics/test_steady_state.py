@@ -48,7 +48,7 @@ def test_a_warm_up_that_was_too_short_is_found() -> None:
 def test_too_few_samples_tell_nothing_and_the_summary_says_so() -> None:
     assert unsteadiness(np.linspace(1.0, 2.0, 119)) is None  # type: ignore[arg-type]
     records = tuple(request(k, k * 20.0, 20.0) for k in range(100))
-    assert "120 are needed to tell a steady state from a drift" in doubts_of(records, use())[0].sentence
+    assert "120 are needed to distinguish a steady state from a drift" in doubts_of(records, use())[0].sentence
 
 
 def _queue(rng: np.random.Generator, n: int, rate_rps: float, capacity_rps: float) -> list[RequestRecord]:
