@@ -109,7 +109,10 @@ def migrate_command(file: Path, source: str, target: str, replace_engine: bool, 
     """
 
     old, new = parse_container(source), parse_container(target)
-    done = migrate(_values(file), old, new, model_facts(file.parent), replace_engine=replace_engine)
+    beside = file.parent / "model.py"
+    script = _text(beside) if beside.is_file() else ""
+    facts = model_facts(file.parent)
+    done = migrate(_values(file), old, new, facts, replace_engine=replace_engine, script=script)
     for step in done.steps:
         click.echo(f"{step.action}: {_change(step.key, step.before, step.after)}: {step.why}", err=True)
     paths = _write(done, out) if out is not None else []
