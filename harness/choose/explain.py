@@ -88,7 +88,8 @@ def _against(choice: Choice) -> str:
     best, next_best = choice.chosen.metric(objective.metric), choice.runner_up.metric(objective.metric)
     if best is None or next_best is None:
         return ""
-    return f"the runner-up ({label(choice.runner_up.candidate)}) is {_worse(objective, next_best, best)}"
+    worse = _worse(objective, next_best, best) + _remarks(choice.runner_up, choice)
+    return f"the runner-up ({label(choice.runner_up.candidate)}) is {worse}"
 
 
 def _lost_on_value(one: Pooled, choice: Choice) -> tuple[LossKind, str]:

@@ -1,4 +1,4 @@
-"""The pictures of README: `python -m tests.docs.pictures` draws the data flow and photographs a report.
+"""The pictures of README: `python -m tests.docs.pictures [RUN]` draws the data flow and photographs the report of RUN.
 
 The report's picture needs Chromium.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from harness.store.reader import read_run
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "results" / "published" / "pictures"
-RUNS = Path("tests/older_versions/c252706/runs/bundled")
-"""The one stored run here; relative, as the page shows its path."""
 STAGES = (
     ("scenario", "what to serve,", "what must hold"),
     ("search", "which candidate", "to try next"),
@@ -70,10 +69,11 @@ def photograph(page: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Draw both pictures."""
+    """Draw the data flow, and the report of the run folder that the command line names."""
     (PICTURES / "data-flow.svg").write_text(data_flow(), encoding="utf-8")
-    (folder,) = RUNS.iterdir()
-    run = read_run(folder)
+    if not sys.argv[1:]:
+        return
+    run = read_run(Path(sys.argv[1]))  # the page shows the path as it is given
     with tempfile.TemporaryDirectory() as made:
         page = Path(made) / "report.html"
         write_html(run, report_table(run), page)

@@ -17,7 +17,7 @@ from tests.docs.pictures import PICTURES, data_flow
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PUBLISHED = ROOT / "results" / "published" / "quickstart" / "trials.jsonl"
+PUBLISHED = ROOT / "results" / "published" / "first" / "trials.jsonl"
 METRICS = ("latency_p50_ms", "latency_p99_ms", "throughput_rps")
 
 
