@@ -53,7 +53,8 @@ class Traits:
     started. `has_own_front`: its server reads no serving.properties. `is_ours`: it is the bundled engine, shown first.
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
-    answers come from a model, so that they can be compared with that model's in fp32.
+    answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
+    may have a prefix cache, which serves a prompt that it has seen before without reading it again.
     """
 
     is_rented: bool = False
@@ -64,6 +65,7 @@ class Traits:
     container_python: tuple[int, int] | None = None
     container_weights: str = ""
     needs_reference: bool = True
+    may_cache_prompts: bool = False
 
     @property
     def is_in_containers(self) -> bool:

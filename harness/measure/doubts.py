@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.measure.asked_lengths import input_lengths, long_answers, short_answers, uncounted
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.overload import overload
 from harness.measure.schedule import was_sent
 from harness.measure.statistics.estimators import smallest_n
 from harness.measure.statistics.steady_state import SMALLEST_N, unsteadiness
-from harness.measure.tokens import is_short
 from harness.records import Doubt, DoubtKind, RequestRecord
 from harness.units import NS_PER_MS, ms_from_ns
 
@@ -138,8 +138,10 @@ def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loo
         ("late_sends", _lag(chosen)),
         ("client_pause", _stall(chosen)),
         _unsteady(chosen, is_open_loop),
-        ("token_counts", _token_counts(chosen)),
-        ("short_answers", _short_answers(chosen)),
+        ("token_counts", _token_counts(chosen) or uncounted(chosen)),
+        ("short_answers", short_answers(chosen)),
+        ("long_answers", long_answers(chosen)),
+        ("input_lengths", input_lengths(chosen)),
     )
     return (*(Doubt(kind=kind, sentence=sentence) for kind, sentence in found if sentence), *use.disturbances)
 
@@ -241,16 +243,3 @@ def _token_counts(chosen: Sequence[RequestRecord]) -> str:
     if not 0 < missing < len(ok):
         return ""
     return f"{missing} of {len(ok)} answers came without a token count; output_tokens_per_s is too low"
-
-
-def _short_answers(chosen: Sequence[RequestRecord]) -> str:
-    asked = [record for record in chosen if record.outcome == "ok" and record.asked_tokens is not None]
-    short = [record for record in asked if is_short(record)]
-    if not short:
-        return ""
-    came, wanted = (np.median([getattr(r, name) for r in short]) for name in ("output_tokens", "asked_tokens"))
-    return (
-        f"{len(short)} of {len(asked)} answers are shorter than the output length asked for (median {came:.0f} of "
-        f"{wanted:.0f} tokens), so the load was lighter than asked; they are not in goodput. Does the server know a "
-        "least number of new tokens?"
-    )

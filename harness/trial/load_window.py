@@ -174,8 +174,8 @@ class Loads:
 
     def _open(self, load: Open, engine: RunningEngine, probe: int) -> LoadPlan:
         schedule = self._schedule(load, probe)
-        inputs = self._inputs
-        rates, end_tokens = token_rates(inputs.prompts, inputs.model_dir) if schedule.input_lengths else ({}, 0)
+        folder = self._model.folder if schedule.input_lengths else None
+        rates, end_tokens = token_rates(self._inputs.prompts, folder) if folder is not None else ({}, 0)
         return replace(
             self._plan(engine.endpoint),
             offsets_ns=schedule.offsets_ns,

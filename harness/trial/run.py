@@ -19,8 +19,9 @@ from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.load.served_model import ServedModel, empty_ids
+from harness.measure.asked_lengths import repeated_prompts
 from harness.quality.equivalence import QualityRule, judge
-from harness.records import Candidate, QualityReport, Trial, TrialOutcome
+from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.store.writer import RunWriter
 from harness.trial.ask_prompts import Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
@@ -100,7 +101,7 @@ class TrialRunner:
         return self._conclude(trial, loaded.window)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
-        summary = with_cost(window.summary, self._inputs.scenario.cost, trial.candidate)
+        summary = with_cost(self._doubted(trial.candidate, window), self._inputs.scenario.cost, trial.candidate)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
         load_notes = window.result.notes
@@ -108,6 +109,15 @@ class TrialRunner:
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         return replace(trial, violations=self._goals.violations(trial))
+
+    def _doubted(self, candidate: Candidate, window: Window) -> TrialSummary:
+        """The summary, doubted where the server may have known the prompts already."""
+        if not traits(candidate.engine).may_cache_prompts:
+            return window.summary
+        texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
+        before = [prompt.prompt_id for prompt in self._inputs.quality_prompts]
+        repeated = repeated_prompts(window.result.records, texts, before)
+        return window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])
 
     def _served(self, candidate: Candidate) -> ServedModel:
         """What a server that somebody else started serves is known only where the scenario names the model."""

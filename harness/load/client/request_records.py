@@ -10,7 +10,7 @@ from harness.load.plan import LoadPlan
 from harness.load.protocol.interface import Answer, NoAnswer
 from harness.load.protocol.request_form import form_of
 from harness.load.protocol.token_counts import CountedBy, count_in_header, total
-from harness.load.schedule.lengths import asked_output, shaped
+from harness.load.schedule.lengths import asked_input, asked_output, shaped
 from harness.load.schedule.prompts import RequestOrder
 from harness.load.served_model import ServedModel
 from harness.records import Prompt, RequestOutcome, RequestRecord
@@ -63,6 +63,7 @@ class RecordReader:
             hidden_tokens=answer.hidden_tokens,
             counted_by=counted_by,
             asked_tokens=None if raw.is_warmup else asked_output(self._plan, raw.seq, len(prompts)),
+            asked_input_tokens=None if raw.is_warmup else asked_input(self._plan, raw.seq),
         )
         return record, outputs
 

@@ -20,7 +20,7 @@ def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[P
     A request of several prompts shares its lengths equally among them. An output length sets max_new_tokens, and
     min_new_tokens too, so that an engine that honours it writes exactly as many.
     """
-    asked = plan.input_lengths[seq] if plan.input_lengths else None
+    asked = asked_input(plan, seq)
     each = _output_each(plan, seq, len(prompts))
     if asked is not None:
         length = asked / len(prompts) - plan.end_tokens
@@ -30,6 +30,11 @@ def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[P
     if each is None:
         return tuple(prompts), None
     return tuple(prompts), {**plan.parameters, "max_new_tokens": each, "min_new_tokens": each}
+
+
+def asked_input(plan: LoadPlan, seq: int) -> int | None:
+    """Tokens of measured request `seq` where a trace asks for so many."""
+    return plan.input_lengths[seq] if plan.input_lengths else None
 
 
 def asked_output(plan: LoadPlan, seq: int, prompts: int) -> int | None:

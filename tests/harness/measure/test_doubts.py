@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.measure.asked_lengths import repeated_prompts
 from harness.measure.doubts import client_verdict, doubts_of
 from tests.harness.measure.records import MS, closed_loop, request, use
 
@@ -84,3 +85,53 @@ def test_a_saturated_client_voids_the_trial() -> None:
     assert verdict is not None
     assert "95% of its 1 core(s)" in verdict
     assert client_verdict(STEADY, use(client_s=9.5, client_processes=2)) is None
+
+
+def test_answers_longer_than_the_length_asked_for() -> None:
+    long = tuple(replace(r, asked_tokens=8, output_tokens=40 if k % 4 == 0 else 9) for k, r in enumerate(STEADY))
+    (doubt,) = doubts_of(long, use())
+    assert doubt.kind == "long_answers"
+    assert "100 of 400 answers are longer than the output length asked for (median 40 of 8 tokens)" in doubt.sentence
+
+
+def test_lengths_that_nobody_counted_are_not_proven() -> None:
+    bare = tuple(
+        replace(r, asked_tokens=8, asked_input_tokens=9, output_tokens=None, input_tokens=None) for r in STEADY
+    )
+    tokens, inputs = doubts_of(bare, use())
+    assert (tokens.kind, inputs.kind) == ("token_counts", "input_lengths")
+    assert "whether the 400 answers have the output length asked for is not known" in tokens.sentence
+    assert "no answer came with a count of its input tokens" in inputs.sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted", "is_doubted"),
+    [(100, 100, False), (100, 110, False), (100, 89, True), (100, 130, True), (4, 6, False), (4, 7, True)],
+)
+def test_inputs_that_miss_the_trace_s_length(asked: int, counted: int, is_doubted: bool) -> None:
+    found = doubts_of(tuple(replace(r, asked_input_tokens=asked, input_tokens=counted) for r in STEADY), use())
+    assert [doubt.kind for doubt in found] == ["input_lengths"] * is_doubted
+    if is_doubted:
+        share = f"in the median they have {counted / asked:.0%} of its tokens"
+        assert found[0].sentence.startswith(
+            "400 of 400 inputs miss the length that the trace asks for by more than 10%"
+        )
+        assert share in found[0].sentence
+    few = [
+        replace(r, asked_input_tokens=asked, input_tokens=counted if k < 20 else asked) for k, r in enumerate(STEADY)
+    ]
+    assert doubts_of(few, use()) == ()
+
+
+def test_prompts_that_the_server_has_seen_are_counted_by_text_warm_up_and_quality_check_included() -> None:
+    texts = {"a": "x", "b": "x", "c": "y", "d": "z"}
+    warm = request(-1, 0.0, 1.0, prompt_ids=("a",), is_warmup=True)
+    sent = [request(k, 1.0 + k, 1.0, prompt_ids=(name,)) for k, name in enumerate("bcdc")]
+    assert repeated_prompts(sent, texts, ()).startswith("1 of 4 measured requests repeated prompts")
+    assert "(3 different ones, warm-up" in repeated_prompts(sent, texts, ())
+    assert repeated_prompts([warm, *sent], texts, ()).startswith("2 of 4 measured requests")
+    assert repeated_prompts([warm, *sent], texts, ("c", "d")).startswith("4 of 4 measured requests")
+    assert repeated_prompts([*sent[:3]], texts, ()) == ""
+    both = request(9, 20.0, 1.0, prompt_ids=("c", "e"))
+    assert repeated_prompts([*sent[:3], both], texts, ()) == "", "one of the two prompts is new"
+    assert repeated_prompts([request(0, 0.0, 1.0, prompt_ids=())], texts, ()) == ""
