@@ -131,9 +131,12 @@ def migrate_command(file: Path, source: str, target: str, replace_engine: bool, 
 
 @command.command("env", epilog="Exit: 0 ok, 2 a key or line that cannot be translated.")
 @_FILE
+@click.option(
+    "--container", default="0.36.0", show_default=True, metavar="VERSION", help="The container that reads them."
+)
 @click.option("--reverse", is_flag=True, help="FILE holds variables (NAME=VALUE lines or a JSON object).")
 @_JSON
-def env(file: Path, reverse: bool, as_json: bool) -> None:
+def env(file: Path, container: str, reverse: bool, as_json: bool) -> None:
     """Translate FILE into the container's environment variables, or back.
 
     Prints NAME=VALUE lines for docker's --env-file; with --json an object for boto3's Environment.
@@ -141,15 +144,20 @@ def env(file: Path, reverse: bool, as_json: bool) -> None:
     \b
     Examples:
       dyno properties env serving.properties > container.env
-      dyno properties env container.env --reverse > serving.properties
+      dyno properties env container.env --reverse --container 0.27.0 > serving.properties
     """
 
+    target = parse_container(container)
+    if target.is_own:
+        raise UsageError(f"--container: {target.name} reads no variables, only a file; name a container such as 0.36.0")
     if not reverse:
-        variables = to_environment(_values(file))
+        variables = to_environment(_values(file), target)
         lines = "".join(f"{name}={value}\n" for name, value in variables.items())
         click.echo(json.dumps(variables, indent=2) if as_json else lines, nl=as_json)
         return
-    found = from_environment(parse_environment(_text(file), str(file)))
+    found = from_environment(parse_environment(_text(file), str(file)), target)
+    for name in found.server_wide:
+        click.echo(f"{file}: {name}: a setting of the whole server, which no model's file holds; left out", err=True)
     for name in found.ignored:
         click.echo(f"{file}: {name}: not the container's; left out", err=True)
     click.echo(json.dumps(dict(found.values), indent=2) if as_json else format_properties(found.values), nl=as_json)

@@ -59,6 +59,7 @@ _JAVA_LOOKUP = re.compile(r'(?:getProperty|intProperty|containsKey|intValue|getO
 _JAVA_OPTION = re.compile(r'(?:getInitParameters\(\)\s*\.\w+|options\s*\.\w+)\(\s*"([\w.]+)"')
 _JAVA_CASE = re.compile(r'case "([\w.]+)":')
 _JAVA_VARIABLE = re.compile(r'(?:getenv|getEnvOrSystemProperty|getDefaultTimeout)\(\s*"([A-Z][A-Z0-9_]+)"')
+_JAVA_PREFIX = re.compile(r'startsWith\("([A-Z]+_)"\)')
 _JAVA_SETTING = re.compile(r'static final String \w+ = "([a-z][a-z0-9_]+)"')
 _SHELL_VARIABLE = re.compile(r'^ *translateTGIToLMI "(\w+)"|"\$(ENABLE_CUDA_GRAPHS)"', re.MULTILINE)
 _WORKERS = ("minWorkers", "maxWorkers")
@@ -311,7 +312,7 @@ def _variables(branch: Branch) -> dict[str, str]:
     for path, text in branch.sources.items():
         name = Path(path).stem
         if path.endswith(".java"):
-            names = _JAVA_VARIABLE.findall(text)
+            names = [*_JAVA_VARIABLE.findall(text), *(f"{prefix}*" for prefix in _JAVA_PREFIX.findall(text))]
             if name == "ConfigManager":
                 names += [f"SERVING_{word.upper()}" for word in _JAVA_SETTING.findall(text)]
         else:
