@@ -20,6 +20,7 @@ from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import TorchModel
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
+from engines.models.generation_defaults import model_notes
 from engines.models.hugging_face import load_model
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, package_availability, whole_number
@@ -100,7 +101,7 @@ class AccelerateBackend(TorchBackend):
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "accelerate").versions,
             load_s=time.monotonic() - began,
-            notes=tuple(notes),
+            notes=(*notes, *model_notes(spec.model_dir)),
         )
 
     def close(self) -> None:

@@ -29,11 +29,12 @@ from engines.hosted import HostedEngine
 from engines.models import hugging_face
 from engines.models.cache import build_once, check_unchanged, model_digest
 from engines.models.folder import SpecialIds, read_config, special_ids
+from engines.models.generation_defaults import model_notes
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, package_availability
 
-CONVERSION = 1
+CONVERSION = 2
 """Part of the cache key: raise it when `convert` changes what it writes."""
 
 _PACKAGES = ("ctranslate2",)
@@ -117,6 +118,7 @@ class CTranslate2Backend(Backend):
             notes=(
                 f"converted model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{threads} threads",
+                *model_notes(spec.model_dir),
             ),
             converted_dir=str(folder),
         )
@@ -171,7 +173,7 @@ class CTranslate2Backend(Backend):
         """Greedy or sampling. CTranslate2 decodes on its own thread and hands over the tokens step by step."""
         steps: queue.SimpleQueue[list[TokenEvent]] = queue.SimpleQueue()
         collector = _Steps(requests, indices, self._special, steps)
-        results = self._translator.translate_batch(
+        results: list[Any] = self._translator.translate_batch(
             **self._arguments(requests),
             return_scores=any(request.params.return_logprobs for request in requests),
             asynchronous=True,
@@ -183,8 +185,9 @@ class CTranslate2Backend(Backend):
                 try:
                     events = steps.get(timeout=_POLL_S)
                 except queue.Empty:
-                    if results[0].done():
-                        results[0].result()  # raises what ended it early
+                    if all(result.done() for result in results) and steps.empty():
+                        yield collector.ends(results)
+                        return
                     continue
                 left -= sum(event.finish is not None for event in events)
                 yield events
@@ -204,6 +207,8 @@ class CTranslate2Backend(Backend):
             logprobs = [result.log_probs for result in scored]
         events = []
         for row, (index, tokens) in enumerate(zip(indices, found, strict=True)):
+            if not tokens:
+                events.append(TokenEvent(index=index, token_id=None, finish="eos"))
             for position, token in enumerate(tokens):
                 is_last = position == len(tokens) - 1
                 finish = ("eos" if int(token) in self._special.eos else "length") if is_last else None
@@ -228,10 +233,11 @@ class _Steps:
         self._limits = [request.params.max_new_tokens for request in requests]
         self._wants_logprob = [request.params.return_logprobs for request in requests]
         self._indices = indices
+        self._open = set(range(len(requests)))
         self._special = special
         self._steps = steps
         self._events: list[TokenEvent] = []
-        self._expected = self._alive = len(requests)
+        self._expected = len(requests)
         self._next_handover = 0.0
         self.is_cancelled = False
 
@@ -247,15 +253,24 @@ class _Steps:
         self._events.append(
             TokenEvent(index=self._indices[row], token_id=step.token_id, logprob=logprob, finish=finish)
         )
-        self._alive -= finish is not None
+        if finish is not None:
+            self._open.discard(row)
         self._expected -= 1
         if self._expected == 0:
-            self._expected = self._alive
+            self._expected = len(self._open)
             now = time.monotonic()
-            if not self._alive or now >= self._next_handover:
+            if not self._open or now >= self._next_handover:
                 self._steps.put(self._events)
                 self._events, self._next_handover = [], now + _HANDOVER_S
         return self.is_cancelled or finish is not None
+
+    def ends(self, results: Sequence[Any]) -> list[TokenEvent]:
+        """What is left once every result is there: the events not handed over, and an end for each row without one,
+        which CTranslate2 had no answer for. Raises what ended the decoding early."""
+        for result in results:
+            result.result()
+        silent = [TokenEvent(index=self._indices[row], token_id=None, finish="eos") for row in sorted(self._open)]
+        return [*self._events, *silent]
 
 
 def _shared(params: GenerateParams) -> GenerateParams:
@@ -312,9 +327,11 @@ def _loader(parent: Any, special: SpecialIds) -> Any:
         def get_vocabulary(self, model: Any, tokenizer: object) -> list[str]:
             return [str(token) for token in range(model.config.vocab_size)]
 
-        def set_config(self, config: Any, model: object, tokenizer: object) -> None:
+        def set_config(self, config: Any, model: Any, tokenizer: object) -> None:
             config.bos_token = config.unk_token = str(special.pad)
-            config.eos_token = str(special.eos[0])
+            # CTranslate2 gives no answer to a source of nothing but its end token, as invisible text is; ends are named
+            # in every call, so that this one may be the last row, which no text has.
+            config.eos_token = str(model.config.vocab_size - 1)
             config.decoder_start_token = str(special.start)
 
     return IdVocabularyLoader()

@@ -31,6 +31,7 @@ from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import DecodeModel, TorchModel
 from engines.hosted import HostedEngine
 from engines.models.folder import SpecialIds, read_config, special_ids
+from engines.models.generation_defaults import model_notes
 from engines.models.hugging_face import load_model
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
@@ -137,7 +138,7 @@ class DeepSpeedBackend(TorchBackend):
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "deepspeed").versions,
             load_s=time.monotonic() - began,
-            notes=tuple(rank.notes),
+            notes=(*rank.notes, *model_notes(spec.model_dir)),
         )
 
     def close(self) -> None:

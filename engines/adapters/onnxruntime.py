@@ -20,6 +20,7 @@ from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
 from engines.models.folder import read_config, special_ids
+from engines.models.generation_defaults import model_notes
 from engines.models.onnx_cache import exported
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag, package_availability
@@ -86,6 +87,7 @@ class OnnxRuntimeBackend(GraphBackend):
             notes=(
                 f"exported model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{compute_threads(spec)} threads",
+                *model_notes(spec.model_dir),
             ),
             converted_dir=str(folder),
         )

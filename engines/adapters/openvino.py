@@ -23,6 +23,7 @@ from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
 from engines.models.cache import build_once, model_digest
 from engines.models.folder import read_config, special_ids
+from engines.models.generation_defaults import model_notes
 from engines.models.onnx_cache import exported
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
@@ -149,6 +150,7 @@ class OpenVinoBackend(GraphBackend):
                 f"exported model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{compute_threads(spec)} threads",
                 "keys and values in the runtime's state" if self._is_stateful else "keys and values passed every step",
+                *model_notes(spec.model_dir),
             ),
             converted_dir=str(folder),
         )

@@ -12,6 +12,7 @@ from engines.generation.torch_model import TorchModel
 from engines.generation.torch_static_step import StaticStep
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
+from engines.models.generation_defaults import model_notes
 from engines.models.hugging_face import load_model
 from engines.processes.threads import compute_threads
 from engines.registry import REFERENCE_PACKAGES
@@ -125,7 +126,7 @@ class TransformersBackend(TorchBackend):
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(REFERENCE_PACKAGES, "transformers").versions,
             load_s=time.monotonic() - began,
-            notes=tuple(notes),
+            notes=(*notes, *model_notes(spec.model_dir)),
         )
 
 

@@ -56,7 +56,7 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
 
 def replies(loaded: Loaded, requests: Sequence[Any]) -> list[Reply]:
     """What our server would answer to each body (bytes, or the object parsed from them), generated as one batch."""
-    bodies = [_body(raw) for raw in requests]
+    bodies = [_body(raw, loaded.defaults) for raw in requests]
     jobs = [_job(index, n, body, text) for index, body in enumerate(bodies) if isinstance(body, Body)
             for n, text in enumerate(body.inputs)]  # fmt: skip
     done = {message["job"]: message for message in answer_batch(loaded, jobs)}
@@ -82,9 +82,10 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def _body(raw: Any) -> Body | RequestInvalid:
+def _body(raw: Any, defaults: Mapping[str, Any]) -> Body | RequestInvalid:
     try:
-        body = parse_body(bytes(raw) if isinstance(raw, bytes | bytearray) else json.dumps(raw).encode())
+        data = bytes(raw) if isinstance(raw, bytes | bytearray) else json.dumps(raw).encode()
+        body = parse_body(data, defaults)
         if body.wants_stream:
             raise RequestInvalid("stream: this server answers whole requests only; send stream: false")
         return body

@@ -7,13 +7,15 @@ length the headers promise, every shard of an index, and tokenizer files. The we
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
-from engines.models.safetensors_header import tensor_names
+from engines.models.safetensors_header import stored_tensors
+from engines.models.unservable import Shapes, check_adapter, check_config, check_tensors
+from engines.models.weight_files import has_weights, weight_files, weight_map
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
 """Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
@@ -63,13 +65,12 @@ def check_model_folder(path: Path) -> None:
     if not path.is_dir():
         kind = "is a file" if path.exists() else "does not exist"
         raise ModelInvalid(f"{path}: {kind}; expected a Hugging Face model folder (config.json, weights, tokenizer)")
+    check_adapter(path, has_weights=has_weights(path))
     config = read_config(path)
-    names = _check_weights(path)
-    expected = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    if names is not None and not any(name in names for name in expected):
-        raise ModelInvalid(
-            f"{path}: the weights hold no 'shared.weight'; expected those of a {config['model_type']} model"
-        )
+    shapes = _check_weights(path, weight_files(path))
+    check_config(path, config, has_names=shapes is not None)
+    if shapes is not None:
+        check_tensors(path, config, shapes)
     if not any((path / name).is_file() for name in TOKENIZER_FILES) and not is_byte_tokenizer(path):
         raise ModelInvalid(
             f"{path}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}; copy it from the model's source"
@@ -78,7 +79,7 @@ def check_model_folder(path: Path) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a T5-family folder. Raises ModelInvalid."""
-    config = _read_json(path / "config.json", "copy it from the model's source")
+    config = read_json(path / "config.json", "copy it from the model's source")
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         raise ModelInvalid(
@@ -90,25 +91,30 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def special_ids(path: Path) -> SpecialIds:
     """The folder's eos, pad and decoder start ids. Raises ModelInvalid when one is missing or not a number."""
-    merged = dict(read_config(path))
+    merged = {name: value for name, value in read_config(path).items() if value is not None}
     generation = path / "generation_config.json"
     if generation.is_file():
         merged |= {
-            name: value for name, value in _read_json(generation, "correct or remove it").items() if value is not None
+            name: value for name, value in read_json(generation, "correct or remove it").items() if value is not None
         }
     eos = merged.get("eos_token_id", 1)
     pad = merged.get("pad_token_id", 0)
     start = merged.get("decoder_start_token_id", pad)
-    ids = tuple(eos) if isinstance(eos, list) else (eos,)
-    if not ids or not all(isinstance(number, int) and number >= 0 for number in (*ids, pad, start)):
+    vocab = merged.get("vocab_size", 1 << 24)
+    ids = tuple(dict.fromkeys(eos)) if isinstance(eos, list) else (eos,)
+    are_numbers = all(isinstance(number, int) and number >= 0 for number in (*ids, pad, start))
+    if are_numbers:
+        ids = tuple(number for number in ids if number < vocab)  # no such token can be chosen
+    if not ids or not are_numbers or max(pad, start) >= vocab:
         raise ModelInvalid(
-            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}, decoder start {start!r}: expected token ids; "
-            "correct the config"
+            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}, decoder start {start!r}: expected token ids below "
+            f"vocab_size {vocab}; correct the config"
         )
     return SpecialIds(eos=ids, pad=pad, start=start)
 
 
-def _read_json(path: Path, advice: str) -> dict[str, Any]:
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises ModelInvalid that ends in `advice`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -120,47 +126,22 @@ def _read_json(path: Path, advice: str) -> dict[str, Any]:
     return content
 
 
-def _check_weights(path: Path) -> frozenset[str] | None:
-    """Tensor names found in the safetensors headers; None for a pickle (.bin) checkpoint, whose names need torch."""
-    single = path / "model.safetensors"
+def _check_weights(path: Path, files: Sequence[Path]) -> Shapes | None:
+    """Name -> shape of the tensors in the safetensors headers; None for a pickle (.bin) checkpoint, whose names need
+    torch."""
+    if files[0].suffix == ".bin":
+        for pickle in files:
+            if pickle.stat().st_size < 1024:
+                size = pickle.stat().st_size
+                raise ModelInvalid(f"{pickle}: only {size} bytes, no checkpoint; download the file again")
+        return None
+    shapes = {name: tensor.shape for file in files for name, tensor in stored_tensors(file).items()}
     index = path / "model.safetensors.index.json"
-    if single.is_file():
-        return tensor_names(single)
-    if index.is_file():
-        return _check_shards(path, index)
-    pickles = sorted(path.glob("pytorch_model*.bin"))
-    if not pickles:
-        raise ModelInvalid(
-            f"{path}: no weights; expected model.safetensors, model.safetensors.index.json with its shards, or "
-            "pytorch_model.bin; download the model again"
-        )
-    for pickle in pickles:
-        if pickle.stat().st_size < 1024:
-            raise ModelInvalid(f"{pickle}: only {pickle.stat().st_size} bytes, no checkpoint; download the file again")
-    return None
-
-
-def _check_shards(path: Path, index: Path) -> frozenset[str]:
-    weight_map = _read_json(index, "download the model again").get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelInvalid(f"{index}: expected a 'weight_map' of tensor name to file; download the model again")
-    shards = sorted({str(name) for name in weight_map.values()})
-    missing = [name for name in shards if not _is_inside(name) or not (path / name).is_file()]
-    if missing:
-        raise ModelInvalid(
-            f"{path}: {len(missing)} of {len(shards)} shards named by {index.name} are missing (first: {missing[0]}); "
-            "download the model again"
-        )
-    names = frozenset(name for shard in shards for name in tensor_names(path / shard))
-    lost = sorted(set(weight_map) - names)
-    if lost:
-        raise ModelInvalid(f"{index}: tensor {lost[0]!r} is in none of the shards; download the model again")
-    return names
-
-
-def _is_inside(name: str) -> bool:
-    """Whether an index entry is a plain file name, so that a crafted index cannot read outside the folder."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    if files[0].name != "model.safetensors":
+        lost = sorted(set(weight_map(index)) - set(shapes))
+        if lost:
+            raise ModelInvalid(f"{index}: tensor {lost[0]!r} is in none of the shards; download the model again")
+    return shapes
 
 
 def is_byte_tokenizer(model_dir: Path) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.folder import read_config
+from engines.models.unservable import lost_head
 
 
 def scales_outputs(model: Any) -> bool:
@@ -39,15 +41,29 @@ def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) ->
             output_loading_info=True,
             **placement,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "ignore_mismatched_sizes" in reason:
+            reason = "tensors have other shapes than config.json states (vocab_size after resizing the embeddings?)"
         raise ModelInvalid(f"{model_dir}: transformers cannot load it: {reason}") from error
     missing = sorted(found["missing_keys"])
     if missing:  # transformers would go on with random numbers in their place
         raise ModelInvalid(
             f"{model_dir}: the weights lack {len(missing)} tensors (first: {missing[0]}); download the model again"
         )
+    _untie(model, model_dir)
     return _quantized(model.eval()) if dtype == "int8" else model.eval()
+
+
+def _untie(model: Any, model_dir: Path) -> None:
+    """Follow config.json where it states an own head and transformers 5 forgets it: umT5's outputs are not scaled then,
+    and a head that the files lack is not the embeddings. Raises ModelInvalid."""
+    if read_config(model_dir).get("tie_word_embeddings") is not False:
+        return
+    if model.config.model_type == "umt5":
+        model.config.tie_word_embeddings = False
+    if model.lm_head.weight is model.shared.weight:
+        raise ModelInvalid(lost_head(model_dir))
 
 
 def _quantized(model: Any) -> Any:

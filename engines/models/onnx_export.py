@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,15 @@ class FeedForward(nn.Module):
 
 
 def _activated(x: Tensor, name: str) -> Tensor:
-    if name == "gelu_new":
-        return nn.functional.gelu(x, approximate="tanh")
-    if name == "gelu":
-        return nn.functional.gelu(x)
-    return nn.functional.silu(x) if name == "silu" else nn.functional.relu(x)
+    return _ACTIVATIONS[name](x)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), lambda x: nn.functional.gelu(x, approximate="tanh")),
+    **dict.fromkeys(("silu", "swish"), nn.functional.silu),
+}
 
 
 class Attention(nn.Module):
@@ -209,6 +214,10 @@ def names(layers: int, prefix: str) -> list[str]:
 def export(model_dir: str, folder: str) -> None:
     """Write encoder.onnx and decoder.onnx (weights beside them) to `folder`. Raises ModelInvalid."""
     model = hugging_face.load_model(Path(model_dir), "fp32", "eager")
+    if model.config.dense_act_fn not in _ACTIVATIONS:
+        raise ModelInvalid(
+            f"{model_dir}: activation {model.config.dense_act_fn!r} is not exported; known: {', '.join(_ACTIVATIONS)}"
+        )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it reports the absence of torchvision, four times
     try:
         with torch.no_grad(), warnings.catch_warnings():

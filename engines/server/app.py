@@ -81,7 +81,7 @@ class Front:
         """Answer one request; every outcome is counted."""
         begin = time.monotonic()
         try:
-            body = parse_body(await read_body(request, self._pool.settings.max_request_size_bytes))
+            body = parse_body(await read_body(request, self._pool.settings.max_request_size_bytes), self._pool.defaults)
             jobs = self._pool.submit(body)
             answer = await self._unless_client_leaves(request, jobs, self._first_result(body, jobs))
         except BodyTooLarge as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from engines.api import GenerateParams
@@ -56,8 +58,9 @@ class Body:
     wants_stream: bool
 
 
-def parse_body(data: bytes) -> Body:
-    """The request in `data`. Raises RequestInvalid with what was wrong, where, and what was expected."""
+def parse_body(data: bytes, defaults: Mapping[str, Any] = MappingProxyType({})) -> Body:
+    """The request in `data`; `defaults` are the model's own parameters, for those it leaves out. Raises RequestInvalid
+    with what was wrong, where, and what was expected."""
     body = _object(data)
     for key in body:
         if key not in BODY_KEYS:
@@ -66,7 +69,7 @@ def parse_body(data: bytes) -> Body:
     parameters = body.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise RequestInvalid(f"parameters: expected an object, got {_kind(parameters)}")
-    params, wants_details = _parameters(parameters or {})
+    params, wants_details = _parameters(parameters or {}, defaults)
     wants_stream = body.get("stream", False)
     if not isinstance(wants_stream, bool):
         raise RequestInvalid(f"stream: expected true or false, got {_kind(wants_stream)}")
@@ -103,7 +106,7 @@ def _inputs(body: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
     return tuple(texts), isinstance(inputs, list)
 
 
-def _parameters(parameters: dict[str, Any]) -> tuple[GenerateParams, bool]:
+def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[GenerateParams, bool]:
     values: dict[str, Any] = {}
     wants_details = False
     for name, value in parameters.items():
@@ -115,7 +118,14 @@ def _parameters(parameters: dict[str, Any]) -> tuple[GenerateParams, bool]:
             wants_details = value
         elif name != "seed" or value is not None:
             values[name] = _value(name, value)
-    params = GenerateParams(**values)
+    params = GenerateParams(**{**defaults, **values})
+    if "min_new_tokens" not in values:
+        params = replace(params, min_new_tokens=min(params.min_new_tokens, params.max_new_tokens))
+    if params.do_sample and params.num_beams > 1 and not {"do_sample", "num_beams"} <= set(values):
+        raise RequestInvalid(
+            f"parameters: do_sample with num_beams {params.num_beams} is not offered, and one of them is the model's "
+            "own (generation_config.json); send num_beams 1 or do_sample false"
+        )
     if params.min_new_tokens > params.max_new_tokens:
         raise RequestInvalid(
             f"parameters.min_new_tokens: {params.min_new_tokens} is above max_new_tokens {params.max_new_tokens}"

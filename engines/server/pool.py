@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from engines.api import EngineSpec
 from engines.errors import EngineError
+from engines.models.generation_defaults import generation_defaults
 from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
@@ -60,6 +61,7 @@ class WorkerPool:
         self.spec = spec
         self.settings = settings
         self.metrics = metrics
+        self.defaults = generation_defaults(spec.model_dir).values
         self.queue = JobQueue(spec.job_queue_size)
         self.status = PoolStatus()
         self.workers: list[Worker] = []

@@ -12,13 +12,14 @@ import socket
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
 from engines.errors import EngineError, RequestInvalid, SpecInvalid
 from engines.launching import load_backend
+from engines.models.generation_defaults import generation_defaults
 from engines.processes.supervisor import dies_with
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message
@@ -77,6 +78,8 @@ class Loaded:
     backend: Backend
     codec: TextCodec
     facts: Message
+    defaults: Mapping[str, Any]
+    """The model's own generation parameters, for requests that leave them out."""
 
 
 def load_of(load: Message) -> Loaded | tuple[str, str]:
@@ -87,7 +90,8 @@ def load_of(load: Message) -> Loaded | tuple[str, str]:
         facts = backend.load(spec)
         if spec.rolling_batch != "disable" and not (hasattr(backend, "admit") and hasattr(backend, "step")):
             raise SpecInvalid(f"{spec.engine}: rolling_batch {spec.rolling_batch!r} refused; use 'disable'")
-        return Loaded(backend=backend, codec=_codec(backend, spec), facts=_facts_message(facts))
+        defaults = generation_defaults(spec.model_dir).values
+        return Loaded(backend=backend, codec=_codec(backend, spec), facts=_facts_message(facts), defaults=defaults)
     except MemoryError as error:
         return ("OutOfMemory", f"{spec.engine} ran out of memory while loading {spec.model_dir}: {error!r}")
     except EngineError as error:

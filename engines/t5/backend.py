@@ -21,6 +21,7 @@ from engines.api import (
 )
 from engines.errors import RequestInvalid, SpecInvalid, Unavailable
 from engines.hosted import HostedEngine
+from engines.models.generation_defaults import model_notes
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native
@@ -140,6 +141,7 @@ class T5Backend(RollingBackend):
                 f"isa {self._engine.isa}, {threads} threads, {spec.tensor_parallel_degree} tensor-parallel rank(s)",
                 *([self._engine.about] if self._engine.about else []),
                 f"{self._engine.weight_bytes / 1e6:.0f} MB of weights",
+                *model_notes(spec.model_dir),
             ),
         )
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from engines.errors import ModelInvalid
 
-ACTIVATIONS = {"relu": 0, "gelu_new": 1, "gelu": 2, "silu": 3, "swish": 3}
-"""Name in `feed_forward_proj` -> number in t5k.h."""
+ACTIVATIONS = {"relu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "gelu": 2, "silu": 3, "swish": 3}
+"""Name in `feed_forward_proj` or `dense_act_fn` -> number in t5k.h."""
 
 MODEL_TYPES = ("t5", "mt5", "umt5")
 
@@ -44,6 +44,7 @@ class T5Config:
     max_distance: int
     has_layer_bias: bool
     scales_output: bool
+    has_own_head: bool
     pad_id: int
     start_id: int
     eos_ids: tuple[int, ...]
@@ -81,7 +82,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
     model_type = str(raw.get("model_type", "t5"))
     if model_type not in MODEL_TYPES:
         raise ModelInvalid(f"{where}: model_type: expected one of {MODEL_TYPES}, got {model_type!r}")
-    activation, is_gated = _feed_forward(str(raw.get("feed_forward_proj", "relu")), where)
+    activation, is_gated = _feed_forward(raw, model_type, where)
     try:
         layers = _size(raw, "num_layers")
         vocab = _size(raw, "vocab_size")
@@ -105,9 +106,10 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], where: s
             max_distance=distance,
             has_layer_bias=model_type == "umt5",
             scales_output=_scales_output(raw, model_type),
+            has_own_head=raw.get("tie_word_embeddings") is False,
             pad_id=_id(raw, generation, "pad_token_id", 0),
             start_id=_start_id(raw, generation, vocab),
-            eos_ids=_eos_ids(raw, generation),
+            eos_ids=_eos_ids(raw, generation, vocab),
         )
     except KeyError as error:
         raise ModelInvalid(f"{where}: expected a T5 config, field {error} is missing") from error
@@ -150,14 +152,18 @@ def _scales_output(raw: Mapping[str, Any], model_type: str) -> bool:
     return bool(value)
 
 
-def _feed_forward(projection: str, where: str) -> tuple[str, bool]:
-    """`gated-gelu` means the tanh form (Hugging Face rewrites it); a bare `gelu` stays erf."""
-    if projection == "gated-gelu":
-        return "gelu_new", True
-    name, is_gated = projection.removeprefix("gated-"), projection.startswith("gated-")
+def _feed_forward(raw: Mapping[str, Any], model_type: str, where: str) -> tuple[str, bool]:
+    """Activation and whether it is gated. `gated-gelu` means the tanh form (Hugging Face rewrites it); a bare `gelu`
+    stays erf. `dense_act_fn` and `is_gated_act` are what Hugging Face derives, and win where a file has them."""
+    projection = str(raw.get("feed_forward_proj") or ("relu" if model_type == "t5" else "gated-gelu"))
+    is_gated = projection.startswith("gated-")
+    name = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+    given, gated = raw.get("dense_act_fn"), raw.get("is_gated_act")
+    field = "feed_forward_proj" if given is None else "dense_act_fn"
+    name = name if given is None else str(given)
     if name not in ACTIVATIONS:
-        raise ModelInvalid(f"{where}: feed_forward_proj: expected one of {sorted(ACTIVATIONS)}, got {projection!r}")
-    return name, is_gated
+        raise ModelInvalid(f"{where}: {field}: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
+    return name, is_gated if gated is None else bool(gated)
 
 
 def _is_id(value: object) -> bool:
@@ -182,12 +188,17 @@ def _start_id(raw: Mapping[str, Any], generation: Mapping[str, Any], vocab: int)
     return start
 
 
-def _eos_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> tuple[int, ...]:
+def _eos_ids(raw: Mapping[str, Any], generation: Mapping[str, Any], vocab: int) -> tuple[int, ...]:
     for source in (generation, raw):
         value = source.get("eos_token_id")
         if value is not None:
             ids = value if isinstance(value, list) else [value]
-            if not 1 <= len(ids) <= _MOST_EOS or not all(_is_id(v) for v in ids):
-                raise ValueError(f"eos_token_id: expected a token id or 1 to {_MOST_EOS} of them, got {value!r}")
+            ids = list(dict.fromkeys(ids)) if all(_is_id(number) for number in ids) else []
+            ids = [number for number in ids if number < vocab]  # no such token can be chosen
+            if not 1 <= len(ids) <= _MOST_EOS:
+                raise ValueError(
+                    f"eos_token_id: expected a token id or 1 to {_MOST_EOS} of them below {vocab} (the other engines "
+                    f"take more), got {value!r}"
+                )
             return tuple(ids)
     return (1,)

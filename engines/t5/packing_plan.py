@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import SpecInvalid
+from engines.models.unservable import EMBEDDINGS
 from engines.t5 import native
 from engines.t5.bias import LANES, bias_table
 from engines.t5.config import T5Config
@@ -157,9 +158,7 @@ class _Planner:
         self.config, self.degree, self.names = config, degree, names
         self.linear_format, self.head_format = _LINEAR_FORMATS[dtype], _HEAD_FORMATS[dtype]
         self.embed_format = dtype if dtype in ("fp32", "fp16") else "bf16"
-        self.embed_name = next(
-            (n for n in ("shared.weight", "encoder.embed_tokens.weight") if n in names), "shared.weight"
-        )
+        self.embed_name = next((name for name in EMBEDDINGS if name in names), EMBEDDINGS[0])
         self.has_decoder = any(name.startswith("decoder.block.") for name in names)
 
     def tensors(self) -> Iterator[PlannedTensor]:
@@ -350,6 +349,7 @@ def pack_in_memory(folder: Path, config: T5Config, dtype: str, degree: int, *, e
     tokens that occur take memory. Raises ModelInvalid, SpecInvalid, MemoryError.
     """
     checkpoint = Checkpoint(folder)
+    checkpoint.check_head(has_own_head=config.has_own_head)
     tensors = plan(config, dtype, degree, checkpoint.names(), exact_head=exact_head)
     in_place = {t.name: mapped for t in tensors if (mapped := t.mapped(checkpoint)) is not None}
     filled = [t for t in tensors if t.name not in in_place]

@@ -70,6 +70,7 @@ def partition(
     """
     dtype = resolve_dtype(dtype)
     config, checkpoint = read_config(model_dir), Checkpoint(model_dir)
+    checkpoint.check_head(has_own_head=config.has_own_head)
     tensors = plan(config, dtype, tensor_parallel_degree, checkpoint.names())
     try:
         with _building(out) as building:

@@ -6,9 +6,9 @@ torch reads those as plain weights, refusing every other object, so a hostile fi
 
 from __future__ import annotations
 
-import json
 import mmap
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from engines.errors import ModelInvalid, Unavailable
 from engines.models.safetensors_header import stored_tensors
+from engines.models.unservable import lost_head
+from engines.models.weight_files import weight_files
 
 FloatArray = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -72,7 +74,7 @@ class Checkpoint:
         """Open the folder's weight files. Raises ModelInvalid if there is none or one is damaged."""
         self.folder = folder
         self._where: dict[str, _Archive] = {}
-        for file in _weight_files(folder):
+        for file in weight_files(folder):
             archive: _Archive = _TorchFile(file) if file.suffix == ".bin" else _Safetensors(file)
             for name in archive.names():
                 self._where[name] = archive
@@ -82,6 +84,12 @@ class Checkpoint:
 
     def names(self) -> frozenset[str]:
         return frozenset(self._where)
+
+    def check_head(self, *, has_own_head: bool) -> None:
+        """Raises ModelInvalid where a decoder's own head is not in the files; a tied one would give wrong numbers."""
+        has_decoder = any(name.startswith("decoder.block.") for name in self._where)
+        if has_own_head and has_decoder and "lm_head.weight" not in self._where:
+            raise ModelInvalid(lost_head(self.folder))
 
     def read(self, name: str, shape: tuple[int, ...], rows: slice | None = None) -> FloatArray:
         """The tensor, or some of its rows, as a fresh or mapped fp32 array. Raises ModelInvalid if it is absent or of
@@ -111,28 +119,6 @@ class Checkpoint:
             archive.release()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    for index, single in (
-        ("model.safetensors.index.json", "model.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
-    ):
-        if (folder / index).is_file():
-            try:
-                listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
-                files = [folder / str(name) for name in sorted(set(listed.values()))]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ModelInvalid(f"{folder / index}: expected a weight_map of shards, got {error!r}") from error
-            for file in files:
-                if file.parent != folder or not file.is_file():
-                    raise ModelInvalid(f"{folder / index}: expected the shard {file.name!r} beside it, it is missing")
-            return files
-        if (folder / single).is_file():
-            return [folder / single]
-    raise ModelInvalid(
-        f"{folder}: expected model.safetensors or pytorch_model.bin (or an index of shards), got neither"
-    )
-
-
 class _Safetensors:
     """A mapped safetensors file."""
 
@@ -156,7 +142,8 @@ class _Safetensors:
 
 
 class _TorchFile:
-    """A torch.save archive, mapped by torch; tensors are wrapped without a copy."""
+    """A torch.save archive, mapped by torch, or read whole where it is of before torch 1.6; tensors are wrapped without
+    a copy."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -168,12 +155,12 @@ class _TorchFile:
             ) from None
         self._path = path
         try:
-            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
             self._tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
         except _REFUSED_BY_TORCH as error:
             raise ModelInvalid(
-                f"{path}: torch cannot read it as plain weights ({type(error).__name__}): damaged, older than torch "
-                "1.6, or more than weights; download the model again, best as safetensors"
+                f"{path}: torch cannot read it as plain weights ({type(error).__name__}): damaged, or more "
+                "than weights; download the model again, best as safetensors"
             ) from error
 
     def names(self) -> Sequence[str]:

@@ -125,15 +125,15 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a pickle of something else": ("bin", _saved([1, 2]), "torch cannot read it as plain weights"),
     "a pickle that runs code": ("bin", _hostile, "torch cannot read it as plain weights .UnpicklingError."),
     "a bin of whole numbers": ("bin", _saved({"a.weight": torch.ones(5, 7, dtype=torch.int32)}), "got torch.int32"),
-    "an index that is no JSON": ("sharded safetensors", _write(INDEX, b"{"), "expected a weight_map of shards"),
-    "an index without a map": ("sharded safetensors", _write(INDEX, b"{}"), "expected a weight_map of shards"),
+    "an index that is no JSON": ("sharded safetensors", _write(INDEX, b"{"), "expected a .weight_map. of tensor name"),
+    "an index without a map": ("sharded safetensors", _write(INDEX, b"{}"), "expected a .weight_map. of tensor name"),
     "a shard that is missing": (
-        "sharded bin", lambda folder: (folder / "pytorch_model-00002-of-00002.bin").unlink(), "beside it",
+        "sharded bin", lambda folder: (folder / "pytorch_model-00002-of-00002.bin").unlink(), "1 of 2 shards",
     ),
     "a shard from elsewhere": (
-        "sharded safetensors", _write(INDEX, b'{"weight_map": {"a.weight": "../x.safetensors"}}'), "it is missing",
+        "sharded safetensors", _write(INDEX, b'{"weight_map": {"a.weight": "../x.safetensors"}}'), "1 of 1 shards",
     ),
-    "nothing": ("safetensors", lambda folder: (folder / SINGLE).unlink(), "got neither"),
+    "nothing": ("safetensors", lambda folder: (folder / SINGLE).unlink(), "no weights; expected model.safetensors"),
 }  # fmt: skip
 
 
