@@ -22,18 +22,23 @@ Version = tuple[int, ...]
 GENERAL_KINDS = ("deepspeed", "lmi")
 """The general-purpose images, older first: DeepSpeed's until 0.27.0, LMI's from 0.28.0."""
 
+_KINDS = {"pytorch-inf2": "neuronx", "tensorrt-llm": "tensorrtllm", "pytorch-gpu": None, "cpu-full": None, "cpu": None}
+"""How the images on Docker Hub are called, and the kind that each is; None: any image of that version."""
 _NAME = re.compile(
-    r"^(?:.*djl-inference:)?(?P<version>\d+\.\d+\.\d+)"
-    r"(?:-(?P<kind>deepspeed|fastertransformer|lmi|tensorrtllm|neuronx)(?P<backend>[\d.]*)(?:-(?:cu|sdk)[\d.]+)?(?:-[A-Za-z0-9][\w.]*)*)?$"
+    r"^(?:.*djl-(?:inference|serving):)?(?P<version>\d+\.\d+\.\d+)"
+    rf"(?:-(?P<kind>deepspeed|fastertransformer|lmi|tensorrtllm|neuronx|{'|'.join(_KINDS)})(?P<backend>[\d.]*)"
+    r"(?:-[A-Za-z0-9][\w.]*)*)?$"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A target. `kind` None means any image of that version; `backend` is the newest release where none was named."""
+    """A target. `kind` None means any image of that version; `backend` is the newest release where none was named.
+    `is_plain` marks images of Docker Hub without vLLM or another backend."""
 
     name: str
     is_own: bool = False
+    is_plain: bool = False
     version: Version = ()
     kind: str | None = None
     backend: Version = ()
@@ -82,7 +87,7 @@ def parse_container(name: str) -> Container:
         raise UsageError(_unknown(name))
     version = parse_version(match["version"])
     wanted = parse_version(match["backend"].rstrip(".")) if match["backend"] else ()
-    kind = match["kind"]
+    kind = _KINDS.get(match["kind"], match["kind"])
     rows = [
         (image_kind, parse_version(backend))
         for image_kind, images in table()["images"].items()
@@ -95,7 +100,9 @@ def parse_container(name: str) -> Container:
     lmi = [backend for image_kind, backend in fitting if image_kind == "lmi"]
     backend = max(lmi) if lmi and kind in (None, "lmi") else max(b for _, b in fitting)
     is_lmi = kind == "lmi" or (kind is None and bool(lmi))
-    return Container(name=name, version=version, kind=kind, backend=backend if kind or is_lmi else ())
+    is_plain = match["kind"] is not None and kind is None
+    backend = backend if kind or is_lmi else ()
+    return Container(name=name, is_plain=is_plain, version=version, kind=kind, backend=backend)
 
 
 def general_kind(container: Container) -> str:

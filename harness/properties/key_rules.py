@@ -14,6 +14,11 @@ from typing import Any
 from engines.setting import AXES, Axis
 from harness.properties.containers import Container, Version, is_between, parse_version, read_by_version, table
 
+COMMON_SETTINGS_SINCE = (0, 25, 0)
+"""From here one class of djl-serving checks the common options for all handlers; before, each read its own."""
+FIRST_IN_IMAGE = {"fastertransformer": "0.21.0"}
+"""Handlers that AWS's image had one release before djl-serving's branch of that name (a notebook of AWS uses it)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRule:
@@ -71,21 +76,30 @@ def _djl_rules() -> dict[str, tuple[KeyRule, ...]]:
         common = {} if handler == "server" else notes["python"]
         for key in (*known, *(name for name in noted if name not in known)):
             full = key if handler == "server" else f"option.{key}"
-            periods = _periods(known.get(key, []), noted.get(key, common.get(key, {})), handler)
+            periods = _periods(known.get(key, []), noted.get(key), common.get(key, {}), handler)
             rules[full] = (*rules.get(full, ()), *(_rule(full, handler, row) for row in periods))
     return rules
 
 
-def _periods(read: list[dict[str, Any]], note: Mapping[str, Any], handler: str) -> list[dict[str, Any]]:
-    """The rows of one key of one handler: the note over each period; enumerations of the period win.
+def _periods(
+    read: list[dict[str, Any]], note: Mapping[str, Any] | None, common: Mapping[str, Any], handler: str
+) -> list[dict[str, Any]]:
+    """The rows of one key of one handler: its note over each period, or else the common one where the handler shares
+    the common settings; enumerations of the period win.
 
     A note with `handed_on` names an option of the backend, which the handler takes as long as it hands options on.
     """
-    rows = [{**period, **note, **(period if "choices" in period else {})} for period in read]
-    if note.get("handed_on"):
+    rows = []
+    for period in read:
+        until = parse_version(period.get("until", ""))
+        shared = common if not until or until >= COMMON_SETTINGS_SINCE else {}
+        rows.append({**period, **(shared if note is None else note), **(period if "choices" in period else {})})
+        if handler in FIRST_IN_IMAGE and rows[-1].get("since") == "0.22.1":
+            rows[-1]["since"] = FIRST_IN_IMAGE[handler]
+    if note and note.get("handed_on"):
         own = {key: value for key, value in note.items() if key in ("since", "until")}
         rows += [{**note, **period, **own} for period in read_by_version()["passes_on"][handler]]
-    return rows or [dict(note)]
+    return rows or [dict(note or {})]
 
 
 @cache

@@ -16,11 +16,15 @@ EXEMPT = {
     "harness/load/ceiling/measure.py": ("djl", "a protocol's name"),
     "harness/load/protocol/registry.py": ("djl", "a protocol's name"),
     "harness/measure/machine/facts.py": ("ctranslate2 onnxruntime transformers", "packages whose versions are noted"),
-    "harness/properties/containers.py": ("deepspeed", "a kind of AWS's images"),
+    "harness/properties/containers.py": ("deepspeed neuronx", "kinds of AWS's images"),
     "harness/properties/render.py": ("deepspeed", "a kind of AWS's images"),
     "harness/properties/migrate.py": ("t5", "a family of models"),
     "harness/properties/lint/records.py": ("t5", "a family of models"),
-    "harness/properties/lint/combinations.py": ("t5 deepspeed", "a family of models; a word that containers read"),
+    "harness/properties/lint/combinations.py": (
+        "t5 deepspeed neuronx",
+        "a family of models; a word that containers read",
+    ),
+    "harness/properties/key_rules.py": ("fastertransformer", "a handler of the containers"),
     "harness/properties/lint/findings.py": ("t5", "a family of models"),
     "harness/properties/lint/keys.py": ("tensorrt_llm", "a handler of the containers"),
     "harness/properties/lint/readers.py": (

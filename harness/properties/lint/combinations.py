@@ -87,7 +87,7 @@ def _batching(given: LintInput) -> Iterator[Finding]:
             "remove batch_size or set option.rolling_batch=disable",
         )
     streaming = given.values.get("option.enable_streaming", "false").strip().lower()
-    if batch > 1 and streaming not in ("", "false"):
+    if batch > 1 and streaming not in ("", "false") and "neuronx" not in given.handlers:
         yield given.error("option.enable_streaming", f"batch_size={batch} is refused with streaming; set batch_size=1")
     rolling_size = _whole(given, "option.max_rolling_batch_size", 0)
     if rolling_size > _whole(given, "job_queue_size", 1000):

@@ -50,14 +50,15 @@ def _unknown_key(given: LintInput, key: str) -> Iterator[Finding]:
 def _not_read(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Iterator[Finding]:
     """A key that another handler or another version reads."""
     backend = backend_of(given.container, given.handlers)
+    read_by = {rule.handler for rule in key_rules(given.container)[key] if rule.is_in(given.container)}
     if OWN_SCRIPT in given.handlers:
         yield from _of_own_script(given, key, f"in {given.container.name} only your own script can read it")
-    elif rules and not backend:
+    elif rules and not backend and not read_by:
         yield _out_of_range(given, key, rules)
     elif backend in {rule.handler for rule in rules}:
         yield given.warning(key, f"handed on to {_BACKENDS[backend]} unchecked")
     else:
-        owners = ", ".join(sorted({rule.handler for rule in key_rules(given.container)[key]}))
+        owners = ", ".join(sorted(read_by or {rule.handler for rule in key_rules(given.container)[key]}))
         others = ", ".join(sorted(given.handlers - {"python", "option"}))
         effect = f"no effect unless {_BACKENDS[backend]} have it" if backend else "no effect"
         yield given.warning(key, f"read by the {owners} handler only, not by {others}: {effect}")

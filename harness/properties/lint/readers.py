@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.properties.containers import Container, general_kind, named_values
-from harness.properties.key_rules import hands_on
+from harness.properties.key_rules import COMMON_SETTINGS_SINCE, hands_on
 
 OWN_SCRIPT = "own script"
 """The handler of a file whose option.entryPoint is the author's own: any option may be read by it."""
@@ -19,8 +19,6 @@ JAVA_ENGINES = ("PyTorch", "OnnxRuntime", "TensorFlow", "XGBoost", "Rust", "Trit
 
 VLLM_BY_DEFAULT_SINCE = (0, 33, 0)
 """From here an LMI image serves text generation by vLLM unless the file names another (before: lmi-dist)."""
-COMMON_SETTINGS_SINCE = (0, 25, 0)
-"""Before it the Hugging Face handler read the common options itself, for every rolling batch."""
 _BY_ROLLING = {"vllm": "vllm", "lmi-dist": "lmi-dist", "scheduler": "scheduler", "trtllm": "tensorrt_llm"}
 _BY_ENGINE = {"DeepSpeed": "deepspeed", "FasterTransformer": "fastertransformer", "OnnxRuntime": "onnxruntime"}
 _BY_IMAGE = {
@@ -32,7 +30,12 @@ _AUTO = ("lmi-dist", "scheduler", "vllm", "huggingface")
 
 def is_vllm_by_default(container: Container, values: Mapping[str, str]) -> bool:
     """Whether the LMI image picks vLLM by itself, given that the model generates text."""
-    is_lmi = not container.is_own and general_kind(container) == "lmi" and container.version >= VLLM_BY_DEFAULT_SINCE
+    is_lmi = (
+        not container.is_own
+        and not container.is_plain
+        and general_kind(container) == "lmi"
+        and container.version >= VLLM_BY_DEFAULT_SINCE
+    )
     is_open = values.get("option.rolling_batch", "auto").strip() in ("", "auto")
     is_one_by_one = values.get("batch_size", "1").strip() in ("", "0", "1")
     is_python = values.get("engine", "Python").strip() not in JAVA_ENGINES

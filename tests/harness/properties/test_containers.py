@@ -35,6 +35,24 @@ def test_a_container_name_leads_to_its_image(name: str, tag: str) -> None:
     assert image_tag(parse_container(name)) == tag
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("0.21.0-deepspeed0.8.0-cu117", "deepspeed"),
+        ("0.26.0-neuronx-sdk2.16.0", "neuronx"),
+        ("0.30.0-neuronx-sdk2.20.1", "neuronx"),
+        ("deepjavalibrary/djl-serving:0.30.0-pytorch-inf2", "neuronx"),
+        ("0.30.0-pytorch-gpu", None),
+        ("0.36.0-cpu-full", None),
+        ("0.33.0-lmi15.0.0-cu128-v1.3", "lmi"),
+        ("0.36.0-lmi23.0.0-cu129-v1.0", "lmi"),
+        ("0.33.0-tensorrtllm0.21.0-cu128", "tensorrtllm"),
+    ],
+)
+def test_published_tags_are_understood(name: str, kind: str | None) -> None:
+    assert parse_container(name).kind == kind
+
+
 @pytest.mark.parametrize("name", ["0.37.0", "0.27.0-lmi", "0.36.0-lmi99", "latest", "", "dynamometer-9"])
 def test_an_unknown_container_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="unknown container"):

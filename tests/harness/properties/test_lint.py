@@ -227,6 +227,12 @@ VLLM = "engine=Python\noption.model_id=x/y\noption.rolling_batch=vllm\n"
         ("0.36.0-lmi20", "engine=Python\noption.model_id=x/y\noption.enable_streaming=Huggingface\n"),
         ("0.27.0-tensorrtllm", "option.model_id=google/flan-t5-xl\n"),
         ("0.24.0", "engine=MPI\noption.model_id=google/flan-t5-xl\noption.rolling_batch=auto\n"),
+        ("0.36.0-cpu-full", "option.model_id=google/flan-t5-small\n"),
+        ("0.30.0-lmi", f"{VLLM}option.task=text-generation\n"),
+        ("0.22.1-neuronx", "option.entryPoint=djl_python.transformers-neuronx\noption.dtype=f32\n"),
+        ("0.29.0-neuronx", f"{TNX.replace('auto', 'disable')}batch_size=2\noption.enable_streaming=true\n"),
+        ("0.21.0-fastertransformer", "engine=FasterTransformer\noption.model_id=x/y\noption.dtype=fp16\n"),
+        ("0.25.0-tensorrtllm", "engine=MPI\noption.model_id=x/y\noption.quantize=smoothquant\n"),
         ("0.30.0", "engine=PyTorch\ntranslatorFactory=a.B\npadding=true\noption.mapLocation=true\n"),
     ],
 )
