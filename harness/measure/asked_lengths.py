@@ -65,7 +65,7 @@ def input_lengths(chosen: Sequence[RequestRecord]) -> str:
     counted = [record for record in asked if record.input_tokens is not None]
     if not asked:
         return ""
-    advice = "name the served model by model:, whose tokenizer then sets the lengths"
+    advice = "they are cut by the tokenizer of model:, one token a word without it: is it the served model's?"
     if not counted:
         return f"no answer came with a count of its input tokens, so the trace's input lengths are not proven; {advice}"
     came, wanted = (np.array([getattr(r, name) for r in counted]) for name in ("input_tokens", "asked_input_tokens"))

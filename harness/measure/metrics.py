@@ -181,6 +181,19 @@ _DEFS = (
         shown_in=("deployed",),
     ),
     MetricDef(
+        "input_tokens_per_s", "tokens/s", "maximize", "input tokens of good answers per second, where they are counted"
+    ),
+    MetricDef(
+        "total_tokens_per_s", "tokens/s", "maximize", "input and generated tokens per second, where both are counted"
+    ),
+    MetricDef(
+        "output_tokens_per_s_per_user",
+        "tokens/s",
+        "maximize",
+        "generated tokens of an answer over its latency, mean: what one user sees",
+        title="Output per user",
+    ),
+    MetricDef(
         "ttft_p50_ms",
         "ms",
         "minimize",
@@ -188,7 +201,9 @@ _DEFS = (
         column=3,
         shown_in=("answer", "aside", "deployed"),
     ),
+    MetricDef("ttft_mean_ms", "ms", "minimize", "mean time to the first token; streaming only"),
     MetricDef("ttft_p90_ms", "ms", "minimize", "90th percentile of the time to the first token; streaming only"),
+    MetricDef("ttft_p95_ms", "ms", "minimize", "95th percentile of the time to the first token; streaming only"),
     MetricDef(
         "ttft_p99_ms", "ms", "minimize", "99th percentile of the time to the first token; streaming only", column=5
     ),
@@ -202,8 +217,11 @@ _DEFS = (
         shown_in=("answer",),
     ),
     MetricDef("ttfo_p90_ms", "ms", "minimize", "90th percentile of the time to the first token that is not reasoning"),
+    MetricDef("ttfo_p95_ms", "ms", "minimize", "95th percentile of the time to the first token that is not reasoning"),
     MetricDef("ttfo_p99_ms", "ms", "minimize", "99th percentile of the time to the first token that is not reasoning"),
     MetricDef("itl_p50_ms", "ms", "minimize", "median gap between the tokens of an answer; streaming only", column=4),
+    MetricDef("itl_mean_ms", "ms", "minimize", "mean gap between the tokens of an answer; streaming only"),
+    MetricDef("itl_p95_ms", "ms", "minimize", "95th percentile of the gap between tokens; streaming only"),
     MetricDef(
         "itl_p99_ms",
         "ms",
@@ -219,6 +237,8 @@ _DEFS = (
         column=5,
         shown_in=("aside",),
     ),
+    MetricDef("tpot_mean_ms", "ms", "minimize", "mean time per output token after the first; streaming only"),
+    MetricDef("tpot_p95_ms", "ms", "minimize", "95th percentile of the time per output token; streaming only"),
     MetricDef(
         "tpot_p99_ms", "ms", "minimize", "99th percentile of the time per output token after the first; streaming only"
     ),

@@ -18,7 +18,7 @@ from harness.measure.schedule import connect_metrics, schedule_metrics
 from harness.measure.statistics.estimators import mean, percentile, rate, share
 from harness.measure.tokens import meets, token_metrics
 from harness.records import Metric, RequestRecord, TrialSummary
-from harness.units import mib_from_bytes, ms_from_ns
+from harness.units import NS_PER_S, mib_from_bytes, ms_from_ns
 
 _PERCENTILES = (
     ("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9), ("latency_p95_ms", 0.95), ("latency_p99_ms", 0.99),
@@ -91,14 +91,36 @@ def _throughput(chosen: Sequence[RequestRecord], window: Window, block: int) -> 
         "throughput_rps": ("requests/s", [1.0] * len(good)),
         "throughput_inputs_per_s": ("inputs/s", [float(len(record.prompt_ids)) for record in good]),
     }
-    if any(record.output_tokens is not None for record in good):
-        amounts["output_tokens_per_s"] = ("tokens/s", [float(record.output_tokens or 0) for record in good])
-    rates = _rates(chosen, good, window, block, amounts)
+    amounts.update(_token_amounts(good))
+    rates = {**_rates(chosen, good, window, block, amounts), **_per_user(good, block)}
     own = sum(record.counted_by == "tokenizer" for record in good)
     if own and "output_tokens_per_s" in rates:
         note = f"{own} of {len(good)} answers counted by the served model's tokenizer, since the server gave no count"
         rates["output_tokens_per_s"] = _noted(rates["output_tokens_per_s"], note)
     return rates
+
+
+def _token_amounts(good: Sequence[RequestRecord]) -> dict[str, tuple[str, list[float]]]:
+    """Tokens of each good answer, for the rates that something counted: output, input, and both."""
+    counted = {
+        side: [float(getattr(record, f"{side}_tokens") or 0) for record in good]
+        for side in ("output", "input")
+        if any(getattr(record, f"{side}_tokens") is not None for record in good)
+    }
+    if len(counted) == 2:
+        counted["total"] = [sum(both) for both in zip(*counted.values(), strict=True)]
+    return {f"{side}_tokens_per_s": ("tokens/s", tokens) for side, tokens in counted.items()}
+
+
+def _per_user(good: Sequence[RequestRecord], block: int) -> dict[str, Metric]:
+    """The rate at which one user gets the tokens of an answer, waiting included."""
+    timed = [(record.output_tokens, record.latency_ns) for record in good if record.latency_ns > 0]
+    each = [tokens * NS_PER_S / latency_ns for tokens, latency_ns in timed if tokens]
+    if not each:
+        return {}
+    metric = mean(each, unit="tokens/s", scale=1.0, block=block)
+    estimator = f"output tokens over latency of an answer, {metric.estimator}"
+    return {"output_tokens_per_s_per_user": replace(metric, estimator=estimator)}
 
 
 def _goodput(chosen: Sequence[RequestRecord], window: Window, block: int, slo: dict[str, float]) -> dict[str, Metric]:

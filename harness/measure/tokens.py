@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure.statistics.estimators import percentile
+from harness.measure.statistics.estimators import mean, percentile
 from harness.records import Metric, RequestRecord
 from harness.units import ms_from_ns
 
@@ -31,20 +31,26 @@ def token_metrics(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metr
         return {}
     waits = [(record.first_token_ns or 0) - record.intended_ns for record in ok]
     metrics = {f"ttft_{name}_ms": percentile(waits, q, block=block) for name, q in _PERCENTILES.items()}
+    metrics["ttft_mean_ms"] = mean(waits, block=block)
     metrics.update(_first_output(ok, block))
     gaps = gaps_ns(ok)
     if len(gaps):
         note = _chunk_note(ok)
         for name, q in _TAILS.items():
             metrics[f"itl_{name}_ms"] = percentile(gaps, q, note=note)  # type: ignore[arg-type]
+        estimator = "mean of all gaps, which depend on each other: no interval"
+        metrics["itl_mean_ms"] = Metric(
+            value=ms_from_ns(float(gaps.mean())), unit="ms", estimator=estimator, n=len(gaps), note=note
+        )
     per_token = [value for record in ok if (value := tpot_ns(record)) is not None]
     if per_token:
         metrics.update({f"tpot_{name}_ms": percentile(per_token, q, block=block) for name, q in _TAILS.items()})
+        metrics["tpot_mean_ms"] = mean(per_token, block=block)
     return metrics
 
 
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-_TAILS = {"p50": 0.5, "p99": 0.99}
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_TAILS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def _first_output(ok: Sequence[RequestRecord], block: int) -> dict[str, Metric]:

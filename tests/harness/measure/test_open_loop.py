@@ -81,6 +81,28 @@ def test_token_times_come_back() -> None:
     assert metrics["itl_p99_ms"].value == pytest.approx(50.0)
     assert metrics["itl_p50_ms"].n == 360
     assert metrics["tpot_p50_ms"].value == pytest.approx(130.0 / 9)
+    assert metrics["itl_mean_ms"].value == pytest.approx(130.0 / 9)
+    assert metrics["itl_p95_ms"].value == pytest.approx(50.0)
+    for name in ("ttft_mean_ms", "ttft_p95_ms"):
+        assert metrics[name].value == pytest.approx(30.0)
+    for name in ("tpot_mean_ms", "tpot_p95_ms"):
+        assert metrics[name].value == pytest.approx(130.0 / 9)
+
+
+def test_token_rates_of_the_server_and_of_one_user() -> None:
+    """One request every 20 ms, answered in 40 ms: 30 tokens in, 10 out."""
+    metrics = _open(tuple(request(k, k * 20.0, 40.0, input_tokens=30, output_tokens=10) for k in range(200)))
+    assert metrics["output_tokens_per_s"].value == pytest.approx(500.0, rel=0.02)
+    assert metrics["input_tokens_per_s"].value == pytest.approx(1500.0, rel=0.02)
+    assert metrics["total_tokens_per_s"].value == pytest.approx(2000.0, rel=0.02)
+    assert metrics["output_tokens_per_s_per_user"].value == pytest.approx(250.0)
+    uncounted = _open(tuple(request(k, k * 20.0, 40.0, input_tokens=None, output_tokens=None) for k in range(200)))
+    assert not [name for name in uncounted if "tokens_per_s" in name]
+    half = _open(tuple(request(k, k * 20.0, 40.0, input_tokens=None) for k in range(200)))
+    assert sorted(name for name in half if "tokens_per_s" in name) == [
+        "output_tokens_per_s",
+        "output_tokens_per_s_per_user",
+    ]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 8])

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.load.client.raw_records import Exchange, raw_from_line
@@ -21,9 +20,8 @@ from harness.load.protocol.interface import Answer, Form, NoAnswer
 from harness.load.protocol.registry import PROTOCOLS
 from harness.load.served_model import UNKNOWN
 from harness.records import Prompt
+from tests.harness.mutations import EDITS, FUZZ, ODD, edited, places
 
-EXAMPLES = int(os.environ.get("DYNO_FUZZ_EXAMPLES", "200"))
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PROMPTS = tuple(Prompt(prompt_id=name, task="t", text=name, reference=None) for name in "ab")
 
 
@@ -80,45 +78,14 @@ SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
 }  # fmt: skip
 """(protocol, whether it streams) -> answers, each as the values of its frames (one where it does not stream)."""
 
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
-    st.sampled_from([[], {}, "", "\ud800", 2**31, 10**30, -1, [[]], {"": None}, "error", "stop", "content_filter",
-                     float("nan"), float("inf"), [None], {"type": "abort"}, "x" * 5000]),
-)  # fmt: skip
-EDITS = ("drop", "odd", "duplicate", "nest", "list", "text", "number")
-
-
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of every value inside."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, each in inside for place in _places(each, (*path, key)))]
-
-
-def _edited(value: Any, path: tuple[Any, ...], edit: str, odd: Any) -> Any:
-    """A copy of `value`, changed at `path`."""
-    if path:
-        copy = dict(value) if isinstance(value, dict) else list(value)
-        if len(path) == 1 and edit in ("drop", "duplicate"):
-            if edit == "drop":
-                del copy[path[0]]
-            elif isinstance(copy, list):
-                copy.insert(path[0], copy[path[0]])
-            else:
-                copy[f"{path[0]}2"] = copy[path[0]]
-            return copy
-        copy[path[0]] = _edited(copy[path[0]], path[1:], edit, odd)
-        return copy
-    changed = {"odd": odd, "nest": {"inner": value}, "list": [value], "text": json.dumps(value), "number": 7}
-    return changed.get(edit, value)
-
 
 @st.composite
 def _frames(draw: st.DrawFn, kind: tuple[str, bool]) -> list[Any]:
     """The frames of a valid answer after up to three changes of values and one of order."""
     frames = list(draw(st.sampled_from(SEEDS[kind])))
     for _ in range(draw(st.integers(0, 3))):
-        path = draw(st.sampled_from(_places(frames)))
-        frames = _edited(frames, path, draw(st.sampled_from(EDITS)), draw(ODD))
+        path = draw(st.sampled_from(places(frames)))
+        frames = edited(frames, path, draw(st.sampled_from(EDITS)), draw(ODD))
         if not isinstance(frames, list):
             frames = [frames]
     return draw(st.permutations(frames)) if draw(st.booleans()) else frames

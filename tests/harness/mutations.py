@@ -1,0 +1,88 @@
+"""Mutations of valid inputs for the fuzz tests: values dropped, retyped, doubled or nested, texts cut and merged.
+
+`DYNO_FUZZ_EXAMPLES` sets the number of examples of each test (200 by default).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("DYNO_FUZZ_EXAMPLES", "200"))
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from([[], {}, "", "\ud800", 2**31, 10**30, -1, [[]], {"": None}, "error", "stop", "content_filter",
+                     float("nan"), float("inf"), [None], {"type": "abort"}, "x" * 5000]),
+)  # fmt: skip
+EDITS = ("drop", "odd", "duplicate", "nest", "list", "text", "number")
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of every value inside."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in inside for place in places(each, (*path, key)))]
+
+
+def edited(value: Any, path: tuple[Any, ...], edit: str, odd: Any) -> Any:
+    """A copy of `value`, changed at `path`."""
+    if path:
+        copy = dict(value) if isinstance(value, dict) else list(value)
+        if len(path) == 1 and edit in ("drop", "duplicate"):
+            if edit == "drop":
+                del copy[path[0]]
+            elif isinstance(copy, list):
+                copy.insert(path[0], copy[path[0]])
+            else:
+                copy[f"{path[0]}2"] = copy[path[0]]
+            return copy
+        copy[path[0]] = edited(copy[path[0]], path[1:], edit, odd)
+        return copy
+    changed = {"odd": odd, "nest": {"inner": value}, "list": [value], "text": json.dumps(value), "number": 7}
+    return changed.get(edit, value)
+
+
+@st.composite
+def values(draw: st.DrawFn, seeds: Sequence[Any], most: int = 3) -> Any:
+    """One of `seeds` after up to `most` changes."""
+    value = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(0, most))):
+        value = edited(value, draw(st.sampled_from(places(value))), draw(st.sampled_from(EDITS)), draw(ODD))
+    return value
+
+
+PATCHES = [
+    b"\xef\xbb\xbf",
+    b"\0",
+    b"\r",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"\xe2\x80\xa8",
+    b"\t",
+    b'"',
+    b"\\",
+    b"\\u00",
+    b"#",
+    b": ",
+]
+
+
+@st.composite
+def torn(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> bytes:
+    """A text of `texts`, perhaps cut at a byte, patched, repeated in part, or merged with another one there."""
+    data = draw(texts)
+    kind = draw(st.sampled_from(["whole", "whole", "cut", "patch", "again", "merge"]))
+    at, until = sorted(draw(st.integers(0, len(data))) for _ in range(2))
+    if kind == "cut":
+        return data[:at] + data[until:]
+    if kind == "patch":
+        return data[:at] + draw(st.one_of(st.binary(max_size=4), st.sampled_from(PATCHES))) + data[at:]
+    if kind == "again":
+        return data[:until] + data[at:]
+    return data[:at] + draw(texts)[at:] if kind == "merge" else data
