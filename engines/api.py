@@ -79,9 +79,10 @@ class Capabilities:
 
     `features` answers the rows of FEATURES in a few words each, 'no' where it cannot.
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
-    a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype
-    (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate reports. `max_workers`: None where any
-    number may run.
+    a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype,
+    device, model_type or trait of a model (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate
+    reports. `max_workers`: None where any number may run. `model_kinds` are those it serves (engines.models.kind; none:
+    it reads no model), `architectures` the model_types (none named: all of those kinds).
     """
 
     effective_dtypes: Mapping[str, str]
@@ -93,6 +94,8 @@ class Capabilities:
     options: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
+    model_kinds: tuple[str, ...] = ("seq2seq",)
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +217,8 @@ class GenerateParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """One sequence to generate for. `input_ids` includes the closing eos."""
+    """One sequence to generate for. `input_ids` are as the model's kind wants them: closed by eos for an encoder, the
+    prompt that the answer continues for a decoder-only model."""
 
     input_ids: tuple[int, ...]
     params: GenerateParams

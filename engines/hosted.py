@@ -17,6 +17,7 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.cache_folder import cache_root
 from engines.environments.describe import describe, engines_of
 from engines.environments.locate import interpreter
+from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, SpecInvalid, Unavailable
 from engines.models.folder import check_model_folder
 from engines.processes.call_in_child import call_in_child
@@ -25,7 +26,7 @@ from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
 from engines.serving_properties.write import spec_to_properties
-from engines.spec_check import check_spec, package_availability
+from engines.spec_check import check_spec
 
 HOST = "127.0.0.1"
 STOP_GRACE_S = 10.0

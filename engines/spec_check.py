@@ -1,38 +1,14 @@
-"""The check of a specification that every adapter makes before it loads: packages, dtype, device and axes."""
+"""The check of a specification that every adapter makes before it loads: dtype, device, axes and kind of model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
-from importlib.util import find_spec
 
-from engines.api import Availability, Capabilities, EngineSpec
-from engines.environments.package_list import has_list
+from engines.api import Capabilities, EngineSpec
 from engines.errors import SpecInvalid
+from engines.models.kind import ModelKind, model_kind
 from engines.nearest import did_you_mean
 from engines.setting import AXES, OptionValue
-
-WITHOUT_EXTRA = ("deepspeed",)
-"""It changes how transformers imports: only a separate environment holds it."""
-
-
-def package_availability(packages: Sequence[str], extra: str) -> Availability:
-    """Whether every package can be imported, found without importing any; `extra` is the pip extra that brings them."""
-    missing = [name for name in packages if find_spec(name) is None]
-    versions = {name: _version(name) for name in packages if name not in missing}
-    if missing:
-        ways = [] if extra in WITHOUT_EXTRA else [f"pip install 'dynamometer[{extra}]'"]
-        ways += [f"`dyno engine install {extra}` for a separate environment"] if has_list(extra) else []
-        reason = f"{', '.join(missing)} not installed: {', or '.join(ways)}"
-        return Availability(is_available=False, reason=reason, versions=versions)
-    return Availability(is_available=True, versions=versions)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def check_spec(spec: EngineSpec, able: Capabilities) -> None:
@@ -41,6 +17,10 @@ def check_spec(spec: EngineSpec, able: Capabilities) -> None:
         reason = why_not(spec.engine, name, value, able)
         if reason:
             raise SpecInvalid(f"{spec.engine}: {name} {value!r} refused: {reason}")
+    if able.model_kinds and (spec.model_dir / "config.json").is_file():  # a folder without one is refused elsewhere
+        reason = why_not_model(spec.engine, model_kind(spec.model_dir), able)
+        if reason:
+            raise SpecInvalid(f"{spec.engine}: {spec.model_dir} refused: {reason}")
 
 
 def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str:
@@ -63,6 +43,20 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
         return because or f"this machine has no {value} that {engine} can use"
     if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:
         return f"{engine} has no rolling batch; use 'disable'"
+    return ""
+
+
+def why_not_model(engine: str, kind: ModelKind, able: Capabilities) -> str:
+    """Why `engine` with these capabilities cannot serve a model of `kind`; '' when it can."""
+    if not able.model_kinds:
+        return ""
+    if kind.name not in able.model_kinds:
+        return f"{engine} serves {' and '.join(able.model_kinds)} models; the folder holds {kind.model_type}"
+    because = next((able.reasons[word] for word in (kind.model_type, *kind.traits) if word in able.reasons), "")
+    if because:
+        return f"{kind.model_type}: {because}"
+    if able.architectures and kind.model_type not in able.architectures:
+        return f"{engine} does not serve {kind.model_type}; it serves {', '.join(able.architectures)}"
     return ""
 
 

@@ -13,17 +13,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, torch_devices
+from engines.adapters.transformers import dtypes_in_torch, effective_dtype, has_native_bf16, torch_devices
 from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid
+from engines.generation.decoder_model import decode_model
 from engines.generation.torch_loop import TorchBackend
-from engines.generation.torch_model import TorchModel
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.hugging_face import load_model
+from engines.models.hugging_face import default_attention, load_model, rope_switch
+from engines.models.kind import DECODER, SEQ2SEQ, model_kind
 from engines.processes.threads import compute_threads
-from engines.spec_check import check_spec, choice, package_availability, whole_number
+from engines.spec_check import check_spec, choice, whole_number
 
 _PACKAGES = ("torch", "transformers", "accelerate")
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -69,6 +71,7 @@ def capabilities() -> Capabilities:
             "tensor_parallel_degree": "accelerate splits a model between layers, never inside one; use device_map",
             "cuda": "no NVIDIA driver on this machine, or torch is its CPU build",
         },
+        model_kinds=(SEQ2SEQ, DECODER),
     )
 
 
@@ -91,14 +94,15 @@ class AccelerateBackend(TorchBackend):
             placement["max_memory"] = limits
         elif spec.device == "cpu":
             placement["device_map"] = {"": "cpu"}
-        model = load_model(spec.model_dir, spec.dtype, "sdpa", **placement)
+        kind, switch = model_kind(spec.model_dir), rope_switch(spec.model_dir)
+        model = load_model(spec.model_dir, spec.dtype, default_attention(spec.model_dir), **placement)
         device = "cuda:0" if spec.device != "cpu" else "cpu"
-        self._use(TorchModel(model, special, device=device), special, model.config.vocab_size)
+        self._use(decode_model(model, special, device=device, rope_switch=switch), special, kind, switch)
         notes = [f"device_map {device_map}", *split_notes(model), f"{torch.get_num_threads()} threads"]
         if spec.dtype == "bf16" and not has_native_bf16():
             notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
         return EngineFacts(
-            effective_dtype=capabilities().effective_dtypes[spec.dtype],
+            effective_dtype=effective_dtype(spec.dtype, kind, capabilities()),
             versions=package_availability(_PACKAGES, "accelerate").versions,
             load_s=time.monotonic() - began,
             notes=(*notes, *model_notes(spec.model_dir)),

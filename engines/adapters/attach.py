@@ -72,6 +72,7 @@ class AttachEngine:
             has_rolling_batch=True,
             devices=("cpu", "cuda"),
             options=OPTIONS,
+            model_kinds=(),
         )
 
     @contextmanager

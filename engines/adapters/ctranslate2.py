@@ -23,16 +23,18 @@ from engines.api import (
     TokenEvent,
 )
 from engines.cache_folder import cache_root
+from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.generation.token_choice import check_request
 from engines.hosted import HostedEngine
 from engines.models import hugging_face
 from engines.models.cache import build_once, check_unchanged, model_digest
-from engines.models.folder import SpecialIds, read_config, special_ids
+from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
+from engines.models.kind import model_kind
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
-from engines.spec_check import check_spec, package_availability
+from engines.spec_check import check_spec
 
 CONVERSION = 2
 """Part of the cache key: raise it when `convert` changes what it writes."""
@@ -99,7 +101,7 @@ class CTranslate2Backend(Backend):
         import ctranslate2
 
         self._special: SpecialIds = special_ids(spec.model_dir)
-        self._vocab_size = int(read_config(spec.model_dir)["vocab_size"])
+        self._vocab_size = model_kind(spec.model_dir).vocab_size
         compute_type = COMPUTE_TYPES[spec.dtype]
         began = time.monotonic()
         folder = converted(spec.model_dir, compute_type, cache_root())
@@ -305,7 +307,7 @@ def convert(model_dir_text: str, compute_type: str, folder: str) -> None:
 
     parents = {"t5": converters.T5Loader, "mt5": converters.MT5Loader, "umt5": converters.UMT5Loader}
     model_dir = Path(model_dir_text)
-    loader = _loader(parents[read_config(model_dir)["model_type"]], special_ids(model_dir))
+    loader = _loader(parents[model_kind(model_dir).model_type], special_ids(model_dir))
     model = hugging_face.load_model(model_dir, "fp32", "sdpa")
     try:
         spec = loader(model, None)

@@ -25,18 +25,20 @@ import numpy as np
 from engines.adapters.transformers import dtypes_in_torch, has_native_bf16, torch_devices
 from engines.api import Capabilities, EngineFacts, EngineSpec, GenerateParams
 from engines.cache_folder import cache_root
+from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import DecodeModel, TorchModel
 from engines.hosted import HostedEngine
-from engines.models.folder import SpecialIds, read_config, special_ids
+from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
 from engines.models.hugging_face import load_model
+from engines.models.kind import model_kind
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
 from engines.processes.threads import compute_threads, usable_cores
-from engines.spec_check import check_spec, choice, flag, package_availability
+from engines.spec_check import check_spec, choice, flag
 
 _PACKAGES = ("torch", "transformers", "deepspeed")
 _SHM_BUFFERS = "deepspeed_allreduce_buffer_{uid}_{address}_{port}_*"
@@ -133,7 +135,7 @@ class DeepSpeedBackend(TorchBackend):
         model: DecodeModel = TorchModel(rank.module, special, device=rank.device)
         if degree > 1:
             model = LeadingModel(model, self._group)
-        self._use(model, special, int(read_config(spec.model_dir)["vocab_size"]))
+        self._use(model, special, model_kind(spec.model_dir))
         return EngineFacts(
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "deepspeed").versions,
@@ -149,7 +151,7 @@ class DeepSpeedBackend(TorchBackend):
 
 def check_heads(spec: EngineSpec) -> None:
     """Raises SpecInvalid unless the degree divides the heads."""
-    heads = int(read_config(spec.model_dir)["num_heads"])
+    heads = model_kind(spec.model_dir).heads
     if heads % spec.tensor_parallel_degree:
         raise SpecInvalid(
             f"deepspeed: tensor_parallel_degree {spec.tensor_parallel_degree} refused: it does not divide the "

@@ -207,6 +207,7 @@ class FakeEngine(HostedEngine):
             has_rolling_batch=True,
             devices=("cpu",),
             options=OPTIONS,
+            model_kinds=(),
         )
 
 

@@ -15,15 +15,17 @@ import numpy as np
 
 from engines.api import Capabilities, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
+from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
-from engines.models.folder import read_config, special_ids
+from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
+from engines.models.kind import model_kind
 from engines.models.onnx_cache import exported
 from engines.processes.threads import compute_threads
-from engines.spec_check import check_spec, flag, package_availability
+from engines.spec_check import check_spec, flag
 
 _PACKAGES = ("onnxruntime",)
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
@@ -79,7 +81,7 @@ class OnnxRuntimeBackend(GraphBackend):
         folder = exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
         loading = time.monotonic()
         self._open(folder, compute_threads(spec), flag(spec, "spinning", True))
-        self._use(special_ids(spec.model_dir), int(read_config(spec.model_dir)["vocab_size"]))
+        self._use(special_ids(spec.model_dir), model_kind(spec.model_dir).vocab_size)
         return EngineFacts(
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "onnxruntime").versions,

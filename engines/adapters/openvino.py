@@ -17,17 +17,19 @@ import numpy as np
 from engines.adapters.transformers import has_native_bf16
 from engines.api import Capabilities, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
+from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import HostedEngine
 from engines.models.cache import build_once, model_digest
-from engines.models.folder import read_config, special_ids
+from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
+from engines.models.kind import model_kind
 from engines.models.onnx_cache import exported
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
-from engines.spec_check import check_spec, choice, flag, package_availability
+from engines.spec_check import check_spec, choice, flag
 
 _PACKAGES = ("openvino",)
 COMPRESSION = 1
@@ -141,7 +143,7 @@ class OpenVinoBackend(GraphBackend):
             "PERFORMANCE_HINT": "LATENCY",
         }
         precision = self._open([folder / f"{name}{suffix}" for name in GRAPHS], settings)
-        self._use(special_ids(spec.model_dir), int(read_config(spec.model_dir)["vocab_size"]))
+        self._use(special_ids(spec.model_dir), model_kind(spec.model_dir).vocab_size)
         return EngineFacts(
             effective_dtype=compressed if spec.dtype == "int8" else {"f32": "fp32"}.get(precision, precision),
             versions=package_availability(_PACKAGES, "openvino").versions,

@@ -6,25 +6,27 @@ import time
 from pathlib import Path
 
 from engines.api import Capabilities, EngineFacts, EngineSpec
+from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid
+from engines.generation.decoder_model import StaticSteps, decode_model
 from engines.generation.torch_loop import TorchBackend
-from engines.generation.torch_model import TorchModel
 from engines.generation.torch_static_step import StaticStep
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.hugging_face import load_model
+from engines.models.hugging_face import default_attention, load_model, rope_switch
+from engines.models.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
 from engines.processes.threads import compute_threads
 from engines.registry import REFERENCE_PACKAGES
-from engines.spec_check import check_spec, choice, flag, package_availability, whole_number
+from engines.spec_check import check_spec, choice, flag, whole_number
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names in /proc/cpuinfo on x86 and Arm
 _OPTIONS = {
     "compile": "true: torch.compile the decode step at load, 30 s and more (needs a C++ compiler)",
     "cache": "keys and values in caches that grow (dynamic, default) or lie ready (static; always so with compile)",
-    "cache_source_tokens": "longest source of the static cache; longer batches run as with dynamic (default 128)",
+    "cache_source_tokens": "longest prompt of the static cache; longer batches run as with dynamic (default 128)",
     "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
-    "attn": "attention implementation: sdpa (default where transformers has it for T5) or eager",
+    "attn": "attention implementation: sdpa (default where transformers has it for the model) or eager",
 }
 _FEATURES = {
     "model_parallel": "no",
@@ -57,13 +59,14 @@ def capabilities() -> Capabilities:
         options=_OPTIONS,
         reasons={
             "int4": "torch has no int4 linear layers on this path",
-            "tensor_parallel_degree": "transformers shards T5 across GPUs only, and this adapter runs on the CPU",
+            "tensor_parallel_degree": "transformers shards a model across GPUs only, and this adapter runs on the CPU",
         },
+        model_kinds=(SEQ2SEQ, DECODER),
     )
 
 
 def dtypes_in_torch() -> dict[str, str]:
-    """What Hugging Face's T5 really computes in on this CPU, by the dtype asked for."""
+    """What Hugging Face's models really compute in on this CPU, by the dtype asked for."""
     return {
         "fp32": "fp32",
         "bf16": "bf16" if has_native_bf16() else "bf16 (emulated)",
@@ -95,7 +98,9 @@ class TransformersBackend(TorchBackend):
         """Raises ModelInvalid, SpecInvalid, MemoryError."""
         began = time.monotonic()
         check_spec(spec, capabilities())
-        attention = choice(spec, "attn", ("sdpa", "eager"), default_attention())
+        kind = model_kind(spec.model_dir)
+        check_int8(spec, kind)
+        attention = choice(spec, "attn", ("sdpa", "eager"), default_attention(spec.model_dir))
         is_compiled = flag(spec, "compile", False)
         is_static = choice(spec, "cache", ("dynamic", "static"), "static" if is_compiled else "dynamic") == "static"
         check_compile(spec, is_compiled, is_static)
@@ -104,16 +109,17 @@ class TransformersBackend(TorchBackend):
         torch.set_num_threads(compute_threads(spec))
         special = special_ids(spec.model_dir)
         model = load_model(spec.model_dir, spec.dtype, attention)
-        static = None
+        static: StaticStep | StaticSteps | None = None
         if is_static:
-            static = StaticStep(
+            static = (StaticSteps if kind.is_decoder else StaticStep)(
                 model,
                 rows=spec.batch_size,
                 source=whole_number(spec, "cache_source_tokens", 128),
                 target=whole_number(spec, "cache_new_tokens", 128),
                 is_compiled=is_compiled,
             )
-        self._use(TorchModel(model, special, static=static), special, model.config.vocab_size)
+        switch = rope_switch(spec.model_dir)
+        self._use(decode_model(model, special, static=static, rope_switch=switch), special, kind, switch)
         notes = [f"attention {attention}", f"{torch.get_num_threads()} threads"]
         if spec.dtype == "bf16" and not has_native_bf16():
             notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
@@ -123,18 +129,24 @@ class TransformersBackend(TorchBackend):
         if is_compiled:
             notes.append("decode step compiled by torch.compile")
         return EngineFacts(
-            effective_dtype=capabilities().effective_dtypes[spec.dtype],
+            effective_dtype=effective_dtype(spec.dtype, kind, capabilities()),
             versions=package_availability(REFERENCE_PACKAGES, "transformers").versions,
             load_s=time.monotonic() - began,
             notes=(*notes, *model_notes(spec.model_dir)),
         )
 
 
-def default_attention() -> str:
-    """'sdpa', but 'eager' under a transformers whose T5 has no other (before 5, as in SageMaker's LMI containers)."""
-    import transformers
+def effective_dtype(dtype: str, kind: ModelKind, able: Capabilities) -> str:
+    """What a model of `kind` really computes in; only T5 keeps a part of fp16 in fp32."""
+    return "fp16" if dtype == "fp16" and kind.is_decoder else able.effective_dtypes[dtype]
 
-    return "sdpa" if transformers.T5ForConditionalGeneration._supports_sdpa else "eager"
+
+def check_int8(spec: EngineSpec, kind: ModelKind) -> None:
+    """Raises SpecInvalid for a model whose layers torch's tool would leave as they are."""
+    if spec.dtype == "int8" and kind.model_type == "gpt2":
+        raise SpecInvalid(
+            "transformers: dtype 'int8' refused for gpt2: its layers are Conv1D, which torch does not quantize"
+        )
 
 
 def check_compile(spec: EngineSpec, is_compiled: bool, is_static: bool) -> None:

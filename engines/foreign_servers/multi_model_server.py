@@ -27,6 +27,7 @@ from typing import Any
 
 from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.mms_handler import SPEC_VARIABLE
 from engines.hosted import HOST, STOP_GRACE_S, HostedEngine
@@ -34,7 +35,7 @@ from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
-from engines.spec_check import check_spec, package_availability
+from engines.spec_check import check_spec
 
 MODEL = "model"
 ANSWER_TIMEOUT_S = 600

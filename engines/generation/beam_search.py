@@ -1,9 +1,10 @@
 """Beam search for adapters whose engine returns logits, with Hugging Face's rules (early_stopping=False).
 
-A hypothesis scores sum(log p) / length**length_penalty, length counting eos and not the start token. Each step looks at
-the best (1 + number of eos ids, at least 2) x beams continuations; those among the first `beams` that end are finished,
-the best unfinished ones continue. A search ends when its best running beam, at its present length, cannot exceed the
-worst of a full set of finished ones. Source: transformers 5.23, GenerationMixin._beam_search.
+A hypothesis scores sum(log p) / length**length_penalty, length counting eos and not what the answer follows (the start
+token, or the prompt of a decoder-only model). Each step looks at the best (1 + number of eos ids, at least 2) x beams
+continuations; those among the first `beams` that end are finished, the best unfinished ones continue. A search ends
+when its best running beam, at its present length, cannot exceed the worst of a full set of finished ones. Source:
+transformers 5.23, GenerationMixin._beam_search.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _NEVER = np.float32(-1e9)
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """Decoder ids so far (start token first), the model's log-probability of each, and the score to rank by."""
+    """Decoder ids so far, the model's log-probability of each of the answer's, and the score to rank by."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -37,7 +38,8 @@ class _Search:
         self.index = index
         self.params = request.params
         self._special = special
-        empty = _Hypothesis((special.start,), (), np.float32(0))
+        empty = _Hypothesis(special.before_answer(request.input_ids), (), np.float32(0))
+        self._before = len(empty.ids)
         self.running = [empty] + [_Hypothesis(empty.ids, (), _NEVER)] * (self.params.num_beams - 1)
         self.finished: list[_Hypothesis] = []
         self.is_open = True
@@ -47,7 +49,7 @@ class _Search:
         beams = self.params.num_beams
         totals = np.stack(
             [
-                processed(row, beam.ids, self.params, self._special.eos) + beam.score
+                processed(row, beam.ids, self._before, self.params, self._special.eos) + beam.score
                 for row, beam in zip(logprobs, self.running, strict=True)
             ]
         )
@@ -60,7 +62,7 @@ class _Search:
             found = _Hypothesis(
                 (*beam.ids, token), (*beam.logprobs, float(logprobs[parent, token])), totals[parent, token]
             )
-            if token in self._special.eos or len(beam.ids) >= self.params.max_new_tokens:
+            if token in self._special.eos or len(found.logprobs) >= self.params.max_new_tokens:
                 ended += [found] if place < beams else []
             elif len(going) < beams:
                 going.append(found)
@@ -70,7 +72,7 @@ class _Search:
 
     def _settle(self, ended: Sequence[_Hypothesis], going: list[_Hypothesis]) -> None:
         beams = self.params.num_beams
-        length = np.float32(len(self.running[0].ids) ** self.params.length_penalty)
+        length = np.float32((len(self.running[0].logprobs) + 1) ** self.params.length_penalty)
         scored = [_Hypothesis(item.ids, item.logprobs, np.float32(item.score / length)) for item in ended]
         self.finished = sorted(self.finished + scored, key=lambda item: -item.score)[:beams]
         is_full = len(self.finished) == beams
@@ -80,7 +82,7 @@ class _Search:
     def events(self) -> list[TokenEvent]:
         """The best hypothesis, whole."""
         best = self.finished[0]
-        answer = best.ids[1:]
+        answer = best.ids[self._before :]
         events = []
         for position, token in enumerate(answer):
             is_last = position == len(answer) - 1
@@ -100,7 +102,8 @@ class BeamSearches:
     def __init__(self, batch: Sequence[GenerateRequest], special: SpecialIds) -> None:
         self._open = [_Search(index, request, special) for index, request in enumerate(batch)]
         self.sources: Ids = np.repeat(np.arange(len(batch)), [request.params.num_beams for request in batch])
-        self.next_ids: Ids = np.full((len(self.sources), 1), special.start, dtype=np.int64)
+        last = [search.running[0].ids[-1] for search in self._open]
+        self.next_ids: Ids = np.asarray(last, dtype=np.int64)[self.sources].reshape(-1, 1)
         self.has_closed = False
 
     @property

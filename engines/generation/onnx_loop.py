@@ -51,7 +51,7 @@ class GraphBackend(Backend):
 
     def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         decoding = Decoding(batch, self._special)
-        state = self.encode(*padded(batch, self._special.pad))
+        state = self.encode(*padded(batch, self._special))
         while not decoding.is_done:
             yield decoding.step(self.step(state, decoding.next_ids))
             keep = decoding.shrink()
@@ -60,7 +60,7 @@ class GraphBackend(Backend):
 
     def _beam_search(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         searches = BeamSearches(batch, self._special)
-        state = self.encode(*padded(batch, self._special.pad))
+        state = self.encode(*padded(batch, self._special))
         self.select(state, searches.sources, has_new_sources=True)
         while not searches.is_done:
             events = searches.step(self.step(state, searches.next_ids))

@@ -1,8 +1,9 @@
 """Token choice from logits, greedy or sampled, for adapters: each request of a batch with its own parameters.
 
-Semantics and order are Hugging Face's: repetition penalty (over the decoder ids, start token included), no-repeat
-n-gram, minimum length, then for sampling temperature, top-k, top-p. Reported log-probabilities are those of the model,
-before any of that. A row that has finished is fed padding until `shrink` takes it out.
+Semantics and order are Hugging Face's: repetition penalty (over the decoder ids: the start token, or the prompt of a
+decoder-only model, and the answer so far), no-repeat n-gram, minimum length, then for sampling temperature, top-k,
+top-p. Reported log-probabilities are those of the model, before any of that. A row that has finished is fed padding
+until `shrink` takes it out.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from numpy.typing import NDArray
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid
 from engines.models.folder import SpecialIds
+from engines.models.kind import why_too_long
 
 Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
-def check_request(request: GenerateRequest, vocab_size: int) -> None:
-    """Nothing, or RequestInvalid naming the first parameter that means nothing."""
+def check_request(request: GenerateRequest, vocab_size: int, max_positions: int | None = None) -> None:
+    """Nothing, or RequestInvalid naming the first parameter that means nothing. `max_positions` is the context that
+    prompt and answer of a decoder-only model share; None: no limit."""
     params = request.params
     if not request.input_ids:
-        raise RequestInvalid("input_ids is empty; expected at least the closing eos")
+        raise RequestInvalid("input_ids is empty; expected at least one token")
     if not 0 <= min(request.input_ids) <= max(request.input_ids) < vocab_size:
         raise RequestInvalid(f"input_ids hold an id outside 0..{vocab_size - 1}; use the model's own tokenizer")
     rules: tuple[tuple[str, float, bool, str], ...] = (
@@ -42,28 +45,35 @@ def check_request(request: GenerateRequest, vocab_size: int) -> None:
             raise RequestInvalid(f"{name} is {value!r}, expected {expected}")
     if params.do_sample and params.num_beams > 1:
         raise RequestInvalid("do_sample with num_beams > 1 is not offered; choose one of them")
+    reason = why_too_long(len(request.input_ids), params.max_new_tokens, max_positions)
+    if reason:
+        raise RequestInvalid(reason)
 
 
-def padded(batch: Sequence[GenerateRequest], pad: int) -> tuple[Ids, Ids]:
-    """Right-padded ids [B, S] and their attention mask [B, S] (1 = real)."""
+def padded(batch: Sequence[GenerateRequest], special: SpecialIds) -> tuple[Ids, Ids]:
+    """Ids [B, S] and their attention mask [B, S] (1 = real), padded on the right for an encoder, and on the left for a
+    decoder-only model, so that every answer begins in the same column."""
     longest = max(len(request.input_ids) for request in batch)
-    ids = np.full((len(batch), longest), pad, dtype=np.int64)
+    ids = np.full((len(batch), longest), special.pad, dtype=np.int64)
     mask = np.zeros((len(batch), longest), dtype=np.int64)
     for row, request in enumerate(batch):
-        ids[row, : len(request.input_ids)] = request.input_ids
-        mask[row, : len(request.input_ids)] = 1
+        count = len(request.input_ids)
+        place = slice(longest - count, longest) if special.is_decoder else slice(0, count)
+        ids[row, place] = request.input_ids
+        mask[row, place] = 1
     return ids, mask
 
 
 class _Row:
     """One unfinished request."""
 
-    __slots__ = ("generator", "ids", "index", "is_finished", "is_plain", "params")
+    __slots__ = ("before", "generator", "ids", "index", "is_finished", "is_plain", "params")
 
-    def __init__(self, index: int, params: GenerateParams, start: int) -> None:
+    def __init__(self, index: int, params: GenerateParams, before: Sequence[int]) -> None:
         self.index = index
         self.params = params
-        self.ids = [start]
+        self.ids = list(before)
+        self.before = len(before)
         self.is_finished = False
         self.is_plain = not (
             params.do_sample or params.min_new_tokens or params.no_repeat_ngram_size or params.repetition_penalty != 1.0
@@ -72,12 +82,14 @@ class _Row:
 
 
 class Decoding:
-    """The state of one batch between decode steps. `next_ids` [B, 1] is what the decoder must be fed."""
+    """The state of one batch between decode steps. `next_ids` [B, 1] is what the decoder must be fed: at first the
+    start id, or the prompt's last id of a decoder-only model."""
 
     def __init__(self, batch: Sequence[GenerateRequest], special: SpecialIds) -> None:
         self._special = special
-        self._rows = [_Row(index, request.params, special.start) for index, request in enumerate(batch)]
-        self.next_ids: Ids = np.full((len(batch), 1), special.start, dtype=np.int64)
+        before = [special.before_answer(request.input_ids) for request in batch]
+        self._rows = [_Row(index, request.params, before[index]) for index, request in enumerate(batch)]
+        self.next_ids: Ids = np.array([[ids[-1]] for ids in before], dtype=np.int64)
 
     @property
     def is_done(self) -> bool:
@@ -106,7 +118,7 @@ class Decoding:
     def _finish(self, row: _Row, token: int) -> str | None:
         if token in self._special.eos:
             return "eos"
-        return "length" if len(row.ids) > row.params.max_new_tokens else None
+        return "length" if len(row.ids) - row.before >= row.params.max_new_tokens else None
 
     def shrink(self) -> Ids | None:
         """Positions of the rows to keep, once at least half have finished; None while it is not worth copying."""
@@ -131,7 +143,7 @@ def _logprob(logits: Logits, token: int, is_wanted: bool) -> float | None:
 
 
 def _choose(row: _Row, logits: Logits, eos: Sequence[int]) -> int:
-    scores = processed(logits, row.ids, row.params, eos)
+    scores = processed(logits, row.ids, row.before, row.params, eos)
     best = int(scores.argmax())
     if row.generator is None or not np.isfinite(scores[best]):  # a broken model has no distribution to draw from
         return best
@@ -139,8 +151,8 @@ def _choose(row: _Row, logits: Logits, eos: Sequence[int]) -> int:
     return int(row.generator.choice(len(probabilities), p=probabilities))
 
 
-def processed(logits: Logits, ids: Sequence[int], params: GenerateParams, eos: Sequence[int]) -> Logits:
-    """Logits [V] after the penalties, a copy. `ids` are the decoder ids so far, start token first."""
+def processed(logits: Logits, ids: Sequence[int], before: int, params: GenerateParams, eos: Sequence[int]) -> Logits:
+    """Logits [V] after the penalties, a copy. `ids` are the decoder ids so far, `before` of which are no answer."""
     scores = logits.copy()
     if params.repetition_penalty != 1.0:
         seen = np.unique(np.asarray(ids))
@@ -148,7 +160,7 @@ def processed(logits: Logits, ids: Sequence[int], params: GenerateParams, eos: S
         scores[seen] = np.where(values < 0, values * params.repetition_penalty, values / params.repetition_penalty)
     if params.no_repeat_ngram_size:
         scores[_banned(ids, params.no_repeat_ngram_size)] = -np.inf
-    if len(ids) - 1 < params.min_new_tokens:
+    if len(ids) - before < params.min_new_tokens:
         scores[list(eos)] = -np.inf
     return scores
 

@@ -9,44 +9,48 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
+from engines.generation.decoder_model import rope_groups
 from engines.generation.token_choice import Decoding, check_request, padded, renumbered
 from engines.generation.torch_model import DecodeModel, until_eos
 from engines.models.folder import SpecialIds
+from engines.models.kind import ModelKind
 
 
 class TorchBackend(Backend):
     """A Backend over a DecodeModel; a subclass's `load` calls `_use`."""
 
-    def _use(self, model: DecodeModel, special: SpecialIds, vocab_size: int) -> None:
+    def _use(self, model: DecodeModel, special: SpecialIds, kind: ModelKind, rope_switch: int | None = None) -> None:
         """Serve `model`, after one short request, so that no user's request pays for first-touch allocation."""
         self._model = model
         self._special = special
-        self._vocab_size = vocab_size
+        self._kind = kind
+        self._rope_switch = rope_switch
         params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
         for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
             pass
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
-            check_request(request, self._vocab_size)
+            check_request(request, self._kind.vocab_size, self._kind.max_positions)
         greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
-        beams: dict[GenerateParams, list[int]] = {}
+        beams: dict[tuple[GenerateParams, int], list[int]] = {}
         for index, request in enumerate(batch):
-            if request.params.num_beams > 1:
-                beams.setdefault(request.params, []).append(index)
-        return self._events(batch, greedy, beams)
+            if request.params.num_beams > 1:  # `generate` penalizes the padding on the left of a prompt too: none there
+                length = len(request.input_ids) if self._kind.is_decoder else 0
+                beams.setdefault((request.params, length), []).append(index)
+        return self._events(batch, greedy, tuple(beams.values()))
 
     def _events(
-        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: dict[GenerateParams, list[int]]
+        self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: Sequence[Sequence[int]]
     ) -> Iterator[Sequence[TokenEvent]]:
-        if greedy:
-            yield from renumbered(self._decode([batch[index] for index in greedy]), greedy)
-        for indices in beams.values():
-            yield self._beam_search([batch[index] for index in indices], indices)
+        for indices in rope_groups(batch, greedy, self._rope_switch):
+            yield from renumbered(self._decode([batch[index] for index in indices]), indices)
+        for searched in beams:
+            yield self._beam_search([batch[index] for index in searched], searched)
 
     def _decode(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         model = self._model
-        model.begin(*padded(batch, self._special.pad), max(request.params.max_new_tokens for request in batch))
+        model.begin(*padded(batch, self._special), max(request.params.max_new_tokens for request in batch))
         decoding = Decoding(batch, self._special)
         while not decoding.is_done:
             yield decoding.step(model.step(decoding.next_ids))
@@ -57,7 +61,7 @@ class TorchBackend(Backend):
     def _beam_search(self, batch: Sequence[GenerateRequest], indices: Sequence[int]) -> Sequence[TokenEvent]:
         """Every token of each best hypothesis at once."""
         params = batch[0].params
-        ids, mask = padded(batch, self._special.pad)
+        ids, mask = padded(batch, self._special)
         rows = self._model.beams(ids, mask, params)
         answers = [until_eos(row, self._special.eos, params.max_new_tokens) for row in rows]
         logprobs = self._model.teacher_forced(ids, mask, rows) if params.return_logprobs else None

@@ -1,7 +1,7 @@
 """The local, checked model folder for the model that a scenario names: a path, hub id, S3 prefix or published shape.
 
-A checked folder holds: config.json of a T5-family model, weights whose headers are complete and whose files have the
-length the headers promise, every shard of an index, and tokenizer files. The weights' values are not read.
+A checked folder holds: config.json of a known kind (`kind.py`), weights whose headers are complete and whose files have
+the length the headers promise, every shard of an index, and tokenizer files. The weights' values are not read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.kind import SEQ2SEQ, model_kind, read_config, read_json, text_config
 from engines.models.safetensors_header import stored_tensors
-from engines.models.unservable import Shapes, check_adapter, check_config, check_tensors
+from engines.models.unservable import Shapes, check_adapter, check_config, check_decoder_tensors, check_tensors
 from engines.models.weight_files import has_weights, weight_files, weight_map
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
@@ -22,17 +23,27 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
 
 BYT5_CLASS = "ByT5Tokenizer"
 
-MODEL_TYPES = ("t5", "mt5", "umt5")
-"""config.json model_type values served here (FLAN, UL2 and ByT5 declare t5)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
-    """The ids that steer decoding; generation_config.json wins over config.json, as in Hugging Face."""
+    """The ids that steer decoding; generation_config.json wins over config.json, as in Hugging Face.
+
+    A decoder-only model has no `start`: its answer continues the prompt. Where it has no pad, eos is used.
+    """
 
     eos: tuple[int, ...]
     pad: int
-    start: int
+    start: int | None
+    bos: int | None = None
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether answers continue the prompt itself."""
+        return self.start is None
+
+    def before_answer(self, input_ids: Sequence[int]) -> tuple[int, ...]:
+        """The ids that the decoder continues: the start id, or the prompt of a decoder-only model."""
+        return tuple(input_ids) if self.start is None else (self.start,)
 
 
 def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
@@ -63,13 +74,15 @@ def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
 def check_model_folder(path: Path) -> None:
     """Nothing, if `path` can be served; else raises ModelInvalid with the first fault found."""
     if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
-        raise ModelInvalid(f"{path}: {kind}; expected a Hugging Face model folder (config.json, weights, tokenizer)")
+        fault = "is a file" if path.exists() else "does not exist"
+        raise ModelInvalid(f"{path}: {fault}; expected a Hugging Face model folder (config.json, weights, tokenizer)")
     check_adapter(path, has_weights=has_weights(path))
-    config = read_config(path)
+    config, kind = read_config(path), model_kind(path)
     shapes = _check_weights(path, weight_files(path))
     check_config(path, config, has_names=shapes is not None)
-    if shapes is not None:
+    if shapes is not None and kind.is_decoder:
+        check_decoder_tensors(path, kind, shapes)
+    elif shapes is not None:
         check_tensors(path, config, shapes)
     if not any((path / name).is_file() for name in TOKENIZER_FILES) and not is_byte_tokenizer(path):
         raise ModelInvalid(
@@ -77,53 +90,35 @@ def check_model_folder(path: Path) -> None:
         )
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a T5-family folder. Raises ModelInvalid."""
-    config = read_json(path / "config.json", "copy it from the model's source")
-    model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise ModelInvalid(
-            f"{path / 'config.json'}: model_type is {model_type!r}, expected one of {', '.join(MODEL_TYPES)}; "
-            "only T5-family models are served"
-        )
-    return config
-
-
 def special_ids(path: Path) -> SpecialIds:
-    """The folder's eos, pad and decoder start ids. Raises ModelInvalid when one is missing or not a number."""
-    merged = {name: value for name, value in read_config(path).items() if value is not None}
+    """The folder's eos, pad, decoder start and bos ids. Raises ModelInvalid when one that is needed is missing or not a
+    number."""
+    config = read_config(path)
+    kind = model_kind(path)
+    is_seq2seq = kind.name == SEQ2SEQ
+    merged = {name: value for name, value in {**text_config(config), **config}.items() if value is not None}
     generation = path / "generation_config.json"
     if generation.is_file():
         merged |= {
             name: value for name, value in read_json(generation, "correct or remove it").items() if value is not None
         }
-    eos = merged.get("eos_token_id", 1)
-    pad = merged.get("pad_token_id", 0)
-    start = merged.get("decoder_start_token_id", pad)
-    vocab = merged.get("vocab_size", 1 << 24)
+    eos = merged.get("eos_token_id", 1 if is_seq2seq else None)
     ids = tuple(dict.fromkeys(eos)) if isinstance(eos, list) else (eos,)
-    are_numbers = all(isinstance(number, int) and number >= 0 for number in (*ids, pad, start))
+    pad: Any = merged.get("pad_token_id", 0 if is_seq2seq else ids[0] if ids else None)
+    start = merged.get("decoder_start_token_id", pad) if is_seq2seq else None
+    bos = merged.get("bos_token_id")
+    vocab = kind.vocab_size
+    others = (pad, start) if is_seq2seq else (pad,)
+    are_numbers = all(isinstance(number, int) and number >= 0 for number in (*ids, *others))
     if are_numbers:
         ids = tuple(number for number in ids if number < vocab)  # no such token can be chosen
-    if not ids or not are_numbers or max(pad, start) >= vocab:
+    if not ids or not are_numbers or max(others) >= vocab:
+        begin = f", decoder start {start!r}" if is_seq2seq else ""
         raise ModelInvalid(
-            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}, decoder start {start!r}: expected token ids below "
-            f"vocab_size {vocab}; correct the config"
+            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}{begin}: expected token ids below vocab_size {vocab}; "
+            "correct the config"
         )
-    return SpecialIds(eos=ids, pad=pad, start=start)
-
-
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """The object in a JSON file of a model folder. Raises ModelInvalid that ends in `advice`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelInvalid(f"{path.parent}: {path.name} is missing; {advice}") from error
-    except (OSError, ValueError) as error:
-        raise ModelInvalid(f"{path}: not readable as JSON ({error}); {advice}") from error
-    if not isinstance(content, dict):
-        raise ModelInvalid(f"{path}: expected a JSON object, got {type(content).__name__}; {advice}")
-    return content
+    return SpecialIds(eos=ids, pad=pad, start=start, bos=bos if isinstance(bos, int) else None)
 
 
 def _check_weights(path: Path, files: Sequence[Path]) -> Shapes | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.models.folder import read_config, read_json
+from engines.models.kind import SEQ2SEQ_TYPES, read_config, read_json
 from engines.models.unservable import adapter_notes
 
 Value = bool | int | float | str
@@ -92,7 +92,7 @@ def generation_defaults(folder: Path) -> GenerationDefaults:
     if not (folder / "config.json").is_file():
         return GenerationDefaults()
     source, raw = "config.json", read_config(folder)
-    is_seq2seq = raw.get("is_encoder_decoder", True) is True
+    is_seq2seq = raw["model_type"] in SEQ2SEQ_TYPES
     if (folder / "generation_config.json").is_file():
         source = "generation_config.json"
         raw = read_json(folder / source, "correct or remove it")

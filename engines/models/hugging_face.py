@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
-from engines.models.folder import read_config
+from engines.models.kind import DECODER, model_kind, read_config
 from engines.models.unservable import lost_head
 
 
@@ -23,6 +23,32 @@ def scales_outputs(model: Any) -> bool:
     return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
 
+def _auto_class(model_dir: Path) -> Any:
+    import transformers
+
+    is_decoder = model_kind(model_dir).name == DECODER
+    return transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModelForSeq2SeqLM
+
+
+def default_attention(model_dir: Path) -> str:
+    """'sdpa' where this transformers has it for the folder's family, else 'eager' (GPT-J, BLOOM, Gemma 2 with its soft
+    caps; T5 before transformers 5, as in SageMaker's LMI containers)."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(model_dir), local_files_only=True)
+    return "sdpa" if _auto_class(model_dir)._model_mapping[type(config)]._supports_sdpa else "eager"
+
+
+def rope_switch(model_dir: Path) -> int | None:
+    """The length above which a longrope model turns to its long factors; None for any other."""
+    if model_kind(model_dir).rope_type != "longrope":
+        return None
+    config = read_config(model_dir)
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    found = scaling.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(found) if found else None
+
+
 def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
     """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
     from_pretrained that place the weights."""
@@ -33,7 +59,7 @@ def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) ->
     transformers.utils.logging.disable_progress_bar()
     torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
     try:
-        model, found = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+        model, found = _auto_class(model_dir).from_pretrained(
             str(model_dir),
             dtype=torch_dtype,
             attn_implementation=attention,
@@ -58,7 +84,7 @@ def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) ->
 def _untie(model: Any, model_dir: Path) -> None:
     """Follow config.json where it states an own head and transformers 5 forgets it: umT5's outputs are not scaled then,
     and a head that the files lack is not the embeddings. Raises ModelInvalid."""
-    if read_config(model_dir).get("tie_word_embeddings") is not False:
+    if model_kind(model_dir).is_decoder or read_config(model_dir).get("tie_word_embeddings") is not False:
         return
     if model.config.model_type == "umt5":
         model.config.tie_word_embeddings = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engines.environments.packages import package_availability
 from engines.errors import Unavailable
 from engines.models.cache import build_once, check_unchanged, model_digest
 from engines.processes.call_in_child import call_in_child
-from engines.spec_check import package_availability
 
 EXPORT = 2
 """Part of the cache key: raise it when onnx_export changes what it writes."""

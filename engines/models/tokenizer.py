@@ -13,28 +13,32 @@ from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer, special_id
 class Tokenizer:
     """One model folder's tokenizer. Not thread-safe by promise; encode and decode keep no state between calls."""
 
-    def __init__(self, implementation: Any, *, eos_id: int, is_fast: bool) -> None:
+    def __init__(self, implementation: Any, *, closing: int | None, is_fast: bool) -> None:
         self._implementation = implementation
-        self._eos_id = eos_id
+        self._closing = closing
         self._is_fast = is_fast
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
         """The folder's tokenizer. Raises ModelInvalid when its files are missing or damaged, Unavailable when only
         transformers could read them and it is not installed."""
-        eos_id = special_ids(model_dir).eos[0]
+        special = special_ids(model_dir)
+        closing = None if special.is_decoder else special.eos[0]
         fast = model_dir / "tokenizer.json"
         if fast.is_file():
-            return cls(_load_fast(fast), eos_id=eos_id, is_fast=True)
-        return cls(_load_slow(model_dir), eos_id=eos_id, is_fast=False)
+            return cls(_load_fast(fast), closing=closing, is_fast=True)
+        return cls(_load_slow(model_dir), closing=closing, is_fast=False)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of `text`, closed by eos exactly once."""
+        """Token ids of `text`: closed by eos exactly once for an encoder; for a decoder-only model with what the
+        tokenizer itself adds (often bos), and no eos of ours."""
         if self._is_fast:
             ids = tuple(self._implementation.encode(text).ids)
         else:
             ids = tuple(self._implementation(text).input_ids)
-        return ids if ids and ids[-1] == self._eos_id else (*ids, self._eos_id)
+        if self._closing is None or (ids and ids[-1] == self._closing):
+            return ids
+        return (*ids, self._closing)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; an id the tokenizer does not know (a spare vocabulary row) is

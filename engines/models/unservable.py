@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.kind import ModelKind, embedding_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -83,6 +84,19 @@ def check_tensors(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> No
                 f"{folder}: {name} has the shape {shapes[name]}, config.json states vocab_size {wanted[0]} and d_model "
                 f"{wanted[1]}; were the embeddings resized? Correct config.json"
             )
+
+
+def check_decoder_tensors(folder: Path, kind: ModelKind, shapes: Shapes) -> None:
+    """Raises ModelInvalid where the tensors are not those of a decoder-only model of the config's sizes."""
+    ends = embedding_names(kind.model_type)
+    name = next((name for name in shapes if name.endswith(ends)), None)
+    if name is None:
+        raise ModelInvalid(f"{folder}: the weights hold no {ends[0]!r}; expected those of a {kind.model_type} model")
+    if shapes[name][0] != kind.vocab_size:
+        raise ModelInvalid(
+            f"{folder}: {name} has the shape {shapes[name]}, config.json states vocab_size {kind.vocab_size}; were the "
+            "embeddings resized? Correct config.json"
+        )
 
 
 def lost_head(folder: Path) -> str:

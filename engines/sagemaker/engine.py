@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed
 from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
@@ -29,7 +30,7 @@ from engines.sagemaker.route import route_to
 from engines.sagemaker.serving import code_files, names_its_model, with_weights
 from engines.sagemaker.weights import check_bucket, keep_weights, shared_weights, size_bytes
 from engines.setting import DTYPES
-from engines.spec_check import check_spec, package_availability
+from engines.spec_check import check_spec
 
 logger = logging.getLogger("dyno.sagemaker")
 
@@ -109,6 +110,7 @@ class SageMakerEngine:
             has_rolling_batch=True,
             devices=("cpu", "cuda"),
             options=OPTIONS,
+            model_kinds=(),  # the image decides
             features={
                 "model_parallel": "as the image's engine",
                 "loads_hugging_face": "yes",

@@ -21,7 +21,7 @@ from harness.errors import Interrupted
 from harness.load.web_ui.launch import WebUi
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
-from harness.space.capabilities import engine_capabilities, usable_cores
+from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
 from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
@@ -101,7 +101,7 @@ def command(
     """
     resolved = checked_scenario(scenario, overrides)
     require_prices(resolved.scenario, str(scenario))
-    plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale)
+    plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, model_kind_of(resolved))
     if dry_run:
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)

@@ -276,6 +276,11 @@ class Scenario(Strict):
         """Whether the served model is known here: an attached server's is not, unless the scenario names it."""
         return self.model is not None or not all(traits(block.engine).is_elsewhere for block in self.space)
 
+    @property
+    def reads_model(self) -> bool:
+        """Whether an engine of the scenario reads the model, so that the fp32 reference's answers are its measure."""
+        return self.knows_model and any(traits(block.engine).needs_reference for block in self.space)
+
     @field_validator("objectives")
     @classmethod
     def _each_metric_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.api import Availability, Capabilities
+from engines.models.kind import ModelKind
 from engines.setting import OptionValue, Setting
-from engines.spec_check import why_not
+from engines.spec_check import why_not, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
@@ -74,10 +75,12 @@ def plan_space(
     capabilities: Callable[[str, str], Capabilities | Availability],
     cores: int | None = None,
     why_stale: Callable[[str, str], str] = lambda engine, python: "",
+    kind: ModelKind | None = None,
 ) -> SpacePlan:
     """What can be measured here.
 
-    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not.
+    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not. `kind` is the
+    model's, None where it is not known before a download.
     For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with the age of the
     environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
@@ -96,6 +99,9 @@ def plan_space(
         if isinstance(able, Availability):
             named = f"{block.engine} (python: {block.python})" if block.python else block.engine
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
+            continue
+        if kind is not None and (reason := why_not_model(block.engine, kind, able)):
+            pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
         axes, gone = _prune(index, block.engine, axes, able)
         pruned += gone

@@ -1,13 +1,17 @@
-"""Capabilities of each engine on this machine, asked once; a failure becomes "unavailable" with its reason."""
+"""Capabilities of each engine on this machine, asked once, and the kind of model that it is asked to serve."""
 
 from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
 from engines.api import Availability, Capabilities
 from engines.errors import EngineError
 from engines.launching import load_engine
+from engines.models.kind import ModelKind, kind_of, model_kind
+from engines.models.random_weights import SHAPES
+from harness.scenario.resolve import ResolvedScenario
 
 
 @cache
@@ -22,6 +26,16 @@ def engine_capabilities(name: str, python: str = "") -> Capabilities | Availabil
         return Availability(is_available=False, reason=str(error))
     except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan
         return Availability(is_available=False, reason=f"asking it failed: {type(error).__name__}: {error}")
+
+
+def model_kind_of(resolved: ResolvedScenario) -> ModelKind | None:
+    """The kind of the scenario's model; None where no engine reads it, or before it is downloaded. Raises
+    ModelInvalid."""
+    model = resolved.model
+    if not resolved.scenario.reads_model or model.kind not in ("path", "shape"):
+        return None
+    folder = Path(model.value)
+    return model_kind(folder) if model.kind == "path" else kind_of(SHAPES[model.value].config(), folder)
 
 
 def usable_cores() -> int:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from engines.environments.locate import installed_python
-from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES, traits
-from engines.spec_check import package_availability
+from engines.environments.packages import package_availability
+from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.prompts import read_prompts
 from harness.properties.containers import container_names, parse_container
@@ -31,7 +31,7 @@ def _no_reference(scenario: Scenario) -> str:
     """Why there are no reference answers; '' when there are, or when none are needed."""
     if not scenario.knows_model:
         return "the attached server's model is not known here: name it by model:"
-    if not any(traits(block.engine).needs_reference for block in scenario.space):
+    if not scenario.reads_model:
         return ""
     availability = package_availability(REFERENCE_PACKAGES, REFERENCE_ENGINE)
     is_here = availability.is_available or installed_python(REFERENCE_ENGINE) is not None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from engines.cache_folder import cache_root
 from engines.models.folder import resolve_model
-from engines.registry import traits
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.schedule.prompts import read_prompts
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
@@ -52,18 +51,13 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
     return TrialInputs(
         scenario=resolved.scenario,
         model_dir=resolve_model(model.kind, model.value, model.seed, cache_root())
-        if needs_reference(resolved.scenario)
+        if resolved.scenario.reads_model
         else Path(model.value),
         prompts=read_prompts(resolved.prompts_path),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),
     )
-
-
-def needs_reference(scenario: Scenario) -> bool:
-    """Whether an engine of the scenario reads the model, so that the fp32 reference's answers are its measure."""
-    return scenario.knows_model and any(traits(block.engine).needs_reference for block in scenario.space)
 
 
 def with_checked_code(resolved: ResolvedScenario) -> ResolvedScenario:

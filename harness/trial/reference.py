@@ -15,7 +15,7 @@ from harness.scenario.schema import Scenario
 from harness.store.disk import write_text
 from harness.store.layout import RunLayout
 from harness.trial.ask_prompts import ask_quality_prompts
-from harness.trial.inputs import TrialInputs, needs_reference
+from harness.trial.inputs import TrialInputs
 from harness.trial.launch import launch, spec_of
 from harness.trial.progress import Progress
 
@@ -73,6 +73,6 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
 
 
 def _reference_candidate(scenario: Scenario) -> Candidate:
-    if needs_reference(scenario):
+    if scenario.reads_model:
         return Candidate(block=0, engine=REFERENCE_ENGINE, batch_size=REFERENCE_BATCH_SIZE)
     return Candidate(block=0, engine=scenario.space[0].engine)

@@ -20,8 +20,8 @@ from harness.gate.verdict import GateResult
 from harness.measure.machine.facts import commit_of, git_commit
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
-from harness.space.candidates import plan_space, require_candidates
-from harness.space.capabilities import engine_capabilities, usable_cores
+from harness.space.candidates import SpacePlan, plan_space, require_candidates
+from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
 from harness.store.disk import write_text
 from harness.store.pairs import PAIRS_JSON, Pairs
 from harness.store.reader import Run, read_run
@@ -83,7 +83,7 @@ def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
     Raises UsageError when the scenario holds none of them, Interrupted on Ctrl-C.
     """
     known = {trial.candidate.candidate_id for trial in baseline.trials if trial.outcome == "ok"}
-    planned = plan_space(order.resolved, engine_capabilities, usable_cores()).candidates
+    planned = _plan(order.resolved).candidates
     candidates = tuple(each for each in planned if each.candidate_id in known)
     if not candidates:
         raise UsageError(
@@ -196,8 +196,12 @@ def _run_one(bench: Bench, candidate: Candidate, number: int, announce: Announce
     return trial
 
 
+def _plan(resolved: ResolvedScenario) -> SpacePlan:
+    return plan_space(resolved, engine_capabilities, usable_cores(), kind=model_kind_of(resolved))
+
+
 def _candidates(resolved: ResolvedScenario) -> tuple[Candidate, ...]:
-    plan = plan_space(resolved, engine_capabilities, usable_cores())
+    plan = _plan(resolved)
     require_candidates(plan, resolved)
     if plan.size > MAX_CANDIDATES:
         raise UsageError(

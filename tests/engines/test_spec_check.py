@@ -9,9 +9,10 @@ import pytest
 
 from engines.api import Capabilities, EngineSpec
 from engines.environments.install import installable
+from engines.environments.packages import WITHOUT_EXTRA, package_availability
 from engines.errors import SpecInvalid
 from engines.processes.threads import compute_threads, usable_cores
-from engines.spec_check import WITHOUT_EXTRA, check_spec, choice, flag, package_availability, whole_number
+from engines.spec_check import check_spec, choice, flag, whole_number
 
 CAPABILITIES = Capabilities(
     effective_dtypes={"fp32": "fp32"},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.adapters import ctranslate2, transformers
+from engines.adapters import ctranslate2
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.launching import load_backend, load_engine
@@ -279,7 +279,7 @@ def test_a_spec_it_cannot_do_is_refused_with_the_reason(engine: str, bench: Benc
 def test_probe_names_the_extra_to_install(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_engine(engine).probe().is_available
 
-    monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
+    monkeypatch.setattr("engines.environments.packages.find_spec", lambda name: None)
     availability = load_engine(engine).probe()
 
     assert not availability.is_available
@@ -338,6 +338,6 @@ def test_a_transformers_without_sdpa_for_t5_is_served_eager(monkeypatch: pytest.
     """transformers 4.57, run by hand in an environment of its own: 8 of 8 answers as under 5.23."""
     from transformers import T5ForConditionalGeneration
 
-    assert transformers.default_attention() == "sdpa"
+    assert hugging_face.default_attention(BUNDLED) == "sdpa"
     monkeypatch.setattr(T5ForConditionalGeneration, "_supports_sdpa", False)
-    assert transformers.default_attention() == "eager"
+    assert hugging_face.default_attention(BUNDLED) == "eager"

@@ -15,9 +15,9 @@ from engines.adapters.fake import FakeEngine
 from engines.api import Availability, EngineSpec
 from engines.environments.describe import describe
 from engines.environments.locate import STAMP, environment_folder, installed_python, interpreter
+from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid, Unavailable
 from engines.launching import RemoteEngine, engine_here, load_engine, serving_python
-from engines.spec_check import package_availability
 from harness.space.capabilities import engine_capabilities
 
 READY_TIMEOUT_S = 120.0
@@ -102,7 +102,7 @@ def test_missing_packages_are_taken_from_the_installed_environment(
     (folder / STAMP).write_text('{"packages": {}}')
 
     assert serving_python("onnxruntime", None) is None  # its packages are here
-    monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
+    monkeypatch.setattr("engines.environments.packages.find_spec", lambda name: None)
     assert serving_python("onnxruntime", None) == folder / "bin" / "python"
     assert isinstance(load_engine("onnxruntime"), RemoteEngine)
     assert serving_python("onnxruntime", str(venv)) == venv / "bin" / "python"  # a named one wins

@@ -51,7 +51,7 @@ def test_penalties_are_hugging_faces(seed: int, penalty: float, ngram: int, mini
     expected = processors(torch.tensor([ids]), torch.from_numpy(row.copy()))[0].numpy()
     params = GenerateParams(repetition_penalty=penalty, no_repeat_ngram_size=ngram, min_new_tokens=minimum)
 
-    np.testing.assert_allclose(processed(row[0], ids, params, (1,)), expected, rtol=1e-6)
+    np.testing.assert_allclose(processed(row[0], ids, 1, params, (1,)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -136,7 +136,7 @@ def test_a_seeded_request_samples_the_same_whoever_is_beside_it() -> None:
 
 def test_padding_is_on_the_right_and_masked() -> None:
     ids, mask = padded([GenerateRequest(input_ids=(5, 1), params=GenerateParams()),
-                        GenerateRequest(input_ids=(6, 7, 8, 1), params=GenerateParams())], 0)  # fmt: skip
+                        GenerateRequest(input_ids=(6, 7, 8, 1), params=GenerateParams())], SPECIAL)  # fmt: skip
 
     assert ids.tolist() == [[5, 1, 0, 0], [6, 7, 8, 1]]
     assert mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]

@@ -92,10 +92,28 @@ def test_a_missing_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
     assert "is a file" in refused(tmp_path / "file")
 
 
-def test_another_model_family_is_refused(folder: Path) -> None:
-    edit(folder / "config.json", model_type="gpt2")
+def test_an_unknown_model_family_is_refused_and_weights_of_another_too(folder: Path) -> None:
+    edit(folder / "config.json", model_type="mamba")
+    assert "'mamba'" in refused(folder)
 
-    assert "'gpt2'" in refused(folder)
+    edit(folder / "config.json", model_type="gpt2", n_positions=64)
+    assert "the weights hold no 'wte.weight'; expected those of a gpt2 model" in refused(folder)
+
+
+def test_a_decoder_has_no_start_id_and_pads_with_its_end_where_it_has_no_other(tmp_path: Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 20}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 7, "bos_token_id": 6}))
+    ids = special_ids(tmp_path)
+    assert (ids.eos, ids.pad, ids.start, ids.bos, ids.is_decoder) == ((7,), 7, None, 6, True)
+    assert ids.before_answer([3, 4]) == (3, 4)
+
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9], "pad_token_id": 0}')
+    assert (special_ids(tmp_path).eos, special_ids(tmp_path).pad) == ((7, 9), 0)
+
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelInvalid, match="eos None, pad None: expected token ids below vocab_size 20"):
+        special_ids(tmp_path)
 
 
 def test_broken_config_json_is_refused(folder: Path) -> None:

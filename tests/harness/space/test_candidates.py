@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.api import Availability, Capabilities
+from engines.models.kind import ModelKind
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario
@@ -158,3 +160,25 @@ def test_an_environment_that_its_list_has_left_behind_is_a_warning_said_once() -
         why_stale=lambda engine, python: f"{engine} in {python} is old" if python else "",
     )
     assert plan.warnings == ("onnxruntime in auto is old",)
+
+
+def test_a_model_of_another_kind_rules_the_engine_out_before_any_launch() -> None:
+    of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake", "workers": [1, 2]}]})
+    sizes = {"layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "hidden": 64, "vocab_size": 512}
+    llama = ModelKind(name="decoder", model_type="llama", sliding_window=12, **sizes)
+
+    def reasons(**able: object) -> list[str]:
+        named = replace(CPU, **able)  # type: ignore[arg-type]
+        plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: named, kind=llama)
+        assert plan.size == (0 if plan.pruned else 2)
+        return [f"{each.description} ({each.count}): {each.reason}" for each in plan.pruned]
+
+    assert reasons() == ["fake (2): fake serves seq2seq models; the folder holds llama"]
+    assert reasons(model_kinds=()) == []
+    assert reasons(model_kinds=("seq2seq", "decoder")) == []
+    assert reasons(model_kinds=("decoder",), architectures=("gpt2",)) == [
+        "fake (2): fake does not serve llama; it serves gpt2"
+    ]
+    assert reasons(model_kinds=("decoder",), reasons={"sliding_window": "it has no window"}) == [
+        "fake (2): llama: it has no window"
+    ]

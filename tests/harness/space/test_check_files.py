@@ -18,7 +18,7 @@ SCENARIO = "name: s\nspace: [{engine: %s}]\nconstraints:\n  quality: %s\n"
 def test_a_quality_that_nothing_can_show_is_refused(
     engine: str, quality: str, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.spec_check.find_spec", lambda name: None)
+    monkeypatch.setattr("engines.environments.packages.find_spec", lambda name: None)
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path))  # with no environment installed
     path = tmp_path / "s.yaml"
     path.write_text(SCENARIO % (engine, quality))

@@ -17,7 +17,6 @@ from harness.scenario.load import load_scenario
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.store.run_folder import create_run
 from harness.trial.bench import Bench
-from harness.trial.inputs import needs_reference
 from harness.trial.progress import Lines
 from harness.trial.reference import Reference
 
@@ -87,5 +86,5 @@ def test_options_that_no_record_may_hold_reach_the_engine_alone(
 
 
 def test_only_engines_that_read_the_model_need_the_reference(tmp_path: Path) -> None:
-    assert not needs_reference(_resolved(tmp_path).scenario)
-    assert needs_reference(_resolved(tmp_path, engines="[fake, t5]").scenario)
+    assert not _resolved(tmp_path).scenario.reads_model
+    assert _resolved(tmp_path, engines="[fake, t5]").scenario.reads_model
