@@ -12,6 +12,9 @@ from harness.properties.lint.records import Finding, LintInput, relevant_rules
 
 _BACKENDS = {"vllm": "vLLM's engine arguments", "tensorrt_llm": "TensorRT-LLM's tools"}
 
+_NEED_PYTHON = {"engine", "option.entryPoint", "option.rolling_batch", "option.tensor_parallel_degree"}
+"""Keys that settle the engine; without them a model in ONNX or PyTorch's own format may get a Java engine."""
+
 
 def key_findings(given: LintInput) -> Iterator[Finding]:
     """Keys that this version does not know, no longer knows, or does not know yet."""
@@ -34,11 +37,12 @@ def _unknown_key(given: LintInput, key: str) -> Iterator[Finding]:
     hint = _hint(given, key)
     backend = backend_of(given.container, given.handlers)
     engine = given.values.get("engine", "").strip()
+    is_java = engine in JAVA_ENGINES or not (is_option or hint or _NEED_PYTHON & set(given.values))
     if is_option and OWN_SCRIPT in given.handlers:
         yield from _of_own_script(given, key, f"unknown key {where}: only your own script can read it{hint}")
     elif is_option and backend and not _is_slip(given, key):
         yield given.warning(key, f"not in our table: handed on to {_BACKENDS[backend]} unchecked{hint}")
-    elif not given.container.is_own and engine in JAVA_ENGINES:
+    elif not given.container.is_own and is_java:
         reader = f"the {engine} engine" if is_option else "the model's translator"
         yield given.warning(key, f"not in our table: handed on to {reader} unchecked{hint}")
     else:
@@ -53,7 +57,7 @@ def _not_read(given: LintInput, key: str, rules: tuple[KeyRule, ...]) -> Iterato
     read_by = {rule.handler for rule in key_rules(given.container)[key] if rule.is_in(given.container)}
     if OWN_SCRIPT in given.handlers:
         yield from _of_own_script(given, key, f"in {given.container.name} only your own script can read it")
-    elif rules and not backend and not read_by:
+    elif rules and not read_by and (not backend or {rule.handler for rule in rules} == {"python"}):
         yield _out_of_range(given, key, rules)
     elif backend in {rule.handler for rule in rules}:
         yield given.warning(key, f"handed on to {_BACKENDS[backend]} unchecked")

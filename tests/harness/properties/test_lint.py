@@ -227,6 +227,7 @@ VLLM = "engine=Python\noption.model_id=x/y\noption.rolling_batch=vllm\n"
         ("0.36.0-lmi20", "engine=Python\noption.model_id=x/y\noption.enable_streaming=Huggingface\n"),
         ("0.27.0-tensorrtllm", "option.model_id=google/flan-t5-xl\n"),
         ("0.24.0", "engine=MPI\noption.model_id=google/flan-t5-xl\noption.rolling_batch=auto\n"),
+        ("0.31.0", "option.model_id=x/bge-reranker\nbatch_size=32\nreranking=true\n"),
         ("0.36.0-cpu-full", "option.model_id=google/flan-t5-small\n"),
         ("0.30.0-lmi", f"{VLLM}option.task=text-generation\n"),
         ("0.22.1-neuronx", "option.entryPoint=djl_python.transformers-neuronx\noption.dtype=f32\n"),
@@ -246,7 +247,9 @@ def test_what_the_container_reads_is_no_error(container: str, text: str) -> None
         ("0.36.0-lmi20", "option.tensor_paralel_degree=4", "did you mean 'option.tensor_parallel_degree'?"),
         ("0.36.0-lmi20", "option.maxModelLen=4096", "did you mean 'option.max_model_len'?"),
         ("0.36.0-lmi18", "option.lmcache_auto_config=true", "not known yet: first read by 0.36.0-lmi19"),
-        ("0.33.0-lmi15", "fail_fast=true", "the server does not read it"),
+        ("0.33.0-lmi15", "engine=Python\nfail_fast=true", "the server does not read it"),
+        ("0.33.0-lmi15", "option.modelid=y", "no version reads option.modelid"),
+        ("0.36.0-lmi20", "option.rolling_batch=vllm\noption.mode_id=y", "did you mean 'option.model_id'?"),
         ("0.27.0", "option.rolling_batch=lmi-dist\noption.quantize=marlin", "expected one of awq, gptq, squeezellm"),
         ("0.20.0", "batch_size=4", "not known yet: first read by 0.21.0"),
         ("0.36.0-lmi20", "engine=MPI", "write engine=Python"),
@@ -266,6 +269,10 @@ def test_what_the_container_does_not_read_stays_an_error(container: str, line: s
 def test_a_template_that_nobody_filled_in_is_an_error(value: str) -> None:
     assert "template that nobody has filled in" in _one(f"engine=Python\noption.model_id={value}\n", "0.24.0")
     assert _errors(f"option.model_id=x\noption.chat_template={value}\n", "0.36.0-lmi20") == []
+
+
+def test_a_retired_key_is_an_error_also_where_vllm_takes_what_it_knows() -> None:
+    assert "write option.model_id instead" in _one("option.s3url=s3://b/x\n", "0.36.0-lmi20")
 
 
 def test_json_is_no_template() -> None:
