@@ -7,6 +7,7 @@ import re
 import pytest
 
 from harness.properties.containers import named_values, parse_container, read_by_version, table
+from harness.properties.lint.readers import VLLM_BY_DEFAULT_SINCE
 from tests.harness.properties.upstream.table import TABLE, load_facts, make_table
 
 RELEASES = load_facts()
@@ -56,3 +57,9 @@ def test_rolling_batch_values_agree_with_the_enumeration(release: tuple[int, ...
     if release < (0, 27):
         other_in_java = {"disable"}  # PyPredictor: any value turned rolling batch on
     assert ours == set(RELEASES[release]["rolling_batch"]) - other_in_java
+
+
+def test_an_lmi_image_is_vllms_from_the_release_whose_dockerfile_names_vllm_alone() -> None:
+    for release, facts in RELEASES.items():
+        features = facts["features"].get("lmi", "").split(",")
+        assert (features == ["vllm"]) == (release >= VLLM_BY_DEFAULT_SINCE), release
