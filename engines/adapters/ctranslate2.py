@@ -280,7 +280,9 @@ def _shared(params: GenerateParams) -> GenerateParams:
     and sampling; a beam search has one limit for all."""
     if params.num_beams > 1:
         return params
-    plain = replace(params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0, seed=None)
+    plain = replace(
+        params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0, seed=None, early_stopping=False
+    )
     return plain if params.do_sample else replace(plain, temperature=1.0, top_k=0, top_p=1.0)
 
 

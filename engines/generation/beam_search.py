@@ -1,9 +1,10 @@
-"""Beam search for adapters whose engine returns logits, with Hugging Face's rules (early_stopping=False).
+"""Beam search for adapters whose engine returns logits, with Hugging Face's rules.
 
 A hypothesis scores sum(log p) / length**length_penalty, length counting eos and not what the answer follows (the start
 token, or the prompt of a decoder-only model). Each step looks at the best (1 + number of eos ids, at least 2) x beams
 continuations; those among the first `beams` that end are finished, the best unfinished ones continue. A search ends
-when its best running beam, at its present length, cannot exceed the worst of a full set of finished ones. Source:
+when its set of finished ones is full and the best running beam, at its present length, cannot exceed the worst of them;
+with early_stopping True as soon as the set is full, with 'never' when it could not at its longest either. Source:
 transformers 5.23, GenerationMixin._beam_search.
 """
 
@@ -75,9 +76,15 @@ class _Search:
         length = np.float32((len(self.running[0].logprobs) + 1) ** self.params.length_penalty)
         scored = [_Hypothesis(item.ids, item.logprobs, np.float32(item.score / length)) for item in ended]
         self.finished = sorted(self.finished + scored, key=lambda item: -item.score)[:beams]
-        is_full = len(self.finished) == beams
-        self.is_open = len(going) == beams and not (is_full and going[0].score / length <= self.finished[-1].score)
+        self.is_open = len(going) == beams and not (len(self.finished) == beams and self._is_settled(going[0], length))
         self.running = going
+
+    def _is_settled(self, best: _Hypothesis, length: np.float32) -> bool:
+        """Whether the running beams can add nothing to a full set of finished ones."""
+        params = self.params
+        if params.early_stopping == "never" and params.length_penalty > 0:
+            length = np.float32(params.max_new_tokens**params.length_penalty)
+        return params.early_stopping is True or bool(best.score / length <= self.finished[-1].score)
 
     def events(self) -> list[TokenEvent]:
         """The best hypothesis, whole."""

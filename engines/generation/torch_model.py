@@ -136,6 +136,7 @@ def generation_config(params: GenerateParams, special: SpecialIds) -> Any:
         min_new_tokens=params.min_new_tokens,
         num_beams=params.num_beams,
         length_penalty=params.length_penalty,
+        early_stopping=params.early_stopping,
         repetition_penalty=params.repetition_penalty,
         no_repeat_ngram_size=params.no_repeat_ngram_size,
         do_sample=False,

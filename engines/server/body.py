@@ -13,13 +13,11 @@ from engines.api import GenerateParams
 from engines.errors import RequestInvalid
 from engines.nearest import did_you_mean
 
-BODY_KEYS = ("inputs", "parameters", "stream")
+BODY_KEYS = ("inputs", "parameters", "stream", "options")
 NICKNAMES = {
-    "max_length": "max_new_tokens",
     "max_tokens": "max_new_tokens",
     "max_seq_len": "max_new_tokens",
     "max_output_len": "max_new_tokens",
-    "min_length": "min_new_tokens",
     "min_tokens": "min_new_tokens",
     "beam_width": "num_beams",
     "beam_size": "num_beams",
@@ -28,6 +26,34 @@ NICKNAMES = {
     "logprobs": "return_logprobs",
 }
 """What other servers call our parameters; offered as a suggestion, never silently translated."""
+
+WHOLE_LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+"""Hugging Face's lengths of all that the decoder holds, its start token included: one more than the new tokens. Where
+both are given the new tokens win, as there."""
+
+WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(
+        ("num_return_sequences", "best_of", "num_beam_groups", "typical_p", "encoder_repetition_penalty"), (1,)
+    ),
+    **dict.fromkeys(("top_n_tokens", "frequency_penalty", "presence_penalty", "diversity_penalty", "min_p"), (0,)),
+    **dict.fromkeys(("penalty_alpha", "encoder_no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), (0,)),
+    **dict.fromkeys(
+        ("return_full_text", "decoder_input_details", "watermark", "ignore_eos", "ignore_eos_token"), (False,)
+    ),
+    **dict.fromkeys(("return_dict_in_generate", "output_scores", "return_tensors", "truncation"), (False,)),
+    **dict.fromkeys(("remove_invalid_values", "renormalize_logits"), (False,)),
+    **dict.fromkeys(("stop", "stop_sequences", "stop_strings", "bad_words_ids", "suppress_tokens"), ([],)),
+    **dict.fromkeys(
+        ("truncate", "grammar", "adapter_id", "max_time", "forced_eos_token_id", "forced_bos_token_id"), ()
+    ),
+    **dict.fromkeys(("return_text", "skip_special_tokens"), (True,)),
+    "use_cache": (True, False),
+}
+"""Parameters of Hugging Face, TGI and DJL for what this server does not do, which their clients send all the same: the
+values that ask for nothing, null always among them. Any other value is refused."""
+
+OPTIONS = ("use_cache", "wait_for_model", "use_gpu")
+"""Options of Hugging Face's hosted API; they mean nothing here."""
 
 _LIMITS: dict[str, tuple[type, float, float]] = {
     "max_new_tokens": (int, 1, 1 << 20),
@@ -70,6 +96,7 @@ def parse_body(data: bytes, defaults: Mapping[str, Any] = MappingProxyType({})) 
     if parameters is not None and not isinstance(parameters, dict):
         raise RequestInvalid(f"parameters: expected an object, got {_kind(parameters)}")
     params, wants_details = _parameters(parameters or {}, defaults)
+    _check_options(body.get("options"))
     wants_stream = body.get("stream", False)
     if not isinstance(wants_stream, bool):
         raise RequestInvalid(f"stream: expected true or false, got {_kind(wants_stream)}")
@@ -110,14 +137,21 @@ def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tupl
     values: dict[str, Any] = {}
     wants_details = False
     for name, value in parameters.items():
-        if name not in PARAMETERS:
+        if name in WITHOUT_EFFECT:
+            _check_without_effect(name, value)
+        elif name in WHOLE_LENGTHS:
+            if value is not None and parameters.get(WHOLE_LENGTHS[name]) is None:
+                values[WHOLE_LENGTHS[name]] = _new_tokens(name, value)
+        elif name not in PARAMETERS:
             raise RequestInvalid(f"unknown parameter {name!r}{_hint(name, PARAMETERS)}; known: {', '.join(PARAMETERS)}")
-        if name == "details":
+        elif value is None:
+            continue
+        elif name == "details":
             if not isinstance(value, bool):
                 raise RequestInvalid(f"parameters.details: expected true or false, got {_kind(value)}")
             wants_details = value
-        elif name != "seed" or value is not None:
-            values[name] = _value(name, value)
+        else:
+            values[name] = _early_stopping(value) if name == "early_stopping" else _value(name, value)
     params = GenerateParams(**{**defaults, **values})
     if "min_new_tokens" not in values:
         params = replace(params, min_new_tokens=min(params.min_new_tokens, params.max_new_tokens))
@@ -131,6 +165,39 @@ def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tupl
             f"parameters.min_new_tokens: {params.min_new_tokens} is above max_new_tokens {params.max_new_tokens}"
         )
     return params, wants_details
+
+
+def _check_options(options: Any) -> None:
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise RequestInvalid(f"options: expected an object, got {_kind(options)}")
+    for name in options:
+        if name not in OPTIONS:
+            raise RequestInvalid(f"unknown option {name!r}{_hint(name, OPTIONS)}; known: {', '.join(OPTIONS)}")
+
+
+def _check_without_effect(name: str, value: Any) -> None:
+    """Raises RequestInvalid where the value asks for what this server does not do."""
+    allowed = WITHOUT_EFFECT[name]
+    if value is None or any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in allowed):
+        return
+    shown = " or ".join(json.dumps(one) for one in (*allowed, None))
+    raise RequestInvalid(f"parameters.{name}: this server does not do that; leave it out, or send {shown}")
+
+
+def _new_tokens(name: str, value: Any) -> int:
+    """The new tokens that a length of all decoder tokens allows."""
+    low = 2 if name == "max_length" else 0
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 20:
+        raise RequestInvalid(f"parameters.{name}: expected a whole number >= {low}, got {_kind(value)}")
+    return max(0, value - 1)
+
+
+def _early_stopping(value: Any) -> bool | str:
+    if not isinstance(value, bool) and value != "never":
+        raise RequestInvalid(f'parameters.early_stopping: expected true, false or "never", got {_kind(value)}')
+    return bool(value) if isinstance(value, bool) else "never"
 
 
 def _value(name: str, value: Any) -> bool | int | float:

@@ -8,7 +8,7 @@ import pytest
 
 from engines.api import GenerateParams
 from engines.errors import RequestInvalid
-from engines.server.body import parse_body
+from engines.server.body import PARAMETERS, WHOLE_LENGTHS, WITHOUT_EFFECT, parse_body
 
 BAD: list[tuple[object, str]] = [
     ([], "expected an object with the key 'inputs'"),
@@ -27,7 +27,18 @@ BAD: list[tuple[object, str]] = [
     ({"inputs": "a", "stream": "yes"}, "stream: expected true or false, got a string"),
     ({"inputs": ["a", "b"], "stream": True}, "stream: expected one input, got 2"),
     ({"inputs": "a", "parameters": {"max_new_token": 3}}, "did you mean 'max_new_tokens'"),
-    ({"inputs": "a", "parameters": {"max_length": 3}}, "unknown parameter 'max_length'; did you mean 'max_new_tokens'"),
+    ({"inputs": "a", "parameters": {"max_tokens": 3}}, "unknown parameter 'max_tokens'; did you mean 'max_new_tokens'"),
+    ({"inputs": "a", "parameters": {"max_length": 1}}, "max_length: expected a whole number >= 2, got the number 1"),
+    ({"inputs": "a", "parameters": {"max_length": True}}, "max_length: expected a whole number >= 2, got a boolean"),
+    ({"inputs": "a", "parameters": {"min_length": "5"}}, "min_length: expected a whole number >= 0, got a string"),
+    ({"inputs": "a", "parameters": {"early_stopping": "always"}}, 'expected true, false or "never", got a string'),
+    ({"inputs": "a", "parameters": {"num_return_sequences": 2}}, "does not do that; leave it out, or send 1 or null"),
+    ({"inputs": "a", "parameters": {"num_return_sequences": True}}, "num_return_sequences: this server does not"),
+    ({"inputs": "a", "parameters": {"return_full_text": True}}, "return_full_text: .*, or send false or null"),
+    ({"inputs": "a", "parameters": {"stop_sequences": ["x"]}}, r"stop_sequences: .*, or send \[\] or null"),
+    ({"inputs": "a", "parameters": {"truncate": 100}}, "truncate: this server does not do that"),
+    ({"inputs": "a", "options": {"wait": 1}}, "unknown option 'wait'"),
+    ({"inputs": "a", "options": []}, "options: expected an object, got a list"),
     ({"inputs": "a", "parameters": {"beam_width": 3}}, "did you mean 'num_beams'"),
     ({"inputs": "a", "parameters": {"zzz": 3}}, "unknown parameter 'zzz'; known: max_new_tokens"),
     ({"inputs": "a", "parameters": {"max_new_tokens": 0}}, "0 is out of range; expected a whole number >= 1"),
@@ -35,7 +46,7 @@ BAD: list[tuple[object, str]] = [
     ({"inputs": "a", "parameters": {"max_new_tokens": 2.0}}, "expected a whole number, got the number 2.0"),
     ({"inputs": "a", "parameters": {"max_new_tokens": "2"}}, "expected a whole number, got a string"),
     ({"inputs": "a", "parameters": {"max_new_tokens": True}}, "expected a whole number, got a boolean"),
-    ({"inputs": "a", "parameters": {"max_new_tokens": None}}, "expected a whole number, got null"),
+    ({"inputs": "a", "parameters": {"max_new_tokens": []}}, "expected a whole number, got a list"),
     ({"inputs": "a", "parameters": {"min_new_tokens": 9, "max_new_tokens": 8}}, "9 is above max_new_tokens 8"),
     ({"inputs": "a", "parameters": {"do_sample": 1}}, "expected true or false, got the number 1"),
     ({"inputs": "a", "parameters": {"details": 1}}, "parameters.details: expected true or false"),
@@ -68,6 +79,7 @@ def test_defaults_are_the_interface_s() -> None:
 def test_every_parameter_arrives() -> None:
     parameters = {
         "max_new_tokens": 7, "min_new_tokens": 2, "num_beams": 3, "length_penalty": -1, "do_sample": True,
+        "early_stopping": "never",
         "temperature": 0.5, "top_k": 0, "top_p": 0.9, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2,
         "seed": 5, "return_logprobs": True,
     }  # fmt: skip
@@ -77,6 +89,27 @@ def test_every_parameter_arrives() -> None:
     assert body.wants_details
 
 
-def test_a_null_seed_or_null_parameters_mean_the_default() -> None:
+def test_null_means_the_default() -> None:
     assert parse_body(b'{"inputs": "a", "parameters": {"seed": null}}').params == GenerateParams()
-    assert parse_body(b'{"inputs": "a", "parameters": null}').params == GenerateParams()
+    assert parse_body(b'{"inputs": "a", "parameters": null, "options": null}').params == GenerateParams()
+    every = {name: None for name in (*PARAMETERS, *WHOLE_LENGTHS, *WITHOUT_EFFECT)}
+    assert parse_body(json.dumps({"inputs": "a", "parameters": every}).encode()).params == GenerateParams()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"max_length": 20, "min_length": 5}, GenerateParams(max_new_tokens=19, min_new_tokens=4)),
+        ({"max_length": 20, "max_new_tokens": 7}, GenerateParams(max_new_tokens=7)),
+        ({"min_length": 0}, GenerateParams()),
+        ({"num_beams": 4, "early_stopping": True}, GenerateParams(num_beams=4, early_stopping=True)),
+        (
+            {"max_new_tokens": 16, "num_return_sequences": 1, "return_full_text": False},
+            GenerateParams(max_new_tokens=16),
+        ),
+        ({"best_of": 1, "stop": [], "watermark": False, "typical_p": 1.0, "truncate": None}, GenerateParams()),
+    ],
+)
+def test_names_of_hugging_face_tgi_and_djl_are_taken(parameters: dict[str, object], expected: GenerateParams) -> None:
+    body = {"inputs": "a", "parameters": parameters, "options": {"use_cache": True, "wait_for_model": True}}
+    assert parse_body(json.dumps(body).encode()).params == expected
