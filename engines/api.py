@@ -54,7 +54,8 @@ class Traits:
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
-    may have a prefix cache, which serves a prompt that it has seen before without reading it again.
+    may have a prefix cache, which serves a prompt that it has seen before without reading it again. `takes_request`:
+    its server is not ours, so that a scenario's workload.request and workload.template apply to it.
     """
 
     is_rented: bool = False
@@ -66,6 +67,7 @@ class Traits:
     container_weights: str = ""
     needs_reference: bool = True
     may_cache_prompts: bool = False
+    takes_request: bool = False
 
     @property
     def is_in_containers(self) -> bool:
@@ -152,13 +154,15 @@ class Endpoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What really runs, as the engine itself reports it after load. `converted_dir` is the folder of the converted or
-    exported model that is served; '' where the model folder itself is."""
+    exported model that is served; '' where the model folder itself is. `served_model` is the name that a server of
+    somebody else gives its model; '' where it does not."""
 
     effective_dtype: str
     versions: Mapping[str, str]
     load_s: float
     notes: tuple[str, ...] = ()
     converted_dir: str = ""
+    served_model: str = ""
 
 
 class RunningEngine(Protocol):
@@ -199,12 +203,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateParams:
-    """Generation parameters with Hugging Face's names and semantics. `temperature` etc. act only with do_sample."""
+    """Generation parameters with Hugging Face's names and semantics. `temperature` etc. act only with do_sample;
+    `early_stopping` (False, True or 'never') and `length_penalty` only with beams."""
 
     max_new_tokens: int = 64
     min_new_tokens: int = 0
     num_beams: int = 1
     length_penalty: float = 1.0
+    early_stopping: bool | str = False
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50

@@ -74,7 +74,7 @@ class HostedEngine:
         path = workdir / "serving.properties"
         # A server of another checkout runs whole in the named environment: its properties need not know the key.
         written = replace(spec, python=None) if spec.source_root else spec
-        path.write_text(spec_to_properties(written), encoding="ascii")
+        path.write_text(spec_to_properties(written, ready_timeout_s), encoding="ascii")
         front = Front(python=spec.python or sys.executable, source_root=spec.source_root) if spec.source_root else HERE
         with serve_file(path, spec.model_dir, workdir, ready_timeout_s, front) as running:
             yield running

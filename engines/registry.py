@@ -49,7 +49,7 @@ HF_ENTRY_POINT = "djl_python.huggingface"
 TRAITS: dict[str, Traits] = {
     "fake": Traits(needs_reference=False),
     "t5": Traits(is_ours=True),
-    "attach": Traits(is_elsewhere=True, may_cache_prompts=True),
+    "attach": Traits(is_elsewhere=True, may_cache_prompts=True, takes_request=True),
     "sagemaker": Traits(is_rented=True),
     "multi-model-server": Traits(has_own_front=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it

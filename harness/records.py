@@ -212,7 +212,8 @@ class Probe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
-    converted or exported model lay that was served; '' where the model folder itself was."""
+    converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
+    that a server of somebody else gave its model; '' where it gave none."""
 
     trial_id: str
     number: int
@@ -229,6 +230,7 @@ class Trial:
     quality: QualityReport | None = None
     violations: tuple[str, ...] = ()
     probes: tuple[Probe, ...] = ()
+    served_model: str = ""
 
     @property
     def is_feasible(self) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from engines.registry import traits
 from engines.setting import AXES
 from harness.records import Candidate, Metric
 
 
 def label(candidate: Candidate) -> str:
-    """'ctranslate2 int8, batch 4, 2 workers, delay 5 ms, 1 thread'; axes at their plain value are left out."""
-    parts = [part for axis in AXES if (part := axis.label_of(candidate))]
+    """'ctranslate2 int8, batch 4, 2 workers, delay 5 ms, 1 thread'; axes at their plain value are left out, all of them
+    where somebody else started the server."""
+    is_elsewhere = traits(candidate.engine).is_elsewhere
+    shown = [axis for axis in AXES if not (is_elsewhere and getattr(candidate, axis.name) == axis.default)]
+    parts = [part for axis in shown if (part := axis.label_of(candidate))]
     parts.extend(f"{name}={value}" for name, value in sorted(candidate.options.items()))
     if candidate.python:
         parts.append("own environment" if candidate.python == "auto" else f"python {candidate.python}")

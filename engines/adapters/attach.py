@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from engines.adapters.api_key import authorization
+from engines.adapters.attach_ready import PING_PATHS, READY_STATUS, Ready, Served, served_model, why_not_ready
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, SpecInvalid
-from engines.processes.server_process import http_status
-from engines.spec_check import check_spec, choice
+from engines.nearest import did_you_mean
+from engines.processes.http_look import is_refused
+from engines.processes.waiting import Waiting
+from engines.setting import OptionValue
+from engines.spec_check import check_spec
 
 OPTIONS = {
     "url": "address, such as http://127.0.0.1:8080, http://127.0.0.1:8000/v1 or one with the whole path (required)",
@@ -22,16 +24,10 @@ OPTIONS = {
     "'openai-chat'",
     "model_name": "the model's name there (default model)",
     "api_key_env": "environment variable that holds its API key, a bearer token that is never stored (default none)",
+    "ready_path": "it is ready when GET of this path answers ready_status (default: the usual health paths)",
+    "ready_status": "the status that ready_path answers when it is ready (default 200)",
 }
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
-PING_PATHS = {
-    "djl": ("/ping", "/"),
-    "openai": ("/health", "/v1/models", "/models", "/ping", "/"),
-    "openai-chat": ("/health", "/v1/models", "/models", "/ping", "/"),
-}
-"""Asked below the host and below each folder of the address's own path, which may be behind a gateway."""
-WANTS_POST = 405
-"""The statuses with which a server refuses GET where it takes POST: it is there."""
 POLL_S = 0.2
 CHECK_S = 2.0
 
@@ -47,18 +43,22 @@ class AttachedEndpoint:
         self._failure: EngineError | None = None
 
     def failure(self) -> EngineError | None:
-        """None while something answers at the address; asks at most every CHECK_S, so as not to be load itself."""
+        """None while somebody listens at the address, however busy; asks at most every CHECK_S, and nothing that a
+        server would have to answer."""
         if time.monotonic() - self._checked >= CHECK_S:
-            is_there = _answers(self.endpoint)
-            self._failure = None if is_there else LaunchFailed(f"nothing answers at {self.endpoint.url} any more")
+            is_gone = is_refused(self.endpoint.url)
+            self._failure = LaunchFailed(f"nothing answers at {self.endpoint.url} any more") if is_gone else None
             self._checked = time.monotonic()
         return self._failure
 
 
 class AttachEngine:
-    """Engine for an endpoint that is already running."""
+    """Engine for an endpoint that is already running. `waiting` makes the clock of a wait, from its seconds."""
 
     name = "attach"
+
+    def __init__(self, waiting: Callable[[float], Waiting] = Waiting) -> None:
+        self._waiting = waiting
 
     def probe(self) -> Availability:
         """Always available; whether the address answers is seen at launch."""
@@ -77,42 +77,81 @@ class AttachEngine:
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[AttachedEndpoint]:
-        """Wait until a ping answers 200, or the address itself that it takes POST. Raises SpecInvalid (no usable url)
-        and NotReady."""
+        """Wait until the server is ready, see `why_not_ready`. Raises SpecInvalid (unusable options) and NotReady."""
         check_spec(spec, self.capabilities())
-        protocol = choice(spec, "protocol", tuple(PING_PATHS), "djl")
+        if problems := option_problems(spec.options):
+            raise SpecInvalid("; ".join(f"attach: option {name}: {text}" for name, text in problems))
         endpoint = Endpoint(
-            url=_url(spec),
-            protocol=protocol,
+            url=_without_last_slash(str(spec.options["url"])),
+            protocol=str(spec.options.get("protocol", "djl")),
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
         )
-        begin = time.monotonic()
-        while not _answers(endpoint):
-            if time.monotonic() - begin >= ready_timeout_s:
-                tried = ", ".join(_pings(endpoint)[: len(PING_PATHS[protocol])])
-                raise NotReady(
-                    f"nothing answered 200 within {ready_timeout_s:g} s; tried {tried}, the same below each folder of "
-                    f"the address, and whether {endpoint.url} takes POST; start the server first, or correct option url"
-                )
-            time.sleep(POLL_S)
-        notes = ("attached: dtype, versions, memory and CPU of the server are not known",)
-        facts = EngineFacts(effective_dtype="unknown", versions={}, load_s=time.monotonic() - begin, notes=notes)
-        yield AttachedEndpoint(endpoint, facts)
-
-
-def _url(spec: EngineSpec) -> str:
-    url = str(spec.options.get("url", ""))
-    parts = urllib.parse.urlsplit(url)
-    try:
-        is_usable = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        ready = Ready(
+            path=str(spec.options.get("ready_path", "")), status=int(spec.options.get("ready_status", READY_STATUS))
         )
+        waiting = self._waiting(ready_timeout_s)
+        while (why := why_not_ready(endpoint, ready)) != "":
+            if waiting.is_over:
+                raise NotReady(
+                    f"{why}; not ready within {ready_timeout_s:g} s; start the server first, correct option url, name "
+                    "its health path by options ready_path and ready_status, or raise ready_timeout_s"
+                )
+            waiting.pause(POLL_S, why)
+        yield AttachedEndpoint(endpoint, _facts(served_model(endpoint), waiting.waited_s))
+
+
+def option_problems(options: Mapping[str, OptionValue]) -> list[tuple[str, str]]:
+    """(option, what is wrong with it) of all that can be known without asking anybody."""
+    problems = [
+        (name, f"attach has no such option{did_you_mean(name, OPTIONS) or '; known: ' + ', '.join(OPTIONS)}")
+        for name in options
+        if name not in OPTIONS
+    ]
+    url = options.get("url", "")
+    if not _is_address(url):
+        problems.append(("url", f"expected an address such as http://127.0.0.1:8080, got {url!r}"))
+    protocol = options.get("protocol", "djl")
+    if protocol not in PING_PATHS:
+        hint = did_you_mean(str(protocol), PING_PATHS)
+        problems.append(("protocol", f"expected one of {', '.join(PING_PATHS)}, got {protocol!r}{hint}"))
+    path = options.get("ready_path", "/")
+    if not (isinstance(path, str) and path.startswith("/")):
+        problems.append(("ready_path", f"expected a path of the host such as /healthz, got {path!r}"))
+    status = options.get("ready_status", READY_STATUS)
+    if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
+        problems.append(("ready_status", f"expected an HTTP status such as 200, got {status!r}"))
+    elif "ready_status" in options and "ready_path" not in options:
+        problems.append(("ready_status", "expected it beside ready_path, got no path"))
+    return problems
+
+
+def _is_address(url: OptionValue) -> bool:
+    if not isinstance(url, str) or any(char.isspace() for char in url):
+        return False
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise SpecInvalid(f"attach: option url={url!r}: expected an address such as http://127.0.0.1:8080")
-    return url.rstrip("/")
+        return False
+
+
+def _without_last_slash(url: str) -> str:
+    """The address without a slash at the end of its path; a query stays as it is."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(path=parts.path.rstrip("/"), fragment=""))
+
+
+def _facts(served: Served, load_s: float) -> EngineFacts:
+    unknown = ["dtype"] if not served.dtype else []
+    notes = [f"attached: {', '.join([*unknown, 'versions, memory and CPU'])} of the server are not known"]
+    return EngineFacts(
+        effective_dtype=served.dtype or "unknown",
+        versions={},
+        load_s=load_s,
+        notes=(*notes, served.note) if served.note else tuple(notes),
+        served_model=served.model,
+    )
 
 
 def _key_variable(spec: EngineSpec) -> str:
@@ -124,15 +163,3 @@ def _key_variable(spec: EngineSpec) -> str:
         if not (key.isascii() and key.isprintable()):
             raise SpecInvalid(f"attach: option api_key_env={name!r}: expected one line of ASCII in this variable")
     return name
-
-
-def _answers(endpoint: Endpoint) -> bool:
-    headers = authorization(endpoint.api_key_env)
-    is_ready = any(http_status(url, headers=headers) == 200 for url in _pings(endpoint))
-    return is_ready or http_status(endpoint.url, headers=headers) == WANTS_POST
-
-
-def _pings(endpoint: Endpoint) -> list[str]:
-    parts = urllib.parse.urlsplit(endpoint.url)
-    folders = ["", *itertools.accumulate(f"/{name}" for name in parts.path.split("/")[1:])]
-    return [f"{parts.scheme}://{parts.netloc}{at}{path}" for at in folders for path in PING_PATHS[endpoint.protocol]]

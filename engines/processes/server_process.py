@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import select
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +18,10 @@ from typing import TypeVar
 
 from engines.errors import LaunchFailed, NotReady, OutOfMemory
 from engines.processes import supervisor
+from engines.processes.http_look import http_status
 from engines.processes.out_of_memory import oom_kills, shows_out_of_memory
 from engines.processes.temp_folders import hold
+from engines.processes.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -145,19 +145,19 @@ class ServerProcess:
     def wait_for(self, check: Callable[[], T | None], timeout_s: float, what: str) -> T:
         """The first value of `check()` that is not None. Raises LaunchFailed or OutOfMemory as soon as the process has
         ended, NotReady after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+        waiting = Waiting(timeout_s)
         while True:
             value = check()
             if value is not None:
                 return value
             if self.exit_code() is not None:
                 raise self.ended_error()
-            if time.monotonic() >= deadline:
+            if waiting.is_over:
                 raise NotReady(
-                    f"the server had no {what} after {timeout_s:g} s; allow more time, or read "
-                    f"{self.command.log_path}{self._tail_for_message()}"
+                    f"the server had no {what} after {timeout_s:g} s; allow more time (ready_timeout_s of the "
+                    f"scenario), or read {self.command.log_path}{self._tail_for_message()}"
                 )
-            time.sleep(POLL_S)
+            waiting.pause(POLL_S, f"the server has no {what} yet; its log is {self.command.log_path}")
 
     def wait_ready(self, url: str, timeout_s: float) -> None:
         """Return when GET `url` answers 200. Raises LaunchFailed, OutOfMemory, NotReady."""
@@ -206,22 +206,6 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-
-def http_status(url: str, timeout_s: float = 2.0, headers: Mapping[str, str] | None = None) -> int | None:
-    """Status of GET `url`; None when nothing answers."""
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", parts.path or "/", headers=headers or {})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.models.redaction import redact
 from engines.processes.out_of_memory import shows_out_of_memory
+from engines.processes.waiting import Waiting
 from engines.sagemaker.aws import AlreadyThere, Aws, NoCapacity, NotFound
 from engines.sagemaker.guardian import MAX_LIFETIME_S, Guarded
 from engines.sagemaker.journal import Resource
@@ -134,6 +135,7 @@ def _create_one(aws: Aws, operation: str, parameters: Mapping[str, Any]) -> None
 def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: float) -> None:
     """Return when InService. Raises NoCapacity, OutOfMemory, LaunchFailed (with AWS's reason), NotReady."""
     reported = ""
+    waiting = Waiting(plan.patience.ready_s, begin_s=begin, sleep=aws.sleep)
     while True:
         if (why := guarded.journal.expired()) != "":
             raise NotReady(f"sagemaker: endpoint {plan.name} was deleted before it was in service: {why}")
@@ -141,7 +143,7 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
             answer = aws.call("sagemaker", "describe_endpoint", {"EndpointName": plan.name})
         except NotFound:
             answer = {"EndpointStatus": "Creating"}  # eventual consistency: not visible yet
-        status, waited_s = str(answer["EndpointStatus"]), time.monotonic() - begin
+        status, waited_s = str(answer["EndpointStatus"]), waiting.waited_s
         if status != reported:
             logger.info("endpoint %s: %s after %.0f s", plan.name, status, waited_s)
             reported = status
@@ -149,12 +151,12 @@ def _wait_in_service(aws: Aws, plan: EndpointPlan, guarded: Guarded, begin: floa
             return
         if status == "Failed":
             raise _failure(plan, redact(str(answer.get("FailureReason", "no reason given"))))
-        if waited_s >= plan.patience.ready_s:
+        if waiting.is_over:
             raise NotReady(
                 f"sagemaker: endpoint {plan.name} is still {status} after {waited_s:.0f} s; raise ready_timeout_s if "
                 "it was still loading"
             )
-        aws.sleep(plan.patience.poll_s)
+        waiting.pause(plan.patience.poll_s, f"endpoint {plan.name} is {status}")
 
 
 def _failure(plan: EndpointPlan, reason: str) -> EngineError | NoCapacity:

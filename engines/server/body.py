@@ -68,6 +68,7 @@ _LIMITS: dict[str, tuple[type, float, float]] = {
     "no_repeat_ngram_size": (int, 0, 1 << 20),
     "seed": (int, 0, 1 << 63),
     "return_logprobs": (bool, 0, 1),
+    "details": (bool, 0, 1),
 }
 _POSITIVE = ("temperature", "top_p", "repetition_penalty")
 PARAMETERS = (*(field.name for field in fields(GenerateParams)), "details")
@@ -134,24 +135,8 @@ def _inputs(body: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
 
 
 def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[GenerateParams, bool]:
-    values: dict[str, Any] = {}
-    wants_details = False
-    for name, value in parameters.items():
-        if name in WITHOUT_EFFECT:
-            _check_without_effect(name, value)
-        elif name in WHOLE_LENGTHS:
-            if value is not None and parameters.get(WHOLE_LENGTHS[name]) is None:
-                values[WHOLE_LENGTHS[name]] = _new_tokens(name, value)
-        elif name not in PARAMETERS:
-            raise RequestInvalid(f"unknown parameter {name!r}{_hint(name, PARAMETERS)}; known: {', '.join(PARAMETERS)}")
-        elif value is None:
-            continue
-        elif name == "details":
-            if not isinstance(value, bool):
-                raise RequestInvalid(f"parameters.details: expected true or false, got {_kind(value)}")
-            wants_details = value
-        else:
-            values[name] = _early_stopping(value) if name == "early_stopping" else _value(name, value)
+    values = _values(parameters)
+    wants_details = bool(values.pop("details", False))
     params = GenerateParams(**{**defaults, **values})
     if "min_new_tokens" not in values:
         params = replace(params, min_new_tokens=min(params.min_new_tokens, params.max_new_tokens))
@@ -165,6 +150,23 @@ def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tupl
             f"parameters.min_new_tokens: {params.min_new_tokens} is above max_new_tokens {params.max_new_tokens}"
         )
     return params, wants_details
+
+
+def _values(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that were given, checked, under our names."""
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name in WITHOUT_EFFECT:
+            _check_without_effect(name, value)
+        elif name not in PARAMETERS and name not in WHOLE_LENGTHS:
+            raise RequestInvalid(f"unknown parameter {name!r}{_hint(name, PARAMETERS)}; known: {', '.join(PARAMETERS)}")
+        elif value is None:
+            continue
+        elif name in WHOLE_LENGTHS:
+            values.setdefault(WHOLE_LENGTHS[name], _new_tokens(name, value))
+        else:
+            values[name] = _early_stopping(value) if name == "early_stopping" else _value(name, value)
+    return values
 
 
 def _check_options(options: Any) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from engines.cache_folder import cache_root
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, PortTaken
 from engines.launching import any_device, why_stale
 from engines.models.folder import resolve_model
+from engines.processes.waiting import EVERY_S
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
 from engines.server.pool import WorkerPool
@@ -128,6 +130,7 @@ class _Running:
     def __init__(self, options: ServeOptions, serving: Serving, state: StateFile, port: int) -> None:
         self._state = state
         self._port = port
+        self._reports_loading = options.state_path is None
         metrics = ServerMetrics()
         self._notes = serving.notes
         self._pool = WorkerPool(serving.spec, serving.settings, metrics)
@@ -171,7 +174,7 @@ class _Running:
         """Follow the pool: write its state; a model that cannot be loaded ends the server."""
         status = self._pool.status
         while True:
-            await status.changed.wait()
+            await self._changed()
             status.changed.clear()
             if status.state == "ready":
                 gc.collect()
@@ -183,6 +186,17 @@ class _Running:
                 self._state.write("failed", error=status.error or LaunchFailed("unknown"))
                 if isinstance(status.error, EngineError):
                     self._server.should_exit = True
+
+    async def _changed(self) -> None:
+        """Wait for the pool's next state; nobody else reports that it still loads where nobody launched it."""
+        status, begin = self._pool.status, time.monotonic()
+        while self._reports_loading and status.state == "loading":
+            try:
+                await asyncio.wait_for(status.changed.wait(), EVERY_S)
+                break
+            except TimeoutError:
+                logger.info("still loading the model after %.0f s", time.monotonic() - begin)
+        await status.changed.wait()
 
 
 class _DrainingServer(uvicorn.Server):

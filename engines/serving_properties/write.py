@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,13 +18,15 @@ LOADING_TIMEOUT_S = 1200
 """Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
 
 
-def spec_to_properties(spec: EngineSpec) -> str:
+def spec_to_properties(spec: EngineSpec, loading_timeout_s: float | None = None) -> str:
     """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings
-    spelled like numbers or booleans excepted)."""
+    spelled like numbers or booleans excepted); `loading_timeout_s` is how long a worker may load."""
     values = property_values(spec, f"engines.{spec.engine}", model_id=str(spec.model_dir), python=spec.python or "")
     if spec.source_root is not None:  # an older checkout would take a key that it does not know for an option
         newer = {axis.key for axis in AXES if is_newer_default(axis.name, getattr(spec, axis.name))}
         values = {key: value for key, value in values.items() if key not in newer}
+    if loading_timeout_s is not None:
+        values["option.model_loading_timeout"] = str(max(1, math.ceil(loading_timeout_s)))
     return format_properties(values)
 
 

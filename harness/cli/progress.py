@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.measure.metrics import metric_of
 from harness.records import Trial
 from harness.scenario.schema import Scenario
-from harness.trial.progress import Phase
+from harness.trial.progress import LAUNCH, Phase
 from harness.tune.search_records import SearchEvent
 from harness.units import format_duration
 from harness.wording import label, quantity
@@ -43,7 +43,7 @@ def open_display(scenario: Scenario) -> Display:
 
 
 class LineDisplay:
-    """One line per event; phases are left out but for their beginning."""
+    """One line per event; phases are left out but for their beginning, and for what a launch waits for."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -66,6 +66,8 @@ class LineDisplay:
         if phase.name != self._phase:
             self._phase = phase.name
             self.note(f"    {phase_text(phase)}")
+        if phase.name == LAUNCH and phase.text:
+            self.note(f"    {phase.text}")
 
     def note(self, text: str) -> None:
         click.echo(text, err=True)

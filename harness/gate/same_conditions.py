@@ -21,7 +21,10 @@ MAY_DIFFER = ("kernel", "os", "clock_source", "swap_mib", "memory_mib", "python"
 the gate off. Package versions are part of what is judged: a change may be an upgrade."""
 MEMORY_TOLERANCE_FRAC = 0.02
 """The same instance type reports a few MiB more or less from boot to boot."""
-WORKLOAD_MUST_MATCH = ("inputs_per_request", "parameters", "stream", "load", "slo", "locustfile", "spawn_per_s")
+WORKLOAD_MUST_MATCH = (
+    "inputs_per_request", "parameters", "stream", "template", "request", "load", "slo",
+    "locustfile", "spawn_per_s",
+)  # fmt: skip
 WORKLOAD_MAY_DIFFER = ("warmup_requests", "requests", "max_duration_s", "request_timeout_s")
 BUSY_LOAD_PER_CORE = 1.0
 """A load average above this when a run began: something else was already using the machine."""
@@ -44,7 +47,7 @@ def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     notes = [_differs(name, one.machine, other.machine) for name in MAY_DIFFER if not _is_about_equal(name, one, other)]
     notes += _versions(one.versions, other.versions)
     notes += [_busy(run) for run in (baseline, candidate)]
-    first, second = _mapping(one.scenario, "workload"), _mapping(other.scenario, "workload")
+    first, second = _workload(one.scenario), _workload(other.scenario)
     question = [_differs(f"workload.{name}", first, second, name) for name in WORKLOAD_MUST_MATCH]
     notes += [_differs(f"workload.{name}", first, second, name) for name in WORKLOAD_MAY_DIFFER]
     own, others = _mapping(one.scenario, "resolved"), _mapping(other.scenario, "resolved")
@@ -119,6 +122,14 @@ def _prompts(one: Mapping[str, object], other: Mapping[str, object]) -> str:
 def _mapping(outer: Mapping[str, object], name: str) -> Mapping[str, Any]:
     inner = outer.get(name)
     return inner if isinstance(inner, Mapping) else {}
+
+
+def _workload(scenario: Mapping[str, object]) -> Mapping[str, object]:
+    """The workload, its parameters as runs were stored when two of them were always sent."""
+    workload = _mapping(scenario, "workload")
+    if "parameters" not in workload:
+        return workload
+    return {**workload, "parameters": {"min_new_tokens": 0, "num_beams": 1, **_mapping(workload, "parameters")}}
 
 
 def _listed(sentences: list[str]) -> tuple[str, ...]:

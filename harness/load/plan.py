@@ -34,7 +34,7 @@ class LoadPlan:
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
     the estimate used for that. `template` is the request body of the 'template' protocol,
-    `answer_path` where its answer stands.
+    `answer_path` where its answer stands. `body` and `headers` change every request, see Form.
 
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
     second (None: all at once); think time, template and lengths mean nothing.
@@ -73,6 +73,8 @@ class LoadPlan:
     end_tokens: int = 0
     template: str = ""
     answer_path: str = ""
+    body: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
     host: int = 0
     hosts: int = 1
     locustfile: str = ""

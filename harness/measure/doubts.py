@@ -24,6 +24,9 @@ CLIENT_CPU_FRAC = 0.20
 """CPU of the load generator above this share of the machine: on one host, it took that from the engine."""
 CLIENT_SATURATED_FRAC = 0.90
 """A load process runs on one core (one event loop). Above this share of its core, latency is its own queue."""
+CLIENT_BESIDE_S = 0.01
+"""CPU of a load process at the edges of its window (about 3 ms were seen): no share of the load, though it is all of a
+window of milliseconds."""
 CLIENT_BUSY_FRAC = 0.70
 """Doubt begins earlier: queueing delay grows as 1/(1 - share)."""
 LAG_FRAC = 0.10
@@ -76,7 +79,8 @@ def client_verdict(
 
 def _saturated(use: ResourceUse) -> str:
     share = use.client_s / (use.window_s * use.client_processes)
-    if share <= CLIENT_SATURATED_FRAC:
+    beside_s = CLIENT_BESIDE_S * use.client_processes
+    if use.client_s - beside_s <= CLIENT_SATURATED_FRAC * use.window_s * use.client_processes:
         return ""
     return (
         f"the load generator used {share:.0%} of its {use.client_processes} core(s) "

@@ -51,6 +51,15 @@ def _values_of(axis: Axis) -> Any:
     return Annotated[values, Field(description=axis.help)] if axis.help else values
 
 
+def _flat(options: Any) -> Any:
+    """`ready: {path: ..., status: ...}` is a way to write ready_path and ready_status."""
+    ready = options.get("ready") if isinstance(options, dict) else None
+    if not isinstance(ready, dict):
+        return options
+    rest = {name: value for name, value in options.items() if name != "ready"}
+    return {**rest, **{f"ready_{name}": value for name, value in ready.items()}}
+
+
 _ROWS = {axis.name: axis for axis in AXES}
 _WithAxes: Any = create_model(
     "_WithAxes",
@@ -62,9 +71,11 @@ _WithAxes: Any = create_model(
 class EngineBlock(_WithAxes):  # type: ignore[misc]  # its base is made from AXES, so that an axis is stated once
     """One engine with its own axes; each axis is one value or a list. In a file, a block may name several engines."""
 
-    options: Annotated[dict[Word, OptionValues], Field(description="engine options, each one value or a list")] = Field(
-        default_factory=dict
-    )
+    options: Annotated[
+        dict[Word, OptionValues],
+        BeforeValidator(_flat),
+        Field(description="engine options, each one value or a list"),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _batching_is_one_kind(self) -> EngineBlock:

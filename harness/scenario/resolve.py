@@ -16,7 +16,7 @@ import harness
 from engines.setting import is_newer_default
 from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad
-from harness.scenario.schema import ModelSource, Scenario
+from harness.scenario.schema import READY_TIMEOUT_S, ModelSource, Scenario
 
 ModelKind = Literal["path", "hub", "s3", "shape"]
 
@@ -91,6 +91,7 @@ def with_code(resolved: ResolvedScenario, sha256: str) -> ResolvedScenario:
 _YOUNGER = (
     ("workload", "locustfile"),
     ("workload", "spawn_per_s"),
+    ("workload", "request"),
     ("workload", "load", "time_unit"),
 )
 """Fields younger than the first stored runs: where they are null the digest stays what it was."""
@@ -99,6 +100,9 @@ _YOUNGER = (
 def digest_of(scenario: Scenario) -> str:
     """First ten hex digits of SHA-256 over the scenario with its defaults filled in."""
     fields = scenario.model_dump(mode="json")
+    fields["workload"]["parameters"] = {"min_new_tokens": 0, "num_beams": 1, **fields["workload"]["parameters"]}
+    if scenario.ready_timeout_s == READY_TIMEOUT_S:
+        del fields["ready_timeout_s"]
     for *above, name in _YOUNGER:
         block = fields
         for part in above:

@@ -25,6 +25,7 @@ from harness.scenario.fields import (
     one_of,
 )
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
+from harness.scenario.request import Parameters, Request
 
 SHAPES = (
     *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
@@ -32,6 +33,8 @@ SHAPES = (
     "ul2",
 )
 """Published shapes that can be served with random weights."""
+READY_TIMEOUT_S = 600.0
+"""The first export of a large model takes minutes."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
 
 
@@ -75,20 +78,6 @@ class ModelSource(Strict):
         return self
 
 
-class Parameters(Strict):
-    """Generation parameters of every request, with Hugging Face's names."""
-
-    max_new_tokens: AtLeastOne = 80
-    min_new_tokens: AtLeastZero = 0
-    num_beams: AtLeastOne = 1
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Parameters:
-        if self.min_new_tokens > self.max_new_tokens:
-            raise expected(f"min_new_tokens <= max_new_tokens ({self.max_new_tokens})", self.min_new_tokens)
-        return self
-
-
 class Workload(Strict):
     """What is sent, how hard, and for how long."""
 
@@ -99,6 +88,9 @@ class Workload(Strict):
     template: Annotated[
         Template | None,
         Field(description="request body and answer of a server with a protocol that dyno does not know"),
+    ] = None
+    request: Annotated[
+        Request | None, Field(description="body fields and headers set, added or removed, beside an engine attach")
     ] = None
     load: Load = ClosedLoad()
     locustfile: Annotated[
@@ -128,6 +120,12 @@ class Workload(Strict):
         self._locustfile_fits()
         if self.template is not None and self.inputs_per_request != 1:
             raise expected("inputs_per_request: 1 beside a template", self.inputs_per_request)
+        if self.stream and self.inputs_per_request != 1:
+            raise expected(
+                "inputs_per_request: 1 beside stream: true",
+                self.inputs_per_request,
+                "the times of several answers in one stream are nobody's",
+            )
         if isinstance(load, StagesLoad) and load.total_s > self.max_duration_s:
             raise expected(f"max_duration_s >= {load.total_s:g}, the sum of the stages", self.max_duration_s)
         if isinstance(load, MaxRateLoad) and not load.slo and self.slo is None:
@@ -268,6 +266,10 @@ class Scenario(Strict):
         Field(default_factory=dict)
     )
     cost: Annotated[Cost | None, Field(description="prices, and a budget for endpoints")] = None
+    ready_timeout_s: Annotated[
+        PositiveSeconds,
+        Field(description="seconds an engine may take from its launch until it is ready, within search.max_minutes"),
+    ] = READY_TIMEOUT_S
     search: Search = Search()
     recommend: Recommend = Recommend()
 
@@ -288,6 +290,19 @@ class Scenario(Strict):
         if len(set(names)) != len(names):
             raise expected("every metric once", names)
         return objectives
+
+    @model_validator(mode="after")
+    def _asks_who_listens(self) -> Scenario:
+        """Our own server has one protocol: nobody can change what it is sent."""
+        engines = [block.engine for block in self.space]
+        for name in ("template", "request"):
+            if getattr(self.workload, name) is not None and not any(traits(each).takes_request for each in engines):
+                raise expected(
+                    f"an engine whose server is not ours, such as attach, beside workload.{name}",
+                    ", ".join(dict.fromkeys(engines)),
+                    f"remove {name}, and write generation parameters into workload.parameters",
+                )
+        return self
 
     @model_validator(mode="after")
     def _loads_what_it_asks_for(self) -> Scenario:

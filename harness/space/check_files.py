@@ -17,6 +17,7 @@ from harness.scenario.problems import dotted, line_of, read_text
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.scenario.yaml_nodes import parse
+from harness.space.check_requests import request_problems
 from harness.space.plan_text import facts_of
 
 
@@ -46,7 +47,7 @@ def check_files(resolved: ResolvedScenario) -> None:
     def at(*path: str | int) -> str:
         return f"{resolved.path}:{line_of(lines, path)}: {dotted(path)}"
 
-    wrong = [*_file_problems(resolved, at)]
+    wrong = [*_file_problems(resolved, at), *request_problems(resolved, at)]
     if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved.scenario)):
         wrong.append(
             f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "

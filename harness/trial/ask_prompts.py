@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import httpx
 
-from engines.adapters.api_key import authorization, without_key
-from engines.api import Endpoint, RunningEngine
-from harness.load.protocol.interface import Form, NoAnswer
-from harness.load.protocol.registry import PROTOCOLS, TEMPLATE
-from harness.load.protocol.request_form import RequestForm, address_of
+from engines.adapters.api_key import without_key
+from engines.api import RunningEngine
+from harness.load.protocol.interface import NoAnswer
+from harness.load.protocol.request_form import RequestForm
 from harness.records import Candidate, Prompt
-from harness.scenario.load_kinds import Template
+from harness.trial.endpoint_form import quality_form
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 
@@ -44,13 +43,11 @@ def ask_quality_prompts(
 ) -> Answers:
     """The engine's answers to the prompts that the scenario's quality is judged by, as many at a time as fill it."""
     prompts = inputs.quality_prompts
-    workload = inputs.scenario.workload
     return ask(
         engine,
         prompts,
-        parameters=workload.parameters.model_dump(),
+        quality_form(engine.endpoint, inputs.scenario.workload, candidate.engine),
         concurrency=max(1, candidate.workers * candidate.batch_size),
-        template=workload.template,
         on_progress=lambda done: progress.on_phase(Phase(name="quality", done=done, total=len(prompts))),
     )
 
@@ -58,19 +55,16 @@ def ask_quality_prompts(
 def ask(
     engine: RunningEngine,
     prompts: Sequence[Prompt],
+    form: RequestForm,
     *,
-    parameters: Mapping[str, object],
     concurrency: int,
     on_progress: Callable[[int], None],
-    template: Template | None = None,
 ) -> Answers:
     """The engine's answer to every prompt, `concurrency` at a time. Stops early, with failures, if the engine dies."""
     answers: list[_Answer] = []
-    key = engine.endpoint.api_key_env
-    form = _form(engine.endpoint, parameters, template)
-    headers = {"Content-Type": "application/json", **authorization(key)}
+    key = form.api_key_env
     with (
-        httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, headers=headers) as client,
+        httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, headers=form.headers()) as client,
         ThreadPoolExecutor(concurrency) as pool,
     ):
         pending = [pool.submit(_ask_one, client, form, prompt) for prompt in prompts]
@@ -101,19 +95,3 @@ def _ask_one(client: httpx.Client, form: RequestForm, prompt: Prompt) -> _Answer
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
     return _Answer(prompt_id=prompt.prompt_id, text=answer.texts[0], is_nonfinite=answer.is_nonfinite)
-
-
-def _form(endpoint: Endpoint, parameters: Mapping[str, object], template: Template | None) -> RequestForm:
-    """How the endpoint is asked for whole answers, with every detail about their quality."""
-    name = TEMPLATE if template else endpoint.protocol
-    address = address_of(endpoint.url + (template.path if template else ""), name)
-    protocol = PROTOCOLS[name]
-    form = Form(
-        path=address.path,
-        model_name=endpoint.model_name,
-        parameters={**parameters, **protocol.detail_parameters},
-        template=template.body if template else "",
-        answer_path=template.answer if template else "",
-        dialect=endpoint.dialect,
-    )
-    return RequestForm(address=address, protocol=protocol, form=form, api_key_env=endpoint.api_key_env)

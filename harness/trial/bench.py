@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from engines.api import EngineSpec
+from engines.api import EngineSpec, RunningEngine
 from engines.launching import launch_file
+from engines.processes.waiting import Waiting
+from engines.registry import traits
 from engines.setting import OptionValue
 from harness.clock import Clock, SystemClock
 from harness.cost.spending import Spending
@@ -20,25 +23,30 @@ from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.reader import read_run
 from harness.store.writer import RunWriter
+from harness.trial.endpoint_form import quality_form
+from harness.trial.first_answer import await_answer
 from harness.trial.inputs import Checkout, TrialInputs, read_inputs
-from harness.trial.launch import READY_TIMEOUT_S, launch, spec_of
+from harness.trial.launch import Launched, launch, ready_timeout_s, shown, spec_of
 from harness.trial.progress import Progress
 from harness.trial.reference import Reference, reference_answers
 from harness.trial.run import TrialRunner, begun
+from harness.tune.budget import stored_duration_s
 from harness.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """What measuring one scenario takes; `open` makes it. `stored` are the trials that the run folder held already,
-    `setup_s` the seconds that opening took."""
+    `opened_ns` is when opening began, and `setup_s` the seconds that it took."""
 
     inputs: TrialInputs
     writer: RunWriter
     stored: tuple[Trial, ...]
     reference: Reference
     clock: Clock
+    opened_ns: int
     setup_s: float
+    progress: Progress
     spending: Spending
     _runner: TrialRunner
 
@@ -83,6 +91,8 @@ class Bench:
                 stored=stored,
                 reference=known,
                 clock=clock,
+                opened_ns=start_ns,
+                progress=progress,
                 setup_s=(clock.now_ns() - start_ns) / NS_PER_S,
                 spending=Spending(inputs.scenario.cost, inputs.scenario.workload.max_duration_s),
                 _runner=TrialRunner(inputs, writer, clock, progress, known.answers),
@@ -95,27 +105,52 @@ class Bench:
         *,
         prefix: str = "",
         unstored: Mapping[str, OptionValue] | None = None,
+        left_s: float = math.inf,
     ) -> Trial:
         """The finished trial of `candidate`, not stored yet; its id begins with `prefix`, by default t<number>.
 
-        `unstored` are options of the engine that no record shall hold. Raises TrialInterrupted on Ctrl-C,
-        EnvironmentFault on a full disk.
+        `unstored` are options of the engine that no record shall hold, `left_s` the time in which it must be ready.
+        Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk.
         """
         trial = begun(candidate, number, f"{prefix or f't{number:04d}'}-{candidate.candidate_id}")
         spec = self._spec(candidate, unstored or {})
+        timeout_s = ready_timeout_s(self.inputs.scenario, left_s)
         begin_ns = self.clock.now_ns()
         try:
-            return self._runner.run(trial, lambda workdir: launch(spec, workdir))
+            trial = self._runner.run(trial, lambda workdir: self._launched(spec, workdir, timeout_s))
         finally:
             self.spending.note(candidate, (self.clock.now_ns() - begin_ns) / NS_PER_S)
+        if trial.outcome == "timed_out" and timeout_s < self.inputs.scenario.ready_timeout_s:
+            return replace(trial, reason=f"{trial.reason}; that was all that was left of search.max_minutes")
+        return trial
+
+    def left_s(self) -> float:
+        """Seconds left of search.max_minutes, earlier starts of the run counted."""
+        spent_s = (self.clock.now_ns() - self.opened_ns) / NS_PER_S + stored_duration_s(self.stored)
+        return self.inputs.scenario.search.max_minutes * 60 - spent_s
 
     def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
         """The trial of a server started from a written serving.properties, which describes `candidate`; its id is
         'verify-...'."""
         return self._runner.run(
             begun(candidate, number, f"verify-{candidate.candidate_id}"),
-            lambda workdir: launch_file(properties_path, self.inputs.model_dir, workdir, READY_TIMEOUT_S),
+            lambda workdir: shown(
+                launch_file(properties_path, self.inputs.model_dir, workdir, self.inputs.scenario.ready_timeout_s),
+                self.progress,
+            ),
         )
+
+    def _launched(self, spec: EngineSpec, workdir: Path, timeout_s: float) -> Launched:
+        """The engine of `spec`; a server that somebody else started has answered a request when it is ready."""
+        waiting, inputs = Waiting(timeout_s), self.inputs
+
+        def until(engine: RunningEngine) -> None:
+            if traits(spec.engine).is_elsewhere and inputs.locustfile is None:
+                form = quality_form(engine.endpoint, inputs.scenario.workload, spec.engine)
+                if (remark := await_answer(form, inputs.prompts, waiting)) != "":
+                    self.progress.note(f"{remark}; measured all the same")
+
+        return shown(launch(spec, workdir, timeout_s), self.progress, until)
 
     def _spec(self, candidate: Candidate, unstored: Mapping[str, OptionValue]) -> EngineSpec:
         spec = self.spending.limited(spec_of(candidate, self.inputs.model_dir), candidate)

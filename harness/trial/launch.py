@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from engines.api import EngineSpec, RunningEngine
 from engines.launching import engine_here, load_engine
+from engines.processes.waiting import logger
 from harness.records import Candidate
-
-READY_TIMEOUT_S = 600.0
-"""How long an engine may take to convert, load and answer /ping; the first export of a large model takes minutes."""
+from harness.scenario.schema import Scenario
+from harness.trial.progress import LAUNCH, Phase, Progress
 
 Launched = AbstractContextManager[RunningEngine]
+
+MIN_READY_S = 10.0
+"""The last trial of a search is let start, however little time is left."""
 
 
 def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
@@ -22,8 +27,43 @@ def spec_of(candidate: Candidate, model_dir: Path) -> EngineSpec:
     )
 
 
-def launch(spec: EngineSpec, workdir: Path) -> Launched:
+def launch(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Launched:
     """The engine of `spec`, starting; logs go to `workdir`. Raises EngineError."""
     # Another checkout is served whole by its own interpreter; what this environment lacks does not matter there.
     engine = engine_here(spec.engine) if spec.source_root else load_engine(spec.engine, spec.python)
-    return engine.launch(spec, workdir, READY_TIMEOUT_S)
+    return engine.launch(spec, workdir, ready_timeout_s)
+
+
+def ready_timeout_s(scenario: Scenario, left_s: float | None = None) -> float:
+    """Seconds an engine may take until it is ready: the scenario's, and no more than `left_s` of search.max_minutes
+    (None: all of it)."""
+    left_s = scenario.search.max_minutes * 60 if left_s is None else left_s
+    return min(scenario.ready_timeout_s, max(MIN_READY_S, left_s))
+
+
+@contextmanager
+def shown(
+    launched: Launched, progress: Progress, until: Callable[[RunningEngine], None] = lambda engine: None
+) -> Iterator[RunningEngine]:
+    """The engine of `launched` once `until` has returned; a line every few seconds names what is waited for."""
+    handler = _Shown(progress)
+    with ExitStack() as stack:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            engine = stack.enter_context(launched)
+            until(engine)
+        finally:
+            logger.removeHandler(handler)
+        yield engine
+
+
+class _Shown(logging.Handler):
+    """Shows a line of the waiting engine as a part of the phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.on_phase(Phase(name=LAUNCH, text=record.getMessage()))

@@ -10,7 +10,6 @@ from engines.api import Endpoint, RunningEngine
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.plan import LoadPlan
-from harness.load.protocol.registry import TEMPLATE
 from harness.load.schedule.arrivals import at_rate, schedule_of
 from harness.load.schedule.lengths import token_rates
 from harness.load.schedule.max_rate import RateSearch
@@ -23,6 +22,7 @@ from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
 from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
+from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 from harness.units import NS_PER_S
@@ -60,6 +60,7 @@ class Loads:
         self._workload = inputs.scenario.workload
         self._ceilings = Ceilings()
         self._model = UNKNOWN
+        self._engine = ""
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
 
     def prepare(self) -> None:
@@ -75,9 +76,9 @@ class Loads:
         elif load.processes is None:
             self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
 
-    def run(self, engine: RunningEngine, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
-        """Load the engine, which serves `model`. Raises MeasurementInvalid when the load generator failed."""
-        load, self._model = self._workload.load, model
+    def run(self, engine: RunningEngine, name: str, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
+        """Load the engine of this name, which serves `model`. Raises MeasurementInvalid: the load generator failed."""
+        load, self._model, self._engine = self._workload.load, model, name
         if isinstance(load, MaxRateLoad):
             return self._search(load, engine, workdir, launch_s)
         plan = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
@@ -203,16 +204,9 @@ class Loads:
         )
 
     def _plan(self, endpoint: Endpoint) -> LoadPlan:
-        workload, template = self._workload, self._workload.template
-        own = self._inputs.locustfile
+        workload, own = self._workload, self._inputs.locustfile
         return LoadPlan(
-            endpoint_url=endpoint.url + (template.path if template else ""),
-            protocol=TEMPLATE if template else endpoint.protocol,
-            template=template.body if template else "",
-            answer_path=template.answer if template else "",
-            model_name=endpoint.model_name,
-            api_key_env=endpoint.api_key_env,
-            dialect=endpoint.dialect,
+            **asked(endpoint, workload, self._engine),
             prompts=self._inputs.prompts,
             inputs_per_request=workload.inputs_per_request,
             parameters=workload.parameters.model_dump(),

@@ -16,7 +16,7 @@ from harness.store.disk import write_text
 from harness.store.layout import RunLayout
 from harness.trial.ask_prompts import ask_quality_prompts
 from harness.trial.inputs import TrialInputs
-from harness.trial.launch import launch, spec_of
+from harness.trial.launch import launch, ready_timeout_s, shown, spec_of
 from harness.trial.progress import Progress
 
 REFERENCE_BATCH_SIZE = 8
@@ -62,7 +62,8 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
     if not availability.is_available:
         return Reference(answers={}, source=f"unavailable: {availability.reason}", is_available=False)
     try:
-        with launch(spec_of(candidate, inputs.model_dir), layout.logs("reference")) as engine:
+        spec, timeout_s = spec_of(candidate, inputs.model_dir), ready_timeout_s(inputs.scenario)
+        with shown(launch(spec, layout.logs("reference"), timeout_s), progress) as engine:
             answers = ask_quality_prompts(engine, inputs, candidate, progress)
     except EngineError as error:
         raise EnvironmentFault(f"the fp32 reference ({candidate.engine}) could not be asked: {error}") from error

@@ -27,7 +27,7 @@ from harness.trial.ask_prompts import Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
-from harness.trial.progress import Phase, Progress
+from harness.trial.progress import LAUNCH, Phase, Progress
 from harness.units import NS_PER_S
 
 
@@ -72,7 +72,7 @@ class TrialRunner:
     def _measure(self, trial: Trial, start: Callable[[Path], Launched], phase_s: dict[str, float]) -> Trial:
         workdir = self._writer.layout.logs(trial.trial_id)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._progress.on_phase(Phase(name="launch"))
+        self._progress.on_phase(Phase(name=LAUNCH))
         launching_ns = self._clock.now_ns()
         with start(workdir) as engine:
             phase_s["launch"] = (self._clock.now_ns() - launching_ns) / NS_PER_S
@@ -83,6 +83,7 @@ class TrialRunner:
                 versions=facts.versions,
                 notes=tuple(facts.notes),
                 converted_dir=facts.converted_dir,
+                served_model=facts.served_model,
             )
             with self._timed("quality", phase_s):
                 asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)
@@ -90,7 +91,8 @@ class TrialRunner:
             if (died := engine.failure()) is not None:
                 return _died(trial, died, phase_s, quality)
             with self._timed("load", phase_s):
-                loaded = self._loads.run(engine, workdir, phase_s["launch"], self._served(trial.candidate))
+                served = self._served(trial.candidate)
+                loaded = self._loads.run(engine, trial.candidate.engine, workdir, phase_s["launch"], served)
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from engines.processes.http_look import http_status
 from engines.processes.no_proxy import open_here
-from engines.processes.server_process import Command, ServerProcess, http_status
+from engines.processes.server_process import Command, ServerProcess
 from engines.sagemaker.package import unpack
 from engines.serving_properties.java_text import format_properties, parse_properties
 

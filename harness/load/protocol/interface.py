@@ -83,7 +83,8 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """How one endpoint is asked. `template` is the request body of a user's own protocol, `answer_path` the place of
-    the text in its answer; other protocols ignore both. `dialect` is what its server wants otherwise."""
+    the text in its answer; other protocols ignore both. `dialect` is what its server wants otherwise. `body` and
+    `headers` are the user's changes to every request (see scenario/request.py); no protocol looks at them."""
 
     path: str
     model_name: str = ""
@@ -92,6 +93,8 @@ class Form:
     template: str = ""
     answer_path: str = ""
     dialect: Dialect = field(default_factory=Dialect)
+    body: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class RequestProtocol(Protocol):

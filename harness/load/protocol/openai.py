@@ -25,7 +25,8 @@ _BASE = "/v1"
 _NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 _CUT = ("length", "max_tokens")
 """Reasons to finish without an end token."""
-_UNKNOWN = frozenset({"num_beams", "do_sample", "details"})
+_UNKNOWN = frozenset({"do_sample", "details", "return_logprobs"})
+"""Hugging Face's own; sampling is by temperature here, 0 unless the scenario asks for another one."""
 
 
 class OpenAi:
@@ -45,7 +46,9 @@ class OpenAi:
 
     def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
         """One prompt is sent as a string, several as a list; a chat carries one."""
-        fields: dict[str, object] = {"model": form.model_name, "temperature": 0, **form.dialect.fields}
+        temperature = 1 if parameters.get("do_sample") else 0
+        fields: dict[str, object] = {"model": form.model_name, "temperature": temperature, **form.dialect.fields}
+        parameters = {name: value for name, value in parameters.items() if (name, value) != ("num_beams", 1)}
         fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
         if form.dialect.exact_tokens == "ignore_eos":
             fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))

@@ -28,10 +28,12 @@ class Template:
         return given
 
     def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
-        """{prompt} is replaced by the escaped text, {max_new_tokens} by the number."""
+        """{prompt} is replaced by the escaped text, {max_new_tokens} and other parameters by their values."""
+        body = form.template
+        for name, value in {"max_new_tokens": 64, **parameters}.items():
+            body = body.replace(f"{{{name}}}", json.dumps(value))
         escaped = json.dumps(texts[0], ensure_ascii=False)[1:-1]
-        number = str(parameters.get("max_new_tokens", 64))
-        return form.template.replace("{max_new_tokens}", number).replace("{prompt}", escaped).encode("utf-8")
+        return body.replace("{prompt}", escaped).encode("utf-8")
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The text at the user's path; of a stream, the texts of its pieces."""

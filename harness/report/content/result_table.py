@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from engines.registry import traits
 from engines.setting import AXES
 from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
@@ -120,17 +121,31 @@ def is_unfinished(run: Run) -> bool:
 
 
 def model_name(run: Run) -> str:
-    """A short name of the served model: the folder's, the hub id, the s3 prefix, the shape."""
+    """A short name of the served model: the folder's, the hub id, the s3 prefix, the shape; of servers that somebody
+    else started, the names that they give."""
     resolved: Any = run.manifest.scenario.get("resolved", {})
     model = resolved.get("model", {})
+    if run.manifest.scenario.get("model") is None and all(traits(t.candidate.engine).is_elsewhere for t in run.trials):
+        names = dict.fromkeys(name for trial in run.trials if (name := served_model(trial)))
+        if names:
+            return ", ".join(names)
     value = str(model.get("value", "")) or "unknown"
     if model.get("kind") == "path":
         return Path(value).name
     return f"{value} (random weights)" if model.get("kind") == "shape" else value
 
 
+def served_model(trial: Trial) -> str:
+    """The model of a server that somebody else started, as it or the scenario names it; '' of other engines."""
+    if not traits(trial.candidate.engine).is_elsewhere:
+        return ""
+    return trial.served_model or str(trial.candidate.options.get("model_name", "unknown"))
+
+
 def quantization(trial: Trial) -> str:
     """The dtype asked for, and what really computed where the engine reports another."""
+    if traits(trial.candidate.engine).is_elsewhere:  # the axis says nothing: nobody started it with a dtype
+        return trial.effective_dtype or "unknown"
     asked, computed = trial.candidate.dtype, trial.effective_dtype
     same = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     if not computed or computed.lower() in (asked.lower(), same.get(asked, "")):
@@ -151,7 +166,7 @@ def _fields(run: Run, trials: Sequence[Trial]) -> list[tuple[Column, Cell]]:
 def _published_fields(name: str) -> list[tuple[Column, Cell]]:
     return [
         (Column(title="Choice", is_number=False), lambda trial: ""),
-        (Column(title="Model", is_number=False), lambda trial: name),
+        (Column(title="Model", is_number=False), lambda trial: served_model(trial) or name),
         (Column(title="Engine", is_number=False), lambda trial: trial.candidate.engine),
         (Column(title="Quantization", is_number=False), quantization),
         (Column(title="Batch size"), lambda trial: str(trial.candidate.batch_size)),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.measure.metrics import METRICS, metric_of
 from harness.records import Metric, Trial
-from harness.report.content.result_table import HIGH_PRIORITY, Column, ReportTable, model_name
+from harness.report.content.result_table import HIGH_PRIORITY, Column, ReportTable, model_name, served_model
 from harness.store.codec import to_json
 from harness.store.reader import Run
 
@@ -100,7 +100,7 @@ def as_csv(run: Run, table: ReportTable) -> str:
             trial.trial_id,
             trial.candidate.candidate_id,
             marks.get(trial.trial_id, ""),
-            model_name(run),
+            served_model(trial) or model_name(run),
         ]
         values = trial.candidate.axes()
         cells += [values.get(axis) for axis in axes]

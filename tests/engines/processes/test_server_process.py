@@ -15,7 +15,8 @@ import pytest
 
 from engines.errors import LaunchFailed, NotReady, OutOfMemory
 from engines.processes import supervisor
-from engines.processes.server_process import Command, ServerProcess, free_port, http_status, log_tail
+from engines.processes.http_look import http_status
+from engines.processes.server_process import Command, ServerProcess, free_port, log_tail
 from tests.engines.server.running import is_alive
 from tests.waiting import eventually
 

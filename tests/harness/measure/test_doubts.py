@@ -87,6 +87,11 @@ def test_a_saturated_client_voids_the_trial() -> None:
     assert client_verdict(STEADY, use(client_s=9.5, client_processes=2)) is None
 
 
+def test_a_window_of_milliseconds_does_not_show_a_saturated_client() -> None:
+    assert client_verdict(STEADY, use(window_s=0.003, client_s=0.004)) is None
+    assert client_verdict(STEADY, use(window_s=0.2, client_s=0.2)) is not None
+
+
 def test_answers_longer_than_the_length_asked_for() -> None:
     long = tuple(replace(r, asked_tokens=8, output_tokens=40 if k % 4 == 0 else 9) for k, r in enumerate(STEADY))
     (doubt,) = doubts_of(long, use())

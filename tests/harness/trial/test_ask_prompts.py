@@ -14,7 +14,11 @@ import pytest
 from engines.api import Endpoint, EngineFacts
 from engines.errors import EngineError
 from harness.records import Prompt
-from harness.trial.ask_prompts import ask
+from harness.scenario.load_kinds import Template
+from harness.scenario.request import Request
+from harness.scenario.schema import Workload
+from harness.trial.ask_prompts import Answers, ask
+from harness.trial.endpoint_form import quality_form
 
 PROMPTS = [Prompt(prompt_id="p1", task="t", text="hello", reference=None)]
 
@@ -30,6 +34,12 @@ class Running:
 
     def failure(self) -> EngineError | None:
         return None
+
+
+def answers_of(endpoint: Endpoint, engine: str = "attach", **workload: Any) -> Answers:
+    """The answers of `engine` at this endpoint, asked as a scenario with this workload asks."""
+    form = quality_form(endpoint, Workload(**workload), engine)
+    return ask(Running(endpoint), PROMPTS, form, concurrency=1, on_progress=lambda done: None)
 
 
 @contextmanager
@@ -71,8 +81,7 @@ def server(answer: Any) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
 )
 def test_the_endpoint_s_own_path_is_asked_where_it_names_one(path: str, protocol: str, asked: str, answer: Any) -> None:
     with server(answer) as (url, seen):
-        running = Running(Endpoint(url=url + path, protocol=protocol))
-        found = ask(running, PROMPTS, parameters={"max_new_tokens": 4}, concurrency=1, on_progress=lambda done: None)
+        found = answers_of(Endpoint(url=url + path, protocol=protocol))
     assert found.texts == {"p1": "hi"}
     assert [place for place, _ in seen] == [asked]
     wanted = "messages" if "chat" in asked else "inputs" if protocol == "djl" else "prompt"
@@ -81,9 +90,33 @@ def test_the_endpoint_s_own_path_is_asked_where_it_names_one(path: str, protocol
 
 def test_an_answer_that_cannot_be_read_is_a_failure_with_its_body() -> None:
     with server({"text": "hi"}) as (url, _):
-        found = ask(
-            Running(Endpoint(url=url)), PROMPTS, parameters={}, concurrency=1, on_progress=lambda done: None
-        )  # fmt: skip
+        found = answers_of(Endpoint(url=url))
     assert found.texts == {}
     assert "unreadable answer" in found.failures["p1"]
     assert '{"text": "hi"}' in found.failures["p1"]
+
+
+def test_only_our_own_server_is_asked_for_details() -> None:
+    with server({"generated_text": "hi"}) as (url, seen):
+        answers_of(Endpoint(url=url), "t5")
+        answers_of(Endpoint(url=url), "attach")
+    assert seen[0][1]["parameters"] == {"max_new_tokens": 80, "details": True, "return_logprobs": True}
+    assert seen[1][1]["parameters"] == {"max_new_tokens": 80}
+
+
+def test_a_user_s_template_and_changes_reach_other_servers_and_never_our_own() -> None:
+    template = Template(body='{"q": "{prompt}"}', path="/ask", answer="result.0.text")
+    request = Request(body={"top_p": 0.9}, headers={"X-Tenant": "a"})
+    with server({"result": [{"text": "hi"}]}) as (url, seen):
+        found = answers_of(Endpoint(url=url), template=template, request=request)
+        answers_of(Endpoint(url=url), "transformers", template=template, request=request)
+    assert found.texts == {"p1": "hi"}
+    assert seen[0] == ("/ask", {"q": "hello", "top_p": 0.9})
+    assert seen[1][0] == "/invocations"
+    assert "top_p" not in seen[1][1]
+
+
+def test_a_template_whose_answers_are_streams_is_read_as_one() -> None:
+    template = Template(body='{"q": "{prompt}", "stream": true}', answer="choices.0.delta.content")
+    with server({"choices": [{"delta": {"content": "hi"}}]}) as (url, _):
+        assert answers_of(Endpoint(url=url), template=template, stream=True).texts == {"p1": "hi"}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from engines.api import EngineSpec
-from engines.errors import LaunchFailed
+from engines.errors import LaunchFailed, NotReady
+from engines.processes.waiting import logger
 from harness.errors import DynoError, Interrupted
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.store.run_folder import create_run
 from harness.trial.bench import Bench
+from harness.trial.launch import MIN_READY_S, shown
 from harness.trial.progress import Lines
 from harness.trial.reference import Reference
 
@@ -51,7 +56,7 @@ def test_a_reference_that_is_known_is_stored_and_not_asked_again(tmp_path: Path)
 def test_an_interruption_while_the_reference_is_asked_names_the_run_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(spec: EngineSpec, workdir: Path) -> NoReturn:
+    def interrupted(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("harness.trial.reference.launch", interrupted)
@@ -69,7 +74,7 @@ def test_options_that_no_record_may_hold_reach_the_engine_alone(
 ) -> None:
     launched: list[EngineSpec] = []
 
-    def refused(spec: EngineSpec, workdir: Path) -> NoReturn:
+    def refused(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> NoReturn:
         launched.append(spec)
         raise LaunchFailed("not here")
 
@@ -83,6 +88,47 @@ def test_options_that_no_record_may_hold_reach_the_engine_alone(
     assert trial.candidate.options == {"service_ms": 5}
     assert (trial.outcome, trial.reason) == ("launch_failed", "not here")
     assert trial.trial_id == f"deploy-{candidate.candidate_id}"
+
+
+@pytest.mark.parametrize(
+    ("left_s", "timeout_s", "why"),
+    [
+        (math.inf, 120.0, "never ready"),
+        (50.0, 50.0, "never ready; that was all that was left of search.max_minutes"),
+        (-3.0, MIN_READY_S, "never ready; that was all that was left of search.max_minutes"),
+    ],
+)
+def test_a_launch_ends_with_the_search_s_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_s: float, timeout_s: float, why: str
+) -> None:
+    given: list[float] = []
+
+    def hangs(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> NoReturn:
+        given.append(ready_timeout_s)
+        raise NotReady("never ready")
+
+    monkeypatch.setattr("harness.trial.bench.launch", hangs)
+    resolved = _resolved(tmp_path, "ready_timeout_s: 120")
+    new_run = partial(create_run, resolved, tmp_path / "results", "")
+    with Bench.open(resolved, new_run, progress=Lines(print), reference=KNOWN) as bench:
+        assert 29 * 60 < bench.left_s() < 30 * 60
+        trial = bench.run(Candidate(block=0, engine="fake"), 1, left_s=left_s)
+    assert given == [timeout_s]
+    assert (trial.outcome, trial.reason) == ("timed_out", why)
+
+
+def test_lines_show_what_a_launch_waits_for(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    @contextmanager
+    def slow() -> Iterator[Any]:
+        logger.info("waiting: the model")
+        yield "engine"
+        logger.info("afterwards")
+
+    with shown(slow(), Lines(lines.append), lambda engine: logger.info("waiting: an answer of %s", engine)):
+        pass
+    assert lines == ["waiting: the model", "waiting: an answer of engine"]
 
 
 def test_only_engines_that_read_the_model_need_the_reference(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from harness.errors import UsageError
 from harness.measure.statistics.estimators import percentile
 from harness.records import Doubt
 from harness.report.content.numbers import number, percent_cell, value_cell
-from harness.report.content.result_table import ReportTable, report_table
+from harness.report.content.result_table import ReportTable, model_name, report_table
 from harness.report.content.run_summary import answer, story_of
 from harness.report.text.table_formats import as_csv, as_json, as_markdown, print_table
 from harness.store.layout import RunLayout
 from harness.store.reader import Run, read_run
-from harness.wording import claim
+from harness.wording import claim, label
 from tests.harness.choose.runs import candidate, failed, metric, run_of, store, trial
 
 FIELD = [
@@ -49,6 +49,21 @@ def _printed(table: ReportTable, width: int) -> str:
 
 def test_the_published_columns_come_first_and_in_the_published_order(run: Run) -> None:
     assert [column.title for column in report_table(run).columns][1:11] == FIELD
+
+
+@pytest.mark.parametrize(
+    ("reported", "model", "dtype"), [(("llama", "float16"), "llama", "float16"), (("", "unknown"), "my-llm", "unknown")]
+)
+def test_an_attached_server_is_shown_as_it_names_itself(reported: tuple[str, str], model: str, dtype: str) -> None:
+    served, computed = reported
+    attached = candidate("attach", options={"url": "http://h", "model_name": "my-llm"})
+    run = run_of(trial(1, attached, (20.1, 19.8, 20.6), served_model=served, effective_dtype=computed))
+    (row,) = report_table(run).rows
+    assert row.cells[1:4] == (model, "attach", dtype)
+    assert model_name(run) == model
+    assert label(attached) == "attach model_name=my-llm, url=http://h"
+    (cells,) = csv.DictReader(io.StringIO(as_csv(run, report_table(run))))
+    assert cells["model"] == model
 
 
 def test_rows_are_sorted_by_the_objective_and_broken_ones_come_last(run: Run) -> None:

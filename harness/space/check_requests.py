@@ -1,0 +1,59 @@
+"""The check of what a scenario will ask whom: options of engine attach, and parameters that our own server refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+
+from engines.adapters.attach import option_problems
+from engines.errors import RequestInvalid
+from engines.registry import traits
+from engines.server.body import parse_body
+from engines.setting import OptionValue
+from harness.scenario.engine_block import EngineBlock
+from harness.scenario.fields import sentence
+from harness.scenario.resolve import ResolvedScenario
+
+
+def request_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[str]:
+    """Sentences, each once, that begin with what `at` makes of a field's path."""
+    found: dict[str, None] = {}
+    for index, block in enumerate(resolved.scenario.space):
+        problems = _of_attached(resolved, block) if traits(block.engine).is_elsewhere else _of_ours(resolved, block)
+        for path, text in problems:
+            place = ("space", index, *path[1:]) if path[0] == "space" else path
+            found[f"{at(*place)}{text}"] = None
+    return list(found)
+
+
+def _of_attached(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    workload = resolved.scenario.workload
+    for options in _combinations(block):
+        for name, text in option_problems(options):
+            yield ("space", "options", name), text
+        if options.get("protocol") == "openai-chat" and workload.inputs_per_request > 1 and workload.template is None:
+            yield (
+                ("workload", "inputs_per_request"),
+                sentence("1, because a chat request carries one prompt", workload.inputs_per_request),
+            )
+
+
+def _combinations(block: EngineBlock) -> Iterator[dict[str, OptionValue]]:
+    names = list(block.options)
+    for values in product(*block.options.values()):
+        yield dict(zip(names, values, strict=True))
+
+
+def _of_ours(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What our own server would answer 400 to, once for every request."""
+    if traits(block.engine).takes_request:
+        return
+    parameters = resolved.scenario.workload.parameters.model_dump()
+    for name, value in parameters.items():
+        try:
+            given = {"max_new_tokens": parameters["max_new_tokens"], name: value}
+            parse_body(json.dumps({"inputs": "x", "parameters": given}).encode())
+        except RequestInvalid as error:
+            text = str(error).removeprefix(f"parameters.{name}: ")
+            yield ("workload", "parameters", name), f"{block.engine} refuses {value!r}: {text}"
