@@ -8,6 +8,7 @@ so counting good and bad words is not enough.
 # ruff: noqa: SIM905 - a word list is easier to read and to extend as text
 
 import random
+import re
 
 LABELS = {1: "positive", -1: "negative", 0: "neutral"}
 SUBJECTS = (
@@ -67,3 +68,15 @@ def draw(rng: random.Random) -> tuple[str, str]:
     else:
         text = f"{main}, although {_clause(rng)[0]}"
     return f"label: {text}{rng.choice(CLOSERS)}.", LABELS[polarity]
+
+
+def clause_labels(prompt: str) -> list[str]:
+    """The label of each part between commas, read back from the words: what the sentence's own label is chosen from."""
+    polarity = dict.fromkeys(GOOD, 1) | dict.fromkeys(BAD, -1)
+    labels = []
+    for part in prompt.removeprefix("label: ").rstrip(".").split(", "):
+        found = [polarity[word] for word in part.split() if word in polarity]
+        denials = sum(denial in f"{part} " for denial in DENIALS)
+        negations = len(re.findall(r"\b(?:was|is) (?:not|never) (?!true that)", part))
+        labels.append(LABELS[(found[-1] if found else 0) * (-1) ** (denials + negations)])
+    return labels

@@ -118,9 +118,10 @@ def fill(template: str, rng: random.Random, used: set[str]) -> tuple[str, str]:
     return PAIR.sub(r"\1", marked), PAIR.sub(r"\2", marked)
 
 
-def draw(rng: random.Random) -> tuple[str, str]:
-    """One prompt and its reference: three or four sentences, no template twice."""
+def draw(rng: random.Random, sentences: int | None = None) -> tuple[str, str]:
+    """One prompt and its reference: three or four sentences, or as many as asked for, no template twice."""
     used: set[str] = set()
-    pairs = [fill(template, rng, used) for template in rng.sample(TEMPLATES, rng.choice((3, 3, 4)))]
+    count = rng.choice((3, 3, 4)) if sentences is None else sentences
+    pairs = [fill(template, rng, used) for template in rng.sample(TEMPLATES, count)]
     note = " ".join(left for left, _ in pairs).replace("..", ".")  # an abbreviation's dot also ends its sentence
     return f"rewrite: {note}", " ".join(right for _, right in pairs)
