@@ -45,12 +45,17 @@ class Availability:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+START_FILE = "start.sh"
+"""The script that an engine with `has_start_file` writes to a launch's folder: it starts the same server for a user."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """What an engine is on every machine, known without asking it: stored runs are judged by this.
 
     `is_rented`: each candidate costs money while it exists. `is_elsewhere`: it measures a server that somebody else
-    started. `has_own_front`: its server reads no serving.properties. `is_ours`: it is the bundled engine, shown first.
+    started. `has_own_front`: its server reads no serving.properties; `has_start_file`: it is started by a
+    START_FILE instead. `is_ours`: it is the bundled engine, shown first.
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
@@ -61,6 +66,7 @@ class Traits:
     is_rented: bool = False
     is_elsewhere: bool = False
     has_own_front: bool = False
+    has_start_file: bool = False
     is_ours: bool = False
     container_entry_point: str = ""
     container_python: tuple[int, int] | None = None
@@ -83,14 +89,17 @@ class Capabilities:
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype,
     device, model_type or trait of a model (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate
-    reports. `max_workers`: None where any number may run. `model_kinds` are those it serves (engines.models.kind; none:
-    it reads no model), `architectures` the model_types (none named: all of those kinds).
+    reports. `max_workers`: None where any number may run. `has_minimum_length`: it can be asked for at least so many
+    tokens; `ignored_parameters`: generation parameters that have no effect there. `model_kinds` are those it serves
+    (engines.models.kind; none: it reads no model), `architectures` the model_types (none named: all of those kinds).
     """
 
     effective_dtypes: Mapping[str, str]
     max_tensor_parallel_degree: int = 1
     can_stream: bool = True
     has_rolling_batch: bool = False
+    has_minimum_length: bool = True
+    ignored_parameters: tuple[str, ...] = ()
     max_workers: int | None = None
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)

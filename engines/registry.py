@@ -20,6 +20,7 @@ ENGINES: dict[str, str] = {
     "multi-model-server": "engines.foreign_servers.multi_model_server:MultiModelServerEngine",
     "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
     "djl": "engines.foreign_servers.djl:DjlEngine",
+    "llamacpp": "engines.foreign_servers.llamacpp:LlamaCppEngine",
 }
 
 BACKENDS: dict[str, str] = {
@@ -52,6 +53,7 @@ TRAITS: dict[str, Traits] = {
     "attach": Traits(is_elsewhere=True, may_cache_prompts=True, takes_request=True),
     "sagemaker": Traits(is_rented=True),
     "multi-model-server": Traits(has_own_front=True),
+    "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),

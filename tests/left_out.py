@@ -27,6 +27,7 @@ HOW_TO_HAVE = (
     (r"sagemaker needs endpoints", "nothing to do: other tests run it on an emulator"),
     (r"runs no model|cannot stream|splits no tensors|converts nothing|reads no model folder|fp32 only|still serves T5",
      "nothing to do: there is nothing to test"),
+    (r"with tests of its own", "nothing to do: the suite serves a T5"),
     (r"djl-serving", "install DJL Serving, or its docker image"),
     (r"cannot run here|of its own here", "`dyno doctor` says what the engine needs"),
 )  # fmt: skip

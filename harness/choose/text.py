@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from engines.api import START_FILE
 from engines.errors import EngineError
 from engines.models.aws_region import configured_region
 from engines.sagemaker.catalogue import image_uri, regions
@@ -81,6 +82,8 @@ def next_command(container: str, folder: Path) -> str:
     """What to type next: serve the file in `folder` here, or start the image it was written for."""
     target = parse_container(container)
     path = folder / PROPERTIES
+    if (folder / START_FILE).is_file() and not path.exists():
+        return f"sh {shlex.quote(str(folder / START_FILE))}"
     if target.is_own:
         has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
         return f"dyno serve --properties {folder}{'' if has_model else ' --model-dir MODEL_FOLDER'}"

@@ -14,6 +14,7 @@ from harness.cli.signals import stopped_by_signals
 from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.records import Finding
+from harness.properties.render import why_nothing_to_write
 from harness.properties.write import Written, scenario_container, write_recommendation
 from harness.records import Recommendation
 from harness.store.codec import to_json
@@ -70,6 +71,9 @@ def _recommend(
     is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
     if verify and not is_own:
         raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
+    nothing = why_nothing_to_write(recommendation.trial.candidate)
+    if verify and nothing:
+        raise UsageError(f"--verify starts a server from the written serving.properties: {nothing}")
     if not as_json:
         click.echo(as_text(recommendation))
     written = write_recommendation(run, recommendation, target, out)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+from engines.api import START_FILE
 from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
@@ -60,6 +61,8 @@ def why_nothing_to_write(candidate: Candidate) -> str:
     """Why no serving.properties can express what was measured; '' when one can."""
     if traits(candidate.engine).is_elsewhere:
         return "an attached endpoint was measured: its server is configured elsewhere, nothing to write"
+    if traits(candidate.engine).has_start_file:
+        return f"{candidate.engine} reads no {PROPERTIES}: {START_FILE} starts it as it was measured"
     if traits(candidate.engine).has_own_front:
         return (
             f"{candidate.engine} was measured with its own front end, which reads no {PROPERTIES}: start it on "

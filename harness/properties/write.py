@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import MeasurementInvalid
+from engines.api import START_FILE
+from engines.registry import traits
+from harness.errors import MeasurementInvalid, UsageError
+from harness.properties.containers import parse_container
 from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
 from harness.properties.render import PROPERTIES, Source, render
@@ -23,7 +26,8 @@ OWN = "dynamometer-0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The files of one container: serving.properties first. `warnings` are our own linter's."""
+    """The files of one container: serving.properties first, or the START_FILE of a server that reads none. `warnings`
+    are our own linter's."""
 
     container: str
     paths: tuple[Path, ...]
@@ -31,8 +35,13 @@ class Written:
 
     @property
     def properties_path(self) -> Path:
-        """The serving.properties."""
+        """The serving.properties, or what stands in its place."""
         return self.paths[0]
+
+    @property
+    def is_start_file(self) -> bool:
+        """Whether it is a script that starts another server, and no serving.properties."""
+        return self.properties_path.name == START_FILE
 
 
 def scenario_container(run: Run) -> str:
@@ -51,6 +60,8 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
     """
     top = run.layout.recommendation_dir
     folder = out if out is not None else top if container == scenario_container(run) else top / container
+    if traits(recommendation.trial.candidate.engine).has_start_file and parse_container(container).is_own:
+        return _write_start_file(run, recommendation, container, folder)
     source = Source(run_name=run.root.name, manifest=run.manifest, trial=recommendation.trial)
     rendered = render(source, container)
     facts = model_facts(Path(str(source.model.get("value", "")))) if source.model.get("kind") == "path" else None
@@ -66,5 +77,22 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
     for name in (PROPERTIES, *(name for name in rendered if name != PROPERTIES)):
         write_text(folder / name, rendered[name])
         paths.append(folder / name)
+    answer = _write_answer(folder, recommendation)
+    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings))
+
+
+def _write_start_file(run: Run, recommendation: Recommendation, container: str, folder: Path) -> Written:
+    """The script with which the measured server was described when it was launched. Raises UsageError."""
+    launched = run.layout.logs(recommendation.trial.trial_id) / START_FILE
+    try:
+        script = launched.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{launched}: {error.strerror}; measure the candidate again, then recommend") from error
+    write_text(folder / START_FILE, script)
+    (folder / START_FILE).chmod(0o755)
+    return Written(container=container, paths=(folder / START_FILE, _write_answer(folder, recommendation)), warnings=())
+
+
+def _write_answer(folder: Path, recommendation: Recommendation) -> Path:
     write_text(folder / ANSWER, json.dumps(to_json(recommendation), indent=2, sort_keys=True) + "\n")
-    return Written(container=container, paths=(*paths, folder / ANSWER), warnings=tuple(findings))
+    return folder / ANSWER

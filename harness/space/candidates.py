@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.api import Availability, Capabilities
+from engines.api import Availability, Capabilities, GenerateParams
 from engines.models.kind import ModelKind
 from engines.setting import OptionValue, Setting
 from engines.spec_check import why_not, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
+from harness.scenario.request import Parameters
 from harness.scenario.resolve import ResolvedScenario
 
 MAX_CANDIDATES = 100_000
@@ -103,6 +104,9 @@ def plan_space(
         if kind is not None and (reason := why_not_model(block.engine, kind, able)):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
+        if reason := _why_not_asked(block.engine, resolved.scenario.workload.parameters, able):
+            pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
+            continue
         axes, gone = _prune(index, block.engine, axes, able)
         pruned += gone
         blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
@@ -127,6 +131,22 @@ def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
         f"{resolved.path}: space: none of the candidates can be launched on this machine: {reasons}; "
         "`dyno doctor` lists what this machine can launch"
     )
+
+
+def _why_not_asked(engine: str, parameters: Parameters, able: Capabilities) -> str:
+    """Why `engine` cannot be asked what the workload asks; '' when it can."""
+    neutral = GenerateParams()
+    for name in able.ignored_parameters:
+        value = getattr(parameters, name)
+        if value is not None and value != getattr(neutral, name):
+            return f"{engine} has no {name}, and it is {value}"
+    least, most = parameters.min_new_tokens or 0, parameters.max_new_tokens
+    if least not in (0, most) and not able.has_minimum_length:
+        return (
+            f"{engine} writes up to max_new_tokens ({most}) or exactly so many; min_new_tokens is {least}, "
+            f"set it to 0 or {most}"
+        )
+    return ""
 
 
 def _axes(block: EngineBlock) -> dict[str, Values]:

@@ -10,6 +10,7 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.launching import load_engine
+from engines.models.kind import SEQ2SEQ
 from engines.registry import engine_names
 from tests.conformance.engine_suite import PARALLEL, PROMPTS, EngineCase, EngineSuite
 
@@ -23,6 +24,9 @@ def case(
     availability = engine.probe()
     if not availability.is_available:
         pytest.skip(f"{request.param} cannot run here: {availability.reason}")
+    kinds = engine.capabilities().model_kinds
+    if kinds and SEQ2SEQ not in kinds:
+        pytest.skip(f"{request.param} serves {', '.join(kinds)} models only, with tests of its own")
     if request.param == "djl" and shutil.which("djl-serving") is None:
         pytest.skip(
             "djl-serving is not installed; tests/engines/foreign_servers/test_djl.py plays its recorded conversation"

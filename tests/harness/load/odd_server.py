@@ -21,6 +21,9 @@ class Odd(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).behave(self, body)
 
+    def do_GET(self) -> None:
+        type(self).behave(self, {})
+
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         """A whole answer with a length."""
         self.send_response(status)

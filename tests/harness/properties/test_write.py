@@ -10,7 +10,7 @@ import pytest
 
 from harness.choose.recommendation import choose
 from harness.choose.text import next_command
-from harness.errors import UsageError
+from harness.errors import NothingToWrite, UsageError
 from harness.properties.write import write_recommendation
 from harness.store.reader import read_run
 from tests.harness.choose.runs import candidate, store, trial
@@ -35,6 +35,24 @@ def test_a_container_that_cannot_serve_it_gets_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot serve"):
         write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_reads_no_properties_is_written_as_the_script_that_started_it(tmp_path: Path) -> None:
+    run = read_run(store(tmp_path, [trial(1, candidate("llamacpp"), (20.0, 19.0, 21.0))]))
+    found = choose(run)
+    with pytest.raises(UsageError, match=r"start\.sh: .*; measure the candidate again"):
+        write_recommendation(run, found, "dynamometer-0.1")
+    launched = run.layout.logs(found.trial.trial_id) / "start.sh"
+    launched.parent.mkdir(parents=True)
+    launched.write_text("#!/bin/sh\nexec llama-server\n")
+    written = write_recommendation(run, found, "dynamometer-0.1")
+    assert written.is_start_file
+    assert written.paths[0].read_text() == launched.read_text()
+    assert os.access(written.paths[0], os.X_OK)
+    assert [path.name for path in written.paths] == ["start.sh", "recommendation.json"]
+    assert next_command("dynamometer-0.1", written.paths[0].parent) == f"sh {written.paths[0]}"
+    with pytest.raises(NothingToWrite, match=r"reads no serving\.properties: start\.sh starts it"):
+        write_recommendation(run, found, "0.36.0-lmi20")
 
 
 def test_the_image_of_the_next_command_lies_in_the_user_s_region(

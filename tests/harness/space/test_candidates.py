@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,13 @@ CPU = Capabilities(
 
 
 def _plan(
-    space: list[dict[str, object]], able: Capabilities | Availability = CPU, cores: int | None = None
+    space: list[dict[str, object]],
+    able: Capabilities | Availability = CPU,
+    cores: int | None = None,
+    parameters: Mapping[str, float] | None = None,
 ) -> SpacePlan:
-    of = Scenario.model_validate({"name": "s", "space": space})
+    workload = {"parameters": parameters or {}}
+    of = Scenario.model_validate({"name": "s", "space": space, "workload": workload})
     return plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, cores)
 
 
@@ -33,6 +38,23 @@ def test_a_block_is_the_product_of_its_axes_first_values_first() -> None:
     assert [(each.workers, each.batch_size) for each in plan.candidates] == [(2, 1), (2, 4), (1, 1), (1, 4)]
     assert plan.blocks[0].default == plan.candidates[0]
     assert plan.size == 4
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"num_beams": 4}, "fake has no num_beams, and it is 4"),
+        ({"min_new_tokens": 3}, "fake writes up to max_new_tokens (80) or exactly so many; min_new_tokens is 3"),
+        ({"min_new_tokens": 80}, ""),
+        ({"num_beams": 1, "repetition_penalty": 1.0}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_an_engine_cannot_be_asked_is_ruled_out(parameters: dict[str, float], reason: str) -> None:
+    able = replace(CPU, ignored_parameters=("num_beams", "repetition_penalty"), has_minimum_length=False)
+    plan = _plan([{"engine": "fake"}], able, parameters=parameters)
+    assert [reason in each.reason for each in plan.pruned] == ([True] if reason else [])
+    assert not _plan([{"engine": "fake"}], parameters=parameters).pruned
 
 
 def test_options_are_axes_too() -> None:

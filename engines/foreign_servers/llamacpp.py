@@ -1,0 +1,128 @@
+"""llama.cpp's own server, launched on a GGUF file written from the model folder; decoder-only models.
+
+It is found in this order: the option `command`, the wheel xllamacpp here or in the installed environment, a
+`llama-server` on the path. Batching, caching and HTTP are llama.cpp's; ours are the file, the start and the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.api import START_FILE, Availability, Capabilities, EngineSpec
+from engines.cache_folder import cache_root
+from engines.environments.locate import installed_python
+from engines.environments.packages import package_availability
+from engines.errors import Unavailable
+from engines.foreign_servers.llamacpp_options import option_help
+from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
+from engines.foreign_servers.openai_server import RunningOpenAiServer, post_json, wait_for_model
+from engines.foreign_servers.tokenizer_check import check_tokens
+from engines.hosted import STOP_GRACE_S
+from engines.models.folder import check_model_folder
+from engines.models.gguf_architectures import ARCHITECTURES
+from engines.models.gguf_cache import gguf_model
+from engines.models.kind import DECODER
+from engines.processes.server_process import ServerProcess, free_port
+from engines.spec_check import check_spec
+
+_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "converted once",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "kept conversion",
+    "hardware": "CPU",
+}
+
+
+class LlamaCppEngine:
+    """Engine `llamacpp`: one server a trial, `batch_size` slots that requests join and leave as they come and end."""
+
+    name = "llamacpp"
+    needs_model = True
+
+    def probe(self) -> Availability:
+        """Whether the wheel or the program is there; neither is started."""
+        place = _place("")
+        if place is None:
+            found = package_availability((WHEEL, "gguf"), self.name)
+            reason = f"{found.reason}, or put {PROGRAM} on the path"
+            return Availability(is_available=False, reason=reason, versions=found.versions)
+        if place.python and place.python != sys.executable:
+            return Availability(is_available=True)
+        return package_availability(("gguf",) if place.program else (WHEEL, "gguf"), self.name)
+
+    def capabilities(self) -> Capabilities:
+        """Decoder-only models that can be written as GGUF; options are those of the installed version."""
+        place = _place("")
+        return Capabilities(
+            effective_dtypes=EFFECTIVE_DTYPES,
+            has_rolling_batch=True,
+            has_minimum_length=False,  # see Dialect.exact_tokens
+            ignored_parameters=("num_beams", "repetition_penalty", "no_repeat_ngram_size"),
+            options=option_help(place.python if place else ""),
+            reasons={
+                "tensor_parallel_degree": "llama.cpp splits layers over GPUs, not tensors over processes",
+                "workers": "one server is a trial; ask for more slots with batch_size",
+                "cuda": "the wheel computes on the CPU",
+            },
+            features=_FEATURES,
+            model_kinds=(DECODER,),
+            architectures=tuple(ARCHITECTURES),
+            max_workers=1,
+        )
+
+    @contextmanager
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningOpenAiServer]:
+        """Write the GGUF file unless it is kept, start the server on it, compare its tokenizer with the folder's."""
+        check_model_folder(spec.model_dir)
+        check_spec(spec, self.capabilities())
+        place = _place(str(spec.options.get("command", "")))
+        if place is None:
+            raise Unavailable(f"llamacpp cannot run here: {self.probe().reason}")
+        start = Start.of(spec, place)
+        workdir.mkdir(parents=True, exist_ok=True)
+        python = place.python if place.python != sys.executable else None
+        file = gguf_model(spec.model_dir, spec.dtype, cache_root(), self.name, python)
+        port = free_port()
+        begin = time.monotonic()
+        (workdir / START_FILE).write_text(start.script(file), encoding="utf-8")
+        process = ServerProcess(start.command(file, port, workdir))
+        try:
+            wait_for_model(process, port, (start.alias,), ready_timeout_s)
+            load_s = time.monotonic() - begin
+            check_tokens(spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
+            yield RunningOpenAiServer(process, start.endpoint(port), start.facts(port, load_s, file))
+        finally:
+            process.stop(STOP_GRACE_S)
+
+
+def _place(command: str) -> Place | None:
+    """What runs the server, in the order of the module's docstring; None where nothing can. Raises Unavailable for a
+    named program that is not there."""
+    if command:
+        program = shutil.which(command)
+        if program is None:
+            raise Unavailable(f"llamacpp: option command={command!r}: no such program")
+        return Place(program=program)
+    if find_spec(WHEEL) is not None:
+        return Place(python=sys.executable)
+    if (installed := installed_python(LlamaCppEngine.name)) is not None:
+        return Place(python=str(installed))
+    program = shutil.which(PROGRAM)
+    return Place(program=program) if program else None
+
+
+def _encode(port: int, text: str) -> list[int]:
+    """The ids that the server makes of a prompt."""
+    body = {"content": text, "add_special": True, "parse_special": True}
+    tokens: list[int] = post_json(port, "/tokenize", body)["tokens"]
+    return tokens

@@ -1,0 +1,55 @@
+"""llama.cpp's server in a Python process, from the wheel xllamacpp, until SIGTERM.
+
+Its argument is a JSON file, - for stdin, with CommonParams' attributes by name, dotted where they lie deeper;
+{"enum": [class, member]} is one of the library's words, {"set": [...]} a set.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def serve(parameters_json: str) -> None:
+    """Listen until SIGTERM or SIGINT comes. Raises what the library raises when it cannot start."""
+    import xllamacpp
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # its threads inherit it; we wait below
+    parameters = xllamacpp.CommonParams()
+    for name, value in json.loads(parameters_json).items():
+        *folders, last = name.split(".")
+        holder: Any = parameters
+        for folder in folders:
+            holder = getattr(holder, folder)
+        setattr(holder, last, _value(xllamacpp, value))
+    server = xllamacpp.Server(parameters)
+    signal.sigwait((signal.SIGTERM, signal.SIGINT))
+    del server  # stops listening and ends its threads
+
+
+def _value(library: Any, value: Any) -> Any:
+    if isinstance(value, dict) and "enum" in value:
+        kind, member = value["enum"]
+        return getattr(getattr(library, kind), member)
+    return set(value["set"]) if isinstance(value, dict) else value
+
+
+def describe() -> None:
+    """Print the wheel's version and the names that its CommonParams has, those of CPU parameters dotted, as a line of
+    JSON."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    deeper = [f"{name}.{each}" for name in ("cpuparams", "cpuparams_batch") for each in dir(getattr(parameters, name))]
+    print(json.dumps({"version": metadata.version("xllamacpp"), "names": [*dir(parameters), *deeper]}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "describe":
+        describe()
+    else:
+        serve(sys.stdin.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_text(encoding="utf-8"))

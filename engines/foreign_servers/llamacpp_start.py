@@ -1,0 +1,193 @@
+"""The start of llama.cpp's server for one specification: its arguments, its parameters, and a script for users."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.api import Dialect, Endpoint, EngineFacts, EngineSpec
+from engines.errors import SpecInvalid
+from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
+from engines.foreign_servers.openai_server import get_json
+from engines.hosted import HOST
+from engines.models.gguf_architectures import architecture, positions
+from engines.models.kind import kind_of, read_config, text_config
+from engines.processes.child_environment import child_environment
+from engines.processes.server_process import Command
+from engines.processes.temp_folders import fresh_path
+from engines.processes.threads import compute_threads
+from engines.setting import OptionValue
+from engines.spec_check import choice, flag, whole_number
+
+WHEEL = "xllamacpp"
+PROGRAM = "llama-server"
+PROCESS = "engines.foreign_servers.llamacpp_process"
+START_PORT = 8080
+"""llama.cpp's own."""
+ROLLING_SLOTS = 32
+"""Slots with a rolling batch where the option is not given: DJL's max_rolling_batch_size."""
+MOST_CONTEXT = 4096
+"""Tokens in one slot where nobody names more: a cache for all that Llama 3 knows would take 16 GB a slot."""
+CACHE_BLOCK = 32
+"""Values of a head in one block of a quantized cache."""
+HTTP_THREADS = 64
+"""Each kept connection holds one; llama.cpp's own number, a few more than slots, makes other users wait."""
+
+EFFECTIVE_DTYPES = {
+    "fp32": "f32 weights, f32 KV",
+    "fp16": "f16 weights, f16 KV",
+    "bf16": "bf16 weights, f16 KV",
+    "int8": "q8_0 weights, f16 KV",
+    "int4": "q4_0 weights (q8_0 embeddings and head), f16 KV",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What runs the server: a `llama-server` program, or a Python that has the wheel."""
+
+    program: str = ""
+    python: str = ""
+
+
+def _check_options(spec: EngineSpec, head_dim: int) -> None:
+    """Raises SpecInvalid for a value that an option does not take, or this model does not."""
+    for name, value in spec.options.items():
+        if name in OPTIONS:
+            parameter(name, value)
+        if name in ("cache_type_k", "cache_type_v") and str(value).startswith(("q", "iq")) and head_dim % CACHE_BLOCK:
+            raise SpecInvalid(
+                f"llamacpp: option {name} is {value!r}: heads of {head_dim} do not fill its blocks of {CACHE_BLOCK}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """One spec, understood: what the server is started with."""
+
+    spec: EngineSpec
+    place: Place
+    alias: str
+    slots: int
+    context: int
+    protocol: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: EngineSpec, place: Place) -> Start:
+        """Raises SpecInvalid and ModelInvalid for what can be known before anything runs."""
+        config = read_config(spec.model_dir)
+        kind = kind_of(config, spec.model_dir)
+        texts = {**config, **text_config(config)}
+        architecture(texts, kind)
+        known = positions(texts, kind)
+        context = whole_number(spec, "context", min(known, MOST_CONTEXT))
+        if context > known:
+            why = "its window, which llama.cpp leaves out" if known != kind.max_positions else "its positions"
+            raise SpecInvalid(f"llamacpp: option context is {context}, expected at most {known}: {why}")
+        _check_options(spec, kind.head_dim)
+        rolling = spec.rolling_batch != "disable"
+        protocol = choice(spec, "protocol", ("openai", "openai-chat"), "openai")
+        if protocol == "openai-chat" and not kind.has_chat_template:
+            raise SpecInvalid(f"llamacpp: option protocol is 'openai-chat', and {spec.model_dir} has no chat template")
+        return cls(
+            spec=spec,
+            place=place,
+            alias=f"{spec.model_dir.name}-{spec.dtype}-{secrets.token_hex(4)}",  # ours alone: see wait_for_model
+            slots=whole_number(spec, "n_parallel", ROLLING_SLOTS if rolling else spec.batch_size),
+            context=context,
+            protocol=protocol,
+            notes=(f"{context} tokens of prompt and answer in each slot",),
+        )
+
+    def command(self, file: Path, port: int, workdir: Path) -> Command:
+        """How the server is started on `file`; the wheel's parameters are written to `workdir`."""
+        temp_dir, log = fresh_path("server"), workdir / "server.log"
+        if self.place.program:
+            argv = [self.place.program, *self._arguments(file, port, self.alias)]
+            return Command(argv=argv, log_path=log, temp_dir=temp_dir)
+        path = workdir / "parameters.json"
+        path.write_text(json.dumps(self._parameters(file, port, self.alias), indent=2), encoding="utf-8")
+        argv = [self.place.python, "-u", "-m", PROCESS, str(path)]
+        return Command(argv=argv, log_path=log, env=child_environment(self.place.python), temp_dir=temp_dir)
+
+    def script(self, file: Path) -> str:
+        """A shell script that starts the same server for a user, on START_PORT."""
+        name = self.spec.model_dir.name
+        arguments = shlex.join(self._arguments(file, START_PORT, name))
+        what = f"{name}, {self.effective_dtype}, {self.slots} slot(s) of {self.context} tokens"
+        head = f"#!/bin/sh\n# llama.cpp's server as dyno measured it: {what}.\n"
+        if self.place.program:
+            return f"{head}exec {shlex.quote(self.place.program)} {arguments}\n"
+        parameters = json.dumps(self._parameters(file, START_PORT, name), indent=2)
+        return (
+            f"{head}# From the wheel {WHEEL}; a {PROGRAM} takes the same as:\n#   {PROGRAM} {arguments}\n"
+            f"exec {shlex.quote(self.place.python)} -m {PROCESS} - <<'END'\n{parameters}\nEND\n"
+        )
+
+    def _arguments(self, file: Path, port: int, name: str) -> list[str]:
+        """What `llama-server` is started with."""
+        threads = str(compute_threads(self.spec))
+        fixed = {
+            "--model": str(file), "--alias": name, "--host": HOST, "--port": str(port),
+            "--ctx-size": str(self.slots * self.context), "--parallel": str(self.slots),
+            "--threads": threads, "--threads-batch": threads, "--threads-http": str(HTTP_THREADS),
+        }  # fmt: skip
+        argv = [part for pair in fixed.items() for part in pair] + ["--metrics"]
+        argv += [] if self.caches_prompts else ["--no-cache-prompt", "--cache-ram", "0"]
+        return argv + [part for name, value in self._options.items() for part in flags(name, value)]
+
+    def _parameters(self, file: Path, port: int, name: str) -> dict[str, object]:
+        """The same for the wheel."""
+        threads = compute_threads(self.spec)
+        return {
+            "model.path": str(file), "model_alias": {"set": [name]}, "hostnames": [HOST], "port": port,
+            "n_ctx": self.slots * self.context, "n_parallel": self.slots,
+            "cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads, "n_threads_http": HTTP_THREADS,
+            "endpoint_metrics": True, "cache_prompt": self.caches_prompts,
+            **({} if self.caches_prompts else {"cache_ram_mib": 0}),
+            **dict(parameter(name, value) for name, value in self._options.items()),
+        }  # fmt: skip
+
+    @property
+    def caches_prompts(self) -> bool:
+        """Whether a prompt's beginning may come from a cache."""
+        return flag(self.spec, "cache_prompt", False)
+
+    @property
+    def _options(self) -> dict[str, OptionValue]:
+        """What is handed over as it is: what fp32 means here, then what was asked for."""
+        exact = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off"} if self.spec.dtype == "fp32" else {}
+        return {**exact, **{name: value for name, value in self.spec.options.items() if name not in OURS}}
+
+    def endpoint(self, port: int) -> Endpoint:
+        """Where and how to ask it."""
+        dialect = Dialect(
+            exact_tokens="ignore_eos",
+            fields={} if self.caches_prompts else {"cache_prompt": False},
+            is_streamed_on_fresh=True,
+        )
+        return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=self.alias, dialect=dialect)
+
+    def facts(self, port: int, load_s: float, file: Path) -> EngineFacts:
+        """What runs: the wheel's version, or the build that the program names."""
+        wheel = wheel_of(self.place.python) if self.place.python else None
+        build = (get_json(port, "/props") or {}).get("build_info", "unknown")  # the wheel does not know its own
+        versions = {WHEEL: wheel.version} if wheel else {"llama.cpp": str(build)}
+        return EngineFacts(
+            effective_dtype=self.effective_dtype,
+            versions=versions,
+            load_s=load_s,
+            notes=self.notes,
+            converted_dir=str(file.parent),
+        )
+
+    @property
+    def effective_dtype(self) -> str:
+        """Types of the weights and of the cache."""
+        weights, _, _ = EFFECTIVE_DTYPES[self.spec.dtype].rpartition(", ")
+        keys, values = (str(self._options.get(f"cache_type_{letter}", "f16")) for letter in "kv")
+        return f"{weights}, {keys if keys == values else f'{keys} and {values}'} KV"

@@ -1,0 +1,85 @@
+"""Common ground of foreign servers with OpenAI's protocol: the wait for *our* model, and one that runs."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engines.api import Endpoint, EngineFacts
+from engines.errors import EngineError, PortTaken
+from engines.hosted import HOST
+from engines.processes.http_look import http_status
+from engines.processes.no_proxy import open_here
+from engines.processes.server_process import ServerProcess
+
+
+class RunningOpenAiServer:
+    """A RunningEngine: one foreign server and whatever it started."""
+
+    def __init__(self, process: ServerProcess, endpoint: Endpoint, facts: EngineFacts) -> None:
+        self._process = process
+        self.endpoint = endpoint
+        self.facts = facts
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The server first, then its children."""
+        return self._process.pids
+
+    def failure(self) -> EngineError | None:
+        """None while it runs; else why not."""
+        return None if self._process.exit_code() is None else self._process.ended_error()
+
+
+def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], timeout_s: float) -> None:
+    """Return once the server on `port` is healthy and serves a model called one of `names`.
+
+    Raises PortTaken where another server answers there, and what ServerProcess.wait_for raises.
+    """
+
+    def is_ready() -> bool | None:
+        if http_status(f"http://{HOST}:{port}/health") != 200:
+            return None
+        served = model_names(get_json(port, "/v1/models"))
+        if not set(served) & set(names) and process.exit_code() is None:
+            raise PortTaken(
+                f"another server answers on port {port}: it serves "
+                f"{', '.join(served) or 'no model'}, expected {names[0]}; stop it, or start again"
+            )
+        return True
+
+    process.wait_for(is_ready, timeout_s, f"model on port {port}")
+
+
+def model_names(models: object) -> tuple[str, ...]:
+    """The names in the body of GET /v1/models: each model's id, and its root where it has one."""
+    entries = models.get("data") if isinstance(models, dict) else None
+    found = [entry.get(key) for entry in entries or () if isinstance(entry, dict) for key in ("id", "root")]
+    return tuple(dict.fromkeys(name for name in found if isinstance(name, str)))
+
+
+def get_json(port: int, path: str, timeout_s: float = 5.0) -> Any:
+    """The JSON body of GET `path`; None where there is none."""
+    try:
+        with open_here(f"http://{HOST}:{port}{path}", timeout_s) as answer:
+            return json.loads(answer.read())
+    except (OSError, ValueError):
+        return None
+
+
+def post_json(port: int, path: str, body: Mapping[str, object], timeout_s: float = 60.0) -> Any:
+    """The JSON body that answers POST `path`. Raises OSError and ValueError."""
+    request = urllib.request.Request(
+        f"http://{HOST}:{port}{path}",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+        method="POST",
+    )
+    try:
+        with open_here(request, timeout_s) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise OSError(f"HTTP {error.code}: {error.read(500).decode(errors='replace')}") from error

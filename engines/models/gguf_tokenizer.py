@@ -1,0 +1,121 @@
+"""A folder's tokenizer.json in GGUF's words: tokens, their kinds, merges, and how text is split before merging."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ModelInvalid
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""llama.cpp's token types."""
+
+_GPT2_REGEX = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+_END = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_BEGIN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_LLAMA3_REGEX = _BEGIN + r"\p{N}{1,3}" + _END
+_QWEN2_REGEX = _BEGIN + r"\p{N}" + _END
+_TEKKEN_REGEX = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BY_SPLIT: Mapping[tuple[str, ...], str] = {
+    ("gpt2",): "gpt-2",
+    ("digits", "gpt2"): "smollm",
+    (_GPT2_REGEX,): "gpt-2",
+    (_LLAMA3_REGEX,): "llama-bpe",
+    (_QWEN2_REGEX,): "qwen2",
+    (_TEKKEN_REGEX,): "tekken",
+}
+"""The steps that split a text, in tokenizer.json's words, -> llama.cpp's name of the same (its `pre`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufTokenizer:
+    """What a GGUF file states of a tokenizer. `bos` is the id that goes before every text, None where none does."""
+
+    tokens: tuple[str, ...]
+    types: tuple[int, ...]
+    merges: tuple[str, ...]
+    pre: str
+    bos: int | None
+
+
+def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
+    """The folder's tokenizer for a model with `rows` vocabulary rows. Raises ModelInvalid for one that llama.cpp has no
+    equal of; whether it splits every text alike is for its own server to prove (see llamacpp_tokens.py)."""
+    path = model_dir / "tokenizer.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        model = content["model"]
+        vocabulary = {str(token): int(number) for token, number in model["vocab"].items()}
+        merges = tuple(each if isinstance(each, str) else " ".join(each) for each in model["merges"])
+    except FileNotFoundError as error:
+        raise ModelInvalid(f"{model_dir}: no tokenizer.json, which a GGUF file is written from") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelInvalid(f"{path}: llama.cpp takes byte-level BPE only, and this tokenizer is none") from error
+    added = {int(each["id"]): each for each in content.get("added_tokens") or ()}
+    tokens = {number: token for token, number in vocabulary.items()}
+    tokens |= {number: str(each["content"]) for number, each in added.items()}
+    if not tokens or max(tokens) >= rows:
+        raise ModelInvalid(f"{path}: token id {max(tokens, default=0)} is outside the model's {rows} vocabulary rows")
+    return GgufTokenizer(
+        tokens=tuple(tokens.get(number, f"[PAD{number}]") for number in range(rows)),
+        types=tuple(_type(number, tokens, added) for number in range(rows)),
+        merges=merges,
+        pre=_pre(path, content),
+        bos=_bos(path, content),
+    )
+
+
+def _type(number: int, tokens: Mapping[int, str], added: Mapping[int, Mapping[str, Any]]) -> int:
+    if number not in tokens:
+        return UNUSED
+    if number not in added:
+        return NORMAL
+    return CONTROL if added[number].get("special") else USER_DEFINED
+
+
+def _pre(path: Path, content: Mapping[str, Any]) -> str:
+    """llama.cpp's name of how the text is split."""
+    if content.get("normalizer") not in (None, {"type": "NFC"}):
+        raise ModelInvalid(f"{path}: its normalizer changes the text before it is split, and llama.cpp's does not")
+    steps = tuple(_steps(content.get("pre_tokenizer") or {}))
+    name = _BY_SPLIT.get(steps)
+    if name is None:
+        raise ModelInvalid(
+            f"{path}: it splits text by {', '.join(steps) or 'nothing'}; known to llama.cpp and us: "
+            f"{', '.join(dict.fromkeys(_BY_SPLIT.values()))}"
+        )
+    return name
+
+
+def _steps(step: Mapping[str, Any]) -> list[str]:
+    """Each step of a pre-tokenizer: 'gpt2', 'digits', a regular expression, or its type where it is something else."""
+    kind = str(step.get("type", ""))
+    if kind == "Sequence":
+        return [name for each in step["pretokenizers"] for name in _steps(each)]
+    if kind == "ByteLevel":
+        is_plain = not step.get("add_prefix_space", True)
+        if not is_plain:
+            return ["ByteLevel with add_prefix_space"]
+        return ["gpt2"] if step.get("use_regex", True) else []
+    if kind == "Digits" and step.get("individual_digits"):
+        return ["digits"]
+    if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
+        return [str(step["pattern"].get("Regex", kind))]
+    return [kind] if kind else []
+
+
+def _bos(path: Path, content: Mapping[str, Any]) -> int | None:
+    """The id that the post-processor puts before a text; found by encoding nothing."""
+    import tokenizers
+
+    ids = tokenizers.Tokenizer.from_str(json.dumps(content)).encode("").ids
+    if len(ids) > 1:
+        raise ModelInvalid(f"{path}: it adds {len(ids)} tokens to a text, and llama.cpp's adds one, before it")
+    return ids[0] if ids else None
