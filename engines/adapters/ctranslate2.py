@@ -36,7 +36,7 @@ from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec
 
-CONVERSION = 2
+CONVERSION = 3
 """Part of the cache key: raise it when `convert` changes what it writes."""
 
 _PACKAGES = ("ctranslate2",)
@@ -332,10 +332,10 @@ def _loader(parent: Any, special: SpecialIds) -> Any:
             return [str(token) for token in range(model.config.vocab_size)]
 
         def set_config(self, config: Any, model: Any, tokenizer: object) -> None:
-            config.bos_token = config.unk_token = str(special.pad)
-            # CTranslate2 gives no answer to a source of nothing but its end token, as invisible text is; ends are named
-            # in every call, so that this one may be the last row, which no text has.
-            config.eos_token = str(model.config.vocab_size - 1)
+            # CTranslate2 gives no answer to a source of nothing but its begin or end token, as invisible text is. Ends
+            # are named in every call and the start is its own field, so that these may be the last row, which no text
+            # consists of.
+            config.bos_token = config.eos_token = config.unk_token = str(model.config.vocab_size - 1)
             config.decoder_start_token = str(special.start)
 
     return IdVocabularyLoader()

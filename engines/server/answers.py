@@ -35,6 +35,11 @@ class Answer:
         self._logprobs: list[float | None] = []
         self._finish: str | None = None
 
+    @property
+    def has_begun_to_stream(self) -> bool:
+        """Whether the client has tokens of it, so that it cannot be generated anew."""
+        return bool(self._ids and self.job["wants_stream"])
+
     def take(self, event: TokenEvent) -> list[Message]:
         """Note one event; the token message to send when the job streams, else nothing."""
         if self._finish is not None:

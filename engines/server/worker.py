@@ -163,18 +163,25 @@ class BatchLoop:
         for job in jobs:
             try:
                 answers.append(Answer(job, self._codec))
-            except RequestInvalid as error:
+            except Exception as error:  # the boundary of one request: its text, which no tokenizer may have met before
                 done.append(failure(job["id"], error))
         try:
             done += self._generate(answers)
-        except RequestInvalid as error:
-            if len(answers) == 1:
-                return [*done, failure(answers[0].job_id, error)]
-            for answer in answers:  # one of them is at fault: ask one by one, so that the others are served
-                done += self.answer([answer.job])
         except Exception as error:  # the boundary of one request batch: the model failed, the worker lives on
-            traceback.print_exc()
-            done += [failure(answer.job_id, error) for answer in answers]
+            if not isinstance(error, RequestInvalid):
+                traceback.print_exc()
+            done += self._one_by_one(answers, error)
+        return done
+
+    def _one_by_one(self, answers: Sequence[Answer], error: Exception) -> list[Message]:
+        """The jobs of a batch that failed, each asked alone, so that only the one at fault fails. A stream that has
+        begun cannot begin again."""
+        done: list[Message] = []
+        for answer in answers:
+            if len(answers) == 1 or answer.has_begun_to_stream:
+                done.append(failure(answer.job_id, error))
+            else:
+                done += self.answer([answer.job])
         return done
 
     def _generate(self, answers: Sequence[Answer]) -> list[Message]:
@@ -207,12 +214,14 @@ class RollingLoop:
         self._backend = backend
         self._codec = codec
         self._waiting: deque[Answer] = deque()
+        self._suspects: deque[Answer] = deque()
+        """Of a step that failed: each is asked again alone, so that only the one at fault fails."""
         self._active: dict[int, Answer] = {}
 
     def run(self) -> None:
         """Until asked to stop. Raises ConnectionError when the front is gone."""
         while True:
-            is_idle = not self._waiting and not self._active
+            is_idle = not self._waiting and not self._active and not self._suspects
             message = self._wire.receive() if is_idle else self._wire.poll()
             if is_idle and message is None:
                 return
@@ -229,47 +238,64 @@ class RollingLoop:
         if message["kind"] == "admit":
             try:
                 self._waiting.append(Answer(message["job"], self._codec))
-            except RequestInvalid as error:
+            except Exception as error:  # the boundary of one request: its text
                 self._wire.send(failure(message["job"]["id"], error))
         elif message["kind"] == "cancel":
             jobs = set(message["jobs"])
-            self._waiting = deque(answer for answer in self._waiting if answer.job_id not in jobs)
+            for line in (self._waiting, self._suspects):
+                kept = [answer for answer in line if answer.job_id not in jobs]
+                line.clear()
+                line.extend(kept)
             for index in [index for index, answer in self._active.items() if answer.job_id in jobs]:
                 del self._active[index]
                 self._backend.cancel(index)
 
     def _admit(self) -> None:
-        while self._waiting:
-            answer = self._waiting[0]
+        while self._waiting or self._suspects:
+            is_alone = bool(self._suspects)
+            if is_alone and self._active:
+                return
+            line = self._suspects or self._waiting
+            answer = line[0]
             try:
                 index = self._backend.admit(answer.request)
             except Exception as error:  # the boundary of one request
-                self._waiting.popleft()
+                line.popleft()
                 self._wire.send(failure(answer.job_id, error))
                 continue
             if index is None:
                 return
-            self._active[index] = self._waiting.popleft()
+            self._active[index] = line.popleft()
+            if is_alone:
+                return
 
     def _step(self) -> None:
         try:
             events: Sequence[TokenEvent] = self._backend.step()
-        except Exception as error:  # one step serves every active request: all of them fail, the worker lives on
+        except Exception as error:  # one step serves every active request; the worker lives on
             traceback.print_exc()
             failed, self._active = self._active, {}
-            self._wire.send(*(failure(answer.job_id, error) for answer in failed.values()))
-            for index in failed:
+            for index, answer in failed.items():
                 self._backend.cancel(index)
+                if len(failed) == 1 or answer.has_begun_to_stream:
+                    self._wire.send(failure(answer.job_id, error))
+                else:
+                    self._suspects.append(Answer(answer.job, self._codec))
             return
         messages: list[Message] = []
         for event in events:
             answer = self._active.get(event.index)
             if answer is None:
                 continue
-            messages += answer.take(event)
-            if event.finish is not None:
-                del self._active[event.index]
-                messages.append(answer.done_message())
+            try:
+                messages += answer.take(event)
+                if event.finish is not None:
+                    del self._active[event.index]
+                    messages.append(answer.done_message())
+            except Exception as error:  # the boundary of one request: its tokens, which no text may have
+                if self._active.pop(event.index, None) is not None:
+                    self._backend.cancel(event.index)
+                messages.append(failure(answer.job_id, error))
         if messages:
             self._wire.send(*messages)
 

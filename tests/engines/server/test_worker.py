@@ -103,16 +103,132 @@ def test_one_request_the_backend_refuses_does_not_fail_its_batch_mates() -> None
     assert backend.batches == [["a", "bad", "c"], ["a"], ["bad"], ["c"]]
 
 
-def test_a_model_error_fails_the_batch_and_the_next_one_is_served() -> None:
+@pytest.mark.parametrize("error", [ValueError("shape mismatch"), MemoryError("a huge prompt"), IndexError("odd id")])
+def test_a_prompt_that_fails_the_model_fails_alone(error: Exception) -> None:
     def fail_on_x(texts: Sequence[str]) -> None:
         if "x" in texts:
-            raise ValueError("shape mismatch")
+            raise error
 
     answers = converse(batch_loop(Programmed(fail_on_x)), batch(job(1, "x"), job(2, "y")), batch(job(3, "z")))
     by_job = {answer["job"]: answer for answer in answers if answer["kind"] == "done"}
-    assert by_job[1]["error"] == by_job[2]["error"] == "ModelError"
-    assert by_job[1]["message"] == "ValueError: shape mismatch"
-    assert by_job[3]["text"] == "z"
+    assert (by_job[1]["error"], by_job[1]["message"]) == ("ModelError", f"{type(error).__name__}: {error}")
+    assert (by_job[2]["text"], by_job[3]["text"]) == ("y", "z")
+
+
+def test_a_stream_that_has_begun_is_not_begun_again() -> None:
+    class Breaking(Programmed):
+        def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+            if len(batch) == 1:
+                yield from super().generate(batch)
+                return
+            yield [TokenEvent(index=index, token_id=request.input_ids[0]) for index, request in enumerate(batch)]
+            raise ValueError("broken in the middle")
+
+    answers = converse(batch_loop(Breaking()), batch(job(1, "a", wants_stream=True), job(2, "b")))
+    assert [answer["text"] for answer in answers if answer["kind"] == "token"] == ["a"]
+    by_job = {answer["job"]: answer for answer in answers if answer["kind"] == "done"}
+    assert by_job[1]["error"] == "ModelError"
+    assert by_job[2]["text"] == "b"
+
+
+def test_a_backend_that_leaves_one_request_open_fails_that_one_alone() -> None:
+    class Silent(Programmed):
+        """Has nothing to say to an empty prompt, not even an end."""
+
+        def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+            for events in super().generate(batch):
+                yield [event for event in events if len(batch[event.index].input_ids) > 1]
+
+    answers = converse(batch_loop(Silent()), batch(job(1, "a"), job(2, "")))
+    by_job = {answer["job"]: answer for answer in answers if answer["kind"] == "done"}
+    assert by_job[1]["text"] == "a"
+    assert "ended a batch before" in by_job[2]["message"]
+
+
+class OddTokenizer(WordTokenizer):
+    """Meets a text, and a token, that it cannot take."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        if text == "odd":
+            raise UnicodeError("a lone surrogate")
+        return super().encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text = super().decode(ids)
+        if text == "undecodable":
+            raise OverflowError("no such token")
+        return text
+
+
+@pytest.mark.parametrize("is_rolling", [False, True])
+def test_a_text_or_an_answer_that_the_tokenizer_cannot_take_fails_alone(is_rolling: bool) -> None:
+    backend = FakeBackend()
+    backend.load(EngineSpec(engine="fake", model_dir=Path(), options={"service_ms": 0}))
+    codec = backend.tokenizer = OddTokenizer()
+    jobs = [job(1, "a"), job(2, "odd"), job(3, "undecodable"), job(4, "b")]
+    if is_rolling:
+        messages = [{"kind": "admit", "job": one} for one in jobs]
+        answers = _until_four_are_done(lambda wire: RollingLoop(wire, backend, codec), messages)
+    else:
+        answers = converse(lambda wire: BatchLoop(wire, backend, codec), batch(*jobs))
+    by_job = {answer["job"]: answer for answer in answers if answer["kind"] == "done"}
+    assert (by_job[1].get("text"), by_job[4].get("text")) == ("a", "b")
+    assert "lone surrogate" in by_job[2]["message"]
+    assert "no such token" in by_job[3]["message"]
+
+
+def _until_four_are_done(loop: Callable[[BlockingWire], Any], messages: Sequence[Message]) -> list[Message]:
+    """What a rolling worker answers before it is asked to stop."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(30.0)
+        front = BlockingWire(ours)
+        thread = threading.Thread(target=loop(BlockingWire(theirs)).run)
+        thread.start()
+        front.send(*messages)
+        answers: list[Message] = []
+        while sum(answer["kind"] == "done" for answer in answers) < 4:
+            answer = front.receive()
+            assert answer is not None
+            answers.append(answer)
+        front.send({"kind": "stop"})
+        thread.join(timeout=30.0)
+    return answers
+
+
+class FailsTogether(FakeBackend):
+    """A step that fails as long as the prompt 'x' is among its requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bad: set[int] = set()
+
+    def admit(self, request: GenerateRequest) -> int | None:
+        index = super().admit(request)
+        if index is not None and self.tokenizer.decode(request.input_ids) == "x":
+            self._bad.add(index)
+        return index
+
+    def cancel(self, index: int) -> None:
+        self._bad.discard(index)
+        super().cancel(index)
+
+    def step(self) -> Sequence[TokenEvent]:
+        if self._bad:
+            raise MemoryError("a huge prompt")
+        return super().step()
+
+
+def test_a_prompt_that_fails_a_rolling_step_fails_alone() -> None:
+    backend = FailsTogether()
+    backend.load(EngineSpec(engine="fake", model_dir=Path(), options={"service_ms": 0}))
+    jobs = [job(number, text) for number, text in enumerate(("a b", "x", "c d", "e"), start=1)]
+    answers = _until_four_are_done(
+        lambda wire: RollingLoop(wire, backend, backend.tokenizer), [{"kind": "admit", "job": one} for one in jobs]
+    )
+    by_job = {answer["job"]: answer for answer in answers}
+    assert [by_job[number].get("text") for number in (1, 3, 4)] == ["a b", "c d", "e"]
+    assert by_job[2]["message"] == "MemoryError: a huge prompt"
 
 
 def test_a_stream_sends_its_tokens_as_they_come() -> None:
