@@ -33,6 +33,19 @@ STOP_GRACE_S = 10.0
 DRAIN_S = 5
 
 
+CONVERTED_FEATURES = {
+    "model_parallel": "no",
+    "loads_hugging_face": "converted once",
+    "runtime_partition": "no",
+    "ahead_of_time_partition": "no",
+    "partition_on_cpu_memory": "no",
+    "streaming": "yes",
+    "fast_loading": "kept conversion",
+    "hardware": "CPU",
+}
+"""Answers to the rows of api.FEATURES of an engine that converts the model folder and runs the result on the CPU."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
     """Which server program: an interpreter, and the checkout whose `engines` it runs (None: this one)."""

@@ -26,7 +26,7 @@ from engines.cache_folder import cache_root
 from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.generation.token_choice import check_request
-from engines.hosted import HostedEngine
+from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models import hugging_face
 from engines.models.cache import build_once, check_unchanged, model_digest
 from engines.models.folder import SpecialIds, special_ids
@@ -46,16 +46,6 @@ _POLL_S = 0.5
 _HANDOVER_S = 0.005
 """Steps that follow each other faster than this are handed over together: waking the listener every step costs a small
 model more than the step itself. The first step is never held back."""
-_FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "converted once",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "kept conversion",
-    "hardware": "CPU",
-}
 
 
 class CTranslate2Engine(HostedEngine):
@@ -63,7 +53,7 @@ class CTranslate2Engine(HostedEngine):
 
     name = "ctranslate2"
     packages = _PACKAGES
-    features = _FEATURES
+    features = CONVERTED_FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -89,7 +79,7 @@ def capabilities() -> Capabilities:
         "int4": "CTranslate2 has no int4 for T5 on a CPU",
         "tensor_parallel_degree": "CTranslate2 shards decoder-only models on GPUs only",
     }
-    return Capabilities(effective_dtypes=usable, reasons=reasons, features=_FEATURES)
+    return Capabilities(effective_dtypes=usable, reasons=reasons, features=CONVERTED_FEATURES)
 
 
 class CTranslate2Backend(Backend):

@@ -19,7 +19,7 @@ from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
-from engines.hosted import HostedEngine
+from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
 from engines.models.kind import model_kind
@@ -29,16 +29,6 @@ from engines.spec_check import check_spec, flag
 
 _PACKAGES = ("onnxruntime",)
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
-_FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "converted once",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "kept conversion",
-    "hardware": "CPU",
-}
 
 
 class OnnxRuntimeEngine(HostedEngine):
@@ -46,7 +36,7 @@ class OnnxRuntimeEngine(HostedEngine):
 
     name = "onnxruntime"
     packages = _PACKAGES
-    features = _FEATURES
+    features = CONVERTED_FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -59,7 +49,7 @@ class OnnxRuntimeEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
-        features=_FEATURES,
+        features=CONVERTED_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
         reasons={

@@ -21,7 +21,7 @@ from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
-from engines.hosted import HostedEngine
+from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.cache import build_once, model_digest
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
@@ -44,16 +44,6 @@ _OPTIONS = {
     "stateful": "true: keys and values stay inside the runtime from step to step (default false)",
     "activations": "of dtype int8, fp32 or int8: OpenVINO quantizes them as they come, with VNNI only (default fp32)",
 }
-_FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "converted once",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "kept conversion",
-    "hardware": "CPU",
-}
 
 
 class OpenVinoEngine(HostedEngine):
@@ -61,7 +51,7 @@ class OpenVinoEngine(HostedEngine):
 
     name = "openvino"
     packages = _PACKAGES
-    features = _FEATURES
+    features = CONVERTED_FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -88,7 +78,7 @@ def capabilities() -> Capabilities:
             "OpenVINO's weights are compressed by nncf, which is not installed here: `dyno engine install openvino`, "
             "then python: auto (or pip install nncf)"
         )
-    return Capabilities(effective_dtypes=effective, options=_OPTIONS, reasons=reasons, features=_FEATURES)
+    return Capabilities(effective_dtypes=effective, options=_OPTIONS, reasons=reasons, features=CONVERTED_FEATURES)
 
 
 def model_graphs(model_dir: Path, dtype: str, cache: Path) -> tuple[Path, str]:

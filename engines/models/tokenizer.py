@@ -13,7 +13,7 @@ from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer, special_id
 class Tokenizer:
     """One model folder's tokenizer. Not thread-safe by promise; encode and decode keep no state between calls."""
 
-    def __init__(self, implementation: Any, *, closing: int | None, is_fast: bool) -> None:
+    def __init__(self, implementation: Any, *, closing: Sequence[int], is_fast: bool) -> None:
         self._implementation = implementation
         self._closing = closing
         self._is_fast = is_fast
@@ -23,22 +23,22 @@ class Tokenizer:
         """The folder's tokenizer. Raises ModelInvalid when its files are missing or damaged, Unavailable when only
         transformers could read them and it is not installed."""
         special = special_ids(model_dir)
-        closing = None if special.is_decoder else special.eos[0]
+        closing = () if special.is_decoder else special.eos
         fast = model_dir / "tokenizer.json"
         if fast.is_file():
             return cls(_load_fast(fast), closing=closing, is_fast=True)
         return cls(_load_slow(model_dir), closing=closing, is_fast=False)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of `text`: closed by eos exactly once for an encoder; for a decoder-only model with what the
-        tokenizer itself adds (often bos), and no eos of ours."""
+        """Token ids of `text`: closed by eos exactly once for an encoder (one of several, else the first); for a
+        decoder-only model with what the tokenizer itself adds (often bos), and no eos of ours."""
         if self._is_fast:
             ids = tuple(self._implementation.encode(text).ids)
         else:
             ids = tuple(self._implementation(text).input_ids)
-        if self._closing is None or (ids and ids[-1] == self._closing):
+        if not self._closing or (ids and ids[-1] in self._closing):
             return ids
-        return (*ids, self._closing)
+        return (*ids, self._closing[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; an id the tokenizer does not know (a spare vocabulary row) is

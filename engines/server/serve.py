@@ -25,7 +25,8 @@ from starlette.applications import Starlette
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, PortTaken
-from engines.launching import any_device, why_stale
+from engines.hosted import HostedEngine
+from engines.launching import any_device, load_engine, why_stale
 from engines.models.folder import resolve_model
 from engines.processes.waiting import EVERY_S
 from engines.server.app import Front, build_app
@@ -63,8 +64,9 @@ def serve(options: ServeOptions) -> None:
     state = StateFile(options.state_path)
     try:
         serving = load_serving(options)
-        if options.state_path is None:  # nobody launched it who has said so already
+        if options.state_path is None:  # nobody launched it who has looked already
             warn_if_stale(serving.spec)
+            check_model(serving.spec)
         with _listen(options.host, options.port) as listener:
             host, port = listener.getsockname()[:2]
             state.write("loading", port=port)
@@ -90,6 +92,13 @@ def warn_if_stale(spec: EngineSpec) -> None:
     """Warn where the engine's own environment was made from another package list or Python than now."""
     if (why := why_stale(spec.engine, spec.python or "")) != "":
         logger.warning("%s", why)
+
+
+def check_model(spec: EngineSpec) -> None:
+    """Raises ModelInvalid for a model folder that the engine cannot serve."""
+    engine = load_engine(spec.engine)
+    if isinstance(engine, HostedEngine) and engine.needs_model:
+        engine.check_model(spec.model_dir)
 
 
 def _model_folder(model_id: str, beside: Path) -> Path:

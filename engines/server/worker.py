@@ -275,12 +275,12 @@ class RollingLoop:
         except Exception as error:  # one step serves every active request; the worker lives on
             traceback.print_exc()
             failed, self._active = self._active, {}
-            for index, answer in failed.items():
+            for index, one in failed.items():
                 self._backend.cancel(index)
-                if len(failed) == 1 or answer.has_begun_to_stream:
-                    self._wire.send(failure(answer.job_id, error))
+                if len(failed) == 1 or one.has_begun_to_stream:
+                    self._wire.send(failure(one.job_id, error))
                 else:
-                    self._suspects.append(Answer(answer.job, self._codec))
+                    self._suspects.append(Answer(one.job, self._codec))
             return
         messages: list[Message] = []
         for event in events:

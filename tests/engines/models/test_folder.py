@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from engines.errors import ModelInvalid
 from engines.models.folder import check_model_folder, resolve_model, special_ids
@@ -120,6 +122,79 @@ def test_broken_config_json_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "t5",')
 
     assert "not readable as JSON" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"vocab_size": 190}, "shared.weight has the shape (200, 8), config.json states vocab_size 190 and d_model 8"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized by gptq"),
+    ],
+)
+def test_a_config_that_is_not_its_weights_is_refused(folder: Path, fields: dict[str, object], message: str) -> None:
+    edit(folder / "config.json", **fields)
+
+    assert message in refused(folder)
+
+
+def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
+    """The weights with each name as `rename` gives it; None leaves the tensor out."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({new: value for name, value in tensors.items() if (new := rename(name))}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        (lambda name: name if name.startswith(("shared", "encoder")) else None, "an encoder only"),
+        (lambda name: None if name == "lm_head.weight" else name, "the weights hold no 'lm_head.weight'"),
+        (lambda name: "module." + name, "its name here is 'module.shared.weight'"),
+        (lambda name: None if name == "shared.weight" else name, "the weights hold no 'shared.weight'"),
+    ],
+)
+def test_weights_of_another_model_are_refused(folder: Path, rename: Callable[[str], str | None], message: str) -> None:
+    rewrite(folder, rename)
+
+    assert message in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
+def test_the_embeddings_have_three_names(folder: Path, name: str) -> None:
+    rewrite(folder, lambda old: name if old == "shared.weight" else old)
+
+    check_model_folder(folder)
+
+
+def test_an_adapter_names_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "google/flan-t5-xl"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+
+    assert "an adapter of google/flan-t5-xl: merge it" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "model.fp16.safetensors", "x.gguf"])
+def test_weights_of_another_make_are_named(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+
+    assert f"{name} is " in refused(folder)
+
+
+def test_a_whole_file_wins_over_an_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"shared.weight": "gone.safetensors"}}')
+
+    check_model_folder(folder)
+
+
+def test_ends_beyond_the_vocabulary_are_left_out(folder: Path) -> None:
+    edit(folder / "config.json", eos_token_id=[1, 200, 1, 7])
+    assert special_ids(folder).eos == (1, 7)
+
+    edit(folder / "config.json", eos_token_id=None, decoder_start_token_id=None)
+    assert special_ids(folder).eos == (1,)
+
+    edit(folder / "config.json", eos_token_id=[200])
+    with pytest.raises(ModelInvalid, match="below vocab_size 200"):
+        special_ids(folder)
 
 
 def test_shards_must_all_be_there_and_whole(pristine: Path, tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ def test_ids_close_with_one_eos_and_come_back_as_text() -> None:
     assert tokenizer.encode("") == (1,)
 
 
+def test_the_tokenizers_own_end_counts_where_the_model_has_several(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
+    (folder / "generation_config.json").write_text('{"eos_token_id": [631, 1]}')
+
+    assert Tokenizer.load(folder).encode("date: 1") == Tokenizer.load(BUNDLED).encode("date: 1")
+
+
 def test_ids_are_those_of_transformers() -> None:
     from transformers import AutoTokenizer
 

@@ -17,9 +17,9 @@ from tests.engines.zoo.layouts import LAYOUTS, Layout, write
 
 pytestmark = pytest.mark.heavy
 
-EXPORTED = ("flan-t5", "t5-v1.0", "umt5", "gated swish")
-"""Exporting graphs takes seconds a folder: engines that run them serve these, and refuse the ones to be refused. What
-they read the other folders with is what transformers does."""
+EXPORTED = ("t5-v1.0", "umt5")
+"""Exporting graphs takes seconds a folder: engines that run them serve these, and refuse the ones to be refused. They
+read the folders as transformers does, and test_adapters.py serves gated ones."""
 
 PROMPTS = [[1], [7, 1], [5, 9, 44, 3, 101, 17, 1], [*(3 + number % 90 for number in range(35)), 1]]
 """One of nothing but the end, as invisible text is, beside others."""
@@ -62,7 +62,7 @@ def _answers(python: str, request: dict[str, Any], zoo: Path) -> dict[str, Any]:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "DYNO_CACHE": str(zoo.parent / "zoo-cache")}
     done = subprocess.run(
         [python, "-W", "ignore", "-m", "tests.engines.zoo.ask"],
-        input=json.dumps(request), capture_output=True, text=True, env=env, timeout=500, check=False,
+        input=json.dumps(request), capture_output=True, text=True, env=env, timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"layout"')]
