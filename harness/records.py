@@ -118,7 +118,8 @@ DoubtKind = Literal[
     "few_samples", "short_window", "short_answers", "long_answers", "input_lengths", "repeated_prompts",
     "failed_requests", "other_cpu", "client_cpu", "overload",
     "late_sends", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping",
-    "overheated", "held_back", "task_errors", "cut_off", "mixed_requests", "worker_clock", "unclassified",
+    "overheated", "held_back", "task_errors", "cut_off", "ended_early",
+    "mixed_requests", "worker_clock", "unclassified",
 ]  # fmt: skip
 """Every reason to distrust a measurement. 'unclassified': a sentence stored before there were kinds."""
 

@@ -28,6 +28,8 @@ from harness.units import NS_PER_S
 POLL_S = 0.1
 START_TIMEOUT_S = 180.0
 """For interpreter start and Locust's import (1 s on an idle core); a starved machine may take much longer."""
+JUDGED_REQUESTS = 20
+"""A share of failed requests is judged from so many on: the first answers of a server may fail."""
 GRACE_S = 30.0
 """Beyond max_duration_s plus one request timeout, a load process is considered hung."""
 
@@ -67,7 +69,8 @@ class LoadResult:
     window.
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
     `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
-    `doubts`: the load processes' own doubts about the numbers; `notes`: where the load came from.
+    `doubts`: the load processes' own doubts about the numbers; `notes`: where the load came from. `too_many_errors`: ''
+    or the sentence with which the plan's max_error_frac ended the load early.
     """
 
     records: tuple[RequestRecord, ...]
@@ -80,6 +83,7 @@ class LoadResult:
     open_loop: OpenLoopFacts | None = None
     doubts: tuple[Doubt, ...] = ()
     notes: tuple[str, ...] = ()
+    too_many_errors: str = ""
 
     @property
     def processes(self) -> int:
@@ -118,6 +122,7 @@ def drive(
         )
         begin_ns, stopped = watch.run()
     result = _collect(plan, folder, begin_ns, processes, stopped, model)
+    result = replace(result, too_many_errors=watch.too_many_errors)
     for leftover in (*folder.glob("raw-*.jsonl"), *folder.glob("tickets-*"), folder / "plan.json"):
         leftover.unlink(missing_ok=True)
     return result
@@ -136,6 +141,7 @@ class _Watch:
     on_progress: Callable[[int], None]
     on_state: Callable[[LoadState], None] | None
     begin_ns: int = 0
+    too_many_errors: str = ""
 
     def run(self) -> tuple[int, str]:
         """(when the window opened, why it was stopped early or '')."""
@@ -159,6 +165,16 @@ class _Watch:
         if plan.is_open_loop:  # the last request may wait one timeout to be sent, and one for its answer
             return plan.offsets_ns[-1] / NS_PER_S + 2 * plan.request_timeout_s + GRACE_S
         return plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
+
+    def _why_too_many(self, done: int) -> str:
+        limit, failed = self.plan.max_error_frac, sum(self.processes.failed.values())
+        if limit is None or done < JUDGED_REQUESTS or failed <= limit * done:
+            return ""
+        planned = len(self.plan.offsets_ns) or self.plan.requests
+        return (
+            f"ended early: {failed} of {done} requests failed ({failed / done:.0%}), more than max_error_frac = "
+            f"{limit:g} allows; {planned} were planned"
+        )
 
     def _publish(self) -> int:
         """Publish what is done; returns it."""
@@ -185,7 +201,8 @@ class _Watch:
             done = sum(self.processes.done.values())
             if done != published:
                 published = self._publish()
-            if (reason := self.should_stop()) is not None:
+            self.too_many_errors = self._why_too_many(done) if self.begin_ns else ""
+            if reason := self.should_stop() or self.too_many_errors:
                 yield str(reason)
                 return
             self.processes.check()

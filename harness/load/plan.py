@@ -41,6 +41,8 @@ class LoadPlan:
 
     `dialect` is what the endpoint's server wants otherwise than others of its protocol.
 
+    Where a larger share of the requests than `max_error_frac` has failed, the load is ended early.
+
     `host` of `hosts` load hosts; each has its own share of a closed loop's requests, numbered host, host + hosts ...
 
     `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `api_key_env` names the
@@ -81,6 +83,7 @@ class LoadPlan:
     locustfile_sha256: str = ""
     spawn_per_s: float | None = None
     api_key_env: str = ""
+    max_error_frac: float | None = None
     dialect: Dialect = field(default_factory=Dialect)
 
     @property

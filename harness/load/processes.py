@@ -31,6 +31,7 @@ class AnyProcesses(Protocol):
     warm: set[int]
     ended: set[int]
     done: dict[int, int]
+    failed: dict[int, int]
     busy_s: dict[int, float]
     pools: dict[int, tuple[int, int, int]]
     doubts: list[Doubt]
@@ -47,13 +48,15 @@ class AnyProcesses(Protocol):
 
 
 class ProcessWords:
-    """The messages of `count` load processes so far, by part: warm, done, ended, their pools and CPU in the window."""
+    """The messages of `count` load processes so far, by part: warm, done, failed,
+    ended, their pools and CPU in the window."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.warm: set[int] = set()
         self.ended: set[int] = set()
         self.done: dict[int, int] = {}
+        self.failed: dict[int, int] = {}
         self.busy_s: dict[int, float] = {}
         self.pools: dict[int, tuple[int, int, int]] = {}
         self.doubts: list[Doubt] = []
@@ -97,8 +100,8 @@ class LoadProcesses(ProcessWords):
     def state(self) -> dict[str, Any]:
         """All messages so far, JSON-able."""
         return {
-            "warm": sorted(self.warm), "ended": sorted(self.ended), "done": self.done, "busy_s": self.busy_s,
-            "pools": self.pools,
+            "warm": sorted(self.warm), "ended": sorted(self.ended), "done": self.done, "failed": self.failed,
+            "busy_s": self.busy_s, "pools": self.pools,
         }  # fmt: skip
 
     def __enter__(self) -> LoadProcesses:
@@ -156,6 +159,8 @@ class LoadProcesses(ProcessWords):
             self.warm.add(part)
         elif word == "done":
             self.done[part] = int(value)
+        elif word == "failed":
+            self.failed[part] = int(value)
         elif word == "end":
             self.ended.add(part)
             self.busy_s[part] = float(value)

@@ -23,8 +23,20 @@ from harness.scenario.fields import (
 Arrivals = Literal["constant", "poisson"]
 MAX_RPS = 1_000_000.0
 """A hundred load processes of this project's could not send it."""
-Rate = Annotated[float, Field(gt=0.0, le=MAX_RPS, description="requests per second")]
-RateFromZero = Annotated[float, Field(ge=0.0, le=MAX_RPS, description="requests per second")]
+
+
+def _no_endless_rate(rate: Any) -> Any:
+    """Other tools take 'inf' for all requests at once; here that is a closed loop, or a search for the largest rate."""
+    if str(rate).lower().strip(" .+") in ("inf", "infinity"):
+        hint = "for as much as the server takes use load: {kind: closed, users: N}, or kind: max_rate"
+        raise expected("a finite rate", "inf", hint)
+    return rate
+
+
+Rate = Annotated[float, BeforeValidator(_no_endless_rate), Field(gt=0.0, le=MAX_RPS, description="requests per second")]
+RateFromZero = Annotated[
+    float, BeforeValidator(_no_endless_rate), Field(ge=0.0, le=MAX_RPS, description="requests per second")
+]
 MaxInFlight = Annotated[AtLeastOne, Field(description="outstanding requests at most; reaching it is reported")]
 Processes = Annotated[AtLeastOne | None, Field(description="load processes; null: as many as the rate needs")]
 PositiveMs = Annotated[float, Field(gt=0.0)]

@@ -93,6 +93,8 @@ _YOUNGER = (
     ("workload", "spawn_per_s"),
     ("workload", "request"),
     ("workload", "load", "time_unit"),
+    ("workload", "max_error_frac"),
+    ("quality", "reference"),
 )
 """Fields younger than the first stored runs: where they are null the digest stays what it was."""
 

@@ -108,6 +108,10 @@ class Workload(Strict):
     requests: Annotated[AtLeastOne, Field(description="measured requests after which a trial stops ...")] = 200
     max_duration_s: Annotated[PositiveSeconds, Field(description="... or this long, whichever is first")] = 15.0
     request_timeout_s: PositiveSeconds = 60.0
+    max_error_frac: Annotated[
+        Fraction | None,
+        Field(description="a trial ends early, and is not feasible, when a larger share of its requests has failed"),
+    ] = None
 
     @property
     def is_open_loop(self) -> bool:
@@ -140,6 +144,8 @@ class Workload(Strict):
 
     def _locustfile_fits(self) -> None:
         """A locustfile is a closed load in itself: what it defines may not be defined here too."""
+        if self.locustfile is not None and self.max_error_frac is not None:
+            raise expected("no max_error_frac beside locustfile", self.max_error_frac, "its users decide what failed")
         if self.locustfile is None:
             if self.spawn_per_s is not None:
                 raise expected("spawn_per_s only beside locustfile", self.spawn_per_s, "remove spawn_per_s")

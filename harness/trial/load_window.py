@@ -102,7 +102,7 @@ class Loads:
 
     def _why_broken(self, load: MaxRateLoad, window: Window, window_s: float) -> str:
         """'' when the probe met everything asked of it, else the first thing that it did not."""
-        if why := window.limited or _why_bounded(window.result):
+        if why := window.limited or window.result.too_many_errors or _why_bounded(window.result):
             return why
         bounds = {"error_frac": DEFAULT_ERROR_FRAC, **{name: bound.max for name, bound in load.slo.items()}}
         for name, bound in bounds.items():
@@ -150,6 +150,8 @@ class Loads:
         )
         if bounded := _why_bounded(result):
             summary = summary.doubted([Doubt(kind="held_back", sentence=bounded)])
+        if result.too_many_errors:
+            summary = summary.doubted([Doubt(kind="ended_early", sentence=result.too_many_errors)])
         summary = summary.doubted(result.doubts)
         if plan.locustfile:
             summary = _of_own_users(summary, result)
@@ -221,6 +223,7 @@ class Loads:
             locustfile=str(own.path) if own else "",
             locustfile_sha256=own.sha256 if own else "",
             spawn_per_s=workload.spawn_per_s,
+            max_error_frac=workload.max_error_frac,
         )
 
 

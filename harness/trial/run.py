@@ -22,6 +22,7 @@ from harness.load.served_model import ServedModel, empty_ids
 from harness.measure.asked_lengths import repeated_prompts
 from harness.quality.equivalence import QualityRule, judge
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
+from harness.scenario.load_kinds import Open
 from harness.store.writer import RunWriter
 from harness.trial.ask_prompts import Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
@@ -107,10 +108,26 @@ class TrialRunner:
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
         load_notes = window.result.notes
+        if by_time := self._why_by_time(window):
+            self._progress.note(f"{trial.trial_id}: {by_time}")
+            load_notes = (*load_notes, by_time)
         trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
-        return replace(trial, violations=self._goals.violations(trial))
+        too_many = window.result.too_many_errors
+        return replace(trial, violations=(*self._goals.violations(trial), *([too_many] if too_many else [])))
+
+    def _why_by_time(self, window: Window) -> str:
+        """'' or that the load ended by time before as many requests as wanted were sent."""
+        workload = self._inputs.scenario.workload
+        sent = sum(not record.is_warmup for record in window.result.records)
+        is_counted = not isinstance(workload.load, Open) or workload.load.is_counted
+        if not is_counted or window.result.stopped or sent >= workload.requests:
+            return ""
+        return (
+            f"ended by time, not by count: {sent} of {workload.requests} requests within max_duration_s = "
+            f"{workload.max_duration_s:g}"
+        )
 
     def _doubted(self, candidate: Candidate, window: Window) -> TrialSummary:
         """The summary, doubted where the server may have known the prompts already."""

@@ -44,7 +44,7 @@ class Session:
         self._warmup = Tickets(workdir / "tickets-warmup", share_of(plan.warmup_requests, plan.host, plan.hosts))
         self._measured = Tickets(workdir / "tickets-measured", share_of(plan.requests, plan.host, plan.hosts))
         self._file = (workdir / f"raw-{part}.jsonl").open("wb", buffering=1 << 20)
-        self.done_requests = 0
+        self.done_requests = self.failed_requests = 0
         self._waiting = 0
         self._finished = 0
         self.is_warm = Event()
@@ -121,6 +121,7 @@ class Session:
         """Append one request to the file (buffered)."""
         self._file.write(raw.line())
         self.done_requests += not raw.is_warmup
+        self.failed_requests += not raw.is_warmup and not raw.is_answered
 
     def flush(self) -> None:
         """Hand the buffered lines to the kernel."""

@@ -83,9 +83,11 @@ def run_part(plan: LoadPlan, workdir: Path, part: int) -> None:
 
 
 def _publish_progress(session: Session) -> None:
-    """Progress: requests done; in an open loop also outstanding now, at most so far, and how many had to wait."""
+    """Progress: requests done, and failed ones among them; in an open loop also outstanding now, at most so far, and
+    how many had to wait."""
     pool = session.pool
     publish(f"done {session.done_requests}")
+    publish(f"failed {session.failed_requests}")
     if pool is not None:
         publish(f"pool {pool.in_flight} {pool.peak_in_flight} {pool.waited}")
 

@@ -307,6 +307,7 @@ class RemoteProcesses(ProcessWords):
                     file.write(text.encode("latin-1"))
         self.warm.update(state["warm"])
         self.done.update({int(part): int(done) for part, done in state["done"].items()})
+        self.failed.update({int(part): int(failed) for part, failed in state["failed"].items()})
         self.busy_s.update({int(part): float(busy_s) for part, busy_s in state["busy_s"].items()})
         for part, pool in state["pools"].items():
             self.pools[int(part)] = (int(pool[0]), int(pool[1]), int(pool[2]))

@@ -71,6 +71,27 @@ def test_a_user_is_free_when_answered_and_thinks_before_the_next(tmp_path: Path)
         assert after.intended_ns == before.done_ns + 50_000_000
 
 
+@pytest.mark.parametrize("fields", [{}, {"offsets_ns": tuple(range(0, 20_000_000_000, 5_000_000)), "window_s": 20.0}])
+def test_a_load_ends_when_too_large_a_share_of_it_fails(fields: dict[str, Any], tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def half(odd: Odd, body: dict[str, Any]) -> None:
+        odd.answer(b"{}", status=500) if next(numbers) % 2 else echo(odd, body)
+
+    with odd_server(half) as url:
+        plan = plan_of(url, requests=100_000, max_duration_s=60.0, max_error_frac=0.4, **fields)
+        result = run_load(plan, tmp_path)
+    measured = measured_of(result)
+    failed = sum(record.outcome != "ok" for record in measured)
+    assert 20 <= len(measured) < 4000
+    assert failed > 0.4 * len(measured)
+    assert result.too_many_errors == result.stopped
+    assert "more than max_error_frac = 0.4 allows; " in result.too_many_errors
+    with odd_server(half) as url:
+        whole = run_load(plan_of(url, requests=60, max_error_frac=0.8), tmp_path / "whole")
+    assert (whole.too_many_errors, len(measured_of(whole))) == ("", 60)
+
+
 def test_the_load_ends_with_its_time_and_finishes_what_is_in_flight(tmp_path: Path) -> None:
     def slow(odd: Odd, body: dict[str, Any]) -> None:
         time.sleep(0.15)

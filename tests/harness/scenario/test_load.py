@@ -245,6 +245,18 @@ BROKEN = [
         "{f}:1: expected an open loop such as poisson, because lag_p99_ms is asked for, got 'closed'",
     ),
     (
+        "an endless rate",
+        HEAD + "workload:\n  load: {kind: poisson, rate_rps: inf}\n",
+        "{f}:4: workload.load.rate_rps: expected a finite rate, got 'inf'; for as much as the server takes use load: "
+        "{{kind: closed, users: N}}, or kind: max_rate",
+    ),
+    (
+        "an endless end of a ramp",
+        HEAD + "workload:\n  load: {kind: ramp, from_rps: 1, to_rps: .inf}\n",
+        "{f}:4: workload.load.to_rps: expected a finite rate, got 'inf'; for as much as the server takes use load: "
+        "{{kind: closed, users: N}}, or kind: max_rate",
+    ),
+    (
         "a rate that nothing can send",
         HEAD + "workload:\n  load: {kind: poisson, rate_rps: 1e300}\n",
         "{f}:4: workload.load.rate_rps: expected a number <= 1e+06, got 1e+300",
