@@ -44,6 +44,9 @@ REFERENCE_ENGINE = "transformers"
 REFERENCE_PACKAGES = ("torch", "transformers")
 """Its packages, so that a check need not import it."""
 
+ATTACHED_ENGINE = "attach"
+"""A server that somebody else started, measured or asked as it is found."""
+
 HF_ENTRY_POINT = "djl_python.huggingface"
 """DJL's own handler for Hugging Face models, in every container."""
 

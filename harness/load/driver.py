@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,6 +246,15 @@ def _read(
     if plan.locustfile:
         return records_of([one for path in paths for one in read_fired(path)])
     reader = RecordReader(plan, model)
+    read = _read_all(reader, paths, processes)
+    if (asked := model.after_asking(tuple(reader.unjudged.values()))) is not model:
+        read = _read_all(RecordReader(plan, asked), paths, processes)
+    return read
+
+
+def _read_all(
+    reader: RecordReader, paths: Sequence[Path], processes: AnyProcesses
+) -> tuple[list[RequestRecord], dict[str, str]]:
     records: list[RequestRecord] = []
     outputs: dict[str, str] = {}
     for path in paths:

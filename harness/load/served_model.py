@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from harness.records import Prompt
+
+AskReference = Callable[[Sequence[Prompt]], Mapping[str, str]]
+"""Prompts -> the reference's answers by prompt id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """`folder`: the model's own, None where the harness does not know what a server serves. `empty_ids`: prompts to
-    which the reference's answer, or the one given in the prompts file, is empty."""
+    which the reference's answer is empty, among the `answered_ids` that it was asked; `ask_reference` asks it more."""
 
     folder: Path | None = None
     empty_ids: frozenset[str] = frozenset()
+    answered_ids: frozenset[str] = frozenset()
+    ask_reference: AskReference | None = None
+
+    def after_asking(self, prompts: Sequence[Prompt]) -> ServedModel:
+        """This model, once the reference has been asked about `prompts`; itself where nobody can be asked."""
+        if self.ask_reference is None or not prompts:
+            return self
+        empty = empty_ids(self.ask_reference(prompts))
+        asked = frozenset(prompt.prompt_id for prompt in prompts)
+        return replace(self, empty_ids=self.empty_ids | empty, answered_ids=self.answered_ids | asked)
 
     def input_tokens(self, text: str) -> int | None:
         """Tokens of a prompt, with those that the tokenizer adds; None without a tokenizer."""

@@ -26,6 +26,7 @@ from harness.scenario.fields import (
 )
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 from harness.scenario.request import Parameters, Request
+from harness.scenario.served_reference import ServedReference
 
 SHAPES = (
     *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
@@ -165,6 +166,9 @@ class Quality(Strict):
     prompts: Annotated[AtLeastOne, Field(description="how many prompts, from the top of the file")] = 64
     max_exact_match_drop: Fraction = 0.02
     min_reference_match: Fraction = 0.0
+    reference: Annotated[
+        ServedReference | None, Field(description="a server whose answers are the measure; null: the model in fp32")
+    ] = None
 
 
 class Objective(Strict):

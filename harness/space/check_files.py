@@ -30,8 +30,13 @@ def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScena
 
 def _no_reference(scenario: Scenario) -> str:
     """Why there are no reference answers; '' when there are, or when none are needed."""
+    if scenario.quality.reference is not None:
+        return ""
     if not scenario.knows_model:
-        return "the attached server's model is not known here: name it by model:"
+        return (
+            "the attached server's model is not known here: name it by model:, or a server that has the answers by "
+            "quality.reference"
+        )
     if not scenario.reads_model:
         return ""
     availability = package_availability(REFERENCE_PACKAGES, REFERENCE_ENGINE)

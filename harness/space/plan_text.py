@@ -79,9 +79,26 @@ def expectation(scenario: Scenario, size: int, trace: TraceFacts | None = None) 
         trials=trials,
         repetitions=repetitions,
         trial_s=trial_s,
-        total_s=min((trials + repetitions) * trial_s, search.max_minutes * 60),
+        total_s=min(_reference_s(scenario) + (trials + repetitions) * trial_s, search.max_minutes * 60),
         disk_mib=1 + requests * KIB_PER_REQUEST / 1024,
     )
+
+
+def _reference_s(scenario: Scenario) -> float:
+    """The time in which the reference is asked, once."""
+    if scenario.quality.reference is not None:
+        return PROMPT_S * scenario.quality.prompts
+    return LAUNCH_S + PROMPT_S * scenario.quality.prompts if scenario.knows_model else 0.0
+
+
+def _quality_text(scenario: Scenario) -> str:
+    """How quality is judged, and what that takes."""
+    served, prompts = scenario.quality.reference, scenario.quality.prompts
+    text = f"{prompts} prompts at most, about {format_duration(PROMPT_S * prompts)} of each trial"
+    if served is None and not scenario.knows_model:
+        return f"{text}; no reference: name the attached model by model:, or quality.reference"
+    who = served.source if served is not None else "the model in fp32"
+    return f"{text}; compared with {who}, asked once in about {format_duration(_reference_s(scenario))}"
 
 
 def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> Iterator[str]:
@@ -93,6 +110,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield f"model      {known if scenario.knows_model else 'what the attached server serves; not known here'}"
     trace = facts_of(resolved)
     yield f"prompts    {resolved.prompts_path}: {prompts_text(resolved, trace)}"
+    yield f"quality    {_quality_text(scenario)}"
     yield f"load       {load_text(scenario.workload)}"
     if trace is not None:
         yield "trace      " + "\n           ".join(trace.lines())

@@ -10,6 +10,7 @@ import httpx
 
 from engines.adapters.api_key import without_key
 from engines.api import RunningEngine
+from engines.registry import traits
 from harness.load.protocol.interface import NoAnswer
 from harness.load.protocol.request_form import RequestForm
 from harness.records import Candidate, Prompt
@@ -19,6 +20,10 @@ from harness.trial.progress import Phase, Progress
 
 ANSWER_TIMEOUT_S = 120.0
 """For one answer while checking quality; generous, since nothing is timed here."""
+
+
+SERVED_CONCURRENCY = 8
+"""A server with one worker queues them, and one that batches is not asked one prompt after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +52,15 @@ def ask_quality_prompts(
         engine,
         prompts,
         quality_form(engine.endpoint, inputs.scenario.workload, candidate.engine),
-        concurrency=max(1, candidate.workers * candidate.batch_size),
+        concurrency=concurrency_of(candidate),
         on_progress=lambda done: progress.on_phase(Phase(name="quality", done=done, total=len(prompts))),
     )
+
+
+def concurrency_of(candidate: Candidate) -> int:
+    """How many prompts fill an engine; of a server that somebody else started, that is not known."""
+    filled = candidate.workers * candidate.batch_size
+    return max(SERVED_CONCURRENCY, filled) if traits(candidate.engine).is_elsewhere else max(1, filled)
 
 
 def ask(

@@ -29,6 +29,7 @@ from harness.trial.inputs import TrialInputs
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
 from harness.trial.progress import LAUNCH, Phase, Progress
+from harness.trial.reference import FurtherAnswers
 from harness.units import NS_PER_S
 
 
@@ -52,6 +53,7 @@ class TrialRunner:
         self._clock = clock
         self._progress = progress
         self._reference = reference
+        self._further = FurtherAnswers(inputs, writer.layout, progress)
         self._loads = Loads(inputs, progress)
         self._goals = goals_of(inputs.scenario)
 
@@ -141,7 +143,12 @@ class TrialRunner:
     def _served(self, candidate: Candidate) -> ServedModel:
         """What a server that somebody else started serves is known only where the scenario names the model."""
         is_known = self._inputs.scenario.model is not None or not traits(candidate.engine).is_elsewhere
-        return ServedModel(folder=self._inputs.model_dir if is_known else None, empty_ids=empty_ids(self._reference))
+        return ServedModel(
+            folder=self._inputs.model_dir if is_known else None,
+            empty_ids=empty_ids(self._reference),
+            answered_ids=frozenset(self._reference),
+            ask_reference=self._further if self._reference else None,
+        )
 
     def _keep(self, trial_id: str, loaded: Loaded, asked: Answers) -> None:
         """Raw records, answers and telemetry; of a maximum-rate search the other probes' too, as '<trial>.probe<n>'."""

@@ -15,6 +15,7 @@ EXEMPT = {
     "harness/cli/partition.py": ("t5", "partitions are the bundled engine's"),
     "harness/load/ceiling/measure.py": ("djl", "a protocol's name"),
     "harness/load/protocol/registry.py": ("djl", "a protocol's name"),
+    "harness/scenario/served_reference.py": ("djl", "a protocol's name"),
     "harness/measure/machine/facts.py": ("ctranslate2 onnxruntime transformers", "packages whose versions are noted"),
     "harness/properties/containers.py": ("deepspeed neuronx", "kinds of AWS's images"),
     "harness/properties/render.py": ("deepspeed", "a kind of AWS's images"),

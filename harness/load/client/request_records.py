@@ -20,12 +20,13 @@ _BY_STATUS: dict[int, RequestOutcome] = {429: "rejected", 503: "rejected"}
 
 class RecordReader:
     """Reads the requests of one load. Answers are read by the endpoint's protocol, tokens counted as token_counts.py
-    states."""
+    states. `unjudged`: prompts that got no token, and for which nobody has asked the reference."""
 
     def __init__(self, plan: LoadPlan, model: ServedModel) -> None:
         self._plan = plan
         self._model = model
         self._form = form_of(plan)
+        self.unjudged: dict[str, Prompt] = {}
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
 
     def record_of(self, raw: Exchange) -> tuple[RequestRecord, dict[str, str]]:
@@ -100,6 +101,8 @@ class RecordReader:
             if part.generated or (len(prompts) == 1 and (counted or 0) > 1) or not part.is_blank:
                 continue
             if prompt.reference != "" and prompt.prompt_id not in self._model.empty_ids:
+                if prompt.prompt_id not in self._model.answered_ids:
+                    self.unjudged[prompt.prompt_id] = prompt
                 return f"no token at all for prompt {prompt.prompt_id!r}"
         return ""
 

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import pytest
 from engines.api import Dialect
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load.driver import drive
+from harness.load.served_model import ServedModel
+from harness.records import Prompt
 from tests.harness.load.odd_server import Odd, echo, odd_server
 from tests.harness.load.plans import PROMPTS, measured_of, plan_of, run_load
 
@@ -69,6 +71,25 @@ def test_a_user_is_free_when_answered_and_thinks_before_the_next(tmp_path: Path)
     measured = measured_of(result)
     for before, after in itertools.pairwise(measured):
         assert after.intended_ns == before.done_ns + 50_000_000
+
+
+def test_an_empty_answer_is_right_where_the_reference_s_is_empty_too_and_it_is_asked_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def silent(odd: Odd, body: dict[str, Any]) -> None:
+        odd.answer(json.dumps({"generated_text": "" if body["inputs"] in ("text 3", "text 4") else "a"}).encode())
+
+    def reference(prompts: Sequence[Prompt]) -> dict[str, str]:
+        asked.extend(prompt.prompt_id for prompt in prompts)
+        return {"p3": "", "p4": "a"}
+
+    with odd_server(silent) as url:
+        result = run_load(plan_of(url), tmp_path / "asked", model=ServedModel(ask_reference=reference))
+        alone = run_load(plan_of(url), tmp_path / "alone")
+    outcomes = {record.prompt_ids[0]: record.outcome for record in measured_of(result)}
+    assert {name: outcome for name, outcome in outcomes.items() if outcome != "ok"} == {"p4": "empty"}
+    assert sorted(asked) == ["p3", "p4"]
+    assert {record.prompt_ids[0] for record in measured_of(alone) if record.outcome == "empty"} == {"p3", "p4"}
 
 
 @pytest.mark.parametrize("fields", [{}, {"offsets_ns": tuple(range(0, 20_000_000_000, 5_000_000)), "window_s": 20.0}])
@@ -368,6 +389,8 @@ def test_load_processes_end_with_their_parent(tmp_path: Path, sign: signal.Signa
         import sys, time
         from pathlib import Path
         from harness.load.driver import drive
+from harness.load.served_model import ServedModel
+from harness.records import Prompt
         from harness.load.plan import LoadPlan
         drive(LoadPlan.read(Path(sys.argv[1])), Path(sys.argv[2]), should_stop=lambda: None,
               on_progress=lambda done: print(done, flush=True))
