@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install check test lint format bench-engines bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart install check test lint format test-models bench-engines bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -45,6 +45,10 @@ check: install       ## before a commit, two minutes: static checks, and every t
 
 test: $(VENV)/.engines  ## everything CI runs, up to 20 minutes: static checks over all files, all tests
 	@BIN=$(BIN) .ci/checks hooks tests
+
+test-models: install ## the real vLLM: installs it (2.3 GB, 3 minutes; DYNO_CACHE or ~/.cache), then 4 starts of it
+	$(BIN)/dyno engine install vllm
+	$(BIN)/python -m pytest -n 0 -rfE tests/conformance/test_vllm_server.py
 
 lint: install        ## only the static checks
 	@BIN=$(BIN) .ci/checks format lint types contracts workflows

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from engines.errors import EngineError
 from engines.setting import OptionValue, Setting
@@ -38,10 +38,11 @@ FEATURES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
     """Whether an engine can run here. `reason` explains why not and what to install; `versions` are package
-    versions."""
+    versions; `note` is what a user should know of what was found."""
 
     is_available: bool
     reason: str = ""
+    note: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,7 +56,8 @@ class Traits:
 
     `is_rented`: each candidate costs money while it exists. `is_elsewhere`: it measures a server that somebody else
     started. `has_own_front`: its server reads no serving.properties; `has_start_file`: it is started by a
-    START_FILE instead. `is_ours`: it is the bundled engine, shown first.
+    START_FILE instead. `container_rolling_batch`: what AWS's LMI containers call it where it is their rolling batch.
+    `is_ours`: it is the bundled engine, shown first.
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
@@ -68,6 +70,7 @@ class Traits:
     has_own_front: bool = False
     has_start_file: bool = False
     is_ours: bool = False
+    container_rolling_batch: str = ""
     container_entry_point: str = ""
     container_python: tuple[int, int] | None = None
     container_weights: str = ""
@@ -78,7 +81,8 @@ class Traits:
     @property
     def is_in_containers(self) -> bool:
         """Whether one of AWS's LMI containers can serve what was measured with it."""
-        return self.container_entry_point != "" or self.container_python is not None
+        words = (self.container_entry_point, self.container_rolling_batch)
+        return any(words) or self.container_python is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,15 @@ class Engine(Protocol):
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> AbstractContextManager[RunningEngine]:
         """Start serving; yields when ready. Logs go to workdir. Raises LaunchFailed, OutOfMemory, NotReady,
         ModelInvalid, SpecInvalid, Unavailable; after an exception nothing stays behind."""
+        ...
+
+
+@runtime_checkable
+class PlacedEngine(Engine, Protocol):
+    """An Engine whose own server a scenario's block may name: by an interpreter or by a command."""
+
+    def placed(self, python: str, command: str) -> Engine:
+        """The engine, looked for there; '' where the block names none."""
         ...
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from engines.api import Availability, Backend, Capabilities, Engine, EngineSpec
+from engines.api import Availability, Backend, Capabilities, Engine, EngineSpec, PlacedEngine
 from engines.environments.describe import describe
 from engines.environments.install import is_stale
 from engines.environments.locate import installed_python, interpreter
@@ -32,10 +32,13 @@ def engine_here(name: str) -> Engine:
     return cast(Engine, _load(ENGINES, name, "engine")())
 
 
-def load_engine(name: str, python: str | None = None) -> Engine:
+def load_engine(name: str, python: str | None = None, command: str = "") -> Engine:
     """The engine called `name`, in the environment that `python` names (see environments); without a name, here, or
-    from its installed environment where its packages are missing here. Raises SpecInvalid, Unavailable."""
+    from its installed environment where its packages are missing here. An engine with its own server is looked for
+    there, or by `command`. Raises SpecInvalid, Unavailable."""
     engine = engine_here(name)
+    if isinstance(engine, PlacedEngine):
+        return engine.placed(python or "", command)
     if python and not isinstance(engine, HostedEngine):
         raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process")
     place = serving_python(name, python)

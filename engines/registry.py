@@ -21,6 +21,7 @@ ENGINES: dict[str, str] = {
     "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
     "djl": "engines.foreign_servers.djl:DjlEngine",
     "llamacpp": "engines.foreign_servers.llamacpp:LlamaCppEngine",
+    "vllm": "engines.foreign_servers.vllm:VllmEngine",
 }
 
 BACKENDS: dict[str, str] = {
@@ -57,6 +58,7 @@ TRAITS: dict[str, Traits] = {
     "sagemaker": Traits(is_rented=True),
     "multi-model-server": Traits(has_own_front=True),
     "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True),
+    "vllm": Traits(has_own_front=True, has_start_file=True, takes_request=True, container_rolling_batch="vllm"),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),

@@ -66,6 +66,8 @@ _LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}
 def _why_not_option(engine: str, name: str, able: Capabilities) -> str:
     if name in able.options:
         return ""
+    if (because := able.reasons.get(f"options.{name}")) is not None:
+        return because
     hint = did_you_mean(name, able.options) or f"; known: {', '.join(able.options) or 'none'}"
     return f"{engine} has no such option{hint}"
 

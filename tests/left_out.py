@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 HOW_TO_HAVE = (
     (r"chromium", "apt-get install chromium"),
     (r"java", "apt-get install default-jre-headless"),
+    (r"one core only", "run `make test-models` on a machine with two cores"),
     (r"one GPU only", "run `make test` on a machine with two NVIDIA GPUs"),
     (r"CUDA driver", "run `make test` on a machine with an NVIDIA GPU"),
     (r"nvrtc wheel|neither NVRTC nor nvcc", "pip install 'dynamometer[cuda]'"),

@@ -25,7 +25,7 @@ PR_SET_CHILD_SUBREAPER = 36
 OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's death; then the parent id tells
 KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - the kernel's own mount
-LEFT_BEHIND = ("vllm_dist_", "psm_")
+LEFT_BEHIND = ("vllm_dist_", "psm_", "sem.mp-")
 """Beginnings of names in shared memory that servers leave there: vLLM's ranks even after a clean end, and Python's
 multiprocessing after kill -9. Only files that one of the server's own processes has mapped are removed."""
 
@@ -77,13 +77,15 @@ def _children_by_scan() -> dict[int, list[int]]:
 
 
 def mapped_shared_memory(pids: Iterable[int]) -> set[str]:
-    """Files in shared memory of the names in LEFT_BEHIND that one of these processes has mapped."""
-    found = set()
+    """Files in shared memory of the names in LEFT_BEHIND that one of these processes has mapped, under whatever name:
+    a semaphore is mapped under that of its making."""
+    inodes = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
-            paths = (line.rstrip("\n").partition(SHARED_MEMORY)[2] for line in maps if SHARED_MEMORY in line)
-            found |= {SHARED_MEMORY + name for name in paths if name.startswith(LEFT_BEHIND) and "/" not in name}
-    return found
+            inodes |= {int(line.split(maxsplit=5)[4]) for line in maps if SHARED_MEMORY in line}
+    with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as files:
+        return {file.path for file in files if file.name.startswith(LEFT_BEHIND) and file.inode() in inodes}
+    return set()
 
 
 def kill_everything_below(leader: int) -> None:

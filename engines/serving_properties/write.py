@@ -9,6 +9,7 @@ from dataclasses import replace
 from engines.api import EngineSpec
 from engines.registry import HF_ENTRY_POINT
 from engines.serving_properties.java_text import format_properties
+from engines.serving_properties.read import ServerSettings
 from engines.setting import AXES, Setting, is_newer_default
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
@@ -68,6 +69,38 @@ def container_values(
         values["option.device_map"] = "auto"
     values["option.model_loading_timeout"] = str(LOADING_TIMEOUT_S)
     return {**values, **(extra or {})}
+
+
+def rolling_values(setting: Setting, rolling_batch: str, *, model_id: str = "") -> dict[str, str]:
+    """Key -> text for an LMI container whose rolling batch is the measured engine itself, called `rolling_batch` there;
+    the engine's own options go through to it."""
+    options = {
+        f"option.{name}": text_of(value)
+        for name, value in sorted(setting.options.items())
+        if name.islower() and name not in _NOT_IN_A_FILE  # environment variables are upper case
+    }
+    return {
+        "engine": "Python",
+        **({"option.model_id": model_id} if model_id else {}),
+        "option.rolling_batch": rolling_batch,
+        "option.dtype": setting.dtype,
+        "option.tensor_parallel_degree": str(setting.tensor_parallel_degree),
+        "option.max_rolling_batch_size": str(at_once(setting)),
+        "option.model_loading_timeout": str(LOADING_TIMEOUT_S),
+        **options,
+    }
+
+
+_NOT_IN_A_FILE = ("command", "protocol", "max_num_seqs")
+
+
+def at_once(setting: Setting) -> int:
+    """How many requests an engine with its own rolling batch answers at once: an option's number, else
+    `batch_size`, or DJL's default in a rolling batch."""
+    named = setting.options.get("max_num_seqs", setting.options.get("max_rolling_batch_size"))
+    if named is not None:
+        return int(named)
+    return setting.batch_size if setting.rolling_batch == "disable" else ServerSettings().max_rolling_batch_size
 
 
 def text_of(value: object) -> str:

@@ -117,7 +117,7 @@ def _engine_row(name: str) -> dict[str, Any]:
         "is_available": availability.is_available,
         "reason": availability.reason,
         "versions": dict(availability.versions),
-        "warning": why_stale(name, ""),
+        "warning": "; ".join(filter(None, (availability.note, why_stale(name, "")))),
     }
     if availability.is_available:
         able = engine.capabilities()

@@ -15,7 +15,7 @@ from engines.api import START_FILE
 from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import HF_DTYPES, container_values, property_values
+from engines.serving_properties.write import HF_DTYPES, container_values, property_values, rolling_values
 from harness.errors import NothingToWrite, UsageError
 from harness.measure.metrics import metric_of, metrics_in
 from harness.properties.containers import (
@@ -77,7 +77,8 @@ def render(source: Source, container: str) -> dict[str, str]:
     target = parse_container(container)
     source = _inside_the_endpoint(source)
     nothing = why_nothing_to_write(source.trial.candidate)
-    if nothing:
+    is_rolling_batch = bool(traits(source.trial.candidate.engine).container_rolling_batch) and not target.is_own
+    if nothing and not is_rolling_batch:
         raise NothingToWrite(nothing)
     if target.is_own:
         values = _own_values(source)
@@ -88,7 +89,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     engine = source.trial.candidate.engine
     values = _lmi_values(source, target)
     rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
-    if not traits(engine).container_entry_point:
+    if not (traits(engine).container_entry_point or is_rolling_batch):
         rendered["model.py"] = _handler(engine)
         rendered["requirements.txt"] = _requirements(source.trial)
     return rendered
@@ -115,6 +116,9 @@ def unavailable(candidate: Candidate, target: Container) -> str:
         )
     if traits(candidate.engine).container_entry_point:
         return _no_huggingface(candidate, target)
+    if rolling := traits(candidate.engine).container_rolling_batch:
+        found = named_values("rolling_batch")[rolling].is_in(target)
+        return "" if found else f"it has no option.rolling_batch={rolling}; choose a newer one, such as 0.36.0-lmi20"
     needed = traits(candidate.engine).container_python
     if needed is not None:
         return _no_wheels(candidate.engine, needed, target)
@@ -162,6 +166,8 @@ def _own_values(source: Source) -> dict[str, str]:
 def _lmi_values(source: Source, target: Container) -> dict[str, str]:
     candidate = source.trial.candidate
     can_disable = named_values("rolling_batch")["disable"].is_in(target)
+    if rolling := traits(candidate.engine).container_rolling_batch:
+        return rolling_values(candidate, rolling, model_id=_model_id(source, is_own=False))
     entry_point = traits(candidate.engine).container_entry_point
     if not entry_point:
         return container_values(candidate, "model.py", can_disable=can_disable)
@@ -205,12 +211,17 @@ def _evidence(source: Source) -> str:
         "measured under the run's load:",
         *numbers,
         f"  data quality: {quality}",
-        f"measured with dynamometer's model server {manifest.dyno_version}".rstrip()
+        f"measured with {_server(trial)} {manifest.dyno_version}".rstrip()
         + (f" ({versions})" if versions else "")
         + (f" on {where}" if where else ""),
     ]
     lines.extend(f"in doubt: {doubt.sentence}" for doubt in trial.doubts)
     return "\n".join(lines)
+
+
+def _server(trial: Trial) -> str:
+    engine = trial.candidate.engine
+    return f"{engine}'s own server by dynamometer" if traits(engine).has_start_file else "dynamometer's model server"
 
 
 def _own_note(source: Source) -> str:
@@ -230,7 +241,10 @@ def _lmi_note(source: Source, target: Container) -> str:
         f"Written for djl-inference:{tag}. NOT measured in that container: its front end, transformers and thread",
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
-    if not traits(candidate.engine).container_entry_point:
+    is_rolling_batch = traits(candidate.engine).container_rolling_batch != ""
+    if is_rolling_batch and candidate.device == "cpu":
+        lines.append("It was measured on a CPU: this image computes on GPUs, with its own version of the engine.")
+    if not (traits(candidate.engine).container_entry_point or is_rolling_batch):
         lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
         if source.trial.converted_dir:
             lines.append(f"On the measuring machine the converted model is {source.trial.converted_dir}.")

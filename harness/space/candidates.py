@@ -73,14 +73,15 @@ class SpacePlan:
 
 def plan_space(
     resolved: ResolvedScenario,
-    capabilities: Callable[[str, str], Capabilities | Availability],
+    capabilities: Callable[..., Capabilities | Availability],
     cores: int | None = None,
     why_stale: Callable[[str, str], str] = lambda engine, python: "",
     kind: ModelKind | None = None,
 ) -> SpacePlan:
     """What can be measured here.
 
-    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not. `kind` is the
+    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not; a third argument is
+    the server's command where the block's options name one. `kind` is the
     model's, None where it is not known before a download.
     For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with the age of the
     environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
@@ -96,7 +97,7 @@ def plan_space(
                 f"got {size}; list fewer values per axis"
             )
         python = _python(block.python, resolved.path.parent)
-        able = capabilities(block.engine, python)
+        able = capabilities(block.engine, python, *map(str, block.options.get("command", ())[:1]))
         if isinstance(able, Availability):
             named = f"{block.engine} (python: {block.python})" if block.python else block.engine
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))

@@ -15,11 +15,11 @@ from harness.scenario.resolve import ResolvedScenario
 
 
 @cache
-def engine_capabilities(name: str, python: str = "") -> Capabilities | Availability:
-    """Capabilities of an engine that can be launched here (in the environment `python`, if it names one), else the
-    Availability that explains why not."""
+def engine_capabilities(name: str, python: str = "", command: str = "") -> Capabilities | Availability:
+    """Capabilities of an engine that can be launched here (in the environment `python` or by the `command` that its
+    block names), else the Availability that explains why not."""
     try:
-        engine = load_engine(name, python or None)
+        engine = load_engine(name, python or None, command)
         availability = engine.probe()
         return engine.capabilities() if availability.is_available else availability
     except EngineError as error:

@@ -19,17 +19,17 @@ EXEMPT = {
     "harness/measure/machine/facts.py": ("ctranslate2 onnxruntime transformers", "packages whose versions are noted"),
     "harness/properties/containers.py": ("deepspeed neuronx", "kinds of AWS's images"),
     "harness/properties/render.py": ("deepspeed", "a kind of AWS's images"),
-    "harness/properties/migrate.py": ("t5", "a family of models"),
+    "harness/properties/migrate.py": ("t5 vllm", "a family of models; a rolling batch of the containers"),
     "harness/properties/lint/records.py": ("t5", "a family of models"),
     "harness/properties/lint/combinations.py": (
-        "t5 deepspeed neuronx",
+        "t5 deepspeed neuronx vllm",
         "a family of models; a word that containers read",
     ),
     "harness/properties/key_rules.py": ("fastertransformer", "a handler of the containers"),
     "harness/properties/lint/findings.py": ("t5", "a family of models"),
-    "harness/properties/lint/keys.py": ("tensorrt_llm", "a handler of the containers"),
+    "harness/properties/lint/keys.py": ("tensorrt_llm vllm", "handlers of the containers"),
     "harness/properties/lint/readers.py": (
-        "transformers tensorrt_llm deepspeed fastertransformer onnxruntime neuronx",
+        "transformers tensorrt_llm deepspeed fastertransformer onnxruntime neuronx vllm",
         "handlers of the containers",
     ),
 }

@@ -125,3 +125,36 @@ def test_java_reads_every_file_as_we_do() -> None:
 
 def _decoded(text: str) -> str:
     return base64.b64decode(text).decode("utf-16-be")
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_once"),
+    [
+        ({"batch_size": 8}, "8"),
+        ({"rolling_batch": "auto"}, "32"),
+        ({"rolling_batch": "auto", "options": {"max_rolling_batch_size": 5}}, "5"),
+        ({"options": {"max_num_seqs": 6}}, "6"),
+    ],
+)
+def test_an_engine_that_is_an_lmi_container_s_rolling_batch_is_written_as_it(
+    changes: dict[str, Any], at_once: str
+) -> None:
+    options = {
+        "max_num_batched_tokens": 512,
+        "enforce_eager": True,
+        "VLLM_CPU_KVCACHE_SPACE": 2,
+        **changes.pop("options", {}),
+    }
+    what = Candidate(block=0, engine="vllm", dtype="bf16", tensor_parallel_degree=2, options=options, **changes)
+    rendered = render(_source(what), "0.36.0-lmi20")
+    assert list(rendered) == ["serving.properties"]
+    values = parse_properties(rendered["serving.properties"])
+    assert {key: values[key] for key in values if key.startswith("option.") and "timeout" not in key} == {
+        "option.rolling_batch": "vllm", "option.dtype": "bf16", "option.tensor_parallel_degree": "2",
+        "option.max_rolling_batch_size": at_once, "option.max_num_batched_tokens": "512",
+        "option.enforce_eager": "true",
+    }  # fmt: skip
+    assert "It was measured on a CPU" in rendered["serving.properties"]
+    assert not [each for each in lint(rendered["serving.properties"], "0.36.0-lmi20") if each.severity == "error"]
+    with pytest.raises(UsageError, match=r"has no option\.rolling_batch=vllm; choose a newer one"):
+        render(_source(what), "0.22.1-deepspeed")

@@ -1,0 +1,163 @@
+"""The arguments of an installed vLLM, read once from its own parser in a child process and kept: options are checked.
+
+Run as a program in vLLM's environment it prints them as one line of JSON; importing vLLM takes it some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from engines.cache_folder import cache_root
+from engines.errors import SpecInvalid, Unavailable
+from engines.nearest import did_you_mean
+from engines.processes.child_environment import child_environment
+from engines.setting import OptionValue
+
+READ_TIMEOUT_S = 180.0
+_FORMAT = 1
+"""Part of the kept file's name: another number where what is kept changes."""
+_WORDS = {"flag": "true or false", "switch": "true or false", "int": "a whole number", "float": "a number"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One argument of the command line. `kind`: flag (has a `negative`), switch, int, float, list or text."""
+
+    flag: str
+    kind: str
+    negative: str = ""
+    choices: tuple[str, ...] = ()
+
+    def words(self, name: str, value: OptionValue) -> list[str]:
+        """The words for `value` on the command line. Raises SpecInvalid with what was expected."""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not self._takes(value, text):
+            expected = " or ".join(self.choices) if self.choices else _WORDS[self.kind]
+            raise SpecInvalid(
+                f"vllm: option {name} is {value!r}, expected {expected}{did_you_mean(text, self.choices)}"
+            )
+        if self.kind in ("flag", "switch"):
+            return [self.flag] if text == "true" else [self.negative] if self.negative else []
+        return [self.flag, *text.split()] if self.kind == "list" else [self.flag, text]
+
+    def _takes(self, value: OptionValue, text: str) -> bool:
+        if self.kind in ("flag", "switch"):
+            return text in ("true", "false")
+        if self.choices:
+            return text in self.choices
+        try:
+            return self.kind in ("list", "text") or (not isinstance(value, bool) and _number(self.kind, text))
+        except ValueError:
+            return False
+
+
+def _number(kind: str, text: str) -> bool:
+    return int(text) is not None if kind == "int" else float(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What one installed version accepts: option name -> Argument, and the environment variables it reads."""
+
+    arguments: Mapping[str, Argument]
+    variables: tuple[str, ...]
+
+
+def arguments_of(python: str, version: str) -> Arguments:
+    """The arguments of the vLLM that `python` imports. Raises Unavailable."""
+    return _kept(python, version, Path(python).stat().st_mtime_ns, str(cache_root()))
+
+
+@lru_cache(maxsize=8)
+def _kept(python: str, version: str, changed_ns: int, cache: str) -> Arguments:
+    place = python.strip("/").replace("/", "-")[-120:]
+    path = Path(cache) / "vllm" / f"arguments-{_FORMAT}-{version}-{changed_ns}-{place}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = _asked(python)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(path)
+    rows = {name: Argument(**{**row, "choices": tuple(row["choices"])}) for name, row in found["arguments"].items()}
+    return Arguments(arguments=rows, variables=tuple(found["variables"]))
+
+
+def _asked(python: str) -> dict[str, dict[str, dict[str, str]]]:
+    env = {**os.environ, **child_environment(python), **QUIET}
+    argv = [python, "-m", "engines.foreign_servers.vllm_arguments"]
+    try:
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=READ_TIMEOUT_S, check=False)
+        found: dict[str, dict[str, dict[str, str]]] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"vllm: {python} could not be asked for vLLM's arguments: {error}") from error
+    except (IndexError, ValueError):
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no word")
+        raise Unavailable(f"vllm: {python} could not be asked for vLLM's arguments: {last.strip()}") from None
+    return found
+
+
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Environment variables with which vLLM sends no usage statistics and asks no model hub."""
+
+
+def read_here() -> dict[str, object]:
+    """The arguments of the vLLM in this environment, JSON-able."""
+    from vllm import envs
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    actions = (action for action in parser._actions if action.option_strings and action.dest != "help")
+    return {
+        "arguments": {action.dest: asdict(as_argument(action)) for action in actions},
+        "variables": sorted(envs.environment_variables),
+    }
+
+
+def as_argument(action: argparse.Action) -> Argument:
+    """One action of a parser, as far as options need it."""
+    longs = [word for word in action.option_strings if word.startswith("--")]
+    choices = tuple(str(choice) for choice in action.choices or () if choice is not None)
+    return Argument(
+        flag=longs[0],
+        kind=_kind(action),
+        negative=next((word for word in longs if word.startswith("--no-")), ""),
+        choices=() if action.nargs in ("+", "*") else choices,
+    )
+
+
+def _kind(action: argparse.Action) -> str:
+    if isinstance(action, argparse.BooleanOptionalAction):
+        return "flag"
+    if action.nargs == 0:
+        return "switch"
+    if action.nargs in ("+", "*"):
+        return "list"
+    if isinstance(_read(action, "{}"), dict):  # a reader of JSON, which reads numbers too
+        return "text"
+    if isinstance(_read(action, "7"), int) and not isinstance(_read(action, "7.5"), float):
+        return "int"
+    return "float" if isinstance(_read(action, "7.5"), float) else "text"
+
+
+def _read(action: argparse.Action, text: str) -> object:
+    """What the argument's own reader makes of `text`; None where it refuses it."""
+    try:
+        return action.type(text) if callable(action.type) else text
+    except Exception:  # readers of JSON and of dataclasses raise what they like
+        return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(read_here()), flush=True)
+    sys.exit(0)
