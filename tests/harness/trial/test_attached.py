@@ -22,7 +22,12 @@ pytestmark = pytest.mark.heavy
 KEY = "sk-emulated-0123456789abcdef"
 SCENARIO = """
 name: chat
-workload: {{stream: true, load: {{kind: closed, users: 2}}, requests: 12, warmup_requests: 2}}
+workload:
+  stream: true
+  load: {{kind: closed, users: 2}}
+  requests: 12
+  warmup_requests: 2
+  request: {{body: {{max_tokens: null, max_completion_tokens: "{{max_new_tokens}}"}}, headers: {{X-Tenant: a}}}}
 quality: {{prompts: 2}}
 space: [{{engine: attach, options: {{url: "{url}/v1", protocol: openai-chat, model_name: m, api_key_env: CHAT_KEY}}}}]
 objectives: [{{metric: ttft_p50_ms, goal: minimize}}]
@@ -38,13 +43,17 @@ class _Chat(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        self._answer(200 if self.path == "/v1/models" else 404, b"{}")
+        self._answer(200 if self.path == "/v1/models" else 404, b'{"data": [{"id": "chat-7b"}]}')
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         given = self.headers.get("Authorization", "")
         if self.path != "/v1/chat/completions" or given != f"Bearer {KEY}":
             self._answer(401, json.dumps({"error": f"Incorrect API key: {given}"}).encode())
+            return
+        unknown = set(asked) - {"model", "messages", "temperature", "max_completion_tokens", "stream", "stream_options"}
+        if unknown or asked["max_completion_tokens"] != 80 or self.headers.get("X-Tenant") != "a":
+            self._answer(400, json.dumps({"error": f"Unrecognized: {sorted(unknown)}"}).encode())
             return
         words = asked["messages"][0]["content"].split()
         usage = {"prompt_tokens": len(words), "completion_tokens": len(words)}
@@ -96,6 +105,7 @@ def test_a_chat_server_behind_a_key_is_measured_and_the_key_is_nowhere(
     assert trial.summary.metrics["error_frac"].value == 0
     assert trial.summary.metrics["ttft_p50_ms"].value > 0
     assert trial.summary.metrics["output_tokens_per_s"].value > 0
+    assert (trial.served_model, trial.effective_dtype) == ("chat-7b", "unknown")
     assert trial.quality is not None
     assert trial.quality.verdict == "Unknown", "nobody named the model that is served there"
     assert trial.quality.metrics["nonfinite_frac"].value == 0
