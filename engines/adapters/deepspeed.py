@@ -27,14 +27,15 @@ from engines.api import Capabilities, EngineFacts, EngineSpec, GenerateParams
 from engines.cache_folder import cache_root
 from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid
+from engines.generation.decoder_model import decode_model
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_loop import TorchBackend
-from engines.generation.torch_model import DecodeModel, TorchModel
+from engines.generation.torch_model import DecodeModel
 from engines.hosted import HostedEngine
 from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.hugging_face import load_model
-from engines.models.kind import model_kind
+from engines.models.hugging_face import default_attention, load_model
+from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
 from engines.processes.threads import compute_threads, usable_cores
@@ -43,6 +44,9 @@ from engines.spec_check import check_spec, choice, flag
 _PACKAGES = ("torch", "transformers", "deepspeed")
 _SHM_BUFFERS = "deepspeed_allreduce_buffer_{uid}_{address}_{port}_*"
 _ADDRESS = "127.0.0.1"
+_DECODERS = ("llama", "opt", "gpt_neox", "qwen3", "gptj")
+"""Decoder-only families that AutoTP sharded over two ranks with Hugging Face's answers, in a bare script; behind this
+adapter only Llama at degree 1 was run."""
 _OPTIONS = {
     "communication": "how ranks add up on a CPU: shm (DeepSpeed's operator, compiled at first use; default) or gloo",
     "kernel_inject": "true: DeepSpeed's fused kernels where it has them (GPU only; the facts count them)",
@@ -89,7 +93,11 @@ def capabilities() -> Capabilities:
             "int8": "DeepSpeed quantizes only models it has fused kernels for, and T5 is none",
             "int4": "DeepSpeed quantizes only models it has fused kernels for, and T5 is none",
             "cuda": "no NVIDIA driver on this machine, or torch is its CPU build",
+            "bloom": "AutoTP shards it and leaves the ALiBi tensor whole, so that its forward pass fails",
+            "gpt2": "AutoTP does not support it, and DeepSpeed's fused kernels for it need a GPU",
         },
+        model_kinds=(SEQ2SEQ, DECODER),
+        architectures=(*SEQ2SEQ_TYPES, *_DECODERS),
     )
 
 
@@ -132,7 +140,7 @@ class DeepSpeedBackend(TorchBackend):
         self._group.send({"spec": spec.as_message()})
         special = special_ids(spec.model_dir)
         rank = _Rank(spec, 0)
-        model: DecodeModel = TorchModel(rank.module, special, device=rank.device)
+        model = decode_model(rank.module, special, device=rank.device)
         if degree > 1:
             model = LeadingModel(model, self._group)
         self._use(model, special, model_kind(spec.model_dir))
@@ -150,13 +158,14 @@ class DeepSpeedBackend(TorchBackend):
 
 
 def check_heads(spec: EngineSpec) -> None:
-    """Raises SpecInvalid unless the degree divides the heads."""
-    heads = model_kind(spec.model_dir).heads
-    if heads % spec.tensor_parallel_degree:
-        raise SpecInvalid(
-            f"deepspeed: tensor_parallel_degree {spec.tensor_parallel_degree} refused: it does not divide the "
-            f"{heads} heads of {spec.model_dir}"
-        )
+    """Raises SpecInvalid unless the degree divides the heads, and those of keys and values."""
+    kind = model_kind(spec.model_dir)
+    for heads, what in ((kind.heads, "heads"), (kind.kv_heads, "key-value heads")):
+        if heads % spec.tensor_parallel_degree:
+            raise SpecInvalid(
+                f"deepspeed: tensor_parallel_degree {spec.tensor_parallel_degree} refused: it does not divide the "
+                f"{heads} {what} of {spec.model_dir}"
+            )
 
 
 class _Rank:
@@ -172,7 +181,7 @@ class _Rank:
 
         torch.set_num_threads(threads)
         deepspeed = _joined(spec, rank)
-        module = load_model(spec.model_dir, spec.dtype, "sdpa")
+        module = load_model(spec.model_dir, spec.dtype, default_attention(spec.model_dir))
         before = {type(part) for part in module.modules()}
         dtype = {"bf16": torch.bfloat16}.get(spec.dtype, torch.float32)
         engine = deepspeed.init_inference(
@@ -238,7 +247,7 @@ def _notes(module: Any, before: set[type], spec: EngineSpec, threads: int, sums:
     notes.append(f"AutoTP replaced {json.dumps(sharded)}" if sharded else "AutoTP replaced nothing at degree 1")
     if flag(spec, "kernel_inject", False):
         fused = sum("DeepSpeed" in name for name in made)
-        notes.append(f"kernel injection replaced {fused} modules" + ("" if fused else ": it has no kernels for T5"))
+        notes.append(f"kernel injection replaced {fused} modules" + ("" if fused else ": it has none for this model"))
     if spec.dtype == "bf16" and not has_native_bf16():
         notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")
     return notes
@@ -297,7 +306,7 @@ def follow(rank: int, messages: Iterator[Message]) -> None:
     spec = EngineSpec.from_message(first["spec"])
     special: SpecialIds = special_ids(spec.model_dir)
     mine = _Rank(spec, rank)
-    model = TorchModel(mine.module, special, device=mine.device)
+    model = decode_model(mine.module, special, device=mine.device)
     for message in messages:
         getattr(model, message["call"])(*(_received(argument) for argument in message["arguments"]))
     with contextlib.suppress(Exception):  # rank 0 is gone: there is nobody left to tell

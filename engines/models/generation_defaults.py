@@ -106,6 +106,8 @@ def generation_defaults(folder: Path) -> GenerationDefaults:
             values[name] = given[whole] - 1
         elif given[whole]:
             ignored[whole] = given[whole]
+    if not is_seq2seq and values.get("do_sample"):  # greedy unless a request asks: answers are compared between engines
+        ignored["do_sample"] = values.pop("do_sample")
     if values.get("do_sample") and values.get("num_beams", 1) > 1:  # the rarer of the two
         ignored["do_sample"] = values.pop("do_sample")
     ignored |= {name: given[name] for name in _UNABLE if name in given and not _is_off(name, given[name])}

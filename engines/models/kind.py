@@ -138,6 +138,14 @@ def model_kind(path: Path) -> ModelKind:
     return kind_of(read_config(path), path)
 
 
+def holds_decoder(path: Path) -> bool:
+    """Whether the folder is there and holds a decoder-only model; a damaged one is refused where it is used."""
+    try:
+        return model_kind(path).is_decoder
+    except ModelInvalid:
+        return False
+
+
 def kind_of(config: Mapping[str, Any], path: Path) -> ModelKind:
     """The kind that a config.json describes; `path`, its folder, is for messages and the chat template."""
     model_type = config["model_type"]

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from engines.api import START_FILE
+from engines.models.kind import holds_decoder
 from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
@@ -56,6 +58,16 @@ class Source:
         resolved: Any = self.manifest.scenario.get("resolved", {})
         return resolved.get("model", {}) if isinstance(resolved, Mapping) else {}
 
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the model is known to be decoder-only: its folder is still where the run found it."""
+        return self.model.get("kind") == "path" and holds_decoder(Path(str(self.model.get("value", ""))))
+
+    @property
+    def task(self) -> str:
+        """The Hugging Face handler's word for what the model does."""
+        return "text-generation" if self.is_decoder else "text2text-generation"
+
 
 def why_nothing_to_write(candidate: Candidate) -> str:
     """Why no serving.properties can express what was measured; '' when one can."""
@@ -83,7 +95,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     if target.is_own:
         values = _own_values(source)
         return {PROPERTIES: _file(values, source, _own_note(source))}
-    reason = unavailable(source.trial.candidate, target)
+    reason = unavailable(source.trial.candidate, target, is_decoder=source.is_decoder)
     if reason:
         raise UsageError(f"--container {container}: cannot serve {label(source.trial.candidate)}: {reason}")
     engine = source.trial.candidate.engine
@@ -105,7 +117,7 @@ def _inside_the_endpoint(source: Source) -> Source:
     return replace(source, trial=replace(source.trial, candidate=inside))
 
 
-def unavailable(candidate: Candidate, target: Container) -> str:
+def unavailable(candidate: Candidate, target: Container, *, is_decoder: bool = False) -> str:
     """Why that container cannot serve the candidate, and what to choose instead; '' when it can."""
     kind = general_kind(target)
     if kind not in GENERAL_KINDS:
@@ -115,19 +127,21 @@ def unavailable(candidate: Candidate, target: Container) -> str:
             f"choose {_versioned(target)}-{instead}, or measure that backend"
         )
     if traits(candidate.engine).container_entry_point:
-        return _no_huggingface(candidate, target)
+        return _no_huggingface(candidate, target, is_decoder)
     if rolling := traits(candidate.engine).container_rolling_batch:
         found = named_values("rolling_batch")[rolling].is_in(target)
         return "" if found else f"it has no option.rolling_batch={rolling}; choose a newer one, such as 0.36.0-lmi20"
     needed = traits(candidate.engine).container_python
+    if needed is not None and is_decoder:
+        return f"its handler of {candidate.engine} serves T5 only; choose a transformers candidate"
     if needed is not None:
         return _no_wheels(candidate.engine, needed, target)
     return f"{candidate.engine} exists in our own server only; choose --container dynamometer-0.1"
 
 
-def _no_huggingface(candidate: Candidate, target: Container) -> str:
+def _no_huggingface(candidate: Candidate, target: Container, is_decoder: bool) -> str:
     release = target.lmi_release
-    if release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4:
+    if release is not None and release > LAST_LMI_WITH_TRANSFORMERS_4 and not is_decoder:
         return (
             f"LMI {release} may hold transformers 5, where the Hugging Face handler's T5 path ends with "
             "'Unknown task text2text-generation'; choose 0.36.0-lmi20 or older"
@@ -176,7 +190,7 @@ def _lmi_values(source: Source, target: Container) -> dict[str, str]:
         entry_point,
         can_disable=can_disable,
         model_id=_model_id(source, is_own=False),
-        extra={"option.task": "text2text-generation"} if target.version < FIRST_TASK_FROM_HUB else {},
+        extra={"option.task": source.task} if target.version < FIRST_TASK_FROM_HUB else {},
     )
     known = key_rules(target)
     return {key: value for key, value in values.items() if key in known}

@@ -14,6 +14,7 @@ from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
+from harness.space.context import check_context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,16 @@ class TrialInputs:
 
 
 def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) -> TrialInputs:
-    """The inputs that a scenario names. Raises UsageError for bad prompts, EngineError for a bad model."""
+    """The inputs that a scenario names. Raises UsageError for bad prompts or a context that
+    is too short for them, EngineError for a bad model."""
     model = resolved.model
+    folder = Path(model.value)
+    if resolved.scenario.reads_model:
+        folder = resolve_model(model.kind, model.value, model.seed, cache_root())
+        check_context(resolved, folder)
     return TrialInputs(
         scenario=resolved.scenario,
-        model_dir=resolve_model(model.kind, model.value, model.seed, cache_root())
-        if resolved.scenario.reads_model
-        else Path(model.value),
+        model_dir=folder,
         prompts=read_prompts(resolved.prompts_path),
         checkout=checkout,
         trace_path=resolved.trace_path,

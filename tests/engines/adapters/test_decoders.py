@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from engines.api import GenerateParams, GenerateRequest, TokenEvent
+from engines.adapters import deepspeed
+from engines.api import EngineSpec, GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.models.hugging_face import default_attention, load_model
+from engines.models.kind import model_kind
 from engines.models.tokenizer import Tokenizer
+from engines.spec_check import why_not_model
 from tests.engines.models.decoder_folders import FAMILIES, POSITIONS, VOCAB, write_decoder
 from tests.engines.models.t5_folders import answers, loaded, tokens
 
@@ -135,6 +138,26 @@ def test_a_prompt_and_answer_beyond_the_context_are_refused_with_the_numbers(dec
 def test_gpt2_in_int8_is_refused_because_nothing_would_be_quantized(decoder: Folders) -> None:
     with pytest.raises(SpecInvalid, match="Conv1D"):
         loaded("transformers", decoder("gpt2"), dtype="int8")
+
+
+def test_deepspeed_refuses_by_name_and_where_the_degree_divides_no_key_value_heads(decoder: Folders) -> None:
+    spec = EngineSpec(engine="deepspeed", model_dir=decoder("gemma"), tensor_parallel_degree=2)
+    with pytest.raises(SpecInvalid, match="does not divide the 1 key-value heads"):
+        deepspeed.check_heads(spec)
+    able = deepspeed.capabilities()
+    refused = {name for name in FAMILIES if why_not_model("deepspeed", model_kind(decoder(name)), able)}
+    assert refused == set(FAMILIES) - {"llama", "opt", "gpt_neox", "qwen3", "gptj"}
+    assert "ALiBi" in why_not_model("deepspeed", model_kind(decoder("bloom")), able)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gptj"])
+def test_accelerate_gives_the_same(model_type: str, decoder: Folders) -> None:
+    folder = decoder(model_type)
+    backend, yardstick = loaded("accelerate", folder), Yardstick(folder)
+    batch = requests(4)
+    for request, events in zip(batch, answers(backend, batch), strict=True):
+        yardstick.check(request, events)
+    backend.close()
 
 
 def test_an_engine_for_encoder_decoders_refuses_a_decoder(decoder: Folders) -> None:

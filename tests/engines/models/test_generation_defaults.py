@@ -32,6 +32,14 @@ def test_a_summarizers_entries_hold_and_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_decoder_is_greedy_unless_a_request_asks_and_its_whole_length_is_no_answers_length(tmp_path: Path) -> None:
+    published = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}
+    found = generation_defaults(folder(tmp_path, published, model_type="llama"))
+
+    assert found.values == {"temperature": 0.6, "top_p": 0.9}
+    assert found.ignored == {"do_sample": True, "max_length": 4096}
+
+
 def test_config_json_counts_only_without_a_generation_config(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 from engines.serving_properties.java_text import parse_properties
 from engines.serving_properties.read import spec_from_properties
 from harness.errors import UsageError
-from harness.properties.containers import container_names
+from harness.properties.containers import container_names, parse_container
 from harness.properties.lint.findings import lint
-from harness.properties.render import PROPERTIES, Source, render
+from harness.properties.render import PROPERTIES, Source, render, unavailable
 from harness.records import Candidate, Trial
 from harness.trial.launch import spec_of
 from tests.harness.choose.runs import candidate, run_of, trial
@@ -62,6 +63,16 @@ def test_the_hugging_face_handler_serves_t5_without_rolling_batch() -> None:
     assert values["load_on_devices"] == "-1"
     assert "NOT measured in that container" in files[PROPERTIES]
     assert lint(files[PROPERTIES], "0.36.0-lmi20") == []
+
+
+def test_a_decoder_only_model_gets_its_own_task_and_no_refusal_meant_for_t5(tmp_path: Path) -> None:
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 40, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    source = _source(candidate(), {"kind": "path", "value": str(tmp_path)})
+    assert parse_properties(render(source, "0.22.1-deepspeed")[PROPERTIES])["option.task"] == "text-generation"
+    assert unavailable(source.trial.candidate, parse_container("0.38.0")) != ""
+    assert unavailable(source.trial.candidate, parse_container("0.38.0"), is_decoder=True) == ""
+    assert "serves T5 only" in unavailable(candidate("ctranslate2"), parse_container("0.31.0-lmi13"), is_decoder=True)
 
 
 def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:

@@ -1,0 +1,32 @@
+"""The check that a model's context holds every prompt of a scenario and its answer, before anything is launched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.models.kind import model_kind, why_too_long
+from harness.errors import ScenarioError
+from harness.load.schedule.prompts import read_prompts
+from harness.scenario.resolve import ResolvedScenario
+
+
+def check_context(resolved: ResolvedScenario, folder: Path) -> None:
+    """Raises ScenarioError, with the longest prompt's numbers, where the model in `folder` has too short a context; a
+    folder without tokenizer.json is left to the server, which refuses such requests."""
+    kind, path = model_kind(folder), folder / "tokenizer.json"
+    if kind.max_positions is None or not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    prompts = read_prompts(resolved.prompts_path)
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    counts = [len(one.ids) for one in tokenizer.encode_batch([prompt.text for prompt in prompts])]
+    longest = max(range(len(counts)), key=counts.__getitem__)
+    new = resolved.scenario.workload.parameters.max_new_tokens
+    reason = why_too_long(counts[longest], new, kind.max_positions)
+    if reason:
+        raise ScenarioError(
+            f"{resolved.path}: workload.parameters.max_new_tokens: prompt {prompts[longest].prompt_id!r} of "
+            f"{resolved.prompts_path}: {reason}"
+        )
