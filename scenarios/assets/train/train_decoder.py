@@ -38,10 +38,10 @@ Pair = tuple[str, str]
 ROW_TOKENS = {"label": 22, "date": 26, "spell": 21, "rewrite": 120}  # about, prompt and answer
 STEP_TOKENS = 2400
 MUON_RATE, EMBEDDING_RATE, OTHER_RATE = 0.008, 0.003, 0.0015
-WARM_UP_STEPS, DECAY_FROM = 40, 0.5  # the rate falls to nought over the last half of the minutes
+WARM_UP_STEPS, DECAY_FROM = 40, 0.2  # the rate falls to nought over the last four fifths of the minutes
 STAGES = 4  # the last one is the task as it is; before it the shortest of 8, 4, 2 draws
 STAGE_ERROR = 0.3  # below it the next stage begins
-ERROR_FLOOR = 0.04  # a solved task keeps this weight in the mix
+ERROR_FLOOR = 0.01  # a solved task keeps this weight in the mix
 ERROR_MEMORY = 0.9
 WATCH_SEED, WATCH_ROWS = 7, 100  # the held-out draw watched while training; the final figures use another
 
@@ -70,10 +70,10 @@ def rate(progress: Progress, total_minutes: float) -> float:
 
 
 def staged_pairs(task: str, stage: int, rng: random.Random) -> Iterator[Pair]:
-    """Endless pairs of a task at a stage, none held out; the last stage mixes in one short pair in five."""
+    """Endless pairs of a task at a stage, none held out; the last stage mixes in one short pair in twenty."""
     plain = tasks.training_pairs(task, rng)
     while True:
-        level = rng.randint(1, STAGES - 1) if stage == STAGES and rng.random() < 0.2 else stage
+        level = rng.randint(1, STAGES - 1) if stage == STAGES and rng.random() < 0.05 else stage
         if level == STAGES:
             yield next(plain)
         elif task == "rewrite":
