@@ -121,7 +121,7 @@ def parse_environment(text: str, name: str) -> dict[str, str]:
             continue
         key, sign, value = line.partition("=")
         if not sign or not key.strip():
-            raise UsageError(f"{name}:{number}: expected NAME=VALUE, got {line!r}")
+            raise UsageError(f"{name}:{number}: expected NAME=VALUE, got {line!r:.400}")
         variables[key.strip()] = value
     return variables
 

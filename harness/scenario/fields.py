@@ -23,9 +23,14 @@ def expected(what: str, got: object, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("expected", "{text}", {"text": sentence(what, got, hint)})
 
 
+LONGEST_SHOWN = 400
+"""Characters of a wrong value that a message repeats."""
+
+
 def sentence(what: str, got: object, hint: str = "") -> str:
     """'expected WHAT, got GOT; HINT'."""
     shown = "null" if got is None else str(got).lower() if isinstance(got, bool) else repr(got)
+    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     return f"expected {what}, got {shown}" + (f"; {hint}" if hint else "")
 
 

@@ -28,7 +28,7 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     if not document.problems and document.value is None:
         raise ScenarioError(f"{path}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml")
     if not document.problems and not isinstance(document.value, dict):
-        kind = "a list" if isinstance(document.value, list) else repr(document.value)
+        kind = "a list" if isinstance(document.value, list) else f"{document.value!r:.400}"
         raise ScenarioError(f"{path}:1: expected 'key: value' lines (name, space, ...), got {kind}")
     if document.value is None:
         raise ScenarioError("\n".join(text for _, text in yaml_problems(path, document)))

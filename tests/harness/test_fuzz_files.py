@@ -105,6 +105,7 @@ def _cell(value: Any) -> str:
     speed=st.sampled_from([1.0, 1e-300, 1e300, 0.5]), most_s=st.sampled_from([10.0, 1e-9, 1e300]),
 )  # fmt: skip
 @example(data=b"[" * 200_000, unit=None, speed=1.0, most_s=1.0)
+@example(data='{"timestamp\u2028_s": 0}\n{"timestamp_s": 0.5}'.encode(), unit=None, speed=1.0, most_s=1.0)
 @example(data=b'{"timestamp_s":' * 100_000, unit=None, speed=1.0, most_s=1.0)
 @example(data=b'{"timestamp_s":' + b"1" * 5000 + b"}", unit=None, speed=1.0, most_s=1.0)
 @example(data=b"timestamp_s,x\n0," + b"y" * 200_000, unit=None, speed=1.0, most_s=1.0)
@@ -206,6 +207,8 @@ def _scenarios(draw: st.DrawFn) -> bytes:
 @FUZZ
 @given(data=torn(_scenarios()))
 @example(data=b"a: " * 50_000)
+@example(data=b"name: s\nworkload: " + b"x" * 5000)
+@example(data=b"x" * 5000)
 @example(data=b"[" * 5_000)
 @example(data=b"name: s\nspace: [{engine: fake, workers: " + b"9" * 4400 + b"}]")
 @example(data=b"name: s\nspace: [{engine: fake}]\nworkload: {requests: 1e400, load: {users: .nan}}")
@@ -295,6 +298,7 @@ ENVIRONMENTS = [
         )
     )
 )
+@example(data=b'"' + b"x" * 5000)
 def test_a_mutated_environment_is_read_or_refused(data: bytes) -> None:
     try:
         variables = parse_environment(data.decode("utf-8", "replace"), "env.json")

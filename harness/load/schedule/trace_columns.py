@@ -100,6 +100,8 @@ class Columns:
 def columns_of(names: Collection[str], where: str) -> Columns:
     """What each of `names` holds. Raises ScenarioError: no time, two columns for one thing, or a length that cannot be
     placed, which would else be dropped."""
+    if odd := [name for name in names if not name.isprintable()]:
+        raise ScenarioError(f"{where}: expected column names of printable characters, got {_listed(odd)}; rename them")
     roles: dict[Role, list[str]] = {}
     for name in names:
         roles.setdefault(column_of(name).role, []).append(name)
