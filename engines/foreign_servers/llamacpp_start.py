@@ -13,7 +13,9 @@ from engines.errors import SpecInvalid
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.openai_server import get_json
 from engines.hosted import HOST
+from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
+from engines.models.gguf_tokenizer import ends_by_text
 from engines.models.kind import kind_of, read_config, text_config
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import Command
@@ -51,6 +53,12 @@ class Place:
 
     program: str = ""
     python: str = ""
+
+
+def _ends_of_its_own(model_dir: Path) -> list[str]:
+    ends = special_ids(model_dir).eos
+    others = [text for number, text in ends_by_text(model_dir).items() if number not in ends]
+    return [f"llama.cpp also ends an answer at {', '.join(others)}, the model does not"] if others else []
 
 
 def _check_options(spec: EngineSpec, head_dim: int) -> None:
@@ -100,7 +108,7 @@ class Start:
             slots=whole_number(spec, "n_parallel", ROLLING_SLOTS if rolling else spec.batch_size),
             context=context,
             protocol=protocol,
-            notes=(f"{context} tokens of prompt and answer in each slot",),
+            notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir)),
         )
 
     def command(self, file: Path, port: int, workdir: Path) -> Command:

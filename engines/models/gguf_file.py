@@ -18,7 +18,7 @@ import numpy as np
 from engines.errors import ModelInvalid
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import Array, GgufArchitecture, architecture, rope_factors
-from engines.models.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
+from engines.models.gguf_tokenizer import ENDS_BY_TEXT, GgufTokenizer, gguf_tokenizer
 from engines.models.kind import ModelKind, kind_of, read_config, text_config
 from engines.models.safetensors_header import StoredTensor, stored_tensors
 from engines.processes.call_in_child import answer_call
@@ -43,11 +43,6 @@ _LEFT_OUT = (".attn.bias", ".attn.masked_bias", ".inv_freq")
 """Buffers that old checkpoints carry; no weights."""
 _ENDS = ("eos", "eot", "eom")
 """The end ids that a GGUF file can name: of the sequence, of the turn, of the message."""
-ENDS_BY_TEXT = (
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
-    "<EOT>", "_<EOT>", "<|end_of_text|>", "<end_of_utterance>",
-)  # fmt: skip
-"""Tokens that llama.cpp ends an answer at for their text alone, whatever the model's configuration states."""
 
 
 def write_gguf(model_dir: str, path: str, dtype: str) -> None:

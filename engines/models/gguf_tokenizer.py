@@ -12,6 +12,11 @@ from engines.errors import ModelInvalid
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """llama.cpp's token types."""
+ENDS_BY_TEXT = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
+    "<EOT>", "_<EOT>", "<|end_of_text|>", "<end_of_utterance>",
+)  # fmt: skip
+"""Tokens that llama.cpp ends an answer at for their text alone."""
 
 _GPT2_REGEX = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _END = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -70,6 +75,13 @@ def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
         pre=_pre(path, content),
         bos=_bos(path, content),
     )
+
+
+def ends_by_text(model_dir: Path) -> dict[int, str]:
+    """Id -> text of the folder's tokens at which llama.cpp ends an answer whatever the configuration states."""
+    content = json.loads((model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    added = content.get("added_tokens") or ()
+    return {int(each["id"]): str(each["content"]) for each in added if each["content"] in ENDS_BY_TEXT}
 
 
 def _type(number: int, tokens: Mapping[int, str], added: Mapping[int, Mapping[str, Any]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,6 +42,7 @@ pytestmark = [
 
 PROMPTS = ("spell: 42", "the quick brown fox jumps over it", "a", "date: 04/12/1987 and a few more words that go on")
 NEW = 24
+STAND_IN = Path(__file__).with_name("llama_server_stand_in.py")
 TOLERANCE = {"gpt2": 2e-3, "gemma3_text": 2e-3}
 """Largest difference of a log-probability; llama.cpp looks GELU up in a table of halves."""
 UNWINDOWED = {"mistral": {"sliding_window": None}}
@@ -226,6 +228,31 @@ def test_workers_are_pruned_with_the_reason() -> None:
     able = load_engine("llamacpp").capabilities()
     assert why_not("llamacpp", "workers", 2, able) == able.reasons["workers"]
     assert why_not("llamacpp", "workers", 1, able) == ""
+
+
+def test_a_program_is_started_with_flags_that_mean_the_same(
+    llama: Path, running: RunningEngine, tmp_path: Path
+) -> None:
+    program = tmp_path / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n')
+    program.chmod(0o755)
+    options = {"command": str(program), "cont_batching": False, "n_batch": 64}
+    with _served(llama, tmp_path / "logs", options=options) as other:
+        assert _completion(other, (1, 9, 10))["tokens"] == _completion(running, (1, 9, 10))["tokens"]
+        assert other.facts.versions.keys() == {"llama.cpp"}
+    script = (tmp_path / "logs" / "start.sh").read_text()
+    assert f"exec {program} --model" in script
+    assert "--no-cont-batching" in script
+
+
+def test_tokens_that_end_an_answer_by_their_text_alone_are_noted(llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        path = folder / name
+        path.write_text(path.read_text().replace("<|user|>", "<|im_end|>"))
+    with _served(folder, tmp_path / "logs") as one:
+        assert "llama.cpp also ends an answer at <|im_end|>, the model does not" in one.facts.notes
 
 
 def test_a_command_that_is_not_there_is_one_sentence(llama: Path, tmp_path: Path) -> None:
