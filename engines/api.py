@@ -93,9 +93,10 @@ class Capabilities:
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype,
     device, model_type or trait of a model (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate
-    reports. `max_workers`: None where any number may run. `has_minimum_length`: it can be asked for at least so many
-    tokens; `ignored_parameters`: generation parameters that have no effect there. `model_kinds` are those it serves
-    (engines.models.kind; none: it reads no model), `architectures` the model_types (none named: all of those kinds).
+    reports. `max_workers`: None where any number may run. `has_open_options`: it takes more options than it can list.
+    `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`: generation parameters that
+    have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it reads no model),
+    `architectures` the model_types (none named: all of those kinds).
     """
 
     effective_dtypes: Mapping[str, str]
@@ -105,6 +106,7 @@ class Capabilities:
     has_minimum_length: bool = True
     ignored_parameters: tuple[str, ...] = ()
     max_workers: int | None = None
+    has_open_options: bool = False
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)

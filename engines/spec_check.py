@@ -68,6 +68,8 @@ def _why_not_option(engine: str, name: str, able: Capabilities) -> str:
         return ""
     if (because := able.reasons.get(f"options.{name}")) is not None:
         return because
+    if able.has_open_options:
+        return ""
     hint = did_you_mean(name, able.options) or f"; known: {', '.join(able.options) or 'none'}"
     return f"{engine} has no such option{hint}"
 

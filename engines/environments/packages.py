@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from engines.api import Availability
 from engines.environments.package_list import has_list
 
-WITHOUT_EXTRA = ("deepspeed",)
-"""It changes how transformers imports: only a separate environment holds it."""
+WITHOUT_EXTRA = ("deepspeed", "vllm")
+"""The one changes how transformers imports, the other wants an older one: only a separate environment holds them."""
 
 
 def package_availability(packages: Sequence[str], extra: str) -> Availability:

@@ -122,7 +122,7 @@ def _engine_row(name: str) -> dict[str, Any]:
     if availability.is_available:
         able = engine.capabilities()
         row["dtypes"] = dict(able.effective_dtypes)
-        row["refused"] = dict(able.reasons)
+        row["refused"] = {name: why for name, why in able.reasons.items() if not name.startswith("options.")}
         row["devices"] = list(able.devices)
         row["max_tensor_parallel_degree"] = able.max_tensor_parallel_degree
         row["options"] = dict(able.options)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engines.api import EngineSpec
+from engines.api import Capabilities, EngineSpec
 from engines.environments.locate import STAMP, environment_folder
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers import vllm
@@ -223,7 +223,10 @@ def test_a_block_that_names_only_a_command_is_not_ruled_out(tmp_path: Path, monk
     wrapper = _program(tmp_path / "wrapper.sh", "#!/bin/sh")
     assert not load_engine("vllm").probe().is_available
     assert load_engine("vllm", None, str(wrapper)).probe().is_available
-    assert hasattr(engine_capabilities("vllm", "", str(wrapper)), "effective_dtypes")
+    monkeypatch.setattr(vllm, "_arguments", lambda place: None)  # nobody knows which Python it runs
+    able = engine_capabilities("vllm", "", str(wrapper))
+    assert isinstance(able, Capabilities)
+    assert not why_not("vllm", "options.max_num_batched_tokens", 512, able)
 
 
 def test_doctor_says_whose_build_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
