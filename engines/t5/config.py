@@ -159,11 +159,10 @@ def _feed_forward(raw: Mapping[str, Any], model_type: str, where: str) -> tuple[
     is_gated = projection.startswith("gated-")
     name = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
     given, gated = raw.get("dense_act_fn"), raw.get("is_gated_act")
-    field = "feed_forward_proj" if given is None else "dense_act_fn"
-    name = name if given is None else str(given)
-    if name not in ACTIVATIONS:
-        raise ModelInvalid(f"{where}: {field}: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
-    return name, is_gated if gated is None else bool(gated)
+    for field, value in (("feed_forward_proj", name), ("dense_act_fn", name if given is None else str(given))):
+        if value not in ACTIVATIONS:
+            raise ModelInvalid(f"{where}: {field}: expected one of {sorted(ACTIVATIONS)}, got {value!r}")
+    return (name if given is None else str(given)), is_gated if gated is None else bool(gated)
 
 
 def _is_id(value: object) -> bool:

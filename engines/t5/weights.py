@@ -181,7 +181,7 @@ class _TorchFile:
 
 
 _REFUSED_BY_TORCH = (
-    pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    OverflowError, MemoryError,
+    zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError,
+    AttributeError, OverflowError, MemoryError,
 )  # fmt: skip
 """What torch.load raises for bytes that are no checkpoint, or more than one."""

@@ -160,7 +160,8 @@ FIELDS = [
     ("num_layers", -3), ("num_layers", 10**7), ("num_layers", 1.5), ("num_heads", 0), ("num_heads", True),
     ("vocab_size", "x"), ("num_decoder_layers", -1), ("layer_norm_epsilon", float("nan")),
     ("relative_attention_num_buckets", 1),
-    ("relative_attention_max_distance", 16), ("eos_token_id", []), ("eos_token_id", [1] * 9), ("eos_token_id", "</s>"),
+    ("relative_attention_max_distance", 16), ("eos_token_id", []), ("eos_token_id", [*range(1, 10)]),
+    ("eos_token_id", "</s>"),
     ("pad_token_id", 2**31), ("decoder_start_token_id", 250), ("decoder_start_token_id", -1),
     ("scale_decoder_outputs", "no"), ("feed_forward_proj", "gated-tanh"), ("model_type", None),
 ]  # fmt: skip
