@@ -50,7 +50,7 @@ def test_it_serves_a_file_or_its_folder_until_a_signal_and_ends_with_0(
             "option.entryPoint=engines.fake\nbatch_sise=2",
             "unknown key 'batch_sise'; did you mean 'batch_size'",
         ),
-        ("option.entryPoint=engines.nothing", "unknown backend 'nothing'"),
+        ("option.entryPoint=engines.nothing", "unknown engine 'nothing'"),
         ("option.entryPoint=engines.fake\noption.oom_on_load=true", "ran out of memory"),
         ("option.entryPoint=engines.transformers\noption.model_id=./nowhere", "nowhere"),
     ],
