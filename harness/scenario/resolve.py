@@ -21,8 +21,9 @@ from harness.scenario.schema import READY_TIMEOUT_S, ModelSource, Scenario
 ModelKind = Literal["path", "hub", "s3", "shape"]
 
 BUNDLED = Path(harness.__file__).resolve().parents[1] / "scenarios" / "assets"
-"""Folder of the bundled model and prompts, beside the harness in a checkout."""
+"""Folder of the bundled models and prompts, beside the harness in a checkout."""
 BUNDLED_MODEL = BUNDLED / "flan-t5-bench"
+BUNDLED_DECODER = BUNDLED / "llama-bench"
 BUNDLED_PROMPTS = BUNDLED / "prompts" / "tasks.jsonl"
 
 
@@ -111,6 +112,8 @@ def digest_of(scenario: Scenario) -> str:
             block = block[part]
         if block.get(name, "") is None:
             del block[name]
+    if fields["model"] and fields["model"]["bundled"] is None:
+        del fields["model"]["bundled"]
     for block in fields["space"]:
         for name, values in list(block.items()):
             if isinstance(values, list) and len(values) == 1 and is_newer_default(name, values[0]):
@@ -147,8 +150,10 @@ def _resolved(scenario: Scenario, facts: Mapping[str, Any]) -> ResolvedScenario:
 
 
 def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:
-    if source is None:
+    if source is None or source.bundled == "seq2seq":
         return ModelRef(kind="path", value=str(BUNDLED_MODEL))
+    if source.bundled == "decoder":
+        return ModelRef(kind="path", value=str(BUNDLED_DECODER))
     if source.path is not None:
         return ModelRef(kind="path", value=str(_under(folder, source.path)))
     if source.hub is not None:

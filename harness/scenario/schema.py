@@ -28,6 +28,7 @@ from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, Stag
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
 
+BUNDLED_MODELS = ("seq2seq", "decoder")
 SHAPES = (
     *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
     *(f"t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
@@ -50,9 +51,13 @@ MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class ModelSource(Strict):
-    """Where the weights come from: exactly one of path, hub, s3, shape."""
+    """Where the weights come from: exactly one of bundled, path, hub, s3, shape."""
 
-    path: Annotated[Word | None, Field(description="Hugging Face T5 folder, relative to the scenario file")] = None
+    bundled: Annotated[
+        Annotated[str, BeforeValidator(one_of("a bundled model", BUNDLED_MODELS))] | None,
+        Field(description="a model that comes with dyno: seq2seq (a T5) or decoder (a Llama)"),
+    ] = None
+    path: Annotated[Word | None, Field(description="Hugging Face model folder, relative to the scenario file")] = None
     hub: Annotated[Word | None, Field(description="Hugging Face hub id, such as google/flan-t5-xxl")] = None
     s3: Annotated[str | None, Field(description="s3:// prefix that holds a Hugging Face folder")] = None
     shape: Annotated[
@@ -70,10 +75,10 @@ class ModelSource(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:
-        given = [name for name in ("path", "hub", "s3", "shape") if getattr(self, name) is not None]
+        given = [name for name in ("bundled", "path", "hub", "s3", "shape") if getattr(self, name) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
-            raise expected("exactly one of path, hub, s3, shape", got, "keep one")
+            raise expected("exactly one of bundled, path, hub, s3, shape", got, "keep one")
         if self.seed is not None and self.shape is None:
             raise expected("seed only beside shape", self.seed, "remove seed: real weights have none")
         return self

@@ -50,11 +50,13 @@ def shown(
     with ExitStack() as stack:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        logger.propagate = False  # libraries that log to the root logger give it a handler, which would show it again
         try:
             engine = stack.enter_context(launched)
             until(engine)
         finally:
             logger.removeHandler(handler)
+            logger.propagate = True
         yield engine
 
 

@@ -176,7 +176,7 @@ BROKEN = [
     (
         "two models",
         HEAD + "model: {path: a, hub: b}\n",
-        "{f}:3: model: expected exactly one of path, hub, s3, shape, got 'path and hub'; keep one",
+        "{f}:3: model: expected exactly one of bundled, path, hub, s3, shape, got 'path and hub'; keep one",
     ),
     (
         "an unknown shape",

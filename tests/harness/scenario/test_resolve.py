@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from harness.scenario.resolve import (
+    BUNDLED_DECODER,
     BUNDLED_MODEL,
     BUNDLED_PROMPTS,
     ModelRef,
@@ -25,6 +26,13 @@ def test_absent_model_and_prompts_are_the_bundled_ones() -> None:
     resolved = resolve(_scenario(), Path("anywhere/s.yaml"))
     assert resolved.model == ModelRef(kind="path", value=str(BUNDLED_MODEL))
     assert resolved.prompts_path == BUNDLED_PROMPTS
+
+
+def test_a_bundled_model_is_named_by_its_kind_and_leaves_other_digests_alone() -> None:
+    resolved = resolve(_scenario(model={"bundled": "decoder"}), Path("anywhere/s.yaml"))
+    assert resolved.model == ModelRef(kind="path", value=str(BUNDLED_DECODER))
+    assert resolve(_scenario(model={"bundled": "seq2seq"}), Path("s.yaml")).model.value == str(BUNDLED_MODEL)
+    assert resolve(_scenario(model={"path": "m"}), Path("s.yaml")).digest == "ee417f0b68"
 
 
 def test_paths_start_at_the_scenario_file() -> None:

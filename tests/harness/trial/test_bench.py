@@ -117,7 +117,7 @@ def test_a_launch_ends_with_the_search_s_time(
     assert (trial.outcome, trial.reason) == ("timed_out", why)
 
 
-def test_lines_show_what_a_launch_waits_for(tmp_path: Path) -> None:
+def test_lines_show_what_a_launch_waits_for_once(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[str] = []
 
     @contextmanager
@@ -129,6 +129,7 @@ def test_lines_show_what_a_launch_waits_for(tmp_path: Path) -> None:
     with shown(slow(), Lines(lines.append), lambda engine: logger.info("waiting: an answer of %s", engine)):
         pass
     assert lines == ["waiting: the model", "waiting: an answer of engine"]
+    assert caplog.messages == ["afterwards"]  # what else listens to the root logger gets no line twice
 
 
 def test_only_engines_that_read_the_model_need_the_reference(tmp_path: Path) -> None:
