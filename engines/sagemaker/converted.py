@@ -15,7 +15,7 @@ from engines.launching import engine_here
 SUMS = "weights.sha256"
 """In the archive, beside model.py: one line per uploaded file, as sha256sum writes and checks them. The handler refuses
 weights that are not these (a prefix that somebody wrote over serves something else without a word)."""
-_SMALL = ("config.json", "tokenizer.json")
+_SMALL = ("config.json", "generation_config.json", "tokenizer.json")
 _BLOCK_BYTES = 1 << 20
 
 

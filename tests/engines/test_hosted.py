@@ -52,9 +52,11 @@ def test_a_worker_that_dies_while_loading_is_a_failed_launch(tmp_path: Path) -> 
     spec = EngineSpec(engine="fake", model_dir=tmp_path, options={"hang_on_start": True})
     engine = FakeEngine().launch(spec, tmp_path, READY_TIMEOUT_S)
 
+    earlier = set(supervisor.descendants(os.getpid()))  # of other tests in this process
+
     def kill_worker() -> None:
         def worker() -> int | None:
-            found = supervisor.descendants(os.getpid())
+            found = [pid for pid in supervisor.descendants(os.getpid()) if pid not in earlier]
             return found[2] if len(found) == 3 else None  # supervisor, front, worker
 
         os.kill(eventually(worker), signal.SIGKILL)

@@ -37,7 +37,7 @@ def test_a_running_server_is_used_and_left_alone(tmp_path: Path, monkeypatch: py
             assert attached.endpoint.url == server.endpoint.url
             assert (attached.endpoint.protocol, attached.endpoint.model_name) == ("djl", "m")
             assert attached.pids == ()
-            assert attached.facts.effective_dtype == "unknown"
+            assert attached.facts.effective_dtype == "fp32", "our own server names it"
             assert attached.failure() is None
         assert ask(client).status_code == 200
         url = server.endpoint.url

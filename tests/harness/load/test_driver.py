@@ -389,8 +389,6 @@ def test_load_processes_end_with_their_parent(tmp_path: Path, sign: signal.Signa
         import sys, time
         from pathlib import Path
         from harness.load.driver import drive
-from harness.load.served_model import ServedModel
-from harness.records import Prompt
         from harness.load.plan import LoadPlan
         drive(LoadPlan.read(Path(sys.argv[1])), Path(sys.argv[2]), should_stop=lambda: None,
               on_progress=lambda done: print(done, flush=True))
