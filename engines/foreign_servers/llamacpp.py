@@ -23,24 +23,13 @@ from engines.foreign_servers.llamacpp_options import option_help
 from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
 from engines.foreign_servers.openai_server import RunningOpenAiServer, post_json, wait_for_model
 from engines.foreign_servers.tokenizer_check import check_tokens
-from engines.hosted import STOP_GRACE_S
+from engines.hosted import CONVERTED_FEATURES, STOP_GRACE_S
 from engines.models.folder import check_model_folder
 from engines.models.gguf_architectures import ARCHITECTURES
 from engines.models.gguf_cache import gguf_model
 from engines.models.kind import DECODER
 from engines.processes.server_process import ServerProcess, free_port
 from engines.spec_check import check_spec
-
-_FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "converted once",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "kept conversion",
-    "hardware": "CPU",
-}
 
 
 class LlamaCppEngine:
@@ -74,7 +63,7 @@ class LlamaCppEngine:
                 "workers": "one server is a trial; ask for more slots with batch_size",
                 "cuda": "the wheel computes on the CPU",
             },
-            features=_FEATURES,
+            features=CONVERTED_FEATURES,
             model_kinds=(DECODER,),
             architectures=tuple(ARCHITECTURES),
             max_workers=1,

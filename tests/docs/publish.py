@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +22,8 @@ def publish(run: Path, folder: Path) -> None:
     machine = json.dumps({name: stored[name] for name in FACTS}, indent=1)
     (folder / "machine.json").write_text(machine + "\n", encoding="utf-8")
     (folder / "table.md").write_text(as_markdown(report_table(read_run(run))) + "\n", encoding="utf-8")
-    shutil.copyfile(run / "trials.jsonl", folder / "trials.jsonl")
+    trials = (run / "trials.jsonl").read_text(encoding="utf-8").replace(str(Path.home()), "~")
+    (folder / "trials.jsonl").write_text(trials, encoding="utf-8")
 
 
 def main() -> None:
