@@ -19,7 +19,7 @@ import pytest
 TESTS = Path(__file__).parent
 HEAVY_FOLDERS = ("kernels", "conformance", "truth", "end_to_end")
 """Folders of tests/ that are heavy as a whole; elsewhere a test says so itself: `@pytest.mark.heavy`."""
-HEAVY_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.heavy\b", re.MULTILINE)
+HEAVY_FILE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.heavy\b", re.MULTILINE)
 """The line of a file whose tests are all heavy: under --quick it is not even imported."""
 PROCESS_EVENTS = {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 MODEL_LIBRARIES = {"torch", "transformers", "ctranslate2", "onnxruntime", "openvino"}

@@ -33,6 +33,7 @@ def test_tokenizer_is_what_its_builder_makes(training_script) -> None:
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.heavy
 def test_the_chat_template_asks_what_a_prompt_with_its_newline_asks() -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("jinja2")
@@ -77,6 +78,7 @@ def test_the_card_says_what_was_measured_on_these_weights() -> None:
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("end", ["", "\n"], ids=["model writes the newline", "prompt has the newline"])
+@pytest.mark.heavy
 def test_greedy_answers_are_right(end: str) -> None:
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

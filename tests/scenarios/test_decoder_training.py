@@ -45,6 +45,7 @@ def test_the_labels_of_clauses_hold_the_sentences_own(training_script) -> None:
         assert (found[0] if ", although " in prompt else found[-1]) == reference
 
 
+@pytest.mark.heavy
 def test_stages_never_draw_a_held_out_prompt(training_script) -> None:
     pytest.importorskip("torch")
     script, tasks = training_script("train_decoder"), training_script("tasks")
@@ -54,6 +55,7 @@ def test_stages_never_draw_a_held_out_prompt(training_script) -> None:
             assert not any(tasks.is_held_out(next(pairs)[0]) for _ in range(100))
 
 
+@pytest.mark.heavy
 def test_training_computes_what_transformers_computes(training_script) -> None:
     torch = pytest.importorskip("torch")
     script, shape = training_script("train_decoder"), training_script("decoder_shape")
@@ -66,6 +68,7 @@ def test_training_computes_what_transformers_computes(training_script) -> None:
     assert (found - expected).abs().max() < 1e-4
 
 
+@pytest.mark.heavy
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(training_script, tmp_path: Path, monkeypatch) -> None:
     torch = pytest.importorskip("torch")
     script, shape = training_script("train_decoder"), training_script("decoder_shape")

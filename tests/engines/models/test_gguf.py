@@ -71,6 +71,7 @@ def test_a_window_bounds_the_positions_where_llama_cpp_leaves_it_out() -> None:
         assert positions(config, kind_of(config, Path("model"))) == expected
 
 
+@pytest.mark.heavy
 def test_llama_3_s_scaling_is_the_one_of_transformers() -> None:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
