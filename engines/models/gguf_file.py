@@ -6,7 +6,6 @@ after the other. Matrices get the asked type, vectors and positions stay F32.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from engines.errors import ModelInvalid
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import Array, GgufArchitecture, architecture, rope_factors
 from engines.models.gguf_tokenizer import ENDS_BY_TEXT, GgufTokenizer, gguf_tokenizer
-from engines.models.kind import ModelKind, kind_of, read_config, text_config
+from engines.models.kind import ModelKind, kind_of, read_config, template_text, text_config
 from engines.models.safetensors_header import StoredTensor, stored_tensors
 from engines.processes.call_in_child import answer_call
 
@@ -153,7 +152,7 @@ class _Writing:
         writer.add_token_types(tokenizer.types)
         writer.add_token_merges(tokenizer.merges)
         self._add_special_ids(writer, tokenizer)
-        if template := chat_template(self._dir):
+        if template := template_text(self._dir):
             writer.add_chat_template(template)
 
     def _add_special_ids(self, writer: Any, tokenizer: GgufTokenizer) -> None:
@@ -181,20 +180,6 @@ def _written_name(names: Any, source: _Source) -> str:
         if found:
             return found
     raise ModelInvalid(f"{source.file}: tensor {source.name!r} has no name in GGUF; the model is of another make")
-
-
-def chat_template(model_dir: Path) -> str:
-    """The folder's chat template, '' where it has none."""
-    file = model_dir / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    try:
-        given = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    if isinstance(given, list):
-        given = next((each.get("template") for each in given if each.get("name") == "default"), "")
-    return str(given or "")
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def kind_of(config: Mapping[str, Any], path: Path) -> ModelKind:
         rope_type="" if scaling in _NO_SCALING else scaling,
         dtype=_DTYPES.get(str(values.get("dtype", values.get("torch_dtype", ""))).removeprefix("torch."), ""),
         is_tied=bool(values.get("tie_word_embeddings", False)),
-        has_chat_template=_has_chat_template(path),
+        has_chat_template=bool(template_text(path)),
     )
 
 
@@ -266,11 +266,26 @@ def _rope(values: Mapping[str, Any]) -> str:
     return "longrope" if word == "su" else word
 
 
-def _has_chat_template(path: Path) -> bool:
-    if any((path / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
+def template_text(path: Path) -> str:
+    """The folder's chat template, '' where it has none: chat_template.jinja, else an entry of a JSON file. Of several
+    named ones it is the one named 'default'."""
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        given = json_entries(path / name).get("chat_template")
+        if isinstance(given, list):
+            named = [each for each in given if isinstance(each, dict) and each.get("name") == "default"]
+            given = named[0].get("template") if named else None
+        if given and isinstance(given, str):
+            return given
+    return ""
+
+
+def json_entries(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none that can be read."""
     try:
-        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(config.get("chat_template"))
+        return {}
+    return entries if isinstance(entries, dict) else {}

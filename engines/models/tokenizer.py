@@ -40,6 +40,12 @@ class Tokenizer:
             return ids
         return (*ids, self._closing[0])
 
+    def encode_rendered(self, text: str) -> tuple[int, ...]:
+        """Token ids of a chat template's text, which names its own special tokens: none are added."""
+        if self._is_fast:
+            return tuple(self._implementation.encode(text, add_special_tokens=False).ids)
+        return tuple(self._implementation(text, add_special_tokens=False).input_ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; an id the tokenizer does not know (a spare vocabulary row) is
         skipped."""
