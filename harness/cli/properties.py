@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
 from harness.choose.text import findings_text
@@ -15,9 +16,10 @@ from harness.properties.containers import parse_container
 from harness.properties.diff import Difference, container_differences, file_differences, known_keys, rule_text
 from harness.properties.environment_variables import from_environment, parse_environment, to_environment
 from harness.properties.lint.findings import lint
-from harness.properties.lint.records import Finding, model_facts
+from harness.properties.lint.records import Finding, Place, model_facts
 from harness.properties.migrate import Migration, migrate
 from harness.store.disk import write_text
+from harness.units import BYTES_PER_MIB
 
 LINT_FAILED = 1
 """Exit code when a check found a fault (house style 35)."""
@@ -41,8 +43,9 @@ def command() -> None:
 @command.command("lint", epilog="Exit: 0 no errors, 1 errors, 2 usage.")
 @_FILE
 @_CONTAINER
+@click.option("--here", is_flag=True, help="Judge what depends on the machine and the folder by this one.")
 @_JSON
-def lint_command(file: Path, container: str, as_json: bool) -> int:
+def lint_command(file: Path, container: str, here: bool, as_json: bool) -> int:
     """List what is wrong with FILE in one container version, line by line.
 
     Reads the config.json, model.py and requirements.txt beside FILE too, where there are any.
@@ -50,12 +53,13 @@ def lint_command(file: Path, container: str, as_json: bool) -> int:
     \b
     Examples:
       dyno properties lint serving.properties --container 0.24.0
-      dyno properties lint model/serving.properties --container 0.36.0-lmi20 --json
+      dyno properties lint model/serving.properties --container 0.36.0-lmi20 --here
     """
 
     beside = [file.parent / name for name in ("model.py", "requirements.txt")]
     script, requirements = [_text(path) if path.is_file() else "" for path in beside]
-    findings = lint(_text(file), container, model_facts(file.parent), script, requirements)
+    place = _this_place(file.parent) if here else None
+    findings = lint(_text(file), container, model_facts(file.parent), script, requirements, place)
     if as_json:
         click.echo(json.dumps({"file": str(file), "container": container, "findings": _rows(findings)}, indent=2))
     else:
@@ -183,6 +187,11 @@ def keys(container: str, as_json: bool) -> None:
     handlers = max(len(who) for _, who in rules)
     for (key, who), rule in rules.items():
         click.echo(f"{key:{width}}  {who:{handlers}}  {rule_text(rule)}")
+
+
+def _this_place(folder: Path) -> Place:
+    gpus = len([each for each in Path("/dev").glob("nvidia*") if each.name.removeprefix("nvidia").isdigit()])
+    return Place(folder=folder, gpus=gpus, memory_mib=psutil.virtual_memory().total // BYTES_PER_MIB)
 
 
 def _text(path: Path) -> str:

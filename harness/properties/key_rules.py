@@ -22,7 +22,11 @@ FIRST_IN_IMAGE = {"fastertransformer": "0.21.0"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRule:
-    """One key as one handler reads it in a period. `since` and `until` are inclusive versions; () means no bound."""
+    """One key as one handler reads it in a period. `since` and `until` are inclusive versions; () means no bound.
+
+    `if_low` and `if_unreadable` state what the server does with a value below `low`, or of another type, that it takes
+    all the same. `is_java` marks what the server's Java side reads.
+    """
 
     key: str
     handler: str
@@ -34,6 +38,9 @@ class KeyRule:
     choices: tuple[str, ...] = ()
     takes_any_case: bool = False
     unit: str = ""
+    if_low: str = ""
+    if_unreadable: str = ""
+    is_java: bool = False
     replacement: str = ""
     retired: str = ""
     is_never: bool = False
@@ -135,6 +142,9 @@ def _rule(key: str, handler: str, row: Mapping[str, Any]) -> KeyRule:
         choices=tuple(row.get("choices", ())),
         takes_any_case=row.get("any_case", False),
         unit=row.get("unit", ""),
+        if_low=row.get("if_low", ""),
+        if_unreadable=row.get("if_unreadable", ""),
+        is_java=row.get("java", handler == "server"),
         replacement=row.get("replacement", ""),
         retired=row.get("retired", ""),
         is_never=row.get("never", False),

@@ -54,9 +54,11 @@ def _workers(given: LintInput) -> Iterator[Finding]:
     for device in ("", "cpu.", "gpu.", "nc."):
         low, high = f"{device}minWorkers", f"{device}maxWorkers"
         if low in given.values and high in given.values and _whole(given, high, 1) < _whole(given, low, 1):
-            yield given.error(
-                high, f"{high}={given.values[high]} is below {low}={given.values[low]}: the server refuses the model"
-            )
+            wrong = f"{high}={given.values[high]} is below {low}={given.values[low]}"
+            if given.container.is_own:
+                yield given.error(high, f"{wrong}: the server refuses the model")
+            else:
+                yield given.warning(high, f"{wrong}: the server lowers {low} to {given.values[high]}")
     many = _whole(given, "maxWorkers", 1) > 1
     for key in ("option.enable_lora", "option.enable_stateful_sessions", "option.lmcache_auto_config"):
         if many and given.values.get(key, "").strip().lower() == "true":
@@ -92,6 +94,9 @@ def _batching(given: LintInput) -> Iterator[Finding]:
     rolling_size = _whole(given, "option.max_rolling_batch_size", 0)
     if rolling_size > _whole(given, "job_queue_size", 1000):
         yield given.warning("option.max_rolling_batch_size", "larger than job_queue_size: the batch can never fill")
+    pipeline = "option.pipeline_parallel_degree"
+    if rolling == "vllm" and given.container.version >= (0, 30) and _whole(given, pipeline, 1) > 1:
+        yield given.error(pipeline, "the vLLM handler refuses pipeline parallelism with rolling batch: write 1")
     is_rolling = rolling in ROLLING
     if is_rolling and given.values.get("option.async_mode", "").strip().lower() == "true":
         yield given.error("option.async_mode", "async mode and rolling batch exclude each other")

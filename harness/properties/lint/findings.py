@@ -14,8 +14,9 @@ from engines.serving_properties.java_text import PropertiesSyntaxError, Property
 from harness.properties.containers import Container, parse_container
 from harness.properties.lint.combinations import combination_findings
 from harness.properties.lint.keys import key_findings
+from harness.properties.lint.place import place_findings
 from harness.properties.lint.readers import readers
-from harness.properties.lint.records import Finding, LintInput, ModelFacts
+from harness.properties.lint.records import Finding, LintInput, ModelFacts, Place
 from harness.properties.lint.values import branch_findings, value_findings
 
 CONVERTER_STRIPS_SINCE = (0, 26, 0)
@@ -23,17 +24,23 @@ _T5_NAME = re.compile(r"(^|[/_.\s-])(flan-?)?(u?m?t5|byt5|ul2)(?![a-z])")
 
 
 def lint(
-    text: str, container: str, model: ModelFacts | None = None, script: str = "", requirements: str = ""
+    text: str,
+    container: str,
+    model: ModelFacts | None = None,
+    script: str = "",
+    requirements: str = "",
+    place: Place | None = None,
 ) -> list[Finding]:
     """Findings in line order, errors first within a line; empty when the file is clean. An option that `script` (the
-    model.py beside the file) names counts as known; `requirements` is the requirements.txt beside it. Raises UsageError
-    on an unknown container."""
+    model.py beside the file) names counts as known; `requirements` is the requirements.txt beside it. What depends
+    on the machine is an error only where `place` is given. Raises UsageError on an unknown container."""
     target = parse_container(container)
     try:
         entries = parse_lines(text)
     except PropertiesSyntaxError as error:
         return [Finding(line=error.line, key="", severity="error", message=f"Java refuses the file: {error}")]
-    given = replace(lint_input(target, model or ModelFacts(), entries, script), requirements=requirements)
+    given = lint_input(target, model or ModelFacts(), entries, script)
+    given = replace(given, requirements=requirements, place=place)
     findings = [
         *syntax_findings(text, entries),
         *_converter_findings(given),
@@ -41,6 +48,7 @@ def lint(
         *key_findings(given),
         *value_findings(given),
         *combination_findings(given),
+        *place_findings(given),
     ]
     return sorted(dict.fromkeys(findings), key=lambda finding: (finding.line, finding.severity, finding.key))
 

@@ -51,9 +51,19 @@ def model_facts(folder: Path) -> ModelFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the file is to be served: the model's folder, and the GPUs and the memory of the machine."""
+
+    folder: Path
+    gpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LintInput:
     """A parsed file and its target. `values` holds the last of duplicates, `lines` the line it stands on;
-    `script` is the author's own handler and `requirements` the requirements.txt beside it, where there are any."""
+    `script` is the author's own handler and `requirements` the requirements.txt beside it, where there are any;
+    `place` is None where nothing is known of the machine."""
 
     container: Container
     model: ModelFacts
@@ -63,6 +73,7 @@ class LintInput:
     handlers: frozenset[str] = field(default=frozenset())
     script: str = ""
     requirements: str = ""
+    place: Place | None = None
 
     def error(self, key: str, message: str) -> Finding:
         """An error at the line of `key`."""

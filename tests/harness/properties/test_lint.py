@@ -128,11 +128,13 @@ def test_what_java_reads_as_written_is_no_finding() -> None:
     ("line", "output"),
     [
         ("batch_size=four", "expected a whole number >= 1, got 'four'"),
-        ("batch_size=0", "expected a whole number >= 1, got 0"),
-        ("max_batch_delay=-1", "expected a whole number ms >= 0"),
+        ("job_queue_size=0", "expected a whole number >= 1, got 0"),
+        ("batch_size=1_0", "expected a whole number >= 1, got '1_0'"),
+        ("batch_size=2147483648", "expected a whole number >= 1 up to 2147483647"),
         ("option.dtype=fp8", "expected one of fp32"),
         ("option.tensor_parallel_degree=all", "or max"),
-        ("option.trust_remote_code=yes", "expected true or false"),
+        ("option.trust_remote_code=ja", "expected true or false"),
+        ("option.parallel_loading=yes", "expected true or false"),
         ("load_on_devices=0,1", "expected devices separated by ';'"),
     ],
 )
@@ -143,7 +145,30 @@ def test_values_outside_type_or_range(line: str, output: str) -> None:
 @pytest.mark.parametrize(
     ("text", "output"),
     [
-        ("maxWorkers=1\nminWorkers=2\n", "below minWorkers=2"),
+        ("batch_size=0\n", "got 0: the server computes one request at a time"),
+        ("max_batch_delay=-1\n", "got -1: the server waits no time"),
+        ("option.predict_timeout=60s\n", "got '60s': the server logs it and keeps its default"),
+        ("maxWorkers=1\nminWorkers=2\n", "below minWorkers=2: the server lowers minWorkers to 1"),
+        ("option.entryPoint=mine.py\n", "ends at start unless mine.py is beside the file"),
+    ],
+)
+def test_values_that_the_server_takes_otherwise_than_written_are_warnings(text: str, output: str) -> None:
+    (found,) = lint(text, "0.28.0")
+    assert found.severity == "warning"
+    assert output in found.message
+
+
+def test_our_own_server_refuses_what_djl_serving_takes_otherwise() -> None:
+    text = "engine=Python\noption.entryPoint=engines.fake\nbatch_size=0\nmaxWorkers=1\nminWorkers=2\n"
+    errors = _errors(text, "dynamometer-0.1")
+    assert len(errors) == 2
+    assert "expected a whole number >= 1, got 0" in errors[0]
+    assert "below minWorkers=2: the server refuses the model" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
         ("batch_size=4\noption.rolling_batch=auto\n", "excludes option.rolling_batch=auto"),
         ("batch_size=2\noption.enable_streaming=true\n", "refused with streaming"),
         ("option.quantize=bitsandbytes8\noption.entryPoint=djl_python.huggingface\n", "option.device_map=auto"),
