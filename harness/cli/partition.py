@@ -9,10 +9,10 @@ import click
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
 from engines.models.folder import resolve_model
+from engines.models.t5_shapes import T5_SHAPES
 from engines.serving_properties.write import spec_to_properties
 from engines.t5.partition import partition
 from harness.cli.signals import stopped_by_signals
-from harness.scenario.schema import SHAPES
 from harness.units import mib_from_bytes
 
 PROPERTIES = "serving.properties"
@@ -65,4 +65,4 @@ def model_kind(model: str) -> str:
         return "path"
     if model.startswith("s3://"):
         return "s3"
-    return "shape" if model in SHAPES else "hub"
+    return "shape" if model in T5_SHAPES else "hub"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from engines.models.shapes import SHAPES
 from engines.registry import traits
 from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.blocks import one_block_per_engine
@@ -29,12 +30,6 @@ from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
 
 BUNDLED_MODELS = ("seq2seq", "decoder")
-SHAPES = (
-    *(f"flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl")),
-    *(f"t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
-    "ul2",
-)
-"""Published shapes that can be served with random weights."""
 READY_TIMEOUT_S = 600.0
 """The first export of a large model takes minutes."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
@@ -61,7 +56,7 @@ class ModelSource(Strict):
     hub: Annotated[Word | None, Field(description="Hugging Face hub id, such as google/flan-t5-xxl")] = None
     s3: Annotated[str | None, Field(description="s3:// prefix that holds a Hugging Face folder")] = None
     shape: Annotated[
-        Annotated[str, BeforeValidator(one_of("a shape", SHAPES))] | None,
+        Annotated[str, BeforeValidator(one_of("a shape", tuple(SHAPES)))] | None,
         Field(description="random weights of a published shape"),
     ] = None
     seed: Annotated[AtLeastZero | None, Field(description="seed of the random weights; only with shape")] = None

@@ -10,7 +10,7 @@ from engines.api import Availability, Capabilities
 from engines.errors import EngineError
 from engines.launching import load_engine
 from engines.models.kind import ModelKind, kind_of, model_kind
-from engines.models.random_weights import SHAPES
+from engines.models.shapes import SHAPES
 from harness.scenario.resolve import ResolvedScenario
 
 

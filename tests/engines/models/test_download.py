@@ -13,7 +13,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from engines.errors import ModelInvalid, Unavailable
 from engines.models.download import download_hub
 from engines.models.folder import resolve_model
-from engines.models.random_weights import T5Shape, write_random_model
+from engines.models.random_weights import write_random_model
+from engines.models.t5_shapes import T5Shape
 
 SHAPE = T5Shape(d_model=8, d_ff=16, num_heads=2, num_layers=1, d_kv=4, vocab_size=200)
 

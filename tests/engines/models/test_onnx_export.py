@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engines.models import hugging_face, onnx_export
-from engines.models.random_weights import T5Shape
+from engines.models.t5_shapes import T5Shape
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model
 
 pytestmark = pytest.mark.heavy

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from engines.errors import ModelInvalid, Unavailable
 from engines.models.hugging_face import load_model, scales_outputs
-from engines.models.random_weights import SHAPES, random_model, tensors, write_random_model
+from engines.models.random_weights import random_model, write_random_model
+from engines.models.shapes import SHAPES
 from engines.models.tokenizer import Tokenizer
 from tests.engines.models.t5_folders import TINY_FLAN, TINY_V1, write_model
 
@@ -36,7 +37,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_counts_are_the_published_ones(name: str) -> None:
-    assert sum(prod(tensor.shape) for tensor in tensors(SHAPES[name])) == PUBLISHED[name]
+    assert sum(prod(tensor.shape) for tensor in SHAPES[name].tensors()) == PUBLISHED[name]
 
 
 def test_flan_loads_untied_and_unscaled_and_t5_tied_and_scaled(tmp_path: Path) -> None:

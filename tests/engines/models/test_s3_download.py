@@ -17,7 +17,8 @@ from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.models import download as model_download
 from engines.models.download import download_s3
 from engines.models.folder import resolve_model
-from engines.models.random_weights import T5Shape, write_random_model
+from engines.models.random_weights import write_random_model
+from engines.models.t5_shapes import T5Shape
 from tests.sagemaker_emulator.fixtures import cloud, stub_server
 from tests.sagemaker_emulator.local import BUCKET, KEY_ID, SECRET, Local
 from tests.sagemaker_emulator.s5cmd import program, recorded

@@ -88,7 +88,8 @@ def _handler(engine: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny T5 of random weights, the same every time, with a tokenizer."""
-    from engines.models.random_weights import T5Shape, write_random_model
+    from engines.models.random_weights import write_random_model
+    from engines.models.t5_shapes import T5Shape
 
     folder = tmp_path_factory.mktemp("tiny-t5")
     shape = T5Shape(d_model=64, d_ff=128, num_heads=3, num_layers=2, d_kv=16, vocab_size=1100)
