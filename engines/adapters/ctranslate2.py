@@ -28,7 +28,7 @@ from engines.errors import ModelInvalid, RequestInvalid, Unavailable
 from engines.generation.token_choice import check_request
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models import hugging_face
-from engines.models.cache import build_once, check_unchanged, model_digest
+from engines.models.cache import build_once, carried, check_unchanged, model_digest
 from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
 from engines.models.kind import model_kind
@@ -38,6 +38,10 @@ from engines.spec_check import check_spec
 
 CONVERSION = 3
 """Part of the cache key: raise it when `convert` changes what it writes."""
+
+CARRIED = "ct2"
+"""The folder inside a model folder that may carry its conversion along, with what `form` gives in its cache.FORM file.
+"""
 
 _PACKAGES = ("ctranslate2",)
 _CONVERTER_PACKAGES = ("torch", "transformers")
@@ -276,8 +280,15 @@ def _shared(params: GenerateParams) -> GenerateParams:
     return plain if params.do_sample else replace(plain, temperature=1.0, top_k=0, top_p=1.0)
 
 
+def form(compute_type: str) -> str:
+    """What distinguishes one conversion from others of the same model."""
+    return f"{compute_type}-v{CONVERSION}"
+
+
 def converted(model_dir: Path, compute_type: str, cache: Path) -> Path:
     """The cached CTranslate2 folder of a Hugging Face folder. Raises ModelInvalid, Unavailable."""
+    if found := carried(model_dir / CARRIED, form(compute_type)):
+        return found
     import ctranslate2
 
     digest = model_digest(model_dir)

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
-from engines.foreign_servers.djl_folder import PACKAGES, write_djl_folder
-from engines.foreign_servers.multi_model_server import RunningJavaServer
+from engines.foreign_servers.djl_folder import PACKAGES, backend_spec, write_djl_folder
+from engines.foreign_servers.multi_model_server import RunningJavaServer, backend_engine
 from engines.hosted import HOST, STOP_GRACE_S
-from engines.models.folder import check_model_folder
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.processes.temp_folders import fresh_path
@@ -73,11 +72,9 @@ class DjlEngine:
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningJavaServer]:
         """Write the model folder to `workdir`/model, start DJL Serving on it, wait until its workers are ready."""
-        check_spec(spec, self.capabilities())
-        check_model_folder(spec.model_dir)
-        backend = str(spec.options.get("backend", "t5"))
+        inner = self._checked(spec)
         image = str(spec.options.get("image", ""))
-        folder = write_djl_folder(spec, backend, workdir / MODEL, links_weights=not image)
+        folder = write_djl_folder(inner, workdir / MODEL, links_weights=not image)
         port = free_port()
         argv = docker_argv(image, folder, port) if image else self._argv(spec, folder, workdir, port)
         temp_dir = fresh_path("server")
@@ -91,11 +88,21 @@ class DjlEngine:
                     effective_dtype=self.capabilities().effective_dtypes[spec.dtype],
                     versions={"djl-serving": image or COMMAND},
                     load_s=0.0,
-                    notes=(f"front end DJL Serving, workers run {backend}", "load time is part of the launch"),
+                    notes=(f"front end DJL Serving, workers run {inner.engine}", "load time is part of the launch"),
                 ),
             )
         finally:
             process.stop(STOP_GRACE_S)
+
+    def _checked(self, spec: EngineSpec) -> EngineSpec:
+        """The spec of the backend inside. Raises what launch may raise before anything is started."""
+        inner = backend_spec(spec)
+        try:
+            backend_engine(inner.engine).check(inner)
+        except SpecInvalid as error:
+            check_spec(spec, self.capabilities())  # names this engine where the refusal is its own
+            raise SpecInvalid(f"{self.name}: {error}") from error
+        return inner
 
     def _argv(self, spec: EngineSpec, folder: Path, workdir: Path, port: int) -> list[str]:
         wanted = str(spec.options.get("command", COMMAND))

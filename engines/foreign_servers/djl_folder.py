@@ -1,11 +1,13 @@
-"""The model folder that DJL Serving is started on: serving.properties, model.py, our code and the weights.
+"""The model folder that DJL Serving is started on: its properties, model.py, backend.json, our code and the weights.
 
 The folder needs nothing but DJL Serving's Python and what requirements.txt names: it contains `engines/` with its built
-library. The library asks for glibc 2.34 or newer, as Ubuntu 22.04 and later have.
+library. The library asks for glibc 2.34 or newer, as Ubuntu 22.04 and later have. An engine that converts models finds
+them converted.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,55 +16,78 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
+from engines.foreign_servers.carried import CONVERSIONS
+from engines.models.cache import FORM
+from engines.processes.threads import compute_threads
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.write import container_values
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "t5": ("numpy", "tokenizers"),
-    "ctranslate2": ("ctranslate2", "tokenizers"),
-    "onnxruntime": ("onnxruntime", "tokenizers", "numpy"),
+    "ctranslate2": ("ctranslate2", "numpy", "tokenizers"),
+    "onnxruntime": ("onnxruntime", "numpy", "tokenizers"),
     "fake": (),
 }
 """Backend -> what its requirements.txt names, at the versions that are installed here."""
 
+OWN_OPTIONS = ("backend", "image", "command")
+"""Options of engine `djl` itself; the others are its backend's."""
+
+SPEC_FILE = "backend.json"
+"""Beside model.py: the whole spec of the backend. The properties that a DJL worker is handed hold every key of the
+server too, and each release adds some: none of them can be taken for an option of the backend."""
+
 _MODEL_PY = '"""DJL Serving\'s entry point: our backend, from the engines/ folder beside this file."""\n\n'
 _MODEL_PY += "from engines.foreign_servers.djl_handler import handle  # noqa: F401\n"
+_NOTE = f"Read by DJL Serving's front end. The backend reads {SPEC_FILE}: change batch_size in both."
+_WRITTEN = ("serving.properties", "model.py", "requirements.txt", SPEC_FILE)
+_WEIGHTS = (".safetensors", ".bin")
 
 
-def write_djl_folder(spec: EngineSpec, backend: str, folder: Path, *, links_weights: bool = False) -> Path:
-    """Write the model folder for `backend` configured as `spec` states; returns it.
-
-    Weights are copied, or linked with `links_weights` (only for a server on this machine). Raises SpecInvalid for a
-    backend that cannot be carried, OSError.
-    """
+def backend_spec(spec: EngineSpec) -> EngineSpec:
+    """The spec of the backend inside an engine `djl` of `spec`, threads and all. Raises SpecInvalid for a backend that
+    cannot be carried."""
+    backend = str(spec.options.get("backend", "t5"))
     if backend not in PACKAGES:
         raise SpecInvalid(f"djl: option backend is {backend!r}, expected one of {', '.join(PACKAGES)}")
+    options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
+    return replace(spec, engine=backend, options=options, threads=compute_threads(spec), python=None)
+
+
+def write_djl_folder(inner: EngineSpec, folder: Path, *, links_weights: bool = False) -> Path:
+    """Write the model folder for what `backend_spec` gave; returns it.
+
+    Weights are copied, or linked with `links_weights` (only for a server on this machine). Raises ModelInvalid and
+    Unavailable where they cannot be converted, OSError.
+    """
+    conversion = CONVERSIONS[inner.engine](inner) if inner.engine in CONVERSIONS else None
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "serving.properties").write_text(format_properties(_properties(spec, backend)), encoding="ascii")
+    values = format_properties(container_values(replace(inner, options={}), "model.py"), comment=_NOTE)
+    (folder / "serving.properties").write_text(values, encoding="ascii")
     (folder / "model.py").write_text(_MODEL_PY, encoding="ascii")
-    (folder / "requirements.txt").write_text("".join(f"{_pinned(name)}\n" for name in PACKAGES[backend]))
-    here = Path(__file__).parents[1]
-    shutil.copytree(
-        here,
-        folder / "engines",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__", "*.md"),
-    )
-    for file in sorted(path for path in spec.model_dir.iterdir() if path.is_file()):
-        target = folder / file.name
-        if target.name in ("serving.properties", "model.py", "requirements.txt"):
-            continue
-        target.unlink(missing_ok=True)
-        if links_weights:
-            target.symlink_to(file.resolve())
-        else:
-            shutil.copy2(file, target)
+    (folder / SPEC_FILE).write_text(json.dumps({**inner.as_message(), "model_dir": ""}, indent=1), encoding="utf-8")
+    (folder / "requirements.txt").write_text("".join(f"{_pinned(name)}\n" for name in PACKAGES[inner.engine]))
+    code = Path(__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__", "*.md")
+    shutil.copytree(code, folder / "engines", dirs_exist_ok=True, ignore=ignored)
+    files = {path.name: path for path in sorted(inner.model_dir.iterdir()) if path.is_file()}
+    if conversion is not None:
+        (folder / conversion.name).mkdir(exist_ok=True)
+        (folder / conversion.name / FORM).write_text(f"{conversion.form}\n", encoding="ascii")
+        files = {name: path for name, path in files.items() if not name.endswith(_WEIGHTS)}
+        files |= {f"{conversion.name}/{path.name}": path for path in conversion.made.iterdir() if path.name != FORM}
+    for name, path in files.items():
+        if name not in _WRITTEN:
+            _put(path, folder / name, links_weights)
     return folder
 
 
-def _properties(spec: EngineSpec, backend: str) -> dict[str, str]:
-    options = {name: value for name, value in spec.options.items() if name not in ("backend", "image", "command")}
-    return container_values(replace(spec, options=options), "model.py", extra={"option.backend": backend})
+def _put(file: Path, target: Path, links: bool) -> None:
+    target.unlink(missing_ok=True)
+    if links:
+        target.symlink_to(file.resolve())
+    else:
+        shutil.copy2(file, target)
 
 
 def _pinned(package: str) -> str:

@@ -1,23 +1,21 @@
 """The handler that DJL Serving's Python workers run: one of our backends behind `handle(inputs)`.
 
 A refused request of a larger batch gets its error as a JSON body with status 200: DJL has one status per batch.
-Written by djl_folder.py beside serving.properties; `option.backend`, `option.dtype`, `option.threads` and the
-backend's own options come from there. djl_python is DJL Serving's Python side, there in its containers only.
+Written by djl_folder.py beside serving.properties; what to load stands in backend.json there, and nothing else of it is
+read from the server's properties. djl_python is DJL Serving's Python side, there in its containers only.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.errors import SpecInvalid
+from engines.api import EngineSpec
+from engines.foreign_servers.djl_folder import SPEC_FILE
 from engines.foreign_servers.mms_handler import replies
 from engines.server.worker import Loaded, load_of
-from engines.serving_properties.read import spec_from_options
-
-_NOT_FROM_THE_FILE = ("model_dir", "device_id", "backend")
-"""What DJL Serving adds, and our own word for the engine; what is left is the file's."""
 
 OK = 200
 
@@ -33,25 +31,27 @@ def handle(inputs: Any) -> Any:
         _loaded = load(inputs.get_properties())
     if inputs.is_empty():
         return None
-    found = replies(_loaded, [item.get_as_json() for item in inputs.get_batches()])
+    # A request's query parameters and form fields are entries of its content too, so entries are not requests.
+    found = replies(_loaded, [bytes(item.get_as_bytes() or b"") for item in inputs.get_batches()])
     outputs = Output()
     if len(found) == 1 and found[0].code != OK:  # the only case in which a request's own status can be set
         refusal = json.loads(found[0].body)
         return outputs.error(refusal["message"], code=found[0].code, message=refusal["type"])
+    outputs.add_property("Content-Type", "application/json")
     for index, reply in enumerate(found):
-        outputs.add_as_json(json.loads(reply.body), key=inputs.get_content().key_at(index))
+        outputs.add(reply.body, batch_index=index if len(found) > 1 else None)
     return outputs
 
 
-def load(properties: dict[str, Any]) -> Loaded:
-    """The backend that the folder's properties ask for. Raises RuntimeError with the reason it cannot be loaded."""
-    backend = str(properties.get("backend", "t5"))
-    model_dir = Path(str(properties.get("model_id") or properties["model_dir"]))
-    options = {name: str(value) for name, value in properties.items() if name not in _NOT_FROM_THE_FILE}
+def load(properties: Mapping[str, Any]) -> Loaded:
+    """The backend of the folder that the properties name. Raises RuntimeError with the reason it cannot be loaded."""
+    beside = Path(str(properties["model_dir"]))
+    model_dir = Path(str(properties.get("model_id") or beside))  # where DJL has put option.model_id=s3://...
     try:
-        spec = spec_from_options(options, backend, model_dir)
-    except SpecInvalid as error:
-        raise RuntimeError(f"SpecInvalid: {error}") from error
+        message = json.loads((beside / SPEC_FILE).read_text(encoding="utf-8"))
+        spec = EngineSpec.from_message({**message, "model_dir": str(model_dir)})
+    except (OSError, ValueError, TypeError) as error:
+        raise RuntimeError(f"{beside / SPEC_FILE}: {error}; write the folder again with this version") from error
     found = load_of({"spec": spec.as_message()})
     if isinstance(found, tuple):
         raise RuntimeError(f"{found[0]}: {found[1]}")

@@ -73,7 +73,7 @@ class MultiModelServerEngine:
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, without streaming and without joining a running batch."""
-        able = _backend_engine("t5").capabilities()
+        able = backend_engine("t5").capabilities()
         return replace(
             able,
             can_stream=False,
@@ -117,7 +117,7 @@ class MultiModelServerEngine:
             raise SpecInvalid(f"{self.name}: option backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
         options = {name: value for name, value in spec.options.items() if name != "backend"}
         inner = replace(spec, engine=backend, options=options)
-        engine = _backend_engine(backend)
+        engine = backend_engine(backend)
         try:
             engine.check(inner)
         except SpecInvalid as error:
@@ -211,7 +211,8 @@ def java() -> Path | None:
     return Path(found) if found else None
 
 
-def _backend_engine(name: str) -> HostedEngine:
+def backend_engine(name: str) -> HostedEngine:
+    """The engine of ours that runs in the workers of somebody else's server."""
     from engines.launching import engine_here
 
     engine = engine_here(name)

@@ -23,6 +23,9 @@ hashing 44 GB of weights would cost longer than converting them."""
 
 _SAMPLE_BYTES = 1 << 20
 
+FORM = "form.txt"
+"""In a conversion that a model folder carries along: which one it is."""
+
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -46,6 +49,14 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
             "at another disk"
         ) from error
     return folder
+
+
+def carried(folder: Path, form: str) -> Path | None:
+    """`folder`, if it is a conversion of this form that somebody put into a model folder; else None."""
+    try:
+        return folder if (folder / FORM).read_text(encoding="ascii").strip() == form else None
+    except (OSError, ValueError):
+        return None
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:

@@ -6,13 +6,21 @@ from pathlib import Path
 
 from engines.environments.packages import package_availability
 from engines.errors import Unavailable
-from engines.models.cache import build_once, check_unchanged, model_digest
+from engines.models.cache import build_once, carried, check_unchanged, model_digest
 from engines.processes.call_in_child import call_in_child
 
 EXPORT = 2
 """Part of the cache key: raise it when onnx_export changes what it writes."""
 
+CARRIED = "onnx"
+"""The folder inside a model folder that may carry its graphs along, with what `form` gives in its cache.FORM file."""
+
 _EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+
+
+def form(dtype: str) -> str:
+    """What distinguishes the graphs of one dtype and export from others of the same model."""
+    return f"{dtype}-v{EXPORT}"
 
 
 def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
@@ -20,6 +28,8 @@ def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
 
     Raises ModelInvalid, Unavailable.
     """
+    if found := carried(model_dir / CARRIED, form(dtype)):
+        return found
     digest = model_digest(model_dir)
     versions = package_availability(("onnxruntime", "torch"), engine).versions
     quantizer = f"-ort{versions.get('onnxruntime', '')}" if dtype == "int8" else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.api import EngineSpec
-from engines.cache_folder import cache_root
 from engines.errors import Unavailable
+from engines.foreign_servers.carried import CONVERSIONS
 from engines.launching import engine_here
 
 SUMS = "weights.sha256"
@@ -39,15 +39,14 @@ def converted_weights(spec: EngineSpec, hosts: str) -> Converted:
 
     Raises Unavailable where the engine is not installed here, ModelInvalid.
     """
-    if hosts not in _FORMS:
-        raise Unavailable(f"sagemaker: {hosts} has no converted form; one of {', '.join(_FORMS)} has")
+    if hosts not in CONVERSIONS:
+        raise Unavailable(f"sagemaker: {hosts} has no converted form; one of {', '.join(CONVERSIONS)} has")
     available = engine_here(hosts).probe()
     if not available.is_available:
         raise Unavailable(f"sagemaker: the weights must be converted for {hosts} on this machine: {available.reason}")
-    folder, make = _FORMS[hosts]
-    made = make(spec)
+    found = CONVERSIONS[hosts](spec)
     small = {name: spec.model_dir / name for name in _SMALL if (spec.model_dir / name).is_file()}
-    large = {f"{folder}/{path.name}": path for path in sorted(made.iterdir()) if path.is_file()}
+    large = {f"{found.name}/{path.name}": path for path in sorted(found.made.iterdir()) if path.is_file()}
     return Converted(form=f"{hosts}-{spec.dtype}", files={**small, **large})
 
 
@@ -62,22 +61,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _ctranslate2(spec: EngineSpec) -> Path:
-    from engines.adapters.ctranslate2 import COMPUTE_TYPES, converted
-
-    return converted(spec.model_dir, COMPUTE_TYPES[spec.dtype], cache_root())
-
-
-def _onnxruntime(spec: EngineSpec) -> Path:
-    from engines.models.onnx_cache import exported
-
-    return exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
-
-
-_FORMS: dict[str, tuple[str, Callable[[EngineSpec], Path]]] = {
-    "ctranslate2": ("ct2", _ctranslate2),
-    "onnxruntime": ("onnx", _onnxruntime),
-}
-"""Engine -> the folder its handler looks into, and what fills it."""

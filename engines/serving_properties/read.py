@@ -122,15 +122,6 @@ def read_serving(text: str, model_dir: Path, any_device: Callable[[str], str] = 
     return Serving(spec=spec, settings=settings, model_id=reader.text("option.model_id", ""), notes=tuple(notes))
 
 
-def spec_from_options(options: Mapping[str, str], engine: str, model_dir: Path) -> EngineSpec:
-    """The spec of `engine` that a file's `option.*` keys ask for, given by their names without that prefix, as DJL
-    Serving hands them to its Python side; what only its front uses stays at our defaults. Raises SpecInvalid."""
-    values = {f"option.{name}": value for name, value in options.items()}
-    reader = _Values(values)
-    given = {axis.name: reader.axis(axis) for axis in AXES if axis.key in values}
-    return EngineSpec(engine=engine, model_dir=model_dir, options=_engine_options(values, engine, []), **given)
-
-
 def _settings(reader: _Values, min_workers: int | None) -> ServerSettings:
     default = ServerSettings()
     return ServerSettings(

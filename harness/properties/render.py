@@ -78,7 +78,7 @@ def why_nothing_to_write(candidate: Candidate) -> str:
     if traits(candidate.engine).has_own_front:
         return (
             f"{candidate.engine} was measured with its own front end, which reads no {PROPERTIES}: start it on "
-            "the files in the trial's log folder (config.properties, model-store/)"
+            "the files in the trial's log folder (config.properties and its model folder)"
         )
     return ""
 
@@ -267,9 +267,26 @@ def _lmi_note(source: Source, target: Container) -> str:
         lines.append(f"Put the files of {source.model['value']} beside this file, or set option.model_id=s3://...")
     elif source.model.get("kind") == "shape":
         lines.append("The measured weights were random; put a model folder beside this file or set option.model_id.")
-    if traits(candidate.engine).container_entry_point and candidate.threads is not None:
-        lines.append(f"Set the container's environment: OMP_NUM_THREADS={candidate.threads} (threads per worker).")
+    if traits(candidate.engine).container_entry_point:
+        lines.extend(_handler_notes(source))
     return "\n".join(lines)
+
+
+def _handler_notes(source: Source) -> list[str]:
+    """What somebody else's handler makes of the candidate: its threads, and batches of unlike requests."""
+    candidate = source.trial.candidate
+    machine = source.manifest.machine
+    cores = machine.get("cores_usable", machine.get("cores"))
+    threads = candidate.threads or (max(1, cores // candidate.workers) if isinstance(cores, int) else 0)
+    notes = []
+    if threads:
+        notes.append(f"Set the container's environment: OMP_NUM_THREADS={threads} (threads per worker, as measured;")
+        notes.append("DJL's start script sets 1).")
+    if candidate.batch_size > 1:
+        notes.append(
+            "Requests of one batch must have equal parameters: the handler answers 424 to all of it otherwise."
+        )
+    return notes
 
 
 def _artifacts(engine: str) -> str:
@@ -283,7 +300,7 @@ def _handler(engine: str) -> str:
 def _requirements(trial: Trial) -> str:
     version = trial.versions.get(trial.candidate.engine)
     pin = f"=={version}" if version else ""
-    return f"{trial.candidate.engine}{pin}\n"
+    return f"{trial.candidate.engine}{pin}\nnumpy\ntokenizers\n"
 
 
 def _versioned(target: Container) -> str:

@@ -13,9 +13,12 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid, Unavailable
-from engines.foreign_servers import djl
+from engines.foreign_servers import djl, djl_folder
+from engines.foreign_servers.carried import Conversion
 from engines.foreign_servers.djl import DjlEngine, Health, docker_argv, health
-from engines.foreign_servers.djl_folder import write_djl_folder
+from engines.foreign_servers.djl_folder import SPEC_FILE, backend_spec, write_djl_folder
+from engines.models.cache import carried
+from engines.processes.threads import usable_cores
 from engines.serving_properties.java_text import read_properties
 
 MODEL_DIR = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
@@ -69,13 +72,19 @@ def test_a_model_that_cannot_be_loaded_fails_the_launch(command: Path, tmp_path:
 
 def test_what_the_folder_holds(command: Path, tmp_path: Path) -> None:
     spec = _spec(command, workers=2, options={"exact_head": True})
-    folder = write_djl_folder(spec, "t5", tmp_path / "model")
+    folder = write_djl_folder(backend_spec(spec), tmp_path / "model")
     values = read_properties(folder / "serving.properties")
     assert values["option.entryPoint"] == "model.py"
     assert values["option.rolling_batch"] == "disable"
     assert (values["minWorkers"], values["maxWorkers"], values["batch_size"]) == ("2", "2", "4")
-    assert values["option.exact_head"] == "true"
-    assert "option.command" not in values
+    assert (values["option.threads"], set(values) & {"option.exact_head", "option.command"}) == ("1", set())
+    inner = json.loads((folder / SPEC_FILE).read_text())
+    assert (inner["engine"], inner["batch_size"], inner["threads"], inner["options"]) == (
+        "t5",
+        4,
+        1,
+        {"exact_head": True},
+    )
     assert {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()} == {
         "numpy",
         "tokenizers",
@@ -84,14 +93,34 @@ def test_what_the_folder_holds(command: Path, tmp_path: Path) -> None:
     assert not list(folder.rglob("__pycache__"))
     assert (folder / "model.safetensors").stat().st_size == (MODEL_DIR / "model.safetensors").stat().st_size
     with pytest.raises(SpecInvalid, match="option backend is 'vllm'"):
-        write_djl_folder(spec, "vllm", tmp_path / "other")
+        backend_spec(replace(spec, options={"backend": "vllm"}))
+
+
+def test_an_engine_that_converts_finds_its_weights_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "model.bin").write_text("weights")
+    monkeypatch.setitem(djl_folder.CONVERSIONS, "ctranslate2", lambda _: Conversion(name="ct2", made=made, form="f-v1"))
+    spec = EngineSpec(engine="djl", model_dir=MODEL_DIR, options={"backend": "ctranslate2"})
+    folder = write_djl_folder(backend_spec(spec), tmp_path / "model")
+    assert (folder / "ct2" / "model.bin").read_text() == "weights"
+    assert carried(folder / "ct2", "f-v1") == folder / "ct2"
+    assert (carried(folder / "ct2", "f-v2"), carried(folder / "onnx", "f-v1")) == (None, None)
+    assert (folder / "config.json").is_file()
+    assert not list(folder.glob("*.safetensors")), "nobody reads the unconverted weights there"
+
+
+def test_the_threads_are_those_that_are_measured() -> None:
+    """Also where the scenario left them open: each worker's equal share, whatever the container's OMP_NUM_THREADS."""
+    spec = EngineSpec(engine="djl", model_dir=MODEL_DIR, workers=2)
+    assert backend_spec(spec).threads == max(1, usable_cores() // 2)
 
 
 def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> None:
     from harness.properties.lint.findings import lint
     from harness.properties.lint.records import model_facts
 
-    folder = write_djl_folder(_spec(command), "t5", tmp_path / "model")
+    folder = write_djl_folder(backend_spec(_spec(command)), tmp_path / "model")
     script = (folder / "engines" / "foreign_servers" / "djl_handler.py").read_text()
     for container in ("0.27.0", "0.29.0", "0.36.0-lmi20"):
         findings = lint((folder / "serving.properties").read_text(), container, model_facts(folder), script)

@@ -22,22 +22,12 @@ ROOT = Path(__file__).parents[3]
 PROMPTS = ["spell: 4071", "date: 3 May 1999", "label: a dull film", "rewrite: the cat sat on the mat", "x", "spell: 12"]
 
 
-class _Pairs:
-    def __init__(self) -> None:
-        self.pairs: list[tuple[str, Any]] = []
-
-    def key_at(self, index: int) -> str:
-        return self.pairs[index][0]
-
-
 class Input:
     """djl_python.Input as far as a handler uses it: properties, and one JSON body per request of the batch."""
 
     def __init__(self, bodies: list[Any], properties: dict[str, Any] | None = None) -> None:
         self.bodies = bodies
         self.properties = properties or {}
-        self.content = _Pairs()
-        self.content.pairs = [(f"batch_{i:03d}_data", body) for i, body in enumerate(bodies)]
 
     def get_properties(self) -> dict[str, Any]:
         return self.properties
@@ -48,11 +38,8 @@ class Input:
     def get_batches(self) -> list[Input]:
         return [Input([body]) for body in self.bodies]
 
-    def get_as_json(self) -> Any:
-        return self.bodies[0]
-
-    def get_content(self) -> _Pairs:
-        return self.content
+    def get_as_bytes(self) -> bytes:
+        return json.dumps(self.bodies[0]).encode()
 
 
 class Output:
@@ -61,8 +48,11 @@ class Output:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
 
-    def add_as_json(self, value: Any, key: str) -> None:
-        self.answers[key] = json.loads(json.dumps(value))
+    def add_property(self, key: str, value: str) -> None:
+        """Not looked at here."""
+
+    def add_as_json(self, value: Any, batch_index: int | None = None) -> None:
+        self.answers["" if batch_index is None else f"batch_{batch_index}."] = json.loads(json.dumps(value))
 
 
 def _files(engine: str) -> dict[str, str]:
@@ -152,7 +142,7 @@ def test_the_handler_answers_what_the_measured_engine_answers(
         {"inputs": PROMPTS[4], "parameters": long},
     ]
     answers = scope["handle"](Input(bodies)).answers
-    assert list(answers) == ["batch_000_data", "batch_001_data", "batch_002_data"]
+    assert list(answers) == ["batch_0.", "batch_1.", "batch_2."]
     got = list(answers.values())
     expected = _expected(engine, weights, [PROMPTS[0], PROMPTS[4]], 24)
     assert [got[0]["generated_text"], got[2]["generated_text"]] == expected

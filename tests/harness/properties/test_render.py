@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,16 @@ def test_the_hugging_face_handler_serves_t5_without_rolling_batch() -> None:
     assert values["option.model_id"] == "google/flan-t5-base"
     assert values["load_on_devices"] == "-1"
     assert "NOT measured in that container" in files[PROPERTIES]
+    assert "must have equal parameters" in files[PROPERTIES]
     assert lint(files[PROPERTIES], "0.36.0-lmi20") == []
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, "=4 (threads"), (3, "=3 (threads")])
+def test_the_hugging_face_handler_is_given_the_threads_that_were_measured(threads: int | None, expected: str) -> None:
+    """DJL's start script sets OMP_NUM_THREADS=1, whatever the scenario left open."""
+    source = _source(candidate(workers=2, threads=threads))
+    machine = replace(source.manifest, machine={"cores": 64, "cores_usable": 8})
+    assert f"OMP_NUM_THREADS{expected}" in render(replace(source, manifest=machine), "0.36.0-lmi20")[PROPERTIES]
 
 
 def test_a_decoder_only_model_gets_its_own_task_and_no_refusal_meant_for_t5(tmp_path: Path) -> None:
@@ -78,7 +88,7 @@ def test_a_decoder_only_model_gets_its_own_task_and_no_refusal_meant_for_t5(tmp_
 def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
     files = render(_source(candidate("ctranslate2", dtype="int8", threads=2)), "0.36.0-lmi20")
     assert set(files) == {PROPERTIES, "model.py", "requirements.txt"}
-    assert files["requirements.txt"] == "ctranslate2==1.2.3\n"
+    assert files["requirements.txt"] == "ctranslate2==1.2.3\nnumpy\ntokenizers\n"
     made = _source(candidate("ctranslate2", dtype="int8", threads=2), converted_dir="/cache/ct2/abc")
     assert "On the measuring machine the converted model is /cache/ct2/abc." in render(made, "0.36.0")[PROPERTIES]
     assert parse_properties(files[PROPERTIES])["option.entryPoint"] == "model.py"
@@ -97,6 +107,7 @@ def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
         (candidate("onnxruntime"), "0.28.0", "holds Python 3.10 and onnxruntime needs 3.11.*choose 0.31.0"),
         (candidate("ctranslate2"), "0.20.0", "choose 0.22.1 or newer"),
         (candidate("fake"), "0.28.0", "choose --container dynamometer-0.1"),
+        (candidate("djl"), "dynamometer-0.1", "start it on the files in the trial's log folder"),
         (candidate("attach"), "dynamometer-0.1", "configured elsewhere"),
     ],
 )

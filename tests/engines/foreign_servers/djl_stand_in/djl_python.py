@@ -6,14 +6,6 @@ import json
 from typing import Any
 
 
-class _Pairs:
-    def __init__(self, keys: list[str]) -> None:
-        self.keys = keys
-
-    def key_at(self, index: int) -> str:
-        return self.keys[index]
-
-
 class Input:
     """A batch of JSON bodies and the folder's option.* properties."""
 
@@ -29,11 +21,8 @@ class Input:
     def get_batches(self) -> list[Input]:
         return [Input([body], self._properties) for body in self._bodies]
 
-    def get_as_json(self) -> Any:
-        return self._bodies[0]
-
-    def get_content(self) -> _Pairs:
-        return _Pairs([f"batch_{index:03d}_data" for index in range(len(self._bodies))])
+    def get_as_bytes(self) -> bytes:
+        return json.dumps(self._bodies[0]).encode()
 
 
 class Output:
@@ -41,10 +30,16 @@ class Output:
 
     def __init__(self) -> None:
         self.code = 200
+        self.properties: dict[str, str] = {}
         self.answers: dict[str, Any] = {}
 
-    def add_as_json(self, value: Any, key: str) -> None:
-        self.answers[key] = json.loads(json.dumps(value))
+    def add_property(self, key: str, value: str) -> Output:
+        self.properties[key] = value
+        return self
+
+    def add(self, value: bytes, batch_index: int | None = None) -> Output:
+        self.answers["" if batch_index is None else f"batch_{batch_index}."] = json.loads(value)
+        return self
 
     def error(self, error: str, code: int = 424, message: str = "") -> Output:
         self.code = code
