@@ -170,7 +170,8 @@ class Endpoint:
 class EngineFacts:
     """What really runs, as the engine itself reports it after load. `converted_dir` is the folder of the converted or
     exported model that is served; '' where the model folder itself is. `served_model` is the name that a server of
-    somebody else gives its model; '' where it does not."""
+    somebody else gives its model; '' where it does not. `crashes` counts the workers that ended and were started
+    again so far."""
 
     effective_dtype: str
     versions: Mapping[str, str]
@@ -178,6 +179,7 @@ class EngineFacts:
     notes: tuple[str, ...] = ()
     converted_dir: str = ""
     served_model: str = ""
+    crashes: int = 0
 
 
 class RunningEngine(Protocol):

@@ -139,13 +139,18 @@ class RunningServer:
         self._process = process
         self._state_path = state_path
         self.endpoint = Endpoint(url=f"http://{HOST}:{port}", protocol="djl", model_name=facts["model_name"])
-        self.facts = EngineFacts(
+        self._facts = EngineFacts(
             effective_dtype=facts["effective_dtype"],
             versions=facts["versions"],
             load_s=facts["load_s"],
             notes=tuple(facts["notes"]),
             converted_dir=facts.get("converted_dir", ""),  # a server of an older checkout does not say
         )
+
+    @property
+    def facts(self) -> EngineFacts:
+        state = _read_state(self._state_path) or {}
+        return replace(self._facts, crashes=state.get("crashes", 0))
 
     @property
     def pids(self) -> tuple[int, ...]:

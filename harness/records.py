@@ -119,7 +119,7 @@ DoubtKind = Literal[
     "failed_requests", "other_cpu", "client_cpu", "overload",
     "late_sends", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping",
     "overheated", "held_back", "task_errors", "cut_off", "ended_early",
-    "mixed_requests", "worker_clock", "unclassified",
+    "mixed_requests", "worker_clock", "worker_crashes", "unclassified",
 ]  # fmt: skip
 """Every reason to distrust a measurement. 'unclassified': a sentence stored before there were kinds."""
 

@@ -42,6 +42,8 @@ OPTIONS = {
     "wrong_answers_frac": "fraction of prompts, chosen by their text, that get a wrong answer (default 0)",
     "nonfinite_frac": "fraction of prompts, chosen by their text, whose log-probabilities are NaN (default 0)",
     "crash_after": "the worker kills itself on its n+1-th request; 0 = never (default 0)",
+    "crash_on": "the worker kills itself on a prompt with this word (default: on none)",
+    "hang_on": "the worker never answers a batch with this word (default: none)",
     "oom_on_load": "raise MemoryError while loading (default false)",
     "hang_on_start": "never finish loading (default false)",
     "load_ms": "time that loading takes (default 0)",
@@ -111,7 +113,7 @@ class FakeBackend:
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         begin = time.monotonic()
-        self._count(len(batch))
+        self._count(batch)
         streams = [self._events(index, request) for index, request in enumerate(batch)]
         service_ms = self._law.sample_ms(self._rng) + self._per_item_ms * len(batch)
         if self._rng.random() < number(self._options, "error_frac", 0.0):
@@ -125,7 +127,7 @@ class FakeBackend:
         """Take a slot; it costs nothing, the next step pays service_ms for every new request."""
         if len(self._slots) >= int(number(self._options, "slots", 8.0)):
             return None
-        self._count(1)
+        self._count([request])
         self._last_slot += 1
         self._slots[self._last_slot] = self._events(self._last_slot, request)
         self._prefills += 1
@@ -152,11 +154,17 @@ class FakeBackend:
     def close(self) -> None:
         self._ballast = bytearray()
 
-    def _count(self, requests: int) -> None:
+    def _count(self, requests: Sequence[GenerateRequest]) -> None:
         limit = int(number(self._options, "crash_after", 0.0))
-        self._served += requests
-        if limit and self._served > limit:
+        self._served += len(requests)
+        if (limit and self._served > limit) or self._is_among("crash_on", requests):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._is_among("hang_on", requests):
+            time.sleep(1e9)
+
+    def _is_among(self, option: str, requests: Sequence[GenerateRequest]) -> bool:
+        word = str(self._options.get(option, ""))
+        return bool(word) and any(word in self.tokenizer.decode(request.input_ids).split() for request in requests)
 
     def _sleep_until(self, begin: float, due: float) -> None:
         if self._stall is not None:

@@ -2,7 +2,8 @@
 
 `workers` of the spec is maxWorkers, `min_workers` of the settings how many are permanent. While fewer run than may and
 more than 2 x batch_size jobs wait, one temporary worker is added per request; it ends when idle for max_idle_time. A
-worker that crashes is started again until the model has crashed more than retry_threshold times; then it is FAILED.
+worker that crashes is started again until the model has crashed more than retry_threshold times; then it is FAILED. Of
+several requests that a crashed worker had, each is asked again alone, so that only the one at fault fails.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,7 +48,8 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class PoolStatus:
-    """Where the model stands; `error` is why it failed. `changed` is set at every change of state."""
+    """Where the model stands; `error` is why it failed. `changed` is set at every change of state and every
+    crash."""
 
     state: PoolState = "loading"
     error: EngineError | Exception | None = None
@@ -185,7 +188,7 @@ class WorkerPool:
         afterwards."""
         while True:
             try:
-                worker.link = await WorkerLink.start(self.spec, worker.number)
+                worker.link = await WorkerLink.start(self.spec, worker.number, self._ask_again)
                 await worker.link.load(self.spec, self.settings.model_loading_timeout_s)
                 break
             except EngineError as error:
@@ -250,7 +253,7 @@ class WorkerPool:
         watching = asyncio.create_task(self._watch_rolling(link))
         try:
             while True:
-                while len(link.in_flight) >= limit:
+                while not self._has_room(link, limit):
                     self._set_worker(worker, "busy")
                     link.changed.clear()
                     await link.changed.wait()
@@ -259,11 +262,26 @@ class WorkerPool:
                 if job is not None and link.gone.is_set():
                     self.queue.put_back([job])
                     return
-                if job is not None and not job.is_cancelled:
+                if job is not None and job.is_suspect and link.in_flight:
+                    self.queue.put_back([job])
+                elif job is not None and not job.is_cancelled:
                     link.admit(job)
                     self._count_batch([job], in_flight=len(link.in_flight))
         finally:
             watching.cancel()
+
+    def _has_room(self, link: WorkerLink, limit: int) -> bool:
+        """Whether the worker may have one more job; a suspect is in flight alone."""
+        jobs = link.in_flight.values()
+        is_alone = self.queue.is_suspect_next or any(job.is_suspect for job in jobs)
+        return not jobs if is_alone else len(jobs) < limit
+
+    def _ask_again(self, jobs: Sequence[Job]) -> None:
+        if self.status.state in ("loading", "ready"):
+            self.queue.put_back(jobs)
+        else:
+            for job in jobs:
+                job.fail(NoWorkers(f"the model is {self.status.state}"))
 
     async def _watch_rolling(self, link: WorkerLink) -> None:
         """End a rolling worker that has kept a job longer than predict_timeout."""
@@ -293,6 +311,7 @@ class WorkerPool:
             return False
         logger.error("worker %d is started again (crash %d): %s", worker.number, self.status.crashes, reason)
         self.metrics.restarts.inc()
+        self.status.changed.set()
         return True
 
     def _fail(self, error: Exception) -> None:

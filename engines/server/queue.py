@@ -29,9 +29,20 @@ class Job:
     result: asyncio.Future[dict[str, Any]]
     tokens: asyncio.Queue[dict[str, Any] | None] | None = None
     wants_details: bool = False
+    is_suspect: bool = False
+    """In flight with others when a worker ended: asked again alone, so that it can harm nobody but itself."""
+    has_begun: bool = False
+    """Its client has tokens of it, so that it cannot be asked again."""
     queued_ns: int = field(default_factory=time.monotonic_ns)
     taken_ns: int = 0
     is_cancelled: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Answer it with `error`, unless it is answered."""
+        if not self.result.done():
+            self.result.set_exception(error)
+        if self.tokens is not None:
+            self.tokens.put_nowait(None)
 
 
 class QueueFull(Exception):
@@ -66,9 +77,17 @@ class JobQueue:
         if job in self._jobs:
             self._jobs.remove(job)
 
+    @property
+    def is_suspect_next(self) -> bool:
+        """Whether the next job is one to be asked alone."""
+        return bool(self._jobs) and self._jobs[0].is_suspect
+
     def drain(self, at_most: int) -> list[Job]:
-        """What is waiting now, at most `at_most`, without waiting."""
-        return [self._taken(self._jobs.popleft()) for _ in range(min(at_most, len(self._jobs)))]
+        """What is waiting now, at most `at_most`, without waiting and up to the first that is to be asked alone."""
+        jobs: list[Job] = []
+        while self._jobs and len(jobs) < at_most and not self.is_suspect_next:
+            jobs.append(self._taken(self._jobs.popleft()))
+        return jobs
 
     async def take(self, timeout_s: float | None = None) -> Job | None:
         """The next job; None when none came within `timeout_s`. Takers are served in the order they came."""
@@ -99,9 +118,7 @@ class JobQueue:
     def fail_all(self, error: Exception) -> None:
         """Answer every waiting job with `error`."""
         while self._jobs:
-            job = self._jobs.popleft()
-            if not job.result.done():
-                job.result.set_exception(error)
+            self._jobs.popleft().fail(error)
 
     def _hand_over(self, job: Job) -> None:
         if self._takers:
@@ -117,7 +134,8 @@ class JobQueue:
 async def collect_batch(
     queue: JobQueue, batch_size: int, max_batch_delay_ms: int, idle_s: float | None = None
 ) -> list[Job] | None:
-    """The next batch by DJL's rule; None when no job came within `idle_s` (None: wait for ever).
+    """The next batch by DJL's rule; None when no job came within `idle_s` (None: wait for ever). A suspect is a batch
+    alone.
 
     Jobs cancelled meanwhile are left out, so it may come out empty. When this is cancelled, what was collected goes
     back to the head of the queue.
@@ -125,6 +143,8 @@ async def collect_batch(
     first = await queue.take(idle_s)
     if first is None:
         return None
+    if first.is_suspect:
+        return [] if first.is_cancelled else [first]
     jobs = [first, *queue.drain(batch_size - 1)]
     budget_s = max_batch_delay_ms / 1e3
     clock = asyncio.get_running_loop().time
@@ -133,6 +153,9 @@ async def collect_batch(
         while len(jobs) < batch_size:
             job = await queue.take(budget_s)
             if job is None:
+                break
+            if job.is_suspect:
+                queue.put_back([job])
                 break
             jobs.append(job)
             now = clock()

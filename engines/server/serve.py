@@ -118,13 +118,15 @@ class StateFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._port = 0
+        self._crashes = 0
 
-    def write(self, state: str, port: int | None = None, error: Exception | None = None) -> None:
-        """Report to the launcher."""
+    def write(self, state: str, port: int | None = None, error: Exception | None = None, crashes: int = 0) -> None:
+        """Report to the launcher; port and crashes stay what they were."""
+        self._crashes = max(crashes, self._crashes)
         self._port = port if port is not None else self._port
         if self._path is None:
             return
-        value = {"port": self._port, "state": state, "error": None}
+        value = {"port": self._port, "state": state, "error": None, "crashes": self._crashes}
         if error is not None:
             kind = OutOfMemory if isinstance(error, WorkersOutOfMemory) else type(error)
             value["error"] = {"kind": kind.__name__, "message": str(error)}
@@ -181,15 +183,17 @@ class _Running:
 
     async def _watch(self) -> None:
         """Follow the pool: write its state; a model that cannot be loaded ends the server."""
-        status = self._pool.status
+        status, is_ready = self._pool.status, False
         while True:
             await self._changed()
             status.changed.clear()
             if status.state == "ready":
-                gc.collect()
-                gc.freeze()  # what is alive now stays; later collections are short
-                logger.info("ready on port %d", self._port)
-                self._state.write("ready")
+                if not is_ready:
+                    gc.collect()
+                    gc.freeze()  # what is alive now stays; later collections are short
+                    logger.info("ready on port %d", self._port)
+                is_ready = True
+                self._state.write("ready", crashes=status.crashes)
             elif status.state == "failed":
                 logger.error("the model has failed: %s", status.error)
                 self._state.write("failed", error=status.error or LaunchFailed("unknown"))

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engines import errors
@@ -28,7 +28,7 @@ class ModelError(Exception):
 
 
 class WorkerCrashed(Exception):
-    """The worker ended, or was ended for not answering, with this request in flight; it becomes 500."""
+    """The worker ended, or was ended for not answering, on this request; it becomes 500."""
 
 
 class WorkersOutOfMemory(WorkerCrashed):
@@ -36,9 +36,15 @@ class WorkersOutOfMemory(WorkerCrashed):
 
 
 class WorkerLink:
-    """One worker process. `in_flight` are the jobs it has; `gone` is set when its socket closes."""
+    """One worker process. `in_flight` are the jobs it has; `gone` is set when its socket closes. `ask_again` takes the
+    jobs of a worker that ended which may not be the cause."""
 
-    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        ask_again: Callable[[Sequence[Job]], None],
+    ) -> None:
         self.process = process
         self.in_flight: dict[int, Job] = {}
         self.is_rolling = False
@@ -47,14 +53,14 @@ class WorkerLink:
         self.crash_reason = ""
         self.ran_out_of_memory = False
         self.changed = asyncio.Event()
-        self._reader = reader
-        self._writer = writer
+        self._reader, self._writer = streams
+        self._ask_again = ask_again
         self._oom_kills = oom_kills()
         self._batch_done: asyncio.Future[None] | None = None
         self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, spec: EngineSpec, number: int) -> WorkerLink:
+    async def start(cls, spec: EngineSpec, number: int, ask_again: Callable[[Sequence[Job]], None]) -> WorkerLink:
         """A worker process before it has loaded."""
         ours, theirs = socket.socketpair()
         python = str(serving_python(spec.engine, spec.python) or sys.executable)
@@ -70,8 +76,7 @@ class WorkerLink:
             except OSError as error:
                 ours.close()
                 raise LaunchFailed(f"cannot start a worker process: {error}") from error
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer)
+        return cls(process, await asyncio.open_connection(sock=ours), ask_again)
 
     async def load(self, spec: EngineSpec, timeout_s: float) -> None:
         """Have it load `spec`. Raises what the backend raised, or LaunchFailed, OutOfMemory, NotReady."""
@@ -167,6 +172,7 @@ class WorkerLink:
     def _on_token(self, message: Message) -> None:
         job = self.in_flight.get(message["job"])
         if job is not None and job.tokens is not None:
+            job.has_begun = True
             job.tokens.put_nowait(message)
 
     def _settle(self, message: Message) -> None:
@@ -184,24 +190,28 @@ class WorkerLink:
             job.tokens.put_nowait(None)
 
     async def _on_gone(self) -> None:
-        """The socket closed: the process is ending. Every job in flight is answered with an error."""
+        """The socket closed: the process is ending. A job that was in flight alone is answered with an error, and so
+        is a stream that has begun; of several, each of the others is asked again alone."""
         self.kill()
         how = exit_words(await self.process.wait())
         if not self.crash_reason:
             self.ran_out_of_memory = oom_kills() > self._oom_kills
             memory = "ran out of memory: the kernel ended it; it " if self.ran_out_of_memory else ""
             self.crash_reason = f"the worker {memory}{how}"
-        error = WorkerCrashed(f"{self.crash_reason}; this request was in flight and is lost, send it again")
-        for job in self.in_flight.values():
-            if not job.result.done():
-                job.result.set_exception(error)
-            if job.tokens is not None:
-                job.tokens.put_nowait(None)
+        lost = list(self.in_flight.values())
         self.in_flight.clear()
+        suspects = [job for job in lost if not job.has_begun and not job.result.done()] if len(lost) > 1 else []
+        why = "alone, so it may be the cause" if len(lost) == 1 else "and had begun to stream; send it again"
+        for job in lost:
+            if job not in suspects:
+                job.fail(WorkerCrashed(f"{self.crash_reason}; this request was in flight {why}"))
         if self._batch_done is not None and not self._batch_done.done():
-            self._batch_done.set_exception(error)
+            self._batch_done.set_exception(WorkerCrashed(self.crash_reason))
         self.gone.set()
         self.changed.set()
+        for job in suspects:
+            job.is_suspect = True
+        self._ask_again(suspects)
 
 
 def _wire_job(job: Job) -> Message:

@@ -51,6 +51,17 @@ def measured(records: Sequence[RequestRecord]) -> list[RequestRecord]:
     return sorted((record for record in records if not record.is_warmup), key=lambda record: record.intended_ns)
 
 
+def crashed(crashes: int) -> list[Doubt]:
+    """Workers that crashed and were started again: their requests waited, and were answered all the same or failed."""
+    if not crashes:
+        return []
+    times = "once" if crashes == 1 else f"{crashes} times"
+    sentence = (
+        f"a worker crashed {times}: what it had in flight was asked again or failed; logs/<trial>/server.log has why"
+    )
+    return [Doubt(kind="worker_crashes", sentence=sentence)]
+
+
 def client_verdict(
     records: Sequence[RequestRecord],
     use: ResourceUse,

@@ -20,6 +20,7 @@ from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.load.served_model import ServedModel, empty_ids
 from harness.measure.asked_lengths import repeated_prompts
+from harness.measure.doubts import crashed
 from harness.quality.equivalence import QualityRule, judge
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.scenario.load_kinds import Open
@@ -99,11 +100,13 @@ class TrialRunner:
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
-        trial = replace(trial, notes=tuple(engine.facts.notes))
+        facts = engine.facts
+        trial = replace(trial, notes=tuple(facts.notes))
         self._keep(trial.trial_id, loaded, asked)
         if died is not None:
             return _died(trial, died, phase_s, quality)
-        return self._conclude(trial, loaded.window)
+        window = replace(loaded.window, summary=loaded.window.summary.doubted(crashed(facts.crashes)))
+        return self._conclude(trial, window)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(self._doubted(trial.candidate, window), self._inputs.scenario.cost, trial.candidate)

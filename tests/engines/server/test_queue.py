@@ -170,3 +170,43 @@ def test_waiting_workers_are_served_in_the_order_they_came() -> None:
         return order
 
     assert run(main()) == ["a", "b", "c"]
+
+
+def test_a_suspect_is_a_batch_alone() -> None:
+    async def main() -> list[list[int]]:
+        queue = JobQueue(10)
+        jobs = [job(number) for number in range(5)]
+        for suspect in (jobs[1], jobs[2]):
+            suspect.is_suspect = True
+        queue.offer(jobs, are_all_busy=False)
+        return [[each.job_id for each in await collect_batch(queue, 4, 0) or []] for _ in range(4)]
+
+    assert run(main()) == [[0], [1], [2], [3, 4]]
+
+
+def test_a_suspect_that_comes_while_a_batch_is_collected_waits_for_the_next() -> None:
+    async def main() -> list[list[int]]:
+        queue = JobQueue(10)
+        queue.offer([job(0)], are_all_busy=False)
+        collecting = asyncio.create_task(collect_batch(queue, 4, 1000))
+        await asyncio.sleep(0.5)
+        suspect = job(1)
+        suspect.is_suspect = True
+        queue.put_back([suspect])
+        first = await collecting or []
+        return [[each.job_id for each in batch] for batch in (first, await collect_batch(queue, 4, 0) or [])]
+
+    assert run(main()) == [[0], [1]]
+
+
+def test_a_stream_that_waits_is_answered_when_the_queue_is_failed() -> None:
+    async def main() -> tuple[object, BaseException | None]:
+        queue, waiting = JobQueue(10), job(0)
+        waiting.tokens = asyncio.Queue()
+        queue.offer([waiting], are_all_busy=False)
+        queue.fail_all(RuntimeError("gone"))
+        return await waiting.tokens.get(), waiting.result.exception()
+
+    end, error = run(main())
+    assert end is None
+    assert str(error) == "gone"

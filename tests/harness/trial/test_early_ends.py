@@ -52,3 +52,11 @@ def test_a_load_that_ended_for_its_errors_is_not_feasible(tmp_path: Path) -> Non
     assert doubt.sentence in trial.violations
     assert "more than max_error_frac = 0.2 allows; 5000 were planned" in doubt.sentence
     assert not [text for text in trial.notes if "ended by time" in text]
+
+
+@pytest.mark.heavy
+def test_a_trial_whose_worker_crashed_is_in_doubt(tmp_path: Path) -> None:
+    trial, _ = _trial(tmp_path, "requests: 60, max_duration_s: 30", {"crash_after": 40})
+    assert trial.summary is not None
+    (doubt,) = [each for each in trial.summary.doubts if each.kind == "worker_crashes"]
+    assert doubt.sentence.startswith("a worker crashed once: ")
