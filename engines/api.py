@@ -96,7 +96,7 @@ class Capabilities:
     reports. `max_workers`: None where any number may run. `has_open_options`: it takes more options than it can list.
     `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`: generation parameters that
     have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it reads no model),
-    `architectures` the model_types (none named: all of those kinds).
+    `architectures` the model_types (none named: all of those kinds). `reads_gguf`: it serves a GGUF file as it is.
     """
 
     effective_dtypes: Mapping[str, str]
@@ -113,6 +113,7 @@ class Capabilities:
     features: Mapping[str, str] = field(default_factory=dict)
     model_kinds: tuple[str, ...] = ("seq2seq",)
     architectures: tuple[str, ...] = ()
+    reads_gguf: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

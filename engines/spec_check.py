@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engines.api import Capabilities, EngineSpec
 from engines.errors import SpecInvalid
 from engines.models.kind import ModelKind, model_kind
 from engines.nearest import did_you_mean
-from engines.setting import AXES, OptionValue
+from engines.setting import AXES, DTYPES, OptionValue
 
 
 def check_spec(spec: EngineSpec, able: Capabilities) -> None:
     """Nothing, if an engine with these capabilities can do `spec`; else raises SpecInvalid with the reason."""
+    has_config = (spec.model_dir / "config.json").is_file()  # a folder without one is refused elsewhere
+    kind = model_kind(spec.model_dir) if able.model_kinds and has_config else None
+    if kind is not None and (reason := why_not_model(spec.engine, kind, able)):
+        raise SpecInvalid(f"{spec.engine}: {spec.model_dir} refused: {reason}")
+    able = able_with(kind, able)
     for name, value in spec.axes().items():
         reason = why_not(spec.engine, name, value, able)
         if reason:
             raise SpecInvalid(f"{spec.engine}: {name} {value!r} refused: {reason}")
-    if able.model_kinds and (spec.model_dir / "config.json").is_file():  # a folder without one is refused elsewhere
-        reason = why_not_model(spec.engine, model_kind(spec.model_dir), able)
-        if reason:
-            raise SpecInvalid(f"{spec.engine}: {spec.model_dir} refused: {reason}")
 
 
 def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str:
@@ -46,12 +48,27 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
     return ""
 
 
+def able_with(kind: ModelKind | None, able: Capabilities) -> Capabilities:
+    """The capabilities with a model of `kind`: weights in a GGUF file have the type that they have."""
+    if kind is None or not kind.gguf_weights or not able.reads_gguf:
+        return able
+    why = f"the GGUF file has {kind.gguf_weights} weights"
+    _, _, others = able.effective_dtypes[kind.dtype].partition(", ")
+    return replace(
+        able,
+        effective_dtypes={kind.dtype: ", ".join(filter(None, (f"{kind.gguf_weights} weights", others)))},
+        reasons={**able.reasons, **{dtype: why for dtype in DTYPES if dtype != kind.dtype}},
+    )
+
+
 def why_not_model(engine: str, kind: ModelKind, able: Capabilities) -> str:
     """Why `engine` with these capabilities cannot serve a model of `kind`; '' when it can."""
     if not able.model_kinds:
         return ""
     if kind.name not in able.model_kinds:
         return f"{engine} serves {' and '.join(able.model_kinds)} models; the folder holds {kind.model_type}"
+    if kind.gguf_weights:
+        return "" if able.reads_gguf else f"{engine} reads Hugging Face folders, no GGUF file; llamacpp serves one"
     because = next((able.reasons[word] for word in (kind.model_type, *kind.traits) if word in able.reasons), "")
     if because:
         return f"{kind.model_type}: {because}"

@@ -27,6 +27,7 @@ from engines.hosted import CONVERTED_FEATURES, STOP_GRACE_S
 from engines.models.folder import check_model_folder
 from engines.models.gguf_architectures import ARCHITECTURES
 from engines.models.gguf_cache import gguf_model
+from engines.models.gguf_model import gguf_file
 from engines.models.kind import DECODER
 from engines.processes.server_process import ServerProcess, free_port
 from engines.spec_check import check_spec
@@ -66,6 +67,7 @@ class LlamaCppEngine:
             features=CONVERTED_FEATURES,
             model_kinds=(DECODER,),
             architectures=tuple(ARCHITECTURES),
+            reads_gguf=True,
             max_workers=1,
         )
 
@@ -80,7 +82,10 @@ class LlamaCppEngine:
         start = Start.of(spec, place)
         workdir.mkdir(parents=True, exist_ok=True)
         python = place.python if place.python != sys.executable else None
-        file = gguf_model(spec.model_dir, spec.dtype, cache_root(), self.name, python)
+        if is_made := not start.kind.gguf_weights:
+            file = gguf_model(spec.model_dir, spec.dtype, cache_root(), self.name, python)
+        else:
+            file = gguf_file(spec.model_dir)
         port = free_port()
         begin = time.monotonic()
         (workdir / START_FILE).write_text(start.script(file), encoding="utf-8")
@@ -88,7 +93,8 @@ class LlamaCppEngine:
         try:
             wait_for_model(process, port, (start.alias,), ready_timeout_s)
             load_s = time.monotonic() - begin
-            check_tokens(spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
+            if is_made or (spec.model_dir / "tokenizer.json").is_file():
+                check_tokens(spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
             yield RunningOpenAiServer(process, start.endpoint(port), start.facts(port, load_s, file))
         finally:
             process.stop(STOP_GRACE_S)

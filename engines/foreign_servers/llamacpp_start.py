@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.api import Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid
@@ -16,7 +18,7 @@ from engines.hosted import HOST
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
 from engines.models.gguf_tokenizer import ends_by_text
-from engines.models.kind import kind_of, read_config, text_config
+from engines.models.kind import ModelKind, kind_of, read_config, text_config
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import Command
 from engines.processes.temp_folders import fresh_path
@@ -55,10 +57,20 @@ class Place:
     python: str = ""
 
 
-def _ends_of_its_own(model_dir: Path) -> list[str]:
+def _ends_of_its_own(model_dir: Path, kind: ModelKind) -> list[str]:
+    if kind.gguf_weights:
+        return []  # the file is llama.cpp's own
     ends = special_ids(model_dir).eos
     others = [text for number, text in ends_by_text(model_dir).items() if number not in ends]
     return [f"llama.cpp also ends an answer at {', '.join(others)}, the model does not"] if others else []
+
+
+def _positions(config: Mapping[str, Any], kind: ModelKind) -> int:
+    """Tokens of prompt and answer that it computes rightly. Raises ModelInvalid for a model that it would not."""
+    if kind.gguf_weights:
+        return kind.max_positions or MOST_CONTEXT
+    architecture(config, kind)
+    return positions(config, kind)
 
 
 def _check_options(spec: EngineSpec, head_dim: int) -> None:
@@ -81,6 +93,7 @@ class Start:
     alias: str
     slots: int
     context: int
+    kind: ModelKind
     protocol: str
     notes: tuple[str, ...]
 
@@ -89,9 +102,7 @@ class Start:
         """Raises SpecInvalid and ModelInvalid for what can be known before anything runs."""
         config = read_config(spec.model_dir)
         kind = kind_of(config, spec.model_dir)
-        texts = {**config, **text_config(config)}
-        architecture(texts, kind)
-        known = positions(texts, kind)
+        known = _positions({**config, **text_config(config)}, kind)
         context = whole_number(spec, "context", min(known, MOST_CONTEXT))
         if context > known:
             why = "its window, which llama.cpp leaves out" if known != kind.max_positions else "its positions"
@@ -107,8 +118,9 @@ class Start:
             alias=f"{spec.model_dir.name}-{spec.dtype}-{secrets.token_hex(4)}",  # ours alone: see wait_for_model
             slots=whole_number(spec, "n_parallel", ROLLING_SLOTS if rolling else spec.batch_size),
             context=context,
+            kind=kind,
             protocol=protocol,
-            notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir)),
+            notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir, kind)),
         )
 
     def command(self, file: Path, port: int, workdir: Path) -> Command:
@@ -190,12 +202,13 @@ class Start:
             versions=versions,
             load_s=load_s,
             notes=self.notes,
-            converted_dir=str(file.parent),
+            converted_dir="" if self.kind.gguf_weights else str(file.parent),
         )
 
     @property
     def effective_dtype(self) -> str:
         """Types of the weights and of the cache."""
-        weights, _, _ = EFFECTIVE_DTYPES[self.spec.dtype].rpartition(", ")
+        made, _, _ = EFFECTIVE_DTYPES[self.spec.dtype].rpartition(", ")
+        weights = f"{self.kind.gguf_weights} weights" if self.kind.gguf_weights else made
         keys, values = (str(self._options.get(f"cache_type_{letter}", "f16")) for letter in "kv")
         return f"{weights}, {keys if keys == values else f'{keys} and {values}'} KV"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.gguf_model import SUFFIX, gguf_file, gguf_folder
 from engines.models.kind import SEQ2SEQ, model_kind, read_config, read_json, text_config
 from engines.models.safetensors_header import stored_tensors
 from engines.models.unservable import Shapes, check_adapter, check_config, check_decoder_tensors, check_tensors
@@ -47,12 +48,14 @@ class SpecialIds:
 
 
 def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
-    """The checked local folder of a model. `kind`: path | hub | s3 | shape; `seed` matters to shape only.
+    """The checked local folder of a model. `kind`: path | gguf | hub | s3 | shape; `seed` matters to shape only.
 
     Raises ModelInvalid (missing, damaged, unknown) or Unavailable (no network, no package, no disk).
     """
     if kind == "path":
         folder = Path(value).expanduser()
+    elif kind == "gguf":
+        folder = gguf_folder(Path(value), cache)
     elif kind == "hub":
         from engines.models.download import download_hub
 
@@ -66,7 +69,7 @@ def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
 
         folder = random_model(value, seed, cache)
     else:
-        raise ModelInvalid(f"model kind {kind!r}: expected path, hub, s3 or shape")
+        raise ModelInvalid(f"model kind {kind!r}: expected path, gguf, hub, s3 or shape")
     check_model_folder(folder)
     return folder.resolve()
 
@@ -76,8 +79,14 @@ def check_model_folder(path: Path) -> None:
     if not path.is_dir():
         fault = "is a file" if path.exists() else "does not exist"
         raise ModelInvalid(f"{path}: {fault}; expected a Hugging Face model folder (config.json, weights, tokenizer)")
+    files = [] if (path / "config.json").is_file() else sorted(path.glob(f"*{SUFFIX}"))
+    if files:
+        raise ModelInvalid(f"{path}: holds GGUF files and no config.json; name one of them, such as {files[0]}")
     check_adapter(path, has_weights=has_weights(path))
     config, kind = read_config(path), model_kind(path)
+    if kind.gguf_weights:
+        gguf_file(path)
+        return
     shapes = _check_weights(path, weight_files(path))
     check_config(path, config, has_names=shapes is not None)
     if shapes is not None and kind.is_decoder:

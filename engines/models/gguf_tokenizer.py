@@ -1,9 +1,9 @@
-"""A folder's tokenizer.json in GGUF's words: tokens, their kinds, merges, and how text is split before merging."""
+"""A folder's tokenizer.json in GGUF's words and back: tokens, their kinds, merges, how text is split before merging."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class GgufTokenizer:
 
 def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
     """The folder's tokenizer for a model with `rows` vocabulary rows. Raises ModelInvalid for one that llama.cpp has no
-    equal of; whether it splits every text alike is for its own server to prove (see llamacpp_tokens.py)."""
+    equal of; whether it splits every text alike is for its own server to prove (see tokenizer_check.py)."""
     path = model_dir / "tokenizer.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -131,3 +131,67 @@ def _bos(path: Path, content: Mapping[str, Any]) -> int | None:
     if len(ids) > 1:
         raise ModelInvalid(f"{path}: it adds {len(ids)} tokens to a text, and llama.cpp's adds one, before it")
     return ids[0] if ids else None
+
+
+_SPLIT_OF: Mapping[str, tuple[str, ...]] = {name: steps for steps, name in reversed(list(_BY_SPLIT.items()))}
+_WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")
+"""Splits with which llama.cpp takes a word that is a token whole, whatever the merges would make of it."""
+
+
+def tokenizer_json(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """tokenizer.json for what a GGUF file's key-value pairs state; None for a tokenizer that is not byte-level BPE, or
+    splits text in a way that is not known here."""
+    stated = {key.removeprefix("tokenizer.ggml."): value for key, value in values.items()}
+    pre, tokens = str(stated.get("pre", "")), stated.get("tokens") or ()
+    if stated.get("model") != "gpt2" or pre not in _SPLIT_OF or not tokens:
+        return None
+    types = stated.get("token_type") or [NORMAL] * len(tokens)
+    used = [(number, token, kind) for number, (token, kind) in enumerate(zip(tokens, types, strict=False))]
+    added = [_added(*each) for each in used if each[2] in (CONTROL, USER_DEFINED)]
+    return {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_step(name) for name in _splits(pre)]},
+        "post_processor": _before_text(stated, tokens, default=pre in _WHOLE_WORDS_FIRST),
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "vocab": {token: number for number, token, kind in used if kind != UNUSED},
+            "merges": list(stated.get("merges") or ()),
+            "ignore_merges": pre in _WHOLE_WORDS_FIRST,
+        },
+    }
+
+
+def _splits(pre: str) -> tuple[str, ...]:
+    """The steps of a split, the last of which turns text into bytes."""
+    steps = _SPLIT_OF[pre]
+    return steps if steps[-1] == "gpt2" else (*steps, "bytes")
+
+
+def _step(name: str) -> dict[str, Any]:
+    if name in ("gpt2", "bytes"):
+        return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": name == "gpt2"}
+    if name == "digits":
+        return {"type": "Digits", "individual_digits": True}
+    return {"type": "Split", "pattern": {"Regex": name}, "behavior": "Isolated", "invert": False}
+
+
+def _added(number: int, token: str, kind: int) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": token, **plain, "special": kind == CONTROL}
+
+
+def _before_text(stated: Mapping[str, Any], tokens: Sequence[str], *, default: bool) -> dict[str, Any] | None:
+    bos = stated.get("bos_token_id")
+    if bos is None or not stated.get("add_bos_token", default):
+        return None
+    token, text = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    other = {"Sequence": {"id": "B", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [token, text],
+        "pair": [token, text, token, other],
+        "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}},
+    }

@@ -24,7 +24,8 @@ class ModelKind:
     `max_positions`: tokens of prompt and answer together, None where positions are relative (T5, BLOOM).
     `sliding_window`: tokens that a windowed layer looks back, None where every layer sees all.
     `rope_type`: 'llama3', 'longrope' and so on; '' for plain rotary positions or none. `dtype`: as config.json states
-    the checkpoint's ('fp32', 'bf16', 'fp16'), '' where it does not.
+    the checkpoint's ('fp32', 'bf16', 'fp16'), '' where it does not. `gguf_weights`: the type of most weights of a GGUF
+    file, '' for any other model.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelKind:
     dtype: str = ""
     is_tied: bool = False
     has_chat_template: bool = False
+    gguf_weights: str = ""
 
     @property
     def is_decoder(self) -> bool:
@@ -174,9 +176,10 @@ def kind_of(config: Mapping[str, Any], path: Path) -> ModelKind:
         max_positions=_needed(path, sizes, "max_positions") if family.has_positions else None,
         sliding_window=_window(values),
         rope_type="" if scaling in _NO_SCALING else scaling,
-        dtype=_DTYPES.get(str(values.get("dtype", values.get("torch_dtype", ""))).removeprefix("torch."), ""),
+        dtype=_dtype(values),
         is_tied=bool(values.get("tie_word_embeddings", False)),
         has_chat_template=bool(template_text(path)),
+        gguf_weights=str(config.get("gguf_weights", "")),
     )
 
 
@@ -249,6 +252,11 @@ def _needed(path: Path, sizes: Mapping[str, int | None], name: str) -> int:
             "copy it from the model's source"
         )
     return value
+
+
+def _dtype(values: Mapping[str, Any]) -> str:
+    stated = str(values.get("dtype", values.get("torch_dtype", ""))).removeprefix("torch.")
+    return stated if values.get("gguf_weights") else _DTYPES.get(stated, "")
 
 
 def _window(values: Mapping[str, Any]) -> int | None:

@@ -64,10 +64,10 @@ def _without_paths(scenario: dict[str, Any]) -> dict[str, Any]:
     """Absolute paths shortened to their names: they reveal the path of somebody's checkout, and are compared by
     name."""
     resolved = dict(scenario.get("resolved") or {})
-    for key in ("path", "prompts_path"):
+    for key in ("path", "prompts_path", "reference_folder"):
         if isinstance(resolved.get(key), str):
             resolved[key] = PurePath(resolved[key]).name
     model = resolved.get("model")
-    if isinstance(model, dict) and model.get("kind") == "path":
+    if isinstance(model, dict) and model.get("kind") in ("path", "gguf"):
         resolved["model"] = {**model, "value": PurePath(str(model.get("value"))).name}
     return {**scenario, "resolved": resolved}

@@ -102,7 +102,7 @@ def _busy(run: Run) -> str:
 
 def _model(one: Mapping[str, object], other: Mapping[str, object]) -> str:
     left, right = (_mapping(_mapping(each, "resolved"), "model") for each in (one, other))
-    if left.get("kind") == right.get("kind") == "path":  # a checkout elsewhere holds the same folder
+    if left.get("kind") == right.get("kind") in ("path", "gguf"):  # a checkout elsewhere holds the same folder
         left, right = ({**each, "value": PurePath(str(each.get("value"))).name} for each in (left, right))
     return "" if left == right else f"model: baseline {_model_name(left)}, candidate {_model_name(right)}"
 

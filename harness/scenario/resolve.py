@@ -13,12 +13,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 import harness
+from engines.models.gguf_model import is_gguf
 from engines.setting import is_newer_default
 from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.schema import READY_TIMEOUT_S, ModelSource, Scenario
 
-ModelKind = Literal["path", "hub", "s3", "shape"]
+ModelKind = Literal["path", "gguf", "hub", "s3", "shape"]
 
 BUNDLED = Path(harness.__file__).resolve().parents[1] / "scenarios" / "assets"
 """Folder of the bundled models and prompts, beside the harness in a checkout."""
@@ -26,10 +27,16 @@ BUNDLED_MODEL = BUNDLED / "flan-t5-bench"
 BUNDLED_DECODER = BUNDLED / "llama-bench"
 BUNDLED_PROMPTS = BUNDLED / "prompts" / "tasks.jsonl"
 
+NO_FP32 = (
+    "a GGUF file does not answer in fp32; name its model's folder by quality.reference_folder, or a server by "
+    "quality.reference"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRef:
-    """Where the weights come from. `value`: absolute folder, hub id, s3 prefix or shape name; `seed`: shape only."""
+    """Where the weights come from. `value`: absolute folder or GGUF file, hub id, s3 prefix or shape name; `seed`: for
+    a shape only."""
 
     kind: ModelKind
     value: str
@@ -48,6 +55,12 @@ class ResolvedScenario:
     trace_path: Path | None = None
     locustfile_path: Path | None = None
     locustfile_sha256: str = ""
+    reference_folder: Path | None = None
+
+    @property
+    def has_own_reference(self) -> bool:
+        """Whether the model answers in fp32 itself, or another folder does so for it."""
+        return self.model.kind != "gguf" or self.reference_folder is not None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: the scenario's own keys, defaults filled in, and 'resolved' with paths, model and digest."""
@@ -59,6 +72,7 @@ class ResolvedScenario:
                 "model": {"kind": self.model.kind, "value": self.model.value, "seed": self.model.seed},
                 "digest": self.digest,
                 "trace_path": str(self.trace_path) if self.trace_path else None,
+                **({"reference_folder": str(self.reference_folder)} if self.reference_folder else {}),
                 **(
                     {"locustfile_path": str(self.locustfile_path), "locustfile_sha256": self.locustfile_sha256}
                     if self.locustfile_path
@@ -72,6 +86,7 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
     """`scenario` as read from `path`: relative paths start at its folder, absent ones are the bundled assets."""
     folder = path.parent.absolute()
     prompts, load = scenario.workload.prompts, scenario.workload.load
+    measure = scenario.quality.reference_folder
     return ResolvedScenario(
         scenario=scenario,
         path=path,
@@ -80,6 +95,7 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
         digest=digest_of(scenario),
         trace_path=_under(folder, load.path) if isinstance(load, TraceLoad) else None,
         locustfile_path=_under(folder, scenario.workload.locustfile) if scenario.workload.locustfile else None,
+        reference_folder=_under(folder, measure) if measure else None,
     )
 
 
@@ -96,6 +112,7 @@ _YOUNGER = (
     ("workload", "load", "time_unit"),
     ("workload", "max_error_frac"),
     ("quality", "reference"),
+    ("quality", "reference_folder"),
 )
 """Fields younger than the first stored runs: where they are null the digest stays what it was."""
 
@@ -146,6 +163,7 @@ def _resolved(scenario: Scenario, facts: Mapping[str, Any]) -> ResolvedScenario:
         trace_path=Path(facts["trace_path"]) if facts.get("trace_path") else None,
         locustfile_path=Path(facts["locustfile_path"]) if facts.get("locustfile_path") else None,
         locustfile_sha256=facts.get("locustfile_sha256", ""),
+        reference_folder=Path(facts["reference_folder"]) if facts.get("reference_folder") else None,
     )
 
 
@@ -155,7 +173,8 @@ def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:
     if source.bundled == "decoder":
         return ModelRef(kind="path", value=str(BUNDLED_DECODER))
     if source.path is not None:
-        return ModelRef(kind="path", value=str(_under(folder, source.path)))
+        path = _under(folder, source.path)
+        return ModelRef(kind="gguf" if is_gguf(path) else "path", value=str(path))
     if source.hub is not None:
         return ModelRef(kind="hub", value=source.hub)
     if source.s3 is not None:

@@ -52,7 +52,9 @@ class ModelSource(Strict):
         Annotated[str, BeforeValidator(one_of("a bundled model", BUNDLED_MODELS))] | None,
         Field(description="a model that comes with dyno: seq2seq (a T5) or decoder (a Llama)"),
     ] = None
-    path: Annotated[Word | None, Field(description="Hugging Face model folder, relative to the scenario file")] = None
+    path: Annotated[
+        Word | None, Field(description="Hugging Face model folder or GGUF file, relative to the scenario file")
+    ] = None
     hub: Annotated[Word | None, Field(description="Hugging Face hub id, such as google/flan-t5-xxl")] = None
     s3: Annotated[str | None, Field(description="s3:// prefix that holds a Hugging Face folder")] = None
     shape: Annotated[
@@ -171,6 +173,18 @@ class Quality(Strict):
     reference: Annotated[
         ServedReference | None, Field(description="a server whose answers are the measure; null: the model in fp32")
     ] = None
+    reference_folder: Annotated[
+        Word | None,
+        Field(
+            description="Hugging Face folder whose fp32 answers are the measure, such as that of a GGUF file's model"
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> Quality:
+        if self.reference is not None and self.reference_folder is not None:
+            raise expected("one of reference and reference_folder", "both", "keep one")
+        return self
 
 
 class Objective(Strict):

@@ -12,7 +12,7 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, GenerateParams
 from engines.models.kind import ModelKind
 from engines.setting import OptionValue, Setting
-from engines.spec_check import why_not, why_not_model
+from engines.spec_check import able_with, why_not, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
@@ -108,7 +108,7 @@ def plan_space(
         if reason := _why_not_asked(block.engine, resolved.scenario.workload.parameters, able):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
-        axes, gone = _prune(index, block.engine, axes, able)
+        axes, gone = _prune(index, block.engine, axes, able := able_with(kind, able))
         pruned += gone
         blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
     blocks = [block for block in blocks if block.candidates]

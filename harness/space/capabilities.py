@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from engines.api import Availability, Capabilities
+from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.launching import load_engine
+from engines.models.gguf_model import gguf_folder
 from engines.models.kind import ModelKind, kind_of, model_kind
 from engines.models.shapes import SHAPES
 from harness.scenario.resolve import ResolvedScenario
@@ -32,10 +34,21 @@ def model_kind_of(resolved: ResolvedScenario) -> ModelKind | None:
     """The kind of the scenario's model; None where no engine reads it, or before it is downloaded. Raises
     ModelInvalid."""
     model = resolved.model
-    if not resolved.scenario.reads_model or model.kind not in ("path", "shape"):
+    if not resolved.scenario.reads_model:
         return None
-    folder = Path(model.value)
-    return model_kind(folder) if model.kind == "path" else kind_of(SHAPES[model.value].config(), folder)
+    if model.kind == "shape":
+        return kind_of(SHAPES[model.value].config(), Path(model.value))
+    folder = folder_here(resolved)
+    return model_kind(folder) if folder is not None else None
+
+
+def folder_here(resolved: ResolvedScenario) -> Path | None:
+    """The model's folder where it needs no download, and for a GGUF file the one that stands for it; else None. Raises
+    ModelInvalid."""
+    model = resolved.model
+    if model.kind == "gguf":
+        return gguf_folder(Path(model.value), cache_root())
+    return Path(model.value) if model.kind == "path" else None
 
 
 def usable_cores() -> int:

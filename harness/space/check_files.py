@@ -14,8 +14,7 @@ from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import load_scenario
 from harness.scenario.problems import dotted, line_of, read_text
-from harness.scenario.resolve import ResolvedScenario, resolve
-from harness.scenario.schema import Scenario
+from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve
 from harness.scenario.yaml_nodes import parse
 from harness.space.check_requests import request_problems
 from harness.space.plan_text import facts_of
@@ -28,8 +27,9 @@ def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScena
     return resolved
 
 
-def _no_reference(scenario: Scenario) -> str:
+def _no_reference(resolved: ResolvedScenario) -> str:
     """Why there are no reference answers; '' when there are, or when none are needed."""
+    scenario = resolved.scenario
     if scenario.quality.reference is not None:
         return ""
     if not scenario.knows_model:
@@ -39,6 +39,8 @@ def _no_reference(scenario: Scenario) -> str:
         )
     if not scenario.reads_model:
         return ""
+    if not resolved.has_own_reference:
+        return NO_FP32
     availability = package_availability(REFERENCE_PACKAGES, REFERENCE_ENGINE)
     is_here = availability.is_available or installed_python(REFERENCE_ENGINE) is not None
     return "" if is_here else f"{REFERENCE_ENGINE}: {availability.reason}"
@@ -53,7 +55,7 @@ def check_files(resolved: ResolvedScenario) -> None:
         return f"{resolved.path}:{line_of(lines, path)}: {dotted(path)}"
 
     wrong = [*_file_problems(resolved, at), *request_problems(resolved, at)]
-    if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved.scenario)):
+    if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved)):
         wrong.append(
             f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "
             f"{missing}; or write quality: any"
@@ -85,6 +87,11 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
     model = resolved.model
     if model.kind == "path" and not Path(model.value).is_dir():
         yield f"{at('model', 'path')}{_not_there('a Hugging Face model folder', model.value)}"
+    if model.kind == "gguf" and not Path(model.value).is_file():
+        yield f"{at('model', 'path')}{_not_there('a GGUF file', model.value)}"
+    folder = resolved.reference_folder
+    if folder is not None and not folder.is_dir():
+        yield f"{at('quality', 'reference_folder')}{_not_there('a Hugging Face model folder', folder)}"
 
 
 def _not_there(what: str, path: Path | str) -> str:

@@ -14,7 +14,7 @@ from harness.load.schedule.prompts import read_prompts
 from harness.load.schedule.trace_facts import TraceFacts, trace_facts
 from harness.records import Candidate
 from harness.scenario.load_kinds import TraceLoad
-from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.resolve import NO_FP32, ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
 from harness.units import format_duration
@@ -91,13 +91,17 @@ def _reference_s(scenario: Scenario) -> float:
     return LAUNCH_S + PROMPT_S * scenario.quality.prompts if scenario.knows_model else 0.0
 
 
-def _quality_text(scenario: Scenario) -> str:
+def _quality_text(resolved: ResolvedScenario) -> str:
     """How quality is judged, and what that takes."""
+    scenario = resolved.scenario
     served, prompts = scenario.quality.reference, scenario.quality.prompts
     text = f"{prompts} prompts at most, about {format_duration(PROMPT_S * prompts)} of each trial"
     if served is None and not scenario.knows_model:
         return f"{text}; no reference: name the attached model by model:, or quality.reference"
-    who = served.source if served is not None else "the model in fp32"
+    if served is None and not resolved.has_own_reference:
+        return f"{text}; not measured: {NO_FP32}"
+    named = f"{resolved.reference_folder} in fp32" if resolved.reference_folder else "the model in fp32"
+    who = served.source if served is not None else named
     return f"{text}; compared with {who}, asked once in about {format_duration(_reference_s(scenario))}"
 
 
@@ -110,7 +114,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield f"model      {known if scenario.knows_model else 'what the attached server serves; not known here'}"
     trace = facts_of(resolved)
     yield f"prompts    {resolved.prompts_path}: {prompts_text(resolved, trace)}"
-    yield f"quality    {_quality_text(scenario)}"
+    yield f"quality    {_quality_text(resolved)}"
     yield f"load       {load_text(scenario.workload)}"
     if trace is not None:
         yield "trace      " + "\n           ".join(trace.lines())

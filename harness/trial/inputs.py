@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.cache_folder import cache_root
-from engines.models.folder import resolve_model
+from engines.models.folder import check_model_folder, resolve_model
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.schedule.prompts import read_prompts
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
@@ -29,7 +29,8 @@ class Checkout:
 class TrialInputs:
     """Inputs shared by all trials of a run, read before the first launch. `trace_path` is the file of a load of kind
     trace, `locustfile` the user's own code where the scenario names one, `web_ui` the page that shows the live load
-    where it was asked for, `hosts` the workers that send the load where other hosts do."""
+    where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
+    that answers in fp32, None where none does."""
 
     scenario: Scenario
     model_dir: Path
@@ -39,6 +40,7 @@ class TrialInputs:
     locustfile: OwnLocustfile | None = None
     web_ui: WebUi | None = None
     hosts: LoadHosts | None = None
+    reference_dir: Path | None = None
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:
@@ -51,6 +53,9 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
     is too short for them, EngineError for a bad model."""
     model = resolved.model
     folder = Path(model.value)
+    reference = resolved.reference_folder
+    if reference is not None:
+        check_model_folder(reference)
     if resolved.scenario.reads_model:
         folder = resolve_model(model.kind, model.value, model.seed, cache_root())
         check_context(resolved, folder)
@@ -61,6 +66,7 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),
+        reference_dir=(reference or folder) if resolved.has_own_reference else None,
     )
 
 

@@ -11,6 +11,7 @@ from engines.launching import load_engine
 from engines.registry import ATTACHED_ENGINE, REFERENCE_ENGINE
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Prompt
+from harness.scenario.resolve import NO_FP32
 from harness.scenario.schema import Scenario
 from harness.store.disk import write_text
 from harness.store.layout import RunLayout
@@ -58,6 +59,8 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
     if served is None and not inputs.scenario.knows_model:
         why = "none: the attached server's model is not known here; name it by model: to compare its answers"
         return Reference(answers={}, source=why, is_available=False)
+    if served is None and inputs.reference_dir is None:
+        return Reference(answers={}, source=f"none: {NO_FP32}", is_available=False)
     candidate = _reference_candidate(inputs.scenario)
     source = served.source if served else f"{candidate.engine} fp32"
     progress.note(f"asking the reference, {source}")
@@ -79,7 +82,7 @@ def _answers_of(
     """The reference's answers to `prompts`; one that it cannot answer is among the failures. Raises EnvironmentFault:
     it does not start, died, or answered none."""
     try:
-        spec, timeout_s = spec_of(candidate, inputs.model_dir), ready_timeout_s(inputs.scenario)
+        spec, timeout_s = spec_of(candidate, inputs.reference_dir or inputs.model_dir), ready_timeout_s(inputs.scenario)
         # The user's own requests are for the server that is measured.
         plain = inputs.scenario.workload.model_copy(update={"template": None, "request": None})
         with shown(launch(spec, layout.logs("reference"), timeout_s), progress) as engine:

@@ -130,7 +130,7 @@ def model_name(run: Run) -> str:
         if names:
             return ", ".join(names)
     value = str(model.get("value", "")) or "unknown"
-    if model.get("kind") == "path":
+    if model.get("kind") in ("path", "gguf"):
         return Path(value).name
     return f"{value} (random weights)" if model.get("kind") == "shape" else value
 

@@ -18,10 +18,13 @@ import psutil
 import pytest
 
 from engines.api import EngineSpec, RunningEngine
+from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid, PortTaken, SpecInvalid, Unavailable
 from engines.foreign_servers.openai_server import wait_for_model
 from engines.launching import load_engine
 from engines.models.gguf_architectures import ARCHITECTURES
+from engines.models.gguf_cache import gguf_model
+from engines.models.gguf_model import gguf_folder
 from engines.models.tokenizer import Tokenizer
 from engines.processes.server_process import Command, ServerProcess
 from engines.setting import DTYPES
@@ -189,6 +192,23 @@ def test_every_dtype_is_served_and_named(llama: Path, tmp_path: Path) -> None:
         with _served(llama, tmp_path / dtype, dtype=dtype) as running:
             assert running.facts.effective_dtype == able.effective_dtypes[dtype]
             assert len(_completion(running, (1, 9, 10))["tokens"]) == NEW
+
+
+def test_a_gguf_file_is_served_as_it_is(llama: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.gguf"
+    shutil.copy(gguf_model(llama, "fp32", cache_root(), "llamacpp"), file)
+    folder = gguf_folder(file, tmp_path / "cache")
+    with _served(folder, tmp_path / "logs") as running:
+        assert running.facts.effective_dtype == "f32 weights, f32 KV"
+        assert running.endpoint.model_name.startswith("mine-")
+        assert running.facts.converted_dir == ""
+        assert str(file) in (tmp_path / "logs" / "start.sh").read_text()
+        assert len(_completion(running, (1, 9, 10))["tokens"]) == NEW
+    with (
+        pytest.raises(SpecInvalid, match="dtype 'int8' refused: the GGUF file has f32 weights; it accepts fp32"),
+        _served(folder, tmp_path, dtype="int8"),
+    ):
+        pass
 
 
 def test_types_of_the_cache_are_named_with_those_of_the_weights(llama: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_generation_config_wins_over_config(folder: Path) -> None:
 
 
 def test_an_unknown_kind_and_shape_are_refused_with_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match="path, hub, s3 or shape"):
+    with pytest.raises(ModelInvalid, match="path, gguf, hub, s3 or shape"):
         resolve_model("disk", "x", 0, tmp_path)
     with pytest.raises(ModelInvalid, match="did you mean 'flan-t5-small'"):
         resolve_model("shape", "flan-t5-smal", 0, tmp_path)
