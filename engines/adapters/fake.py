@@ -69,6 +69,10 @@ class WordTokenizer:
         """Ids of the words, closed by eos."""
         return (*(self._id_of(word) for word in text.split()), EOS)
 
+    def encode_rendered(self, text: str) -> tuple[int, ...]:
+        """As `encode`: no template names this tokenizer's eos."""
+        return self.encode(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The words, joined by one blank; eos is skipped."""
         return " ".join(self._words.get(token, "<unk>") for token in ids if token != EOS)

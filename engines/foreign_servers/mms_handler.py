@@ -93,7 +93,7 @@ def _body(raw: Any, defaults: Mapping[str, Any]) -> Body | RequestInvalid:
         return error
 
 
-def _job(request: int, n: int, body: Body, text: str) -> Message:
+def _job(request: int, n: int, body: Body, text: object) -> Message:
     params = {name: getattr(body.params, name) for name in body.params.__dataclass_fields__}
     return {"id": (request, n), "request": request, "text": text, "params": params, "wants_stream": False,
             "wants_details": body.wants_details}  # fmt: skip

@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--model-dir", type=Path, help="model folder; wins over option.model_id")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0: any free port")
-    parser.add_argument("--name", default="model", help="the model's name in /predictions/<name>")
+    parser.add_argument("--name", default="model", help="the model's name in /predictions/<name> and /v1")
     parser.add_argument("--state-file", type=Path, help="JSON file kept up to date for whoever launched this")
     parser.add_argument("--drain-s", type=int, default=30, help="seconds for requests in flight after SIGTERM")
     args = parser.parse_args()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid
+from engines.server.stop_strings import StopStrings
 
 Message = dict[str, Any]
 
 
 class TextCodec(Protocol):
-    """Text <-> token ids; `encode` closes with eos, `decode` skips special tokens."""
+    """Text <-> token ids; `encode` adds what the model's kind wants, `encode_rendered` nothing to a chat template's
+    text; `decode` skips special tokens."""
 
     def encode(self, text: str) -> tuple[int, ...]: ...
+    def encode_rendered(self, text: str) -> tuple[int, ...]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
@@ -25,15 +29,28 @@ class Answer:
     def __init__(self, job: Message, codec: TextCodec) -> None:
         self.job = job
         self.job_id: int = job["id"]
-        input_ids = codec.encode(job["text"])
+        input_ids = _input_ids(job, codec)
         if not input_ids:
             raise RequestInvalid("the text has no tokens")
-        self.request = GenerateRequest(input_ids=input_ids, params=GenerateParams(**job["params"]))
+        self.request = GenerateRequest(input_ids=input_ids, params=_params(job, len(input_ids)))
         self._codec = codec
         self._text = GrowingText(codec)
         self._ids: list[int] = []
         self._logprobs: list[float | None] = []
+        self._pieces: list[str] = []
         self._finish: str | None = None
+        self._stops = StopStrings(job["stop"]) if job.get("stop") else None
+        self._shown: list[str] = []
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no more tokens are wanted: the backend ended it, or a stop string did."""
+        return self._finish is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string ended it; the backend, which does not know, would continue."""
+        return self._stops is not None and self._stops.is_found
 
     @property
     def has_begun_to_stream(self) -> bool:
@@ -42,6 +59,8 @@ class Answer:
 
     def take(self, event: TokenEvent) -> list[Message]:
         """Note one event; the token message to send when the job streams, else nothing."""
+        if self.is_stopped:
+            return []
         if self._finish is not None:
             raise RuntimeError(f"the backend sent an event after request {event.index} had finished")
         self._finish = event.finish
@@ -49,12 +68,28 @@ class Answer:
             return []
         self._ids.append(event.token_id)
         self._logprobs.append(event.logprob)
+        if not (self.job["wants_stream"] or self._stops or self.job.get("wants_pieces")):
+            return []
+        piece = self._text.grow(event.token_id)
+        self._pieces.append(piece)
+        text = piece
+        if self._stops is not None:
+            text = self._stops.take(piece)
+            self._shown.append(text)
+            if self._stops.is_found:
+                self._finish = "stop"
         if not self.job["wants_stream"]:
             return []
-        text = self._text.grow(event.token_id)
-        return [
-            {"kind": "token", "job": self.job_id, "id": event.token_id, "text": text, "logprob": finite(event.logprob)}
-        ]
+        message: Message = {
+            "kind": "token",
+            "job": self.job_id,
+            "id": event.token_id,
+            "text": text,
+            "logprob": finite(event.logprob),
+        }
+        if self.job.get("wants_pieces"):
+            message |= {"piece": piece, "input_tokens": len(self.request.input_ids)}
+        return [message]
 
     def done_message(self) -> Message:
         """The finished answer. Raises RuntimeError when the backend stopped before it was finished."""
@@ -63,7 +98,7 @@ class Answer:
         message: Message = {
             "kind": "done",
             "job": self.job_id,
-            "text": self._codec.decode(self._ids),
+            "text": "".join(self._shown) if self.is_stopped else self._codec.decode(self._ids),
             "input_tokens": len(self.request.input_ids),
             "generated_tokens": len(self._ids),
             "finish_reason": self._finish,
@@ -73,7 +108,23 @@ class Answer:
             message["tokens"] = self._ids
             message["logprobs"] = [finite(logprob) for logprob in self._logprobs] if known else None
             message["nonfinite"] = any(not math.isfinite(logprob) for logprob in known) if known else None
+        if self.job.get("wants_pieces"):
+            message["pieces"] = self._pieces
         return message
+
+
+def _input_ids(job: Message, codec: TextCodec) -> tuple[int, ...]:
+    if job.get("ids"):
+        return tuple(job["ids"])
+    return codec.encode_rendered(job["text"]) if job.get("is_rendered") else codec.encode(job["text"])
+
+
+def _params(job: Message, input_tokens: int) -> GenerateParams:
+    """The job's parameters; `context`, where it has one, leaves the answer what the prompt leaves of it."""
+    params = GenerateParams(**job["params"])
+    if job.get("context"):
+        params = replace(params, max_new_tokens=max(1, job["context"] - input_tokens))
+    return params
 
 
 def finite(logprob: float | None) -> float | None:

@@ -1,16 +1,15 @@
-"""The model server's HTTP application: /ping, /invocations, /predictions/<name>, /metrics and /facts.
+"""The model server's HTTP application: /ping, /invocations, /predictions/<name>, /metrics, /facts and OpenAI's /v1.
 
 Status codes: 200; 400 bad input; 404 unknown path or model; 413 body too large; 424 the model failed; 499 (metrics
 only) the client left; 500 the worker crashed or overran predict_timeout; 503 queue full, loading, failed, or draining.
-An error's body is {"code", "type", "message"}.
+An error's body is {"code", "type", "message"}, below /v1 OpenAI's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,27 +20,25 @@ from starlette.routing import Route
 
 from engines.errors import RequestInvalid
 from engines.server.answers import details, shape
+from engines.server.asking import (
+    CLIENT_LEFT,
+    STATUS_OF,
+    Answer,
+    BodyTooLarge,
+    all_results,
+    first_token,
+    read_body,
+    unless_client_leaves,
+)
 from engines.server.body import Body, parse_body
 from engines.server.metrics import CONTENT_TYPE, ServerMetrics
-from engines.server.pool import NoWorkers, WorkerPool
-from engines.server.queue import Job, QueueFull
+from engines.server.openai_answers import error_body
+from engines.server.openai_front import OpenAiFront
+from engines.server.pool import WorkerPool
+from engines.server.queue import Job
 from engines.server.worker_link import ModelError, WorkerCrashed
 
-STATUS_OF: dict[type[Exception], int] = {
-    RequestInvalid: 400,
-    ModelError: 424,
-    WorkerCrashed: 500,
-    QueueFull: 503,
-    NoWorkers: 503,
-}
-CLIENT_LEFT = 499
 STREAM_TYPE = "application/jsonlines"
-
-Answer = dict[str, Any]
-
-
-class BodyTooLarge(Exception):
-    """The request body is larger than max_request_size; it becomes 413."""
 
 
 class Front:
@@ -83,7 +80,7 @@ class Front:
         try:
             body = parse_body(await read_body(request, self._pool.settings.max_request_size_bytes), self._pool.defaults)
             jobs = self._pool.submit(body)
-            answer = await self._unless_client_leaves(request, jobs, self._first_result(body, jobs))
+            answer = await unless_client_leaves(self._pool, request, jobs, self._first_result(body, jobs))
         except BodyTooLarge as error:
             return self._refuse(413, "BodyTooLarge", str(error), {"connection": "close"})
         except ClientDisconnect:
@@ -104,13 +101,7 @@ class Front:
         """The whole answer, or, when streaming, the response once its first token is there."""
         if body.wants_stream:
             return await self._stream(body, jobs[0])
-        try:
-            answers = await asyncio.gather(*(job.result for job in jobs))
-        except Exception:
-            for job in jobs:
-                self._pool.cancel(job)
-            raise
-        return self._whole(body, answers)
+        return self._whole(body, await all_results(self._pool, jobs))
 
     def _whole(self, body: Body, answers: Sequence[Answer]) -> Response:
         output_tokens = sum(answer["generated_tokens"] for answer in answers)
@@ -126,11 +117,7 @@ class Front:
         return JSONResponse(shaped if body.is_list else shaped[0], headers=headers)
 
     async def _stream(self, body: Body, job: Job) -> StreamingResponse:
-        """Wait for the first token, so that a failure before it still has its own status code."""
-        assert job.tokens is not None
-        first = await job.tokens.get()
-        if first is None:
-            await job.result
+        first = await first_token(job)
         return StreamingResponse(self._lines(body, job, first), media_type=STREAM_TYPE)
 
     async def _lines(self, body: Body, job: Job, token: Answer | None) -> AsyncIterator[bytes]:
@@ -156,60 +143,29 @@ class Front:
             if code == "499":
                 self._pool.cancel(job)
 
-    async def _unless_client_leaves(
-        self, request: Request, jobs: Sequence[Job], result: Awaitable[Response]
-    ) -> Response:
-        """`result`, unless the client goes away first: then the jobs are cancelled and ClientDisconnect raised."""
-        waiting = asyncio.ensure_future(result)
-        leaving = asyncio.ensure_future(request.receive())
-        try:
-            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise ClientDisconnect
-            return waiting.result()
-        except (ClientDisconnect, asyncio.CancelledError):
-            for job in jobs:
-                self._pool.cancel(job)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            raise
-        finally:
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-
-
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit_bytes`, ClientDisconnect."""
-    message = f"the body is larger than max_request_size={limit_bytes} bytes; send fewer inputs per request"
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise BodyTooLarge(message)
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit_bytes:
-            raise BodyTooLarge(message)
-    return bytes(data)
-
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own errors (404, 405) in our error shape."""
+    """Starlette's own errors (404, 405) in our error shape, or OpenAI's."""
     assert isinstance(error, HTTPException)
     kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HTTPError")
     message = f"{request.method} {request.url.path}: {error.detail}"
+    if request.url.path.startswith("/v1/"):
+        return JSONResponse(error_body(error.status_code, kind, message), error.status_code, headers=error.headers)
     return JSONResponse(
         {"code": error.status_code, "type": kind, "message": message}, error.status_code, headers=error.headers
     )
 
 
-def build_app(front: Front, lifespan: Callable[[Starlette], Any]) -> Starlette:
+def build_app(front: Front, openai: OpenAiFront, lifespan: Callable[[Starlette], Any]) -> Starlette:
     """The ASGI application."""
     routes = [
         Route("/ping", front.ping, methods=["GET"]),
+        Route("/health", front.ping, methods=["GET"]),
         Route("/facts", front.facts, methods=["GET"]),
         Route("/metrics", front.metrics, methods=["GET"]),
         Route("/invocations", front.invocations, methods=["POST"]),
         Route("/predictions/{name}", front.predictions, methods=["POST"]),
+        *openai.routes,
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: http_error})
 

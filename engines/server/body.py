@@ -12,6 +12,7 @@ from typing import Any
 from engines.api import GenerateParams
 from engines.errors import RequestInvalid
 from engines.nearest import did_you_mean
+from engines.server.queue import NO_MORE, Asked
 
 BODY_KEYS = ("inputs", "parameters", "stream", "options")
 NICKNAMES = {
@@ -76,43 +77,46 @@ PARAMETERS = (*(field.name for field in fields(GenerateParams)), "details")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A request that makes sense. `is_list` is whether inputs came as a list, and so the answer must."""
+    """A request that makes sense. `inputs` are texts, or token ids; `is_list` is whether they came as a list, and so
+    the answer must."""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
     is_list: bool
     params: GenerateParams
     wants_details: bool
     wants_stream: bool
+    asked: Asked = NO_MORE
 
 
 def parse_body(data: bytes, defaults: Mapping[str, Any] = MappingProxyType({})) -> Body:
     """The request in `data`; `defaults` are the model's own parameters, for those it leaves out. Raises RequestInvalid
     with what was wrong, where, and what was expected."""
-    body = _object(data)
+    body = json_object(data, "inputs")
     for key in body:
         if key not in BODY_KEYS:
             raise RequestInvalid(f"unknown key {key!r}{_hint(key, BODY_KEYS)}; expected {', '.join(BODY_KEYS)}")
     inputs, is_list = _inputs(body)
     parameters = body.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise RequestInvalid(f"parameters: expected an object, got {_kind(parameters)}")
+        raise RequestInvalid(f"parameters: expected an object, got {kind_word(parameters)}")
     params, wants_details = _parameters(parameters or {}, defaults)
     _check_options(body.get("options"))
     wants_stream = body.get("stream", False)
     if not isinstance(wants_stream, bool):
-        raise RequestInvalid(f"stream: expected true or false, got {_kind(wants_stream)}")
+        raise RequestInvalid(f"stream: expected true or false, got {kind_word(wants_stream)}")
     if wants_stream and len(inputs) > 1:
         raise RequestInvalid(f"stream: expected one input, got {len(inputs)}; stream each in a separate request")
     return Body(inputs=inputs, is_list=is_list, params=params, wants_details=wants_details, wants_stream=wants_stream)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes, key: str) -> dict[str, Any]:
+    """The JSON object that a body holds, in which `key` is looked for. Raises RequestInvalid."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RequestInvalid(f'the body is not JSON ({error}); expected {{"inputs": ...}}') from None
+        raise RequestInvalid(f'the body is not JSON ({error}); expected {{"{key}": ...}}') from None
     if not isinstance(body, dict):
-        raise RequestInvalid(f"the body is {_kind(body)}; expected an object with the key 'inputs'")
+        raise RequestInvalid(f"the body is {kind_word(body)}; expected an object with the key {key!r}")
     return body
 
 
@@ -125,13 +129,18 @@ def _inputs(body: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
         raise RequestInvalid("inputs: the list is empty; expected at least one string")
     for index, text in enumerate(texts):
         where = f"inputs[{index}]" if isinstance(inputs, list) else "inputs"
-        if not isinstance(text, str):
-            raise RequestInvalid(f"{where}: expected a string, got {_kind(text)}")
-        if not text.strip():
+        if not checked_text(where, text).strip():
             raise RequestInvalid(f"{where}: the text is empty")
-        if any("\ud800" <= char <= "\udfff" for char in text):
-            raise RequestInvalid(f"{where}: the text holds a lone surrogate escape; send whole characters")
     return tuple(texts), isinstance(inputs, list)
+
+
+def checked_text(where: str, text: Any) -> str:
+    """`text`, a string of whole characters. Raises RequestInvalid."""
+    if not isinstance(text, str):
+        raise RequestInvalid(f"{where}: expected a string, got {kind_word(text)}")
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise RequestInvalid(f"{where}: the text holds a lone surrogate escape; send whole characters")
+    return text
 
 
 def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[GenerateParams, bool]:
@@ -157,7 +166,7 @@ def _values(parameters: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         if name in WITHOUT_EFFECT:
-            _check_without_effect(name, value)
+            check_without_effect(f"parameters.{name}", value, WITHOUT_EFFECT[name])
         elif name not in PARAMETERS and name not in WHOLE_LENGTHS:
             raise RequestInvalid(f"unknown parameter {name!r}{_hint(name, PARAMETERS)}; known: {', '.join(PARAMETERS)}")
         elif value is None:
@@ -173,46 +182,49 @@ def _check_options(options: Any) -> None:
     if options is None:
         return
     if not isinstance(options, dict):
-        raise RequestInvalid(f"options: expected an object, got {_kind(options)}")
+        raise RequestInvalid(f"options: expected an object, got {kind_word(options)}")
     for name in options:
         if name not in OPTIONS:
             raise RequestInvalid(f"unknown option {name!r}{_hint(name, OPTIONS)}; known: {', '.join(OPTIONS)}")
 
 
-def _check_without_effect(name: str, value: Any) -> None:
-    """Raises RequestInvalid where the value asks for what this server does not do."""
-    allowed = WITHOUT_EFFECT[name]
+def check_without_effect(where: str, value: Any, allowed: tuple[object, ...]) -> None:
+    """Raises RequestInvalid where the value asks for what this server does not do; null never does."""
     if value is None or any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in allowed):
         return
     shown = " or ".join(json.dumps(one) for one in (*allowed, None))
-    raise RequestInvalid(f"parameters.{name}: this server does not do that; leave it out, or send {shown}")
+    raise RequestInvalid(f"{where}: this server does not do that; leave it out, or send {shown}")
 
 
 def _new_tokens(name: str, value: Any) -> int:
     """The new tokens that a length of all decoder tokens allows."""
     low = 2 if name == "max_length" else 0
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 20:
-        raise RequestInvalid(f"parameters.{name}: expected a whole number >= {low}, got {_kind(value)}")
+        raise RequestInvalid(f"parameters.{name}: expected a whole number >= {low}, got {kind_word(value)}")
     return max(0, value - 1)
 
 
 def _early_stopping(value: Any) -> bool | str:
     if not isinstance(value, bool) and value != "never":
-        raise RequestInvalid(f'parameters.early_stopping: expected true, false or "never", got {_kind(value)}')
+        raise RequestInvalid(f'parameters.early_stopping: expected true, false or "never", got {kind_word(value)}')
     return bool(value) if isinstance(value, bool) else "never"
 
 
 def _value(name: str, value: Any) -> bool | int | float:
+    return checked_value(f"parameters.{name}", name, value)
+
+
+def checked_value(where: str, name: str, value: Any) -> bool | int | float:
+    """The value of our parameter `name`, in its range. Raises RequestInvalid."""
     kind, low, high = _LIMITS[name]
-    where = f"parameters.{name}"
     if kind is bool:
         if not isinstance(value, bool):
-            raise RequestInvalid(f"{where}: expected true or false, got {_kind(value)}")
+            raise RequestInvalid(f"{where}: expected true or false, got {kind_word(value)}")
         return value
     word = "a whole number" if kind is int else "a number"
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or (kind is int and not isinstance(value, int)):
-        raise RequestInvalid(f"{where}: expected {word}, got {_kind(value)}")
+        raise RequestInvalid(f"{where}: expected {word}, got {kind_word(value)}")
     if not low <= value <= high or (name in _POSITIVE and value == 0):
         raise RequestInvalid(f"{where}: {value!r} is out of range; expected {word} {_range(name, low, high)}")
     number: int | float = kind(value)
@@ -229,6 +241,7 @@ def _hint(name: str, known: tuple[str, ...]) -> str:
     return did_you_mean(nickname if nickname in known else name, known)
 
 
-def _kind(value: Any) -> str:
+def kind_word(value: Any) -> str:
+    """What a value is, for an error."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), f"the number {value!r}")

@@ -86,12 +86,18 @@ class WorkerPool:
             )
         loop = asyncio.get_running_loop()
         jobs = []
-        for text in body.inputs:
+        for prompt in body.inputs:
             self._last_job += 1
-            job = Job(job_id=self._last_job, text=text, params=body.params, result=loop.create_future())
-            job.wants_details = body.wants_details
-            if body.wants_stream:
-                job.tokens = asyncio.Queue()
+            job = Job(
+                job_id=self._last_job,
+                text=prompt if isinstance(prompt, str) else "",
+                ids=() if isinstance(prompt, str) else prompt,
+                params=body.params,
+                asked=body.asked,
+                wants_details=body.wants_details,
+                tokens=asyncio.Queue() if body.wants_stream else None,
+                result=loop.create_future(),
+            )
             jobs.append(job)
         try:
             self.queue.offer(jobs, are_all_busy=all(worker.state != "ready" for worker in self.workers))

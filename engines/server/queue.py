@@ -18,10 +18,26 @@ from typing import Any
 from engines.api import GenerateParams
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What OpenAI's requests ask beyond ours. `is_rendered`: texts are a chat template's, to be read without special
+    tokens added; `stop` ends an answer before any of these strings; `context`: prompt and answer fill it, instead of
+    max_new_tokens; `wants_pieces`: each token's own text."""
+
+    is_rendered: bool = False
+    stop: tuple[str, ...] = ()
+    context: int | None = None
+    wants_pieces: bool = False
+
+
+NO_MORE = Asked()
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One input text on its way through the server. `result` gets the worker's answer or an exception; `tokens`, when
-    streaming, gets each token message and then None. `queued_ns` and `taken_ns` are monotonic."""
+    """One input text, or `ids`, its tokens, on its way through the server. `result` gets the worker's answer or an
+    exception; `tokens`, when streaming, gets each token message and then None. `queued_ns` and `taken_ns` are
+    monotonic."""
 
     job_id: int
     text: str
@@ -29,6 +45,8 @@ class Job:
     result: asyncio.Future[dict[str, Any]]
     tokens: asyncio.Queue[dict[str, Any] | None] | None = None
     wants_details: bool = False
+    ids: tuple[int, ...] = ()
+    asked: Asked = NO_MORE
     is_suspect: bool = False
     """In flight with others when a worker ended: asked again alone, so that it can harm nobody but itself."""
     has_begun: bool = False

@@ -31,6 +31,7 @@ from engines.models.folder import resolve_model
 from engines.processes.waiting import EVERY_S
 from engines.server.app import Front, build_app
 from engines.server.metrics import ServerMetrics
+from engines.server.openai_front import OpenAiFront
 from engines.server.pool import WorkerPool
 from engines.server.worker_link import WorkersOutOfMemory
 from engines.serving_properties.read import Serving, read_serving, read_text
@@ -145,7 +146,8 @@ class _Running:
         metrics = ServerMetrics()
         self._notes = serving.notes
         self._pool = WorkerPool(serving.spec, serving.settings, metrics)
-        app = build_app(Front(self._pool, metrics, options.model_name, serving.notes), self._lifespan)
+        front = Front(self._pool, metrics, options.model_name, serving.notes)
+        app = build_app(front, OpenAiFront(self._pool, metrics, options.model_name), self._lifespan)
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -1,7 +1,7 @@
 """The wire format of messages between the model server's front and a worker: length, then JSON, on a Unix socket.
 
 Front to worker (`kind`): load {spec, settings}, batch {batch, jobs}, admit {job}, cancel {jobs}, stop.
-A job is {id, text, params, wants_stream}.
+A job is {id, text, params, wants_stream, wants_details}, and what a request may ask beyond it (Asked).
 Worker to front: loaded {facts, is_rolling}, failed {error, message} (before it ends), token {job, id, text, logprob},
 done {job, ...answer} or {job, error, message}, batch_done {batch}.
 """

@@ -195,6 +195,9 @@ class BatchLoop:
             if self._are_all_cancelled(answers):
                 _close(steps)
                 return [failure(answer.job_id, RequestInvalid("cancelled by the client")) for answer in answers]
+            if any(answer.is_stopped for answer in answers) and all(answer.is_finished for answer in answers):
+                _close(steps)
+                break
         return [answer.done_message() for answer in answers]
 
     def _are_all_cancelled(self, answers: Sequence[Answer]) -> bool:
@@ -282,22 +285,27 @@ class RollingLoop:
                 else:
                     self._suspects.append(Answer(one.job, self._codec))
             return
-        messages: list[Message] = []
-        for event in events:
-            answer = self._active.get(event.index)
-            if answer is None:
-                continue
-            try:
-                messages += answer.take(event)
-                if event.finish is not None:
-                    del self._active[event.index]
-                    messages.append(answer.done_message())
-            except Exception as error:  # the boundary of one request: its tokens, which no text may have
-                if self._active.pop(event.index, None) is not None:
-                    self._backend.cancel(event.index)
-                messages.append(failure(answer.job_id, error))
+        messages = [message for event in events for message in self._taken(event)]
         if messages:
             self._wire.send(*messages)
+
+    def _taken(self, event: TokenEvent) -> list[Message]:
+        """What one event adds to the answer it belongs to."""
+        answer = self._active.get(event.index)
+        if answer is None:
+            return []
+        try:
+            messages = answer.take(event)
+            if answer.is_finished:
+                del self._active[event.index]
+                messages.append(answer.done_message())
+                if event.finish is None:  # a stop string ended it; the backend does not know
+                    self._backend.cancel(event.index)
+        except Exception as error:  # the boundary of one request: its tokens, which no text may have
+            if self._active.pop(event.index, None) is not None:
+                self._backend.cancel(event.index)
+            return [failure(answer.job_id, error)]
+        return messages
 
 
 def failure(job_id: int, error: Exception) -> Message:

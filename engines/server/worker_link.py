@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from engines import errors
@@ -221,6 +222,8 @@ def _wire_job(job: Job) -> Message:
         "params": {name: getattr(job.params, name) for name in job.params.__slots__},
         "wants_stream": job.tokens is not None,
         "wants_details": job.wants_details,
+        "ids": job.ids,
+        **asdict(job.asked),
     }
 
 

@@ -26,7 +26,9 @@ from engines.server.serve import ServeOptions, serve
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes any free one."
 )
-@click.option("--name", "model_name", default="model", show_default=True, help="The model's name in /predictions/NAME.")
+@click.option(
+    "--name", "model_name", default="model", show_default=True, help="The model's name in /predictions/NAME and /v1."
+)
 @click.option(
     "--drain-s",
     type=click.IntRange(0, 3600),
@@ -37,15 +39,17 @@ from engines.server.serve import ServeOptions, serve
 def command(properties_path: Path, model_dir: Path | None, host: str, port: int, model_name: str, drain_s: int) -> None:
     """Serve a model from a serving.properties file.
 
-    The server implements SageMaker's container contract (/ping, /invocations) and DJL's (/predictions/NAME), with DJL's
-    queue, batch and worker rules. It runs in the foreground and prints its address on standard error. Ctrl-C or SIGTERM
-    finishes what is in flight; a second one ends it at once.
+    The server implements SageMaker's container contract (/ping, /invocations), DJL's (/predictions/NAME) with DJL's
+    queue, batch and worker rules, and OpenAI's (/v1/completions, /v1/chat/completions, /v1/models). It runs in the
+    foreground and prints its address on standard error. Ctrl-C or SIGTERM finishes what is in flight; a second one
+    ends it at once.
 
     \b
     Examples:
       dyno serve --properties results/local/RUN/recommendation
       dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
       curl -s localhost:8080/invocations -d '{"inputs": "spell: 4213"}'
+      curl -s localhost:8080/v1/completions -d '{"prompt": "spell: 4213", "temperature": 0}'
     """
 
     serve(
