@@ -11,13 +11,15 @@ import click
 from harness.choose.recommendation import choose
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.signals import stopped_by_signals
+from harness.deploy.forms import FORMS, form
 from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.records import Finding
-from harness.properties.render import why_nothing_to_write
+from harness.properties.render import PROPERTIES, Source, why_nothing_to_write
 from harness.properties.write import Written, scenario_container, write_recommendation
 from harness.records import Recommendation
 from harness.store.codec import to_json
+from harness.store.disk import write_text
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.reader import Run, find_run, read_run
 from harness.trial.verify import verify
@@ -28,6 +30,14 @@ from harness.trial.verify import verify
 @click.option(
     "--container", metavar="VERSION", help="Container that will serve the files: dynamometer-0.1, 0.36.0-lmi20, ..."
 )
+@click.option(
+    "--format",
+    "form_name",
+    type=click.Choice(FORMS),
+    default=PROPERTIES,
+    show_default=True,
+    help="Form in which the recommendation is written.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option("--verify", is_flag=True, help="Start a server from the written file and measure it again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
@@ -35,6 +45,7 @@ from harness.trial.verify import verify
 def command(
     run: str | None,
     container: str | None,
+    form_name: str,
     out: Path | None,
     verify: bool,
     as_json: bool,
@@ -49,10 +60,41 @@ def command(
       dyno recommend latest
       dyno recommend RUN --container 0.36.0-lmi20 --out model/     (a winner that AWS's container has)
       dyno recommend latest --container dynamometer-0.1 --verify
+      dyno recommend latest --format docker-compose --out deploy/
 
     `dyno properties` checks, compares and migrates files that exist.
     """
+    if form_name != PROPERTIES and verify:
+        raise UsageError(
+            f"--verify starts a server from the written serving.properties, and not from --format {form_name}"
+        )
+    if form_name != PROPERTIES:
+        return _write_form(run, container, form_name, out, as_json, results)
     return _recommend(run, container, out, verify, as_json, results)
+
+
+def _write_form(
+    ref: str | None, container: str | None, name: str, out: Path | None, as_json: bool, results: Path | None
+) -> int:
+    run = read_run(find_run(results or DEFAULT_RESULTS, ref))
+    for note in run.notes:
+        click.echo(note, err=True)
+    recommendation = choose(run)
+    target = container or scenario_container(run)
+    folder = (out or run.layout.recommendation_dir / name).resolve()
+    source = Source(run_name=run.root.name, manifest=run.manifest, trial=recommendation.trial)
+    made = form(source, name, target, folder)
+    for each, text in made.files.items():
+        write_text(folder / each, text)
+        click.echo(f"wrote {folder / each}", err=True)
+    if as_json:
+        answer = {"recommendation": to_json(recommendation), "format": name, "container": target}
+        files = [str(folder / each) for each in made.files]
+        click.echo(json.dumps({**answer, "files": files, "next": made.next_command}, indent=2))
+    else:
+        click.echo(as_text(recommendation))
+        click.echo(f"Next: {made.next_command}")
+    return 0
 
 
 def _as_rows(findings: list[Finding]) -> list[dict[str, Any]]:

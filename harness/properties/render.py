@@ -87,7 +87,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     """File name -> text for that container. Raises UsageError when it cannot serve the candidate, with what to choose
     instead."""
     target = parse_container(container)
-    source = _inside_the_endpoint(source)
+    source = inside_the_endpoint(source)
     nothing = why_nothing_to_write(source.trial.candidate)
     is_rolling_batch = bool(traits(source.trial.candidate.engine).container_rolling_batch) and not target.is_own
     if nothing and not is_rolling_batch:
@@ -99,7 +99,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     if reason:
         raise UsageError(f"--container {container}: cannot serve {label(source.trial.candidate)}: {reason}")
     engine = source.trial.candidate.engine
-    values = _lmi_values(source, target)
+    values = lmi_values(source, target)
     rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
     if not (traits(engine).container_entry_point or is_rolling_batch):
         rendered["model.py"] = _handler(engine)
@@ -107,7 +107,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     return rendered
 
 
-def _inside_the_endpoint(source: Source) -> Source:
+def inside_the_endpoint(source: Source) -> Source:
     """A trial of a SageMaker endpoint is written as what ran inside it."""
     candidate = source.trial.candidate
     if not traits(candidate.engine).is_rented:
@@ -177,7 +177,8 @@ def _own_values(source: Source) -> dict[str, str]:
     return property_values(candidate, f"engines.{candidate.engine}", model_id=model_id, python=candidate.python)
 
 
-def _lmi_values(source: Source, target: Container) -> dict[str, str]:
+def lmi_values(source: Source, target: Container) -> dict[str, str]:
+    """Key -> value of the file for a DJL container that can serve the candidate."""
     candidate = source.trial.candidate
     can_disable = named_values("rolling_batch")["disable"].is_in(target)
     if rolling := traits(candidate.engine).container_rolling_batch:
@@ -202,10 +203,11 @@ def _model_id(source: Source, *, is_own: bool) -> str:
 
 
 def _file(values: Mapping[str, str], source: Source, note: str) -> str:
-    return format_properties(values, comment=f"{_evidence(source)}\n{note}")
+    return format_properties(values, comment=f"{evidence(source)}\n{note}")
 
 
-def _evidence(source: Source) -> str:
+def evidence(source: Source) -> str:
+    """Lines on where the candidate and its numbers come from."""
     trial, manifest = source.trial, source.manifest
     numbers = []
     for row in metrics_in("file"):

@@ -1,0 +1,113 @@
+"""The forms of a recommendation beside serving.properties: variables, containers, command lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engines.cache_folder import cache_root
+from engines.foreign_servers.vllm import VllmEngine
+from engines.models.folder import resolve_model
+from engines.registry import traits
+from harness.deploy.compose import as_compose
+from harness.deploy.kubernetes import as_kubernetes
+from harness.deploy.started import MODEL_MOUNT, Started, sagemaker_environment, started, vllm_started
+from harness.errors import UsageError
+from harness.properties.containers import parse_container
+from harness.properties.render import PROPERTIES, Source, evidence, inside_the_endpoint, render
+
+FORMS = (PROPERTIES, "env", "docker-compose", "kubernetes", "vllm-command", "sm-vllm-env", "sm-sglang-env")
+FILES = {
+    "env": "container.env",
+    "docker-compose": "compose.yaml",
+    "kubernetes": "kubernetes.yaml",
+    "vllm-command": "vllm.sh",
+    "sm-vllm-env": "sagemaker-vllm.env",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The files of one form, the one that starts the server first; `next_command` is what to type then."""
+
+    files: Mapping[str, str]
+    next_command: str
+
+
+def form(source: Source, name: str, container: str, folder: Path) -> Form:
+    """The recommendation in form `name` for `container`, to be written to `folder`. Raises UsageError for what the form
+    cannot express."""
+    source = inside_the_endpoint(source)
+    if name == "sm-sglang-env":
+        raise UsageError(
+            f"--format {name}: SGLang was not measured (the winner is {source.trial.candidate.engine}); dyno launches "
+            "no SGLang yet, so no recommendation can be for it"
+        )
+    model_dir = _model_dir(source)
+    path = folder / FILES[name]
+    comment = f"{evidence(source)}\nStarted from here: {MODEL_MOUNT} is the model's folder."
+    if name == "vllm-command":
+        return _command(source, model_dir, comment, path)
+    if name == "sm-vllm-env":
+        variables = sagemaker_environment(vllm_started(source, model_dir))
+        run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))} -v MODEL_FOLDER:{MODEL_MOUNT}"
+        return Form(files={path.name: env_text(variables, comment)}, next_command=f"{run} AWS_VLLM_IMAGE")
+    if name == "env" and parse_container(container).is_own:
+        raise UsageError(
+            f"--format env: {container} reads no variables, only a file; name a DJL container such as "
+            "--container 0.36.0-lmi20, or use docker-compose"
+        )
+    server = started(source, container, model_dir)
+    beside = _beside(source, container)
+    if name == "docker-compose":
+        text, run = as_compose(server, comment), f"docker compose -f {shlex.quote(str(path))} up"
+        run = f"MODEL_DIR={shlex.quote(str(model_dir))} {run}" if server.mounts_model and not beside else run
+    elif name == "kubernetes":
+        text, run = as_kubernetes(server, comment), f"kubectl apply -f {shlex.quote(str(path))}"
+    else:
+        text = env_text(server.environment, comment)
+        mount = f" -v {shlex.quote(str(folder.resolve()))}:{MODEL_MOUNT}" if server.mounts_model else ""
+        run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))}{mount} {server.image}"
+    return Form(files={path.name: text, **beside}, next_command=run)
+
+
+def env_text(variables: Mapping[str, str], comment: str) -> str:
+    """NAME=VALUE lines, as docker's --env-file reads them: no quotes, no escapes."""
+    return _commented(comment) + "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
+def command_text(server: Started, comment: str) -> str:
+    """A shell script that exports the variables and becomes the server."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in server.environment.items())
+    return f"#!/bin/sh\n{_commented(comment)}{exports}exec {shlex.join(server.command)}\n"
+
+
+def _command(source: Source, model_dir: Path, comment: str, path: Path) -> Form:
+    server = vllm_started(source, model_dir)
+    words = list(server.command)
+    words[2] = str(model_dir) if words[2] == MODEL_MOUNT else words[2]
+    words[words.index("--host") + 1] = "127.0.0.1"
+    text = command_text(replace(server, command=tuple(words)), comment.replace(MODEL_MOUNT, words[2]))
+    return Form(files={path.name: text}, next_command=f"sh {shlex.quote(str(path))}")
+
+
+def _beside(source: Source, container: str) -> dict[str, str]:
+    """What a DJL container needs in the model's folder beside its variables."""
+    if parse_container(container).is_own or traits(source.trial.candidate.engine).container_rolling_batch:
+        return {}
+    return {name: text for name, text in render(source, container).items() if name != PROPERTIES}
+
+
+def _model_dir(source: Source) -> Path:
+    """The model's folder, which only vLLM's arguments depend on."""
+    model = source.model
+    kind, value = str(model.get("kind", "")), str(model.get("value", ""))
+    if source.trial.candidate.engine != VllmEngine.name or kind in ("", "path"):
+        return Path(value)
+    return resolve_model(kind, value, int(model.get("seed") or 0), cache_root())
+
+
+def _commented(comment: str) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())

@@ -1,0 +1,176 @@
+"""One server in a container: its image, command line, environment and files; made from a recommendation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engines.foreign_servers.vllm import USUAL_PORT, Served, VllmEngine
+from engines.foreign_servers.vllm_program import PROGRAM, Place
+from engines.registry import traits
+from engines.sagemaker.catalogue import image_uri
+from engines.serving_properties.java_text import format_properties
+from engines.serving_properties.write import property_values
+from harness.choose.text import EXAMPLE_REGION
+from harness.errors import UsageError
+from harness.properties.containers import Container, image_tag, parse_container
+from harness.properties.environment_variables import MAX_BYTES, MAX_ENTRIES, to_environment
+from harness.properties.render import PROPERTIES, Source, lmi_values, unavailable
+from harness.records import Candidate
+from harness.trial.launch import spec_of
+from harness.wording import label
+
+MODEL_MOUNT = "/opt/ml/model"
+"""Where SageMaker and DJL's images have the model folder; ours and vLLM's get it at the same place."""
+OWN_IMAGE = "dynamometer:0.1"
+"""No registry has one: an image of the user's that holds dyno."""
+OWN_FILE = f"/opt/dynamometer/{PROPERTIES}"
+OWN_PORT = 8080
+OWN_COMMAND = (
+    "dyno", "serve", "--properties", OWN_FILE, "--host", "0.0.0.0", "--port", str(OWN_PORT)  # noqa: S104
+)  # fmt: skip
+VLLM_IMAGES = {VllmEngine.name: "vllm/vllm-openai", "vllm-cpu": "public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo"}
+"""vLLM's own images; the second is the project's build for CPUs."""
+SM_PREFIX = "SM_VLLM_"
+_HERE_ONLY = ("VLLM_CACHE_ROOT",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """One server in a container. `files` are path in the container -> text; `mounts_model` whether the user's model
+    folder is at MODEL_MOUNT; `health` answers 200 once it serves."""
+
+    image: str
+    port: int
+    health: str
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    mounts_model: bool = True
+    gpus: int = 0
+
+
+def started(source: Source, container: str, model_dir: Path) -> Started:
+    """What serves the trial's candidate: our server, a DJL container, or vLLM where that was measured and `container`
+    is ours. Raises UsageError for what cannot be expressed."""
+    candidate, target = source.trial.candidate, parse_container(container)
+    if not target.is_own:
+        return _in_djl(source, target)
+    if candidate.engine == VllmEngine.name:
+        return vllm_started(source, model_dir)
+    if traits(candidate.engine).has_own_front or traits(candidate.engine).is_elsewhere:
+        raise UsageError(
+            f"{label(candidate)}: no container form is known for {candidate.engine}; use serving.properties"
+        )
+    if candidate.python:
+        raise UsageError(
+            f"{label(candidate)} ran in another Python environment ({candidate.python}), which an image lacks; measure "
+            "it without python: in an environment like the image's"
+        )
+    hub = _named_model(source)
+    values = property_values(candidate, f"engines.{candidate.engine}", model_id=hub)
+    return Started(
+        image=OWN_IMAGE,
+        port=OWN_PORT,
+        health="/ping",
+        command=OWN_COMMAND if hub else (*OWN_COMMAND, "--model-dir", MODEL_MOUNT),
+        files={OWN_FILE: format_properties(values)},
+        mounts_model=not hub,
+        gpus=_gpus(candidate),
+    )
+
+
+def _in_djl(source: Source, target: Container) -> Started:
+    candidate = source.trial.candidate
+    if reason := unavailable(candidate, target, is_decoder=source.is_decoder):
+        raise UsageError(f"--container {target.name}: cannot serve {label(candidate)}: {reason}")
+    values = lmi_values(source, target)
+    variables = {}
+    if traits(candidate.engine).container_rolling_batch:
+        if candidate.device == "cpu":
+            raise UsageError(
+                f"{label(candidate)} was measured on a CPU, and {target.name} computes on GPUs only; "
+                "--container dynamometer-0.1 starts vLLM's own image for CPUs"
+            )
+        variables = {name: str(value) for name, value in candidate.options.items() if name.startswith("VLLM_")}
+    elif traits(candidate.engine).container_entry_point and candidate.threads is not None:
+        variables = {"OMP_NUM_THREADS": str(candidate.threads)}
+    return Started(
+        image=image_uri(image_tag(target), EXAMPLE_REGION),
+        port=OWN_PORT,
+        health="/ping",
+        environment={**to_environment(values, target), **variables},
+        mounts_model=not _named_model(source) or not traits(candidate.engine).container_entry_point,
+        gpus=_gpus(candidate),
+    )
+
+
+def vllm_started(source: Source, model_dir: Path) -> Started:
+    """vLLM's own server, with the command line and the variables of the trial."""
+    candidate = source.trial.candidate
+    if candidate.engine != VllmEngine.name:
+        raise UsageError(f"{label(candidate)} is no vLLM: choose another --format, or measure engine vllm")
+    options = {name: value for name, value in candidate.options.items() if name != "command"}
+    served = Served.of(
+        spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM, "serve"), where="the image")
+    )
+    model = _named_model(source) or MODEL_MOUNT
+    argv = served.argv("model", USUAL_PORT)
+    words = [*argv[:2], model, *argv[3:]]
+    words[words.index("--host") + 1] = "0.0.0.0"  # noqa: S104 - inside the container
+    package = "vllm-cpu" if candidate.device == "cpu" else VllmEngine.name
+    version = source.trial.versions.get(package, source.trial.versions.get(VllmEngine.name, "latest"))
+    return Started(
+        image=f"{VLLM_IMAGES[package]}:{version if version == 'latest' else f'v{version}'}",
+        port=USUAL_PORT,
+        health="/health",
+        command=tuple(words),
+        environment={name: value for name, value in served.env.items() if _is_of_vllm(name)},
+        mounts_model=model == MODEL_MOUNT,
+        gpus=_gpus(candidate),
+    )
+
+
+def sagemaker_environment(server: Started) -> dict[str, str]:
+    """The variables with which AWS's image of vLLM starts the same server: its entry script makes an argument of each
+    SM_VLLM_ variable, bare for true, none for false. Raises UsageError for what it cannot pass on."""
+    words = server.command[3:]
+    variables = {f"{SM_PREFIX}MODEL": server.command[2], **server.environment}
+    for flag, value in arguments_in(words).items():
+        name = SM_PREFIX + flag.upper().replace("-", "_")
+        if flag in ("host", "port"):
+            continue  # the script's own
+        if value is not None and (value.lower() in ("", "true", "false") or value.endswith("=") or "\n" in value):
+            raise UsageError(f"{name}: AWS's entry script cannot pass on the value {value!r}; use vllm-command")
+        variables[name] = "true" if value is None else value
+    if len(variables) > MAX_ENTRIES:
+        raise UsageError(f"sm-vllm-env: SageMaker takes {MAX_ENTRIES} variables, got {len(variables)}")
+    for name, value in variables.items():
+        if len(value.encode()) > MAX_BYTES:
+            raise UsageError(f"sm-vllm-env: {name}: SageMaker takes {MAX_BYTES} bytes, got {len(value.encode())}")
+    return variables
+
+
+def arguments_in(words: tuple[str, ...]) -> dict[str, str | None]:
+    """Name of an argument -> its value, None for a bare one; in the order of the command line."""
+    found: dict[str, str | None] = {}
+    for at, word in enumerate(words):
+        if re.match(r"--[a-z]", word):
+            has_value = at + 1 < len(words) and not re.match(r"--[a-z]", words[at + 1])
+            found[word.removeprefix("--")] = words[at + 1] if has_value else None
+    return found
+
+
+def _is_of_vllm(name: str) -> bool:
+    return name.startswith("VLLM_") and name not in _HERE_ONLY
+
+
+def _named_model(source: Source) -> str:
+    """What the container downloads by itself; '' where a folder is mounted."""
+    return str(source.model.get("value", "")) if source.model.get("kind") in ("hub", "s3") else ""
+
+
+def _gpus(candidate: Candidate) -> int:
+    return candidate.tensor_parallel_degree * candidate.workers if candidate.device != "cpu" else 0
