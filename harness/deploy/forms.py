@@ -18,6 +18,7 @@ from harness.errors import UsageError
 from harness.properties.containers import parse_container
 from harness.properties.render import PROPERTIES, Source, evidence, inside_the_endpoint, render
 
+SM_VLLM_IMAGE = "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda"
 FORMS = (PROPERTIES, "env", "docker-compose", "kubernetes", "vllm-command", "sm-vllm-env", "sm-sglang-env")
 FILES = {
     "env": "container.env",
@@ -53,7 +54,7 @@ def form(source: Source, name: str, container: str, folder: Path) -> Form:
     if name == "sm-vllm-env":
         variables = sagemaker_environment(vllm_started(source, model_dir))
         run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))} -v MODEL_FOLDER:{MODEL_MOUNT}"
-        return Form(files={path.name: env_text(variables, comment)}, next_command=f"{run} AWS_VLLM_IMAGE")
+        return Form(files={path.name: env_text(variables, comment)}, next_command=f"{run} {SM_VLLM_IMAGE}")
     if name == "env" and parse_container(container).is_own:
         raise UsageError(
             f"--format env: {container} reads no variables, only a file; name a DJL container such as "

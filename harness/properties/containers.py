@@ -134,6 +134,11 @@ def python_version(container: Container) -> Version:
     return fitting[-1] if fitting else ()
 
 
+def vllm_in(container: Container) -> str:
+    """The vLLM that an LMI image holds, AWS's own build of it; '' where that is not known."""
+    return str(table()["vllm_in_lmi"].get(str(container.lmi_release), ""))
+
+
 def container_names() -> tuple[str, ...]:
     """Every version and our own server, oldest first."""
     versions = {parse_version(row[0]) for rows in table()["images"].values() for row in rows}
@@ -163,6 +168,11 @@ def is_between(version: Version, since: Version, until: Version) -> bool:
 
 
 def _unknown(name: str) -> str:
+    repository = re.sub(r"^.*/|:.*$", "", name)
+    if image := table()["other_images"].get(repository):
+        version = f" ({image['version']} in 2026-11)" if "version" in image else ""
+        instead = f"write --format {image['form']}" if "form" in image else "no recommendation is for it yet"
+        return f"--container: {image['name']}{version} has no serving.properties, it reads {image['reads']}; {instead}"
     known = container_names()
     hint = did_you_mean(name, known)
     return f"--container: unknown container {name!r}; known: {', '.join(known)} (also e.g. 0.36.0-lmi20){hint}"

@@ -29,6 +29,7 @@ from harness.properties.containers import (
     named_values,
     parse_container,
     python_version,
+    vllm_in,
 )
 from harness.properties.key_rules import key_rules
 from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4
@@ -258,6 +259,9 @@ def _lmi_note(source: Source, target: Container) -> str:
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
     is_rolling_batch = traits(candidate.engine).container_rolling_batch != ""
+    if is_rolling_batch and (version := vllm_in(target)):
+        measured = next((v for name, v in source.trial.versions.items() if name.startswith(candidate.engine)), "")
+        lines.append(f"It holds vLLM {version} in AWS's own build{f'; {measured} was measured' if measured else ''}.")
     if is_rolling_batch and candidate.device == "cpu":
         lines.append("It was measured on a CPU: this image computes on GPUs, with its own version of the engine.")
     if not (traits(candidate.engine).container_entry_point or is_rolling_batch):

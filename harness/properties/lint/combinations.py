@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.properties.containers import named_values
+from harness.properties.containers import named_values, vllm_in
 from harness.properties.lint.readers import OWN_SCRIPT, is_vllm_by_default
 from harness.properties.lint.records import Finding, LintInput
 
@@ -18,6 +18,8 @@ TRANSFORMERS_4 = "transformers>=4.57,<5"
 """The pin under which the Hugging Face handler of the newest releases serves T5 (the container installs it at load)."""
 PIN = re.compile(r"^transformers\s*(==\s*4|~=\s*4|<\s*5|>=?\s*4[^#\n]*<\s*5)", re.MULTILINE)
 SAGEMAKER_RESPONSE_LIMIT_S = 60
+FIRST_ASYNC_LMI = 17
+"""From here an LMI image turns to vLLM's asynchronous mode where no rolling batch is named."""
 
 
 def combination_findings(given: LintInput) -> Iterator[Finding]:
@@ -31,6 +33,7 @@ def combination_findings(given: LintInput) -> Iterator[Finding]:
         yield from _t5(given)
         yield from _precision(given)
         yield from _timeouts(given)
+        yield from _defaults(given)
     elif _whole(given, "batch_size", 1) > 1 and given.values.get("option.rolling_batch") == "auto":
         yield given.error("batch_size", "batch_size > 1 and option.rolling_batch=auto exclude each other")
 
@@ -178,6 +181,24 @@ def _precision(given: LintInput) -> Iterator[Finding]:
     is_hf = not given.handlers - {"python", "huggingface", "scheduler"}  # the other backends place the model themselves
     if is_hf and quantize.startswith("bitsandbytes") and "option.device_map" not in given.values:
         yield given.error("option.quantize", "bitsandbytes needs option.device_map (write option.device_map=auto)")
+
+
+def _defaults(given: LintInput) -> Iterator[Finding]:
+    """What an LMI image does where a file for text generation names no rolling batch."""
+    release = given.container.lmi_release
+    keys = ("option.max_rolling_batch_size", "option.max_num_seqs")
+    is_open = is_vllm_by_default(given.container, given.values) and "option.model_id" in given.values
+    if not is_open or release is None or release < FIRST_ASYNC_LMI or given.model.family == "t5":
+        return
+    if OWN_SCRIPT in given.handlers or any(key in given.values for key in keys):
+        return
+    version = vllm_in(given.container)
+    yield given.hint(
+        keys[0],
+        f"absent: LMI {release}{f' (vLLM {version})' if version else ''} then runs vLLM asynchronously, at most "
+        "32 requests at once (max_num_seqs), where the documentation has 256 (read in source of 2026-06-24, not "
+        "run); write the number you mean",
+    )
 
 
 def _timeouts(given: LintInput) -> Iterator[Finding]:

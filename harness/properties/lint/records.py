@@ -12,7 +12,7 @@ from engines.serving_properties.java_text import PropertyLine
 from harness.properties.containers import Container
 from harness.properties.key_rules import KeyRule, key_rules
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "hint", "warning"]
 
 BRANCHING_KEYS = ("engine", "option.entryPoint", "option.rolling_batch")
 """Keys whose values state which handler reads the rest."""
@@ -20,7 +20,8 @@ BRANCHING_KEYS = ("engine", "option.entryPoint", "option.rolling_batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One remark. `line` counts from 1 (0: the whole file); an error means the container will not do as written."""
+    """One remark. `line` counts from 1 (0: the whole file); an error means the container will not do as written, a hint
+    that it does something which the file does not name."""
 
     line: int
     key: str
@@ -78,6 +79,10 @@ class LintInput:
     def error(self, key: str, message: str) -> Finding:
         """An error at the line of `key`."""
         return Finding(line=self.lines.get(key, 0), key=key, severity="error", message=message)
+
+    def hint(self, key: str, message: str) -> Finding:
+        """A hint at the line of `key`."""
+        return Finding(line=self.lines.get(key, 0), key=key, severity="hint", message=message)
 
     def warning(self, key: str, message: str) -> Finding:
         """A warning at the line of `key`."""

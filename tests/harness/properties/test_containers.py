@@ -7,7 +7,14 @@ import pytest
 from engines.launching import load_engine
 from engines.serving_properties import read as server
 from harness.errors import UsageError
-from harness.properties.containers import container_names, image_tag, named_values, parse_container, python_version
+from harness.properties.containers import (
+    container_names,
+    image_tag,
+    named_values,
+    parse_container,
+    python_version,
+    vllm_in,
+)
 from harness.properties.key_rules import key_rules
 
 
@@ -19,7 +26,7 @@ from harness.properties.key_rules import key_rules
         ("0.27.0", "0.27.0-deepspeed0.12.6-cu121"),
         ("0.28.0", "0.28.0-lmi10.0.0-cu124"),
         ("0.36.0-lmi20", "0.36.0-lmi20.0.0-cu128"),
-        ("0.36.0", "0.36.0-lmi27.0.0-cu130"),
+        ("0.36.0", "0.36.0-lmi28.0.0-cu130"),
         ("0.33.0-tensorrtllm", "0.33.0-tensorrtllm0.21.0-cu128"),
         ("0.29.0-neuronx-sdk2.19.1", "0.29.0-neuronx-sdk2.19.1"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.38.0-lmi29.0.0-cu130", "0.38.0-lmi29.0.0-cu130"),
@@ -102,3 +109,30 @@ def test_every_option_of_an_engine_is_in_the_table_of_our_own_container(engine: 
         if any(rule.handler == engine for rule in rules)
     }
     assert listed == set(adapter.capabilities().options)
+
+
+def test_every_lmi_release_of_2026_has_its_cuda_and_its_vllm() -> None:
+    endings = {21: "cu129", 22: "cu129", 23: "cu129", 24: "cu129", 25: "cu130", 26: "cu130", 27: "cu130", 28: "cu130"}
+    versions = ("0.16.0", "0.17.0", "0.18.0", "0.19.0", "0.20.1", "0.22.1", "0.23.1", "0.26.0")
+    for (release, ending), version in zip(endings.items(), versions, strict=True):
+        container = parse_container(f"0.36.0-lmi{release}")
+        assert image_tag(container) == f"0.36.0-lmi{release}.0.0-{ending}"
+        assert vllm_in(container) == version
+    assert vllm_in(parse_container("0.38.0-lmi29")) == "0.28.0"
+    assert vllm_in(parse_container("0.28.0")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda",
+            "SM_VLLM_ variables; write --format sm-v",
+        ),
+        ("sglang:0.5.17", "AWS's SGLang image .0.5.17 in 2026-11. has no serving.properties, it reads SM_SGLANG_"),
+        ("huggingface-llamacpp", "it reads its own variables; no recommendation is for it yet"),
+    ],
+)
+def test_an_image_without_serving_properties_is_refused_with_what_it_reads(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_container(name)

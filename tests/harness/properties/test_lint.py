@@ -337,3 +337,26 @@ def test_our_own_server_wants_an_entry_point() -> None:
 def test_an_unknown_container_is_a_usage_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown container '0.37.0'.*did you mean '0.38.0'"):
         lint("engine=Python\n", "0.37.0")
+
+
+STARTER = "engine=Python\noption.model_id=x/llama\noption.tensor_parallel_degree=1\n"
+
+
+def test_what_an_lmi_image_does_by_itself_is_a_hint() -> None:
+    (found,) = lint(STARTER, "0.36.0-lmi27")
+    assert (found.severity, found.key, found.line) == ("hint", "option.max_rolling_batch_size", 0)
+    assert "LMI 27 (vLLM 0.23.1)" in found.message
+    assert "read in source of 2026-06-24, not run" in found.message
+
+
+@pytest.mark.parametrize(
+    ("more", "container"),
+    [
+        ("option.max_rolling_batch_size=64\n", "0.36.0-lmi27"),
+        ("option.max_num_seqs=64\n", "0.36.0-lmi27"),
+        ("option.rolling_batch=vllm\n", "0.36.0-lmi27"),
+        ("", "0.34.0"),
+    ],
+)
+def test_there_is_no_hint_where_the_file_or_the_image_settles_it(more: str, container: str) -> None:
+    assert [found for found in lint(STARTER + more, container) if found.severity == "hint"] == []
