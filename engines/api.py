@@ -228,6 +228,17 @@ class PlacedEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class ScriptedEngine(Engine, Protocol):
+    """An Engine with `has_start_file`: each launch starts the START_FILE that it has written."""
+
+    def launch_script(
+        self, script: Path, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> AbstractContextManager[RunningEngine]:
+        """As `launch`, with a script that an earlier launch of `spec` wrote."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateParams:
     """Generation parameters with Hugging Face's names and semantics. `temperature` etc. act only with do_sample;

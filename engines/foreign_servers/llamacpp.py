@@ -10,11 +10,11 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from engines.api import START_FILE, Availability, Capabilities, EngineSpec
+from engines.api import Availability, Capabilities, EngineSpec
 from engines.cache_folder import cache_root
 from engines.environments.locate import installed_python
 from engines.environments.packages import package_availability
@@ -22,6 +22,7 @@ from engines.errors import Unavailable
 from engines.foreign_servers.llamacpp_options import option_help
 from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
 from engines.foreign_servers.openai_server import RunningOpenAiServer, post_json, wait_for_model
+from engines.foreign_servers.start_script import start, write_script
 from engines.foreign_servers.tokenizer_check import check_tokens
 from engines.hosted import CONVERTED_FEATURES, STOP_GRACE_S
 from engines.models.folder import check_model_folder
@@ -29,7 +30,7 @@ from engines.models.gguf_architectures import ARCHITECTURES
 from engines.models.gguf_cache import gguf_model
 from engines.models.gguf_model import gguf_file
 from engines.models.kind import DECODER
-from engines.processes.server_process import ServerProcess, free_port
+from engines.processes.server_process import free_port
 from engines.spec_check import check_spec
 
 
@@ -71,31 +72,43 @@ class LlamaCppEngine:
             max_workers=1,
         )
 
-    @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningOpenAiServer]:
+    def launch(
+        self, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> AbstractContextManager[RunningOpenAiServer]:
         """Write the GGUF file unless it is kept, start the server on it, compare its tokenizer with the folder's."""
+        return self._run(None, spec, workdir, ready_timeout_s)
+
+    def launch_script(
+        self, script: Path, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> AbstractContextManager[RunningOpenAiServer]:
+        """The same with a script that an earlier launch of `spec` wrote."""
+        return self._run(script, spec, workdir, ready_timeout_s)
+
+    @contextmanager
+    def _run(
+        self, script: Path | None, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> Iterator[RunningOpenAiServer]:
         check_model_folder(spec.model_dir)
         check_spec(spec, self.capabilities())
         place = _place(str(spec.options.get("command", "")))
         if place is None:
             raise Unavailable(f"llamacpp cannot run here: {self.probe().reason}")
-        start = Start.of(spec, place)
-        workdir.mkdir(parents=True, exist_ok=True)
+        begun = Start.of(spec, place)
         python = place.python if place.python != sys.executable else None
-        if is_made := not start.kind.gguf_weights:
+        if is_made := not begun.kind.gguf_weights:
             file = gguf_model(spec.model_dir, spec.dtype, cache_root(), self.name, python)
         else:
             file = gguf_file(spec.model_dir)
+        script = script or write_script(workdir, begun.script(file))
         port = free_port()
         begin = time.monotonic()
-        (workdir / START_FILE).write_text(start.script(file), encoding="utf-8")
-        process = ServerProcess(start.command(file, port, workdir))
+        process = start(script, workdir, name=begun.alias, port=port)
         try:
-            wait_for_model(process, port, (start.alias,), ready_timeout_s)
+            wait_for_model(process, port, (begun.alias,), ready_timeout_s)
             load_s = time.monotonic() - begin
             if is_made or (spec.model_dir / "tokenizer.json").is_file():
                 check_tokens(spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
-            yield RunningOpenAiServer(process, start.endpoint(port), start.facts(port, load_s, file))
+            yield RunningOpenAiServer(process, begun.endpoint(port), begun.facts(port, load_s, file))
         finally:
             process.stop(STOP_GRACE_S)
 

@@ -1,7 +1,7 @@
 """llama.cpp's server in a Python process, from the wheel xllamacpp, until SIGTERM.
 
-Its argument is a JSON file, - for stdin, with CommonParams' attributes by name, dotted where they lie deeper;
-{"enum": [class, member]} is one of the library's words, {"set": [...]} a set.
+Its arguments are address, port and the model's name; standard input is JSON with CommonParams' attributes by name,
+dotted where they lie deeper; {"enum": [class, member]} is one of the library's words.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import json
 import signal
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 
-def serve(parameters_json: str) -> None:
+def serve(address: str, port: str, name: str, parameters_json: str) -> None:
     """Listen until SIGTERM or SIGINT comes. Raises what the library raises when it cannot start."""
     import xllamacpp
 
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # its threads inherit it; we wait below
     parameters = xllamacpp.CommonParams()
-    for name, value in json.loads(parameters_json).items():
-        *folders, last = name.split(".")
+    parameters.hostnames, parameters.port, parameters.model_alias = [address], int(port), {name}
+    for place, value in json.loads(parameters_json).items():
+        *folders, last = place.split(".")
         holder: Any = parameters
         for folder in folders:
             holder = getattr(holder, folder)
@@ -32,10 +32,10 @@ def serve(parameters_json: str) -> None:
 
 
 def _value(library: Any, value: Any) -> Any:
-    if isinstance(value, dict) and "enum" in value:
-        kind, member = value["enum"]
-        return getattr(getattr(library, kind), member)
-    return set(value["set"]) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    kind, member = value["enum"]
+    return getattr(getattr(library, kind), member)
 
 
 def describe() -> None:
@@ -52,4 +52,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "describe":
         describe()
     else:
-        serve(sys.stdin.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_text(encoding="utf-8"))
+        _, address, port, name = sys.argv
+        serve(address, port, name, sys.stdin.read())

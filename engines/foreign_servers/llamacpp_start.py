@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ from engines.api import Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.openai_server import get_json
+from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, shell_words
 from engines.hosted import HOST
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
 from engines.models.gguf_tokenizer import ends_by_text
 from engines.models.kind import ModelKind, kind_of, read_config, text_config
-from engines.processes.child_environment import child_environment
-from engines.processes.server_process import Command
-from engines.processes.temp_folders import fresh_path
+from engines.processes.child_environment import import_variables
 from engines.processes.threads import compute_threads
 from engines.setting import OptionValue
 from engines.spec_check import choice, flag, whole_number
@@ -123,36 +121,23 @@ class Start:
             notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir, kind)),
         )
 
-    def command(self, file: Path, port: int, workdir: Path) -> Command:
-        """How the server is started on `file`; the wheel's parameters are written to `workdir`."""
-        temp_dir, log = fresh_path("server"), workdir / "server.log"
-        if self.place.program:
-            argv = [self.place.program, *self._arguments(file, port, self.alias)]
-            return Command(argv=argv, log_path=log, temp_dir=temp_dir)
-        path = workdir / "parameters.json"
-        path.write_text(json.dumps(self._parameters(file, port, self.alias), indent=2), encoding="utf-8")
-        argv = [self.place.python, "-u", "-m", PROCESS, str(path)]
-        return Command(argv=argv, log_path=log, env=child_environment(self.place.python), temp_dir=temp_dir)
-
     def script(self, file: Path) -> str:
-        """A shell script that starts the same server for a user, on START_PORT."""
+        """The start script of the server on `file`."""
         name = self.spec.model_dir.name
-        arguments = shlex.join(self._arguments(file, START_PORT, name))
-        what = f"{name}, {self.effective_dtype}, {self.slots} slot(s) of {self.context} tokens"
-        head = f"#!/bin/sh\n# llama.cpp's server as dyno measured it: {what}.\n"
+        title = f"llama.cpp's server: {name}, {self.effective_dtype}, {self.slots} slot(s) of {self.context} tokens"
+        arguments = self._arguments(file)
         if self.place.program:
-            return f"{head}exec {shlex.quote(self.place.program)} {arguments}\n"
-        parameters = json.dumps(self._parameters(file, START_PORT, name), indent=2)
-        return (
-            f"{head}# From the wheel {WHEEL}; a {PROGRAM} takes the same as:\n#   {PROGRAM} {arguments}\n"
-            f"exec {shlex.quote(self.place.python)} -m {PROCESS} - <<'END'\n{parameters}\nEND\n"
-        )
+            return script_text(title, [self.place.program, *arguments], START_PORT)
+        title += f"\n# From the wheel {WHEEL}; a {PROGRAM} takes the same as:\n#   {PROGRAM} {shell_words(arguments)}"
+        words = [self.place.python, "-u", "-m", PROCESS, ADDRESS, PORT, MODEL_NAME]
+        parameters = json.dumps(self._parameters(file), indent=2)
+        return script_text(title, words, START_PORT, import_variables(self.place.python), parameters)
 
-    def _arguments(self, file: Path, port: int, name: str) -> list[str]:
+    def _arguments(self, file: Path) -> list[str]:
         """What `llama-server` is started with."""
         threads = str(compute_threads(self.spec))
         fixed = {
-            "--model": str(file), "--alias": name, "--host": HOST, "--port": str(port),
+            "--model": str(file), "--alias": MODEL_NAME, "--host": ADDRESS, "--port": PORT,
             "--ctx-size": str(self.slots * self.context), "--parallel": str(self.slots),
             "--threads": threads, "--threads-batch": threads, "--threads-http": str(HTTP_THREADS),
         }  # fmt: skip
@@ -160,12 +145,11 @@ class Start:
         argv += [] if self.caches_prompts else ["--no-cache-prompt", "--cache-ram", "0"]
         return argv + [part for name, value in self._options.items() for part in flags(name, value)]
 
-    def _parameters(self, file: Path, port: int, name: str) -> dict[str, object]:
+    def _parameters(self, file: Path) -> dict[str, object]:
         """The same for the wheel."""
         threads = compute_threads(self.spec)
         return {
-            "model.path": str(file), "model_alias": {"set": [name]}, "hostnames": [HOST], "port": port,
-            "n_ctx": self.slots * self.context, "n_parallel": self.slots,
+            "model.path": str(file), "n_ctx": self.slots * self.context, "n_parallel": self.slots,
             "cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads, "n_threads_http": HTTP_THREADS,
             "endpoint_metrics": True, "cache_prompt": self.caches_prompts,
             **({} if self.caches_prompts else {"cache_ram_mib": 0}),

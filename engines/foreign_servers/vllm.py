@@ -9,24 +9,23 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.api import START_FILE, Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.openai_server import RunningOpenAiServer, wait_for_model
+from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, start, write_script
 from engines.foreign_servers.vllm_arguments import QUIET, Arguments, arguments_of
 from engines.foreign_servers.vllm_program import Place, found_place, versions_of
 from engines.hosted import HOST, STOP_GRACE_S
 from engines.models.folder import check_model_folder
 from engines.models.kind import DECODER, ModelKind, model_kind
-from engines.processes.server_process import Command, ServerProcess, free_port
-from engines.processes.temp_folders import fresh_path
+from engines.processes.server_process import ServerProcess, free_port
 from engines.processes.threads import compute_threads, usable_cores
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
@@ -135,31 +134,35 @@ class VllmEngine:
             architectures=ARCHITECTURES,
         )
 
-    @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningOpenAiServer]:
+    def launch(
+        self, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> AbstractContextManager[RunningOpenAiServer]:
         """Start the server, wait until it serves this model; its log is `workdir`/server.log."""
+        return self._run(None, spec, workdir, ready_timeout_s)
+
+    def launch_script(
+        self, script: Path, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> AbstractContextManager[RunningOpenAiServer]:
+        """The same with a script that an earlier launch of `spec` wrote."""
+        return self._run(script, spec, workdir, ready_timeout_s)
+
+    @contextmanager
+    def _run(
+        self, script: Path | None, spec: EngineSpec, workdir: Path, ready_timeout_s: float
+    ) -> Iterator[RunningOpenAiServer]:
         python, command = spec.python or self._python, str(spec.options.get("command", self._command))
         place = found_place(command, python)
         check_model_folder(spec.model_dir)
         check_spec(spec, self.placed(python, command).capabilities())
         served = Served.of(spec, place)
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / START_FILE).write_text(served.start_script, encoding="utf-8")
+        script = script or write_script(workdir, served.start_script)
         port = free_port()
-        url = f"http://{HOST}:{port}"
         name = f"{spec.model_dir.name}-{secrets.token_hex(4)}"  # ours alone: see wait_for_model
         begin = time.monotonic()
-        process = ServerProcess(
-            Command(
-                argv=served.argv(name, port),
-                log_path=workdir / "server.log",
-                env={**served.env, "PATH": _path(place), "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
-                cwd=workdir,
-                temp_dir=fresh_path("server"),
-            )
-        )
+        process = start(script, workdir, name=name, port=port)
         try:
             _wait(process, port, name, ready_timeout_s)
+            url = f"http://{HOST}:{port}"
             endpoint = Endpoint(url=url, protocol=served.protocol, model_name=name)
             yield RunningOpenAiServer(process, endpoint, served.facts(url, time.monotonic() - begin))
         finally:
@@ -210,10 +213,10 @@ class Served:
             spec=spec, place=place, arguments=tuple(words), env=env, protocol=protocol, notes=_notes(place, known)
         )
 
-    def argv(self, name: str, port: int) -> list[str]:
-        """The whole command line of a server that calls its model `name`."""
+    def argv(self, name: str = MODEL_NAME, port: int | str = PORT, address: str = ADDRESS) -> list[str]:
+        """The whole command line; a start script's, unless name, port and address are given."""
         fixed = {
-            "--served-model-name": name, "--host": HOST, "--port": port, "--dtype": _DTYPES[self.spec.dtype],
+            "--served-model-name": name, "--host": address, "--port": port, "--dtype": _DTYPES[self.spec.dtype],
             "--tensor-parallel-size": self.spec.tensor_parallel_degree,
         }  # fmt: skip
         pairs = (str(word) for pair in fixed.items() for word in pair)
@@ -221,9 +224,12 @@ class Served:
 
     @property
     def start_script(self) -> str:
-        """A shell script that starts the same server for a user, on vLLM's usual port."""
-        variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.env.items())
-        return f"#!/bin/sh\n{variables}exec {shlex.join(self.argv('model', USUAL_PORT))}\n"
+        """The script that starts the server; the programs beside its interpreter come first: ninja compiles for it."""
+        beside = str(Path(self.place.python or self.place.argv[0]).parent)
+        env = {**self.env, "PATH": beside, "PYTHONPATH": ""}
+        return script_text(
+            f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}", self.argv(), USUAL_PORT, env
+        )
 
     def facts(self, url: str, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""
@@ -306,12 +312,6 @@ def _kv_space_gib(kind: ModelKind, dtype: str, options: Mapping[str, OptionValue
 def _notes(place: Place, known: Arguments | None) -> tuple[str, ...]:
     found = f"vLLM found by {place.where}"
     return (found,) if known else (found, "its options were not checked: which Python runs it is not known")
-
-
-def _path(place: Place) -> str:
-    """The programs beside its interpreter come first: ninja and g++ compile for it."""
-    beside = str(Path(place.python or place.argv[0]).parent)
-    return os.pathsep.join((beside, os.environ.get("PATH", os.defpath)))
 
 
 def _wait(process: ServerProcess, port: int, name: str, timeout_s: float) -> None:

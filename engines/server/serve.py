@@ -68,7 +68,7 @@ def serve(options: ServeOptions) -> None:
         if options.state_path is None:  # nobody launched it who has looked already
             warn_if_stale(serving.spec)
             check_model(serving.spec)
-        with _listen(options.host, options.port) as listener:
+        with listen(options.host, options.port) as listener:
             host, port = listener.getsockname()[:2]
             state.write("loading", port=port)
             print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
@@ -226,7 +226,7 @@ class _DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket (port 0: any free one). Raises PortTaken."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

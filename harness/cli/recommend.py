@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from engines.registry import traits
 from harness.choose.recommendation import choose
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.signals import stopped_by_signals
@@ -114,7 +115,7 @@ def _recommend(
     if verify and not is_own:
         raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
     nothing = why_nothing_to_write(recommendation.trial.candidate)
-    if verify and nothing:
+    if verify and nothing and not traits(recommendation.trial.candidate.engine).has_start_file:
         raise UsageError(f"--verify starts a server from the written serving.properties: {nothing}")
     if not as_json:
         click.echo(as_text(recommendation))

@@ -38,8 +38,8 @@ def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool)
         click.echo(as_text(recommendation, MOST_LOSSES))
     written = _write_files(run, recommendation, bench.inputs.scenario.recommend.container)
     found = None
-    # Only our own server can be started from the file here; another container's or server's is written unverified.
-    if verifies and written and parse_container(written.container).is_own and not written.is_start_file:
+    # Only what runs here can be started from the file; another container's is written unverified.
+    if verifies and written and parse_container(written.container).is_own:
         try:
             found = _verify(bench, result, recommendation, written)
         except (KeyboardInterrupt, Interrupted):

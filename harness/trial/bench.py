@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from engines.api import EngineSpec, RunningEngine
+from engines.api import START_FILE, EngineSpec, RunningEngine
 from engines.launching import launch_file
 from engines.processes.waiting import Waiting
 from engines.registry import traits
@@ -26,7 +26,7 @@ from harness.store.writer import RunWriter
 from harness.trial.endpoint_form import quality_form
 from harness.trial.first_answer import await_answer
 from harness.trial.inputs import Checkout, TrialInputs, read_inputs
-from harness.trial.launch import Launched, launch, ready_timeout_s, shown, spec_of
+from harness.trial.launch import Launched, launch, launch_script, ready_timeout_s, shown, spec_of
 from harness.trial.progress import Progress
 from harness.trial.reference import Reference, reference_answers
 from harness.trial.run import TrialRunner, begun
@@ -130,14 +130,18 @@ class Bench:
         return self.inputs.scenario.search.max_minutes * 60 - spent_s
 
     def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
-        """The trial of a server started from a written serving.properties, which describes `candidate`; its id is
-        'verify-...'."""
+        """The trial of a server started from a written serving.properties or START_FILE, which describes `candidate`;
+        its id is 'verify-...'."""
+        model_dir, timeout_s = self.inputs.model_dir, self.inputs.scenario.ready_timeout_s
+
+        def launched(workdir: Path) -> Launched:
+            if properties_path.name == START_FILE:
+                return launch_script(properties_path, spec_of(candidate, model_dir), workdir, timeout_s)
+            return launch_file(properties_path, model_dir, workdir, timeout_s)
+
         return self._runner.run(
             begun(candidate, number, f"verify-{candidate.candidate_id}"),
-            lambda workdir: shown(
-                launch_file(properties_path, self.inputs.model_dir, workdir, self.inputs.scenario.ready_timeout_s),
-                self.progress,
-            ),
+            lambda workdir: shown(launched(workdir), self.progress),
         )
 
     def _launched(self, spec: EngineSpec, workdir: Path, timeout_s: float) -> Launched:

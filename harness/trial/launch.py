@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from engines.api import EngineSpec, RunningEngine
+from engines.api import EngineSpec, RunningEngine, ScriptedEngine
 from engines.launching import engine_here, load_engine
 from engines.processes.waiting import logger
 from harness.records import Candidate
@@ -32,6 +32,13 @@ def launch(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Launched:
     # Another checkout is served whole by its own interpreter; what this environment lacks does not matter there.
     engine = engine_here(spec.engine) if spec.source_root else load_engine(spec.engine, spec.python)
     return engine.launch(spec, workdir, ready_timeout_s)
+
+
+def launch_script(script: Path, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Launched:
+    """The engine of `spec`, started by a script that a launch of it wrote. Raises EngineError."""
+    engine = load_engine(spec.engine, spec.python)
+    assert isinstance(engine, ScriptedEngine)
+    return engine.launch_script(script, spec, workdir, ready_timeout_s)
 
 
 def ready_timeout_s(scenario: Scenario, left_s: float | None = None) -> float:

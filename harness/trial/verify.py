@@ -1,4 +1,4 @@
-"""Verification of a recommendation: starts a server from the written serving.properties and measures it again."""
+"""Verification of a recommendation: starts a server from the written serving.properties or start script."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from engines.api import EngineSpec, RunningEngine
+from engines.api import EngineSpec, RunningEngine, ScriptedEngine
 from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid, PortTaken, SpecInvalid, Unavailable
 from engines.foreign_servers.openai_server import wait_for_model
@@ -209,6 +209,21 @@ def test_a_gguf_file_is_served_as_it_is(llama: Path, tmp_path: Path) -> None:
         _served(folder, tmp_path, dtype="int8"),
     ):
         pass
+
+
+def test_the_script_that_a_launch_wrote_starts_the_same_server(
+    llama: Path, running: RunningEngine, tmp_path: Path
+) -> None:
+    spec, engine = _spec(llama), load_engine("llamacpp")
+    assert isinstance(engine, ScriptedEngine)
+    with _served(llama, tmp_path / "first"):
+        pass
+    script = tmp_path / "kept.sh"
+    script.write_text((tmp_path / "first" / "start.sh").read_text() + "# mine\n")
+    with engine.launch_script(script, spec, tmp_path / "again", 60.0) as again:
+        assert psutil.Process(again.pids[0]).cmdline()[-1].startswith(llama.name)
+        assert _completion(again, (1, 9, 10))["tokens"] == _completion(running, (1, 9, 10))["tokens"]
+    assert not (tmp_path / "again" / "start.sh").exists()
 
 
 def test_types_of_the_cache_are_named_with_those_of_the_weights(llama: Path, tmp_path: Path) -> None:

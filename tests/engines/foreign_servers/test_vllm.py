@@ -79,10 +79,10 @@ def values(words: list[str]) -> dict[str, str]:
 
 def test_the_axes_become_vllms_arguments(tmp_path: Path) -> None:
     path = folder(tmp_path / "llama")
-    words = served(path, dtype="bf16", tensor_parallel_degree=2, batch_size=8).argv("llama-1", 1234)
+    words = served(path, dtype="bf16", tensor_parallel_degree=2, batch_size=8).argv()
     assert words[:5] == ["python", "-m", MODULE, "--model", str(path)]
     assert values(words[3:]) == {
-        "--model": str(path), "--served-model-name": "llama-1", "--host": "127.0.0.1", "--port": "1234",
+        "--model": str(path), "--served-model-name": "$MODEL_NAME", "--host": "$ADDRESS", "--port": "$PORT",
         "--dtype": "bfloat16", "--tensor-parallel-size": "2", "--no-enable-prefix-caching": "", "--max-num-seqs": "8",
         "--max-model-len": "4096",
     }  # fmt: skip
@@ -104,7 +104,7 @@ def test_the_axes_become_vllms_arguments(tmp_path: Path) -> None:
     ],
 )
 def test_options_are_words_of_the_command_line(changes: dict[str, Any], found: dict[str, str], tmp_path: Path) -> None:
-    words = values(served(folder(tmp_path), **changes).argv("m", 1))
+    words = values(served(folder(tmp_path), **changes).argv())
     assert found.items() <= words.items()
 
 

@@ -46,7 +46,6 @@ def test_a_server_that_reads_no_properties_is_written_as_the_script_that_started
     launched.parent.mkdir(parents=True)
     launched.write_text("#!/bin/sh\nexec llama-server\n")
     written = write_recommendation(run, found, "dynamometer-0.1")
-    assert written.is_start_file
     assert written.paths[0].read_text() == launched.read_text()
     assert os.access(written.paths[0], os.X_OK)
     assert [path.name for path in written.paths] == ["start.sh", "recommendation.json"]
