@@ -195,19 +195,48 @@ class QualityReport:
     metrics: Mapping[str, Metric]
 
 
+LevelAxis = Literal["users", "rate_rps"]
+_LEVEL_UNITS: Mapping[LevelAxis, str] = {"users": "users", "rate_rps": "requests/s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How hard a load is: so many users of a closed loop, or requests per second of an open one."""
+
+    axis: LevelAxis
+    value: float
+
+    def __str__(self) -> str:
+        """'users=16', as it stands behind the '@' of a metric's name."""
+        return f"{self.axis}={self.value:.10g}"
+
+    @property
+    def text(self) -> str:
+        """'16 users', '20 requests/s'."""
+        return f"{self.value:.10g} {_LEVEL_UNITS[self.axis]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One window of a maximum-rate search, in the order probed (from 1). `reason`: what broke the SLO; '' if it held.
+    """One window of several in one launch, in the order measured (from 1): a rate of a maximum-rate search, or a level
+    of a sweep. `reason`: what broke the SLO, or the constraints on no particular level; '' if it held.
 
     `values` are some metrics of the window, in their own units. Its raw records are requests/<trial>.probe<n>.parquet;
-    those of the largest rate that held are the trial's own.
+    where `is_own` they are the trial's own: those of the largest rate that held, or of the level that it is judged by.
     """
 
     number: int
-    rate_rps: float
+    rate_rps: float | None = None
+    users: int | None = None
     is_held: bool
     reason: str
     values: Mapping[str, float]
+    is_own: bool = False
+
+    @property
+    def level(self) -> Level:
+        """What was asked of the server."""
+        return Level("users", self.users) if self.users is not None else Level("rate_rps", self.rate_rps or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from harness.errors import MeasurementInvalid, StaleScenario
 from harness.measure.metrics import metric_of
 from harness.records import Metric, Trial
-from harness.scenario.schema import Bound, Scenario
+from harness.scenario.goals import At, Bound, named
+from harness.scenario.schema import Scenario
 from harness.store.reader import Run
 
 FAILURE_EXCESS = 1000.0
@@ -57,7 +58,10 @@ class Limit:
 
     def check(self, trial: Trial) -> Check:
         """By how much the trial is outside; a metric that was not measured, or is no number, is outside by 1.0."""
-        metric = metric_of(trial, self.metric)
+        return self.check_metric(metric_of(trial, self.metric))
+
+    def check_metric(self, metric: Metric | None) -> Check:
+        """By how much a measured value is outside."""
         if metric is None or math.isnan(metric.value):
             sentence = f"{self.metric} was not measured, expected {self.range()}"
             return Check(name=self.metric, excess_frac=1.0, sentence=sentence)
@@ -132,9 +136,11 @@ def goals_of(scenario: Scenario) -> Goals:
     bounds = {name: bound for name, bound in scenario.constraints.items() if isinstance(bound, Bound)}
     return Goals(
         objectives=tuple(
-            Objective(metric=one.metric, is_minimized=one.goal == "minimize") for one in scenario.objectives
+            Objective(metric=one.name, is_minimized=one.goal == "minimize") for one in scenario.objectives
         ),
-        limits=tuple(Limit(metric=name, low=bound.min, high=bound.max) for name, bound in bounds.items()),
+        limits=tuple(
+            Limit(metric=named(name, bound.at), low=bound.min, high=bound.max) for name, bound in bounds.items()
+        ),
         quality=_quality_goal(scenario.constraints.get("quality")),
     )
 
@@ -151,18 +157,24 @@ def _goals_as_written(scenario: Mapping[str, Any]) -> Goals:
     """The goals of a run whose scenario this version no longer accepts (an engine that is gone, a renamed field), so
     that it can still be reported and chosen from."""
     objectives = tuple(
-        Objective(metric=row["metric"], is_minimized=row["goal"] == "minimize")
+        Objective(metric=_written_name(row["metric"], row), is_minimized=row["goal"] == "minimize")
         for row in scenario.get("objectives", ())
     )
     if not objectives:
         raise MeasurementInvalid("run.json: scenario.objectives: expected at least one objective, got none")
     constraints = scenario.get("constraints", {})
     limits = tuple(
-        Limit(metric=name, low=bound.get("min"), high=bound.get("max"))
+        Limit(metric=_written_name(name, bound), low=bound.get("min"), high=bound.get("max"))
         for name, bound in constraints.items()
         if isinstance(bound, Mapping)
     )
     return Goals(objectives=objectives, limits=limits, quality=_quality_goal(constraints.get("quality")))
+
+
+def _written_name(metric: str, goal: Mapping[str, Any]) -> str:
+    """The metric of a stored goal, with its level."""
+    at = goal.get("at")
+    return named(metric, At(**at) if at else None)
 
 
 def _quality_goal(written: object) -> QualityGoal:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.choose.goals import Goals
+from harness.measure.levels import level_in, without_level
 from harness.measure.metrics import metric_of
 from harness.records import Candidate, Doubt, Metric, Trial
 
@@ -95,11 +96,13 @@ class Pooled:
         return _sentences(doubt for trial in self.telling for doubt in trial.doubts if doubt.only_makes_worse)
 
     def _matters(self, doubt: Doubt, goals: Goals) -> bool:
-        if not doubt.about or any(objective.metric in doubt.about for objective in goals.objectives):
+        if not doubt.about or any(without_level(objective.metric) in doubt.about for objective in goals.objectives):
             return True
-        limits = [limit.high for limit in goals.limits if limit.metric in doubt.about and limit.high is not None]
+        limits = [one for one in goals.limits if without_level(one.metric) in doubt.about and one.high is not None]
         slowest = self.metric("latency_max_ms")
-        return bool(limits) and (slowest is None or slowest.value > min(limits))
+        return any(
+            slowest is None or level_in(one.metric) is not None or slowest.value > (one.high or 0.0) for one in limits
+        )
 
 
 def pool(trials: Iterable[Trial]) -> tuple[Pooled, ...]:

@@ -20,6 +20,7 @@ from harness.gate.launches import Launch, Scale, launches, needed_samples, scale
 from harness.gate.pairing import Match
 from harness.gate.quality_answers import Answers, answers_of
 from harness.gate.rules import Budget, Rules
+from harness.measure.levels import at_level
 from harness.measure.metrics import metric_row
 from harness.store.pairs import Pairs
 from harness.store.reader import Run
@@ -183,6 +184,9 @@ def _central(values: _Values, side: Sequence[Launch]) -> float | None:
 
 
 def _problem(name: str, values: _Values) -> str:
+    levels = sorted({each.level for each in (*values.before, *values.now) if each.level}, key=lambda one: one.value)
+    if len(levels) > 1 and name != "load_level":
+        return f"measured at {' and at '.join(one.text for one in levels)}: name the level, {at_level(name, levels[0])}"
     for side, found in (("baseline", values.before), ("candidate", values.now)):
         if not found:
             return f"the {side} has no {name}"

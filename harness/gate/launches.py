@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.measure.levels import level_in, without_level
 from harness.measure.metrics import metric_of, metric_row
 from harness.measure.statistics.distributions import Z_95
 from harness.measure.statistics.estimators import design_effect, smallest_n
-from harness.records import Metric, Trial
+from harness.records import Level, Metric, Trial
 from harness.store.layout import RunLayout
 from harness.store.requests_table import whole
 from harness.units import NS_PER_MS
@@ -28,12 +29,13 @@ RAW_COLUMNS = ("intended_ns", "done_ns", "first_token_ns", "outcome", "is_warmup
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One metric of one launch. `sampling` is the standard error of the value within the launch, on the analysis
-    scale; None where it cannot be known from what is stored."""
+    scale; None where it cannot be known from what is stored. `level` is the level of a sweep that the value is of."""
 
     trial_id: str
     value: float
     n: int
     sampling: float | None
+    level: Level | None = None
 
 
 def scale_of(name: str) -> Scale:
@@ -44,7 +46,7 @@ def scale_of(name: str) -> Scale:
 
 def quantile_of(name: str) -> float | None:
     """0.99 of 'latency_p99_ms'; None of a metric that is no percentile of request times."""
-    parts = name.split("_")
+    parts = without_level(name).split("_")
     return _QUANTILES.get(parts[1]) if len(parts) == 3 and parts[0] in ("latency", "ttft") else None
 
 
@@ -65,17 +67,34 @@ def launches(root: Path, trials: Sequence[Trial], name: str) -> tuple[Launch, ..
 
 
 def _launch(root: Path, trial: Trial, name: str, metric: Metric) -> Launch:
-    q = quantile_of(name)
-    samples = None if q is None else raw_samples(root, trial.trial_id, name)
+    q, level = quantile_of(name), _level_of(trial, name)
+    samples = None if q is None else raw_samples(root, _records_of(trial, name), name)
     if q is None or samples is None:
-        return Launch(trial_id=trial.trial_id, value=metric.value, n=metric.n, sampling=_stored_error(metric, name))
+        return Launch(
+            trial_id=trial.trial_id, value=metric.value, n=metric.n, sampling=_stored_error(metric, name), level=level
+        )
     times_ms, users = samples
     return Launch(
         trial_id=trial.trial_id,
         value=float(np.quantile(times_ms, q)),
         n=len(times_ms),
         sampling=_quantile_error(times_ms, q, users),
+        level=level,
     )
+
+
+def _level_of(trial: Trial, name: str) -> Level | None:
+    """The level of a sweep that a metric is of: the one in its name, else the one that the trial was judged by."""
+    if (level := level_in(name)) is not None or metric_of(trial, "load_level") is None:
+        return level
+    return next((probe.level for probe in trial.probes if probe.is_own), None)
+
+
+def _records_of(trial: Trial, name: str) -> str:
+    """The name of the raw records that a metric was made from: of a level of a sweep, that level's."""
+    level = level_in(name)
+    probe = next((one for one in trial.probes if one.level == level and not one.is_own), None)
+    return trial.trial_id if probe is None else f"{trial.trial_id}.probe{probe.number}"
 
 
 def raw_samples(root: Path, trial_id: str, name: str) -> tuple[np.ndarray[Any, Any], int] | None:

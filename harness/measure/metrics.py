@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.measure.levels import LEVEL_MARK, level_in
+from harness.measure.metric_title import title_of
 from harness.records import Metric, Trial
 
 Direction = Literal["minimize", "maximize"]
@@ -16,13 +18,6 @@ View = Literal["brief", "answer", "engines", "compared", "aside", "deployed", "p
 """Where a metric is shown, beside the result table: in a sentence about a candidate, in the answer of tune, recommend
 and report, among engines side by side, in a separate table where runs are compared or with the others there, beside
 a deployment's, for each probe of a rate search, in the comment of a written serving.properties."""
-
-_WORDS = {
-    "p50": "P50", "p90": "P90", "p95": "P95", "p99": "P99", "p999": "P99.9", "ttft": "first token",
-    "ttfo": "first output token",
-    "itl": "between tokens", "tpot": "per output token", "gpu": "GPU", "cpu": "CPU", "util": "utilisation",
-}  # fmt: skip
-_UNIT_ENDINGS = ("_ms", "_rps", "_mib", "_w", "_j")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +43,12 @@ class MetricDef:
     shown_in: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
-        title = self.title or _title(self.name)
+        title = self.title or title_of(self.name)
         short = self.short or (title if title[1:2].isupper() else title[:1].lower() + title[1:])
         unit = "" if self.unit == "frac" else f" ({self.unit})"
         heading = self.heading or short[:1].upper() + short[1:] + unit
         for field, value in (("title", title), ("short", short), ("heading", heading)):
             object.__setattr__(self, field, value)
-
-
-def _title(name: str) -> str:
-    """'gpu_power_w' -> 'GPU power'."""
-    bare = next((name.removesuffix(end) for end in _UNIT_ENDINGS if name.endswith(end)), name)
-    words = " ".join(_WORDS.get(word, word) for word in bare.split("_") if word != "frac")
-    return words[:1].upper() + words[1:]
 
 
 _DEFS = (
@@ -144,6 +132,16 @@ _DEFS = (
         "largest rate that met the SLO; load kind max_rate only",
         title="Largest rate",
         column=2,
+    ),
+    MetricDef(
+        "load_level",
+        "",
+        "maximize",
+        "users, or requests per second, of the sweep's level whose numbers stand here; load with several levels only",
+        short="measured at",
+        heading="Load level",
+        column=2,
+        shown_in=("answer", "file"),
     ),
     MetricDef(
         "rate_asked_rps",
@@ -376,9 +374,14 @@ def adds_detail(trial: Trial, row: MetricDef) -> bool:
 
 
 def metric_row(name: str) -> MetricDef | None:
-    """The row of a metric name, also of 'exact_match_frac.<task>'; None when there is no such metric."""
-    base, dot, _ = name.partition(".")
-    return METRICS.get(base) if not dot or base == "exact_match_frac" else None
+    """The row of a metric name, also of 'exact_match_frac.<task>' and, of a load's metrics, of one level of a sweep
+    ('latency_p99_ms@users=16'); None when there is no such metric."""
+    plain, mark, _ = name.partition(LEVEL_MARK)
+    base, dot, _ = plain.partition(".")
+    row = METRICS.get(base) if not dot or base == "exact_match_frac" else None
+    if row is None or not mark:
+        return row
+    return row if row.source == "load" and level_in(name) is not None else None
 
 
 def metric_of(trial: Trial, name: str) -> Metric | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from harness.measure.metrics import METRICS, metric_row
+from harness.records import Level
 from harness.scenario.fields import (
     AtLeastOne,
     Fraction,
@@ -19,23 +20,11 @@ from harness.scenario.fields import (
     expected,
     listed,
 )
+from harness.scenario.levels import MAX_RPS, Levels, Rate, RateLevels, UserLevels, no_endless_rate
 
 Arrivals = Literal["constant", "poisson"]
-MAX_RPS = 1_000_000.0
-"""A hundred load processes of this project's could not send it."""
-
-
-def _no_endless_rate(rate: Any) -> Any:
-    """Other tools take 'inf' for all requests at once; here that is a closed loop, or a search for the largest rate."""
-    if str(rate).lower().strip(" .+") in ("inf", "infinity"):
-        hint = "for as much as the server takes use load: {kind: closed, users: N}, or kind: max_rate"
-        raise expected("a finite rate", "inf", hint)
-    return rate
-
-
-Rate = Annotated[float, BeforeValidator(_no_endless_rate), Field(gt=0.0, le=MAX_RPS, description="requests per second")]
 RateFromZero = Annotated[
-    float, BeforeValidator(_no_endless_rate), Field(ge=0.0, le=MAX_RPS, description="requests per second")
+    float, BeforeValidator(no_endless_rate), Field(ge=0.0, le=MAX_RPS, description="requests per second")
 ]
 MaxInFlight = Annotated[AtLeastOne, Field(description="outstanding requests at most; reaching it is reported")]
 Processes = Annotated[AtLeastOne | None, Field(description="load processes; null: as many as the rate needs")]
@@ -46,13 +35,22 @@ DEFAULT_MAX_IN_FLIGHT = 1000
 descriptors of one machine."""
 
 
-class ClosedLoad(Strict):
+class ClosedLoad(Levels):
     """Closed loop: each of `users` sends its next request `think_time_s` after its last answer."""
 
     kind: Literal["closed"] = "closed"
-    users: AtLeastOne = 8
+    users: UserLevels = 8
     think_time_s: Annotated[float, Field(ge=0.0)] = 0.0
     processes: Processes = None
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return () if isinstance(self.users, int) else tuple(Level("users", users) for users in self.users)
+
+    @property
+    def most_users(self) -> int:
+        """Users at a time, of a sweep at its last level."""
+        return self.users if isinstance(self.users, int) else self.users[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ Gaps = tuple[Literal["equal", "exponential", "gamma"], float]
 """The distribution of the gaps between requests, and its coefficient of variation."""
 
 
-class Open(Strict):
+class Open(Levels):
     """What every open loop has: requests leave on a schedule, whatever is outstanding.
 
     `requests` and `max_duration_s` are the workload's: after how many requests and how many seconds a trial stops.
@@ -116,19 +114,28 @@ _GAPS: dict[str, Gaps] = {"constant": ("equal", 0.0), "poisson": ("exponential",
 
 
 class _Flat(Open):
-    """One rate all the time."""
+    """One rate all the time; of a sweep, the largest of its rates where it is asked as a whole."""
 
-    rate_rps: Rate
+    rate_rps: RateLevels
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return () if isinstance(self.rate_rps, float) else tuple(Level("rate_rps", rate) for rate in self.rate_rps)
+
+    @property
+    def most_rps(self) -> float:
+        """Requests per second, of a sweep at its last level."""
+        return self.rate_rps if isinstance(self.rate_rps, float) else self.rate_rps[-1]
 
     @property
     def is_counted(self) -> bool:
         return True
 
     def course(self, max_duration_s: float) -> tuple[RatePart, ...]:
-        return (RatePart(duration_s=max_duration_s, from_rps=self.rate_rps, to_rps=self.rate_rps),)
+        return (RatePart(duration_s=max_duration_s, from_rps=self.most_rps, to_rps=self.most_rps),)
 
     def text(self, max_duration_s: float, seconds: float) -> str:
-        return f"{self.kind}, {self.rate_rps:g} requests/s for {seconds:.3g} s"
+        return f"{self.kind}, {self.most_rps:g} requests/s for {seconds:.3g} s"
 
 
 class ConstantLoad(_Flat):

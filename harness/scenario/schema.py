@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from engines.models.shapes import SHAPES
 from engines.registry import traits
-from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.cost import Cost
 from harness.scenario.engine_block import EngineBlock
@@ -20,11 +19,11 @@ from harness.scenario.fields import (
     PositiveSeconds,
     Strict,
     Word,
-    did_you_mean,
     expected,
     listed,
     one_of,
 )
+from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
@@ -33,16 +32,6 @@ BUNDLED_MODELS = ("seq2seq", "decoder")
 READY_TIMEOUT_S = 600.0
 """The first export of a large model takes minutes."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
-
-
-def _metric_name(name: Any) -> Any:
-    """A metric of harness/measure/metrics.py, or exact_match_frac.<task>."""
-    if not isinstance(name, str) or metric_row(name) is None:
-        raise expected("a metric name", name, did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}")
-    return name
-
-
-MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class ModelSource(Strict):
@@ -155,6 +144,8 @@ class Workload(Strict):
             return
         if not isinstance(self.load, ClosedLoad):
             raise expected("load.kind: closed beside locustfile", self.load.kind, "its users decide when to send")
+        if self.load.levels:
+            raise expected("one number of users beside locustfile", list(levels_text(self.load.levels)))
         if self.load.think_time_s:
             raise expected("no think_time_s beside locustfile", self.load.think_time_s, "write wait_time in the class")
         if self.request is not None and self.request.headers:
@@ -185,66 +176,6 @@ class Quality(Strict):
         if self.reference is not None and self.reference_folder is not None:
             raise expected("one of reference and reference_folder", "both", "keep one")
         return self
-
-
-class Objective(Strict):
-    """A metric and which way is better."""
-
-    metric: MetricName
-    goal: Literal["minimize", "maximize"]
-
-    @model_validator(mode="after")
-    def _goal_fits(self) -> Objective:
-        row = metric_row(self.metric)
-        if row is not None and row.better != self.goal:
-            raise expected(f"goal: {row.better} for {self.metric}", self.goal)
-        return self
-
-
-class Bound(Strict):
-    """A metric's allowed range, ends included, in the metric's own unit."""
-
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, raw: Any) -> Any:
-        if isinstance(raw, int | float | list) or raw is None:
-            raise expected("{max: ...} or {min: ...}", raw)
-        return raw
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Bound:
-        if self.min is None and self.max is None:
-            raise expected("min, max or both", "neither", "write {max: 500}")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise expected(f"min <= max ({self.max})", self.min)
-        return self
-
-
-def _limit_name(name: Any) -> Any:
-    return name if name == "quality" else _metric_name(name)
-
-
-def _limit_kind(limit: Any) -> str:
-    return "verdict" if isinstance(limit, str) else "bound"
-
-
-def _limits_fit(limits: dict[str, Any]) -> dict[str, Any]:
-    for name, limit in limits.items():
-        if name == "quality" and isinstance(limit, Bound):
-            raise expected(
-                "quality: Normal or any", "a range", "bound a score instead, such as exact_match_frac: {min: 0.95}"
-            )
-        if name != "quality" and not isinstance(limit, Bound):
-            raise expected(f"{name}: {{max: ...}} or {{min: ...}}", limit)
-    return limits
-
-
-Limit = Annotated[
-    Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal", "any"], Tag("verdict")], Discriminator(_limit_kind)
-]
 
 
 class Confirm(Strict):
@@ -288,7 +219,7 @@ class Scenario(Strict):
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(listed), Field(min_length=1)] = (
         Objective(metric="latency_p50_ms", goal="minimize"),
     )
-    constraints: Annotated[dict[Annotated[str, BeforeValidator(_limit_name)], Limit], AfterValidator(_limits_fit)] = (
+    constraints: Annotated[dict[Annotated[str, BeforeValidator(limit_name)], Limit], AfterValidator(limits_fit)] = (
         Field(default_factory=dict)
     )
     cost: Annotated[Cost | None, Field(description="prices, and a budget for endpoints")] = None
@@ -309,10 +240,16 @@ class Scenario(Strict):
         """Whether an engine of the scenario reads the model, so that the fp32 reference's answers are its measure."""
         return self.knows_model and any(traits(block.engine).needs_reference for block in self.space)
 
+    @property
+    def goal_names(self) -> tuple[str, ...]:
+        """The metrics of objectives and constraints, each with its level if it has one; `quality` too."""
+        ats = {name: limit.at if isinstance(limit, Bound) else None for name, limit in self.constraints.items()}
+        return (*(one.name for one in self.objectives), *(named(name, at) for name, at in ats.items()))
+
     @field_validator("objectives")
     @classmethod
     def _each_metric_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        names = [objective.metric for objective in objectives]
+        names = [objective.name for objective in objectives]
         if len(set(names)) != len(names):
             raise expected("every metric once", names)
         return objectives
@@ -343,9 +280,11 @@ class Scenario(Strict):
                 "workload.load.kind: max_rate",
                 workload.load.kind,
             ),
+            (("load_level",), bool(workload.load.levels), "several levels in workload.load.users or rate_rps", "one"),
             (("rate_", "lag_"), workload.is_open_loop, "an open loop such as poisson", workload.load.kind),
         )
-        names = [*(objective.metric for objective in self.objectives), *self.constraints]
+        names = list(self.goal_names)
+        check_levels(workload.load.levels, names, self.objectives[0].name)
         if isinstance(workload.load, MaxRateLoad):
             names += workload.load.slo
         for name in names:

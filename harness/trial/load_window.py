@@ -1,4 +1,4 @@
-"""The load window of a trial: one load, or one probe after the other for the largest rate that meets the bound."""
+"""The load windows of a trial: one load, a sweep over several, or the search for the largest rate within a bound."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.api import Endpoint, RunningEngine
+from harness.choose.goals import goals_of
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.plan import LoadPlan
@@ -20,11 +21,12 @@ from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Doubt, Metric, Probe, RequestRecord, TrialSummary
+from harness.records import Doubt, Level, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
+from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
 from harness.units import NS_PER_S
 
 DEFAULT_ERROR_FRAC = 0.01
@@ -58,6 +60,7 @@ class Loads:
         self._inputs = inputs
         self._progress = progress
         self._workload = inputs.scenario.workload
+        self._goals = goals_of(inputs.scenario)
         self._ceilings = Ceilings()
         self._model = UNKNOWN
         self._engine = ""
@@ -81,8 +84,46 @@ class Loads:
         load, self._model, self._engine = self._workload.load, model, name
         if isinstance(load, MaxRateLoad):
             return self._search(load, engine, workdir, launch_s)
-        plan = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
-        return Loaded(window=self._window(plan, engine, workdir, launch_s))
+        if load.levels:
+            return self._sweep(load, engine, workdir, launch_s)
+        return Loaded(window=self._window(self._planned(load, engine), engine, workdir, launch_s))
+
+    def _planned(self, load: ClosedLoad | Open, engine: RunningEngine) -> LoadPlan:
+        return self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
+
+    def _sweep(self, load: ClosedLoad | Open, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
+        """Every level in turn; those that are left are not measured once the engine has died."""
+        windows: list[Window] = []
+        for number, level in enumerate(load.levels, 1):
+            text = f"{level.text} ({number} of {len(load.levels)})"
+            windows.append(self._window(self._planned(load.at(level), engine), engine, workdir, launch_s, text=text))
+            if engine.failure() is not None:
+                break
+        measured = [
+            Measured(level=level, summary=window.summary, why=self._why_not_held(window))
+            for level, window in zip(load.levels, windows, strict=False)
+        ]
+        own = own_index(self._goals, measured)
+        probes = tuple(
+            _probe(number, one.level, one.why, window, is_own=number == own + 1)
+            for number, (one, window) in enumerate(zip(measured, windows, strict=True), 1)
+        )
+        asked = asked_levels(self._goals)
+        void = [
+            f"at {one.level.text}: {window.limited}"
+            for place, (one, window) in enumerate(zip(measured, windows, strict=True))
+            if window.limited and (place == own or one.level in asked)
+        ]
+        summary = with_levels(self._goals, measured, own)
+        return Loaded(
+            window=replace(windows[own], summary=summary, limited=void[0] if void else ""),
+            probes=probes,
+            others={number: window for number, window in enumerate(windows, 1) if number != own + 1},
+        )
+
+    def _why_not_held(self, window: Window) -> str:
+        why = window.limited or window.result.too_many_errors or _why_bounded(window.result)
+        return why or why_broken(self._goals, window.summary.metrics)
 
     def _search(self, load: MaxRateLoad, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         search = RateSearch(load.low_rps, load.high_rps, load.probes, load.precision_frac)
@@ -94,7 +135,7 @@ class Loads:
             window = self._window(plan, engine, workdir, launch_s, text=f"probe {number}, {rate_rps:.4g} requests/s")
             why = self._why_broken(load, window, plan.window_s)
             windows[number] = window
-            probes.append(_probe(number, rate_rps, why, window))
+            probes.append(_probe(number, Level("rate_rps", rate_rps), why, window))
             search.observe(rate_rps, not why)
             if engine.failure() is not None:
                 break
@@ -170,7 +211,7 @@ class Loads:
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
         return replace(
             self._plan(endpoint),
-            users=load.users,
+            users=load.most_users,
             think_time_s=load.think_time_s,
             processes=max(self._hosts, load.processes or 1),
         )
@@ -271,11 +312,13 @@ def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s:
     return answered / asked if asked else 1.0
 
 
-def _probe(number: int, rate_rps: float, why: str, window: Window) -> Probe:
+def _probe(number: int, level: Level, why: str, window: Window, *, is_own: bool = False) -> Probe:
     metrics = window.summary.metrics
     return Probe(
         number=number,
-        rate_rps=rate_rps,
+        rate_rps=level.value if level.axis == "rate_rps" else None,
+        users=int(level.value) if level.axis == "users" else None,
+        is_own=is_own,
         is_held=not why,
         reason=why,
         values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
@@ -285,11 +328,11 @@ def _probe(number: int, rate_rps: float, why: str, window: Window) -> Probe:
 def _found(search: RateSearch, load: MaxRateLoad, probes: tuple[Probe, ...], windows: Mapping[int, Window]) -> Loaded:
     """The trial's own window is that of the largest rate that held, of the lowest probe if none did."""
     held = [probe for probe in probes if probe.is_held]
-    chosen = max(held, key=lambda probe: probe.rate_rps) if held else probes[0]
+    chosen = max(held, key=lambda probe: probe.level.value) if held else probes[0]
     window = windows[chosen.number]
-    breaking = min((probe for probe in probes if not probe.is_held), key=lambda probe: probe.rate_rps, default=None)
+    breaking = min((probe for probe in probes if not probe.is_held), key=lambda probe: probe.level.value, default=None)
     limited = windows[breaking.number].limited if breaking is not None else ""
-    note = f"broken at {breaking.rate_rps:.4g}: {breaking.reason}" if breaking else "the search's own bound held"
+    note = f"broken at {breaking.level.value:.4g}: {breaking.reason}" if breaking else "the search's own bound held"
     if not held:
         note = f"even {load.low_rps:g} requests/s broke the SLO: {probes[0].reason}"
     metric = Metric(
@@ -304,4 +347,5 @@ def _found(search: RateSearch, load: MaxRateLoad, probes: tuple[Probe, ...], win
     )
     summary = replace(window.summary, metrics={**window.summary.metrics, "max_rate_rps": metric})
     own = replace(window, summary=summary, limited=limited)
+    probes = tuple(replace(probe, is_own=probe is chosen) for probe in probes)
     return Loaded(window=own, probes=probes, others={n: w for n, w in windows.items() if n != chosen.number})

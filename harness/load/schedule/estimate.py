@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.load.schedule.max_rate import probes_needed
+from harness.records import Level
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad
 from harness.scenario.schema import Workload
 
@@ -10,6 +11,10 @@ from harness.scenario.schema import Workload
 def load_text(workload: Workload) -> str:
     """'poisson, 40 requests/s for 3 s: about 120 requests, at most 200 in flight'."""
     load = workload.load
+    if load.levels:
+        *rest, last = (f"{level.value:.10g}" for level in load.levels)
+        alone = load_text(at_level(workload, load.levels[-1]))
+        return f"sweep over {', '.join(rest)} and {last}, one after the other in one launch; the last: {alone}"
     if isinstance(load, ClosedLoad):
         return _closed_text(load, workload)
     if isinstance(load, MaxRateLoad):
@@ -24,6 +29,8 @@ def load_text(workload: Workload) -> str:
 def load_s(workload: Workload) -> float:
     """Seconds of load in one trial, at most."""
     load = workload.load
+    if load.levels:
+        return sum(load_s(at_level(workload, level)) for level in load.levels)
     if isinstance(load, ClosedLoad):
         return workload.max_duration_s
     if isinstance(load, MaxRateLoad):
@@ -34,6 +41,8 @@ def load_s(workload: Workload) -> float:
 def load_requests(workload: Workload) -> int:
     """Requests of one trial, about; those of workload.requests where nobody knows before a trace is read."""
     load = workload.load
+    if load.levels:
+        return sum(load_requests(at_level(workload, level)) for level in load.levels)
     if isinstance(load, ClosedLoad):
         return workload.requests
     if isinstance(load, MaxRateLoad):
@@ -42,13 +51,19 @@ def load_requests(workload: Workload) -> int:
     return workload.requests if count is None else count
 
 
+def at_level(workload: Workload, level: Level) -> Workload:
+    """The workload with one level of its sweep as its load."""
+    return workload.model_copy(update={"load": workload.load.at(level)})
+
+
 def _closed_text(load: ClosedLoad, workload: Workload) -> str:
+    users = load.most_users
     until = f"{workload.requests} requests or {workload.max_duration_s:g} s"
     if workload.locustfile is not None:
         pace = f", {workload.spawn_per_s:g} begun per second" if workload.spawn_per_s else ""
-        return f"{load.users} users of {workload.locustfile}{pace}: {until}"
+        return f"{users} users of {workload.locustfile}{pace}: {until}"
     think = f", {load.think_time_s:g} s of thought" if load.think_time_s else ""
-    return f"closed loop, {load.users} users{think}: {until}"
+    return f"closed loop, {users} users{think}: {until}"
 
 
 def _search_text(load: MaxRateLoad, workload: Workload) -> str:

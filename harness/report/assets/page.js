@@ -121,7 +121,7 @@
       if (!holder) { return; }
       if (figure.choices && figure.choices.length > 1) {
         var names = figure.choices.map(function (one) { return one.name; });
-        holder.appendChild(chooser(name === "overlay" ? "Candidate" : "Trial", names, "0", function (value) {
+        holder.appendChild(chooser({overlay: "Candidate", levels: "Show"}[name] || "Trial", names, "0", function (value) {
           figure.chosen = Number(value);
           draw(name);
         }));

@@ -25,6 +25,8 @@ def value_cell(metric: Metric | None) -> str:
     if is_only_bounded_below(metric):
         assert metric.low is not None
         return f">= {number(metric.low)} (n={metric.n})"
+    if metric.unit == "users":
+        return f"{metric.value:.10g}"
     return number(metric.value) + (f" (n={metric.n})" if metric.is_unproven else "")
 
 

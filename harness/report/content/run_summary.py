@@ -12,11 +12,10 @@ from harness.choose.decide import Choice, decide
 from harness.choose.goals import Goals, run_goals
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
-from harness.measure.metrics import metric_row, metrics_in
+from harness.measure.metrics import metrics_in
 from harness.properties.render import why_nothing_to_write
 from harness.records import Recommendation, Trial
 from harness.report.content.axis_importance import MIN_CANDIDATES, Importance, importances
-from harness.report.content.numbers import ABSENT, number
 from harness.report.content.result_table import is_unfinished, model_name, one_line, recommendation_of, why_nothing
 from harness.report.content.sections import Cell, Head, Section, metric_cell
 from harness.report.content.titles import axis_title, metric_title, part_shown
@@ -205,46 +204,6 @@ def importance(story: Story) -> Section:
         "axes share credit."
     )
     return Section(key="importance", title=title, heads=heads, rows=rows, notes=(note,))
-
-
-def rates(story: Story) -> Section | None:
-    """Every rate tried in a search for the largest, of the chosen candidate (else the first that has any)."""
-    tried = [trial for trial in story.run.trials if trial.probes]
-    if not tried:
-        return None
-    trial = next((one for one in tried if one.candidate.candidate_id == story.chosen_id), tried[0])
-    names = list(dict.fromkeys(name for probe in trial.probes for name in probe.values))
-    heads = (
-        Head(title="Rate (requests/s)", is_number=True),
-        Head(title="Held"),
-        *(Head(title=metric_title(name, _unit_of(name)), is_number=True) for name in names),
-        Head(title="What broke"),
-    )
-    rows = tuple(
-        (
-            Cell(text=number(probe.rate_rps), sort=probe.rate_rps, trial_id=trial.trial_id),
-            Cell(text="yes" if probe.is_held else "no"),
-            *(_probe_cell(name, probe.values.get(name)) for name in names),
-            Cell(text=probe.reason),
-        )
-        for probe in sorted(trial.probes, key=lambda probe: probe.rate_rps)
-    )
-    note = (
-        f"Trial {trial.trial_id}: {label(trial.candidate)}. One window per rate; the largest that held is the answer."
-    )
-    return Section(key="rates", title="Rates tried", heads=heads, rows=rows, notes=(note,))
-
-
-def _probe_cell(name: str, value: float | None) -> Cell:
-    if value is None:
-        return Cell(text=ABSENT)
-    scale = 100 if _unit_of(name) == "frac" else 1
-    return Cell(text=number(scale * value), sort=value)
-
-
-def _unit_of(name: str) -> str:
-    row = metric_row(name)
-    return row.unit if row is not None else ""
 
 
 def losses(story: Story) -> Section | None:

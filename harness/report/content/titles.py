@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.setting import AXES
+from harness.measure.levels import level_in
 from harness.measure.metrics import metric_of, metric_row, metrics_in
 from harness.records import Trial
 from harness.report.figures.style import plain
@@ -24,8 +25,9 @@ def value_word(value: object) -> str:
 
 
 def metric_title(name: str, unit: str) -> str:
-    """'latency_p50_ms' -> 'Latency P50 (ms)', 'throughput_rps' -> 'Throughput (requests/s)'."""
-    row, task = metric_row(name), name.partition(".")[2]
+    """'latency_p50_ms' -> 'Latency P50 (ms)', 'latency_p50_ms@users=16' -> 'Latency P50, 16 users (ms)'."""
+    row, level = metric_row(name), level_in(name)
+    task = level.text if level is not None else name.partition(".")[2]
     title = row.title if row is not None else name
     shown = f" ({unit})" if unit not in ("", "frac", "1") else " (%)" if unit == "frac" else ""
     return title + (f", {task}" if task else "") + shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,13 @@ from harness.choose.repetitions import Pooled
 from harness.measure.metrics import METRICS, metric_row
 from harness.records import Metric, Trial
 from harness.report.content.latency_curves import Samples, lost_sentence, samples_of
+from harness.report.content.levels import is_sweep
 from harness.report.content.numbers import is_only_bounded_below, metric_text
 from harness.report.content.run_summary import Story, best_per_engine
 from harness.report.content.timeline import timeline
 from harness.report.content.titles import hover, metric_title, part_shown
 from harness.report.figures.latency import latency_cdf, percentile_curves
+from harness.report.figures.levels import LINES, level_curves
 from harness.report.figures.search import (
     LINES_SHOWN,
     PHASES_SHOWN,
@@ -85,6 +87,7 @@ def figures(story: Story) -> dict[str, Drawn]:
         "percentiles": _drawn(percentile_curves(samples, story.chosen_id, tints), no_records, curves),
         "engines": _drawn(engine_ranges(story), "No engine has a measured latency."),
         "timeline": _timelines(story),
+        "levels": _levels(story, tints),
         "progress": _drawn(progress(story.run), f"No trial has a value of {objective.metric}."),
         "importance": _drawn(importance_figure(story.importances), ""),
         "parallel": _drawn(parallel(story.everyone, story.goals, story.chosen_id), few, lines),
@@ -136,6 +139,16 @@ def _choice_name(story: Story, trial: Trial) -> str:
     mark = " ★" if trial.candidate.candidate_id == story.chosen_id else ""
     outcome = "" if trial.outcome == "ok" else f" ({trial.outcome})"
     return f"{kind}: {label(trial.candidate)}{mark}{outcome}"
+
+
+def _levels(story: Story, tints: Mapping[str, str]) -> Drawn:
+    """Nothing, without a word, where the load was no sweep."""
+    levels = {probe.level for trial in story.run.trials if is_sweep(trial) for probe in trial.probes}
+    ordered = sorted(levels, key=lambda level: level.value)
+    shown = ranked(story)
+    capped = part_shown(min(LINES, len(shown)), len(shown), "candidates", "the best, since more lines hide each other")
+    choices = level_curves(shown, ordered, story.chosen_id, tints)
+    return Drawn(choices=choices, capped=capped) if choices else Drawn(missing="")
 
 
 def _front(story: Story) -> Drawn:

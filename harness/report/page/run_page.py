@@ -15,6 +15,7 @@ from harness.measure.metrics import adds_detail, metric_of, metrics_in
 from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as summary
+from harness.report.content.levels import levels
 from harness.report.content.numbers import interval_cell, metric_text, number
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
@@ -57,6 +58,11 @@ CAPTIONS = {
         "Parallel coordinates",
         "One line per candidate, from its axes to the objective. Thick: recommended; pale: not feasible.",
     ),
+    "levels": (
+        "Latency against throughput, by load",
+        "One line per candidate, one mark per level of the sweep, with 95 % intervals; further right and lower is "
+        "better. Where a line turns upwards the engine is full: requests only wait longer.",
+    ),
     "phases": ("Where the time went", "Seconds per trial from launch to stop."),
 }
 FILE = "file of "
@@ -84,7 +90,7 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
         _figures("latency", "Latency", ("cdf", "percentiles"), drawn),
         _section(summary.engines(story), linker, drawn_part("engines", drawn)),
         _figures("time", "Over time", ("timeline",), drawn),
-        _section(summary.rates(story), linker),
+        _section(levels(story), linker, drawn_part("levels", drawn)),
         _section(summary.importance(story), linker, drawn_part("importance", drawn)),
         _figures("search", "The search", ("progress", "parallel", "phases"), drawn),
         _section(summary.losses(story), linker),

@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.records import Probe
+from harness.report.content.levels import levels
 from harness.report.content.result_table import report_table
-from harness.report.content.run_summary import answer, engines, facts, importance, losses, rates, story_of, verified
+from harness.report.content.run_summary import answer, engines, facts, importance, losses, story_of, verified
 from harness.report.text.sections import print_report, print_section, report_markdown
 from harness.store.codec import to_json
 from harness.store.reader import read_run
@@ -106,12 +107,12 @@ def test_probes_of_the_largest_rate_are_told_lowest_first() -> None:
         Probe(number=2, rate_rps=50.0, is_held=True, reason="", values={"latency_p99_ms": 80.0, "error_frac": 0.01}),
     )
     run = run_of(trial(1, candidate(), (61.0, 60.0, 62.0), probes=probes))
-    section = rates(story_of(run))
+    section = levels(story_of(run))
     assert section is not None
     assert [row[0].text for row in section.rows] == ["50.0", "100"]
     assert [head.title for head in section.heads][2:4] == ["Latency P99 (ms)", "Errors (%)"]
     assert [cell.text for cell in section.rows[0]] == ["50.0", "yes", "80.0", "1.00", ""]
-    assert rates(story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0))))) is None
+    assert levels(story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0))))) is None
 
 
 def test_streaming_and_goodput_get_columns_in_every_format() -> None:

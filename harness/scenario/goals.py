@@ -1,0 +1,158 @@
+"""The goals of a scenario: objectives and constraints, each perhaps at one level of the load's sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
+
+from harness.measure.levels import at_level, level_in, without_level
+from harness.measure.metrics import METRICS, metric_row
+from harness.records import Level
+from harness.scenario.fields import AtLeastOne, Strict, did_you_mean, expected
+
+
+def _metric_name(name: Any) -> Any:
+    """A metric of harness/measure/metrics.py, or exact_match_frac.<task>."""
+    if not isinstance(name, str) or metric_row(name) is None:
+        raise expected("a metric name", name, did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}")
+    return name
+
+
+MetricName = Annotated[str, BeforeValidator(_metric_name)]
+
+
+class At(Strict):
+    """A level of the load's sweep: exactly one of users and rate_rps."""
+
+    users: AtLeastOne | None = None
+    rate_rps: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> At:
+        if (self.users is None) == (self.rate_rps is None):
+            got = "neither" if self.users is None else "both"
+            raise expected("one level of the sweep: {users: ...} or {rate_rps: ...}", got)
+        return self
+
+    @property
+    def level(self) -> Level:
+        """The level."""
+        return Level("users", self.users) if self.users is not None else Level("rate_rps", self.rate_rps or 0.0)
+
+
+class Goal(Strict):
+    """What is asked of a metric, perhaps at one level of the load's sweep."""
+
+    at: Annotated[At | None, Field(description="the level of the load's sweep, such as {users: 16}")] = None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a level that is not there: runs stored before there were levels keep their digest."""
+        written: dict[str, Any] = fields(self)
+        return {name: value for name, value in written.items() if name != "at" or value is not None}
+
+
+class Objective(Goal):
+    """A metric and which way is better."""
+
+    metric: MetricName
+    goal: Literal["minimize", "maximize"]
+
+    @property
+    def name(self) -> str:
+        """The metric's name with the level, such as 'latency_p99_ms@users=16'."""
+        return named(self.metric, self.at)
+
+    @model_validator(mode="after")
+    def _goal_fits(self) -> Objective:
+        row = metric_row(self.metric)
+        if row is not None and row.better != self.goal:
+            raise expected(f"goal: {row.better} for {self.metric}", self.goal)
+        return self
+
+
+class Bound(Goal):
+    """A metric's allowed range, ends included, in the metric's own unit."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, raw: Any) -> Any:
+        if isinstance(raw, int | float | list) or raw is None:
+            raise expected("{max: ...} or {min: ...}", raw)
+        return raw
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise expected("min, max or both", "neither", "write {max: 500}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise expected(f"min <= max ({self.max})", self.min)
+        return self
+
+
+def named(metric: str, at: At | None) -> str:
+    """A metric's name with the level that its goal is meant for, if any."""
+    return metric if at is None else at_level(metric, at.level)
+
+
+def levels_text(levels: Iterable[Level]) -> tuple[str, ...]:
+    """'users=1', 'users=16' ..."""
+    return tuple(map(str, levels))
+
+
+def limit_name(name: Any) -> Any:
+    """What a constraint may be written for: a metric, or `quality`."""
+    return name if name == "quality" else _metric_name(name)
+
+
+def _limit_kind(limit: Any) -> str:
+    return "verdict" if isinstance(limit, str) else "bound"
+
+
+def limits_fit(limits: dict[str, Any]) -> dict[str, Any]:
+    """Refuses a range for the verdict, and a word for a metric."""
+    for name, limit in limits.items():
+        if name == "quality" and isinstance(limit, Bound):
+            raise expected(
+                "quality: Normal or any", "a range", "bound a score instead, such as exact_match_frac: {min: 0.95}"
+            )
+        if name != "quality" and not isinstance(limit, Bound):
+            raise expected(f"{name}: {{max: ...}} or {{min: ...}}", limit)
+    return limits
+
+
+Limit = Annotated[
+    Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal", "any"], Tag("verdict")], Discriminator(_limit_kind)
+]
+
+
+PER_REQUEST = ("latency_", "ttft_", "ttfo_", "itl_", "tpot_")
+"""How metrics begin that grow with the load: without its level, the number of a sweep could be anyone's."""
+
+
+def check_levels(levels: Sequence[Level], names: Sequence[str], first: str) -> None:
+    """Refuses a goal at a level that the sweep has not, and a wait as the first objective at no level."""
+    for name in names:
+        level = level_in(name)
+        if without_level(name) != name and level not in levels:
+            have = ", ".join(levels_text(levels)) or "none: write load.users or load.rate_rps as a list"
+            raise expected(f"a level of workload.load (it has {have})", name)
+    if levels and level_in(first) is None and first.startswith(PER_REQUEST):
+        raise expected(
+            f"at: a level beside the first objective {first}, because workload.load is a sweep",
+            "none",
+            f"write at: {{{levels[-1].axis}: {levels[-1].value:.10g}}}, or maximize throughput_rps",
+        )
