@@ -1,44 +1,41 @@
-"""DJL Serving, launched by its installed command or its docker image on a model folder that holds our backend.
+"""DJL Serving, launched by its own program or its docker image on a model folder that holds our backend.
 
-Proven against a recorded conversation only: DJL Serving is in no package index, no test has started the real one.
+Proven against its real Python worker and a stand-in that answers as a recorded 0.36.0 did; the whole server is in no
+package index, so only a machine that has one has run it.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import urllib.error
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.errors import LaunchFailed, SpecInvalid, Unavailable
+from engines.environments.locate import interpreter
+from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.foreign_servers.djl_folder import PACKAGES, backend_spec, write_djl_folder
+from engines.foreign_servers.djl_found import HOW_TO_GET_IT, Found, find_djl
+from engines.foreign_servers.djl_health import last_words, look
+from engines.foreign_servers.java import java_problem
 from engines.foreign_servers.multi_model_server import RunningJavaServer, backend_engine
 from engines.hosted import HOST, STOP_GRACE_S
-from engines.processes.no_proxy import open_here
+from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.processes.temp_folders import fresh_path
 from engines.spec_check import check_spec
 
-COMMAND = "djl-serving"
 MODEL = "model"
 CONTAINER_PORT = 8080
 _OPTIONS = {
     "backend": f"what model.py hosts: {', '.join(PACKAGES)} (default t5)",
-    "image": "docker image to run instead of the installed djl-serving command",
-    "command": "path of the djl-serving command (default: the one on the path)",
+    "image": "docker image to run instead of a DJL Serving of this machine",
+    "command": "a DJL Serving: its program or its folder (default: DJL_SERVING_HOME, the path, an installed release)",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """The result of one look at the server: ready, still loading, or failed for good (with why)."""
-
-    is_ready: bool
-    failure: str = ""
 
 
 class DjlEngine:
@@ -48,19 +45,19 @@ class DjlEngine:
     needs_model = True
 
     def probe(self) -> Availability:
-        """Whether the command or docker is there; an image is looked for when it is started."""
-        if shutil.which(COMMAND) or shutil.which("docker"):
-            return Availability(is_available=True)
-        return Availability(
-            is_available=False,
-            reason=f"neither {COMMAND} nor docker found: install DJL Serving, or docker and name options.image",
-        )
+        """Whether a DJL Serving or docker is there, and which; an image is looked for when it is started."""
+        found = find_djl()
+        if found is not None:
+            version = found.version or "of unknown version"
+            note = f"DJL Serving {version}, {found.by}: {found.command}"
+            return Availability(is_available=True, note=note, versions={"djl-serving": version})
+        if shutil.which("docker"):
+            return Availability(is_available=True, note="by docker, with options.image")
+        return Availability(is_available=False, reason=f"no DJL Serving found: {HOW_TO_GET_IT}")
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, whole requests only."""
-        from engines.launching import engine_here
-
-        able = engine_here("t5").capabilities()
+        able = backend_engine("t5").capabilities()
         return replace(
             able,
             can_stream=False,
@@ -70,29 +67,43 @@ class DjlEngine:
         )
 
     @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningJavaServer]:
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningDjl]:
         """Write the model folder to `workdir`/model, start DJL Serving on it, wait until its workers are ready."""
         inner = self._checked(spec)
         image = str(spec.options.get("image", ""))
+        found = None if image else _found(str(spec.options.get("command", "")))
         folder = write_djl_folder(inner, workdir / MODEL, links_weights=not image)
-        port = free_port()
-        argv = docker_argv(image, folder, port) if image else self._argv(spec, folder, workdir, port)
-        temp_dir = fresh_path("server")
-        process = ServerProcess(Command(argv=argv, log_path=workdir / "server.log", temp_dir=temp_dir, cwd=workdir))
+        port, temp_dir = free_port(), fresh_path("server")
+        if found is None:
+            command = Command(
+                argv=docker_argv(image, folder, port, temp_dir.name),
+                log_path=workdir / "server.log",
+                temp_dir=temp_dir,
+                cwd=workdir,
+            )
+        else:
+            command = _command(found, spec, folder, port, temp_dir)
+        process = ServerProcess(command)
         try:
-            process.wait_for(lambda: _ready(process, port, spec.workers), ready_timeout_s, "ready workers")
-            yield RunningJavaServer(
+            _wait(process, port, spec.workers, ready_timeout_s)
+            backend = backend_engine(inner.engine)
+            yield RunningDjl(
                 process,
                 Endpoint(url=f"http://{HOST}:{port}/predictions/{MODEL}", protocol="djl", model_name=MODEL),
                 EngineFacts(
-                    effective_dtype=self.capabilities().effective_dtypes[spec.dtype],
-                    versions={"djl-serving": image or COMMAND},
+                    effective_dtype=backend.capabilities().effective_dtypes[spec.dtype],
+                    versions={**backend.probe().versions, "djl-serving": found.version if found else image},
                     load_s=0.0,
-                    notes=(f"front end DJL Serving, workers run {inner.engine}", "load time is part of the launch"),
+                    notes=(
+                        f"front end DJL Serving, workers run {inner.engine} on {inner.threads} threads each",
+                        "load time is part of the launch",
+                    ),
                 ),
             )
         finally:
             process.stop(STOP_GRACE_S)
+            if image:
+                subprocess.run([command.argv[0], "rm", "-f", temp_dir.name], capture_output=True, check=False)
 
     def _checked(self, spec: EngineSpec) -> EngineSpec:
         """The spec of the backend inside. Raises what launch may raise before anything is started."""
@@ -104,77 +115,86 @@ class DjlEngine:
             raise SpecInvalid(f"{self.name}: {error}") from error
         return inner
 
-    def _argv(self, spec: EngineSpec, folder: Path, workdir: Path, port: int) -> list[str]:
-        wanted = str(spec.options.get("command", COMMAND))
-        command = shutil.which(wanted)
-        if command is None:
-            raise Unavailable(f"djl: {wanted!r} not found: install DJL Serving, or name options.image for docker")
-        config = workdir / "config.properties"
-        lines = {
-            "inference_address": f"http://{HOST}:{port}", "management_address": f"http://{HOST}:{port}",
-            "wait_model_loading": "true",
-        }  # fmt: skip
-        config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="ascii")
-        return [command, "-f", str(config), "-m", f"{MODEL}::Python={folder.as_uri()}"]
+
+class RunningDjl(RunningJavaServer):
+    """A RunningEngine: DJL Serving and its Python workers."""
+
+    def failure(self) -> EngineError | None:
+        """None while it serves; else why not. Where a worker has died, the server lives on and refuses everything."""
+        if (ended := super().failure()) is not None:
+            return ended
+        port = int(self.endpoint.url.split(":")[2].partition("/")[0])
+        found = look(port, MODEL, 0)
+        return _failed(found.failure, self._process) if found.failure else None
 
 
-def docker_argv(image: str, folder: Path, port: int) -> list[str]:
+def _found(wanted: str) -> Found:
+    found = find_djl(wanted)
+    if found is None:
+        named = f"{wanted!r} is no program and no folder of one" if wanted else "no DJL Serving found"
+        raise Unavailable(f"djl: {named}: {HOW_TO_GET_IT}")
+    if found.version and (problem := java_problem()):  # a program of another kind may bring its own Java
+        raise Unavailable(f"djl: {problem}")
+    return found
+
+
+def _command(found: Found, spec: EngineSpec, folder: Path, port: int, temp_dir: Path) -> Command:
+    """What starts it. The temporary folder is the server's own: the sockets of its workers have fixed names in there,
+    and a second server that finds them kills the first one's workers."""
+    workdir = folder.parent
+    (workdir / "models").mkdir(exist_ok=True)
+    config = workdir / "config.properties"
+    address = f"http://{HOST}:{port}"
+    lines = {
+        "inference_address": address, "management_address": address, "model_store": str(workdir / "models"),
+        "wait_model_loading": "true",
+    }  # fmt: skip
+    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
+    python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
+    env = {
+        "JAVA_OPTS": f"{os.environ.get('JAVA_OPTS', '')} -Djava.io.tmpdir={temp_dir}".strip(),
+        "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python, "OPT_OUT_TRACKING": "true",
+        "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
+    return Command(argv=argv, log_path=workdir / "server.log", env=env, temp_dir=temp_dir, cwd=workdir)
+
+
+def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     """The command line that serves `folder` as SageMaker would: `serve`, the model at /opt/ml/model, read-only.
 
     Raises Unavailable without docker, SpecInvalid for a name that would be read as an option.
     """
     docker = shutil.which("docker")
     if docker is None:
-        raise Unavailable("djl: docker not found: install it, or leave options.image out and install djl-serving")
+        raise Unavailable("djl: docker not found: install it, or leave options.image out and have a DJL Serving here")
     if image.startswith("-"):
         raise SpecInvalid(f"djl: option image is {image!r}, expected an image name")
     return [
-        docker, "run", "--rm", "--init", "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
+        docker, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
         "-v", f"{folder.resolve()}:/opt/ml/model:ro", "-e", f"SERVING_LOAD_MODELS={MODEL}::Python=/opt/ml/model",
-        image, "serve",
+        "-e", "OPT_OUT_TRACKING=true", image, "serve",
     ]  # fmt: skip
 
 
-def health(ping: int | None, described: object, workers: int) -> Health:
-    """The verdict on a /ping status (None: not listening) and the body of GET /models/<model>.
-
-    DJL's /ping: 200 ready or pending, 207 pending, 500 a model failed, 503 too many errors.
-    """
-    if ping in (500, 503):
-        return Health(is_ready=False, failure=f"/ping answers {ping}: the model failed to load")
-    if ping not in (200, 207):
-        return Health(is_ready=False)
-    models = described if isinstance(described, list) else [described]
-    states = [str(model.get("status", "")) for model in models if isinstance(model, dict)]
-    failed = next((state for state in states if state.upper() == "FAILED"), "")
-    if failed:
-        return Health(is_ready=False, failure="GET /models answers FAILED: the model failed to load")
-    ready = sum(
-        str(worker.get("status", "")).upper() == "READY"
-        for model in models if isinstance(model, dict)
-        for group in model.get("workerGroups", []) for worker in group.get("workers", [])
-    )  # fmt: skip
-    return Health(is_ready=ping == 200 and ready >= workers)
+def _wait(process: ServerProcess, port: int, workers: int, timeout_s: float) -> None:
+    try:
+        process.wait_for(lambda: _ready(process, port, workers), timeout_s, "ready workers")
+    except NotReady:
+        raise
+    except LaunchFailed as error:
+        raise _failed(f"the model failed to load ({str(error).partition(';')[0]})", process) from error
 
 
 def _ready(process: ServerProcess, port: int, workers: int) -> bool | None:
-    ping, _ = _get(port, "/ping")
-    code, body = _get(port, f"/models/{MODEL}") if ping is not None else (None, "")
-    try:
-        described = json.loads(body) if code == 200 else []
-    except ValueError:
-        described = []
-    found = health(ping, described, workers)
+    found = look(port, MODEL, workers)
     if found.failure:
-        raise LaunchFailed(f"djl: {found.failure}; its log ends:\n{process.log_tail()}")
+        raise LaunchFailed(found.failure)
     return True if found.is_ready else None
 
 
-def _get(port: int, path: str) -> tuple[int | None, str]:
-    try:
-        with open_here(f"http://{HOST}:{port}{path}", 5.0) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, ""
-    except OSError:
-        return None, ""
+def _failed(why: str, process: ServerProcess) -> LaunchFailed:
+    """The error of a model that failed, with the last words of its worker."""
+    words = last_words(process.command.log_path)
+    kind = OutOfMemory if shows_out_of_memory(words) else LaunchFailed
+    return kind(f"djl: {why}; its worker's last words (whole log: {process.command.log_path}):\n{words}")

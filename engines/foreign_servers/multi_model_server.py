@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
-import shutil
 import socket
 import sys
 import time
@@ -29,6 +27,7 @@ from engines import errors
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
+from engines.foreign_servers.java import java
 from engines.foreign_servers.mms_handler import SPEC_VARIABLE
 from engines.hosted import HOST, STOP_GRACE_S, HostedEngine
 from engines.processes.child_environment import child_environment
@@ -200,15 +199,6 @@ def low_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise LaunchFailed(f"expected {count} free ports between 20000 and 32000, found {len(found)}")
-
-
-def java() -> Path | None:
-    """JAVA_HOME's java, or the one on the path."""
-    home = os.environ.get("JAVA_HOME")
-    if home and (Path(home) / "bin" / "java").is_file():
-        return Path(home) / "bin" / "java"
-    found = shutil.which("java")
-    return Path(found) if found else None
 
 
 def backend_engine(name: str) -> HostedEngine:

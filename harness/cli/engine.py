@@ -12,6 +12,8 @@ from rich.table import Table
 from engines.environments import install as made
 from engines.environments.install import installable
 from engines.errors import Unavailable
+from engines.foreign_servers.djl_found import RELEASED, install_djl, remove_djl, version_of
+from engines.foreign_servers.java import java_problem
 from engines.launching import load_engine
 
 
@@ -27,6 +29,7 @@ def command() -> None:
       dyno engine list
       dyno engine install deepspeed
       dyno engine install openvino --python /usr/bin/python3.12
+      dyno engine install djl --from serving-0.36.0.tar
       dyno engine remove deepspeed
     """
 
@@ -39,17 +42,30 @@ def command() -> None:
     help="Interpreter or venv folder for the environment; default: dyno's own, whose torch is then shared, not copied, "
     "except for packages that clash with dyno's.",
 )
-def install(name: str, python: Path | None) -> None:
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help=f"For {RELEASED}: its release archive (.tar, .tar.gz, .zip) or folder, which no package index has.",
+)
+def install(name: str, python: Path | None, source: Path | None) -> None:
     """Install ENGINE's environment from its pinned list, under $DYNO_CACHE/engines.
 
-    Does nothing when the environment exists and is current. Safe to interrupt.
+    Does nothing when the environment exists and is current. Safe to interrupt. DJL Serving has no environment: its
+    release is unpacked there.
 
     \b
     Examples:
       dyno engine install deepspeed
       dyno engine install openvino --python /usr/bin/python3.12
+      dyno engine install djl --from serving-0.36.0.tar
     """
 
+    if name == RELEASED:
+        _install_djl(python, source)
+        return
+    if source is not None:
+        raise click.UsageError(f"--from belongs to {RELEASED}; {name} is installed from its pinned list")
     _check_name(name)
     environment = made.install(name, python, lambda line: click.echo(line, err=True))
     availability = load_engine(name, "auto").probe()
@@ -100,9 +116,27 @@ def remove(name: str) -> None:
       dyno engine remove deepspeed
     """
 
-    _check_name(name)
-    removed = made.remove(name)
+    if name == RELEASED:
+        removed = remove_djl()
+    else:
+        _check_name(name)
+        removed = made.remove(name)
     click.echo("\n".join(f"removed {folder}" for folder in removed) or f"{name} has no environment here")
+
+
+def _install_djl(python: Path | None, source: Path | None) -> None:
+    if python is not None:
+        raise click.UsageError(f"--python: {RELEASED} serves from dyno's own Python, or the one that its block names")
+    if source is None:
+        raise click.UsageError(
+            f"{RELEASED} is in no package index: name its release with --from ARCHIVE or --from FOLDER"
+        )
+    home = install_djl(source)
+    problem = java_problem()
+    click.echo(f"{home}: DJL Serving {version_of(home)}")
+    if problem:
+        raise Unavailable(f"{RELEASED} was installed but cannot run: {problem}")
+    click.echo("Next: dyno doctor")
 
 
 def _check_name(name: str) -> None:

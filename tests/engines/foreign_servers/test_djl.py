@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +19,24 @@ from engines.api import EngineSpec
 from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid, Unavailable
 from engines.foreign_servers import djl, djl_folder
 from engines.foreign_servers.carried import Conversion
-from engines.foreign_servers.djl import DjlEngine, Health, docker_argv, health
+from engines.foreign_servers.djl import DjlEngine, docker_argv
 from engines.foreign_servers.djl_folder import SPEC_FILE, backend_spec, write_djl_folder
+from engines.foreign_servers.djl_health import Health, health, last_words
 from engines.models.cache import carried
 from engines.processes.threads import usable_cores
 from engines.serving_properties.java_text import read_properties
+from tests.waiting import eventually
 
 MODEL_DIR = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
 PROMPTS = MODEL_DIR.with_name("prompts") / "tasks.jsonl"
+ROOT = Path(__file__).parents[3]
+RECORDED = Path(__file__).with_name("djl_recorded")
 STAND_IN = Path(__file__).with_name("djl_stand_in") / "serving.py"
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Path:
-    """A `djl-serving` that plays the recorded conversation."""
+    """The stand-in of `djl-serving`."""
     path = tmp_path / "bin" / "djl-serving"
     path.parent.mkdir()
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u "{STAND_IN}" "$@"\n')
@@ -63,7 +71,10 @@ def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path) -
 @pytest.mark.heavy
 def test_a_model_that_cannot_be_loaded_fails_the_launch(command: Path, tmp_path: Path) -> None:
     launch = DjlEngine().launch(_spec(command, tensor_parallel_degree=5), tmp_path / "work", 60.0)
-    with pytest.raises(LaunchFailed, match=r"the model failed to load(.|\n)*tensor_parallel_degree"), launch:
+    with (
+        pytest.raises(LaunchFailed, match=r"failed to load \(the server ended with status 1\)(.|\n)*parallel_degree"),
+        launch,
+    ):
         pass
     with pytest.raises(ModelInvalid), DjlEngine().launch(_spec(command, model_dir=tmp_path), tmp_path / "none", 60.0):
         pass
@@ -131,46 +142,131 @@ def test_the_docker_command_mounts_the_folder_and_stays_on_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(djl.shutil, "which", lambda name: f"/usr/bin/{name}")
-    argv = docker_argv("deepjavalibrary/djl-serving:0.36.0-lmi", tmp_path, 9000)
+    argv = docker_argv("deepjavalibrary/djl-serving:0.36.0-lmi", tmp_path, 9000, "dyno-1")
     assert argv == [
-        "/usr/bin/docker", "run", "--rm", "--init", "-p", "127.0.0.1:9000:8080", "-v",
+        "/usr/bin/docker", "run", "--rm", "--init", "--name", "dyno-1", "-p", "127.0.0.1:9000:8080", "-v",
         f"{tmp_path.resolve()}:/opt/ml/model:ro", "-e", "SERVING_LOAD_MODELS=model::Python=/opt/ml/model",
-        "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
+        "-e", "OPT_OUT_TRACKING=true", "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
     ]  # fmt: skip
     with pytest.raises(SpecInvalid, match="expected an image name"):
-        docker_argv("--privileged", tmp_path, 9000)
+        docker_argv("--privileged", tmp_path, 9000, "dyno-1")
 
 
-def _described(status: str, *workers: str) -> list[dict[str, Any]]:
-    return [{"status": status, "workerGroups": [{"workers": [{"status": worker} for worker in workers]}]}]
+def _recorded(status: str, *workers: str) -> list[dict[str, Any]]:
+    """The recorded description of the model, with these states."""
+    answers = {each["name"]: each["answer"] for each in json.loads((RECORDED / "http.json").read_text())[:20]}
+    described: list[dict[str, Any]] = json.loads(answers["model described"]["body"])
+    model = described[0]["models"][0]
+    model["status"] = status
+    model["workerGroups"][0]["workers"] = [{"id": n, "status": worker} for n, worker in enumerate(workers, 1)]
+    return described
 
 
 @pytest.mark.parametrize(
     ("ping", "described", "expected"),
     [
         (None, [], Health(is_ready=False)),
-        (207, _described("Pending", "PENDING"), Health(is_ready=False)),
-        (200, _described("Healthy", "READY", "PENDING"), Health(is_ready=False)),
-        (200, _described("Healthy", "READY", "READY"), Health(is_ready=True)),
+        (200, _recorded("Unhealthy"), Health(is_ready=False)),
+        (200, _recorded("Healthy", "READY"), Health(is_ready=False)),
+        (200, _recorded("Healthy", "READY", "UNLOADING"), Health(is_ready=False)),
+        (200, _recorded("Healthy", "READY", "READY"), Health(is_ready=True)),
+        (200, _recorded("Healthy", "READY", "READY")[0]["models"][0], Health(is_ready=True)),
         (200, "not what was promised", Health(is_ready=False)),
+        (200, [{"models": 3}, 4], Health(is_ready=False)),
         (
             200,
-            _described("FAILED"),
-            Health(is_ready=False, failure="GET /models answers FAILED: the model failed to load"),
+            _recorded("FAILED", "READY", "READY"),
+            Health(is_ready=False, failure="GET /models answers FAILED: the model failed"),
         ),
-        (500, [], Health(is_ready=False, failure="/ping answers 500: the model failed to load")),
+        (500, [], Health(is_ready=False, failure="/ping answers 500: the model failed")),
     ],
 )
 def test_ready_means_every_worker_is(ping: int | None, described: object, expected: Health) -> None:
     assert health(ping, described, workers=2) == expected
 
 
+def test_the_last_words_are_the_workers(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    lines = ["INFO  PyProcess W-12-model-stdout: loading", "WARN  PyProcess W-12-model-stderr: no memory left"]
+    log.write_text("\n".join([*lines, "java.io.IOException: Python worker disconnected.", "  at ai.djl.X.y(X.java:1)"]))
+    assert last_words(log) == "loading\nno memory left"
+    log.write_text("Exception in thread main\n")
+    assert last_words(log) == "Exception in thread main"
+    assert last_words(tmp_path / "none") == ""
+
+
+@pytest.mark.heavy
+def test_a_worker_that_dies_while_it_is_measured_fails_with_its_last_words(command: Path, tmp_path: Path) -> None:
+    with DjlEngine().launch(_spec(command, workers=2), tmp_path / "work", 60.0) as running:
+        assert running.failure() is None
+        workers = [pid for pid in running.pids if "worker.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        asked = {"inputs": "x", "parameters": {"max_new_tokens": 1}}
+        with httpx.Client(timeout=60.0, trust_env=False) as client:
+            while client.post(running.endpoint.url, json=asked).status_code == 200:
+                pass
+        failure = running.failure()
+    assert isinstance(failure, LaunchFailed)
+    assert re.search(r"/ping answers 500: the model failed; its worker's last words", str(failure))
+
+
+@pytest.mark.heavy
+def test_two_servers_at_once_have_temporary_folders_of_their_own(command: Path, tmp_path: Path) -> None:
+    with (
+        DjlEngine().launch(_spec(command, options={"backend": "fake"}), tmp_path / "one", 60.0) as one,
+        DjlEngine().launch(_spec(command, options={"backend": "fake"}), tmp_path / "two", 60.0) as two,
+    ):
+        folders = []
+        for running in (one, two):
+            values = Path(f"/proc/{running.pids[0]}/environ").read_text().split("\0")
+            given = dict(value.split("=", 1) for value in values if "=" in value)
+            assert given["OPT_OUT_TRACKING"] == "true"
+            assert given["PYTHON_EXECUTABLE"] == sys.executable
+            folders.append(re.search(r"-Djava.io.tmpdir=(\S+)", given["JAVA_OPTS"])[1])  # type: ignore[index]
+        assert folders[0] != folders[1]
+        assert all(len(f"{folder}/djl_sock.19000") < 108 for folder in folders), "a socket's name may have 107 bytes"
+        pids = (*one.pids, *two.pids)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not [folder for folder in folders if Path(folder).exists()]
+
+
+@pytest.mark.heavy
+def test_nothing_is_left_when_dyno_is_killed(command: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from engines.api import EngineSpec\n"
+        "from engines.foreign_servers.djl import DjlEngine\n"
+        f"spec = EngineSpec(engine='djl', model_dir=Path({str(MODEL_DIR)!r}),"
+        f" options={{'command': {str(command)!r}, 'backend': 'fake'}})\n"
+        f"with DjlEngine().launch(spec, Path({str(tmp_path / 'work')!r}), 60.0) as running:\n"
+        "    print(*running.pids, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as dyno:
+        assert dyno.stdout
+        pids = [int(pid) for pid in dyno.stdout.readline().split()]
+        assert len(pids) >= 2, "the server and its worker"
+        dyno.kill()
+    eventually(lambda: not [pid for pid in pids if _runs(pid)], "all gone")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.heavy
 def test_without_djl_or_docker_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(djl.shutil, "which", lambda name: None)
-    assert "neither djl-serving nor docker found" in DjlEngine().probe().reason
+    monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DJL_SERVING_HOME", raising=False)
+    assert "no DJL Serving found: install it" in DjlEngine().probe().reason
     spec = EngineSpec(engine="djl", model_dir=MODEL_DIR)
-    with pytest.raises(Unavailable, match="'djl-serving' not found"), DjlEngine().launch(spec, tmp_path, 5.0):
+    with pytest.raises(Unavailable, match="no DJL Serving found"), DjlEngine().launch(spec, tmp_path, 5.0):
+        pass
+    wanted = replace(spec, options={"command": "/nowhere/djl"})
+    with pytest.raises(Unavailable, match="'/nowhere/djl' is no program"), DjlEngine().launch(wanted, tmp_path, 5.0):
         pass
     with pytest.raises(Unavailable, match="docker not found"):
-        docker_argv("image", tmp_path, 9000)
+        docker_argv("image", tmp_path, 9000, "name")
