@@ -152,6 +152,6 @@ def is_byte_tokenizer(model_dir: Path) -> bool:
     """Whether the folder declares ByT5's tokenizer, which has no vocabulary file."""
     try:
         config = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("tokenizer_class") == BYT5_CLASS

@@ -61,7 +61,7 @@ def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
         merges = tuple(each if isinstance(each, str) else " ".join(each) for each in model["merges"])
     except FileNotFoundError as error:
         raise ModelInvalid(f"{model_dir}: no tokenizer.json, which a GGUF file is written from") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelInvalid(f"{path}: llama.cpp takes byte-level BPE only, and this tokenizer is none") from error
     added = {int(each["id"]): each for each in content.get("added_tokens") or ()}
     tokens = {number: token for token, number in vocabulary.items()}

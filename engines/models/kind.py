@@ -223,7 +223,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelInvalid(f"{path.parent}: {path.name} is missing; {advice}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelInvalid(f"{path}: not readable as JSON ({error}); {advice}") from error
     if not isinstance(content, dict):
         raise ModelInvalid(f"{path}: expected a JSON object, got {type(content).__name__}; {advice}")
@@ -294,6 +294,6 @@ def json_entries(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none that can be read."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}

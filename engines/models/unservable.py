@@ -34,7 +34,7 @@ def base_of(folder: Path) -> str:
     """The model that an adapter's folder names as its base."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "an unnamed model"
     return str(base)
 

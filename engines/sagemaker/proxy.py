@@ -237,7 +237,7 @@ def _wants_stream(body: bytes) -> bool:
         return False
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and value.get("stream") is True
 
@@ -246,12 +246,13 @@ def _refused(status: int, headers: Mapping[str, str], answer: bytes) -> tuple[in
     """AWS's refusal as the load generator should see it: the container's own status where it was the container's."""
     try:
         detail = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         detail = {}
+    detail = detail if isinstance(detail, dict) else {}
     kind = headers.get("x-amzn-errortype", "").partition(":")[0]
     if kind == "ModelError":
-        original = detail.get("OriginalStatusCode", status)
-        return int(original), str(detail.get("OriginalMessage", "")).encode()
+        original = detail.get("OriginalStatusCode")
+        return original if isinstance(original, int) else status, str(detail.get("OriginalMessage", "")).encode()
     if kind == "ThrottlingException":
         status = THROTTLED
     message = redact(str(detail.get("Message") or detail.get("message") or answer[:200].decode("utf-8", "replace")))

@@ -220,7 +220,7 @@ def _device(text: str, engine: str, any_device: Callable[[str], str]) -> str:
     if text in ("-1", "cpu"):
         return "cpu"
     number = text.removeprefix("gpu")
-    if number.isdigit():
+    if number.isascii() and number.isdigit():
         return f"cuda:{number}"
     raise SpecInvalid(f"serving.properties: load_on_devices={text!r}: expected *, -1 (CPU) or one GPU number such as 0")
 

@@ -106,14 +106,17 @@ def from_environment(variables: Mapping[str, str], container: Container) -> From
 
 def parse_environment(text: str, name: str) -> dict[str, str]:
     """Variables from a JSON object (boto3's Environment) or KEY=VALUE lines (docker --env-file). Raises UsageError."""
+    text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{"):
         try:
             loaded = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}: expected a JSON object of strings: {error}") from error
         wrong = [key for key, value in loaded.items() if not isinstance(value, str)]
         if wrong:
-            raise UsageError(f"{name}: {wrong[0]}: expected a string, got {loaded[wrong[0]]!r}; write it in quotes")
+            raise UsageError(
+                f"{name}: {wrong[0]!r:.80}: expected a string, got {loaded[wrong[0]]!r:.80}; write it in quotes"
+            )
         return dict(loaded)
     variables = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -136,6 +139,8 @@ def _variable(key: str, container: Container) -> str:
         return "SERVING_LOAD_MODELS"
     if key == "option.entryPoint":
         return "OPTION_ENTRYPOINT" if reads_variable(container, "OPTION_*") else "DJL_ENTRY_POINT"
+    if key in ("option.engine", "option.entrypoint"):
+        raise UsageError(f"{key}: its variable would set another key, engine or option.entryPoint; keep it in a file")
     if key.startswith("option."):
         return _spelled("OPTION_", key, key.removeprefix("option."), container)
     name = SERVER_VARIABLES.get(key, "")

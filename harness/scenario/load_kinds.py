@@ -300,7 +300,7 @@ class Template(Strict):
             raise expected("{prompt} in template.body", self.body, "it stands where the prompt goes")
         try:
             json.loads(self.body.replace("{prompt}", "x").replace("{max_new_tokens}", "1"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise expected("JSON in template.body once {prompt} is filled in", self.body, str(error)) from error
         return self
 

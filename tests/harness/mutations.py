@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("DYNO_FUZZ_EXAMPLES", "200"))
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+PLACE = Path(tempfile.mkdtemp(prefix="dyno-fuzz-"))
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
@@ -86,3 +90,40 @@ def torn(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> bytes:
     if kind == "again":
         return data[:until] + data[at:]
     return data[:at] + draw(texts)[at:] if kind == "merge" else data
+
+
+def placed(data: bytes) -> Path:
+    """`data` in a file; one test writes it at a time."""
+    path = PLACE / "input.txt"
+    path.write_bytes(data)
+    return path
+
+
+def check_sentence(message: str, place: Path | str) -> None:
+    """A refusal can be printed, is no longer than a screen (the list of all metrics has 1,100 characters), and each of
+    its lines begins with its place."""
+    message.encode("utf-8")
+    assert all(line.startswith(str(place)) and len(line) < 1300 for line in message.splitlines())
+
+
+def as_cell(value: Any) -> str:
+    """A value as a text of one line: whatever is no text is written as JSON."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+@st.composite
+def edits(draw: st.DrawFn, value: Any, known: Sequence[tuple[tuple[Any, ...], Any]], most: int = 3) -> Any:
+    """`value` with one to `most` values of `known` (path, value) set; a path that is not there is made or skipped."""
+    for path, wanted in draw(st.lists(st.sampled_from(known), min_size=1, max_size=most)):
+        value = with_value(value, path, wanted)
+    return value
+
+
+def with_value(value: Any, path: tuple[Any, ...], wanted: Any) -> Any:
+    """A copy of `value` with `wanted` at `path`; mappings on the way are made."""
+    if not path:
+        return wanted
+    if isinstance(value, list):
+        return [with_value(each, path[1:], wanted) if at == path[0] else each for at, each in enumerate(value)]
+    inside = dict(value) if isinstance(value, dict) else {}
+    return {**inside, path[0]: with_value(inside.get(path[0]), path[1:], wanted)}

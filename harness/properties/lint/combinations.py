@@ -73,7 +73,7 @@ def _parallelism(given: LintInput) -> Iterator[Finding]:
     degree = _whole(given, key, 1)
     heads = given.model.heads
     if heads is not None and degree > 1 and heads % degree:
-        fitting = [str(d) for d in range(1, heads + 1) if heads % d == 0 and d <= 64]
+        fitting = [str(d) for d in range(1, min(heads, 64) + 1) if heads % d == 0]
         yield given.error(key, f"{degree} does not divide the model's {heads} heads; possible: {', '.join(fitting)}")
     other = given.values.get("option.tensor_parallel_size")
     if other is not None and key in given.values and other.strip() != given.values[key].strip():

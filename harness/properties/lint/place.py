@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.properties.lint.records import Finding, LintInput
 
-_GPU = re.compile(r"(?:gpu)?(\d+)")
+_GPU = re.compile(r"(?:gpu)?(\d{1,9})")
 _ROLLS = re.compile(r"rolling|djl_python\.(?!inputs|outputs)\w")
 """Signs of a handler that answers rolling batches: the word, or one of upstream's handlers that it builds on."""
 
@@ -44,7 +44,7 @@ def _memory(given: LintInput) -> Iterator[Finding]:
     for name in ("required_memory_mb", "reserved_memory_mb"):
         for key in (name, f"gpu.{name}"):
             value = given.values.get(key, "")
-            if not re.fullmatch(r"\d+", value):
+            if not re.fullmatch(r"\d{1,18}", value):
                 continue
             if given.place is None or key != name:
                 yield given.warning(key, "the server ends at start where less memory than that is free")

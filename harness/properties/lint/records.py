@@ -41,7 +41,7 @@ def model_facts(folder: Path) -> ModelFacts:
     """The description of the model in `folder`'s config.json; nothing known where there is none or it is damaged."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ModelFacts()
     if not isinstance(config, dict):
         return ModelFacts()

@@ -168,6 +168,6 @@ def _whole_number(rule: KeyRule, value: str, *, is_own: bool) -> int | None:
 def _json_problem(value: str) -> str:
     try:
         json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"expected JSON, got {value!r} ({error})"
     return ""
