@@ -112,11 +112,10 @@ def parse_environment(text: str, name: str) -> dict[str, str]:
             loaded = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}: expected a JSON object of strings: {error}") from error
-        wrong = [key for key, value in loaded.items() if not isinstance(value, str)]
-        if wrong:
-            raise UsageError(
-                f"{name}: {wrong[0]!r:.80}: expected a string, got {loaded[wrong[0]]!r:.80}; write it in quotes"
-            )
+        for key, value in loaded.items():
+            if not isinstance(value, str):
+                shown = key if key.isprintable() else repr(key)
+                raise UsageError(f"{name}: {shown:.80}: expected a string, got {value!r:.80}; write it in quotes")
         return dict(loaded)
     variables = {}
     for number, line in enumerate(text.splitlines(), start=1):
