@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,11 +18,13 @@ from engines.errors import Unavailable
 from engines.foreign_servers.djl_found import RELEASED, install_djl, remove_djl, version_of
 from engines.foreign_servers.java import java_problem
 from engines.launching import load_engine
+from engines.nearest import did_you_mean
+from engines.presets import PRESETS
 
 
-@click.group("engine", short_help="Manage separate Python environments for engines.")
+@click.group("engine", short_help="Manage environments of engines, list presets.")
 def command() -> None:
-    """Install, list and remove separate Python environments for engines.
+    """Install, list and remove separate Python environments for engines; list their presets.
 
     An engine whose packages are missing in dyno's own environment is served from the one installed here; a scenario
     block can also name one with `python:` (a venv folder, an interpreter, or auto).
@@ -104,6 +109,42 @@ def list_(as_json: bool) -> None:
         table.add_row(row.engine, row.state, str(row.folder) if row.state != "absent" else "", packages)
     Console(soft_wrap=False).print(table)
     click.echo("Next: dyno engine install ENGINE")
+
+
+@command.command("presets")
+@click.argument("engine", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def presets(engine: str | None, as_json: bool) -> None:
+    """List the search spaces that a scenario's block takes by name: `{engine: vllm, preset: throughput}`.
+
+    A preset with several blocks holds values that make sense beside others only. What the block itself names wins.
+
+    \b
+    Examples:
+      dyno engine presets
+      dyno engine presets llamacpp
+    """
+    if engine is not None and engine not in PRESETS:
+        hint = did_you_mean(engine, PRESETS)
+        raise click.UsageError(f"{engine!r} has no presets; these have: {', '.join(PRESETS)}{hint}")
+    shown = {name: named for name, named in PRESETS.items() if engine in (None, name)}
+    if as_json:
+        click.echo(json.dumps({name: {each: asdict(one) for each, one in of.items()} for name, of in shown.items()}))
+        return
+    for name, of in shown.items():
+        for each, one in of.items():
+            click.echo(f"{{engine: {name}, preset: {each}}}: {one.what}")
+            for block in one.blocks:
+                click.echo(f"  {_written(block)}")
+
+
+def _written(block: Mapping[str, Any]) -> str:
+    """A block as a scenario writes it."""
+    parts = [
+        f"{name}: {{{_written(value)}}}" if isinstance(value, Mapping) else f"{name}: {json.dumps(value)}"
+        for name, value in block.items()
+    ]
+    return ", ".join(parts).replace('"', "")
 
 
 @command.command("remove")

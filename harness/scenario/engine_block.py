@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator, model_validator
 
+from engines.presets import PRESETS, presets_of
 from engines.registry import REMOVED, engine_names
 from engines.setting import AXES, Axis, Setting
 from harness.scenario.fields import (
@@ -13,6 +14,7 @@ from harness.scenario.fields import (
     Strict,
     Whole,
     Word,
+    did_you_mean,
     expected,
     known_or_own,
     one_of,
@@ -36,6 +38,24 @@ class _Engine(Strict):
         Word | None,
         Field(description="environment it runs in: a venv folder or interpreter, relative to the scenario, or auto"),
     ] = None
+    preset: Annotated[
+        Word | None,
+        Field(
+            exclude=True, description="a search space of this engine, see `dyno engine presets`; what stands here wins"
+        ),
+    ] = None
+
+    @field_validator("preset", mode="before")
+    @classmethod
+    def _is_known(cls, preset: Any, info: ValidationInfo) -> Any:
+        """One that is known was written out by blocks.py, so that none is left."""
+        engine = info.data.get("engine")
+        if preset is None or engine is None:
+            return None
+        known = presets_of(engine)
+        if not known:
+            raise expected(f"no preset beside engine {engine}", preset, f"these have some: {', '.join(PRESETS)}")
+        raise expected(f"a preset of {engine}: one of {', '.join(known)}", preset, did_you_mean(preset, known))
 
 
 def _values_of(axis: Axis) -> Any:

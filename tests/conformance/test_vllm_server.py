@@ -20,8 +20,10 @@ import pytest
 
 from engines.api import EngineSpec, RunningEngine
 from engines.environments.locate import environment_folder, installed_python
+from engines.foreign_servers import vllm
 from engines.launching import load_engine
 from engines.models.tokenizer import Tokenizer
+from engines.presets import PRESETS
 from engines.processes import supervisor
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import PROTOCOLS
@@ -97,6 +99,15 @@ def check_greedy(folder: Path, running: RunningEngine) -> None:
     assert [answer["choices"][0]["token_ids"] for answer in answers] == hugging_faces(folder, prompts)
     assert [answer["usage"]["prompt_tokens"] for answer in answers] == [len(ids) for ids in prompts]
     assert {answer["usage"]["completion_tokens"] for answer in answers} == {NEW}
+
+
+def test_it_takes_every_option_of_our_presets() -> None:
+    arguments = vllm._arguments(vllm.found_place("", ""))
+    assert arguments is not None
+    for block in (block for preset in PRESETS["vllm"].values() for block in preset.blocks):
+        for name, values in block["options"].items():
+            for value in values if isinstance(values, list) else [values]:
+                assert arguments.arguments[name].words(name, value)
 
 
 def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
