@@ -116,19 +116,25 @@ class Capabilities:
     reads_gguf: bool = False
 
 
+QueueOrder = Literal["fifo", "heap"]
+"""'fifo': first in, first out. 'heap': DJL Serving's since 0.34, a priority queue in which all priorities are equal, so
+that the newest waiting request is served next and the oldest but one last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec(Setting):
     """Everything needed to start one serving configuration: a Setting, and what serves which model in which place.
 
     `model_dir` is a local Hugging Face folder (already resolved). `python` names the environment that its workers run
     in (see environments; None: this one, or the engine's installed one). `source_root` is another checkout whose
-    `engines` package is the whole server (None: this one).
+    `engines` package is the whole server (None: this one). `queue_order` is how our model server orders what waits.
     """
 
     engine: str
     model_dir: Path
     python: str | None = None
     source_root: Path | None = None
+    queue_order: QueueOrder = "fifo"
 
     def as_message(self) -> dict[str, Any]:
         """JSON-able, for a process of the checkout that serves it (so without `source_root`)."""
@@ -172,7 +178,7 @@ class EngineFacts:
     """What really runs, as the engine itself reports it after load. `converted_dir` is the folder of the converted or
     exported model that is served; '' where the model folder itself is. `served_model` is the name that a server of
     somebody else gives its model; '' where it does not. `crashes` counts the workers that ended and were started
-    again so far."""
+    again so far. `queue_order` is how waiting requests were taken; '' for a server that is not ours."""
 
     effective_dtype: str
     versions: Mapping[str, str]
@@ -181,6 +187,7 @@ class EngineFacts:
     converted_dir: str = ""
     served_model: str = ""
     crashes: int = 0
+    queue_order: str = ""
 
 
 class RunningEngine(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import errors
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec, QueueOrder
 from engines.cache_folder import cache_root
 from engines.environments.describe import describe, engines_of
 from engines.environments.locate import interpreter
@@ -48,10 +48,12 @@ CONVERTED_FEATURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """Which server program: an interpreter, and the checkout whose `engines` it runs (None: this one)."""
+    """Which server program: an interpreter, and the checkout whose `engines` it runs (None: this one); and how it takes
+    waiting requests (a checkout that is older knows one order)."""
 
     python: str
     source_root: Path | None = None
+    queue_order: QueueOrder = "fifo"
 
 
 HERE = Front(python=sys.executable)
@@ -88,7 +90,9 @@ class HostedEngine:
         # A server of another checkout runs whole in the named environment: its properties need not know the key.
         written = replace(spec, python=None) if spec.source_root else spec
         path.write_text(spec_to_properties(written, ready_timeout_s), encoding="ascii")
-        front = Front(python=spec.python or sys.executable, source_root=spec.source_root) if spec.source_root else HERE
+        front = replace(HERE, queue_order=spec.queue_order)
+        if spec.source_root:
+            front = Front(python=spec.python or sys.executable, source_root=spec.source_root)
         with serve_file(path, spec.model_dir, workdir, ready_timeout_s, front) as running:
             yield running
 
@@ -145,6 +149,7 @@ class RunningServer:
             load_s=facts["load_s"],
             notes=tuple(facts["notes"]),
             converted_dir=facts.get("converted_dir", ""),  # a server of an older checkout does not say
+            queue_order=facts.get("queue_order", "fifo"),
         )
 
     @property
@@ -178,6 +183,8 @@ def serve_file(
     state_path.unlink(missing_ok=True)
     argv = [front.python, "-u", "-m", "engines.server", "--properties", str(properties_path)]
     argv += ["--host", HOST, "--port", "0", "--state-file", str(state_path), "--drain-s", str(DRAIN_S)]
+    if front.queue_order != "fifo":
+        argv += ["--queue-order", front.queue_order]
     if model_dir is not None:
         argv += ["--model-dir", str(model_dir)]
     # Not under workdir: libraries put Unix sockets into TMPDIR, whose paths may have 107 characters at most.

@@ -243,7 +243,8 @@ class Probe:
 class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
     converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
-    that a server of somebody else gave its model; '' where it gave none."""
+    that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
+    requests: 'fifo' or 'heap'; '' for others and in older runs."""
 
     trial_id: str
     number: int
@@ -261,6 +262,7 @@ class Trial:
     violations: tuple[str, ...] = ()
     probes: tuple[Probe, ...] = ()
     served_model: str = ""
+    queue_order: str = ""
 
     @property
     def is_feasible(self) -> bool:

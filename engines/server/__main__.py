@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
+from engines.api import QueueOrder
 from engines.errors import EngineError
 from engines.server.serve import ServeOptions, serve
 
@@ -19,6 +21,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="0: any free port")
     parser.add_argument("--name", default="model", help="the model's name in /predictions/<name> and /v1")
     parser.add_argument("--state-file", type=Path, help="JSON file kept up to date for whoever launched this")
+    parser.add_argument(
+        "--queue-order", choices=get_args(QueueOrder), default="fifo", help="how waiting requests are taken"
+    )
     parser.add_argument("--drain-s", type=int, default=30, help="seconds for requests in flight after SIGTERM")
     args = parser.parse_args()
     options = ServeOptions(
@@ -29,6 +34,7 @@ def main() -> int:
         model_name=args.name,
         state_path=args.state_file,
         drain_s=args.drain_s,
+        queue_order=args.queue_order,
     )
     try:
         serve(options)

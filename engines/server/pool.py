@@ -65,7 +65,7 @@ class WorkerPool:
         self.settings = settings
         self.metrics = metrics
         self.defaults = generation_defaults(spec.model_dir).values
-        self.queue = JobQueue(spec.job_queue_size)
+        self.queue = JobQueue(spec.job_queue_size, spec.queue_order)
         self.status = PoolStatus()
         self.workers: list[Worker] = []
         self._last_job = 0
@@ -123,6 +123,7 @@ class WorkerPool:
         first = loaded[0] if loaded else {"effective_dtype": "", "versions": {}, "load_s": 0.0, "notes": []}
         return {
             **first,
+            "queue_order": self.queue.order,
             "load_s": max((facts["load_s"] for facts in loaded), default=0.0),
             "notes": list(dict.fromkeys(note for facts in loaded for note in facts["notes"])),
             "workers": [

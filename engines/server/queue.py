@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines.api import GenerateParams
+from engines.api import GenerateParams, QueueOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,13 @@ class QueueFull(Exception):
 
 
 class JobQueue:
-    """First in, first out; bounded; used by one event loop. `capacity` counts waiting jobs, not those being served."""
+    """Bounded; used by one event loop. `capacity` counts waiting jobs, not those being served. `order` is how they are
+    taken: the heap is Java's PriorityBlockingQueue as DJL Serving has used it since 0.34, all its jobs of one priority.
+    """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, order: QueueOrder = "fifo") -> None:
         self.capacity = capacity
+        self.order = order
         self._jobs: deque[Job] = deque()
         self._takers: deque[asyncio.Future[Job]] = deque()
 
@@ -104,13 +107,13 @@ class JobQueue:
         """What is waiting now, at most `at_most`, without waiting and up to the first that is to be asked alone."""
         jobs: list[Job] = []
         while self._jobs and len(jobs) < at_most and not self.is_suspect_next:
-            jobs.append(self._taken(self._jobs.popleft()))
+            jobs.append(self._next())
         return jobs
 
     async def take(self, timeout_s: float | None = None) -> Job | None:
         """The next job; None when none came within `timeout_s`. Takers are served in the order they came."""
         if self._jobs:
-            return self._taken(self._jobs.popleft())
+            return self._next()
         if timeout_s is not None and timeout_s <= 0:
             return None
         taker: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -131,7 +134,7 @@ class JobQueue:
         for job in reversed(jobs):
             self._jobs.appendleft(job)
         while self._takers and self._jobs:
-            self._takers.popleft().set_result(self._taken(self._jobs.popleft()))
+            self._takers.popleft().set_result(self._next())
 
     def fail_all(self, error: Exception) -> None:
         """Answer every waiting job with `error`."""
@@ -143,6 +146,13 @@ class JobQueue:
             self._takers.popleft().set_result(self._taken(job))
         else:
             self._jobs.append(job)
+
+    def _next(self) -> Job:
+        """The job at the head. In a heap of equals the last one moves to the head behind it, and sinks nowhere."""
+        job = self._jobs.popleft()
+        if self.order == "heap" and self._jobs:
+            self._jobs.appendleft(self._jobs.pop())
+        return self._taken(job)
 
     def _taken(self, job: Job) -> Job:
         job.taken_ns = time.monotonic_ns()

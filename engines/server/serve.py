@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -22,7 +22,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from engines.api import EngineSpec
+from engines.api import EngineSpec, QueueOrder
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, PortTaken
 from engines.hosted import HostedEngine
@@ -54,6 +54,7 @@ class ServeOptions:
     model_name: str = "model"
     state_path: Path | None = None
     drain_s: int = 30
+    queue_order: QueueOrder = "fifo"
 
 
 def serve(options: ServeOptions) -> None:
@@ -145,8 +146,14 @@ class _Running:
         self._reports_loading = options.state_path is None
         metrics = ServerMetrics()
         self._notes = serving.notes
-        self._pool = WorkerPool(serving.spec, serving.settings, metrics)
-        front = Front(self._pool, metrics, options.model_name, serving.notes)
+        if options.queue_order == "heap":
+            self._notes = (
+                *self._notes,
+                "waiting requests are taken as DJL Serving does since 0.34: newest first",
+            )
+        spec = replace(serving.spec, queue_order=options.queue_order)
+        self._pool = WorkerPool(spec, serving.settings, metrics)
+        front = Front(self._pool, metrics, options.model_name, self._notes)
         app = build_app(front, OpenAiFront(self._pool, metrics, options.model_name), self._lifespan)
         config = uvicorn.Config(
             app,

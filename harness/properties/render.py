@@ -33,11 +33,19 @@ from harness.properties.containers import (
 )
 from harness.properties.key_rules import key_rules
 from harness.properties.lint.combinations import LAST_LMI_WITH_TRANSFORMERS_4
+from harness.properties.queue_order import order_notes
 from harness.records import Candidate, Trial
 from harness.store.formats import RunManifest
 from harness.wording import claim, label
 
 PROPERTIES = "serving.properties"
+OWN = "dynamometer-0.1"
+_DEATHS = (
+    "Not written, and so 0: retry_threshold. There one dead worker, one request above 20 MiB, or one slower than",
+    "option.predict_timeout (120 s) ends the model for good. With retry_threshold=3 and maxWorkers one above",
+    "minWorkers a dead worker is replaced in 0.4 s (60 s without the spare one), for the memory of one more model.",
+)
+"""Seen on a real DJL Serving 0.36.0 (tests/engines/foreign_servers/djl_recorded/worker_death.json)."""
 
 FIRST_PER_MODEL = (0, 21, 0)
 """From here a model's own file states its batch size, delay and devices; before, config.properties did for all."""
@@ -248,7 +256,8 @@ def _own_note(source: Source) -> str:
             f"The model was a stand-in: random weights of shape {source.model.get('value')}, seed {seed}.\n"
             "Start it on a model folder of that shape: dyno serve --properties serving.properties --model-dir FOLDER"
         )
-    return "Start it: dyno serve --properties serving.properties"
+    notes = order_notes(source.trial.queue_order, parse_container(OWN))
+    return "\n".join([*notes, "Start it: dyno serve --properties serving.properties"])
 
 
 def _lmi_note(source: Source, target: Container) -> str:
@@ -259,6 +268,8 @@ def _lmi_note(source: Source, target: Container) -> str:
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
     is_rolling_batch = traits(candidate.engine).container_rolling_batch != ""
+    lines.extend(order_notes(source.trial.queue_order, target))
+    lines.extend(_DEATHS)
     if is_rolling_batch and (version := vllm_in(target)):
         measured = next((v for name, v in source.trial.versions.items() if name.startswith(candidate.engine)), "")
         lines.append(f"It holds vLLM {version} in AWS's own build{f'; {measured} was measured' if measured else ''}.")

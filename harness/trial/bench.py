@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from engines.api import START_FILE, EngineSpec, RunningEngine
+from engines.api import START_FILE, EngineSpec, QueueOrder, RunningEngine
 from engines.launching import launch_file
 from engines.processes.waiting import Waiting
 from engines.registry import traits
@@ -19,6 +19,8 @@ from harness.cost.spending import Spending
 from harness.errors import Interrupted
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.web_ui.launch import WebUi
+from harness.properties.containers import parse_container
+from harness.properties.queue_order import queue_order as container_order
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.reader import read_run
@@ -62,12 +64,14 @@ class Bench:
         hosts: LoadHosts | None = None,
         checkout: Checkout | None = None,
         reference: Reference | None = None,
+        queue_order: QueueOrder | None = None,
     ) -> Iterator[Self]:
         """A bench that measures `resolved` into the run folder that `run_folder` opens; the folder, the page `web_ui`
         and the load `hosts` are closed at the end.
 
         Prompts and model are read before the folder is opened, so that bad input leaves nothing behind. `checkout`
-        serves instead of this one; `reference` is taken where another bench has asked it. Raises DynoError or
+        serves instead of this one; `reference` is taken where another bench has asked it. `queue_order` is how our
+        server takes waiting requests (None: as the container that the scenario names). Raises DynoError or
         EngineError; Interrupted names the folder.
         """
         clock = SystemClock()
@@ -78,7 +82,8 @@ class Bench:
                 stack.enter_context(web_ui)
                 progress.note(f"Locust's web UI of the live load, read-only: {web_ui.url}")
             stack.enter_context(hosts or nullcontext())
-            inputs = replace(inputs, web_ui=web_ui, hosts=hosts)
+            order = queue_order or container_order(parse_container(resolved.scenario.recommend.container))
+            inputs = replace(inputs, web_ui=web_ui, hosts=hosts, queue_order=order)
             writer = stack.enter_context(run_folder())
             stored = read_run(writer.layout.root).trials
             try:
@@ -161,7 +166,7 @@ class Bench:
         spec = replace(spec, options={**spec.options, **unstored})
         checkout = self.inputs.checkout
         if checkout is None:
-            return spec
+            return replace(spec, queue_order=self.inputs.queue_order)
         return replace(spec, source_root=checkout.root, python=checkout.python or spec.python)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.api import QueueOrder
 from engines.cache_folder import cache_root
 from engines.models.folder import check_model_folder, resolve_model
 from harness.load.hosts.coordinator import LoadHosts
@@ -30,7 +31,7 @@ class TrialInputs:
     """Inputs shared by all trials of a run, read before the first launch. `trace_path` is the file of a load of kind
     trace, `locustfile` the user's own code where the scenario names one, `web_ui` the page that shows the live load
     where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
-    that answers in fp32, None where none does."""
+    that answers in fp32, None where none does. `queue_order` is how our server takes waiting requests."""
 
     scenario: Scenario
     model_dir: Path
@@ -41,6 +42,7 @@ class TrialInputs:
     web_ui: WebUi | None = None
     hosts: LoadHosts | None = None
     reference_dir: Path | None = None
+    queue_order: QueueOrder = "fifo"
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:

@@ -88,6 +88,7 @@ class TrialRunner:
                 notes=tuple(facts.notes),
                 converted_dir=facts.converted_dir,
                 served_model=facts.served_model,
+                queue_order=facts.queue_order,
             )
             with self._timed("quality", phase_s):
                 asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from engines.api import QueueOrder
 from harness.clock import Clock, SystemClock
 from harness.errors import EnvironmentFault, UsageError
 from harness.gate.gate import gate
@@ -70,8 +71,13 @@ def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, announc
     before_run = partial(_new_run, order, commit_of(root), announce, "baseline")
     after_run = partial(_new_run, order, git_commit(), announce, "candidate")
     with (
-        Bench.open(order.resolved, before_run, progress=Lines(announce), checkout=_checkout(root)) as before,
-        Bench.open(order.resolved, after_run, progress=Lines(announce), reference=before.reference) as after,
+        # An older checkout knows one order of waiting requests.
+        Bench.open(
+            order.resolved, before_run, progress=Lines(announce), checkout=_checkout(root), queue_order="fifo"
+        ) as before,
+        Bench.open(
+            order.resolved, after_run, progress=Lines(announce), reference=before.reference, queue_order="fifo"
+        ) as after,
     ):
         pairing = _Pairing(benches=(before, after), rules=rules, clock=SystemClock(), announce=announce)
         return pairing.run(candidates, looks, order.max_minutes)
@@ -92,7 +98,9 @@ def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
         )
     repetitions = order.repetitions or DEFAULT_REPETITIONS
     new_run = partial(_new_run, order, git_commit(), announce, "candidate")
-    with Bench.open(order.resolved, new_run, progress=Lines(announce)) as bench:
+    is_heap = any(trial.queue_order == "heap" for trial in baseline.trials)
+    queue_order: QueueOrder = "heap" if is_heap else "fifo"  # as it was measured then
+    with Bench.open(order.resolved, new_run, progress=Lines(announce), queue_order=queue_order) as bench:
         budget = _Budget(clock=SystemClock(), max_minutes=order.max_minutes)
         for turn in range(repetitions):
             if not budget.has_time_for_another(turn):

@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ def test_the_log_and_the_properties_file_are_kept(tmp_path: Path) -> None:
         assert running.facts.effective_dtype == "fp32"
     assert "ready on port" in (tmp_path / "server.log").read_text()
     assert "option.dtype=bf16" in (tmp_path / "serving.properties").read_text()
+
+
+def test_waiting_requests_are_taken_in_the_order_of_the_spec(tmp_path: Path) -> None:
+    spec = EngineSpec(engine="fake", model_dir=tmp_path, queue_order="heap")
+    with FakeEngine().launch(spec, tmp_path / "heap", READY_TIMEOUT_S) as running:
+        assert running.facts.queue_order == "heap"
+        assert any("newest first" in note for note in running.facts.notes)
+    with FakeEngine().launch(replace(spec, queue_order="fifo"), tmp_path / "fifo", READY_TIMEOUT_S) as running:
+        assert running.facts.queue_order == "fifo"
 
 
 def test_a_front_that_is_killed_is_reported_and_takes_its_workers_along(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engines.api import GenerateParams
+from engines.api import GenerateParams, QueueOrder
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
 from tests.engines.server.virtual_time import run
 
@@ -210,3 +213,65 @@ def test_a_stream_that_waits_is_answered_when_the_queue_is_failed() -> None:
     end, error = run(main())
     assert end is None
     assert str(error) == "gone"
+
+
+SCHEDULES = {
+    each["name"]: each
+    for each in json.loads(
+        (Path(__file__).parents[1] / "foreign_servers" / "djl_recorded" / "schedules.json").read_text(encoding="utf-8")
+    )
+}
+"""What a real DJL Serving 0.36.0 did with these arrivals."""
+STARTED_S = {"workers grow from 1 to 3": (0.27, 0.42)}
+"""When the recorded server's further workers were ready."""
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_heap_serves_as_djl_serving_was_recorded_to(name: str) -> None:
+    recorded = SCHEDULES[name]["requests"]
+    batches: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for each in recorded:
+        if each["status"] == 200:
+            batches.setdefault((each["worker"], each["batch"]), []).append((each["position"], each["i"]))
+    expected = sorted([i for _, i in sorted(batch)] for batch in batches.values())
+    refused = [each["i"] for each in recorded if each["status"] != 200]
+    assert run(_served(SCHEDULES[name], "heap")) == (expected, refused)
+
+
+def test_first_in_first_out_is_another_order() -> None:
+    """So that the recordings tell the two apart."""
+    served, _ = run(_served(SCHEDULES["arrivals while busy"], "fifo"))
+    assert served == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def _served(schedule: Mapping[str, Any], order: QueueOrder) -> tuple[list[list[int]], list[int]]:
+    """The batches, each in its order, and what was refused."""
+    settings, requests = schedule["properties"], schedule["requests"]
+    queue = JobQueue(settings.get("job_queue_size", 1000), order)
+    batches: list[list[int]] = []
+    refused: list[int] = []
+    busy: dict[int, bool] = {}
+
+    async def work(number: int, from_s: float) -> None:
+        await asyncio.sleep(from_s)
+        while True:
+            busy[number] = False
+            batch = await collect_batch(queue, settings["batch_size"], settings["max_batch_delay"])
+            assert batch is not None
+            busy[number] = True
+            batches.append([each.job_id for each in batch])
+            await asyncio.sleep(max(requests[each.job_id]["seconds"] for each in batch))
+
+    starts = (*[0.0] * settings["minWorkers"], *STARTED_S.get(schedule["name"], ()))
+    workers = [asyncio.create_task(work(number, from_s)) for number, from_s in enumerate(starts)]
+    await asyncio.sleep(0)
+    for request in requests:
+        await asyncio.sleep(request["at"] - asyncio.get_running_loop().time())
+        try:
+            queue.offer([job(request["i"])], are_all_busy=all(busy.values()))
+        except QueueFull:
+            refused.append(request["i"])
+    await asyncio.sleep(10)
+    for worker in workers:
+        worker.cancel()
+    return sorted(batches), refused

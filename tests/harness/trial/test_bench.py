@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from engines.api import EngineSpec
+from engines.api import EngineSpec, QueueOrder
 from engines.errors import LaunchFailed, NotReady
 from engines.processes.waiting import logger
 from harness.errors import DynoError, Interrupted
@@ -88,6 +88,28 @@ def test_options_that_no_record_may_hold_reach_the_engine_alone(
     assert trial.candidate.options == {"service_ms": 5}
     assert (trial.outcome, trial.reason) == ("launch_failed", "not here")
     assert trial.trial_id == f"deploy-{candidate.candidate_id}"
+
+
+@pytest.mark.parametrize(
+    ("container", "given", "order"),
+    [("dynamometer-0.1", None, "fifo"), ("0.36.0-lmi20", None, "heap"), ("0.29.0", None, "fifo"),
+     ("0.36.0-lmi20", "fifo", "fifo")],
+)  # fmt: skip
+def test_candidates_are_measured_by_the_rules_of_the_container_that_the_scenario_names(
+    container: str, given: QueueOrder | None, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[EngineSpec] = []
+
+    def refused(spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> NoReturn:
+        launched.append(spec)
+        raise LaunchFailed("not here")
+
+    monkeypatch.setattr("harness.trial.bench.launch", refused)
+    named = _resolved(tmp_path, f"recommend: {{container: {container}}}")
+    new_run = partial(create_run, named, tmp_path / "results", "")
+    with Bench.open(named, new_run, progress=Lines(print), reference=KNOWN, queue_order=given) as bench:
+        bench.run(Candidate(block=0, engine="fake"), 1)
+    assert [spec.queue_order for spec in launched] == [order]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""The order in which a container's server takes waiting requests, and what it does to latencies."""
+
+from __future__ import annotations
+
+from engines.api import QueueOrder
+from harness.properties.containers import Container
+
+FIRST_HEAP = (0, 34, 0)
+"""Read in the source: DJL Serving's job queue is first in, first out until 0.33, and a PriorityBlockingQueue from 0.34
+on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl_recorded/schedules.json)."""
+
+WORDS: dict[str, str] = {"fifo": "first in, first out", "heap": "the newest waiting request first"}
+
+
+def queue_order(container: Container) -> QueueOrder:
+    """The order of that container's server; our own is first in, first out."""
+    return "heap" if not container.is_own and container.version >= FIRST_HEAP else "fifo"
+
+
+def order_notes(measured: str, container: Container) -> list[str]:
+    """Lines for a file's reader: by which order it was measured, and what another one changes there. `measured` is ''
+    where the measured server is not ours, or the run is older than this fact."""
+    if container.is_own:
+        ours = "This server takes waiting requests first in, first out; it was measured as DJL Serving takes them,"
+        return [ours, "the newest first: measure it here before relying on a latency."] if measured == "heap" else []
+    there = queue_order(container)
+    served = f"This version serves {WORDS[there]} ({'seen on 0.36.0' if _is_seen(container) else 'read in its source'})"
+    if measured == there:
+        return [f"{served}, and so it was measured."]
+    was = (
+        f"it was measured with {WORDS[measured]}" if measured in WORDS else "the order it was measured by is not known"
+    )
+    effect = "a P50 lower and a P99 many times higher" if there == "heap" else "a P50 higher and a P99 far lower"
+    return [
+        f"{served}; {was}.",
+        f"Where requests wait, expect {effect} than measured: neither is promised. To measure by its rules, name it",
+        "in the scenario: recommend: {container: " + container.name + "}.",
+    ]
+
+
+def _is_seen(container: Container) -> bool:
+    return container.version == (0, 36, 0)
