@@ -22,7 +22,7 @@ from engines.generation.torch_loop import TorchBackend
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.hugging_face import default_attention, load_model, rope_switch
+from engines.models.hugging_face import default_attention, load_model
 from engines.models.kind import DECODER, SEQ2SEQ, model_kind
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, whole_number
@@ -94,10 +94,10 @@ class AccelerateBackend(TorchBackend):
             placement["max_memory"] = limits
         elif spec.device == "cpu":
             placement["device_map"] = {"": "cpu"}
-        kind, switch = model_kind(spec.model_dir), rope_switch(spec.model_dir)
+        kind = model_kind(spec.model_dir)
         model = load_model(spec.model_dir, spec.dtype, default_attention(spec.model_dir), **placement)
         device = "cuda:0" if spec.device != "cpu" else "cpu"
-        self._use(decode_model(model, special, device=device, rope_switch=switch), special, kind, switch)
+        self._use(decode_model(model, special, device=device, rope_switch=kind.rope_switch), special, kind)
         notes = [f"device_map {device_map}", *split_notes(model), f"{torch.get_num_threads()} threads"]
         if spec.dtype == "bf16" and not has_native_bf16():
             notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")

@@ -1,18 +1,20 @@
 """Adapter for CTranslate2: its C++ runtime on a model converted here from the Hugging Face folder and cached.
 
-CTranslate2 works on token strings. The converted vocabulary is the decimal token ids themselves ("0", "1", ...), so no
-tokenizer takes part and nothing can be lost between two spellings of one token.
+Prompts of a decoder-only model that are longer than the shortest of their batch are fed step by step from there on,
+while the others answer already; penalties count only what went through the steps, so with them every prompt does.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from engines.adapters.ctranslate2_steps import Steps, continued, is_penalized, words
 from engines.api import (
     Backend,
     Capabilities,
@@ -24,32 +26,24 @@ from engines.api import (
 )
 from engines.cache_folder import cache_root
 from engines.environments.packages import package_availability
-from engines.errors import ModelInvalid, RequestInvalid, Unavailable
-from engines.generation.token_choice import check_request
+from engines.errors import RequestInvalid
+from engines.generation.token_choice import Decoding, check_request, renumbered
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
-from engines.models import hugging_face
-from engines.models.cache import build_once, carried, check_unchanged, model_digest
+from engines.models.ctranslate2_cache import converted
 from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.kind import model_kind
-from engines.processes.call_in_child import answer_call, call_in_child
+from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_not_plain
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec
 
-CONVERSION = 3
-"""Part of the cache key: raise it when `convert` changes what it writes."""
-
-CARRIED = "ct2"
-"""The folder inside a model folder that may carry its conversion along, with what `form` gives in its cache.FORM file.
-"""
-
 _PACKAGES = ("ctranslate2",)
-_CONVERTER_PACKAGES = ("torch", "transformers")
 COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
+FAMILIES = (
+    *("gpt2", "opt", "bloom", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma"),
+    "gemma3_text",
+)
+"""Decoder-only families whose greedy answers and scores are Hugging Face's (tests/engines/adapters)."""
 _POLL_S = 0.5
-_HANDOVER_S = 0.005
-"""Steps that follow each other faster than this are handed over together: waking the listener every step costs a small
-model more than the step itself. The first step is never held back."""
 
 
 class CTranslate2Engine(HostedEngine):
@@ -80,10 +74,20 @@ def capabilities() -> Capabilities:
         if name not in supported
     }
     reasons |= {
-        "int4": "CTranslate2 has no int4 for T5 on a CPU",
+        "int4": "CTranslate2 has no int4 on a CPU",
+        "gemma2": "CTranslate2 leaves out the soft caps of Gemma 2 and gives other answers",
+        "soft_caps": "CTranslate2 leaves out soft caps and gives other answers",
+        "rope_yarn": "CTranslate2 has no yarn scaling of rotary positions",
+        "rope_dynamic": "CTranslate2 has no dynamic scaling of rotary positions",
         "tensor_parallel_degree": "CTranslate2 shards decoder-only models on GPUs only",
     }
-    return Capabilities(effective_dtypes=usable, reasons=reasons, features=CONVERTED_FEATURES)
+    return Capabilities(
+        effective_dtypes=usable,
+        reasons=reasons,
+        features=CONVERTED_FEATURES,
+        model_kinds=(SEQ2SEQ, DECODER),
+        architectures=(*SEQ2SEQ_TYPES, *FAMILIES),
+    )
 
 
 class CTranslate2Backend(Backend):
@@ -95,20 +99,21 @@ class CTranslate2Backend(Backend):
         import ctranslate2
 
         self._special: SpecialIds = special_ids(spec.model_dir)
-        self._vocab_size = model_kind(spec.model_dir).vocab_size
+        self._kind = model_kind(spec.model_dir)
         compute_type = COMPUTE_TYPES[spec.dtype]
         began = time.monotonic()
         folder = converted(spec.model_dir, compute_type, cache_root())
         loading = time.monotonic()
         threads = compute_threads(spec)
-        self._translator: Any = ctranslate2.Translator(
+        runtime = ctranslate2.Generator if self._kind.is_decoder else ctranslate2.Translator
+        self._model: Any = runtime(
             str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
         )
         params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
         for _ in self.generate([GenerateRequest(input_ids=(2, self._special.eos[0]), params=params)]):
             pass
         return EngineFacts(
-            effective_dtype=str(self._translator.compute_type),
+            effective_dtype=str(self._model.compute_type),
             versions=package_availability(_PACKAGES, "ctranslate2").versions,
             load_s=time.monotonic() - loading,
             notes=(
@@ -121,41 +126,55 @@ class CTranslate2Backend(Backend):
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
-            check_request(request, self._vocab_size)
-            if request.params.do_sample and request.params.seed is not None:
-                raise RequestInvalid(
-                    "ctranslate2: seed with do_sample is not possible: its random generators are seeded once, when "
-                    "their thread starts; leave the seed out"
-                )
-        groups: dict[GenerateParams, list[int]] = {}
+            self._check(request)
+        groups: dict[tuple[GenerateParams, int], list[int]] = {}
         for index, request in enumerate(batch):
-            groups.setdefault(_shared(request.params), []).append(index)
+            shared = _shared(request.params)
+            is_alike = self._kind.is_decoder and bool(shared.num_beams > 1 or shared.min_new_tokens)
+            groups.setdefault((shared, len(request.input_ids) if is_alike else 0), []).append(index)
         return self._events(batch, groups)
 
+    def _check(self, request: GenerateRequest) -> None:
+        params, kind = request.params, self._kind
+        check_request(request, kind.vocab_size, kind.max_positions)
+        if reason := why_not_plain("CTranslate2", kind, len(request.input_ids) + params.max_new_tokens):
+            raise RequestInvalid(f"ctranslate2: {reason}")
+        if kind.is_decoder and params.num_beams > 1 and is_penalized(params):
+            raise RequestInvalid(
+                "ctranslate2: num_beams with repetition_penalty or no_repeat_ngram_size is not possible for a "
+                "decoder-only model: its penalties would leave out the prompt; choose one of them"
+            )
+        if params.do_sample and params.seed is not None:
+            raise RequestInvalid(
+                "ctranslate2: seed with do_sample is not possible: its random generators are seeded once, when "
+                "their thread starts; leave the seed out"
+            )
+
     def _events(
-        self, batch: Sequence[GenerateRequest], groups: dict[GenerateParams, list[int]]
+        self, batch: Sequence[GenerateRequest], groups: dict[tuple[GenerateParams, int], list[int]]
     ) -> Iterator[Sequence[TokenEvent]]:
-        for params, indices in groups.items():
+        for (params, _), indices in groups.items():
             requests = [batch[index] for index in indices]
             if params.num_beams > 1:
                 yield self._beam_search(requests, indices)
-            else:
-                yield from self._stream(requests, indices)
+                continue
+            run = self._penalized if self._kind.is_decoder and is_penalized(params) else self._stream
+            steps = run(requests, indices)
+            is_plain = not (params.do_sample or params.min_new_tokens or is_penalized(params))
+            yield from steps if is_plain else self._scored(steps, requests, indices)
 
-    def _arguments(self, requests: Sequence[GenerateRequest]) -> dict[str, Any]:
-        """translate_batch's words for what the requests of one group share."""
+    def _run(self, requests: Sequence[GenerateRequest], fed: Sequence[int], **more: Any) -> list[Any]:
+        """The library's results for the requests of one group; `fed` as from `_fed`."""
         params = requests[0].params
+        texts = [words(request.input_ids) for request in requests]
         arguments: dict[str, Any] = {
-            "source": [[str(token) for token in request.input_ids] for request in requests],
-            "max_decoding_length": max(request.params.max_new_tokens for request in requests),
-            "min_decoding_length": params.min_new_tokens,
             "beam_size": params.num_beams,
             "length_penalty": params.length_penalty,
             "repetition_penalty": params.repetition_penalty,
             "no_repeat_ngram_size": params.no_repeat_ngram_size,
-            "max_input_length": 0,  # its default cuts sources at 1024 tokens without a word
             "return_end_token": True,
-            "end_token": [str(token) for token in self._special.eos],
+            "end_token": words(self._special.eos),
+            **more,
         }
         if params.do_sample:
             arguments |= {
@@ -163,14 +182,57 @@ class CTranslate2Backend(Backend):
                 "sampling_topp": params.top_p,
                 "sampling_temperature": params.temperature,
             }
-        return arguments
+        longest = max(steps + request.params.max_new_tokens for steps, request in zip(fed, requests, strict=True))
+        least = params.min_new_tokens and params.min_new_tokens + fed[0]  # with a minimum, prompts are as long
+        results: list[Any]
+        if self._kind.is_decoder:
+            results = self._model.generate_batch(
+                texts,
+                max_length=longest,
+                min_length=least,
+                include_prompt_in_result=is_penalized(params),
+                **arguments,
+            )
+            return results
+        results = self._model.translate_batch(
+            texts,
+            max_decoding_length=longest,
+            min_decoding_length=least,
+            max_input_length=0,  # its default cuts sources at 1024 tokens without a word
+            **arguments,
+        )
+        return results
 
-    def _stream(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
-        """Greedy or sampling. CTranslate2 decodes on its own thread and hands over the tokens step by step."""
-        steps: queue.SimpleQueue[list[TokenEvent]] = queue.SimpleQueue()
-        collector = _Steps(requests, indices, self._special, steps)
-        results: list[Any] = self._translator.translate_batch(
-            **self._arguments(requests),
+    def _fed(self, requests: Sequence[GenerateRequest]) -> list[int]:
+        """How many tokens of each prompt are fed step by step, see the module's docstring; their steps are no answer.
+        With penalties all but the first, else what is beyond the shortest prompt."""
+        if not self._kind.is_decoder:
+            return [0] * len(requests)
+        lengths = [len(request.input_ids) for request in requests]
+        first = 1 if is_penalized(requests[0].params) else min(lengths)
+        return [length - first for length in lengths]
+
+    def _scores(self, requests: Sequence[GenerateRequest], answers: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The model's own log-probability of each token of each answer."""
+        prompts = [words(request.input_ids) for request in requests]
+        written = [words(answer) for answer in answers]
+        if not self._kind.is_decoder:
+            return [result.log_probs for result in self._model.score_batch(prompts, written, max_input_length=0)]
+        whole = [[*prompt, *answer] for prompt, answer in zip(prompts, written, strict=True)]
+        results = self._model.score_batch(whole, max_input_length=0)
+        return [result.log_probs[len(prompt) - 1 :] for result, prompt in zip(results, prompts, strict=True)]
+
+    def _stream(
+        self, requests: Sequence[GenerateRequest], indices: Sequence[int]
+    ) -> Generator[Sequence[TokenEvent], None, dict[int, list[int]]]:
+        """Greedy or sampling. CTranslate2 decodes on its own thread and hands over the tokens step by step. At the end
+        the rows that were stopped before a token of doubt, and their answers so far."""
+        steps: queue.SimpleQueue[tuple[list[TokenEvent], int]] = queue.SimpleQueue()
+        fed = self._fed(requests)
+        collector = Steps(requests, fed, indices, self._special, steps)
+        results = self._run(
+            requests,
+            fed,
             return_scores=any(request.params.return_logprobs for request in requests),
             asynchronous=True,
             callback=collector.on_token,
@@ -179,94 +241,90 @@ class CTranslate2Backend(Backend):
             left = len(requests)
             while left:
                 try:
-                    events = steps.get(timeout=_POLL_S)
+                    events, ended = steps.get(timeout=_POLL_S)
                 except queue.Empty:
                     if all(result.done() for result in results) and steps.empty():
                         yield collector.ends(results)
-                        return
+                        break
                     continue
-                left -= sum(event.finish is not None for event in events)
-                yield events
+                left -= ended
+                if events:
+                    yield events
         finally:
             collector.is_cancelled = True
             for result in results:
                 result.result()
+        return collector.doubts
+
+    def _penalized(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
+        """Answers of a decoder-only model with penalties over prompt and answer. CTranslate2's leave out the prompt's
+        first token: an answer for which that could matter goes on from there by a pass over the whole text a token, and
+        so does one with a penalty that is a reward, or with sampling, from its start."""
+        params = requests[0].params
+        if params.do_sample or params.repetition_penalty < 1:
+            doubts: dict[int, list[int]] = {row: [] for row in range(len(requests))}
+        else:
+            doubts = yield from self._stream(requests, indices)
+        rest = [continued(requests[row], answer) for row, answer in doubts.items()]
+        if rest:
+            yield from renumbered(self._recomputed(rest), [indices[row] for row in doubts])
+
+    def _recomputed(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
+        decoding = Decoding(batch, self._special)
+        texts = [list(request.input_ids) for request in batch]
+        rows = list(range(len(batch)))
+        while not decoding.is_done:
+            logits = [np.array(self._model.forward_batch([words(texts[row])]))[0, -1] for row in rows]
+            events = decoding.step(np.stack(logits))
+            for event in events:
+                texts[event.index] += [] if event.token_id is None or event.finish else [event.token_id]
+            yield events
+            if (keep := decoding.shrink()) is not None:
+                rows = [rows[place] for place in keep]
+
+    def _scored(
+        self, steps: Iterator[Sequence[TokenEvent]], requests: Sequence[GenerateRequest], indices: Sequence[int]
+    ) -> Iterator[Sequence[TokenEvent]]:
+        """The steps with the model's own log-probabilities: CTranslate2 hands over those after its penalties, masks and
+        temperature. An answer that wants them comes whole, once all of the group have ended."""
+        wanting = {index: row for row, index in enumerate(indices) if requests[row].params.return_logprobs}
+        held: list[TokenEvent] = []
+        for events in steps:
+            held += [event for event in events if event.index in wanting]
+            if others := [event for event in events if event.index not in wanting]:
+                yield others
+        answers = {
+            index: [event.token_id for event in held if event.index == index and event.token_id is not None]
+            for index in wanting
+        }
+        asked = [index for index, answer in answers.items() if answer]
+        scores = self._scores([requests[wanting[index]] for index in asked], [answers[index] for index in asked])
+        left = {index: iter(found) for index, found in zip(asked, scores, strict=True)}
+        if held:
+            yield [
+                event if event.token_id is None else replace(event, logprob=next(left[event.index])) for event in held
+            ]
 
     def _beam_search(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Sequence[TokenEvent]:
         """Every token of each best hypothesis at once. Its stopping rule is its own: hypotheses can differ from Hugging
         Face's where scores are close."""
-        arguments = self._arguments(requests)
-        found = [result.hypotheses[0] for result in self._translator.translate_batch(**arguments)]
-        logprobs: list[list[float]] | None = None
-        if requests[0].params.return_logprobs:
-            scored = self._translator.score_batch(arguments["source"], found, max_input_length=0)
-            logprobs = [result.log_probs for result in scored]
+        results = self._run(requests, self._fed(requests))
+        found = [result.sequences_ids[0] if self._kind.is_decoder else result.hypotheses[0] for result in results]
+        answers = [[int(token) for token in tokens] for tokens in found]
+        logprobs = self._scores(requests, answers) if requests[0].params.return_logprobs else None
         events = []
-        for row, (index, tokens) in enumerate(zip(indices, found, strict=True)):
+        for row, (index, tokens) in enumerate(zip(indices, answers, strict=True)):
             if not tokens:
                 events.append(TokenEvent(index=index, token_id=None, finish="eos"))
             for position, token in enumerate(tokens):
                 is_last = position == len(tokens) - 1
-                finish = ("eos" if int(token) in self._special.eos else "length") if is_last else None
+                finish = ("eos" if token in self._special.eos else "length") if is_last else None
                 logprob = None if logprobs is None else logprobs[row][position]
-                events.append(TokenEvent(index=index, token_id=int(token), logprob=logprob, finish=finish))
+                events.append(TokenEvent(index=index, token_id=token, logprob=logprob, finish=finish))
         return events
 
     def close(self) -> None:
-        self._translator = None
-
-
-class _Steps:
-    """Gathers CTranslate2's per-token callbacks (on its thread) into lists of events, a step or several in each."""
-
-    def __init__(
-        self,
-        requests: Sequence[GenerateRequest],
-        indices: Sequence[int],
-        special: SpecialIds,
-        steps: queue.SimpleQueue[list[TokenEvent]],
-    ) -> None:
-        self._limits = [request.params.max_new_tokens for request in requests]
-        self._wants_logprob = [request.params.return_logprobs for request in requests]
-        self._indices = indices
-        self._open = set(range(len(requests)))
-        self._special = special
-        self._steps = steps
-        self._events: list[TokenEvent] = []
-        self._expected = len(requests)
-        self._next_handover = 0.0
-        self.is_cancelled = False
-
-    def on_token(self, step: Any) -> bool:
-        """True ends this row: its own limit is reached, or nobody is listening any more."""
-        row = step.batch_id
-        finish = None
-        if step.token_id in self._special.eos:
-            finish = "eos"
-        elif step.step + 1 >= self._limits[row]:
-            finish = "length"
-        logprob = step.log_prob if self._wants_logprob[row] else None
-        self._events.append(
-            TokenEvent(index=self._indices[row], token_id=step.token_id, logprob=logprob, finish=finish)
-        )
-        if finish is not None:
-            self._open.discard(row)
-        self._expected -= 1
-        if self._expected == 0:
-            self._expected = len(self._open)
-            now = time.monotonic()
-            if not self._open or now >= self._next_handover:
-                self._steps.put(self._events)
-                self._events, self._next_handover = [], now + _HANDOVER_S
-        return self.is_cancelled or finish is not None
-
-    def ends(self, results: Sequence[Any]) -> list[TokenEvent]:
-        """What is left once every result is there: the events not handed over, and an end for each row without one,
-        which CTranslate2 had no answer for. Raises what ended the decoding early."""
-        for result in results:
-            result.result()
-        silent = [TokenEvent(index=self._indices[row], token_id=None, finish="eos") for row in sorted(self._open)]
-        return [*self._events, *silent]
+        self._model = None
 
 
 def _shared(params: GenerateParams) -> GenerateParams:
@@ -278,69 +336,3 @@ def _shared(params: GenerateParams) -> GenerateParams:
         params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0, seed=None, early_stopping=False
     )
     return plain if params.do_sample else replace(plain, temperature=1.0, top_k=0, top_p=1.0)
-
-
-def form(compute_type: str) -> str:
-    """What distinguishes one conversion from others of the same model."""
-    return f"{compute_type}-v{CONVERSION}"
-
-
-def converted(model_dir: Path, compute_type: str, cache: Path) -> Path:
-    """The cached CTranslate2 folder of a Hugging Face folder. Raises ModelInvalid, Unavailable."""
-    if found := carried(model_dir / CARRIED, form(compute_type)):
-        return found
-    import ctranslate2
-
-    digest = model_digest(model_dir)
-    name = f"{digest}-{compute_type}-ct{ctranslate2.__version__}-v{CONVERSION}"
-
-    def build(folder: Path) -> None:
-        available = package_availability(_CONVERTER_PACKAGES, "ctranslate2")
-        if not available.is_available:
-            raise Unavailable(f"ctranslate2 must convert {model_dir} first: {available.reason}")
-        call_in_child("engines.adapters.ctranslate2", "convert", [str(model_dir), compute_type, str(folder)])
-        check_unchanged(model_dir, digest)
-
-    return build_once(cache / "ctranslate2" / name, build)
-
-
-def convert(model_dir_text: str, compute_type: str, folder: str) -> None:
-    """Write CTranslate2's form of the model to `folder`. Needs torch and transformers; serving does not."""
-    from ctranslate2.converters import transformers as converters
-
-    parents = {"t5": converters.T5Loader, "mt5": converters.MT5Loader, "umt5": converters.UMT5Loader}
-    model_dir = Path(model_dir_text)
-    loader = _loader(parents[model_kind(model_dir).model_type], special_ids(model_dir))
-    model = hugging_face.load_model(model_dir, "fp32", "sdpa")
-    try:
-        spec = loader(model, None)
-        spec.validate()
-        spec.optimize(quantization=compute_type)
-        spec.save(folder)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise ModelInvalid(f"{model_dir}: CTranslate2 cannot convert it: {error}") from error
-
-
-def _loader(parent: Any, special: SpecialIds) -> Any:
-    class IdVocabularyLoader(parent):  # type: ignore[misc]
-        """CTranslate2's own loader with the output scaling corrected and the ids as vocabulary."""
-
-        def get_model_spec(self, model: Any) -> Any:
-            model.config.tie_word_embeddings = hugging_face.scales_outputs(model)  # what CTranslate2 asks for scaling
-            return super().get_model_spec(model)
-
-        def get_vocabulary(self, model: Any, tokenizer: object) -> list[str]:
-            return [str(token) for token in range(model.config.vocab_size)]
-
-        def set_config(self, config: Any, model: Any, tokenizer: object) -> None:
-            # CTranslate2 gives no answer to a source of nothing but its begin or end token, as invisible text is. Ends
-            # are named in every call and the start is its own field, so that these may be the last row, which no text
-            # consists of.
-            config.bos_token = config.eos_token = config.unk_token = str(model.config.vocab_size - 1)
-            config.decoder_start_token = str(special.start)
-
-    return IdVocabularyLoader()
-
-
-if __name__ == "__main__":
-    answer_call(convert)

@@ -14,7 +14,7 @@ from engines.generation.torch_static_step import StaticStep
 from engines.hosted import HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.hugging_face import default_attention, load_model, rope_switch
+from engines.models.hugging_face import default_attention, load_model
 from engines.models.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
 from engines.processes.threads import compute_threads
 from engines.registry import REFERENCE_PACKAGES
@@ -118,8 +118,7 @@ class TransformersBackend(TorchBackend):
                 target=whole_number(spec, "cache_new_tokens", 128),
                 is_compiled=is_compiled,
             )
-        switch = rope_switch(spec.model_dir)
-        self._use(decode_model(model, special, static=static, rope_switch=switch), special, kind, switch)
+        self._use(decode_model(model, special, static=static, rope_switch=kind.rope_switch), special, kind)
         notes = [f"attention {attention}", f"{torch.get_num_threads()} threads"]
         if spec.dtype == "bf16" and not has_native_bf16():
             notes.append("this CPU has no bf16 instructions: torch converts to fp32 and back")

@@ -21,7 +21,8 @@ class Conversion:
 
 
 def _ctranslate2(spec: EngineSpec) -> Conversion:
-    from engines.adapters.ctranslate2 import CARRIED, COMPUTE_TYPES, converted, form
+    from engines.adapters.ctranslate2 import COMPUTE_TYPES
+    from engines.models.ctranslate2_cache import CARRIED, converted, form
 
     kind = COMPUTE_TYPES[spec.dtype]
     return Conversion(name=CARRIED, made=converted(spec.model_dir, kind, cache_root()), form=form(kind))

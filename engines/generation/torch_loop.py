@@ -19,12 +19,11 @@ from engines.models.kind import ModelKind
 class TorchBackend(Backend):
     """A Backend over a DecodeModel; a subclass's `load` calls `_use`."""
 
-    def _use(self, model: DecodeModel, special: SpecialIds, kind: ModelKind, rope_switch: int | None = None) -> None:
+    def _use(self, model: DecodeModel, special: SpecialIds, kind: ModelKind) -> None:
         """Serve `model`, after one short request, so that no user's request pays for first-touch allocation."""
         self._model = model
         self._special = special
         self._kind = kind
-        self._rope_switch = rope_switch
         params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
         for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
             pass
@@ -43,7 +42,7 @@ class TorchBackend(Backend):
     def _events(
         self, batch: Sequence[GenerateRequest], greedy: Sequence[int], beams: Sequence[Sequence[int]]
     ) -> Iterator[Sequence[TokenEvent]]:
-        for indices in rope_groups(batch, greedy, self._rope_switch):
+        for indices in rope_groups(batch, greedy, self._kind.rope_switch):
             yield from renumbered(self._decode([batch[index] for index in indices]), indices)
         for searched in beams:
             yield self._beam_search([batch[index] for index in searched], searched)

@@ -39,16 +39,6 @@ def default_attention(model_dir: Path) -> str:
     return "sdpa" if _auto_class(model_dir)._model_mapping[type(config)]._supports_sdpa else "eager"
 
 
-def rope_switch(model_dir: Path) -> int | None:
-    """The length above which a longrope model turns to its long factors; None for any other."""
-    if model_kind(model_dir).rope_type != "longrope":
-        return None
-    config = read_config(model_dir)
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    found = scaling.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-    return int(found) if found else None
-
-
 def load_model(model_dir: Path, dtype: str, attention: str, **placement: Any) -> Any:
     """The folder's model in evaluation mode. dtype: fp32 | bf16 | fp16 | int8. `placement`: further arguments of
     from_pretrained that place the weights."""

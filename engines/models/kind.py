@@ -23,9 +23,10 @@ class ModelKind:
 
     `max_positions`: tokens of prompt and answer together, None where positions are relative (T5, BLOOM).
     `sliding_window`: tokens that a windowed layer looks back, None where every layer sees all.
-    `rope_type`: 'llama3', 'longrope' and so on; '' for plain rotary positions or none. `dtype`: as config.json states
-    the checkpoint's ('fp32', 'bf16', 'fp16'), '' where it does not. `gguf_weights`: the type of most weights of a GGUF
-    file, '' for any other model.
+    `rope_type`: 'llama3', 'longrope' and so on; '' for plain rotary positions or none. `rope_switch`: the length above
+    which longrope turns to its long factors. `has_soft_caps`: logits or attention scores are bent by a tanh (Gemma 2).
+    `dtype`: as config.json states the checkpoint's ('fp32', 'bf16', 'fp16'), '' where it does not. `gguf_weights`: the
+    type of most weights of a GGUF file, '' for any other model.
     """
 
     name: str
@@ -39,6 +40,8 @@ class ModelKind:
     max_positions: int | None = None
     sliding_window: int | None = None
     rope_type: str = ""
+    rope_switch: int | None = None
+    has_soft_caps: bool = False
     dtype: str = ""
     is_tied: bool = False
     has_chat_template: bool = False
@@ -50,11 +53,18 @@ class ModelKind:
         return self.name == DECODER
 
     @property
+    def plain_positions(self) -> int | None:
+        """Tokens of prompt and answer that fit the context and stay within the window and below longrope's switch."""
+        limits = (self.max_positions, self.sliding_window, self.rope_switch)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
     def traits(self) -> tuple[str, ...]:
         """What it has beyond the plain architecture, as words that an engine's `reasons` may refuse."""
         found = {
             "sliding_window": self.sliding_window is not None,
             f"rope_{self.rope_type}": self.rope_type != "",
+            "soft_caps": self.has_soft_caps,
             "head_dim": self.is_decoder and self.head_dim * self.heads != self.hidden,
             "grouped_heads": self.kv_heads != self.heads,
         }
@@ -113,7 +123,9 @@ _FAMILIES: Mapping[str, _Family] = {
     "phi": _Family(),
     "phi3": _Family(),
     "gemma": _Family(defaults=_GEMMA),
-    "gemma2": _Family(defaults={**_GEMMA, "sliding_window": 4096}),
+    "gemma2": _Family(
+        defaults={**_GEMMA, "sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    ),
     "gemma3_text": _GEMMA3,
     "gemma3": _GEMMA3,
 }
@@ -176,6 +188,8 @@ def kind_of(config: Mapping[str, Any], path: Path) -> ModelKind:
         max_positions=_needed(path, sizes, "max_positions") if family.has_positions else None,
         sliding_window=_window(values),
         rope_type="" if scaling in _NO_SCALING else scaling,
+        rope_switch=_rope_switch(values) if scaling == "longrope" else None,
+        has_soft_caps=any(values.get(name) for name in ("attn_logit_softcapping", "final_logit_softcapping")),
         dtype=_dtype(values),
         is_tied=bool(values.get("tie_word_embeddings", False)),
         has_chat_template=bool(template_text(path)),
@@ -192,6 +206,16 @@ def why_too_long(prompt_tokens: int, new_tokens: int, max_positions: int | None)
         f"the prompt's {prompt_tokens} tokens and max_new_tokens {new_tokens} make {total}, the model's context holds "
         f"{max_positions}; shorten the prompt or lower max_new_tokens"
     )
+
+
+def why_not_plain(library: str, kind: ModelKind, tokens: int) -> str:
+    """Why a library without windows and without longrope's switch cannot compute so many tokens of prompt and answer;
+    '' when it can."""
+    limit = kind.plain_positions
+    if limit is None or tokens <= limit:
+        return ""
+    what = "the model's window" if limit == kind.sliding_window else "where the model's rotary positions change"
+    return f"prompt and answer make {tokens} tokens; beyond {limit}, {what}, {library} would give other answers"
 
 
 def embedding_names(model_type: str) -> tuple[str, ...]:
@@ -272,6 +296,12 @@ def _rope(values: Mapping[str, Any]) -> str:
     scaling = inner if isinstance(inner, dict) else scaling
     word = str(scaling.get("rope_type", scaling.get("type", ""))) if isinstance(scaling, dict) else ""
     return "longrope" if word == "su" else word
+
+
+def _rope_switch(values: Mapping[str, Any]) -> int | None:
+    scaling = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    found = scaling.get("original_max_position_embeddings") or values.get("original_max_position_embeddings")
+    return int(found) if found else None
 
 
 def template_text(path: Path) -> str:

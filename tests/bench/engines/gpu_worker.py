@@ -95,8 +95,8 @@ def load_transformers(folder: Path, dtype: str, degree: int, device: str) -> Gen
 def load_ctranslate2(folder: Path, dtype: str, degree: int, device: str) -> Generate:
     import ctranslate2
 
-    from engines.adapters.ctranslate2 import converted
     from engines.cache_folder import cache_root
+    from engines.models.ctranslate2_cache import converted
 
     if degree > 1:
         raise RuntimeError("ctranslate2: shards decoder-only models only")

@@ -16,7 +16,7 @@ from engines.adapters import ctranslate2
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.launching import load_backend, load_engine
-from engines.models import hugging_face
+from engines.models import ctranslate2_cache, hugging_face
 from engines.setting import OptionValue
 from tests.engines.models.t5_folders import (
     BUNDLED,
@@ -96,7 +96,7 @@ def test_unscaled_ctranslate2_fails_the_score_check(
     request = requests(yardstick.vocab_size, 1, max_new_tokens=12)[0]
     monkeypatch.setattr(hugging_face, "scales_outputs", lambda model: model.config.tie_word_embeddings)
     monkeypatch.setattr(ctranslate2, "converted", lambda folder, *_: tmp_path)
-    ctranslate2.convert(str(bench.folders["tiny-flan"]), "float32", str(tmp_path))
+    ctranslate2_cache.convert(str(bench.folders["tiny-flan"]), "float32", str(tmp_path))
 
     backend = loaded("ctranslate2", bench.folders["tiny-flan"])
     events = answers(backend, [request])[0]

@@ -16,7 +16,7 @@ from engines.errors import EngineError
 from engines.launching import load_backend, load_engine
 from engines.models import onnx_cache
 
-CONVERTING = ("engines.adapters.ctranslate2", "engines.models.onnx_cache", "engines.adapters.openvino")
+CONVERTING = ("engines.models.ctranslate2_cache", "engines.models.onnx_cache", "engines.adapters.openvino")
 
 
 def here(module: str, function: str, arguments: list[str]) -> None:

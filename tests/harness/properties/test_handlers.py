@@ -93,7 +93,7 @@ def _folder(engine: str, weights: Path, tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(weights / name)
     cache = Path(os.environ["DYNO_CACHE"])
     if engine == "ctranslate2":
-        from engines.adapters.ctranslate2 import converted
+        from engines.models.ctranslate2_cache import converted
 
         (tmp_path / "ct2").symlink_to(converted(weights, "float32", cache))
     else:
