@@ -258,8 +258,8 @@ class CTranslate2Backend(Backend):
 
     def _penalized(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Sequence[TokenEvent]]:
         """Answers of a decoder-only model with penalties over prompt and answer. CTranslate2's leave out the prompt's
-        first token: an answer for which that could matter goes on from there by a pass over the whole text a token, and
-        so does one with a penalty that is a reward, or with sampling, from its start."""
+        first token: from where that could matter an answer takes a pass over the whole text for each token, and so does
+        one with a penalty that is a reward, or with sampling, from its start."""
         params = requests[0].params
         if params.do_sample or params.repetition_penalty < 1:
             doubts: dict[int, list[int]] = {row: [] for row in range(len(requests))}
