@@ -8,13 +8,18 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install check test lint format test-models bench-engines bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 quickstart: install  ## venv, install, native build, then tune the bundled T5 on four engines
 	$(BIN)/dyno tune scenarios/quickstart.yaml
+
+quickstart-decoder: install  ## the bundled decoder-only model on transformers, llama.cpp and vLLM; vLLM is 2.3 GB more
+	@echo "vLLM's CPU build gets an environment of its own, once: 2.3 GB, about 3 minutes (in DYNO_CACHE, else ~/.cache)."
+	@$(BIN)/dyno engine install vllm || echo "vLLM is not installed: it is left out of the search"
+	$(BIN)/dyno tune scenarios/quickstart-decoder.yaml
 
 install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and the native library
 

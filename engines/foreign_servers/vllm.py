@@ -220,7 +220,8 @@ class Served:
             "--tensor-parallel-size": self.spec.tensor_parallel_degree,
         }  # fmt: skip
         pairs = (str(word) for pair in fixed.items() for word in pair)
-        return [*self.place.argv, str(self.spec.model_dir), *pairs, *self.arguments]
+        counts = "--enable-prompt-tokens-details"  # those that a prefix cache had among them
+        return [*self.place.argv, str(self.spec.model_dir), *pairs, counts, *self.arguments]
 
     @property
     def start_script(self) -> str:

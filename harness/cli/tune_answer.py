@@ -6,11 +6,13 @@ import json
 
 import click
 
+from engines.api import START_FILE
+from engines.registry import traits
 from harness.choose.recommendation import choose
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.terminal import table_console
-from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite
-from harness.properties.containers import parse_container
+from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite, UsageError
+from harness.properties.containers import newest_lmi, parse_container
 from harness.properties.write import Written, write_recommendation
 from harness.records import Recommendation, next_number
 from harness.report.content.result_table import report_table
@@ -68,17 +70,27 @@ def _write_page(run: Run) -> None:
 
 
 def _write_files(run: Run, recommendation: Recommendation, container: str) -> Written | None:
-    """The files for `container`; None where what was measured is configured elsewhere."""
+    """The files for `container`, and those for AWS's newest LMI image where a start script is the answer and that image
+    has the engine; None where what was measured is configured elsewhere."""
     try:
         written = write_recommendation(run, recommendation, container)
     except NothingToWrite as error:
         click.echo(f"dyno: {error}", err=True)
         return None
+    _show(written)
+    if written.properties_path.name == START_FILE and traits(recommendation.trial.candidate.engine).is_in_containers:
+        try:
+            _show(write_recommendation(run, recommendation, newest_lmi()))
+        except UsageError as error:
+            click.echo(f"dyno: {error}", err=True)
+    return written
+
+
+def _show(written: Written) -> None:
     for path in written.paths:
         click.echo(f"wrote {path}", err=True)
     if written.warnings:
         click.echo(findings_text(written.properties_path, written.warnings), err=True)
-    return written
 
 
 def _verify(bench: Bench, result: SearchResult, recommendation: Recommendation, written: Written) -> Verification:

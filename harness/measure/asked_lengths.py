@@ -78,6 +78,18 @@ def input_lengths(chosen: Sequence[RequestRecord]) -> str:
     )
 
 
+def cached_prompts(chosen: Sequence[RequestRecord]) -> str:
+    """'' or how much of the prompts the server had in a prefix cache, by its own count."""
+    cached = sum(record.cached_tokens or 0 for record in chosen)
+    if not cached:
+        return ""
+    share = cached / max(cached, sum(record.input_tokens or 0 for record in chosen))
+    return (
+        f"{share:.0%} of the prompts' tokens came from the server's prefix cache ({cached} by its own count), without "
+        "the prefill that other candidates are measured with; judge it beside servers with a cache, or switch it off"
+    )
+
+
 def repeated_prompts(records: Sequence[RequestRecord], texts: Mapping[str, str], asked_before: Collection[str]) -> str:
     """'' or how many measured requests carry only prompts that the server had got before, whose beginning its prefix
     cache may hold. `texts`: prompt id -> text; `asked_before`: ids of the prompts asked before the load."""

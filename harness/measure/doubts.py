@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.measure.asked_lengths import input_lengths, long_answers, short_answers, uncounted
+from harness.measure.asked_lengths import cached_prompts, input_lengths, long_answers, short_answers, uncounted
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.overload import overload
 from harness.measure.schedule import was_sent
@@ -157,6 +157,7 @@ def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loo
         ("short_answers", short_answers(chosen)),
         ("long_answers", long_answers(chosen)),
         ("input_lengths", input_lengths(chosen)),
+        ("cached_prompts", cached_prompts(chosen)),
     )
     return (*(Doubt(kind=kind, sentence=sentence) for kind, sentence in found if sentence), *use.disturbances)
 

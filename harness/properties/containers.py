@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -144,6 +145,14 @@ def container_names() -> tuple[str, ...]:
     versions = {parse_version(row[0]) for rows in table()["images"].values() for row in rows}
     own = [f"dynamometer-{version}" for version in sorted(table()["dynamometer"])]
     return (*own, *(format_version(version) for version in sorted(versions)))
+
+
+def newest_lmi() -> str:
+    """The newest version of which there is an LMI image."""
+    for version in reversed(container_names()):
+        with suppress(UsageError):
+            return parse_container(f"{version}-lmi").name
+    raise LookupError("no LMI image is known")
 
 
 def named_values(table: str) -> Mapping[str, NamedValue]:

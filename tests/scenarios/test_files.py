@@ -53,3 +53,11 @@ def test_the_published_configuration_is_the_first_candidate() -> None:
     for each in scenario.space:
         hardware = load_engine(each.engine).capabilities().features["hardware"]
         assert "NVIDIA GPU" in hardware, f"{each.engine} cannot run the published configuration anywhere: {hardware}"
+
+
+def test_the_decoders_quickstart_spans_the_servers_within_its_ten_minutes() -> None:
+    scenario = load_scenario(FOLDER / "quickstart-decoder.yaml")
+    engines = {block.engine for block in scenario.space}
+    assert engines == {"transformers", "llamacpp", "vllm", "openvino", "ctranslate2"}
+    assert scenario.search.max_minutes <= 8
+    assert expectation(scenario, 40).total_s <= 8 * 60

@@ -62,6 +62,7 @@ class RecordReader:
             connect_ns=raw.connect_ns,
             first_output_ns=answer.first_output_ns,
             hidden_tokens=answer.hidden_tokens,
+            cached_tokens=answer.cached_tokens,
             counted_by=counted_by,
             asked_tokens=None if raw.is_warmup else asked_output(self._plan, raw.seq, len(prompts)),
             asked_input_tokens=None if raw.is_warmup else asked_input(self._plan, raw.seq),

@@ -63,12 +63,14 @@ class Answer:
     Of a stream, `token_ns` are the times at which the bytes that completed each token had been read, whatever kind of
     token it is; `first_output_ns` is that of the first one that is not reasoning; `end_ns` that of the last frame.
     `hidden_tokens` are among `output_tokens` and were never sent: reasoning that the server keeps to itself.
+    `cached_tokens` are among `input_tokens` and came from a prefix cache, where the server counts them.
     """
 
     parts: tuple[Part, ...]
     input_tokens: int | None = None
     output_tokens: int | None = None
     hidden_tokens: int = 0
+    cached_tokens: int | None = None
     token_ns: tuple[int, ...] = ()
     first_output_ns: int | None = None
     end_ns: int | None = None

@@ -142,4 +142,5 @@ def _answer(written: Sequence[Written], usage: Usage, prompts: int) -> Answer:
         parts=tuple(one.part(usage.generated if prompts == 1 else None) for one in written),
         input_tokens=usage.asked,
         output_tokens=usage.generated,
+        cached_tokens=usage.cached,
     )

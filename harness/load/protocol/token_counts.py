@@ -17,7 +17,7 @@ count is no number of arrivals; harness/measure/tokens.py states how times per t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 CountedBy = Literal["", "server", "tokenizer"]
@@ -48,12 +48,14 @@ def total(counts: Iterable[int | None]) -> int | None:
 class Usage:
     """Totals of a request by the `usage` of an answer, or of the frames of a stream; None where there is none.
 
-    `hidden` are reasoning tokens among `generated`, by completion_tokens_details."""
+    `hidden` are reasoning tokens among `generated`, by completion_tokens_details; `cached` are prompt tokens that came
+    from a prefix cache, by prompt_tokens_details."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
         self.generated: int | None = None
         self.hidden = 0
+        self.cached: int | None = None
 
     def take(self, value: Any) -> int | None:
         """Take in a body or a frame; the tokens generated so far, if this one has them. Some servers write the usage
@@ -61,13 +63,18 @@ class Usage:
         choices = value.get("choices") if isinstance(value, dict) else None
         holders = [value, *(choices if isinstance(choices, list) else ())]
         usage = next((u for each in holders if isinstance(each, dict) and isinstance(u := each.get("usage"), dict)), {})
-        details = usage.get("completion_tokens_details")
-        hidden = count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+        hidden = _detail(usage, "completion_tokens_details", "reasoning_tokens")
         so_far = count(usage.get("completion_tokens"))
         self.asked = _largest(self.asked, count(usage.get("prompt_tokens")))
         self.generated = _largest(self.generated, so_far)
         self.hidden = max(self.hidden, hidden or 0)
+        self.cached = _largest(self.cached, _detail(usage, "prompt_tokens_details", "cached_tokens"))
         return so_far
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    details = usage.get(group)
+    return count(details.get(name)) if isinstance(details, dict) else None
 
 
 def _largest(first: int | None, second: int | None) -> int | None:

@@ -83,7 +83,8 @@ def test_the_axes_become_vllms_arguments(tmp_path: Path) -> None:
     assert words[:5] == ["python", "-m", MODULE, "--model", str(path)]
     assert values(words[3:]) == {
         "--model": str(path), "--served-model-name": "$MODEL_NAME", "--host": "$ADDRESS", "--port": "$PORT",
-        "--dtype": "bfloat16", "--tensor-parallel-size": "2", "--no-enable-prefix-caching": "", "--max-num-seqs": "8",
+        "--dtype": "bfloat16", "--tensor-parallel-size": "2", "--no-enable-prefix-caching": "",
+        "--enable-prompt-tokens-details": "", "--max-num-seqs": "8",
         "--max-model-len": "4096",
     }  # fmt: skip
 

@@ -140,3 +140,11 @@ def test_prompts_that_the_server_has_seen_are_counted_by_text_warm_up_and_qualit
     both = request(9, 20.0, 1.0, prompt_ids=("c", "e"))
     assert repeated_prompts([*sent[:3], both], texts, ()) == "", "one of the two prompts is new"
     assert repeated_prompts([request(0, 0.0, 1.0, prompt_ids=())], texts, ()) == ""
+
+
+@pytest.mark.parametrize(("cached", "is_doubted"), [(None, False), (0, False), (5, True)])
+def test_prompts_from_a_prefix_cache_put_a_trial_in_doubt(cached: int | None, is_doubted: bool) -> None:
+    found = doubts_of(tuple(replace(r, input_tokens=10, cached_tokens=cached) for r in STEADY), use())
+    assert [doubt.kind for doubt in found] == ["cached_prompts"] * is_doubted
+    if is_doubted:
+        assert found[0].sentence.startswith("50% of the prompts' tokens came from the server's prefix cache (2000 by")

@@ -279,3 +279,17 @@ def test_tokens_of_chunks_are_spread_by_their_text(
 def test_a_count_beyond_the_whole_text_was_never_sent() -> None:
     answer = _streamed(_delta(content="ab"), _delta(content="c"), _delta("stop"), {"choices": [], **_usage(600)}, DONE)
     assert (answer.token_ns, answer.output_tokens, answer.hidden_tokens) == ((10, 20), 600, 598)
+
+
+def test_prompt_tokens_from_a_cache_are_counted_where_the_server_does() -> None:
+    choice = {"index": 0, "text": "a", "finish_reason": "stop"}
+    for details, expected in (
+        ({"cached_tokens": 5}, 5),
+        ({"cached_tokens": 0}, 0),
+        ({}, None),
+        (None, None),
+        (3, None),
+    ):
+        usage = _usage(1, prompt_tokens_details=details)
+        assert _whole({"choices": [choice], **usage}).cached_tokens == expected
+        assert _streamed({"choices": [choice]}, {"choices": [], **usage}, DONE).cached_tokens == expected
