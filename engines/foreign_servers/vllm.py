@@ -220,17 +220,15 @@ class Served:
             "--tensor-parallel-size": self.spec.tensor_parallel_degree,
         }  # fmt: skip
         pairs = (str(word) for pair in fixed.items() for word in pair)
-        counts = "--enable-prompt-tokens-details"  # those that a prefix cache had among them
-        return [*self.place.argv, str(self.spec.model_dir), *pairs, counts, *self.arguments]
+        return [*self.place.argv, str(self.spec.model_dir), *pairs, *self.arguments]
 
     @property
     def start_script(self) -> str:
         """The script that starts the server; the programs beside its interpreter come first: ninja compiles for it."""
         beside = str(Path(self.place.python or self.place.argv[0]).parent)
         env = {**self.env, "PATH": beside, "PYTHONPATH": ""}
-        return script_text(
-            f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}", self.argv(), USUAL_PORT, env
-        )
+        words = [*self.argv(), "--enable-prompt-tokens-details"]  # counts the prompt tokens that a prefix cache had
+        return script_text(f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}", words, USUAL_PORT, env)
 
     def facts(self, url: str, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""

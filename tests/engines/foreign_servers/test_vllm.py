@@ -84,7 +84,7 @@ def test_the_axes_become_vllms_arguments(tmp_path: Path) -> None:
     assert values(words[3:]) == {
         "--model": str(path), "--served-model-name": "$MODEL_NAME", "--host": "$ADDRESS", "--port": "$PORT",
         "--dtype": "bfloat16", "--tensor-parallel-size": "2", "--no-enable-prefix-caching": "",
-        "--enable-prompt-tokens-details": "", "--max-num-seqs": "8",
+        "--max-num-seqs": "8",
         "--max-model-len": "4096",
     }  # fmt: skip
 
