@@ -61,8 +61,9 @@ class Traits:
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
-    may have a prefix cache, which serves a prompt that it has seen before without reading it again. `takes_request`:
-    its server is not ours, so that a scenario's workload.request and workload.template apply to it.
+    may have a prefix cache, which serves a prompt that it has seen before without reading it again;
+    `prompt_cache_option`: it has one where this option is true. `takes_request`: its server is not ours, so that a
+    scenario's workload.request and workload.template apply to it.
     """
 
     is_rented: bool = False
@@ -76,7 +77,12 @@ class Traits:
     container_weights: str = ""
     needs_reference: bool = True
     may_cache_prompts: bool = False
+    prompt_cache_option: str = ""
     takes_request: bool = False
+
+    def caches_prompts(self, options: Mapping[str, OptionValue]) -> bool:
+        """Whether a server with these options may answer a repeated prompt from a prefix cache."""
+        return self.may_cache_prompts or str(options.get(self.prompt_cache_option)).lower() == "true"
 
     @property
     def is_in_containers(self) -> bool:

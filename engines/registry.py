@@ -58,8 +58,14 @@ TRAITS: dict[str, Traits] = {
     "sagemaker": Traits(is_rented=True),
     "djl": Traits(has_own_front=True),
     "multi-model-server": Traits(has_own_front=True),
-    "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True),
-    "vllm": Traits(has_own_front=True, has_start_file=True, takes_request=True, container_rolling_batch="vllm"),
+    "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="cache_prompt"),
+    "vllm": Traits(
+        has_own_front=True,
+        has_start_file=True,
+        takes_request=True,
+        container_rolling_batch="vllm",
+        prompt_cache_option="enable_prefix_caching",
+    ),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),

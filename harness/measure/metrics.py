@@ -322,14 +322,14 @@ _DEFS = (
         "reference_match_frac",
         "frac",
         "maximize",
-        "share of answers equal to the fp32 reference engine's",
+        "share of answers equal to the reference's (fp32, or a server)",
         source="quality",
     ),
     MetricDef(
         "token_agreement_frac",
         "frac",
         "maximize",
-        "mean common prefix with the fp32 reference, in words",
+        "mean common prefix with the reference, in words",
         source="quality",
     ),
     MetricDef(

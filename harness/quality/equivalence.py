@@ -29,10 +29,22 @@ LONG_REFERENCE_WORDS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityRule:
-    """The margin. `max_exact_match_drop`: absolute, below the fp32 reference; `min_reference_match`: 0..1."""
+    """The margin. `max_exact_match_drop`: absolute, below the reference; `min_reference_match`: 0..1. The reference is
+    the model in fp32, or a server that the scenario names (`is_reference_served`)."""
 
     max_exact_match_drop: float
     min_reference_match: float
+    is_reference_served: bool = False
+
+    @property
+    def reference(self) -> str:
+        """Whose answers are the measure, in words."""
+        return "the served reference" if self.is_reference_served else "the fp32 reference"
+
+    @property
+    def reference_alone(self) -> str:
+        """The same where it answers for itself: 'fp32 itself has ...'."""
+        return "the served reference" if self.is_reference_served else "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +85,8 @@ def judge(
     *,
     nonfinite: Collection[str] = (),
 ) -> QualityReport:
-    """The verdict on `answers` (prompt id -> text) to `prompts`; `reference` holds the fp32 engine's answers.
+    """The verdict on `answers` (prompt id -> text) to `prompts`; `reference` holds those of the
+    reference.
 
     A prompt without an answer counts as answered wrongly and empty. `nonfinite` are ids of prompts whose scores held
     NaN or infinity. Every metric states its n.
@@ -91,7 +104,7 @@ def judge(
     if not cases:
         return QualityReport(verdict="Unknown", reason="no prompt was checked: quality.prompts is 0", metrics={})
     verdict, reason = _verdict(cases, rule)
-    return QualityReport(verdict=verdict, reason=reason, metrics=_metrics(cases))
+    return QualityReport(verdict=verdict, reason=reason, metrics=_metrics(cases, rule))
 
 
 def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict, str]:
@@ -100,29 +113,31 @@ def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict,
     graded = [case for case in cases if case.prompt.reference is not None and case.reference_answer is not None]
     compared = [case for case in cases if case.reference_answer is not None]
     if not compared:
-        return "Unknown", "there are no answers of the fp32 reference to compare with"
+        return "Unknown", f"there are no answers of {rule.reference} to compare with"
     same = sum(case.is_same for case in compared)
     match_frac = same / len(compared)
-    finding = f"{same} of {len(compared)} answers equal the fp32 reference's"
+    finding = f"{same} of {len(compared)} answers equal {rule.reference}'s"
     wrong: list[str] = []
     fp32_right = sum(case.reference_is_correct for case in graded)
     if graded and fp32_right >= INFORMATIVE_FRAC * len(graded):
-        drop, paired = _exact_match_drop(graded)
+        drop, paired = _exact_match_drop(graded, rule)
         finding = f"{paired}; {finding}"
         if _is_collapsed(graded):
             return "Broken", f"exact match collapsed: {finding}"
         if drop > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"exact match fell by {drop:.3f}, allowed {rule.max_exact_match_drop:g}")
     else:
-        why = f"fp32 itself has {fp32_right} of {len(graded)} right" if graded else "no task references"
-        finding += f"; {why}, so equality with the fp32 reference stands for exact match"
+        why = (
+            f"{rule.reference_alone} itself has {fp32_right} of {len(graded)} right" if graded else "no task references"
+        )
+        finding += f"; {why}, so equality with {rule.reference} stands for exact match"
         agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
         if same == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
             return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {finding}"
         if 1 - match_frac > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"{1 - match_frac:.3f} of the answers changed, allowed {rule.max_exact_match_drop:g}")
     if match_frac < rule.min_reference_match - 1e-12:
-        wrong.append(f"{match_frac:.3f} equal the fp32 reference's, at least {rule.min_reference_match:g} asked")
+        wrong.append(f"{match_frac:.3f} equal {rule.reference}'s, at least {rule.min_reference_match:g} asked")
     if any(case.is_empty for case in cases):
         wrong.append(f"{sum(case.is_empty for case in cases)} of {len(cases)} answers missing or empty")
     return ("Degraded", f"{'; '.join(wrong)} ({finding})") if wrong else ("Normal", finding)
@@ -139,13 +154,13 @@ def _fault(cases: Sequence[_Case]) -> str:
     return ""
 
 
-def _exact_match_drop(graded: Sequence[_Case]) -> tuple[float, str]:
-    """(fp32's exact match minus the candidate's, the paired counts in words)."""
+def _exact_match_drop(graded: Sequence[_Case], rule: QualityRule) -> tuple[float, str]:
+    """(the reference's exact match minus the candidate's, the paired counts in words)."""
     n = len(graded)
     ours, theirs = sum(case.is_correct for case in graded), sum(case.reference_is_correct for case in graded)
     lost = sum(case.reference_is_correct and not case.is_correct for case in graded)
     won = sum(case.is_correct and not case.reference_is_correct for case in graded)
-    paired = f"{ours} of {n} exact against {theirs} in fp32"
+    paired = f"{ours} of {n} exact against {theirs} {'by' if rule.is_reference_served else 'in'} {rule.reference_alone}"
     if lost or won:
         paired += f" ({lost} lost, {won} won, McNemar p = {mcnemar_p(lost, won):.2g})"
     return (theirs - ours) / n, paired
@@ -156,14 +171,16 @@ def _is_collapsed(graded: Sequence[_Case]) -> bool:
     return theirs >= COLLAPSE_MIN_PROMPTS and ours < COLLAPSE_FACTOR * theirs
 
 
-def _metrics(cases: Sequence[_Case]) -> dict[str, Metric]:
+def _metrics(cases: Sequence[_Case], rule: QualityRule) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     graded = [case for case in cases if case.prompt.reference is not None]
     compared = [case for case in cases if case.reference_answer is not None]
     if graded:
         metrics["exact_match_frac"] = _share([case.is_correct for case in graded], "equal to the task reference")
     if compared:
-        metrics["reference_match_frac"] = _share([case.is_same for case in compared], "equal to the fp32 answer")
+        metrics["reference_match_frac"] = _share(
+            [case.is_same for case in compared], f"equal to the answer of {rule.reference_alone}"
+        )
         metrics["token_agreement_frac"] = Metric(
             value=fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared),
             unit="frac",

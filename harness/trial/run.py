@@ -137,7 +137,7 @@ class TrialRunner:
 
     def _doubted(self, candidate: Candidate, window: Window) -> TrialSummary:
         """The summary, doubted where the server may have known the prompts already."""
-        if not traits(candidate.engine).may_cache_prompts:
+        if not traits(candidate.engine).caches_prompts(candidate.options):
             return window.summary
         texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
         before = [prompt.prompt_id for prompt in self._inputs.quality_prompts]
@@ -172,6 +172,7 @@ class TrialRunner:
             QualityRule(
                 max_exact_match_drop=rule.max_exact_match_drop,
                 min_reference_match=rule.min_reference_match,
+                is_reference_served=rule.reference is not None,
             ),
             nonfinite=asked.nonfinite,
         )

@@ -1,6 +1,7 @@
 """Mutations of valid inputs for the fuzz tests: values dropped, retyped, doubled or nested, texts cut and merged.
 
-`DYNO_FUZZ_EXAMPLES` sets the number of examples of each test (200 by default).
+`DYNO_FUZZ_EXAMPLES` sets the number of examples of each test (200 by default); `DYNO_FUZZ_SHRINK=0` leaves a failing
+example as large as it was found.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("DYNO_FUZZ_EXAMPLES", "200"))
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+PHASES = [phase for phase in Phase if phase != Phase.shrink or os.environ.get("DYNO_FUZZ_SHRINK") != "0"]
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=PHASES,
+    report_multiple_bugs=False,
+)
 
 PLACE = Path(tempfile.mkdtemp(prefix="dyno-fuzz-"))
 

@@ -72,6 +72,18 @@ def test_too_few_answers_equal_to_the_reference_are_degraded() -> None:
     assert "0.700 equal the fp32 reference's, at least 0.8 asked" in report.reason
 
 
+def test_a_served_reference_is_not_called_fp32() -> None:
+    prompts = _prompts()
+    served = QualityRule(max_exact_match_drop=0.02, min_reference_match=0.0, is_reference_served=True)
+    right, none = _right(prompts), {prompt.prompt_id: "never right" for prompt in prompts}
+    cases = [(right, right), (right, {}), (right, none), (none, none), ({**right, **_wrong(30)}, right)]
+    for answers, reference in cases:
+        report = judge(prompts, answers, reference, served)
+        assert "the served reference" in report.reason
+        assert "fp32" not in str(report)
+        assert "served" not in str(judge(prompts, answers, reference, RULE))
+
+
 def test_nonfinite_scores_are_broken_even_when_every_answer_is_right() -> None:
     prompts = _prompts()
     report = judge(prompts, _right(prompts), _right(prompts), RULE, nonfinite={prompts[0].prompt_id})

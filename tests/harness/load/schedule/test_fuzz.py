@@ -40,9 +40,23 @@ TRACES: list[list[dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+ODD_CELLS = [-1, "-1", float("nan"), "inf", 1e308, 10**400, True, "", " ", None, "1_0", "x", 0, 1.5, 2**40,
+             "2023-11-16", "1960-01-01", "2023-11-16T18:15:50.123456789+01:00", [1], {}, "y" * 3000]  # fmt: skip
+
+
+@st.composite
+def _odd_cells(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A seed with values in it that are no times or lengths, or only just."""
+    rows = [dict(row) for row in draw(st.sampled_from(TRACES))]
+    for _ in range(draw(st.integers(1, 3))):
+        row = draw(st.sampled_from(rows))
+        row[draw(st.sampled_from(sorted(row)))] = draw(st.sampled_from(ODD_CELLS))
+    return rows
+
+
 @st.composite
 def _traces(draw: st.DrawFn) -> bytes:
-    rows = draw(values(TRACES))
+    rows = draw(st.one_of(values(TRACES), _odd_cells()))
     form = draw(st.sampled_from(["lines", "array", "csv"]))
     ascii_only = draw(st.booleans())
     if form == "csv" and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
@@ -73,6 +87,10 @@ def _traces(draw: st.DrawFn) -> bytes:
 @example(data=b'{"timestamp_s":' * 100_000, unit=None, speed=1.0, most_s=1.0)
 @example(data=b'{"timestamp_s":' + b"1" * 5000 + b"}", unit=None, speed=1.0, most_s=1.0)
 @example(data=b"timestamp_s,x\n0," + b"y" * 200_000, unit=None, speed=1.0, most_s=1.0)
+@example(data=b'{"timestamp_s": -1}', unit=None, speed=1.0, most_s=1.0)
+@example(data=b'{"timestamp_s": 1}\n{"timestamp_s": 0}', unit=None, speed=1.0, most_s=1.0)
+@example(data=b'{"timestamp_s": 0, "x": "\xff"}', unit=None, speed=1.0, most_s=1.0)
+@example(data=b'{"timestamp_s": 0}\n{"timestamp_s": 1e9}', unit=None, speed=1e-300, most_s=1e300)
 @example(data=b'timestamp_s,"x\n0,1\rb', unit=None, speed=1.0, most_s=1.0)
 def test_a_mutated_trace_is_read_or_refused(data: bytes, unit: Any, speed: float, most_s: float) -> None:
     path = placed(data)
@@ -81,6 +99,7 @@ def test_a_mutated_trace_is_read_or_refused(data: bytes, unit: Any, speed: float
     except ScenarioError as error:
         check_sentence(str(error), path)
         return
+    data.decode("utf-8")  # else it had to be refused
     times = [row.at_s for row in trace.rows]
     assert times == sorted(times)
     assert all(math.isfinite(at_s) and at_s >= 0 for at_s in times)
@@ -105,7 +124,9 @@ PROMPTS: list[list[Any]] = [
     [{"messages": [{"role": "user", "content": "hi"}]}, {"id": 81, "prompt": "a b c"}],
     [{"prompt": "\u2028 a\u200b"}, {"id": "\U0001f600", "prompt": "é"}],
     [{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}],
-    [{"prompt": "x", "reference": 7}, {"task": "", "prompt": "x"}],
+    [{"prompt": "x", "reference": 7}],
+    [{"task": "", "prompt": "x"}],
+    [{"prompt": " \u00a0"}],
     [{"prompt": "a\ud800"}, {"id": "\udfff", "prompt": "b"}],
 ]
 
@@ -123,6 +144,7 @@ def _prompts(draw: st.DrawFn) -> bytes:
 @FUZZ
 @given(data=torn(_prompts()), inputs=st.integers(1, 3), seed=st.integers(0, 3))
 @example(data=b"[" * 200_000, inputs=1, seed=0)
+@example(data=b'{"prompt": "\xff"}', inputs=1, seed=0)
 @example(data=b'{"prompt": "\\ud800"}', inputs=1, seed=0)
 @example(data=b"", inputs=1, seed=0)
 def test_mutated_prompts_are_read_or_refused(data: bytes, inputs: int, seed: int) -> None:
@@ -132,6 +154,7 @@ def test_mutated_prompts_are_read_or_refused(data: bytes, inputs: int, seed: int
     except ScenarioError as error:
         check_sentence(str(error), path)
         return
+    data.decode("utf-8")  # else they had to be refused
     assert prompts
     assert len({prompt.prompt_id for prompt in prompts}) == len(prompts)
     for prompt in prompts:

@@ -1,0 +1,27 @@
+"""What is known of every engine without asking it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines.registry import traits
+from engines.setting import OptionValue
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "caches"),
+    [
+        ("attach", {}, True),
+        ("vllm", {}, False),
+        ("vllm", {"enable_prefix_caching": False}, False),
+        ("vllm", {"enable_prefix_caching": True}, True),
+        ("llamacpp", {}, False),
+        ("llamacpp", {"cache_prompt": True}, True),
+        ("llamacpp", {"cache_prompt": "true"}, True),
+        ("t5", {"cache_prompt": True}, False),
+    ],
+)
+def test_which_servers_may_answer_from_a_prefix_cache(
+    engine: str, options: dict[str, OptionValue], caches: bool
+) -> None:
+    assert traits(engine).caches_prompts(options) is caches
