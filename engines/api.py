@@ -103,6 +103,7 @@ class Capabilities:
     `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`: generation parameters that
     have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it reads no model),
     `architectures` the model_types (none named: all of those kinds). `reads_gguf`: it serves a GGUF file as it is.
+    `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it.
     """
 
     effective_dtypes: Mapping[str, str]
@@ -120,6 +121,7 @@ class Capabilities:
     model_kinds: tuple[str, ...] = ("seq2seq",)
     architectures: tuple[str, ...] = ()
     reads_gguf: bool = False
+    only_for: Mapping[str, str] = field(default_factory=dict)
 
 
 QueueOrder = Literal["fifo", "heap"]

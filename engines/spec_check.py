@@ -44,12 +44,14 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
     if name == "device" and value not in able.devices:
         return because or f"this machine has no {value} that {engine} can use"
     if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:
-        return f"{engine} has no rolling batch; use 'disable'"
+        return able.reasons.get("rolling_batch") or f"{engine} has no rolling batch; use 'disable'"
     return ""
 
 
 def able_with(kind: ModelKind | None, able: Capabilities) -> Capabilities:
-    """The capabilities with a model of `kind`: weights in a GGUF file have the type that they have."""
+    """The capabilities with a model of `kind`: without what only another kind gets, and weights in a GGUF file have the
+    type that they have."""
+    able = able if kind is None else _without_others(kind.name, able)
     if kind is None or not kind.gguf_weights or not able.reads_gguf:
         return able
     why = f"the GGUF file has {kind.gguf_weights} weights"
@@ -58,6 +60,19 @@ def able_with(kind: ModelKind | None, able: Capabilities) -> Capabilities:
         able,
         effective_dtypes={kind.dtype: ", ".join(filter(None, (f"{kind.gguf_weights} weights", others)))},
         reasons={**able.reasons, **{dtype: why for dtype in DTYPES if dtype != kind.dtype}},
+    )
+
+
+def _without_others(kind: str, able: Capabilities) -> Capabilities:
+    lost = {name: other for name, other in able.only_for.items() if other != kind}
+    axes = (*DTYPES, "rolling_batch")
+    reasons = {name if name in axes else f"options.{name}": f"it is for {other} models" for name, other in lost.items()}
+    return replace(
+        able,
+        effective_dtypes={name: runs_as for name, runs_as in able.effective_dtypes.items() if name not in lost},
+        has_rolling_batch=able.has_rolling_batch and "rolling_batch" not in lost,
+        options={name: text for name, text in able.options.items() if name not in lost},
+        reasons={**reasons, **able.reasons},
     )
 
 

@@ -306,8 +306,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The choice, its evidence, and why each other candidate lost. `gain` compares it with the incumbent; '' where the
-    scenario marks none."""
+    """The choice, its evidence, and why each other candidate lost."""
 
     run_dir: Path
     trial: Trial
@@ -315,7 +314,6 @@ class Recommendation:
     is_tie: bool
     margin: str
     losses: tuple[Loss, ...]
-    gain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ class OnnxRuntimeBackend(GraphBackend):
         folder = exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
         loading = time.monotonic()
         self._open(folder, compute_threads(spec), flag(spec, "spinning", True))
-        self._use(special_ids(spec.model_dir), model_kind(spec.model_dir).vocab_size)
+        self.use(special_ids(spec.model_dir), model_kind(spec.model_dir))
         return EngineFacts(
             effective_dtype=capabilities().effective_dtypes[spec.dtype],
             versions=package_availability(_PACKAGES, "onnxruntime").versions,

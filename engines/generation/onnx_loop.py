@@ -1,21 +1,23 @@
-"""The generation loop over exported ONNX graphs, shared by the ONNX Runtime and OpenVINO adapters."""
+"""The generation loop over exported graphs, shared by the ONNX Runtime and OpenVINO adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
+from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.generation.beam_search import BeamSearches
 from engines.generation.token_choice import Decoding, Ids, Logits, check_request, padded, renumbered
 from engines.models.folder import SpecialIds
+from engines.models.kind import ModelKind
 
 
-class GraphBackend(Backend):
-    """A Backend over an encoder and a decode step; a subclass's `load` calls `_use` and gives the three calls below."""
+class GraphBackend:
+    """`generate` of a Backend, over a pass over the prompts and a decode step: a subclass gives the three calls below,
+    and `use` comes before the first request."""
 
     def encode(self, ids: Ids, mask: Ids) -> Any:
-        """The state of a new batch: mask, cross keys and values, empty pasts."""
+        """The state of a new batch, after an encoder or a decoder-only model has read the prompts."""
         raise NotImplementedError
 
     def step(self, state: Any, next_ids: Ids) -> Logits:
@@ -26,17 +28,17 @@ class GraphBackend(Backend):
         """Rows of the state, repeated or left out as `rows` states; without new sources only the pasts change."""
         raise NotImplementedError
 
-    def _use(self, special: SpecialIds, vocab_size: int) -> None:
+    def use(self, special: SpecialIds, kind: ModelKind) -> None:
         """Serve, after one short request, so that no user's request pays for first-touch allocation."""
         self._special = special
-        self._vocab_size = vocab_size
+        self._kind = kind
         params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
         for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
             pass
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
-            check_request(request, self._vocab_size)
+            check_request(request, self._kind.vocab_size, self._kind.max_positions)
         greedy = [index for index, request in enumerate(batch) if request.params.num_beams == 1]
         beams = [index for index, request in enumerate(batch) if request.params.num_beams > 1]
         return self._events(batch, greedy, beams)
