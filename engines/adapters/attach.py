@@ -7,10 +7,12 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from engines.adapters.attach_ready import PING_PATHS, READY_STATUS, Ready, Served, served_model, why_not_ready
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.adapters.attach_servers import SERVERS, not_yet_run
+from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, SpecInvalid
 from engines.nearest import did_you_mean
 from engines.processes.http_look import is_refused
@@ -20,8 +22,10 @@ from engines.spec_check import check_spec
 
 OPTIONS = {
     "url": "address, such as http://127.0.0.1:8080, http://127.0.0.1:8000/v1 or one with the whole path (required)",
-    "protocol": "'djl' (this server, DJL Serving, SageMaker containers; the default), 'openai' (completions) or "
-    "'openai-chat'",
+    "server": f"which one it is, whose words and health path then hold: {', '.join(SERVERS)} "
+    f"(not yet run: {', '.join(not_yet_run())})",
+    "protocol": "'djl' (this server, DJL Serving, SageMaker containers; the default without server), "
+    "'openai' (completions) or 'openai-chat'",
     "model_name": "the model's name there (default model)",
     "api_key_env": "environment variable that holds its API key, a bearer token that is never stored (default none)",
     "ready_path": "it is ready when GET of this path answers ready_status (default: the usual health paths)",
@@ -81,14 +85,17 @@ class AttachEngine:
         check_spec(spec, self.capabilities())
         if problems := option_problems(spec.options):
             raise SpecInvalid("; ".join(f"attach: option {name}: {text}" for name, text in problems))
+        server = SERVERS.get(str(spec.options.get("server", "")))
         endpoint = Endpoint(
             url=_without_last_slash(str(spec.options["url"])),
-            protocol=str(spec.options.get("protocol", "djl")),
+            protocol=str(spec.options.get("protocol", server.protocol if server else "djl")),
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
+            dialect=server.dialect if server else Dialect(),
         )
+        usual = server.ready_path if server else ""
         ready = Ready(
-            path=str(spec.options.get("ready_path", "")), status=int(spec.options.get("ready_status", READY_STATUS))
+            path=str(spec.options.get("ready_path", usual)), status=int(spec.options.get("ready_status", READY_STATUS))
         )
         waiting = self._waiting(ready_timeout_s)
         while (why := why_not_ready(endpoint, ready)) != "":
@@ -98,7 +105,10 @@ class AttachEngine:
                     "its health path by options ready_path and ready_status, or raise ready_timeout_s"
                 )
             waiting.pause(POLL_S, why)
-        yield AttachedEndpoint(endpoint, _facts(served_model(endpoint), waiting.waited_s))
+        facts = _facts(served_model(endpoint), waiting.waited_s)
+        if server is not None and not server.is_run:
+            facts = replace(facts, notes=(*facts.notes, f"{server.title} was not yet run here: its words are untried"))
+        yield AttachedEndpoint(endpoint, facts)
 
 
 def option_problems(options: Mapping[str, OptionValue]) -> list[tuple[str, str]]:
@@ -111,6 +121,10 @@ def option_problems(options: Mapping[str, OptionValue]) -> list[tuple[str, str]]
     url = options.get("url", "")
     if not _is_address(url):
         problems.append(("url", f"expected an address such as http://127.0.0.1:8080, got {url!r}"))
+    server = options.get("server")
+    if server is not None and server not in SERVERS:
+        known = ", ".join(SERVERS)
+        problems.append(("server", f"expected one of {known}, got {server!r}{did_you_mean(str(server), SERVERS)}"))
     protocol = options.get("protocol", "djl")
     if protocol not in PING_PATHS:
         hint = did_you_mean(str(protocol), PING_PATHS)

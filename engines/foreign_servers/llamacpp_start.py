@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.api import Dialect, Endpoint, EngineFacts, EngineSpec
+from engines.adapters.attach_servers import LLAMACPP_UNCACHED
+from engines.api import Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.openai_server import get_json
@@ -169,11 +170,7 @@ class Start:
 
     def endpoint(self, port: int) -> Endpoint:
         """Where and how to ask it."""
-        dialect = Dialect(
-            exact_tokens="ignore_eos",
-            fields={} if self.caches_prompts else {"cache_prompt": False},
-            is_streamed_on_fresh=True,
-        )
+        dialect = replace(LLAMACPP_UNCACHED, fields={}) if self.caches_prompts else LLAMACPP_UNCACHED
         return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=self.alias, dialect=dialect)
 
     def facts(self, port: int, load_s: float, file: Path) -> EngineFacts:

@@ -52,6 +52,8 @@ class OpenAi:
         fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
         if form.dialect.exact_tokens == "ignore_eos":
             fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))
+        elif form.dialect.exact_tokens == "none" and fields.pop("min_tokens", 0):
+            raise UsageError("min_new_tokens: this server has no word for a minimum; set it to 0")
         if not (self._is_chat or _is_chat(form.path)):
             fields["prompt"] = texts[0] if len(texts) == 1 else list(texts)
         elif len(texts) == 1:

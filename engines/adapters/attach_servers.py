@@ -1,0 +1,38 @@
+"""Servers that people attach to, by name: protocol, health path, and the words that differ without an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engines.api import Dialect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownServer:
+    """What an option of engine attach need not state for this server; `is_run`: it was really asked in these words."""
+
+    title: str
+    protocol: str = "openai"
+    ready_path: str = "/health"
+    dialect: Dialect = field(default_factory=Dialect)
+    is_run: bool = False
+
+
+LLAMACPP_UNCACHED = Dialect(exact_tokens="ignore_eos", fields={"cache_prompt": False}, is_streamed_on_fresh=True)
+"""llama.cpp's server, asked without answers from its prompt cache."""
+
+SERVERS: Mapping[str, KnownServer] = {
+    "vllm": KnownServer(title="vLLM", is_run=True),
+    "llamacpp": KnownServer(title="llama.cpp", dialect=LLAMACPP_UNCACHED, is_run=True),
+    "sglang": KnownServer(title="SGLang"),
+    "trtllm_serve": KnownServer(title="trtllm-serve"),
+    "tgi": KnownServer(title="TGI", protocol="openai-chat", dialect=Dialect(exact_tokens="none")),
+}
+"""TGI's OpenAI protocol has no word for a minimum of tokens (its own docs); vLLM, SGLang and trtllm-serve take
+min_tokens."""
+
+
+def not_yet_run() -> tuple[str, ...]:
+    """Titles of the servers whose words come from their documents alone."""
+    return tuple(server.title for server in SERVERS.values() if not server.is_run)
