@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-djl bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -67,6 +67,9 @@ bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids
 
 bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
 	$(BIN)/python -m tests.bench.engines.bench_gpu $(BENCH)
+
+bench-djl: install   ## our handler under DJL's real Python worker beside our own worker (needs DYNO_DJL_WORKER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.engines.bench_djl $(BENCH)
 
 bench-load: install  ## load generators against one C server: rate, timing error (BENCH='--rounds 5')
 	$(BIN)/python tests/bench/load/bench_load.py $(BENCH)

@@ -95,7 +95,8 @@ class DjlEngine:
                     versions={**backend.probe().versions, "djl-serving": found.version if found else image},
                     load_s=0.0,
                     notes=(
-                        f"front end DJL Serving, workers run {inner.engine} on {inner.threads} threads each",
+                        f"front end DJL Serving, workers run {inner.engine}",
+                        f"{inner.threads} threads, {inner.tensor_parallel_degree} tensor-parallel rank(s) per worker",
                         "load time is part of the launch",
                     ),
                 ),

@@ -1,6 +1,7 @@
 """The handler that DJL Serving's Python workers run: one of our backends behind `handle(inputs)`.
 
-A refused request of a larger batch gets its error as a JSON body with status 200: DJL has one status per batch.
+A refused request of a larger batch gets its error as a JSON body with status 200: DJL has one status per batch, and one
+set of headers, so the token counts of an answer are always in its details, and in a header where it was alone.
 Written by djl_folder.py beside serving.properties; what to load stands in backend.json there, and nothing else of it is
 read from the server's properties. djl_python is DJL Serving's Python side, there in its containers only.
 """
@@ -32,12 +33,15 @@ def handle(inputs: Any) -> Any:
     if inputs.is_empty():
         return None
     # A request's query parameters and form fields are entries of its content too, so entries are not requests.
-    found = replies(_loaded, [bytes(item.get_as_bytes() or b"") for item in inputs.get_batches()])
+    found = replies(_loaded, [bytes(item.get_as_bytes() or b"") for item in inputs.get_batches()], has_counts=True)
     outputs = Output()
     if len(found) == 1 and found[0].code != OK:  # the only case in which a request's own status can be set
         refusal = json.loads(found[0].body)
         return outputs.error(refusal["message"], code=found[0].code, message=refusal["type"])
     outputs.add_property("Content-Type", "application/json")
+    if len(found) == 1:
+        outputs.add_property("x-dyno-tokens", str(found[0].output_tokens))
+        outputs.add_property("x-dyno-input-tokens", str(found[0].input_tokens))
     for index, reply in enumerate(found):
         outputs.add(reply.body, batch_index=index if len(found) > 1 else None)
     return outputs

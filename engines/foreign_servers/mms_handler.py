@@ -54,8 +54,9 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
     return [reply.body for reply in found]
 
 
-def replies(loaded: Loaded, requests: Sequence[Any]) -> list[Reply]:
-    """What our server would answer to each body (bytes, or the object parsed from them), generated as one batch."""
+def replies(loaded: Loaded, requests: Sequence[Any], *, has_counts: bool = False) -> list[Reply]:
+    """What our server would answer to each body (bytes, or the object parsed from them), generated as one batch;
+    `has_counts`: with the token counts in it, also where no details are asked."""
     bodies = [_body(raw, loaded.defaults) for raw in requests]
     jobs = [_job(index, n, body, text) for index, body in enumerate(bodies) if isinstance(body, Body)
             for n, text in enumerate(body.inputs)]  # fmt: skip
@@ -63,7 +64,7 @@ def replies(loaded: Loaded, requests: Sequence[Any]) -> list[Reply]:
     answers: dict[int, list[Message]] = {}
     for job in jobs:
         answers.setdefault(job["request"], []).append(done[job["id"]])
-    return [_reply(body, answers.get(index, [])) for index, body in enumerate(bodies)]
+    return [_reply(body, answers.get(index, []), has_counts) for index, body in enumerate(bodies)]
 
 
 def _load(path: Path) -> Loaded:
@@ -99,13 +100,19 @@ def _job(request: int, n: int, body: Body, text: object) -> Message:
             "wants_details": body.wants_details}  # fmt: skip
 
 
-def _reply(body: Body | RequestInvalid, answers: Sequence[Message]) -> Reply:
+def _reply(body: Body | RequestInvalid, answers: Sequence[Message], has_counts: bool) -> Reply:
     if isinstance(body, RequestInvalid):
         return _refusal("RequestInvalid", str(body))
     failed = next((answer for answer in answers if "error" in answer), None)
     if failed is not None:
         return _refusal(failed["error"], failed["message"])
     shaped = [shape(answer, body.wants_details) for answer in answers]
+    if has_counts and not body.wants_details:
+        counts = ("generated_tokens", "input_tokens")
+        shaped = [
+            {**one, "details": {name: answer[name] for name in counts}}
+            for one, answer in zip(shaped, answers, strict=True)
+        ]
     return Reply(
         code=200,
         phrase="OK",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.api import EngineSpec
+from engines.foreign_servers.djl_found import find_djl
 from engines.launching import load_engine
 from engines.models.kind import SEQ2SEQ
 from engines.registry import engine_names
 from tests.conformance.engine_suite import PARALLEL, PROMPTS, EngineCase, EngineSuite
+
+DJL = find_djl()
+"""As the user's own cache, path and DJL_SERVING_HOME have it: a fixture gives these tests a cache of their own."""
 
 
 @pytest.fixture(scope="module", params=engine_names())
@@ -27,11 +31,13 @@ def case(
     kinds = engine.capabilities().model_kinds
     if kinds and SEQ2SEQ not in kinds:
         pytest.skip(f"{request.param} serves {', '.join(kinds)} models only, with tests of its own")
-    if request.param == "djl" and shutil.which("djl-serving") is None:
-        pytest.skip(
-            "djl-serving is not installed; tests/engines/foreign_servers/test_djl.py plays its recorded conversation"
-        )
     spec = EngineSpec(engine=request.param, model_dir=model_dir, batch_size=4, max_batch_delay_ms=50, threads=1)
+    if request.param == "djl":
+        if DJL is None:
+            pytest.skip(
+                "no DJL Serving found; tests/engines/foreign_servers has a stand-in, and its real Python worker"
+            )
+        spec = replace(spec, options={"command": str(DJL.command)})
     if request.param == "sagemaker":
         pytest.skip("sagemaker needs endpoints; tests/engines/sagemaker and tests/harness/deploy run it on an emulator")
     if request.param != "attach":

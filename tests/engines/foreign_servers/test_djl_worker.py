@@ -92,6 +92,10 @@ def test_a_batch_is_answered_request_by_request(
         assert (loaded.code, loaded.content) == (204, []), loaded
         alone = [worker.ask([("data", _body(prompt))]) for prompt in prompts]
         assert [(each.code, _content_type(each)) for each in alone] == [(200, "application/json")] * 4, alone
+        if not handler.endswith("_model"):
+            counted = [_counts(json.loads(each.bodies(1)[0])) for each in alone]
+            headers = [(each.properties["x-dyno-tokens"], each.properties["x-dyno-input-tokens"]) for each in alone]
+            assert [tuple(map(str, pair)) for pair in counted] == headers
         texts = [_texts(each.bodies(1)[0]) for each in alone]
         if handler != "fake":
             assert texts == [task["reference"] for task in TASKS[:4]]
@@ -106,6 +110,9 @@ def test_a_batch_is_answered_request_by_request(
         one, refused, two, last = together.bodies(4)
         assert [_texts(one), _texts(two), _texts(last)] == [texts[0], texts[1:3], texts[3]]
         assert json.loads(refused)["code"] == 400
+        if not handler.endswith("_model"):
+            assert "x-dyno-tokens" not in together.properties, "one header for the whole batch would be wrong"
+            assert _counts(json.loads(one)) == counted[0]
         assert "not JSON" in json.loads(refused)["message"]
 
         for bad in BAD:
@@ -117,6 +124,10 @@ def test_a_batch_is_answered_request_by_request(
             assert json.loads(first)["type"] == "RequestInvalid", (bad, first)
             assert _texts(second) == texts[0]
     assert not (tmp_path / CACHE).exists(), "nothing is converted where the folder is served"
+
+
+def _counts(answer: dict[str, Any]) -> tuple[int, int]:
+    return answer["details"]["generated_tokens"], answer["details"]["input_tokens"]
 
 
 def _content_type(answered: Answered) -> str:
