@@ -127,6 +127,7 @@ SEEDS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("0.29.0", {"engine": "PyTorch", "option.mapLocation": "true", "width": "1", "option.bach_size": "1"}, {}),
     ("0.36.0", {"option.use_kv_cache": "1", "option.speculative_config": "{", "option.tgi_compat": "Tru"}, {}),
     ("0.23.0-neuronx", {"option.n_positions": "x", "option.load_split_model": "1", "option.n_positions ": "1,x"}, {}),
+    ("0.29.0", {"option.model_id": "C:\\\\temp", "option.revision": "x  ", "option.task": "\\u00e9"}, {}),
     ("0.29.0", {"option.model_id": "C:\\temp\\new", "option.dtype": "C:\temp", "option.task": "a\tb\\q"}, {}),
 ]  # fmt: skip
 """(container, values, what is known of the model): the combinations that a rule speaks of."""
@@ -173,7 +174,7 @@ def test_a_mutated_file_is_checked(data: bytes, around: Around) -> None:
     assert len(set(findings)) == len(findings)
     for finding in findings:
         assert finding.message
-        assert finding.severity in ("error", "warning")
+        assert finding.severity in ("error", "warning", "hint")
         assert 0 <= finding.line <= len(text) + 1
     try:
         given_values = parse_properties(text)
@@ -183,9 +184,9 @@ def test_a_mutated_file_is_checked(data: bytes, around: Around) -> None:
     written = format_properties(given_values)
     assert parse_properties(written) == given_values
     assert written.isascii()
+    assert not any(line.endswith(" ") for line in written.splitlines())
     assert parse_properties("\r\n".join(written.splitlines())) == given_values
-    spoken = {finding.key for finding in findings} - {""}
-    assert spoken <= {*given_values, "engine", "option.entryPoint", "option.model_id", "option.rolling_batch"}
+    assert all(finding.key in ("", *given_values) for finding in findings if finding.line)
 
 
 @FUZZ

@@ -17,7 +17,7 @@ from harness.errors import ScenarioError
 from harness.scenario.load import load_scenario
 from harness.scenario.load_kinds import MaxRateLoad, Open
 from harness.scenario.resolve import resolve, resolved_from_dict
-from harness.scenario.yaml_nodes import parse, write
+from harness.scenario.yaml_nodes import MOST_VALUES, parse, write
 from tests.harness.mutations import FUZZ, PLACE, check_sentence, edits, placed, torn, values, with_value
 
 FOLDER = Path(__file__).parents[3] / "scenarios"
@@ -86,6 +86,7 @@ KNOWN: list[tuple[tuple[Any, ...], Any]] = [
     (("space",), [{"engine": "t6"}]), (("space",), [{"engine": "torchserve"}]), (("space", 0, "workers"), []),
     (("space",), [{"engine": "t5", "rolling_batch": "auto", "batch_size": [1, 4]}]),
     (("space", 0, "dtype"), ["fp32", "bfloat16"]), (("space", 0, "dtype"), ["int8", "int8"]),
+    (("space", 0, "dtype"), [3, None]),
     (("space", 0, "options"), {"url": "http://h", "ready": {"path": "/x", "status": 200}}),
     (("space", 0, "options"), {"a": [1, "x", True], "b": None}), (("space", 0, "threads"), [None, 2]),
     (("space", 0, "python"), "auto"), (("search", "sampler"), "tpf"), (("search", "confirm"), {"finalists": -1}),
@@ -99,6 +100,12 @@ OVERRIDES = [
     "name", "workload.requests.x=3", "workload.slo={latency_ms: 5}", "workload.slo=[", "search.confirm.finalists=0",
     "a..b=1", "workload.locustfile=null", "space.0.dtype=[fp32, int8]", "0=1", "name=a", "quality.prompts=1e400",
 ]  # fmt: skip
+TEXTS = [
+    "1e3", "0x1F", "0o7", ".inf", ".nan", "no", "~", "null", "true", "2020-01-01", "a\x85b", "c\u2028d", " e ", "- f",
+    "'g", "#h", "*i", "&j", "%k", "@l", "\t", "m\nn", "", "o: p", "q #r", "{s", "[t", "1_0", "017", "<<", "=",
+    "u" * 200 + " v" * 99,
+]  # fmt: skip
+"""Texts that YAML 1.1 or 1.2 would read as something else."""
 PLACES = ["file"] * 12 + ["folder", "folder of scenarios", "absent", "nearly there", "below a file"]
 
 
@@ -128,6 +135,8 @@ def _with_every_known_value(test: Callable[..., None]) -> Callable[..., None]:
         for seed in SCENARIOS[:2]:
             data = json.dumps(with_value(seed, path, wanted)).encode()
             test = example(data=data, overrides=[], place="file")(test)
+    for override in OVERRIDES:
+        test = example(data=json.dumps(SCENARIOS[0]).encode(), overrides=[override], place="file")(test)
     return test
 
 
@@ -145,7 +154,14 @@ def _with_every_known_value(test: Callable[..., None]) -> Callable[..., None]:
 @example(data=b"", overrides=["name=a"], place="file")
 @example(data=b"name: s\nspace: [{engine: fake, workers: " + b"9" * 4400 + b"}]", overrides=[], place="file")
 @example(data=b"name: s\nspace: [{engine: fake}]\nworkload: {requests: 1e400}", overrides=[], place="file")
-@example(data=b"name: s\nworkload: {template: {body: '{prompt}" + b"[" * 99_999 + b"'}}", overrides=[], place="file")
+@example(
+    data=b'name: s\nworkload: {template: {answer: a, body: \'["{prompt}",' + b"[" * 9_999 + b"'}}",
+    overrides=[],
+    place="file",
+)
+@example(
+    data=b"name: s\nspace: [{engine: attach}]\nworkload: {request: {body: {a: [.nan]}}}", overrides=[], place="file"
+)
 def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str], place: str) -> None:
     path = _at(place, placed(data))
     try:
@@ -163,6 +179,7 @@ def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str]
         count = load.count(scenario.workload.requests, most_s)
         assert count is None or count >= 0
         assert load.gaps()[1] >= 0
+        assert count is None or any(max(part.from_rps, part.to_rps) > 0 for part in load.course(most_s))
         assert isinstance(load, MaxRateLoad) or load.text(most_s, 1.0).startswith(load.kind)
     resolved = resolve(scenario, path)
     assert resolved_from_dict(json.loads(json.dumps(resolved.as_dict()))).scenario == scenario
@@ -178,11 +195,12 @@ def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str]
 @example(text="a: 'x\u2028y'\nb: 0x1F\nc: 0o7\nd: .inf\ne: 1e3\nf: 2020-01-01\ng: no")
 def test_any_yaml_text_is_a_value_or_a_problem_with_a_line(text: str) -> None:
     document = parse(text)
+    assert len(document.lines) <= MOST_VALUES + 1
     assert all(1 <= problem.line <= text.count("\n") + text.count("\r") + 2 for problem in document.problems)
 
 
 @FUZZ
-@given(value=values(SCENARIOS))
+@given(value=values([*SCENARIOS, TEXTS, dict.fromkeys(TEXTS, 1)]))
 def test_a_value_that_is_written_is_read_back(value: Any) -> None:
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -127,6 +127,7 @@ PROMPTS: list[list[Any]] = [
     [{"prompt": "x", "reference": 7}],
     [{"task": "", "prompt": "x"}],
     [{"prompt": " \u00a0"}],
+    [{"prompt": ["y" * 2000]}],
     [{"prompt": "a\ud800"}, {"id": "\udfff", "prompt": "b"}],
 ]
 
