@@ -1,7 +1,8 @@
 """llama.cpp's own server, launched on a GGUF file written from the model folder; decoder-only models.
 
-It is found in this order: the option `command`, the wheel xllamacpp here or in the installed environment, a
-`llama-server` on the path. Batching, caching and HTTP are llama.cpp's; ours are the file, the start and the end.
+It is found in this order: the option `command`, the wheel xllamacpp in the block's `python:`, here or in the installed
+environment, a `llama-server` on the path. Batching, caching and HTTP are llama.cpp's; ours are the file, the start and
+the end.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.cache_folder import cache_root
-from engines.environments.locate import installed_python
+from engines.environments.locate import installed_python, interpreter
 from engines.environments.packages import package_availability
 from engines.errors import Unavailable
-from engines.foreign_servers.llamacpp_options import option_help
+from engines.foreign_servers.llamacpp_options import option_help, wheel_of
 from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
 from engines.foreign_servers.openai_server import RunningOpenAiServer, post_json, wait_for_model
 from engines.foreign_servers.start_script import start, write_script
@@ -35,14 +36,28 @@ from engines.spec_check import check_spec
 
 
 class LlamaCppEngine:
-    """Engine `llamacpp`: one server a trial, `batch_size` slots that requests join and leave as they come and end."""
+    """Engine `llamacpp`: one server a trial, `batch_size` slots that requests join and leave as they come and end.
+
+    `python` and `command` are the block's, '' where it names none.
+    """
 
     name = "llamacpp"
     needs_model = True
 
+    def __init__(self, python: str = "", command: str = "") -> None:
+        self._python = python
+        self._command = command
+
+    def placed(self, python: str, command: str) -> LlamaCppEngine:
+        """The same engine, looked for in the place that a block names."""
+        return LlamaCppEngine(python, command)
+
     def probe(self) -> Availability:
         """Whether the wheel or the program is there; neither is started."""
-        place = _place("")
+        try:
+            place = _place(self._command, self._python)
+        except Unavailable as error:
+            return Availability(is_available=False, reason=str(error))
         if place is None:
             found = package_availability((WHEEL, "gguf"), self.name)
             reason = f"{found.reason}, or put {PROGRAM} on the path"
@@ -53,7 +68,7 @@ class LlamaCppEngine:
 
     def capabilities(self) -> Capabilities:
         """Decoder-only models that can be written as GGUF; options are those of the installed version."""
-        place = _place("")
+        place = _place(self._command, self._python)
         return Capabilities(
             effective_dtypes=EFFECTIVE_DTYPES,
             has_rolling_batch=True,
@@ -89,8 +104,9 @@ class LlamaCppEngine:
         self, script: Path | None, spec: EngineSpec, workdir: Path, ready_timeout_s: float
     ) -> Iterator[RunningOpenAiServer]:
         check_model_folder(spec.model_dir)
-        check_spec(spec, self.capabilities())
-        place = _place(str(spec.options.get("command", "")))
+        named, command = spec.python or self._python, str(spec.options.get("command", self._command))
+        check_spec(spec, self.placed(named, command).capabilities())
+        place = _place(command, named)
         if place is None:
             raise Unavailable(f"llamacpp cannot run here: {self.probe().reason}")
         begun = Start.of(spec, place)
@@ -113,14 +129,19 @@ class LlamaCppEngine:
             process.stop(STOP_GRACE_S)
 
 
-def _place(command: str) -> Place | None:
+def _place(command: str, python: str) -> Place | None:
     """What runs the server, in the order of the module's docstring; None where nothing can. Raises Unavailable for a
-    named program that is not there."""
+    named program or environment that is not there."""
     if command:
         program = shutil.which(command)
         if program is None:
             raise Unavailable(f"llamacpp: option command={command!r}: no such program")
         return Place(program=program)
+    if python:
+        there = str(interpreter(python, LlamaCppEngine.name))
+        if wheel_of(there) is None:
+            raise Unavailable(f"llamacpp: python {python!r} has no {WHEEL}: {there} -m pip install {WHEEL} gguf")
+        return Place(python=there)
     if find_spec(WHEEL) is not None:
         return Place(python=sys.executable)
     if (installed := installed_python(LlamaCppEngine.name)) is not None:

@@ -298,6 +298,20 @@ def test_a_command_that_is_not_there_is_one_sentence(llama: Path, tmp_path: Path
         pass
 
 
+def test_a_block_names_the_place_and_the_plan_looks_there(llama: Path, tmp_path: Path) -> None:
+    missing = load_engine("llamacpp", command="/nowhere/llama-server").probe()
+    assert missing.reason == "llamacpp: option command='/nowhere/llama-server': no such program"
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    bare = load_engine("llamacpp", str(program)).probe()
+    assert f"python {str(program)!r} has no xllamacpp: {program} -m pip install xllamacpp gguf" in bare.reason
+    named = load_engine("llamacpp", sys.executable)
+    assert named.probe().is_available
+    with named.launch(_spec(llama, python=sys.executable), tmp_path / "logs", 60.0) as running:
+        assert len(_completion(running, (1, 9, 10))["tokens"]) == NEW
+
+
 def test_a_window_shorter_than_the_context_is_refused(tmp_path: Path) -> None:
     folder = write_decoder(tmp_path / "mistral", "mistral")
     with pytest.raises(SpecInvalid, match="at most 12: its window"), _served(folder, tmp_path, options={"context": 64}):
