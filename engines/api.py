@@ -46,6 +46,9 @@ class Availability:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+MODEL_FOLDER = "model"
+"""The folder that an engine with `has_model_folder` writes to a launch's folder: AWS's LMI containers can serve it."""
+
 START_FILE = "start.sh"
 """The script that an engine with `has_start_file` writes to a launch's folder: it starts the same server for a user."""
 
@@ -58,6 +61,7 @@ class Traits:
     started. `has_own_front`: its server reads no serving.properties; `has_start_file`: it is started by a
     START_FILE instead. `container_rolling_batch`: what AWS's LMI containers call it where it is their rolling batch.
     `is_ours`: it is the bundled engine, shown first.
+    `has_model_folder`: its launch writes a MODEL_FOLDER for AWS's LMI containers.
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
@@ -70,6 +74,7 @@ class Traits:
     is_elsewhere: bool = False
     has_own_front: bool = False
     has_start_file: bool = False
+    has_model_folder: bool = False
     is_ours: bool = False
     container_rolling_batch: str = ""
     container_entry_point: str = ""
@@ -127,6 +132,15 @@ class Capabilities:
 QueueOrder = Literal["fifo", "heap"]
 """'fifo': first in, first out. 'heap': DJL Serving's since 0.34, a priority queue in which all priorities are equal, so
 that the newest waiting request is served next and the oldest but one last."""
+
+FIRST_HEAP = (0, 34, 0)
+"""Read in the source: DJL Serving's job queue is first in, first out until 0.33, and a PriorityBlockingQueue from 0.34
+on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl_recorded/schedules.json)."""
+
+
+def djl_queue_order(version: tuple[int, ...]) -> QueueOrder:
+    """How that version of DJL Serving takes waiting requests."""
+    return "heap" if version >= FIRST_HEAP else "fifo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ TRAITS: dict[str, Traits] = {
     "t5": Traits(is_ours=True),
     "attach": Traits(is_elsewhere=True, may_cache_prompts=True, takes_request=True),
     "sagemaker": Traits(is_rented=True),
-    "djl": Traits(has_own_front=True),
+    "djl": Traits(has_own_front=True, has_model_folder=True),
     "multi-model-server": Traits(has_own_front=True),
     "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="cache_prompt"),
     "vllm": Traits(

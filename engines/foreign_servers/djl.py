@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import (
+    MODEL_FOLDER,
+    Availability,
+    Capabilities,
+    Endpoint,
+    EngineFacts,
+    EngineSpec,
+    djl_queue_order,
+)
 from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.foreign_servers.djl_folder import PACKAGES, backend_spec, write_djl_folder
@@ -72,7 +80,7 @@ class DjlEngine:
         inner = self._checked(spec)
         image = str(spec.options.get("image", ""))
         found = None if image else _found(str(spec.options.get("command", "")))
-        folder = write_djl_folder(inner, workdir / MODEL, links_weights=not image)
+        folder = write_djl_folder(inner, workdir / MODEL_FOLDER, links_weights=not image)
         port, temp_dir = free_port(), fresh_path("server")
         if found is None:
             command = Command(
@@ -92,8 +100,12 @@ class DjlEngine:
                 Endpoint(url=f"http://{HOST}:{port}/predictions/{MODEL}", protocol="djl", model_name=MODEL),
                 EngineFacts(
                     effective_dtype=backend.capabilities().effective_dtypes[spec.dtype],
-                    versions={**backend.probe().versions, "djl-serving": found.version if found else image},
+                    versions={
+                        **backend.probe().versions,
+                        "djl-serving": (found.version or "unknown") if found else image,
+                    },
                     load_s=0.0,
+                    queue_order=djl_queue_order(found.numbers) if found and found.version else "",
                     notes=(
                         f"front end DJL Serving, workers run {inner.engine}",
                         f"{inner.threads} threads, {inner.tensor_parallel_degree} tensor-parallel rank(s) per worker",

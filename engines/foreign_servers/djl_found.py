@@ -39,6 +39,11 @@ class Found:
     version: str
     by: str
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The version as numbers."""
+        return _order(self.version)
+
 
 def find_djl(wanted: str = "") -> Found | None:
     """The DJL Serving that `wanted` (a command or a folder) names; '': of DJL_SERVING_HOME, on the path, or installed

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from engines.api import QueueOrder
+from engines.api import QueueOrder, djl_queue_order
 from harness.properties.containers import Container
-
-FIRST_HEAP = (0, 34, 0)
-"""Read in the source: DJL Serving's job queue is first in, first out until 0.33, and a PriorityBlockingQueue from 0.34
-on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl_recorded/schedules.json)."""
 
 WORDS: dict[str, str] = {"fifo": "first in, first out", "heap": "the newest waiting request first"}
 
 
 def queue_order(container: Container) -> QueueOrder:
     """The order of that container's server; our own is first in, first out."""
-    return "heap" if not container.is_own and container.version >= FIRST_HEAP else "fifo"
+    return "fifo" if container.is_own else djl_queue_order(container.version)
 
 
 def order_notes(measured: str, container: Container) -> list[str]:

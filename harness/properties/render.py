@@ -39,6 +39,8 @@ from harness.store.formats import RunManifest
 from harness.wording import claim, label
 
 PROPERTIES = "serving.properties"
+OLDEST_PYTHON = (3, 11)
+"""Of this distribution, whose code a model folder carries."""
 OWN = "dynamometer-0.1"
 _DEATHS = (
     "Not written, and so 0: retry_threshold. There one dead worker, one request above 20 MiB, or one slower than",
@@ -85,9 +87,12 @@ def why_nothing_to_write(candidate: Candidate) -> str:
     if traits(candidate.engine).has_start_file:
         return f"{candidate.engine} reads no {PROPERTIES}: {START_FILE} starts it as it was measured"
     if traits(candidate.engine).has_own_front:
+        also = (
+            "; --container 0.36.0-lmi20 writes that folder for AWS" if traits(candidate.engine).has_model_folder else ""
+        )
         return (
             f"{candidate.engine} was measured with its own front end, which reads no {PROPERTIES}: start it on "
-            "the files in the trial's log folder (config.properties and its model folder)"
+            f"the files in the trial's log folder (config.properties and its model folder){also}"
         )
     return ""
 
@@ -99,7 +104,8 @@ def render(source: Source, container: str) -> dict[str, str]:
     source = inside_the_endpoint(source)
     nothing = why_nothing_to_write(source.trial.candidate)
     is_rolling_batch = bool(traits(source.trial.candidate.engine).container_rolling_batch) and not target.is_own
-    if nothing and not is_rolling_batch:
+    has_folder = traits(source.trial.candidate.engine).has_model_folder and not target.is_own
+    if nothing and not is_rolling_batch and not has_folder:
         raise NothingToWrite(nothing)
     if target.is_own:
         values = _own_values(source)
@@ -110,7 +116,7 @@ def render(source: Source, container: str) -> dict[str, str]:
     engine = source.trial.candidate.engine
     values = lmi_values(source, target)
     rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
-    if not (traits(engine).container_entry_point or is_rolling_batch):
+    if not (traits(engine).container_entry_point or is_rolling_batch or has_folder):
         rendered["model.py"] = _handler(engine)
         rendered["requirements.txt"] = _requirements(source.trial)
     return rendered
@@ -140,6 +146,8 @@ def unavailable(candidate: Candidate, target: Container, *, is_decoder: bool = F
     if rolling := traits(candidate.engine).container_rolling_batch:
         found = named_values("rolling_batch")[rolling].is_in(target)
         return "" if found else f"it has no option.rolling_batch={rolling}; choose a newer one, such as 0.36.0-lmi20"
+    if traits(candidate.engine).has_model_folder:
+        return _no_wheels(f"the code of {candidate.engine}'s folder", OLDEST_PYTHON, target)
     needed = traits(candidate.engine).container_python
     if needed is not None and is_decoder:
         return f"its handler of {candidate.engine} serves T5 only; choose a transformers candidate"
@@ -194,6 +202,8 @@ def lmi_values(source: Source, target: Container) -> dict[str, str]:
         return rolling_values(candidate, rolling, model_id=_model_id(source, is_own=False))
     entry_point = traits(candidate.engine).container_entry_point
     if not entry_point:
+        if traits(candidate.engine).has_model_folder:  # backend.json has them
+            candidate = replace(candidate, options={}, threads=None)
         return container_values(candidate, "model.py", can_disable=can_disable)
     values = container_values(
         replace(candidate, options={}, threads=None),
@@ -246,7 +256,7 @@ def evidence(source: Source) -> str:
 
 def _server(trial: Trial) -> str:
     engine = trial.candidate.engine
-    return f"{engine}'s own server by dynamometer" if traits(engine).has_start_file else "dynamometer's model server"
+    return f"{engine}'s own server by dynamometer" if traits(engine).has_own_front else "dynamometer's model server"
 
 
 def _own_note(source: Source) -> str:
@@ -275,7 +285,13 @@ def _lmi_note(source: Source, target: Container) -> str:
         lines.append(f"It holds vLLM {version} in AWS's own build{f'; {measured} was measured' if measured else ''}.")
     if is_rolling_batch and candidate.device == "cpu":
         lines.append("It was measured on a CPU: this image computes on GPUs, with its own version of the engine.")
-    if not (traits(candidate.engine).container_entry_point or is_rolling_batch):
+    if traits(candidate.engine).has_model_folder:
+        lines.append(
+            "This folder is the one that was measured: our code, the backend's spec (which has batch_size too)"
+        )
+        lines.append("and the weights. Its library needs glibc 2.34 or newer (Ubuntu 22.04).")
+        lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
+    elif not (traits(candidate.engine).container_entry_point or is_rolling_batch):
         lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
         if source.trial.converted_dir:
             lines.append(f"On the measuring machine the converted model is {source.trial.converted_dir}.")

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.api import START_FILE
+from engines.api import MODEL_FOLDER, START_FILE
 from engines.registry import traits
 from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
+from harness.properties.model_folder import copy_model_folder
 from harness.properties.render import PROPERTIES, Source, render
 from harness.records import Recommendation
 from harness.store.codec import to_json
@@ -68,6 +69,8 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
             f"trial {recommendation.trial.trial_id} cannot be written for {container}: {faults}; "
             "choose another container"
         )
+    if traits(recommendation.trial.candidate.engine).has_model_folder:
+        copy_model_folder(run.layout.logs(recommendation.trial.trial_id) / MODEL_FOLDER, folder)
     paths = []
     for name in (PROPERTIES, *(name for name in rendered if name != PROPERTIES)):
         write_text(folder / name, rendered[name])

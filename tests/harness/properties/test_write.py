@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from engines.serving_properties.java_text import parse_properties
 from harness.choose.recommendation import choose
 from harness.choose.text import next_command
 from harness.errors import NothingToWrite, UsageError
 from harness.properties.write import write_recommendation
-from harness.store.reader import read_run
+from harness.store.reader import Run, read_run
 from tests.harness.choose.runs import candidate, store, trial
 
 
@@ -52,6 +53,52 @@ def test_a_server_that_reads_no_properties_is_written_as_the_script_that_started
     assert next_command("dynamometer-0.1", written.paths[0].parent) == f"sh {written.paths[0]}"
     with pytest.raises(NothingToWrite, match=r"reads no serving\.properties: start\.sh starts it"):
         write_recommendation(run, found, "0.36.0-lmi20")
+
+
+def _measured(tmp_path: Path, weights: Path) -> Run:
+    """A run whose winner was measured with DJL Serving, its model folder as the launch left it."""
+    options = {"backend": "t5", "command": "/opt/djl/bin/serving"}
+    what = candidate("djl", batch_size=4, threads=1, options=options)
+    run = read_run(store(tmp_path / "results", [trial(1, what, (20.0, 19.0, 21.0), queue_order="heap")]))
+    folder = run.layout.logs(run.trials[0].trial_id) / "model"
+    (folder / "engines").mkdir(parents=True)
+    (folder / "engines" / "api.py").write_text("code")
+    (folder / "serving.properties").write_text("engine=Python\n")
+    (folder / "backend.json").write_text('{"batch_size": 4}')
+    (folder / "model.py").write_text("from engines.foreign_servers.djl_handler import handle\n")
+    weights.write_text("weights")
+    (folder / "model.safetensors").symlink_to(weights)
+    return run
+
+
+def test_a_folder_that_was_measured_is_written_whole_for_a_container(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    run = _measured(tmp_path, weights)
+    found = choose(run)
+    written = write_recommendation(run, found, "0.36.0-lmi20")
+    folder = written.properties_path.parent
+    weights.unlink()
+    assert (folder / "model.safetensors").read_text() == "weights"
+    assert {path.name for path in folder.iterdir()} == {
+        "serving.properties", "backend.json", "model.py", "model.safetensors", "engines", "recommendation.json",
+    }  # fmt: skip
+    text = written.properties_path.read_text()
+    values = parse_properties(text)
+    assert (values["option.entryPoint"], values["batch_size"], values["minWorkers"]) == ("model.py", "4", "1")
+    assert not {"option.backend", "option.command"} & set(values)
+    assert "This folder is the one that was measured" in text
+    assert "the newest waiting request first (seen on 0.36.0), and so it was measured" in text
+    with pytest.raises(UsageError, match=r"weights: not there any more, and .*model\.safetensors is a link to it"):
+        write_recommendation(run, found, "0.36.0-lmi20", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_a_folder_that_was_measured_needs_the_python_of_its_code(tmp_path: Path) -> None:
+    run = _measured(tmp_path, tmp_path / "weights")
+    with pytest.raises(UsageError, match=r"holds Python 3\.10 and the code of djl's folder needs 3\.11"):
+        write_recommendation(run, choose(run), "0.29.0")
+    with pytest.raises(NothingToWrite, match=r"--container 0\.36\.0-lmi20 writes that folder"):
+        write_recommendation(run, choose(run), "dynamometer-0.1")
 
 
 def test_the_image_of_the_next_command_lies_in_the_user_s_region(
