@@ -31,6 +31,8 @@ FEATURES = {
     "streaming": "Token streaming",
     "fast_loading": "Fast loading",
     "hardware": "Hardware",
+    "model_kinds": "Model kinds",
+    "openai": "OpenAI's protocol",
 }
 """Rows of the field's comparison of serving frameworks: key -> heading."""
 

@@ -42,6 +42,8 @@ CONVERTED_FEATURES = {
     "streaming": "yes",
     "fast_loading": "kept conversion",
     "hardware": "CPU",
+    "model_kinds": "T5, decoder-only",
+    "openai": "completions, chat",
 }
 """Answers to the rows of api.FEATURES of an engine that converts the model folder and runs the result on the CPU."""
 

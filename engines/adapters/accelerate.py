@@ -44,6 +44,8 @@ _FEATURES = {
     "streaming": "yes",
     "fast_loading": "memory-mapped safetensors",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+    "model_kinds": "T5, decoder-only",
+    "openai": "completions, chat",
 }
 
 

@@ -74,6 +74,8 @@ def fastertransformer() -> ContainerEngine:
             "streaming": "yes, from 0.23.0",
             "fast_loading": "not known",
             "hardware": "NVIDIA GPU",
+            "model_kinds": "T5, decoder-only",
+            "openai": "not known",
         },
     )
 
@@ -96,6 +98,8 @@ def tensorrt_llm() -> ContainerEngine:
             "streaming": "yes",
             "fast_loading": "yes, of built engines",
             "hardware": "NVIDIA GPU",
+            "model_kinds": "T5, decoder-only",
+            "openai": "not known",
         },
     )
 
@@ -117,5 +121,7 @@ def neuronx() -> ContainerEngine:
             "streaming": "yes",
             "fast_loading": "not known",
             "hardware": "AWS Inferentia 2, Trainium",
+            "model_kinds": "decoder-only",
+            "openai": "not known",
         },
     )

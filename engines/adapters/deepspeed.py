@@ -60,6 +60,8 @@ _FEATURES = {
     "streaming": "yes",
     "fast_loading": "no",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+    "model_kinds": "T5, decoder-only",
+    "openai": "completions, chat",
 }
 
 

@@ -29,6 +29,7 @@ from engines.spec_check import check_spec, flag
 
 _PACKAGES = ("onnxruntime",)
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
+_FEATURES = {**CONVERTED_FEATURES, "model_kinds": "T5", "openai": "completions"}
 
 
 class OnnxRuntimeEngine(HostedEngine):
@@ -36,7 +37,7 @@ class OnnxRuntimeEngine(HostedEngine):
 
     name = "onnxruntime"
     packages = _PACKAGES
-    features = CONVERTED_FEATURES
+    features = _FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -49,7 +50,7 @@ class OnnxRuntimeEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
-        features=CONVERTED_FEATURES,
+        features=_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
         reasons={

@@ -37,6 +37,8 @@ _FEATURES = {
     "streaming": "yes",
     "fast_loading": "memory-mapped safetensors",
     "hardware": "CPU",
+    "model_kinds": "T5, decoder-only",
+    "openai": "completions, chat",
 }
 
 

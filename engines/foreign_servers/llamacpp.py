@@ -34,6 +34,8 @@ from engines.models.kind import DECODER
 from engines.processes.server_process import free_port
 from engines.spec_check import check_spec
 
+_FEATURES = {**CONVERTED_FEATURES, "model_kinds": "decoder-only"}
+
 
 class LlamaCppEngine:
     """Engine `llamacpp`: one server a trial, `batch_size` slots that requests join and leave as they come and end.
@@ -43,6 +45,7 @@ class LlamaCppEngine:
 
     name = "llamacpp"
     needs_model = True
+    features = _FEATURES
 
     def __init__(self, python: str = "", command: str = "") -> None:
         self._python = python
@@ -80,7 +83,7 @@ class LlamaCppEngine:
                 "workers": "one server is a trial; ask for more slots with batch_size",
                 "cuda": "the wheel computes on the CPU",
             },
-            features=CONVERTED_FEATURES,
+            features=_FEATURES,
             model_kinds=(DECODER,),
             architectures=tuple(ARCHITECTURES),
             reads_gguf=True,

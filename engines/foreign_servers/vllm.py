@@ -61,6 +61,8 @@ _FEATURES = {
     "streaming": "yes",
     "fast_loading": "memory-mapped safetensors",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+    "model_kinds": "decoder-only",
+    "openai": "completions, chat",
 }
 _QUANTIZED = "vLLM quantizes nothing while it loads on a CPU: serve a folder in AWQ, GPTQ or compressed-tensors format"
 _REASONS = {

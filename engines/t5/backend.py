@@ -65,6 +65,8 @@ FEATURES = {
     "streaming": "yes",
     "fast_loading": "memory-mapped shards",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
+    "model_kinds": "T5",
+    "openai": "completions",
 }
 
 

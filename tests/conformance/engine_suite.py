@@ -27,6 +27,7 @@ from engines.api import FEATURES, Engine, EngineSpec, RunningEngine
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
 from engines.hosted import HostedEngine
+from engines.models.kind import DECODER, SEQ2SEQ
 from engines.setting import DTYPES, OptionValue
 
 READY_TIMEOUT_S = 300.0
@@ -140,6 +141,10 @@ class EngineSuite:
         features = case.engine.capabilities().features
         assert list(features) == list(FEATURES)
         assert all(features.values())
+        kinds = case.engine.capabilities().model_kinds
+        assert [word for word in ("T5", "decoder-only") if word in features["model_kinds"]] == [
+            {SEQ2SEQ: "T5", DECODER: "decoder-only"}[kind] for kind in kinds
+        ]
         assert features["loads_hugging_face"] in ("yes", "converted once")  # the suite serves a Hugging Face folder
 
     def test_streaming_is_as_the_feature_says(self, case: EngineCase, served: Served) -> None:
