@@ -122,6 +122,8 @@ def _recommend(
     written = write_recommendation(run, recommendation, target, out)
     for path in written.paths:
         click.echo(f"wrote {path}", err=True)
+    if written.order_note:
+        click.echo(wrapped("Note: ", written.order_note), err=True)
     if written.warnings:
         click.echo(findings_text(written.properties_path, written.warnings), err=True)
     verdict = _verify(run, recommendation, written) if verify else None
@@ -148,6 +150,7 @@ def _as_json(recommendation: Recommendation, written: Written, verdict: dict[str
         "container": written.container,
         "files": [str(path) for path in written.paths],
         "warnings": _as_rows(list(written.warnings)),
+        "order_note": written.order_note,
     }
     if verdict is not None:
         answer["verification"] = verdict

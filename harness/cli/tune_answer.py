@@ -89,6 +89,8 @@ def _write_files(run: Run, recommendation: Recommendation, container: str) -> Wr
 def _show(written: Written) -> None:
     for path in written.paths:
         click.echo(f"wrote {path}", err=True)
+    if written.order_note:
+        click.echo(wrapped("Note: ", written.order_note), err=True)
     if written.warnings:
         click.echo(findings_text(written.properties_path, written.warnings), err=True)
 

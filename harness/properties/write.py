@@ -14,6 +14,7 @@ from harness.properties.containers import parse_container
 from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
 from harness.properties.model_folder import copy_model_folder
+from harness.properties.queue_order import order_notes, queue_order
 from harness.properties.render import PROPERTIES, Source, render
 from harness.records import Recommendation
 from harness.store.codec import to_json
@@ -28,11 +29,13 @@ OWN = "dynamometer-0.1"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """The files of one container: serving.properties first, or the START_FILE of a server that reads none. `warnings`
-    are our own linter's."""
+    are our own linter's; `order_note` states which latencies are not promised there, where that server takes waiting
+    requests in another order than the measured one."""
 
     container: str
     paths: tuple[Path, ...]
     warnings: tuple[Finding, ...]
+    order_note: str = ""
 
     @property
     def properties_path(self) -> Path:
@@ -76,7 +79,9 @@ def write_recommendation(run: Run, recommendation: Recommendation, container: st
         write_text(folder / name, rendered[name])
         paths.append(folder / name)
     answer = _write_answer(folder, recommendation)
-    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings))
+    target, measured = parse_container(container), recommendation.trial.queue_order
+    note = "" if measured == queue_order(target) else " ".join(order_notes(measured, target))
+    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings), order_note=note)
 
 
 def _write_start_file(run: Run, recommendation: Recommendation, container: str, folder: Path) -> Written:

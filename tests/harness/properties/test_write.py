@@ -27,6 +27,8 @@ def test_the_scenarios_own_container_goes_to_the_top_and_another_below(tmp_path:
         "serving.properties", "model.py", "requirements.txt", "recommendation.json",
     ]  # fmt: skip
     assert other.properties_path.parent == run.root / "recommendation" / "0.36.0-lmi20"
+    assert "the order it was measured by is not known" in other.order_note
+    assert own.order_note == ""
     stored = json.loads(other.paths[-1].read_text())
     assert stored["trial"]["trial_id"] == found.trial.trial_id
 
@@ -77,6 +79,7 @@ def test_a_folder_that_was_measured_is_written_whole_for_a_container(tmp_path: P
     found = choose(run)
     written = write_recommendation(run, found, "0.36.0-lmi20")
     folder = written.properties_path.parent
+    assert written.order_note == "", "it was measured by this version's order"
     weights.unlink()
     assert (folder / "model.safetensors").read_text() == "weights"
     assert {path.name for path in folder.iterdir()} == {
