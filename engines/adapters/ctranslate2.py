@@ -37,6 +37,10 @@ from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec
 
 _PACKAGES = ("ctranslate2",)
+BEAM_NOTE = (
+    "beam search ends once num_beams answers are complete, which is early_stopping=true; the default, false, continues "
+    "while a better answer is possible"
+)
 COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
 FAMILIES = (
     *("gpt2", "opt", "bloom", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma"),
@@ -119,6 +123,7 @@ class CTranslate2Backend(Backend):
             notes=(
                 f"converted model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{threads} threads",
+                BEAM_NOTE,
                 *model_notes(spec.model_dir),
             ),
             converted_dir=str(folder),
@@ -144,6 +149,8 @@ class CTranslate2Backend(Backend):
                 "ctranslate2: num_beams with repetition_penalty or no_repeat_ngram_size is not possible for a "
                 "decoder-only model: its penalties would leave out the prompt; choose one of them"
             )
+        if params.num_beams > 1 and params.early_stopping == "never":
+            raise RequestInvalid(f"ctranslate2: early_stopping 'never' is not possible: {BEAM_NOTE}; write true")
         if params.do_sample and params.seed is not None:
             raise RequestInvalid(
                 "ctranslate2: seed with do_sample is not possible: its random generators are seeded once, when "
@@ -306,8 +313,7 @@ class CTranslate2Backend(Backend):
             ]
 
     def _beam_search(self, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Sequence[TokenEvent]:
-        """Every token of each best hypothesis at once. Its stopping rule is its own: hypotheses can differ from Hugging
-        Face's where scores are close."""
+        """Every token of each best hypothesis at once. It ends as Hugging Face's with early_stopping=True."""
         results = self._run(requests, self._fed(requests))
         found = [result.sequences_ids[0] if self._kind.is_decoder else result.hypotheses[0] for result in results]
         answers = [[int(token) for token in tokens] for tokens in found]

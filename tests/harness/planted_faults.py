@@ -45,7 +45,6 @@ COMBINED, ENVIRONMENT = "harness/properties/lint/combinations.py", "harness/prop
 
 FAULTS = (
     Fault(TRACE, "return number if math.isfinite(number) else None", "return number"),
-    Fault(TRACE, "if number is None or number < 0:", "if number is None:"),
     Fault(TRACE, "not 0 <= number <= MAX_LENGTH", "number < 0"),
     Fault(TRACE, "if 0 not in (row.input_length, row.output_length)", "if True"),
     Fault(

@@ -170,6 +170,16 @@ def test_ctranslate2_refuses_a_seed_it_could_not_keep(bench: Bench) -> None:
         sampled(bench.backend("ctranslate2", "tiny-flan"), seed=7)
 
 
+def test_ctranslate2_says_how_its_beams_end_and_refuses_what_it_cannot(bench: Bench) -> None:
+    backend = load_backend("ctranslate2")
+    facts = backend.load(EngineSpec(engine="ctranslate2", model_dir=bench.folders["tiny-flan"], threads=1))
+    batch = requests(bench.yardstick("tiny-flan").vocab_size, 1, num_beams=2, early_stopping="never")
+    with pytest.raises(RequestInvalid, match="early_stopping 'never' is not possible"):
+        answers(backend, batch)
+    backend.close()
+    assert any("early_stopping=true" in note for note in facts.notes)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_batch_may_mix_greedy_and_sampled_requests(bench: Bench, engine: str) -> None:
     backend = bench.backend(engine, "tiny-flan")

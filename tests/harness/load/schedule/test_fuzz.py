@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
 from harness.load.schedule.prompts import RequestOrder, read_prompts
-from harness.load.schedule.request_times import trace_schedule
+from harness.load.schedule.request_times import UNBOUNDED, trace_schedule
 from harness.load.schedule.trace import MAX_LENGTH, read_trace
 from tests.harness.mutations import FUZZ, as_cell, check_sentence, placed, torn, values
 
@@ -90,7 +91,8 @@ def _traces(draw: st.DrawFn) -> bytes:
 @example(data=b'{"timestamp_s": -1}', unit=None, speed=1.0, most_s=1.0)
 @example(data=b'{"timestamp_s": 1}\n{"timestamp_s": 0}', unit=None, speed=1.0, most_s=1.0)
 @example(data=b'{"timestamp_s": 0, "x": "\xff"}', unit=None, speed=1.0, most_s=1.0)
-@example(data=b'{"timestamp_s": 0}\n{"timestamp_s": 1e9}', unit=None, speed=1e-300, most_s=1e300)
+@example(data=b'{"timestamp_s": 0}\n{"timestamp_s": 1e9}', unit=None, speed=1e-290, most_s=1e300)
+@example(data=b'{"timestamp_s": 0, "output_length": 1e12}', unit=None, speed=1.0, most_s=1.0)
 @example(data=b'timestamp_s,"x\n0,1\rb', unit=None, speed=1.0, most_s=1.0)
 def test_a_mutated_trace_is_read_or_refused(data: bytes, unit: Any, speed: float, most_s: float) -> None:
     path = placed(data)
@@ -111,6 +113,7 @@ def test_a_mutated_trace_is_read_or_refused(data: bytes, unit: Any, speed: float
         return
     assert list(schedule.offsets_ns) == sorted(schedule.offsets_ns)
     assert 0 < schedule.duration_s < math.inf
+    assert schedule.offsets_ns[-1] < UNBOUNDED
     assert 1 <= schedule.peak_rps <= len(schedule.offsets_ns)
 
 
@@ -142,6 +145,13 @@ def _prompts(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + text.encode("utf-8", "surrogatepass")
 
 
+def _with_every_seed(test: Callable[..., None]) -> Callable[..., None]:
+    for rows in PROMPTS:
+        test = example(data="\n".join(map(json.dumps, rows)).encode(), inputs=1, seed=0)(test)
+    return test
+
+
+@_with_every_seed
 @FUZZ
 @given(data=torn(_prompts()), inputs=st.integers(1, 3), seed=st.integers(0, 3))
 @example(data=b"[" * 200_000, inputs=1, seed=0)
