@@ -15,6 +15,7 @@ import pytest
 
 from engines.hosted import RunningServer
 from engines.launching import launch_file
+from tests.engines.models.t5_folders import BUNDLED
 from tests.engines.server.running import READY_TIMEOUT_S, fake_server, frozen_worker, is_alive
 from tests.scenarios.test_bundled_decoder import MODEL
 from tests.waiting import eventually
@@ -205,6 +206,22 @@ def test_a_full_queue_is_a_503_that_the_client_may_retry(tmp_path: Path) -> None
         assert full.value.status_code == 503
         assert full.value.code == "QueueFull"
     assert first.result().status_code == 200
+
+
+def test_a_t5_completes_prompts_and_has_no_chat(tmp_path: Path) -> None:
+    path = tmp_path / "serving.properties"
+    path.write_text(
+        f"option.entryPoint=engines.t5\noption.model_id={BUNDLED}\noption.rolling_batch=auto\nload_on_devices=-1\n"
+        "option.threads=1\noption.dtype=fp32\n"
+    )
+    with launch_file(path, None, tmp_path / "logs", READY_TIMEOUT_S) as running, client_of(running) as client:
+        assert complete(client, "spell: 4213", temperature=0).choices[0].text == "four thousand two hundred thirteen"
+        stopped = complete(client, "spell: 4213", temperature=0, stop=" hundred")
+        assert (stopped.choices[0].text, stopped.choices[0].finish_reason) == ("four thousand two", "stop")
+        both = complete(client, ["spell: 4213", "spell: 4213"], temperature=0, max_tokens=2).choices
+        assert [(one.text, one.finish_reason) for one in both] == [("four thousand", "length")] * 2
+        with pytest.raises(openai.BadRequestError, match=r"encoder-decoder model \(t5\) has no chat"):
+            client.chat.completions.create(model="model", messages=[{"role": "user", "content": "x"}])
 
 
 def test_the_bundled_decoder_answers_prompts_ids_and_messages_alike(tmp_path: Path) -> None:
