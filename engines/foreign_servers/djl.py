@@ -41,7 +41,7 @@ MODEL = "model"
 CONTAINER_PORT = 8080
 _OPTIONS = {
     "backend": f"what model.py hosts: {', '.join(PACKAGES)} (default t5)",
-    "image": "docker image to run instead of a DJL Serving of this machine",
+    "image": "docker image to run instead, an -lmi or -cpu-full one (the plain one has no Python)",
     "command": "a DJL Serving: its program or its folder (default: DJL_SERVING_HOME, the path, an installed release)",
 }
 

@@ -188,3 +188,14 @@ def test_the_handler_is_as_tidy_as_our_own_code(engine: str) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("engine", ["ctranslate2", "onnxruntime"])
+def test_workers_share_the_cores_where_the_file_names_no_threads(engine: str, djl: None) -> None:
+    """As they did where it was measured; DJL hands its own keys to the handler."""
+    pytest.importorskip(engine)
+    threads, cores = _handler(engine)["_threads"], len(os.sched_getaffinity(0))
+    assert threads({"maxWorkers": "1"}) == cores
+    assert threads({"maxWorkers": str(cores)}) == threads({"maxWorkers": str(9 * cores)}) == 1
+    assert threads({"maxWorkers": "2", "threads": "3"}) == 3
+    assert threads({}) == cores
