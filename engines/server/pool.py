@@ -48,12 +48,15 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class PoolStatus:
-    """Where the model stands; `error` is why it failed. `changed` is set at every change of state and every
-    crash."""
+    """Where the model stands; `error` is why it failed. Of `crashes`, `charged` count towards retry_threshold: finding
+    the cause of one (`unexplained`) by a second one is charged once. `changed` is set at every change of state and at
+    every crash."""
 
     state: PoolState = "loading"
     error: EngineError | Exception | None = None
     crashes: int = 0
+    charged: int = 0
+    unexplained: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -284,6 +287,7 @@ class WorkerPool:
         return not jobs if is_alone else len(jobs) < limit
 
     def _ask_again(self, jobs: Sequence[Job]) -> None:
+        self.status.unexplained += bool(jobs)
         if self.status.state in ("loading", "ready"):
             self.queue.put_back(jobs)
         else:
@@ -306,7 +310,11 @@ class WorkerPool:
             return False
         reason = worker.link.crash_reason if worker.link else ""
         self.status.crashes += 1
-        if self.status.crashes > self.settings.retry_threshold:
+        if worker.link is not None and worker.link.found_culprit and self.status.unexplained:
+            self.status.unexplained -= 1
+        else:
+            self.status.charged += 1
+        if self.status.charged > self.settings.retry_threshold:
             has_memory = worker.link is None or not worker.link.ran_out_of_memory
             crashed = WorkerCrashed if has_memory else WorkersOutOfMemory
             self._fail(

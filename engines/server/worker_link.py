@@ -53,6 +53,8 @@ class WorkerLink:
         self.gone = asyncio.Event()
         self.crash_reason = ""
         self.ran_out_of_memory = False
+        self.found_culprit = False
+        """It ended on a job that was asked again alone: the cause of an earlier crash."""
         self.changed = asyncio.Event()
         self._reader, self._writer = streams
         self._ask_again = ask_again
@@ -202,6 +204,7 @@ class WorkerLink:
         lost = list(self.in_flight.values())
         self.in_flight.clear()
         suspects = [job for job in lost if not job.has_begun and not job.result.done()] if len(lost) > 1 else []
+        self.found_culprit = len(lost) == 1 and lost[0].is_suspect
         why = "alone, so it may be the cause" if len(lost) == 1 else "and had begun to stream; send it again"
         for job in lost:
             if job not in suspects:

@@ -103,3 +103,14 @@ def test_a_waiting_stream_is_answered_when_the_model_fails(tmp_path: Path) -> No
         assert crash.result().status_code == 500
         assert stream.result().status_code == 503
         assert lines(stream.result())[0]["type"] == "NoWorkers"
+
+
+def test_a_crash_and_finding_its_cause_count_as_one(tmp_path: Path) -> None:
+    with fake_server(tmp_path, **{**STATIC, "retry_threshold": 2}) as server:
+        running, client = server
+        for _ in range(2):
+            assert [answer.status_code for answer in at_once(server, ["poison", *GOOD])] == [500, 200, 200, 200]
+        eventually(lambda: running.facts.crashes == 4)
+        assert running.failure() is None
+        assert 503 in {answer.status_code for answer in at_once(server, ["poison", *GOOD])}
+        assert "workers crashed 5 times and retry_threshold=2" in client.get("/ping").json()["message"]
