@@ -160,7 +160,7 @@ class OpenAiFront:
             "object": "model",
             "created": self._began,
             "owned_by": "dynamometer",
-            "root": str(self._folder),
+            "root": str(self._folder.resolve()),
             "max_model_len": self._kind.max_positions if self._kind else None,
         }
 

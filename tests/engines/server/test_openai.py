@@ -235,6 +235,7 @@ def test_the_bundled_decoder_answers_prompts_ids_and_messages_alike(tmp_path: Pa
         chat = client.chat.completions.create(
             model="model", messages=[{"role": "user", "content": "spell: 4213"}], temperature=0
         )
+        assert client.models.retrieve("model").root == str(MODEL)
         assert whole.choices[0].text == chat.choices[0].message.content == "four thousand two hundred thirteen"
         assert counts(whole) == counts(chat) == (9, 6, 15)
         stopped = complete(client, "spell: 4213\n", **asked, stop=" hundred", stream=True)
