@@ -166,6 +166,7 @@ AROUND = st.builds(
 @example(data=b"option.speculative_config=" + b"[" * 99_999, around=Around("0.36.0-lmi20"))
 @example(data=b"option.tensor_parallel_degree=7", around=Around("0.29.0", model=ModelFacts(heads=10**15)))
 @example(data=b"\\u12", around=Around("0.29.0"))
+@example(data=b"a=\\uzzzz", around=Around("0.29.0"))
 @example(data=b"required_memory_mb=" + b"9" * 5000, around=Around("0.29.0", place=HERE))
 @example(data=b"load_on_devices=gpu" + b"9" * 5000, around=Around("0.29.0"))
 def test_a_mutated_file_is_checked(data: bytes, around: Around) -> None:
@@ -188,6 +189,13 @@ def test_a_mutated_file_is_checked(data: bytes, around: Around) -> None:
     assert not any(line.endswith(" ") for line in written.splitlines())
     assert parse_properties("\r\n".join(written.splitlines())) == given_values
     assert all(finding.key in ("", *given_values) for finding in findings if finding.line)
+
+
+@FUZZ
+@given(given_values=st.dictionaries(st.text(max_size=6), st.text(max_size=6), max_size=4))
+@example(given_values={"a\\": "b", "c=": " d ", "#e": "\\u", "": "\r\n"})
+def test_any_values_are_written_and_read_back(given_values: dict[str, str]) -> None:
+    assert parse_properties(format_properties(given_values)) == given_values
 
 
 @FUZZ
@@ -238,6 +246,7 @@ TARGETS = sorted({*container_names(), *CONTAINERS})
 )
 @example(data=b'"' + b"x" * 5000, target="0.29.0")
 @example(data=b'{"a":' * 99_999, target="0.29.0")
+@example(data=b"=x", target="0.29.0")
 @example(data=b'{"a": [' + b"1," * 2000 + b"1]}", target="0.29.0")
 @example(data=b'\xef\xbb\xbf{"HF_MODEL_ID": "x"}', target="0.36.0-lmi20")
 def test_a_mutated_environment_is_read_or_refused(data: bytes, target: str) -> None:
@@ -247,6 +256,7 @@ def test_a_mutated_environment_is_read_or_refused(data: bytes, target: str) -> N
         check_sentence(str(error), "env.json")
         return
     assert all(isinstance(each, str) for pair in variables.items() for each in pair)
+    assert "" not in variables or b"{" in data
     found = from_environment(variables, parse_container(target))
     assert {*found.server_wide, *found.ignored} <= set(variables)
     assert set(found.values.values()) <= {*variables.values(), "Python", "true", "false"} | {
