@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from engines.launching import why_stale
+from harness.cli.gate_images import ENDPOINT_NAMES, check_unused, endpoint_options, measured, planned
 from harness.cli.signals import stopped_by_signals
 from harness.errors import UsageError
 from harness.gate.export import export_baseline
@@ -26,6 +28,7 @@ from harness.store.reader import find_run, read_run
 from harness.trial.inputs import with_checked_code
 from harness.trial.side_by_side import Order, measure_again, measure_side_by_side
 
+DEFAULT_MINUTES = 30.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -47,9 +50,16 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Another checkout of this repository to measure side by side.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field of the scenario.")
+@click.option(
+    "--images",
+    nargs=2,
+    metavar="OLD NEW",
+    help="Measure the candidate run's winner as a SageMaker endpoint on two images (URIs or LMI versions) in turns.",
+)
+@endpoint_options
 @click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Fixed number of launches of each side.")
-@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
-              help="Minutes after which measuring stops.")  # fmt: skip
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Minutes after which measuring stops (default 30; with --images twice the expected).")  # fmt: skip
 @click.option("--allow-different-machine", is_flag=True, help="Compare runs from different machines anyway.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Also write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Also write a Markdown summary.")
@@ -62,20 +72,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
-    baselines: tuple[str, ...],
-    candidate: str | None,
     rules: Path | None,
-    scenario: Path | None,
-    baseline_ref: Path | None,
-    overrides: tuple[str, ...],
-    repetitions: int | None,
-    max_minutes: float,
-    allow_different_machine: bool,
+    max_minutes: float | None,
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
     export: Path | None,
     results: Path | None,
+    images: tuple[str, str] | None,
+    **given: Any,
 ) -> int:
     """Judge a candidate run against a baseline: pass, regressed, or cannot tell.
 
@@ -89,23 +94,25 @@ def command(
       dyno gate --scenario scenarios/gate.yaml --baseline-ref ../main --max-minutes 20
       dyno gate --scenario scenarios/gate.yaml --baseline results/baseline --repetitions 4
       dyno gate --baseline gate --export results/baseline
+      dyno gate --images 0.36.0-lmi20 0.36.0-lmi27 --candidate RUN --instance ml.g5.xlarge --dry-run
     """
 
+    endpoint = {name: given.pop(name) for name in ENDPOINT_NAMES}
     asked = _Asked(
-        baselines=baselines,
-        candidate=candidate,
-        rules=load_rules(rules),
-        scenario=scenario,
-        baseline_ref=baseline_ref,
-        overrides=overrides,
-        repetitions=repetitions,
-        max_minutes=max_minutes,
-        allows_different_machine=allow_different_machine,
-        results=results or DEFAULT_RESULTS,
+        rules=load_rules(rules), max_minutes=max_minutes or DEFAULT_MINUTES, results=results or DEFAULT_RESULTS, **given
     )
-    if export is not None:
-        return asked.export(export)
-    result = asked.answer()
+    if images is None:
+        check_unused(endpoint)
+        if export is not None:
+            return asked.export(export)
+        result = asked.answer()
+    else:
+        asked.check_alone("--images")
+        plan = planned(read_run(find_run(asked.results, asked.candidate)), images, asked.repetitions, endpoint)
+        if endpoint["dry_run"]:
+            click.echo(plan.as_json() if as_json else "\n".join(plan.lines()))
+            return 0
+        result = measured(plan, asked.rules, asked.results, max_minutes)
     _write(result, junit, markdown)
     _print(result, as_json=as_json)
     return result.exit_code
@@ -123,7 +130,7 @@ class _Asked:
     overrides: tuple[str, ...]
     repetitions: int | None
     max_minutes: float
-    allows_different_machine: bool
+    allow_different_machine: bool
     results: Path
 
     def export(self, folder: Path) -> int:
@@ -149,7 +156,12 @@ class _Asked:
         if target.resolve() in [root.resolve() for root in roots]:
             raise UsageError(f"{target}: both baseline and candidate; name two runs (--baseline RUN --candidate RUN)")
         runs = [read_run(root) for root in roots]
-        return gate(runs, read_run(target), self.rules, allows_different_machine=self.allows_different_machine)
+        return gate(runs, read_run(target), self.rules, allows_different_machine=self.allow_different_machine)
+
+    def check_alone(self, option: str) -> None:
+        """Raises UsageError where another way to measure is asked for too."""
+        if self.baselines or self.scenario is not None or self.baseline_ref is not None or self.overrides:
+            raise UsageError(f"{option}: measures both sides itself; leave --baseline, --scenario and --set out")
 
     def _check(self) -> None:
         if self.scenario is None and self.baseline_ref is not None:

@@ -7,12 +7,13 @@ planned: a fixed number of looks (`LOOKS`), the levels shared among them, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from engines.api import QueueOrder
+from engines.setting import OptionValue
 from harness.clock import Clock, SystemClock
 from harness.errors import EnvironmentFault, UsageError
 from harness.gate.gate import gate
@@ -79,8 +80,24 @@ def measure_side_by_side(order: Order, baseline_ref: Path, rules: Rules, announc
             order.resolved, after_run, progress=Lines(announce), reference=before.reference, queue_order="fifo"
         ) as after,
     ):
-        pairing = _Pairing(benches=(before, after), rules=rules, clock=SystemClock(), announce=announce)
-        return pairing.run(candidates, looks, order.max_minutes)
+        sides = (Side(bench=before, name="baseline checkout"), Side(bench=after, name="candidate"))
+        return judged_in_pairs(sides, candidates, looks, order.max_minutes, rules, announce)
+
+
+def judged_in_pairs(
+    sides: tuple[Side, Side],
+    candidates: Sequence[Candidate],
+    looks: Sequence[tuple[int, float]],
+    max_minutes: float,
+    rules: Rules,
+    announce: Announce,
+) -> GateResult:
+    """Both sides launched in turns, stored and judged; `looks` are (rounds, share of the error levels).
+
+    Raises EnvironmentFault when the first side cannot serve, Interrupted on Ctrl-C.
+    """
+    pairing = _Pairing(sides=sides, rules=rules, clock=SystemClock(), announce=announce)
+    return pairing.run(candidates, looks, max_minutes)
 
 
 def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
@@ -102,6 +119,7 @@ def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
     queue_order: QueueOrder = "heap" if is_heap else "fifo"  # as it was measured then
     with Bench.open(order.resolved, new_run, progress=Lines(announce), queue_order=queue_order) as bench:
         budget = _Budget(clock=SystemClock(), max_minutes=order.max_minutes)
+        side = Side(bench=bench, name="candidate")
         for turn in range(repetitions):
             if not budget.has_time_for_another(turn):
                 announce(
@@ -109,8 +127,20 @@ def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
                 )
                 break
             for candidate in candidates if turn % 2 == 0 else reversed(candidates):
-                _run_one(bench, candidate, turn + 1, announce, f"repetition {turn + 1} of {repetitions}")
+                _run_one(side, candidate, turn + 1, announce, f"repetition {turn + 1} of {repetitions}")
         return bench.writer.layout.root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of a comparison. `launched_as` is how its bench launches a candidate of both, `unstored` options that no
+    record may hold, `versions` what is stored beside the engine's own."""
+
+    bench: Bench
+    name: str
+    launched_as: Callable[[Candidate], Candidate] = lambda candidate: candidate
+    unstored: Mapping[str, OptionValue] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +164,7 @@ class _Budget:
 class _Pairing:
     """Both sides of a side-by-side measurement: index 0 is the baseline, 1 the candidate."""
 
-    benches: tuple[Bench, Bench]
+    sides: tuple[Side, Side]
     rules: Rules
     clock: Clock
     announce: Announce
@@ -165,37 +195,39 @@ class _Pairing:
 
     def _pair(self, candidate: Candidate, turn: int, turns: int) -> tuple[Trial, Trial]:
         """One launch of each side, the order turned round in every second pair (ABBA)."""
-        sides = (0, 1) if turn % 2 == 0 else (1, 0)
+        order = (0, 1) if turn % 2 == 0 else (1, 0)
         trials: dict[int, Trial] = {}
-        for side in sides:
+        for side in order:
             where = f"round {turn + 1} of at most {turns}, {('baseline', 'candidate')[side]}"
-            trials[side] = _run_one(self.benches[side], candidate, turn + 1, self.announce, where)
+            trials[side] = _run_one(self.sides[side], candidate, turn + 1, self.announce, where)
         if turn == 0 and trials[0].outcome not in ("ok", "client_limited"):
             raise EnvironmentFault(
-                f"the baseline checkout cannot serve {label(candidate)}: {trials[0].outcome}: {trials[0].reason}"
+                f"the {self.sides[0].name} cannot serve {label(candidate)}: {trials[0].outcome}: {trials[0].reason}"
             )
         return trials[0], trials[1]
 
     def _keep(self, pairs: Sequence[tuple[str, str]], share: float) -> None:
-        stored = Pairs(baseline=self.benches[0].writer.layout.root.name, share=share, trial_ids=tuple(pairs))
-        write_text(self.benches[1].writer.layout.root / PAIRS_JSON, stored.as_text())
+        stored = Pairs(baseline=self.sides[0].bench.writer.layout.root.name, share=share, trial_ids=tuple(pairs))
+        write_text(self.sides[1].bench.writer.layout.root / PAIRS_JSON, stored.as_text())
 
     def _has_new_failure(self) -> bool:
         return any(finding.verdict == "regressed" for finding in self._judge().findings)
 
     def _judge(self) -> GateResult:
-        before, after = (read_run(bench.writer.layout.root) for bench in self.benches)
+        before, after = (read_run(side.bench.writer.layout.root) for side in self.sides)
         return gate([before], after, self.rules)
 
 
-def _run_one(bench: Bench, candidate: Candidate, number: int, announce: Announce, where: str) -> Trial:
-    """One trial, stored. Raises Interrupted after storing the record of the trial in flight."""
+def _run_one(side: Side, candidate: Candidate, number: int, announce: Announce, where: str) -> Trial:
+    """One trial, stored as `candidate`'s. Raises Interrupted after storing the record of the trial in flight."""
+    writer = side.bench.writer
     try:
-        trial = bench.run(candidate, number)
+        trial = side.bench.run(side.launched_as(candidate), number, unstored=side.unstored)
     except TrialInterrupted as error:
-        bench.writer.append_trial(error.trial)
-        raise interrupted(bench.writer) from error
-    bench.writer.append_trial(trial)
+        writer.append_trial(replace(error.trial, candidate=candidate))
+        raise interrupted(writer) from error
+    trial = replace(trial, candidate=candidate, versions={**trial.versions, **side.versions})
+    writer.append_trial(trial)
     metric = trial.summary.metrics.get("latency_p50_ms") if trial.summary is not None else None
     measured = (
         f"p50 {metric.value:.4g} ms" if metric is not None else f"{trial.outcome}: {trial.reason.splitlines()[0]}"
