@@ -16,7 +16,7 @@ help:                ## this list
 quickstart: install  ## venv, install, native build, then tune the bundled T5 on four engines
 	$(BIN)/dyno tune scenarios/quickstart.yaml
 
-quickstart-decoder: install  ## the bundled decoder-only model on transformers, llama.cpp and vLLM; vLLM is 2.3 GB more
+quickstart-decoder: install  ## the bundled decoder-only model on vLLM, llama.cpp and three more; vLLM is 2.3 GB more
 	@echo "vLLM's CPU build gets an environment of its own, once: 2.3 GB, about 3 minutes (in DYNO_CACHE, else ~/.cache)."
 	@$(BIN)/dyno engine install vllm || echo "vLLM is not installed: it is left out of the search"
 	$(BIN)/dyno tune scenarios/quickstart-decoder.yaml

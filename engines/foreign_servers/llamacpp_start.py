@@ -129,7 +129,7 @@ class Start:
         arguments = self._arguments(file)
         if self.place.program:
             return script_text(title, [self.place.program, *arguments], START_PORT)
-        title += f"\n# From the wheel {WHEEL}; a {PROGRAM} takes the same as:\n#   {PROGRAM} {shell_words(arguments)}"
+        title += f"\nFrom the wheel {WHEEL}; a {PROGRAM} takes the same as:\n  {PROGRAM} {shell_words(arguments)}"
         words = [self.place.python, "-u", "-m", PROCESS, ADDRESS, PORT, MODEL_NAME]
         parameters = json.dumps(self._parameters(file), indent=2)
         return script_text(title, words, START_PORT, import_variables(self.place.python), parameters)

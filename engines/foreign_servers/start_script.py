@@ -31,7 +31,7 @@ def script_text(
     before what is there."""
     lines = [
         "#!/bin/sh",
-        f"# {title}",
+        *(f"# {line}" for line in title.splitlines()),
         "# PORT, ADDRESS and MODEL_NAME in the environment change where it listens and what it calls its model.",
         f': "${{PORT:={usual_port}}}" "${{ADDRESS:={HOST}}}" "${{MODEL_NAME:=model}}"',
     ]

@@ -103,9 +103,10 @@ def test_what_cannot_be_served_names_what_is_expected(tmp_path: Path) -> None:
 
 def test_what_the_caller_decides_is_left_open_and_the_rest_is_quoted() -> None:
     env = {"A": "it's", "PATH": "/x/bin", "PYTHONPATH": ""}
-    text = script_text("t", ["serve", "--port", PORT, "$HOME"], 9000, env, "line one")
+    text = script_text("model a\necho b", ["serve", "--port", PORT, "$HOME"], 9000, env, "line one")
     assert "exec serve --port \"$PORT\" '$HOME' <<'END_OF_INPUT'\nline one\nEND_OF_INPUT\n" in text
     assert "export PYTHONPATH=''\n" in text
+    assert "# model a\n# echo b\n" in text
     run = ["/bin/sh", "-c", text.replace("exec serve", "echo $A $PATH")]
     done = subprocess.run(run, capture_output=True, text=True, env={"PORT": "7", "PATH": "/bin"}, check=True)
     assert done.stdout == "it's /x/bin:/bin --port 7 $HOME\n"
