@@ -90,6 +90,18 @@ KNOWN: list[tuple[tuple[Any, ...], Any]] = [
     (("space", 0, "options"), {"url": "http://h", "ready": {"path": "/x", "status": 200}}),
     (("space", 0, "options"), {"a": [1, "x", True], "b": None}), (("space", 0, "threads"), [None, 2]),
     (("space", 0, "python"), "auto"), (("search", "sampler"), "tpf"), (("search", "confirm"), {"finalists": -1}),
+    (L, {"kind": "closed", "users": [1, 4]}), (L, {"kind": "poisson", "rate_rps": [4, 1]}), (L, {"users": [2]}),
+    (("objectives",), [{"metric": "latency_p50_ms", "goal": "minimize", "at": {"users": 4}}]),
+    (("objectives",), [{"metric": "latency_p50_ms", "goal": "minimize", "at": {}}]),
+    (("quality",), {"reference": {"url": "http://h"}, "reference_folder": "m"}),
+    (("space",), [{"engine": "vllm", "preset": "x"}]), (("space",), [{"engine": "t5", "preset": "x"}]),
+    (W, {"locustfile": "l.py", "load": {"kind": "closed", "think_time_s": 1.0}}), (W, {"locustfile": "l.py"}),
+    (W, {"locustfile": "l.py", "load": {"users": [1, 2]}}), (W, {"locustfile": "l.py", "inputs_per_request": 2}),
+    (W, {"locustfile": "l.py", "load": {"kind": "poisson", "rate_rps": 1}}), (W, {"spawn_per_s": 1.0}),
+    (W, {"locustfile": "l.py", "request": {"headers": {"a": "b"}}}), (W, {"slo": {"ttft_ms": 1}}),
+    (W, {"template": {"body": '["{prompt}"]', "answer": "a"}, "inputs_per_request": 2}),
+    (W, {"load": {"kind": "stages", "stages": [{"rate_rps": 5, "duration_s": 1000}]}}),
+    (W, {"load": {"kind": "max_rate", "low_rps": 1, "high_rps": 9}}), (W, {"stream": True, "inputs_per_request": 2}),
     (("cost",), {"usd_per_hour": -1}), (("cost",), {"usd_per_hour": {"ml.g5.xlarge": 1.0}}), (("cost",), {}),
     (("recommend", "container"), "X"), (("name",), "Bug 1"), (("ready_timeout_s",), 0), (("space",), None),
 ]  # fmt: skip
@@ -117,6 +129,11 @@ def _scenarios(draw: st.DrawFn) -> bytes:
     else:
         text = write(json.loads(json.dumps(value)))
     return text.encode("utf-8", "surrogatepass")
+
+
+def _one_by_one(load: Any) -> list[Open]:
+    """The open loops of a load: of a sweep each level's."""
+    return [each for each in [load.at(level) for level in load.levels] or [load] if isinstance(each, Open)]
 
 
 def _at(place: str, path: Path) -> Path:
@@ -173,8 +190,8 @@ def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str]
             check_sentence(str(error), path)
         return
     assert place == "file"
-    load, most_s = scenario.workload.load, scenario.workload.max_duration_s
-    if isinstance(load, Open):
+    most_s = scenario.workload.max_duration_s
+    for load in _one_by_one(scenario.workload.load):
         assert 0 < load.seconds(scenario.workload.requests, most_s) <= most_s
         count = load.count(scenario.workload.requests, most_s)
         assert count is None or count >= 0
