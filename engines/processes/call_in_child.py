@@ -27,7 +27,7 @@ def call_in_child(module: str, function: str, arguments: Sequence[str], python: 
     An EngineError there is raised here with the same class and words; any other end becomes ModelInvalid with the last
     lines it wrote.
     """
-    command = [python or sys.executable, "-m", module, str(os.getpid()), function, *arguments]
+    command = [python or sys.executable, "-m", __name__, module, str(os.getpid()), function, *arguments]
     env = {**os.environ, **child_environment(python)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
         try:
@@ -60,3 +60,10 @@ def answer_call(*functions: Callable[..., None]) -> None:
         print(_MARK + json.dumps([type(error).__name__, str(error)]))
         sys.exit(1)
     sys.exit(0)
+
+
+if __name__ == "__main__":
+    # Before the module, whose libraries may take seconds to load: what the kernel was asked outlives the exec.
+    if dies_with(int(sys.argv[2])):
+        os.execv(sys.executable, [sys.executable, "-m", *sys.argv[1:]])  # noqa: S606
+    sys.exit(1)
