@@ -119,10 +119,10 @@ class HandlerContainer(ServerContainer):
         super().__init__(archive, environment)
 
     def is_healthy(self) -> bool:
-        """The stand-in says 200 while it loads, as DJL Serving can; AWS's images keep their port closed until then."""
+        """The port stays closed until the model is loaded, as in AWS's images."""
         try:
             with open_here(f"http://127.0.0.1:{self._port()}/ping", 5.0) as answer:
-                return bool(json.load(answer)["status"] == "Healthy")
+                return bool(json.load(answer)["model"]["status"] == "Healthy")
         except (OSError, ValueError):
             return False
 
