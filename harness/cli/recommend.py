@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from engines.registry import traits
-from harness.choose.recommendation import choose
+from harness.choose.for_container import choose_for
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.signals import stopped_by_signals
 from harness.deploy.forms import FORMS, form
@@ -80,8 +80,9 @@ def _write_form(
     run = read_run(find_run(results or DEFAULT_RESULTS, ref))
     for note in run.notes:
         click.echo(note, err=True)
-    recommendation = choose(run)
     target = container or scenario_container(run)
+    recommendation, given_up = choose_for(run, target)
+    _note(given_up)
     folder = (out or run.layout.recommendation_dir / name).resolve()
     source = Source(run_name=run.root.name, manifest=run.manifest, trial=recommendation.trial)
     made = form(source, name, target, folder)
@@ -109,21 +110,21 @@ def _recommend(
     run = read_run(find_run(results or DEFAULT_RESULTS, ref))
     for note in run.notes:
         click.echo(note, err=True)
-    recommendation = choose(run)
     target = container or scenario_container(run)
     is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
+    recommendation, given_up = choose_for(run, target)
     if verify and not is_own:
         raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
     nothing = why_nothing_to_write(recommendation.trial.candidate)
     if verify and nothing and not traits(recommendation.trial.candidate.engine).has_start_file:
         raise UsageError(f"--verify starts a server from the written serving.properties: {nothing}")
+    _note(given_up)
     if not as_json:
         click.echo(as_text(recommendation))
     written = write_recommendation(run, recommendation, target, out)
     for path in written.paths:
         click.echo(f"wrote {path}", err=True)
-    if written.order_note:
-        click.echo(wrapped("Note: ", written.order_note), err=True)
+    _note(written.order_note)
     if written.warnings:
         click.echo(findings_text(written.properties_path, written.warnings), err=True)
     verdict = _verify(run, recommendation, written) if verify else None
@@ -134,6 +135,11 @@ def _recommend(
             click.echo(wrapped("Measured again from the written file: ", verdict["sentence"]))
         click.echo(f"Next: {next_command(target, written.properties_path.parent)}")
     return MeasurementInvalid.exit_code if verdict is not None and not verdict["is_inside"] else 0
+
+
+def _note(text: str) -> None:
+    if text:
+        click.echo(wrapped("Note: ", text), err=True)
 
 
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:

@@ -148,6 +148,10 @@ def unavailable(candidate: Candidate, target: Container, *, is_decoder: bool = F
         return "" if found else f"it has no option.rolling_batch={rolling}; choose a newer one, such as 0.36.0-lmi20"
     if traits(candidate.engine).has_model_folder:
         return _no_wheels(f"the code of {candidate.engine}'s folder", OLDEST_PYTHON, target)
+    if candidate.rolling_batch != "disable":
+        return (
+            f"DJL's server hands whole batches to {candidate.engine}: its rolling batch exists in our own server only"
+        )
     needed = traits(candidate.engine).container_python
     if needed is not None and is_decoder:
         return f"its handler of {candidate.engine} serves T5 only; choose a transformers candidate"

@@ -115,3 +115,42 @@ def test_a_verification_that_is_stopped_says_so(
     monkeypatch.setattr("harness.cli.recommend.verify", stopped)
     assert dyno(["recommend", "--results", str(results), "--verify"]) == 130
     assert "dyno: interrupted" in capsys.readouterr().err
+
+
+def test_a_container_gets_the_best_that_it_can_serve_and_the_cost_is_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rolling = candidate("ctranslate2", rolling_batch="auto")
+    store(
+        tmp_path,
+        [
+            trial(1, candidate("t5"), (10.0, 9.9, 10.1)),
+            trial(2, rolling, (15.0, 14.9, 15.1)),
+            trial(3, candidate("ctranslate2"), (20.0, 19.9, 20.1)),
+        ],
+    )
+    assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Recommendation: ctranslate2 fp32, batch 1, 1 worker\n")
+    note = " ".join(shown.err.split())
+    assert "0.36.0-lmi20 cannot serve the best of all, t5 fp32, batch 1, 1 worker: t5 exists in our own server" in note
+    assert "latency_p50_ms 20 ms [19.9, 20.1] against 10 ms [9.9, 10.1] (+100.0%)" in note
+
+
+def test_a_rolling_batch_is_refused_with_the_best_static_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rolling = candidate("ctranslate2", rolling_batch="auto")
+    store(tmp_path, [trial(1, rolling, (10.0, 9.9, 10.1)), trial(2, candidate("ctranslate2"), (20.0, 19.9, 20.1))])
+    assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 0
+    note = " ".join(capsys.readouterr().err.split())
+    assert "DJL's server hands whole batches to ctranslate2: its rolling batch exists in our own server only" in note
+    assert "The best measured candidate that it can serve is ctranslate2 fp32, batch 1, 1 worker: " in note
+
+
+def test_a_container_that_can_serve_nothing_measured_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(tmp_path, [trial(1, candidate("t5"), (10.0, 9.9, 10.1))])
+    assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 2
+    assert "cannot serve t5 fp32, batch 1, 1 worker: t5 exists in our own server only" in capsys.readouterr().err
