@@ -131,19 +131,22 @@ def rope_groups(batch: Sequence[GenerateRequest], indices: Sequence[int], switch
 
 
 class Forward:
-    """The module's forward pass with the arguments that it has; BLOOM and OPT take no positions or count their own."""
+    """The module's forward pass with the arguments that it has; BLOOM and OPT take no positions or count their own.
+
+    A row that has ended grows until its batch ends, maybe beyond the positions: it then stays at the last."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         known = inspect.signature(model.forward).parameters
         self._has_positions = "position_ids" in known
+        self._last = getattr(model.config, "max_position_embeddings", 1 << 30) - 1
         self._can_keep = "logits_to_keep" in known
 
     def __call__(self, ids: Any, mask: Any, positions: Any, cache: Any = None, *, keeps_last: bool = False) -> Any:
         """Logits [B, S, V], or [B, 1, V] of the last column where the module can leave the others out."""
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self._has_positions:
-            arguments["position_ids"] = positions
+            arguments["position_ids"] = positions.clamp(max=self._last)
         if self._can_keep and keeps_last:
             arguments["logits_to_keep"] = 1
         arguments |= {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}

@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.environments.packages import package_availability
 from engines.errors import Unavailable
 from engines.models.cache import build_once, carried, check_unchanged, model_digest
+from engines.models.kind import model_kind
 from engines.processes.call_in_child import call_in_child
 
 EXPORT = 2
@@ -44,7 +45,8 @@ def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
                 "engines.models.onnx_export", "quantize", [str(exported(model_dir, "fp32", cache, engine)), str(folder)]
             )
         else:
-            call_in_child("engines.models.onnx_export", "export", [str(model_dir), str(folder)])
+            module = "onnx_decoder_export" if model_kind(model_dir).is_decoder else "onnx_export"
+            call_in_child(f"engines.models.{module}", "export", [str(model_dir), str(folder)])
             check_unchanged(model_dir, digest)
 
     return build_once(cache / "onnx" / name, build)

@@ -268,7 +268,7 @@ _EXPORT: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "external_dat
 
 
 def quantize(exact: str, folder: str) -> None:
-    """Both graphs of folder `exact` with int8 weights (per output channel) in every product with a constant matrix.
+    """The graphs of folder `exact` with int8 weights (per output channel) in every product with a constant matrix.
 
     The activations of such a product are quantized on the fly, one scale for the whole tensor. The products inside
     attention, norms and embeddings stay fp32.
@@ -276,10 +276,10 @@ def quantize(exact: str, folder: str) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises a pre-processing that these graphs do not need
-    for name in ("encoder.onnx", "decoder.onnx"):
+    for path in sorted(Path(exact).glob("*.onnx")):
         quantize_dynamic(
-            Path(exact) / name,
-            Path(folder) / name,
+            path,
+            Path(folder) / path.name,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,

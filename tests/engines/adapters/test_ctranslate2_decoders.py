@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,15 +12,16 @@ import pytest
 
 from engines.adapters.ctranslate2 import FAMILIES as SERVED
 from engines.adapters.ctranslate2 import capabilities
-from engines.api import Backend, GenerateParams, GenerateRequest
+from engines.api import GenerateParams, GenerateRequest
 from engines.errors import ModelInvalid, RequestInvalid, SpecInvalid
 from engines.models import ctranslate2_cache
 from engines.models.kind import kind_of, model_kind
 from engines.models.tokenizer import Tokenizer
 from engines.spec_check import why_not_model
+from tests.engines.adapters.decoder_zoo import Zoo, opened_zoo
 from tests.engines.adapters.test_decoders import Yardstick, requests
 from tests.engines.models.decoder_folders import FAMILIES, write_decoder
-from tests.engines.models.t5_folders import ROOT, answers, loaded, tokens
+from tests.engines.models.t5_folders import ROOT, answers, tokens
 
 pytestmark = pytest.mark.heavy
 
@@ -39,38 +39,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-class Zoo:
-    """Folders and backends, each made once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._backends: dict[tuple[Path, str], Backend] = {}
-
-    def folder(self, name: str) -> Path:
-        path = self._root / name.replace(" ", "-")
-        if path.is_dir():
-            return path
-        model_type, changes = VARIANTS.get(name, (name, {}))
-        return write_decoder(path, model_type, **changes)
-
-    def backend(self, folder: Path, dtype: str = "fp32") -> Backend:
-        key = (folder, dtype)
-        if key not in self._backends:
-            self._backends[key] = loaded("ctranslate2", folder, dtype)
-        return self._backends[key]
-
-
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
-    """Conversions in this process: a child of its own would load torch for each family."""
-
-    def here(module: str, function: str, arguments: list[str]) -> None:
-        getattr(importlib.import_module(module), function)(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ctranslate2_cache, "call_in_child", here)
-        patch.setenv("DYNO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Zoo(tmp_path_factory.mktemp("decoders"))
+    with opened_zoo("ctranslate2", ctranslate2_cache, VARIANTS, tmp_path_factory.mktemp("zoo")) as zoo:
+        yield zoo
 
 
 def fitting(batch: list[GenerateRequest], folder: Path) -> list[GenerateRequest]:

@@ -135,6 +135,17 @@ def test_a_prompt_and_answer_beyond_the_context_are_refused_with_the_numbers(dec
     backend.close()
 
 
+def test_a_row_that_has_ended_may_grow_beyond_the_context_until_its_batch_ends(decoder: Folders) -> None:
+    backend = loaded("transformers", decoder("gpt2"))
+    sizes = ((118, 10), (2, 126), (2, 126))
+    batch = [
+        GenerateRequest(input_ids=(7,) * length, params=GenerateParams(max_new_tokens=new, min_new_tokens=new))
+        for length, new in sizes
+    ]
+    assert [len(events) for events in answers(backend, batch)] == [new for _, new in sizes]
+    backend.close()
+
+
 def test_gpt2_in_int8_is_refused_because_nothing_would_be_quantized(decoder: Folders) -> None:
     with pytest.raises(SpecInvalid, match="Conv1D"):
         loaded("transformers", decoder("gpt2"), dtype="int8")
