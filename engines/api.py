@@ -177,12 +177,13 @@ class Dialect:
     `exact_tokens` is the field that keeps the end token away until as many tokens as may be are written: 'min_tokens',
     or 'ignore_eos' for a server that knows no minimum below the maximum; 'none' for one that has no such word. `fields`
     are part of every request body; what a user asks for wins. `is_streamed_on_fresh`: it loses streamed requests on a
-    connection that has carried one.
+    connection that has carried one. `returns_ids`: it knows vLLM's field return_token_ids.
     """
 
     exact_tokens: Literal["min_tokens", "ignore_eos", "none"] = "min_tokens"
     fields: Mapping[str, OptionValue] = field(default_factory=dict)
     is_streamed_on_fresh: bool = False
+    returns_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

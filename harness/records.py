@@ -91,7 +91,7 @@ class RequestRecord:
         return self.done_ns - self.intended_ns
 
 
-IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "wilson", "bracket"]
+IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "bootstrap", "wilson", "bracket"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,8 @@ class QualityReport:
     """Answers compared with the task references and with the fp32 reference engine.
 
     `verdict` is 'Normal' only when every score is inside the scenario's margin; `metrics` hold exact_match_frac,
-    reference_match_frac, token_agreement_frac, chrf, rouge_l, nonfinite_frac (and exact_match_frac.<task>).
+    reference_match_frac, token_agreement_frac, logprob_drop_nats, chrf, rouge_l, nonfinite_frac (and
+    exact_match_frac.<task>).
     """
 
     verdict: QualityVerdict

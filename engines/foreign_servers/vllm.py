@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.openai_server import RunningOpenAiServer, wait_for_model
@@ -165,7 +165,7 @@ class VllmEngine:
         try:
             _wait(process, port, name, ready_timeout_s)
             url = f"http://{HOST}:{port}"
-            endpoint = Endpoint(url=url, protocol=served.protocol, model_name=name)
+            endpoint = Endpoint(url=url, protocol=served.protocol, model_name=name, dialect=Dialect(returns_ids=True))
             yield RunningOpenAiServer(process, endpoint, served.facts(url, time.monotonic() - begin))
         finally:
             process.stop(STOP_GRACE_S)

@@ -29,6 +29,11 @@ class Tokenizer:
             return cls(_load_fast(fast), closing=closing, is_fast=True)
         return cls(_load_slow(model_dir), closing=closing, is_fast=False)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether texts are closed by an end token: an encoder's are."""
+        return bool(self._closing)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`: closed by eos exactly once for an encoder (one of several, else the first); for a
         decoder-only model with what the tokenizer itself adds (often bos), and no eos of ours."""

@@ -333,6 +333,13 @@ _DEFS = (
         source="quality",
     ),
     MetricDef(
+        "logprob_drop_nats",
+        "nats",
+        "minimize",
+        "how much less likely the answers' tokens are under the reference than its own answers', per token",
+        source="quality",
+    ),
+    MetricDef(
         "chrf",
         "frac",
         "maximize",

@@ -3,6 +3,9 @@
 Verdicts. 'Broken': non-finite scores, many missing or empty answers, or agreement has collapsed. 'Degraded': outside
 the margin. 'Normal': inside it. 'Unknown': there is nothing to compare with. The margin is applied to the point
 estimate; the reason carries the paired counts and what they prove, so that a lucky small sample can be seen as such.
+
+Where prompts have right answers, these decide. Where they have none, the log-probability of the answers' tokens under
+the reference decides (logprob.py); where that cannot be had, equality with the reference's answers does.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.measure.statistics.distributions import wilson_interval
+from harness.quality.logprob import LogprobDrops, drop_metric, drop_verdict
 from harness.quality.scores import chrf, is_exact_match, mcnemar_p, rouge_l, token_agreement
 from harness.records import Metric, Prompt, QualityReport, QualityVerdict
 
@@ -29,12 +33,14 @@ LONG_REFERENCE_WORDS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityRule:
-    """The margin. `max_exact_match_drop`: absolute, below the reference; `min_reference_match`: 0..1. The reference is
-    the model in fp32, or a server that the scenario names (`is_reference_served`)."""
+    """The margin. `max_exact_match_drop`: absolute, below the reference; `min_reference_match`: 0..1;
+    `max_logprob_drop`: nats per token. The reference is the model in fp32, or a server that the scenario names
+    (`is_reference_served`)."""
 
     max_exact_match_drop: float
     min_reference_match: float
     is_reference_served: bool = False
+    max_logprob_drop: float = 0.05
 
     @property
     def reference(self) -> str:
@@ -84,12 +90,14 @@ def judge(
     rule: QualityRule,
     *,
     nonfinite: Collection[str] = (),
+    drops: LogprobDrops | None = None,
 ) -> QualityReport:
     """The verdict on `answers` (prompt id -> text) to `prompts`; `reference` holds those of the
     reference.
 
     A prompt without an answer counts as answered wrongly and empty. `nonfinite` are ids of prompts whose scores held
-    NaN or infinity. Every metric states its n.
+    NaN or infinity. `drops` are what the answers lose under the reference, needed where `has_right_answers` is false.
+    Every metric states its n.
     """
     cases = tuple(
         _Case(
@@ -103,11 +111,21 @@ def judge(
     )
     if not cases:
         return QualityReport(verdict="Unknown", reason="no prompt was checked: quality.prompts is 0", metrics={})
-    verdict, reason = _verdict(cases, rule)
-    return QualityReport(verdict=verdict, reason=reason, metrics=_metrics(cases, rule))
+    verdict, reason = _verdict(cases, rule, drops)
+    metrics = _metrics(cases, rule)
+    if drops is not None and drops.nats:
+        metrics["logprob_drop_nats"] = drop_metric(drops)
+    return QualityReport(verdict=verdict, reason=reason, metrics=metrics)
 
 
-def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict, str]:
+def has_right_answers(prompts: Sequence[Prompt], reference: Mapping[str, str]) -> bool:
+    """Whether exact match means anything: the fp32 reference itself gets enough of the task's answers right."""
+    graded = [prompt for prompt in prompts if prompt.reference is not None and prompt.prompt_id in reference]
+    right = sum(is_exact_match(reference[prompt.prompt_id], prompt.reference or "") for prompt in graded)
+    return bool(graded) and right >= INFORMATIVE_FRAC * len(graded)
+
+
+def _verdict(cases: Sequence[_Case], rule: QualityRule, drops: LogprobDrops | None) -> tuple[QualityVerdict, str]:
     if fault := _fault(cases):
         return "Broken", fault
     graded = [case for case in cases if case.prompt.reference is not None and case.reference_answer is not None]
@@ -127,20 +145,36 @@ def _verdict(cases: Sequence[_Case], rule: QualityRule) -> tuple[QualityVerdict,
         if drop > rule.max_exact_match_drop + 1e-12:
             wrong.append(f"exact match fell by {drop:.3f}, allowed {rule.max_exact_match_drop:g}")
     else:
-        why = (
-            f"{rule.reference_alone} itself has {fp32_right} of {len(graded)} right" if graded else "no task references"
-        )
-        finding += f"; {why}, so equality with {rule.reference} stands for exact match"
-        agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
-        if same == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
-            return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {finding}"
-        if 1 - match_frac > rule.max_exact_match_drop + 1e-12:
-            wrong.append(f"{1 - match_frac:.3f} of the answers changed, allowed {rule.max_exact_match_drop:g}")
+        alone = f"{rule.reference_alone} itself has {fp32_right} of {len(graded)} right"
+        finding += f"; {alone if graded else 'no task references'}"
+        verdict, finding, fault = _without_right_answers(compared, rule, drops, finding)
+        if verdict not in ("Normal", "Degraded"):
+            return verdict, finding
+        wrong += [fault] if fault else []
     if match_frac < rule.min_reference_match - 1e-12:
         wrong.append(f"{match_frac:.3f} equal {rule.reference}'s, at least {rule.min_reference_match:g} asked")
     if any(case.is_empty for case in cases):
         wrong.append(f"{sum(case.is_empty for case in cases)} of {len(cases)} answers missing or empty")
     return ("Degraded", f"{'; '.join(wrong)} ({finding})") if wrong else ("Normal", finding)
+
+
+def _without_right_answers(
+    compared: Sequence[_Case], rule: QualityRule, drops: LogprobDrops | None, finding: str
+) -> tuple[QualityVerdict, str, str]:
+    """(the verdict, `finding` with what was found, what is outside the margin or '')."""
+    if drops is not None and not drops.unavailable:
+        verdict, found, fault = drop_verdict(drops, rule.max_logprob_drop)
+        return verdict, f"{found}; {finding}", fault
+    finding += f", so equality with {rule.reference} stands for exact match"
+    if drops is not None:
+        finding += f" (log-probability unavailable: {drops.unavailable})"
+    same_frac = sum(case.is_same for case in compared) / len(compared)
+    agreement = fmean(token_agreement(case.answer, case.reference_answer or "") for case in compared)
+    if same_frac == 0 and agreement < 0.1 and len(compared) >= COLLAPSE_MIN_PROMPTS:
+        return "Broken", f"agreement collapsed to {agreement:.3f} of the words: {finding}", ""
+    if 1 - same_frac > rule.max_exact_match_drop + 1e-12:
+        return "Degraded", finding, f"{1 - same_frac:.3f} of the answers changed, allowed {rule.max_exact_match_drop:g}"
+    return "Normal", finding, ""
 
 
 def _fault(cases: Sequence[_Case]) -> str:

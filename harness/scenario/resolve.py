@@ -17,7 +17,7 @@ from engines.models.gguf_model import is_gguf
 from engines.setting import is_newer_default
 from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad
-from harness.scenario.schema import READY_TIMEOUT_S, ModelSource, Scenario
+from harness.scenario.schema import MAX_LOGPROB_DROP, READY_TIMEOUT_S, ModelSource, Scenario
 
 ModelKind = Literal["path", "gguf", "hub", "s3", "shape"]
 
@@ -105,29 +105,29 @@ def with_code(resolved: ResolvedScenario, sha256: str) -> ResolvedScenario:
     return replace(resolved, locustfile_sha256=sha256, digest=digest)
 
 
-_YOUNGER = (
-    ("workload", "locustfile"),
-    ("workload", "spawn_per_s"),
-    ("workload", "request"),
-    ("workload", "load", "time_unit"),
-    ("workload", "max_error_frac"),
-    ("quality", "reference"),
-    ("quality", "reference_folder"),
-)
-"""Fields younger than the first stored runs: where they are null the digest stays what it was."""
+_YOUNGER: Mapping[tuple[str, ...], object] = {
+    ("workload", "locustfile"): None,
+    ("workload", "spawn_per_s"): None,
+    ("workload", "request"): None,
+    ("workload", "load", "time_unit"): None,
+    ("workload", "max_error_frac"): None,
+    ("quality", "reference"): None,
+    ("quality", "reference_folder"): None,
+    ("quality", "max_logprob_drop"): MAX_LOGPROB_DROP,
+    ("ready_timeout_s",): READY_TIMEOUT_S,
+}
+"""Fields younger than the first stored runs: where they hold this value the digest stays what it was."""
 
 
 def digest_of(scenario: Scenario) -> str:
     """First ten hex digits of SHA-256 over the scenario with its defaults filled in."""
     fields = scenario.model_dump(mode="json")
     fields["workload"]["parameters"] = {"min_new_tokens": 0, "num_beams": 1, **fields["workload"]["parameters"]}
-    if scenario.ready_timeout_s == READY_TIMEOUT_S:
-        del fields["ready_timeout_s"]
-    for *above, name in _YOUNGER:
+    for (*above, name), unset in _YOUNGER.items():
         block = fields
         for part in above:
             block = block[part]
-        if block.get(name, "") is None:
+        if name in block and block[name] == unset:
             del block[name]
     if fields["model"] and fields["model"]["bundled"] is None:
         del fields["model"]["bundled"]

@@ -29,6 +29,7 @@ from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
 
 BUNDLED_MODELS = ("seq2seq", "decoder")
+MAX_LOGPROB_DROP = 0.05
 READY_TIMEOUT_S = 600.0
 """The first export of a large model takes minutes."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
@@ -161,6 +162,13 @@ class Quality(Strict):
     prompts: Annotated[AtLeastOne, Field(description="how many prompts, from the top of the file")] = 64
     max_exact_match_drop: Fraction = 0.02
     min_reference_match: Fraction = 0.0
+    max_logprob_drop: Annotated[
+        float,
+        Field(
+            gt=0.0,
+            description="nats per token that answers may lose under the reference, where exact match means nothing",
+        ),
+    ] = MAX_LOGPROB_DROP
     reference: Annotated[
         ServedReference | None, Field(description="a server whose answers are the measure; null: the model in fp32")
     ] = None

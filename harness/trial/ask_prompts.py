@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -28,11 +28,13 @@ SERVED_CONCURRENCY = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """An engine's answer: prompt_id -> text; which answers had non-finite scores; which failed, and how."""
+    """An engine's answer: prompt_id -> text; which answers had non-finite scores; which failed, and how; the ids of
+    those whose server gives them."""
 
     texts: Mapping[str, str]
     nonfinite: frozenset[str]
     failures: Mapping[str, str]
+    token_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class _Answer:
     text: str | None
     is_nonfinite: bool = False
     failure: str = ""
+    token_ids: tuple[int, ...] | None = None
 
 
 def ask_quality_prompts(
@@ -91,6 +94,7 @@ def ask(
         texts={a.prompt_id: a.text for a in answers if a.text is not None},
         nonfinite=frozenset(a.prompt_id for a in answers if a.is_nonfinite),
         failures={a.prompt_id: without_key(a.failure, key) for a in answers if a.failure},
+        token_ids={a.prompt_id: a.token_ids for a in answers if a.token_ids is not None},
     )
 
 
@@ -105,4 +109,7 @@ def _ask_one(client: httpx.Client, form: RequestForm, prompt: Prompt) -> _Answer
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"unreadable answer: {error}")
     except httpx.HTTPError as error:
         return _Answer(prompt_id=prompt.prompt_id, text=None, failure=f"{type(error).__name__}: {error}")
-    return _Answer(prompt_id=prompt.prompt_id, text=answer.texts[0], is_nonfinite=answer.is_nonfinite)
+    part = answer.parts[0]
+    return _Answer(
+        prompt_id=prompt.prompt_id, text=part.text, is_nonfinite=answer.is_nonfinite, token_ids=part.token_ids
+    )

@@ -100,7 +100,7 @@ class Bench:
                 progress=progress,
                 setup_s=(clock.now_ns() - start_ns) / NS_PER_S,
                 spending=Spending(inputs.scenario.cost, inputs.scenario.workload.max_duration_s),
-                _runner=TrialRunner(inputs, writer, clock, progress, known.answers),
+                _runner=TrialRunner(inputs, writer, clock, progress, known),
             )
 
     def run(

@@ -50,7 +50,9 @@ def quality_form(endpoint: Endpoint, workload: Workload, engine: str) -> Request
     own server adds every detail about their quality, which others may not know."""
     fields = asked(endpoint, workload, engine)
     address, protocol = address_of(fields["endpoint_url"], fields["protocol"]), PROTOCOLS[fields["protocol"]]
-    details = {} if traits(engine).takes_request else protocol.detail_parameters
+    details = dict(protocol.detail_parameters) if not traits(engine).takes_request else {}
+    if fields["dialect"].returns_ids:
+        details["return_token_ids"] = True
     form = Form(
         path=address.path,
         model_name=fields["model_name"],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.launching import load_engine
+from engines.models.cache import model_digest
 from engines.registry import ATTACHED_ENGINE, REFERENCE_ENGINE
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Prompt
@@ -26,11 +31,14 @@ REFERENCE_BATCH_SIZE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Answers of the reference (prompt_id -> text) and who gave them; without one there are none, `source` why."""
+    """Answers of the reference (prompt_id -> text) and who gave them; without one there are none, `source` why.
+    `token_ids` are there where the reference is the model itself, computed in `dtype`."""
 
     answers: Mapping[str, str]
     source: str
     is_available: bool = True
+    token_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtype: str = "fp32"
 
 
 def reference_answers(
@@ -44,14 +52,29 @@ def reference_answers(
     path = layout.reference_json
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        reference = Reference(answers=stored["answers"], source=stored["source"])
+        reference = _read(stored)
     else:
         reference = known or _asked(inputs, layout, progress)
         if reference.is_available:
-            write_text(path, json.dumps({"source": reference.source, "answers": dict(reference.answers)}))
+            write_text(path, _text_of(reference))
     if known is None:
         progress.note(f"reference: {reference.source}")
     return reference
+
+
+def _text_of(reference: Reference) -> str:
+    fields: dict[str, object] = {"source": reference.source, "answers": dict(reference.answers)}
+    if reference.token_ids:
+        fields |= {"token_ids": dict(reference.token_ids), "dtype": reference.dtype}
+    return json.dumps(fields)
+
+
+def _read(stored: Mapping[str, Any]) -> Reference:
+    """Runs stored before have texts alone."""
+    ids = {prompt_id: tuple(row) for prompt_id, row in stored.get("token_ids", {}).items()}
+    return Reference(
+        answers=stored["answers"], source=stored["source"], token_ids=ids, dtype=stored.get("dtype", "fp32")
+    )
 
 
 def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Reference:
@@ -67,8 +90,45 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
     availability = load_engine(candidate.engine).probe()
     if not availability.is_available:
         return Reference(answers={}, source=f"unavailable: {availability.reason}", is_available=False)
+    kept = None if served else _kept_path(candidate, inputs, availability.versions)
+    if kept is not None and (known := _kept(kept)) is not None:
+        progress.note(f"its answers are those of an earlier run: same weights, prompts and parameters ({kept})")
+        return known
     answers = _answers_of(candidate, source, inputs, inputs.quality_prompts, layout, progress)
-    return Reference(answers=answers.texts, source=source + _left_out(answers, len(inputs.quality_prompts)))
+    reference = Reference(
+        answers=answers.texts,
+        source=source + _left_out(answers, len(inputs.quality_prompts)),
+        token_ids=answers.token_ids if candidate.engine == REFERENCE_ENGINE and served is None else {},
+        dtype=candidate.dtype,
+    )
+    if kept is not None and not answers.failures:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, _text_of(reference))
+    return reference
+
+
+def _kept_path(candidate: Candidate, inputs: TrialInputs, versions: Mapping[str, str]) -> Path | None:
+    """Where answers of a model are kept across runs, named by the digest of all that they depend on; None where the
+    engine reads no model."""
+    if candidate.engine != REFERENCE_ENGINE:
+        return None
+    parts = (
+        model_digest(inputs.reference_dir or inputs.model_dir),
+        candidate.dtype,
+        sorted(versions.items()),
+        sorted(inputs.scenario.workload.parameters.model_dump().items()),
+        [(prompt.prompt_id, prompt.text) for prompt in inputs.quality_prompts],
+    )
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return cache_root() / "references" / f"{digest}.json"
+
+
+def _kept(path: Path) -> Reference | None:
+    """The answers kept there; None where there are none, or a damaged file."""
+    try:
+        return _read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _answers_of(

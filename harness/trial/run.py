@@ -21,16 +21,18 @@ from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.load.served_model import ServedModel, empty_ids
 from harness.measure.asked_lengths import repeated_prompts
 from harness.measure.doubts import crashed
-from harness.quality.equivalence import QualityRule, judge
+from harness.quality.equivalence import QualityRule, has_right_answers, judge
+from harness.quality.logprob import LogprobDrops
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.scenario.load_kinds import Open
 from harness.store.writer import RunWriter
+from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
 from harness.trial.progress import LAUNCH, Phase, Progress
-from harness.trial.reference import FurtherAnswers
+from harness.trial.reference import FurtherAnswers, Reference
 from harness.units import NS_PER_S
 
 
@@ -43,17 +45,18 @@ class TrialInterrupted(Interrupted):
 
 
 class TrialRunner:
-    """Runs one trial at a time. Raw records, answers and logs go to the run folder of `writer`; `reference` holds the
-    fp32 reference's answers (prompt_id -> text)."""
+    """Runs one trial at a time. Raw records, answers and logs go to the run folder of `writer`; answers are judged by
+    those of the `reference`."""
 
     def __init__(
-        self, inputs: TrialInputs, writer: RunWriter, clock: Clock, progress: Progress, reference: Mapping[str, str]
+        self, inputs: TrialInputs, writer: RunWriter, clock: Clock, progress: Progress, reference: Reference
     ) -> None:
         self._inputs = inputs
         self._writer = writer
         self._clock = clock
         self._progress = progress
-        self._reference = reference
+        self._reference = reference.answers
+        self._scorer = AnswerScorer(inputs, reference, progress)
         self._further = FurtherAnswers(inputs, writer.layout, progress)
         self._loads = Loads(inputs, progress)
         self._goals = goals_of(inputs.scenario)
@@ -92,14 +95,17 @@ class TrialRunner:
             )
             with self._timed("quality", phase_s):
                 asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)
-            quality = self._judge(asked)
             if (died := engine.failure()) is not None:
-                return _died(trial, died, phase_s, quality)
+                return _died(trial, died, phase_s, self._judge(asked))
             with self._timed("load", phase_s):
                 served = self._served(trial.candidate)
                 loaded = self._loads.run(engine, trial.candidate.engine, workdir, phase_s["launch"], served)
             died = engine.failure()
-            trial = replace(trial, phase_s=phase_s, quality=quality, probes=loaded.probes)
+            trial = replace(trial, phase_s=phase_s, probes=loaded.probes)
+        judging_ns = self._clock.now_ns()
+        quality = self._judge(asked)  # the engine has stopped: the judge may need its memory
+        phase_s["quality"] += (self._clock.now_ns() - judging_ns) / NS_PER_S
+        trial = replace(trial, quality=quality)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
         facts = engine.facts
         trial = replace(trial, notes=tuple(facts.notes))
@@ -164,18 +170,24 @@ class TrialRunner:
         self._writer.write_outputs(trial_id, texts)
 
     def _judge(self, asked: Answers) -> QualityReport:
-        rule = self._inputs.scenario.quality
+        rule, prompts = self._inputs.scenario.quality, self._inputs.quality_prompts
         return judge(
-            self._inputs.quality_prompts,
+            prompts,
             asked.texts,
             self._reference,
             QualityRule(
                 max_exact_match_drop=rule.max_exact_match_drop,
                 min_reference_match=rule.min_reference_match,
                 is_reference_served=rule.reference is not None,
+                max_logprob_drop=rule.max_logprob_drop,
             ),
             nonfinite=asked.nonfinite,
+            drops=None if has_right_answers(prompts, self._reference) else self._drops(asked),
         )
+
+    def _drops(self, asked: Answers) -> LogprobDrops | None:
+        """What the answers lose under the reference; None where there is no reference at all."""
+        return self._scorer.drops(asked) if self._reference else None
 
     @contextmanager
     def _timed(self, name: str, phase_s: dict[str, float]) -> Iterator[None]:

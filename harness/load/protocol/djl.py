@@ -2,7 +2,7 @@
 
 Answers: a string, {"generated_text"} (or the names of Hugging Face's translation and summary pipelines), a list of
 either or {"outputs": [...]}; each with an optional "details" {"generated_tokens", "input_tokens", "finish_reason",
-"nonfinite"}. Streamed, as JSON lines or server-sent events: {"token": {...}} per token, the last one with
+"tokens", "nonfinite"}. Streamed, as JSON lines or server-sent events: {"token": {...}} per token, the last one with
 "generated_text" and "details"; or, from the Hugging Face handler, {"outputs": [text]} per token.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from harness.load.protocol.failures import raise_if_error, raise_if_failed
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
 from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
-from harness.load.protocol.token_counts import count, total
+from harness.load.protocol.token_counts import count, ids_of, total
 
 _TEXT_KEYS = ("generated_text", "translation_text", "summary_text")
 
@@ -70,7 +70,8 @@ def _row(row: Any) -> tuple[Part, Mapping[str, Any]]:
     if not isinstance(text, str):
         raise BadBody(f'expected {{"generated_text": "..."}} for each prompt, got {short(row)}')
     details = _details_in(row)
-    return Part(text=whole_text(text), tokens=count(details.get("generated_tokens"))), details
+    ids = ids_of(details.get("tokens"))
+    return Part(text=whole_text(text), tokens=count(details.get("generated_tokens")), token_ids=ids), details
 
 
 def _text_in(row: Any) -> Any:

@@ -38,12 +38,14 @@ class Filtered(NoAnswer):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What one prompt got: the answer's `text`, and beside it what the model generated too, its `reasoning` and its
-    tool `calls`. `tokens`: the server's count for this prompt, None where there is none."""
+    tool `calls`. `tokens`: the server's count for this prompt, `token_ids` all that it wrote, None where there are
+    none."""
 
     text: str
     reasoning: str = ""
     calls: str = ""
     tokens: int | None = None
+    token_ids: tuple[int, ...] | None = None
 
     @property
     def generated(self) -> str:

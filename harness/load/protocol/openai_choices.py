@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.load.protocol.interface import BadBody, Part
 from harness.load.protocol.json_frames import short, whole_text
+from harness.load.protocol.token_counts import ids_of
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """What servers call the text that a model thinks before it answers; where two hold the same, it is taken once."""
@@ -36,6 +37,7 @@ class Written:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[str] = []
+        self._ids: tuple[int, ...] | None = None
 
     def take(self, choice: Mapping[str, Any]) -> tuple[str, str]:
         """Add a choice of a body or a frame; (reasoning, output) that a frame's delta added. A whole message is no
@@ -51,12 +53,20 @@ class Written:
         self._texts.append(text)
         self._reasoning.append(reasoning)
         self._calls.append(calls)
+        ids = ids_of(choice.get("token_ids"))
+        self._ids = self._ids if ids is None else (*(self._ids or ()), *ids)
         return ("", "") if source is whole else (reasoning, text + calls)
 
     def part(self, tokens: int | None) -> Part:
         """The part that all of it makes."""
         text, reasoning, calls = ("".join(each) for each in (self._texts, self._reasoning, self._calls))
-        return Part(text=whole_text(text), reasoning=whole_text(reasoning), calls=whole_text(calls), tokens=tokens)
+        return Part(
+            text=whole_text(text),
+            reasoning=whole_text(reasoning),
+            calls=whole_text(calls),
+            tokens=tokens,
+            token_ids=self._ids,
+        )
 
 
 def _text(value: Any) -> str:

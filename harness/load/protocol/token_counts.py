@@ -34,6 +34,13 @@ def count(value: Any) -> int | None:
     return value if is_count else None
 
 
+def ids_of(value: Any) -> tuple[int, ...] | None:
+    """Token ids, or None where the value is no list of them."""
+    if not isinstance(value, list) or any(count(each) is None for each in value):
+        return None
+    return tuple(int(each) for each in value)
+
+
 def count_in_header(text: str) -> int | None:
     """A token count of an answer's header."""
     return count(int(text)) if text.isascii() and text.isdigit() and len(text) <= 10 else None

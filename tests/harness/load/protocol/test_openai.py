@@ -52,6 +52,15 @@ def _asked(dialect: Dialect, **parameters: object) -> dict[str, Any]:
     return fields
 
 
+def test_token_ids_are_kept_where_they_are_ids() -> None:
+    choice = {"index": 0, "text": "ab", "token_ids": [5, 6, 2]}
+    assert _whole({"choices": [choice]}).parts[0].token_ids == (5, 6, 2)
+    for odd in (None, "5", [5, "6"], [-1], [True]):
+        assert _whole({"choices": [{**choice, "token_ids": odd}]}).parts[0].token_ids is None
+    djl = b'{"generated_text": "ab", "details": {"tokens": [5, 6, 2], "generated_tokens": 3}}'
+    assert PROTOCOLS["djl"].read(Form(path="/", parameters={}), djl, (), 1).parts[0].token_ids == (5, 6, 2)
+
+
 def test_exactly_so_many_tokens_are_asked_for_in_the_dialect_of_the_server() -> None:
     masks = Dialect(exact_tokens="ignore_eos")
     asked = _asked(masks, max_new_tokens=8, min_new_tokens=8)
