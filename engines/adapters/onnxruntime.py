@@ -36,7 +36,6 @@ FAMILIES = (
 )
 """Decoder-only families whose greedy answers and scores are Hugging Face's (tests/engines/adapters)."""
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
-_FEATURES = {**CONVERTED_FEATURES, "model_kinds": "T5", "openai": "completions"}
 
 
 class OnnxRuntimeEngine(HostedEngine):
@@ -44,7 +43,7 @@ class OnnxRuntimeEngine(HostedEngine):
 
     name = "onnxruntime"
     packages = _PACKAGES
-    features = _FEATURES
+    features = CONVERTED_FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -57,7 +56,7 @@ class OnnxRuntimeEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
-        features=_FEATURES,
+        features=CONVERTED_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
         model_kinds=(SEQ2SEQ, DECODER),
