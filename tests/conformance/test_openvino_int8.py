@@ -46,5 +46,5 @@ def test_without_nncf_int8_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_int8_activations_go_with_int8_weights(model_dir: Path) -> None:
     spec = EngineSpec(engine="openvino", model_dir=model_dir, options={"activations": "int8"})
-    with pytest.raises(SpecInvalid, match="goes with dtype int8, not fp32"):
+    with pytest.raises(SpecInvalid, match="goes with dtype int8 or int4, not fp32"):
         OpenVinoBackend().load(spec)
