@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.registry import traits
+from engines.setting import Setting
 from harness.cost.price import price_of
 from harness.cost.spending import Spending
 from harness.load.schedule.estimate import load_requests, load_s, load_text
@@ -17,6 +18,7 @@ from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import NO_FP32, ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
+from harness.space.memory_text import asked_dtype, memory_lines, reference_read_s
 from harness.units import format_duration
 from harness.wording import label
 
@@ -100,9 +102,10 @@ def _quality_text(resolved: ResolvedScenario) -> str:
         return f"{text}; no reference: name the attached model by model:, or quality.reference"
     if served is None and not resolved.has_own_reference:
         return f"{text}; not measured: {NO_FP32}"
-    named = f"{resolved.reference_folder} in fp32" if resolved.reference_folder else "the model in fp32"
+    named = f"{resolved.reference_folder or 'the model'} in {asked_dtype(resolved)}"
+    asked_s = max(_reference_s(scenario), reference_read_s(resolved))
     who = served.source if served is not None else named
-    return f"{text}; compared with {who}, asked once in about {format_duration(_reference_s(scenario))}"
+    return f"{text}; compared with {who}, asked once in about {format_duration(asked_s)}"
 
 
 def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> Iterator[str]:
@@ -118,6 +121,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield f"load       {load_text(scenario.workload)}"
     if trace is not None:
         yield "trace      " + "\n           ".join(trace.lines())
+    yield from (f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved)))
     yield f"candidates {plan.size}"
     for block in plan.blocks:
         yield f"  {block.label}: {len(block.candidates)} ({_axes(block)})"
@@ -129,6 +133,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
         yield f"warning    {warning}"
     if not plan.candidates:
         yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
+        yield from _elsewhere(resolved, plan, trace)
         return
     expected = expectation(scenario, plan.size, trace)
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
@@ -143,6 +148,32 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     if money:
         yield f"cost       {money}"
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
+
+
+def _numbered(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
+    """Each line, and whether it is the first."""
+    return ((number == 0, line) for number, line in enumerate(lines))
+
+
+def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | None) -> Iterator[str]:
+    """What the same search would be where all that was ruled out can be launched."""
+    scenario = resolved.scenario
+    size = sum(each.count for each in plan.pruned)
+    expected = expectation(scenario, size, trace)
+    where = "where all of them can be launched"
+    yield f"elsewhere  {where}: {scenario.search.sampler}, {expected.trials} of {size} candidates"
+    for block in scenario.space:
+        axes = {**{name: getattr(block, name) for name in Setting().axes()}, **block.options}
+        several = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items() if len(values) > 1)
+        yield f"           {block.engine}: {several or 'one candidate'}"
+    yield (
+        f"           {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
+        f"about {format_duration(expected.total_s)}, budget {format_duration(scenario.search.max_minutes * 60)}"
+    )
+    price = price_of(scenario.cost, Candidate(block=0, engine=scenario.space[0].engine))
+    if price is not None:
+        usd = price.usd_per_hour * expected.total_s / 3600
+        yield f"           about {usd:.2f} USD at {price.usd_per_hour:g} USD/h ({price.origin})"
 
 
 def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
@@ -166,6 +197,7 @@ def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidat
     expected = expectation(resolved.scenario, plan.size, trace)
     return {
         "scenario": resolved.as_dict(),
+        "memory": list(memory_lines(resolved)),
         "load": load_text(resolved.scenario.workload),
         "trace": trace.as_dict() if trace else None,
         "candidates": plan.size,

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.launching import load_engine
 from engines.models.cache import model_digest
+from engines.models.memory import folder_size, reference_dtype
 from engines.registry import ATTACHED_ENGINE, REFERENCE_ENGINE
 from harness.errors import EnvironmentFault
 from harness.records import Candidate, Prompt
 from harness.scenario.resolve import NO_FP32
-from harness.scenario.schema import Scenario
+from harness.space.memory_text import REFERENCE_BATCH_SIZE
 from harness.store.disk import write_text
 from harness.store.layout import RunLayout
 from harness.trial.ask_prompts import Answers, ask, concurrency_of
@@ -25,8 +28,6 @@ from harness.trial.endpoint_form import quality_form
 from harness.trial.inputs import TrialInputs
 from harness.trial.launch import launch, ready_timeout_s, shown, spec_of
 from harness.trial.progress import Phase, Progress
-
-REFERENCE_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +85,10 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
         return Reference(answers={}, source=why, is_available=False)
     if served is None and inputs.reference_dir is None:
         return Reference(answers={}, source=f"none: {NO_FP32}", is_available=False)
-    candidate = _reference_candidate(inputs.scenario)
-    source = served.source if served else f"{candidate.engine} fp32"
+    candidate = _reference_candidate(inputs)
+    source = served.source if served else f"{candidate.engine} {candidate.dtype}"
+    if candidate.dtype != "fp32":
+        progress.note(f"fp32 does not fit this machine's memory: the reference is {source}, the checkpoint's dtype")
     progress.note(f"asking the reference, {source}")
     availability = load_engine(candidate.engine).probe()
     if not availability.is_available:
@@ -182,7 +185,7 @@ class FurtherAnswers:
         """Prompt id -> answer; a prompt that the reference cannot answer has none."""
         new = [prompt for prompt in prompts if prompt.prompt_id not in self._known]
         if new:
-            candidate = _reference_candidate(self._inputs.scenario)
+            candidate = _reference_candidate(self._inputs)
             self._progress.note(f"asking the reference {len(new)} prompts that got an empty answer")
             self._known.update({prompt.prompt_id: None for prompt in new})
             try:
@@ -194,9 +197,12 @@ class FurtherAnswers:
         return {prompt_id: text for prompt_id in ids if (text := self._known[prompt_id]) is not None}
 
 
-def _reference_candidate(scenario: Scenario) -> Candidate:
+def _reference_candidate(inputs: TrialInputs) -> Candidate:
+    scenario = inputs.scenario
     if scenario.quality.reference is not None:
         return Candidate(block=0, engine=ATTACHED_ENGINE, options=scenario.quality.reference.options())
     if scenario.reads_model:
-        return Candidate(block=0, engine=REFERENCE_ENGINE, batch_size=REFERENCE_BATCH_SIZE)
+        size = folder_size(inputs.reference_dir or inputs.model_dir)
+        dtype = reference_dtype(size, psutil.virtual_memory().total)
+        return Candidate(block=0, engine=REFERENCE_ENGINE, dtype=dtype, batch_size=REFERENCE_BATCH_SIZE)
     return Candidate(block=0, engine=scenario.space[0].engine)

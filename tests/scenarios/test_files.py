@@ -21,7 +21,7 @@ FILES = sorted(FOLDER.rglob("*.yaml"))
 def test_every_scenario_file_is_right(path: Path) -> None:
     scenario = load_scenario(path)
     check_files(resolve(scenario, path))
-    assert scenario.name == path.stem
+    assert scenario.name == path.stem.replace(".", "-")
     assert scenario.description
     assert path.read_text().startswith("# "), "the header states the question"
 

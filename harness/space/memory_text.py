@@ -1,0 +1,146 @@
+"""The memory that a scenario's candidates and its reference need, as lines of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from tokenizers import Tokenizer
+
+from engines.errors import EngineError
+from engines.models.memory import (
+    PROCESS_BYTES,
+    VALUE_BYTES,
+    ModelSize,
+    Work,
+    folder_size,
+    memory,
+    reference_dtype,
+    shape_of_hub_id,
+    shape_size,
+)
+from engines.registry import traits
+from engines.sagemaker.catalogue import instance_of
+from harness.load.schedule.prompts import read_prompts
+from harness.scenario.engine_block import EngineBlock
+from harness.scenario.resolve import ResolvedScenario
+from harness.space.capabilities import folder_here
+
+USABLE_FRAC = 0.92
+"""Of a device's memory; the rest is the driver's, the allocator's and other processes'."""
+ROLLING_ROWS = 32
+"""Requests in a rolling batch where nobody names more."""
+REFERENCE_BATCH_SIZE = 8
+READ_BYTES_PER_S = 10e9
+"""Assumed: weights that a CPU reads from memory while it decodes."""
+_ROWS = ("max_num_seqs", "max_rolling_batch_size")
+_CHARACTERS_A_TOKEN = 3
+"""Assumed where the tokenizer is not here."""
+
+
+def memory_lines(resolved: ResolvedScenario) -> Iterator[str]:
+    """One line for the model and the reference, one for each block, dtype and degree; none where nothing is known of
+    the model before its download."""
+    size, of = model_size(resolved)
+    if size is None:
+        return
+    yield f"{size.parameters / 1e6:,.0f} M parameters{of}; {_reference_text(resolved, size)}"
+    prompt = _longest_prompt(resolved)
+    new = resolved.scenario.workload.parameters.max_new_tokens
+    seen: dict[str, None] = {}
+    for block in resolved.scenario.space:
+        for dtype in block.dtype:
+            for degree in block.tensor_parallel_degree:
+                if dtype in VALUE_BYTES and traits(block.engine).needs_reference:
+                    work = Work(dtype=dtype, rows=_rows(block), prompt_tokens=prompt, new_tokens=new, degree=degree)
+                    seen[_line(resolved, block, size, work)] = None
+    yield from seen
+
+
+def model_size(resolved: ResolvedScenario) -> tuple[ModelSize | None, str]:
+    """The model's size and, where it is a published shape's instead, how that is put."""
+    model = resolved.model
+    if not resolved.scenario.reads_model:
+        return None, ""
+    if model.kind == "shape":
+        return shape_size(model.value), ""
+    if model.kind == "hub" and (name := shape_of_hub_id(model.value)) is not None:
+        return shape_size(name), f" by the published shape {name}"
+    try:
+        folder = folder_here(resolved)
+        return (None if folder is None else folder_size(folder)), ""
+    except EngineError:
+        return None, ""  # a damaged folder is refused where it is used
+
+
+def asked_dtype(resolved: ResolvedScenario) -> str:
+    """The dtype in which the model itself is asked for the reference's answers."""
+    return reference_dtype(model_size(resolved)[0], float(psutil.virtual_memory().total))
+
+
+def reference_read_s(resolved: ResolvedScenario) -> float:
+    """Seconds in which the reference's answers need its weights read, once for each token of a batch; 0 where the size
+    is not known."""
+    size, _ = model_size(resolved)
+    scenario = resolved.scenario
+    if size is None or scenario.quality.reference is not None:
+        return 0.0
+    steps = scenario.quality.prompts * scenario.workload.parameters.max_new_tokens / REFERENCE_BATCH_SIZE
+    return steps * size.parameters * VALUE_BYTES[asked_dtype(resolved)] / READ_BYTES_PER_S
+
+
+def _reference_text(resolved: ResolvedScenario, size: ModelSize) -> str:
+    if resolved.scenario.quality.reference is not None:
+        return "the reference is a server"
+    here = float(psutil.virtual_memory().total)
+    dtype = reference_dtype(size, here)
+    need = size.parameters * VALUE_BYTES[dtype] + PROCESS_BYTES
+    why = "" if dtype == "fp32" else f", the checkpoint's dtype: fp32 would need {size.parameters * 4 / 1e9:.1f} GB"
+    return f"the reference needs about {need / 1e9:.1f} GB of {here / 1e9:.1f} GB here in {dtype}{why}"
+
+
+def _line(resolved: ResolvedScenario, block: EngineBlock, size: ModelSize, work: Work) -> str:
+    need = memory(size, work)
+    room, where = _room(resolved, block)
+    each = f" on each of {work.degree}" if work.degree > 1 else ""
+    what = f"{block.engine} {work.dtype}{each}: {need.explain()}"
+    if room is None:
+        return f"{what}; {where}"
+    verdict = "fits" if need.total_bytes <= USABLE_FRAC * room else "does not fit"
+    return f"{what}; {where} {room / 1e9:.1f} GB: {verdict}"
+
+
+def _room(resolved: ResolvedScenario, block: EngineBlock) -> tuple[float | None, str]:
+    """Bytes of the device that a block is served on, and which one it is."""
+    cost, named = resolved.scenario.cost, block.options.get("instance", (None,))[0]
+    name = str(named) if named else (cost.instance if cost else None)
+    if "cpu" in block.device and name is None:
+        return float(psutil.virtual_memory().total), "this machine has"
+    if name is None:
+        return None, "cost.instance would name a GPU to compare it with"
+    try:
+        instance = instance_of(name)
+    except EngineError:
+        return None, f"the memory of {name} is not known here"
+    gib = instance.host_gib if "cpu" in block.device else instance.accelerator_gib
+    return gib * (1 << 30), f"{instance.chip or 'the host'} of {name} has"
+
+
+def _rows(block: EngineBlock) -> int:
+    """The most requests that a block computes at once."""
+    asked = [int(value) for name in _ROWS for value in block.options.get(name, ()) if isinstance(value, int)]
+    rolling = [ROLLING_ROWS] if any(each != "disable" for each in block.rolling_batch) and not asked else []
+    rows: list[int] = [*block.batch_size, *asked, *rolling]
+    return max(rows)
+
+
+def _longest_prompt(resolved: ResolvedScenario) -> int:
+    """Tokens of the longest prompt."""
+    texts = [prompt.text for prompt in read_prompts(resolved.prompts_path)]
+    longest = max(texts, key=len)
+    path = Path(resolved.model.value) / "tokenizer.json"
+    if resolved.model.kind != "path" or not path.is_file():
+        return len(longest) // _CHARACTERS_A_TOKEN + 1
+    ids: list[int] = Tokenizer.from_file(str(path)).encode(longest).ids
+    return len(ids)
