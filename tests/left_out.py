@@ -29,7 +29,7 @@ HOW_TO_HAVE = (
     (r"runs no model|cannot stream|splits no tensors|converts nothing|reads no model folder|fp32 only|still serves T5",
      "nothing to do: there is nothing to test"),
     (r"with tests of its own", "nothing to do: the suite serves a T5"),
-    (r"DYNO_DJL_WORKER", "name the folder of the jars in DYNO_DJL_WORKER"),
+    (r"DYNO_DJL_WORKER|no python-\S+\.jar", "name the folder of the jars in DYNO_DJL_WORKER"),
     (r"djl-serving|no DJL Serving found", "install DJL Serving: `dyno engine install djl --from ARCHIVE`"),
     (r"cannot run here|of its own here", "`dyno doctor` says what the engine needs"),
 )  # fmt: skip

@@ -135,7 +135,7 @@ _DEFS = (
     ),
     MetricDef(
         "load_level",
-        "",
+        "users or requests/s",
         "maximize",
         "users, or requests per second, of the sweep's level whose numbers stand here; load with several levels only",
         short="measured at",

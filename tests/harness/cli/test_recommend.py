@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,17 +104,30 @@ def test_only_our_own_server_can_be_verified(results: Path, capsys: pytest.Captu
     assert "--verify starts our own server" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_verification_that_is_stopped_says_so(
-    number: signal.Signals, results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*args: object) -> None:
-        os.kill(os.getpid(), number)
-        time.sleep(5)
+STOPPED = """
+import os, signal, sys, time
+import harness.cli.recommend
+from harness.cli.main import run
 
-    monkeypatch.setattr("harness.cli.recommend.verify", stopped)
-    assert dyno(["recommend", "--results", str(results), "--verify"]) == 130
-    assert "dyno: interrupted" in capsys.readouterr().err
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup leaves it ignored
+
+def stopped(*_):
+    os.kill(os.getpid(), int(sys.argv[2]))
+    time.sleep(5)
+
+harness.cli.recommend.verify = stopped
+sys.exit(run(["recommend", "--results", sys.argv[1], "--verify"]))
+"""
+"""A verification that gets a signal in the middle: a process of its own, so that no signal can reach the test run."""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_verification_that_is_stopped_says_so(number: signal.Signals, results: Path) -> None:
+    command = [sys.executable, "-c", STOPPED, str(results), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "dyno: interrupted" in done.stderr
 
 
 def test_a_container_gets_the_best_that_it_can_serve_and_the_cost_is_stated(
