@@ -18,6 +18,8 @@ from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, scri
 from engines.processes.no_proxy import open_here
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.heavy
+
 DYNO = [sys.executable, "-m", "harness", "serve"]
 ROOT = Path(__file__).parents[3]
 STAND_IN = """
