@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,16 @@ def test_what_a_model_argument_names(model: str, kind: str) -> None:
     assert model_kind(model) == kind
 
 
+@pytest.fixture
+def harmless_signal() -> Iterator[None]:
+    """A signal that comes after the command took its handler back does not end the test run."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.heavy
+@pytest.mark.usefixtures("harmless_signal")
 def test_a_signal_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
