@@ -24,33 +24,13 @@ from torch import Tensor, nn
 
 from engines.errors import ModelInvalid
 from engines.models import hugging_face
+from engines.models.decoder_past import Past
 from engines.models.kind import ModelKind, model_kind
 from engines.models.onnx_export import OPSET, names
 from engines.processes.call_in_child import answer_call
 
 _ATTENTION = "onnx"
 _HIDDEN = torch.finfo(torch.float32).min
-
-
-class _Past:
-    """What Hugging Face's modules ask of a cache: keys and values [B,G,P,D] of every layer, longer by the new ones."""
-
-    is_compileable = False
-
-    def __init__(self, past: tuple[Tensor, ...]) -> None:
-        self._past = past
-        self.present: list[Tensor] = []
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values, old and new."""
-        old_keys, old_values = self._past[2 * layer_idx : 2 * layer_idx + 2]
-        found = torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
-        self.present += found
-        return found
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens so far."""
-        return int(self._past[2 * layer_idx].shape[2])
 
 
 class Step(nn.Module):
@@ -99,7 +79,7 @@ class Step(nn.Module):
         given = dict(self._given)
         if self._has_positions:
             given["position_ids"] = (mask.cumsum(-1) - 1).clamp(0, self._last)[:, -new:]
-        cache = _Past(past)
+        cache = Past(past)
         logits = self.model(input_ids=ids, attention_mask=full, past_key_values=cache, use_cache=True, **given).logits
         return (logits[:, -1], *cache.present)
 
@@ -138,7 +118,7 @@ class Step(nn.Module):
         return self._mixed(query, key, value, query.shape[-1] ** -0.5).transpose(1, 2), None
 
     def _bloom(
-        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: _Past, **_: Any
+        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: Past, **_: Any
     ) -> tuple[Tensor, None]:
         query, key, value = module._reshape(module.query_key_value(hidden_states))
         keys, values = layer_past.update(key, value, module.layer_idx)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from engines.errors import ModelInvalid
 from engines.models import hugging_face
+from engines.models.decoder_past import Past
 from engines.models.kind import ModelKind, model_kind
 from engines.models.openvino_cache import GRAPH
 from engines.processes.call_in_child import answer_call
@@ -39,27 +40,6 @@ INT4_GROUP = 64
 """Weights that share a scale and a zero point in int4; a row that it does not divide gets smaller groups."""
 _ATTENTION = "openvino"
 _HIDDEN = np.finfo(np.float32).min
-
-
-class _Past:
-    """What Hugging Face's modules ask of a cache: keys and values [B,H,P,D] of every layer, longer by the new ones."""
-
-    is_compileable = False
-
-    def __init__(self, past: tuple[Tensor, ...]) -> None:
-        self._past = past
-        self.present: list[Tensor] = []
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values, old and new."""
-        old_keys, old_values = self._past[2 * layer_idx : 2 * layer_idx + 2]
-        found = torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
-        self.present += found
-        return found
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens so far."""
-        return int(self._past[2 * layer_idx].shape[2])
 
 
 class _Step(nn.Module):
@@ -89,7 +69,7 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Logits [B,S,V], then keys and values of every layer."""
         self._masks = {False: full, True: windowed}
-        cache = _Past(past)
+        cache = Past(past)
         given = {} if self.model.config.model_type == "bloom" else {"position_ids": position_ids}
         logits = self.model(
             input_ids=input_ids, attention_mask=full, past_key_values=cache, use_cache=True, **given
@@ -124,7 +104,7 @@ class _Step(nn.Module):
         return self._mixed(query, key, value), None
 
     def _bloom(
-        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: _Past, **_: Any
+        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: Past, **_: Any
     ) -> tuple[Tensor, None]:
         query, key, value = module._reshape(module.query_key_value(hidden_states))
         keys, values = layer_past.update(key, value, module.layer_idx)
