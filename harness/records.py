@@ -307,7 +307,8 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The choice, its evidence, and why each other candidate lost."""
+    """The choice, its evidence, and why each other candidate lost. `gain` compares it with the incumbent; '' where the
+    scenario marks none."""
 
     run_dir: Path
     trial: Trial
@@ -315,6 +316,7 @@ class Recommendation:
     is_tie: bool
     margin: str
     losses: tuple[Loss, ...]
+    gain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

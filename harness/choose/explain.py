@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.choose.decide import MEMORY_FRAC, Choice, overlap
 from harness.choose.goals import Objective, dominates
 from harness.choose.repetitions import DOUBT_FRAC, Pooled
@@ -42,6 +44,31 @@ def margin(choice: Choice) -> str:
     if choice.chosen.disturbances():
         parts.append("disturbed while measured: " + "; ".join(choice.chosen.disturbances()))
     return "; ".join(part for part in parts if part)
+
+
+def gain(choice: Choice, incumbents: Sequence[Pooled]) -> str:
+    """The chosen one against what is in production today (the first of `incumbents`; none: it was not measured)."""
+    if not incumbents:
+        return "unknown: the incumbent was not measured"
+    old, new = incumbents[0], choice.chosen
+    if old is new:
+        return "none: the incumbent is the best of what was measured"
+    name = f"the incumbent ({label(old.candidate)})"
+    if old.worst.outcome != "ok":
+        return f"unknown: {name} gave no measurement: {old.worst.outcome}: {_short(old.worst.reason)}"
+    changes, is_clear = [], False
+    for objective in choice.goals.objectives:
+        before, after = old.metric(objective.metric), new.metric(objective.metric)
+        if before is not None and after is not None:
+            changes.append(
+                f"{objective.metric} {quantity(after)} against {quantity(before)} ({_percent(after, before)})"
+            )
+            is_clear = is_clear or not overlap(after, before)
+    if not changes:
+        return f"unknown: {name} has no value of {choice.goals.objectives[0].metric}"
+    broke = f"; {name} broke a constraint: {'; '.join(old.worst.violations)}" if old.worst.violations else ""
+    unsure = "" if is_clear else "cannot tell, the intervals overlap: "
+    return f"{unsure}{' and '.join(changes)}, {name}{broke}"
 
 
 def _loss(one: Pooled, choice: Choice) -> Loss:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from harness.choose.decide import decide
-from harness.choose.explain import losses, margin
+from typing import Any
+
+from harness.choose.decide import Choice, decide
+from harness.choose.explain import gain, losses, margin
 from harness.choose.goals import run_goals
 from harness.records import Recommendation
 from harness.store.reader import Run
@@ -21,4 +23,14 @@ def choose(run: Run) -> Recommendation:
         is_tie=bool(choice.tied),
         margin=margin(choice),
         losses=losses(choice),
+        gain=_gain(run, choice),
     )
+
+
+def _gain(run: Run, choice: Choice) -> str:
+    """The gain over the block of the scenario that is marked as the incumbent."""
+    space: Any = run.manifest.scenario.get("space", ())
+    marks = [bool(block.get("incumbent")) for block in space]
+    if True not in marks:
+        return ""
+    return gain(choice, [one for one in choice.everyone if one.candidate.block == marks.index(True)])

@@ -31,7 +31,8 @@ def as_text(recommendation: Recommendation, most_losses: int | None = None) -> s
     """Several lines: the choice, its numbers, its margin, and why the others lost (the first `most_losses` of them)."""
     trial = recommendation.trial
     word = "Recommendation (a tie, the cheapest of it)" if recommendation.is_tie else "Recommendation"
-    facts = [
+    facts = [("gain", recommendation.gain)] if recommendation.gain else []
+    facts += [
         (row.short, claim(metric))
         for row in metrics_in("answer")
         if adds_detail(trial, row) and (metric := metric_of(trial, row.name)) is not None

@@ -96,6 +96,19 @@ class EngineBlock(_WithAxes):  # type: ignore[misc]  # its base is made from AXE
         BeforeValidator(_flat),
         Field(description="engine options, each one value or a list"),
     ] = Field(default_factory=dict)
+    incumbent: Annotated[
+        bool, Field(description="what is in production today: measured first, and the answer states the gain over it")
+    ] = False
+
+    @model_validator(mode="after")
+    def _incumbent_is_one(self) -> EngineBlock:
+        """What is in production is one configuration."""
+        axes = {name: getattr(self, name) for name in Setting().axes()} | dict(self.options)
+        if self.incumbent and (several := [name for name, values in axes.items() if len(values) > 1]):
+            raise expected(
+                "one value per axis beside incumbent: true", ", ".join(several), "try others in another block"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batching_is_one_kind(self) -> EngineBlock:

@@ -132,6 +132,8 @@ def digest_of(scenario: Scenario) -> str:
     if fields["model"] and fields["model"]["bundled"] is None:
         del fields["model"]["bundled"]
     for block in fields["space"]:
+        if not block["incumbent"]:
+            del block["incumbent"]
         for name, values in list(block.items()):
             if isinstance(values, list) and len(values) == 1 and is_newer_default(name, values[0]):
                 del block[name]

@@ -262,6 +262,14 @@ class Scenario(Strict):
             raise expected("every metric once", names)
         return objectives
 
+    @field_validator("space")
+    @classmethod
+    def _one_incumbent(cls, space: tuple[EngineBlock, ...]) -> tuple[EngineBlock, ...]:
+        marked = [block.engine for block in space if block.incumbent]
+        if len(marked) > 1:
+            raise expected("incumbent: true in one block at most", ", ".join(marked))
+        return space
+
     @model_validator(mode="after")
     def _asks_who_listens(self) -> Scenario:
         """Our own server has one protocol: nobody can change what it is sent."""

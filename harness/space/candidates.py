@@ -39,7 +39,8 @@ class Pruned:
 class BlockPlan:
     """One engine block after pruning. `axes` hold only possible values; empty `candidates`: all ruled out.
 
-    `label` names the block in the study: its engine, or engine#index where an engine has several blocks.
+    `is_incumbent`: its one candidate is in production today. `label` names the block in the study: its engine, or
+    engine#index where an engine has several blocks.
     `effective_dtypes` maps dtype -> what really computes.
     """
 
@@ -49,6 +50,7 @@ class BlockPlan:
     axes: Mapping[str, Values]
     candidates: tuple[Candidate, ...]
     effective_dtypes: Mapping[str, str]
+    is_incumbent: bool = False
 
     @property
     def default(self) -> Candidate:
@@ -58,7 +60,8 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpacePlan:
-    """The searchable space. `candidates` are unique, blocks in order, axes in the scenario's order."""
+    """The searchable space. `candidates` are unique, the incumbent's block first, then blocks and axes in the
+    scenario's order."""
 
     blocks: tuple[BlockPlan, ...]
     candidates: tuple[Candidate, ...]
@@ -111,7 +114,7 @@ def plan_space(
         axes, gone = _prune(index, block.engine, axes, able := able_with(kind, able))
         pruned += gone
         blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
-    blocks = [block for block in blocks if block.candidates]
+    blocks = sorted((block for block in blocks if block.candidates), key=lambda block: not block.is_incumbent)
     unique: dict[str, Candidate] = {}
     for planned in blocks:
         for candidate in planned.candidates:
@@ -193,6 +196,7 @@ def _block_plan(
         axes=axes,
         candidates=tuple(_candidates(index, engine, axes, python)),
         effective_dtypes=able.effective_dtypes,
+        is_incumbent=space[index].incumbent,
     )
 
 

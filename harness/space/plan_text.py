@@ -69,7 +69,8 @@ def expectation(scenario: Scenario, size: int, trace: TraceFacts | None = None) 
     time budget. Model downloads and conversions are not in it."""
     workload, search = scenario.workload, scenario.search
     trials = min(search.trials, size)
-    repetitions = min(search.confirm.finalists, trials) * search.confirm.repetitions if trials > 1 else 0
+    again = search.confirm.finalists + any(block.incumbent for block in scenario.space)
+    repetitions = min(again, trials) * search.confirm.repetitions if trials > 1 else 0
     prompts = scenario.quality.prompts + workload.warmup_requests * workload.inputs_per_request
     seconds, count = load_s(workload), load_requests(workload)
     if trace is not None:
@@ -124,7 +125,8 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield from (f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved)))
     yield f"candidates {plan.size}"
     for block in plan.blocks:
-        yield f"  {block.label}: {len(block.candidates)} ({_axes(block)})"
+        mark = "; in production today, measured first" if block.is_incumbent else ""
+        yield f"  {block.label}: {len(block.candidates)} ({_axes(block)}{mark})"
     if plan.pruned:
         yield f"ruled out  {sum(each.count for each in plan.pruned)}"
         for each in plan.pruned:

@@ -24,7 +24,8 @@ def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
 
 
 def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, ...]:
-    """The best feasible candidates by their first measurement, at most search.confirm.finalists; none below two.
+    """The best feasible candidates by their first measurement, at most search.confirm.finalists, and the incumbent,
+    whose number is one side of the gain; none below two.
 
     With several objectives, undominated candidates come first, ordered by the first objective.
     """
@@ -37,7 +38,10 @@ def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, .
         return any(dominates(others, mine) for others in costs.values()), mine
 
     ordered = sorted(feasible, key=rank)
-    chosen = tuple(trial.candidate for trial in ordered[: scenario.search.confirm.finalists])
+    count = scenario.search.confirm.finalists
+    marked = {index for index, block in enumerate(scenario.space) if block.incumbent}
+    late = [trial for trial in ordered[count:] if count and trial.candidate.block in marked]
+    chosen = tuple(trial.candidate for trial in (*ordered[:count], *late))
     return chosen if len(chosen) > 1 else ()
 
 

@@ -182,7 +182,7 @@ def _new_study(scenario: Scenario, storage: str | None, name: str) -> optuna.Stu
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([objective.metric for objective in scenario.objectives])
+        study.set_metric_names([objective.name for objective in scenario.objectives])
     return study
 
 

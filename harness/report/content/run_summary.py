@@ -107,6 +107,7 @@ def answer(story: Story) -> Section:
     title += " (a tie, the cheapest of it)" if story.recommendation.is_tie else ""
     paragraphs = (
         label(story.recommendation.trial.candidate),
+        *([f"Gain: {story.recommendation.gain}"] if story.recommendation.gain else []),
         f"Why: {story.recommendation.margin}",
         f"Verification: {verified(story)}",
     )

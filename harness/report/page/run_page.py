@@ -168,6 +168,7 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> Part:
         "answer.html",
         what=label(trial.candidate),
         figures=_headline(story.choice.chosen, trial, linked),
+        gain=story.recommendation.gain,
         margin=story.recommendation.margin,
         state=state,
         mark={"unverified": "not verified", "good": "verified", "bad": "failed"}[state],

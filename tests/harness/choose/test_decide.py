@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.choose.recommendation import choose
@@ -222,3 +224,39 @@ def test_candidates_that_answered_nothing_are_no_matter_of_constraints() -> None
 def test_an_empty_run_says_so() -> None:
     with pytest.raises(MeasurementInvalid, match="holds no trial"):
         choose(run_of())
+
+
+MARKED = [{"engine": "transformers", "incumbent": False}, {"engine": "transformers", "incumbent": True}]
+
+
+@pytest.mark.parametrize(
+    ("before", "gain"),
+    [
+        ((24.0, 23.8, 24.2), "latency_p50_ms 20 ms [19.8, 20.2] against 24 ms [23.8, 24.2] (-16.7 %), the incumbent ("),
+        ((20.3, 19.9, 20.6), "cannot tell, the intervals overlap: latency_p50_ms 20 ms"),
+        ((18.0, 17.9, 18.1), "none: the incumbent is the best of what was measured"),
+    ],
+)
+def test_the_gain_is_over_the_block_that_is_marked_as_the_incumbent(
+    before: tuple[float, float, float], gain: str
+) -> None:
+    today, other = replace(candidate("transformers", workers=2), block=1), candidate("ctranslate2")
+    trials = (trial(1, today, before), trial(2, other, (20.0, 19.8, 20.2)))
+    assert choose(run_of(*trials, space=MARKED)).gain.startswith(gain)
+    assert choose(run_of(*trials)).gain == ""
+
+
+def test_an_incumbent_without_a_measurement_gives_no_gain() -> None:
+    today, other = replace(candidate("transformers"), block=1), candidate("ctranslate2")
+    found = choose(run_of(failed(1, today), trial(2, other, (20.0, 19.8, 20.2)), space=MARKED))
+    assert found.gain == "unknown: the incumbent (transformers fp32, batch 1, 1 worker) gave no measurement: " + (
+        "launch_failed: it would not start"
+    )
+    assert choose(run_of(trial(2, other, (20.0, 19.8, 20.2)), space=MARKED)).gain == (
+        "unknown: the incumbent was not measured"
+    )
+    slow = trial(3, today, (30.0, 29.0, 31.0), violations=("latency_p99_ms 600 ms, expected at most 500 ms",))
+    assert (
+        "broke a constraint: latency_p99_ms 600"
+        in choose(run_of(slow, trial(2, other, (20.0, 19.8, 20.2)), space=MARKED)).gain
+    )

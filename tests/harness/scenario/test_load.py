@@ -28,6 +28,17 @@ BROKEN = [
         "# nothing\n",
         "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml",
     ),
+    (
+        "an incumbent of two values",
+        "name: s\nspace: [{engine: fake, workers: [1, 2], incumbent: true}]\n",
+        "{f}:2: space.0: expected one value per axis beside incumbent: true, got 'workers'; "
+        "try others in another block",
+    ),
+    (
+        "two incumbents",
+        "name: s\nspace: [{engine: fake, incumbent: true}, {engine: fake, workers: 2, incumbent: true}]\n",
+        "{f}:2: space: expected incumbent: true in one block at most, got 'fake, fake'",
+    ),
     ("a list", "- name: s\n", "{f}:1: expected 'key: value' lines (name, space, ...), got a list"),
     ("a word", "hello\n", "{f}:1: expected 'key: value' lines (name, space, ...), got 'hello'"),
     (

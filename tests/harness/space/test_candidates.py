@@ -139,6 +139,12 @@ def test_a_candidate_in_two_blocks_is_measured_once() -> None:
     assert plan.warnings == ("1 candidates stand in two blocks; each is measured once",)
 
 
+def test_what_is_in_production_comes_first_also_where_another_block_has_it_too() -> None:
+    plan = _plan([{"engine": "fake", "workers": [2, 1]}, {"engine": "fake", "workers": 1, "incumbent": True}])
+    assert [(each.workers, each.block) for each in plan.candidates] == [(1, 1), (2, 0)]
+    assert [block.is_incumbent for block in plan.blocks] == [True, False]
+
+
 def test_too_many_threads_are_a_warning_not_a_reason_to_prune() -> None:
     plan = _plan([{"engine": "fake", "workers": [1, 2], "threads": [1, 2]}], cores=2)
     assert plan.size == 4

@@ -34,6 +34,14 @@ def test_finalists_are_the_best_feasible_ones() -> None:
     assert finalists([A, broken, C], _scenario()) == (C.candidate, A.candidate)
 
 
+def test_the_incumbent_is_measured_again_beside_the_finalists() -> None:
+    space = [{"engine": "fake", "workers": [2, 3]}, {"engine": "fake", "incumbent": True}]
+    scenario = _scenario().model_copy(update={"space": Scenario.model_validate({"name": "s", "space": space}).space})
+    today = replace(A, candidate=replace(A.candidate, block=1))
+    assert finalists([today, B, C], scenario) == (B.candidate, C.candidate, today.candidate)
+    assert finalists([replace(today, violations=("quality",)), B, C], scenario) == (B.candidate, C.candidate)
+
+
 def test_one_feasible_candidate_needs_no_race() -> None:
     assert finalists([A], _scenario()) == ()
     assert remaining([A, B, C], _scenario(finalist_count=0)) == ()
