@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate
-from engines.models.kind import ModelKind, model_kind, template_text
+from engines.models.kind import ModelKind, template_text
 from engines.server.asking import (
     CLIENT_LEFT,
     STATUS_OF,
@@ -53,7 +53,7 @@ class OpenAiFront:
         self._metrics = metrics
         self._model_name = model_name
         self._folder = pool.spec.model_dir
-        self._kind = _kind_of(self._folder)
+        self._kind = pool.kind
         self._template = _template_of(self._folder, self._kind)
         self._began = int(time.time())
 
@@ -99,7 +99,6 @@ class OpenAiFront:
         try:
             asked = parse(await read_body(request, self._pool.settings.max_request_size_bytes))
             self._check_name(asked.model)
-            self._check_ids(asked)
             jobs = self._pool.submit(asked.body)
             answers = Answers(asked, self._model_name)
             result = self._stream(answers, jobs[0]) if asked.body.wants_stream else self._whole(answers, jobs)
@@ -168,23 +167,11 @@ class OpenAiFront:
         if name is not None and name != self._model_name:
             raise ModelUnknown(f"no model {name!r} here; this server has {self._model_name!r}")
 
-    def _check_ids(self, asked: OpenAiBody) -> None:
-        """Engines trust their tokenizer; ids that a client sends may be of another model's."""
-        limit = self._kind.vocab_size if self._kind else None
-        for prompt in asked.body.inputs:
-            if limit is not None and not isinstance(prompt, str) and max(prompt) >= limit:
-                raise RequestInvalid(f"prompt: token id {max(prompt)} is outside this model's 0..{limit - 1}")
-
     def _refuse(
         self, code: int, kind: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
     ) -> Response:
         self._metrics.requests.labels(str(code)).inc()
         return JSONResponse(error_body(code, kind, message, param), code, headers)
-
-
-def _kind_of(folder: Path) -> ModelKind | None:
-    """What the folder holds; None without config.json (the fake engine needs no model)."""
-    return model_kind(folder) if (folder / "config.json").is_file() else None
 
 
 def _template_of(folder: Path, kind: ModelKind | None) -> ChatTemplate | str:

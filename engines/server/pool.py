@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engines.api import EngineSpec
-from engines.errors import EngineError
+from engines.errors import EngineError, RequestInvalid
 from engines.models.generation_defaults import generation_defaults
+from engines.models.kind import model_kind
 from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
@@ -28,6 +29,8 @@ logger = logging.getLogger("dyno.server")
 
 WorkerState = Literal["starting", "ready", "busy", "stopped"]
 PoolState = Literal["loading", "ready", "failed", "stopped"]
+MOST_CHARACTERS = 512
+"""Of one token; above any vocabulary's longest, so that only hopeless prompts are refused before they are tokenized."""
 ROLLING_CHECK_S = 1.0
 
 
@@ -68,6 +71,8 @@ class WorkerPool:
         self.settings = settings
         self.metrics = metrics
         self.defaults = generation_defaults(spec.model_dir).values
+        self.kind = model_kind(spec.model_dir) if (spec.model_dir / "config.json").is_file() else None
+        """What the folder holds; None without config.json (the fake engine needs no model)."""
         self.queue = JobQueue(spec.job_queue_size, spec.queue_order)
         self.status = PoolStatus()
         self.workers: list[Worker] = []
@@ -82,11 +87,13 @@ class WorkerPool:
             self._add_worker(is_temporary=False)
 
     def submit(self, body: Body) -> list[Job]:
-        """Queue one job per input. Raises NoWorkers and QueueFull."""
+        """Queue one job per input. Raises RequestInvalid, NoWorkers and QueueFull."""
         if self.status.state != "ready":
             raise NoWorkers(
                 f"the model is {self.status.state}" + (f": {self.status.error}" if self.status.error else "")
             )
+        for prompt in body.inputs:
+            self._check_prompt(prompt)
         loop = asyncio.get_running_loop()
         jobs = []
         for prompt in body.inputs:
@@ -110,6 +117,21 @@ class WorkerPool:
         if len(self.queue) > 2 * self.spec.batch_size:
             self._scale_up()
         return jobs
+
+    def _check_prompt(self, prompt: str | tuple[int, ...]) -> None:
+        """What would hold up or harm a worker: token ids of another model's, a text far beyond the context."""
+        if self.kind is None:
+            return
+        if not isinstance(prompt, str) and max(prompt) >= self.kind.vocab_size:
+            raise RequestInvalid(
+                f"prompt: token id {max(prompt)} is outside this model's 0..{self.kind.vocab_size - 1}"
+            )
+        context = self.kind.max_positions
+        if context is not None and len(prompt) > context * MOST_CHARACTERS:
+            raise RequestInvalid(
+                f"the prompt has {len(prompt)} characters, which cannot be {context} tokens, this model's context; "
+                "shorten it"
+            )
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for `job` any more: forget it, wherever it is."""

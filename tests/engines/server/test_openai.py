@@ -246,5 +246,9 @@ def test_the_bundled_decoder_answers_prompts_ids_and_messages_alike(tmp_path: Pa
         assert sampled[0] == sampled[1] != sampled[2]
         with pytest.raises(openai.BadRequestError, match="the model's context holds 512"):
             complete(client, max_tokens=600)
+        with pytest.raises(
+            openai.BadRequestError, match="which cannot be 512 tokens, this model's context; shorten it"
+        ):
+            complete(client, "a " * 150_000)
         with pytest.raises(openai.BadRequestError, match="token id 5000 is outside this model's"):
             complete(client, [5, 5000])
