@@ -81,9 +81,6 @@ def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
 
     resolved = checked_scenario(path, overrides)
     scenario = resolved.scenario
-    size = 0
-    for block in scenario.space:
-        axes = block.model_dump(exclude={"engine", "options", "python"})
-        size += prod(len(values) for values in (*axes.values(), *block.options.values()))
+    size = sum(prod(len(values) for values in block.axes().values()) for block in scenario.space)
     engines = ", ".join(dict.fromkeys(block.engine for block in scenario.space))
     return f"{path}: right; {scenario.name} {resolved.digest}, {size} candidates of {engines}"

@@ -100,11 +100,16 @@ class EngineBlock(_WithAxes):  # type: ignore[misc]  # its base is made from AXE
         bool, Field(description="what is in production today: measured first, and the answer states the gain over it")
     ] = False
 
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """The values of every axis of the block, engine options as `options.NAME`."""
+        return {name: tuple(getattr(self, name)) for name in Setting().axes()} | {
+            f"options.{name}": tuple(values) for name, values in self.options.items()
+        }
+
     @model_validator(mode="after")
     def _incumbent_is_one(self) -> EngineBlock:
         """What is in production is one configuration."""
-        axes = {name: getattr(self, name) for name in Setting().axes()} | dict(self.options)
-        if self.incumbent and (several := [name for name, values in axes.items() if len(values) > 1]):
+        if self.incumbent and (several := [name for name, values in self.axes().items() if len(values) > 1]):
             raise expected(
                 "one value per axis beside incumbent: true", ", ".join(several), "try others in another block"
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engines.api import Availability, Capabilities, GenerateParams
 from engines.models.kind import ModelKind
-from engines.setting import OptionValue, Setting
+from engines.setting import OptionValue
 from engines.spec_check import able_with, why_not, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.records import Candidate
@@ -92,7 +92,7 @@ def plan_space(
     blocks: list[BlockPlan] = []
     pruned: list[Pruned] = []
     for index, block in enumerate(resolved.scenario.space):
-        axes = _axes(block)
+        axes = block.axes()
         size = math.prod(len(values) for values in axes.values())
         if size > MAX_CANDIDATES:
             raise ScenarioError(
@@ -151,12 +151,6 @@ def _why_not_asked(engine: str, parameters: Parameters, able: Capabilities) -> s
             f"set it to 0 or {most}"
         )
     return ""
-
-
-def _axes(block: EngineBlock) -> dict[str, Values]:
-    axes: dict[str, Values] = {name: tuple(getattr(block, name)) for name in Setting().axes()}
-    axes.update({f"options.{name}": tuple(values) for name, values in block.options.items()})
-    return axes
 
 
 def _prune(
