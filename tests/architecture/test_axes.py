@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from engines.setting import AXES, Setting
+from tests.parsed import parsed
 
 ROOT = Path(__file__).parents[2]
 NAMES = {axis.name for axis in AXES}
@@ -28,7 +29,7 @@ def _literals(path: Path) -> set[str]:
     """The string literals of a file."""
     return {
         node.value
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines.registry import ENGINES
+from tests.parsed import parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ EXEMPT = {
 
 def names_in(source: str) -> Iterator[tuple[int, str]]:
     """Line and value of every string literal that is an engine's name; docstrings and texts around it do not count."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Constant) and node.value in ENGINES:
             yield node.lineno, node.value
 

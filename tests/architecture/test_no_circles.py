@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parsed import parsed
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,7 +26,7 @@ def _modules(package: str) -> dict[str, Path]:
 
 def _imported(source: str, known: set[str]) -> Iterator[str]:
     """The modules among `known` that `source` imports: at its top, inside functions, or for type checkers only."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module:

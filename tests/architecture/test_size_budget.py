@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.parsed import parsed
+
 ROOT = Path(__file__).parents[2]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
@@ -26,7 +28,7 @@ def _sources() -> list[Path]:
 
 
 def _functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path.read_text())
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
@@ -61,7 +63,7 @@ def test_exemptions_name_things_that_exist() -> None:
 
 
 def test_every_file_says_what_it_is_in_its_first_line() -> None:
-    silent = [str(p.relative_to(ROOT)) for p in _sources() if not ast.get_docstring(ast.parse(p.read_text()))]
+    silent = [str(p.relative_to(ROOT)) for p in _sources() if not ast.get_docstring(parsed(p.read_text()))]
     assert not silent
 
 

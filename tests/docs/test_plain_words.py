@@ -11,6 +11,7 @@ import click
 import pytest
 
 from harness.cli.main import dyno
+from tests.parsed import parsed
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
@@ -77,7 +78,7 @@ def dialect(text: str) -> list[tuple[int, str, str]]:
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """Docstrings of the module, its classes, functions and constants, and the descriptions of its fields."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
         body = getattr(node, "body", [])
         for statement in body if isinstance(body, list) else []:
             match statement:
@@ -90,7 +91,7 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
 
 def messages(path: Path) -> Iterator[tuple[int, str]]:
     """Errors, notes and other texts that the code prints: every string of two words and more, values as '_'."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path.read_text(encoding="utf-8"))
     known = {start for start, _ in docstrings(path)}
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
@@ -171,7 +172,7 @@ def test_documents_are_in_plain_english() -> None:
 def test_the_first_line_of_a_module_is_a_sentence_or_a_noun_phrase() -> None:
     found = []
     for path in MODULES:
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        text = ast.get_docstring(parsed(path.read_text(encoding="utf-8"))) or ""
         first = text.partition("\n")[0]
         if CLAUSE.match(first) or PRONOUN.match(first) or not first.endswith("."):
             found.append(f"{path.relative_to(ROOT)}:1: {first!r}")

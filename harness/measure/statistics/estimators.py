@@ -142,20 +142,27 @@ def share(is_hit: Sequence[bool], *, estimator: str) -> Metric:
 
 
 def bootstrap_means(samples: Floats, block: int, seed: int) -> Floats:
-    """Means of circular-block-bootstrap resamples (Politis & Romano 1992), BOOTSTRAP_ROUNDS of them."""
-    n = len(samples)
+    """Means of circular-block-bootstrap resamples (Politis & Romano 1992), BOOTSTRAP_ROUNDS of them.
+
+    `samples` [n], or [k, n] for k series resampled together: the means are then [k, BOOTSTRAP_ROUNDS]."""
+    series, n = np.atleast_2d(samples), samples.shape[-1]
     blocks = math.ceil(n / block)
-    wrapped = np.concatenate([samples, samples[: block - 1]])
-    sums = np.cumsum(np.concatenate([[0.0], wrapped]))
-    block_sums = sums[block:] - sums[:-block]
+    block_sums = [_block_sums(each, block) for each in series]
     rng = np.random.default_rng(seed)
     at_once = max(1, BOOTSTRAP_CELLS // blocks)  # the draws are the same however they are cut
-    totals = [
-        block_sums[rng.integers(0, n, size=(min(at_once, BOOTSTRAP_ROUNDS - done), blocks))].sum(axis=1)
-        for done in range(0, BOOTSTRAP_ROUNDS, at_once)
-    ]
-    means: Floats = np.concatenate(totals) / (blocks * block)
-    return means
+    totals: list[list[Floats]] = [[] for _ in series]
+    for done in range(0, BOOTSTRAP_ROUNDS, at_once):
+        drawn = rng.integers(0, n, size=(min(at_once, BOOTSTRAP_ROUNDS - done), blocks))
+        for total, sums in zip(totals, block_sums, strict=True):
+            total.append(sums[drawn].sum(axis=1))
+    means: Floats = np.array([np.concatenate(total) for total in totals]) / (blocks * block)
+    return means.reshape(*samples.shape[:-1], BOOTSTRAP_ROUNDS)
+
+
+def _block_sums(samples: Floats, block: int) -> Floats:
+    """[n] sums of `block` neighbours, the first ones following the last."""
+    sums = np.cumsum(np.concatenate([[0.0], samples, samples[: block - 1]]))
+    return np.asarray(sums[block:] - sums[:-block])
 
 
 def _blocks_of(values: Floats, block: int) -> int:
@@ -210,8 +217,9 @@ def rate(done_ns: Sequence[int], amounts: Sequence[float], window: tuple[int, in
         weights = np.append(weights, 0.0)
         linear = weights - value * gaps
         length = _blocks_of(linear, block)
-        rates = bootstrap_means(weights, length, 0) / np.maximum(bootstrap_means(gaps, length, 0), 1e-12)
-        widening, note = _widening(linear, bootstrap_means(linear, length, 0), block)
+        resampled = bootstrap_means(np.array([weights, gaps, linear]), length, 0)
+        rates = resampled[0] / np.maximum(resampled[1], 1e-12)
+        widening, note = _widening(linear, resampled[2], block)
         low, high = _bounds(value, rates, widening)
     return Metric(
         value=value,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
 from engines.errors import SpecInvalid, Unavailable
 from engines.models.aws_region import configured_region, partition, region_or_configured
@@ -16,6 +17,14 @@ from engines.setting import OptionValue
 from tests.sagemaker_emulator.fixtures import spec_for
 
 LMI = "0.28.0-lmi10.0.0-cu124"
+LOADER = create_loader()
+"""Reads botocore's service descriptions once for all sessions here, not once for each."""
+
+
+def aws_session() -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", LOADER)
+    return session
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +67,7 @@ def test_no_region_and_an_unknown_profile_are_one_sentence_each(monkeypatch: pyt
 
 
 def test_partitions_are_botocore_s() -> None:
-    session = botocore.session.Session()
+    session = aws_session()
     known = [name for each in session.get_available_partitions() for name in
              session.get_available_regions("sagemaker", each)]  # fmt: skip
     assert set(regions()) <= set(known)
@@ -117,7 +126,7 @@ def test_s5cmd_is_told_the_address_it_would_not_find(
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     for name, value in options.items():
         monkeypatch.setenv(name, value)
-    session = botocore.session.Session()
+    session = aws_session()
     session.set_credentials("key", "secret", "token")
     url = session.create_client("s3", region_name=region).meta.endpoint_url
     access = s3_access(session.get_credentials().get_frozen_credentials(), region, url)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.gate import compare as compare_module
+from harness.gate import verdict as verdict_module
 from harness.gate.compare import compare
 from harness.gate.rules import Rules
 from harness.gate.verdict import judge
@@ -37,7 +38,9 @@ def gates(
     monkeypatch: pytest.MonkeyPatch, world: World, count: int, launches: int, *, worse: float = 0.0,
     rules: Rules | None = None, is_paired: bool = True, share: float = 1.0,
 ) -> Counter[str]:  # fmt: skip
-    """Overall verdicts of `count` simulated gates, and 'regressed <metric>' counts."""
+    """Overall verdicts of `count` simulated gates, and 'regressed <metric>' counts; how much more data would settle a
+    gate is left out, half of the time and no part of its verdict."""
+    monkeypatch.setattr(verdict_module, "factor_to_settle", lambda *_: None)
     rules = rules or Rules()
     replay = Replay(world.simulate(np.random.default_rng(20), count, launches, worse), world.requests)
     monkeypatch.setattr(compare_module, "launches", replay)
@@ -77,6 +80,7 @@ def test_pairs_cancel_a_drift_that_separate_launches_would_take_for_a_change(mon
 
 
 def test_three_looks_together_keep_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_module, "factor_to_settle", lambda *_: None)
     world, count = World(launch_sd=0.02, requests=100), 400
     rounds = LOOKS[-1][0]
     values = world.simulate(np.random.default_rng(5), count, rounds)

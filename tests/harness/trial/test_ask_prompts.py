@@ -60,7 +60,7 @@ def server(answer: Any) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
             """Quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{http.server_port}", seen

@@ -1,4 +1,8 @@
-"""The search on a landscape whose best candidate is known; nothing is launched."""
+"""The search on a landscape whose best candidate is known; nothing is launched.
+
+A search writes study.db and never reads it: most tests here do without the file, which SQLite and Optuna need longer to
+make than a search of the landscape takes. Those that write one compare with a search that did not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import pytest
 
 from harness.errors import EnvironmentFault, Interrupted
 from harness.records import Candidate, Trial
+from harness.tune import loop
 from harness.tune.loop import search
 from harness.tune.sampler import Proposals
 from harness.tune.search_records import SearchResult
@@ -23,8 +28,21 @@ def _ids(trials: Sequence[Trial]) -> list[str]:
     return [trial.candidate.candidate_id for trial in trials if trial.outcome != "interrupted"]
 
 
-def _run(bench: Bench) -> SearchResult:
-    return search(bench.context())
+class NoStudy:
+    """A study.db that is not written."""
+
+    def __init__(self, *place: object) -> None:
+        pass
+
+    def add(self, trial: Trial) -> None:
+        pass
+
+
+def _run(bench: Bench, *, writes_study: bool = False) -> SearchResult:
+    with pytest.MonkeyPatch.context() as patch:
+        if not writes_study:
+            patch.setattr(loop, "StudyRecord", NoStudy)
+        return search(bench.context())
 
 
 def _best_ms(trials: Sequence[Trial]) -> float:
@@ -56,10 +74,10 @@ def test_a_small_space_is_measured_whole_and_the_stop_says_so(tmp_path: Path, sa
     )
 
 
-def test_the_same_seed_gives_the_same_search_and_another_seed_another(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_search_and_another_seed_another(study_db: Path) -> None:
     runs = [
-        _ids(_run(Bench(scenario({"trials": TRIALS, "seed": seed}), tmp_path / f"{name}.db")).trials)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        _ids(_run(Bench(scenario({"trials": TRIALS, "seed": seed}), study_db), writes_study=writes).trials)
+        for seed, writes in ((1, True), (1, False), (2, False))
     ]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
@@ -67,15 +85,16 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another(tmp_path: 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 @pytest.mark.parametrize("kill_after", [0, 2, 5, 8])
-def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(tmp_path: Path, sampler: str, kill_after: int) -> None:
-    """A kill is an exception that nothing catches: the trial in flight is lost."""
+def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(study_db: Path, sampler: str, kill_after: int) -> None:
+    """A kill is an exception that nothing catches: the trial in flight is lost. TPE's searches write their study."""
+    writes_study = sampler == "tpe"
     of = scenario({"sampler": sampler, "trials": 8, "confirm": {"finalists": 2, "repetitions": 1}})
-    whole = _run(Bench(of, tmp_path / "whole.db")).trials
+    whole = _run(Bench(of, study_db)).trials
 
     class Killed(BaseException):
         pass
 
-    killed = Bench(of, tmp_path / "study.db")
+    killed = Bench(of, study_db)
     run_trial = killed.run_trial
 
     def dies(candidate: Candidate, number: int) -> Trial:
@@ -85,16 +104,16 @@ def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(tmp_path: Path, 
 
     killed.run_trial = dies  # type: ignore[method-assign]
     with pytest.raises(Killed):
-        _run(killed)
-    resumed = _run(Bench(of, tmp_path / "study.db", done=tuple(killed.recorded))).trials
+        _run(killed, writes_study=writes_study)
+    resumed = _run(Bench(of, study_db, done=tuple(killed.recorded)), writes_study=writes_study).trials
     assert _ids(resumed) == _ids(whole)
 
 
-def test_a_kill_between_record_and_study_loses_nothing(tmp_path: Path) -> None:
+def test_a_kill_between_record_and_study_loses_nothing(study_db: Path) -> None:
     """trials.jsonl holds a trial that study.db has not got."""
     of = scenario({"trials": 6})
-    whole = _run(Bench(of, tmp_path / "whole.db")).trials
-    first = Bench(of, tmp_path / "study.db")
+    whole = _run(Bench(of, study_db)).trials
+    first = Bench(of, study_db)
 
     def dies_after_recording(trial: Trial) -> None:
         first.recorded.append(trial)
@@ -108,14 +127,14 @@ def test_a_kill_between_record_and_study_loses_nothing(tmp_path: Path) -> None:
                 **{**{n: getattr(context, n) for n in context.__slots__}, "record_trial": dies_after_recording}
             )
         )
-    resumed = _run(Bench(of, tmp_path / "study.db", done=tuple(first.recorded))).trials
+    resumed = _run(Bench(of, study_db, done=tuple(first.recorded)), writes_study=True).trials
     assert _ids(resumed) == _ids(whole)
 
 
-def test_ctrl_c_records_the_trial_and_the_next_start_measures_it_again(tmp_path: Path) -> None:
+def test_ctrl_c_records_the_trial_and_the_next_start_measures_it_again(study_db: Path) -> None:
     of = scenario({"trials": 6})
-    whole = _run(Bench(of, tmp_path / "whole.db")).trials
-    stopped = Bench(of, tmp_path / "study.db")
+    whole = _run(Bench(of, study_db)).trials
+    stopped = Bench(of, study_db)
     run_trial = stopped.run_trial
 
     def interrupts(candidate: Candidate, number: int) -> Trial:
@@ -124,11 +143,11 @@ def test_ctrl_c_records_the_trial_and_the_next_start_measures_it_again(tmp_path:
         return run_trial(candidate, number)
 
     stopped.run_trial = interrupts  # type: ignore[method-assign]
-    result = _run(stopped)
+    result = _run(stopped, writes_study=True)
     assert result.stop == "interrupted"
     assert result.stop_reason == f"interrupted by the user in trial {stopped.recorded[-1].trial_id}"
     assert stopped.recorded[-1].outcome == "interrupted"
-    resumed = _run(Bench(of, tmp_path / "study.db", done=result.trials))
+    resumed = _run(Bench(of, study_db, done=result.trials), writes_study=True)
     assert _ids(resumed.trials) == _ids(whole)
     assert resumed.trials[4].candidate == stopped.recorded[-1].candidate
     assert resumed.trials[4].number == 5

@@ -33,42 +33,42 @@ def test_study_db_is_a_study_that_optuna_opens(tmp_path: Path) -> None:
     assert best.user_attrs["trial_id"] in {trial.trial_id for trial in feasible}
 
 
-def test_parameters_are_conditional_on_the_block(tmp_path: Path) -> None:
-    search(Bench(scenario({"trials": 3}), tmp_path / "study.db").context())
-    params = [set(each.params) for each in _load(tmp_path / "study.db").trials]
+def test_parameters_are_conditional_on_the_block(study_db: Path) -> None:
+    search(Bench(scenario({"trials": 3}), study_db).context())
+    params = [set(each.params) for each in _load(study_db).trials]
     axes = ("dtype", "workers", "batch_size", "max_batch_delay_ms", "threads")
     assert params == [
         {"block", *(f"{engine}.{axis}" for axis in axes)} for engine in ("transformers", "ctranslate2", "onnxruntime")
     ]
 
 
-def test_a_failed_candidate_is_a_completed_infeasible_trial(tmp_path: Path) -> None:
+def test_a_failed_candidate_is_a_completed_infeasible_trial(study_db: Path) -> None:
     of = scenario()
-    record = StudyRecord(tmp_path / "study.db", plan(of), of)
+    record = StudyRecord(study_db, plan(of), of)
     candidate = plan(of).candidates[0]
     trial = Trial(trial_id="t1", number=1, candidate=candidate, outcome="crashed", reason="signal 11")
     record.add(trial)
-    stored = _load(tmp_path / "study.db").trials[0]
+    stored = _load(study_db).trials[0]
     assert stored.state == TrialState.COMPLETE
     assert stored.constraints == {"ran": 1000.0}
     assert (stored.user_attrs["outcome"], stored.user_attrs["reason"]) == ("crashed", "signal 11")
 
 
-def test_broken_constraints_are_positive_and_kept_ones_are_not(tmp_path: Path) -> None:
+def test_broken_constraints_are_positive_and_kept_ones_are_not(study_db: Path) -> None:
     of = scenario({"trials": 20, "sampler": "random"})
-    result = search(Bench(of, tmp_path / "study.db").context())
-    for stored, trial in zip(_load(tmp_path / "study.db").trials, result.trials, strict=True):
+    result = search(Bench(of, study_db).context())
+    for stored, trial in zip(_load(study_db).trials, result.trials, strict=True):
         assert all(value <= 0 for value in stored.constraints.values()) == trial.is_feasible
 
 
-def test_an_interrupted_trial_is_a_failed_one(tmp_path: Path) -> None:
+def test_an_interrupted_trial_is_a_failed_one(study_db: Path) -> None:
     of = scenario()
     trial = Trial(trial_id="t1", number=1, candidate=plan(of).candidates[0], outcome="interrupted")
-    StudyRecord(tmp_path / "study.db", plan(of), of).add(trial)
-    assert [each.state for each in _load(tmp_path / "study.db").trials] == [TrialState.FAIL]
+    StudyRecord(study_db, plan(of), of).add(trial)
+    assert [each.state for each in _load(study_db).trials] == [TrialState.FAIL]
 
 
-def test_a_study_begun_when_more_could_be_launched_is_made_again(tmp_path: Path) -> None:
+def test_a_study_begun_when_more_could_be_launched_is_made_again(study_db: Path) -> None:
     """An environment that went away between two starts takes its block along, one that came brings it."""
     of = scenario()
     whole = plan(of)
@@ -82,10 +82,10 @@ def test_a_study_begun_when_more_could_be_launched_is_made_again(tmp_path: Path)
         for number, block in enumerate(whole.blocks)
     ]
     for now in (whole, less, whole):
-        record = StudyRecord(tmp_path / "study.db", now, of)
+        record = StudyRecord(study_db, now, of)
         for trial in trials:
             record.add(trial)
-        stored = [each.user_attrs["trial_id"] for each in _load(tmp_path / "study.db").trials]
+        stored = [each.user_attrs["trial_id"] for each in _load(study_db).trials]
         assert stored == [f"t{number}" for number in range(len(now.blocks))]
 
 
@@ -101,17 +101,17 @@ def test_a_lost_study_is_made_again_from_the_recorded_trials(tmp_path: Path) -> 
     ]
 
 
-def test_several_objectives_make_a_study_of_several_directions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_several_objectives_make_a_study_of_several_directions(study_db: Path, sampler: str) -> None:
     objectives = [
         {"metric": "latency_p50_ms", "goal": "minimize"},
         {"metric": "throughput_rps", "goal": "maximize"},
     ]
-    for sampler in ("tpe", "nsga2"):
-        of = scenario({"trials": 10, "sampler": sampler}, objectives=objectives)
-        search(Bench(of, tmp_path / f"{sampler}.db").context())
-        study = _load(tmp_path / f"{sampler}.db")
-        assert [each.name for each in study.directions] == ["MINIMIZE", "MAXIMIZE"]
-        assert len(study.trials) == 10
+    of = scenario({"trials": 10, "sampler": sampler}, objectives=objectives)
+    search(Bench(of, study_db).context())
+    study = _load(study_db)
+    assert [each.name for each in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    assert len(study.trials) == 10
 
 
 def test_a_file_that_is_no_study_is_one_sentence(tmp_path: Path) -> None:
