@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import harness
 from engines.models.gguf_model import is_gguf
@@ -141,32 +141,21 @@ def digest_of(scenario: Scenario) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+_STORED = TypeAdapter(ResolvedScenario)
+
+
 def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
     """The resolved scenario that `as_dict` stored in a run's manifest. Raises StaleScenario."""
     try:
-        facts = stored["resolved"]
-        scenario = Scenario.model_validate({name: value for name, value in stored.items() if name != "resolved"})
-        return _resolved(scenario, facts)
+        written = {name: value for name, value in stored.items() if name != "resolved"}
+        return _STORED.validate_python({**stored["resolved"], "scenario": written})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where, why = ".".join(str(part) for part in first["loc"]), first["msg"]
-    except (KeyError, TypeError) as error:
-        where, why = "resolved", f"not as this version writes it ({error!r})"
-    raise StaleScenario(f"scenario.{where}: {why}; measure the scenario again with this version")
-
-
-def _resolved(scenario: Scenario, facts: Mapping[str, Any]) -> ResolvedScenario:
-    return ResolvedScenario(
-        scenario=scenario,
-        path=Path(facts["path"]),
-        prompts_path=Path(facts["prompts_path"]),
-        model=ModelRef(**facts["model"]),
-        digest=facts["digest"],
-        trace_path=Path(facts["trace_path"]) if facts.get("trace_path") else None,
-        locustfile_path=Path(facts["locustfile_path"]) if facts.get("locustfile_path") else None,
-        locustfile_sha256=facts.get("locustfile_sha256", ""),
-        reference_folder=Path(facts["reference_folder"]) if facts.get("reference_folder") else None,
-    )
+        place = first["loc"] if first["loc"][:1] == ("scenario",) else ("scenario", "resolved", *first["loc"])
+        where, why = ".".join(str(part) for part in place), first["msg"]
+    except (AttributeError, KeyError, TypeError) as error:
+        where, why = "scenario.resolved", f"not as this version writes it ({error!r:.200})"
+    raise StaleScenario(f"{where}: {why}; measure the scenario again with this version")
 
 
 def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:

@@ -40,6 +40,7 @@ PROMPTS, YAML = "harness/load/schedule/prompts.py", "harness/scenario/yaml_nodes
 LOAD, PROBLEMS = "harness/scenario/load.py", "harness/scenario/problems.py"
 FIELDS, KINDS, REQUEST = "harness/scenario/fields.py", "harness/scenario/load_kinds.py", "harness/scenario/request.py"
 JAVA, READ = "engines/serving_properties/java_text.py", "engines/serving_properties/read.py"
+RESOLVE, SERVED = "harness/scenario/resolve.py", "harness/scenario/served_reference.py"
 LINT, PLACE = "harness/properties/lint/values.py", "harness/properties/lint/place.py"
 COMBINED, ENVIRONMENT = "harness/properties/lint/combinations.py", "harness/properties/environment_variables.py"
 
@@ -101,6 +102,25 @@ FAULTS = (
     Fault(KINDS, "        except (ValueError, RecursionError) as error:", "        except ValueError as error:"),
     Fault(KINDS, "if self.from_rps == self.to_rps == 0:", "if False:"),
     Fault(REQUEST, "json.dumps(value, allow_nan=False)", "pass"),
+    Fault(RESOLVE, "if name in block and block[name] == unset:", "if name in block:"),
+    Fault(RESOLVE, 'if not block["incumbent"]:', "if True:"),
+    Fault(RESOLVE, 'if fields["model"] and fields["model"]["bundled"] is None:', 'if fields["model"]:'),
+    Fault(RESOLVE, "return Path(os.path.normpath(folder / written))", "return Path(written)"),
+    Fault(RESOLVE, "seed=source.seed or 0", "seed=0"),
+    Fault(RESOLVE, 'self.model.kind != "gguf" or self.reference_folder is not None', 'self.model.kind != "gguf"'),
+    Fault(RESOLVE, "locustfile_sha256=sha256, digest=digest", "locustfile_sha256=sha256"),
+    Fault(
+        RESOLVE, "except (AttributeError, KeyError, TypeError) as error:", "except (AttributeError, KeyError) as error:"
+    ),
+    Fault(
+        RESOLVE,
+        "except (AttributeError, KeyError, TypeError) as error:",
+        "except (AttributeError, TypeError) as error:",
+    ),
+    Fault(RESOLVE, "except (AttributeError, KeyError, TypeError) as error:", "except (KeyError, TypeError) as error:"),
+    Fault(RESOLVE, 'if first["loc"][:1] == ("scenario",) else', "if True else"),
+    Fault(SERVED, "if value is not None", "if True"),
+    Fault(SERVED, "{self.model_name} at {self.url}", "{self.model_name}"),
     Fault(JAVA, 'or any(digit not in "0123456789abcdefABCDEF" for digit in digits)', ""),
     Fault(JAVA, 'if char == "\\\\":\n        return "\\\\\\\\"', 'if False:\n        return ""'),
     Fault(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.errors import ScenarioError
+from harness.errors import ScenarioError, StaleScenario
 from harness.scenario.load import load_scenario
 from harness.scenario.load_kinds import MaxRateLoad, Open
-from harness.scenario.resolve import resolve, resolved_from_dict
+from harness.scenario.resolve import ModelKind, ResolvedScenario, digest_of, resolve, resolved_from_dict, with_code
+from harness.scenario.schema import Scenario
 from harness.scenario.yaml_nodes import MOST_VALUES, parse, write
 from tests.harness.mutations import FUZZ, PLACE, check_sentence, edits, placed, torn, values, with_value
 
@@ -40,6 +42,7 @@ SCENARIOS: list[dict[str, Any]] = [
      "recommend": {"container": "x-1"},
      "workload": {"template": {"body": '{"q": "{prompt}"}', "answer": "a.0"}, "slo": {"latency_ms": 5},
      "load": {"kind": "stages", "stages": [{"rate_rps": 1, "duration_s": 2}]}}, "space": [{"engine": "attach"}]},
+    {"name": "g", "model": {"path": "m.gguf"}, "quality": {"reference_folder": "m"}, "space": [{"engine": "llamacpp"}]},
     *(parse(path.read_text(encoding="utf-8")).value for path in sorted(FOLDER.rglob("*.yaml"))),
 ]  # fmt: skip
 
@@ -69,10 +72,11 @@ KNOWN: list[tuple[tuple[Any, ...], Any]] = [
     ((*W, "request"), {"headers": {"x-a": "b", "y": None}}), ((*W, "request"), {"headers": {"x-a": "\xe9"}}),
     ((*W, "request"), {"headers": {"Connection": "close"}}), ((*W, "request"), {"headers": {"a b": "c"}}),
     (("model",), {"hub": "a/b"}), (("model",), {"s3": "s3://"}), (("model",), {"s3": "s3://a/b"}), (("model",), {}),
-    (("model",), {"path": "m", "hub": "a/b"}), (("model",), {"path": "m", "seed": 1}),
-    (("model",), {"bundled": "seq2sec"}), (("model",), {"bundled": "decoder"}),
+    (("model",), {"path": "m.gguf"}), (("model",), {"path": "m", "hub": "a/b"}), (("model",), {"path": "m", "seed": 1}),
+    (("model",), {"bundled": "seq2sec"}), (("model",), {"bundled": "decoder"}), (("model",), {"bundled": "seq2seq"}),
     (("quality", "reference"), {"url": "http://h:1/v1", "protocol": "openai"}),
-    (("quality", "reference"), {"url": "h"}),
+    (("quality", "reference"), {"url": "h"}), (("quality", "reference"), {"url": "http://h", "api_key_env": "K"}),
+    (("space", 0, "incumbent"), True),
     (("quality", "prompts"), 0),
     (("constraints",), {"quality": "Normal"}), (("constraints",), {"quality": {"max": 1}}),
     (("constraints",), {"error_frac": "any"}), (("constraints",), {"error_frac": 0}),
@@ -118,6 +122,8 @@ TEXTS = [
     "u" * 200 + " v" * 99,
 ]  # fmt: skip
 """Texts that YAML 1.1 or 1.2 would read as something else."""
+CONTENTS: dict[str, Any] = {}
+"""Digest -> the scenario that had it first."""
 PLACES = ["file"] * 12 + ["folder", "folder of scenarios", "absent", "nearly there", "below a file"]
 
 
@@ -198,8 +204,56 @@ def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str]
         assert load.gaps()[1] >= 0
         assert count is None or any(max(part.from_rps, part.to_rps) > 0 for part in load.course(most_s))
         assert isinstance(load, MaxRateLoad) or load.text(most_s, 1.0).startswith(load.kind)
-    resolved = resolve(scenario, path)
-    assert resolved_from_dict(json.loads(json.dumps(resolved.as_dict()))).scenario == scenario
+    _check_resolved(resolve(scenario, path))
+
+
+def _check_resolved(resolved: ResolvedScenario) -> None:
+    """Its paths are absolute, its digest tells it from every other scenario, and a run's manifest gives it back."""
+    scenario, model = resolved.scenario, resolved.model
+    paths = [resolved.prompts_path, resolved.trace_path, resolved.locustfile_path, resolved.reference_folder]
+    paths += [Path(model.value)] if model.kind in ("path", "gguf") else []
+    assert all(path is None or path.is_absolute() for path in paths)
+    assert model.seed == ((scenario.model.seed or 0) if scenario.model else 0)
+    assert resolved.has_own_reference == (model.kind != "gguf" or scenario.quality.reference_folder is not None)
+    coded = with_code(resolved, "a" * 64)
+    assert coded.digest != resolved.digest
+    for each in (resolved, coded):
+        again = resolved_from_dict(json.loads(json.dumps(each.as_dict())))
+        assert again == (each if each.locustfile_path else replace(each, locustfile_sha256=""))
+        assert digest_of(again.scenario) == resolved.digest
+    content = scenario.model_dump(mode="json")
+    content["workload"]["parameters"] = {"min_new_tokens": 0, "num_beams": 1, **content["workload"]["parameters"]}
+    assert CONTENTS.setdefault(resolved.digest, content) == content
+    if (reference := scenario.quality.reference) is not None:
+        options = reference.options()
+        assert None not in options.values()
+        assert reference.source == f"{options['model_name']} at {options['url']}"
+
+
+STORED = [
+    with_code(resolve(Scenario.model_validate(seed), FOLDER / "s.yaml"), "a" * 64).as_dict() for seed in SCENARIOS
+]
+
+
+@FUZZ
+@given(stored=values(STORED))
+@example(stored=None)
+@example(stored={})
+@example(stored={"resolved": None})
+@example(stored={**STORED[0], "resolved": "x"})
+@example(stored={**STORED[0], "resolved": {}})
+@example(stored=with_value(STORED[0], ("resolved", "model", "kind"), "paht"))
+@example(stored=with_value(STORED[0], ("resolved", "digest"), None))
+@example(stored=with_value(STORED[0], ("resolved", "prompts_path"), 7))
+def test_a_mutated_scenario_of_a_run_is_read_or_stale(stored: Any) -> None:
+    try:
+        resolved = resolved_from_dict(stored)
+    except StaleScenario as error:
+        check_sentence(str(error), "scenario.")
+        return
+    assert resolved.model.kind in get_args(ModelKind)
+    assert isinstance(resolved.digest, str)
+    assert resolved_from_dict(json.loads(json.dumps(resolved.as_dict()))) == resolved
 
 
 @FUZZ
