@@ -9,6 +9,9 @@ from typing import Any
 from engines.errors import ModelInvalid, Unavailable
 from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer, special_ids
 
+FAST_FILE = "tokenizer.json"
+"""The file that a tokenizer is read from without transformers."""
+
 
 class Tokenizer:
     """One model folder's tokenizer. Not thread-safe by promise; encode and decode keep no state between calls."""
@@ -24,9 +27,9 @@ class Tokenizer:
         transformers could read them and it is not installed."""
         special = special_ids(model_dir)
         closing = () if special.is_decoder else special.eos
-        fast = model_dir / "tokenizer.json"
+        fast = model_dir / FAST_FILE
         if fast.is_file():
-            return cls(_load_fast(fast), closing=closing, is_fast=True)
+            return cls(load_fast(fast), closing=closing, is_fast=True)
         return cls(_load_slow(model_dir), closing=closing, is_fast=False)
 
     @property
@@ -58,7 +61,8 @@ class Tokenizer:
         return text
 
 
-def _load_fast(path: Path) -> Any:
+def load_fast(path: Path) -> Any:
+    """The tokenizers.Tokenizer in a tokenizer.json, which cuts and pads nothing. Raises ModelInvalid."""
     import tokenizers
 
     try:

@@ -79,7 +79,7 @@ def schema() -> None:
 
 def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
 
-    resolved = checked_scenario(path, overrides)
+    resolved = checked_scenario(path, overrides, reads_models=True)
     scenario = resolved.scenario
     size = sum(prod(len(values) for values in block.axes().values()) for block in scenario.space)
     engines = ", ".join(dict.fromkeys(block.engine for block in scenario.space))

@@ -21,9 +21,9 @@ from harness.errors import Interrupted
 from harness.load.web_ui.launch import WebUi
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
-from harness.space.capabilities import engine_capabilities, folder_here, model_kind_of, usable_cores
+from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
-from harness.space.context import check_context
+from harness.space.check_model import check_model
 from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.run_folder import finish_run, open_run
@@ -104,9 +104,7 @@ def command(
     require_prices(resolved.scenario, str(scenario))
     plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, model_kind_of(resolved))
     if dry_run:
-        folder = folder_here(resolved) if resolved.scenario.reads_model else None
-        if folder is not None:
-            check_context(resolved, folder)
+        check_model(resolved)
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engines.environments.locate import installed_python
 from engines.environments.packages import package_availability
+from engines.errors import ModelInvalid
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES
 from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.prompts import read_prompts
@@ -16,14 +17,16 @@ from harness.scenario.load import load_scenario
 from harness.scenario.problems import dotted, line_of, read_text
 from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve
 from harness.scenario.yaml_nodes import parse
+from harness.space.check_model import check_folder, check_model
 from harness.space.check_requests import request_problems
 from harness.space.plan_text import facts_of
 
 
-def checked_scenario(path: Path, overrides: Sequence[str] = ()) -> ResolvedScenario:
-    """The scenario in `path`, `overrides` applied, whose files are there. Raises ScenarioError."""
+def checked_scenario(path: Path, overrides: Sequence[str] = (), *, reads_models: bool = False) -> ResolvedScenario:
+    """The scenario in `path`, `overrides` applied, whose files are there; `reads_models` as in `check_files`. Raises
+    ScenarioError."""
     resolved = resolve(load_scenario(path, overrides), path)
-    check_files(resolved)
+    check_files(resolved, reads_models=reads_models)
     return resolved
 
 
@@ -46,15 +49,19 @@ def _no_reference(resolved: ResolvedScenario) -> str:
     return "" if is_here else f"{REFERENCE_ENGINE}: {availability.reason}"
 
 
-def check_files(resolved: ResolvedScenario) -> None:
+def check_files(resolved: ResolvedScenario, *, reads_models: bool = False) -> None:
     """Raises ScenarioError, one line per problem: what the prompts file and the trace hold, a file or folder that is
-    not there, a container nobody knows, or a quality that cannot be measured here."""
+    not there, a container nobody knows, or a quality that cannot be measured here. `reads_models`: a damaged model
+    folder too, which is otherwise refused where the model is made ready."""
     lines = parse(read_text(resolved.path, "scenario")).lines
 
     def at(*path: str | int) -> str:
         return f"{resolved.path}:{line_of(lines, path)}: {dotted(path)}"
 
-    wrong = [*_file_problems(resolved, at), *request_problems(resolved, at)]
+    wrong = list(_file_problems(resolved, at))
+    if reads_models and not wrong:
+        wrong += _model_problems(resolved, at)
+    wrong += request_problems(resolved, at)
     if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved)):
         wrong.append(
             f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "
@@ -94,12 +101,21 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
         yield f"{at('quality', 'reference_folder')}{_not_there('a Hugging Face model folder', folder)}"
 
 
+def _model_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterator[str]:
+    """What is wrong inside the folders of the model and of the reference, whose files and prompts are there."""
+    yield from _problems_of(lambda: check_model(resolved), at("model", "path"))
+    if (folder := resolved.reference_folder) is not None:
+        yield from _problems_of(lambda: check_folder(folder), at("quality", "reference_folder"))
+
+
 def _not_there(what: str, path: Path | str) -> str:
     return f"expected {what}, got {str(path)!r} (not there); the path is relative to the scenario file"
 
 
-def _problems_of(read: Callable[[], object]) -> Iterator[str]:
+def _problems_of(read: Callable[[], object], place: str = "") -> Iterator[str]:
     try:
         read()
     except ScenarioError as error:
         yield str(error)
+    except ModelInvalid as error:
+        yield f"{place}{error}"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from tokenizers import Tokenizer
 
 from engines.errors import EngineError
 from engines.models.memory import (
@@ -20,6 +19,7 @@ from engines.models.memory import (
     shape_of_hub_id,
     shape_size,
 )
+from engines.models.tokenizer import FAST_FILE, load_fast
 from engines.registry import traits
 from engines.sagemaker.catalogue import instance_of
 from harness.load.schedule.prompts import read_prompts
@@ -139,8 +139,8 @@ def _longest_prompt(resolved: ResolvedScenario) -> int:
     """Tokens of the longest prompt."""
     texts = [prompt.text for prompt in read_prompts(resolved.prompts_path)]
     longest = max(texts, key=len)
-    path = Path(resolved.model.value) / "tokenizer.json"
+    path = Path(resolved.model.value) / FAST_FILE
     if resolved.model.kind != "path" or not path.is_file():
         return len(longest) // _CHARACTERS_A_TOKEN + 1
-    ids: list[int] = Tokenizer.from_file(str(path)).encode(longest).ids
+    ids: list[int] = load_fast(path).encode(longest).ids
     return len(ids)

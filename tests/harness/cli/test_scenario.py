@@ -69,12 +69,21 @@ def test_schema_is_json_schema_of_every_key(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.heavy
-def test_checking_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("model", "allowed"),
+    [("", ()), (str(SCENARIOS / "assets" / "flan-t5-bench"), ("numpy",))],
+    ids=["bundled", "a folder of the user, whose weights' headers safetensors reads by numpy"],
+)
+def test_checking_imports_nothing_heavy(model: str, allowed: tuple[str, ...], tmp_path: Path) -> None:
     """House style 36: with core dependencies only, and fast; the imports are what costs."""
+    overrides = []
+    if model:
+        (tmp_path / "m").symlink_to(model)
+        overrides = ["--set", f"model={{path: {tmp_path / 'm'}}}"]
     code = (
         "import sys; from harness.cli.main import run; "
-        f"code = run(['scenario', 'check', {QUICKSTART!r}]); "
-        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]; "
+        f"code = run({['scenario', 'check', QUICKSTART, *overrides]!r}); "
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules and name not in {allowed!r}]; "
         "sys.exit(f'imported {heavy}' if heavy or code else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

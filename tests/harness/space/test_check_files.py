@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.main import run
 from harness.errors import ScenarioError
+from harness.scenario.resolve import BUNDLED_MODEL
 from harness.space.check_files import checked_scenario
 
 SCENARIO = "name: s\nspace: [{engine: %s}]\nconstraints:\n  quality: %s\n"
@@ -46,3 +48,71 @@ def test_prompts_and_trace_are_read_to_their_ends_and_every_mistake_is_named(tmp
         f"{tmp_path}/t.csv:3: expected input_tokens as a whole number from 0 to 1,000,000, got 'five'",
     ]
     assert lines[3].startswith(f"{path}:4: recommend.container: expected a known container, got 'none-1'")
+
+
+WEIGHTS = (BUNDLED_MODEL / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("config.json", b"{", "{m}/config.json: not readable as JSON ("),
+        ("config.json", b'{"model_type": "bert"}', "{m}/config.json: model_type is 'bert', expected one of "),
+        ("model.safetensors", None, "{m}: no weights; expected model.safetensors or "),
+        ("model.safetensors", -1000, f"{{m}}/model.safetensors: truncated: expected {WEIGHTS} bytes, got "),
+        ("model.safetensors.index.json", b"{}", "{m}/model.safetensors.index.json: expected a 'weight_map' of "),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "model-1-of-2.safetensors"}}',
+            "{m}: 1 of 1 shards named by model.safetensors.index.json are missing (first: model-1-of-2.safetensors)",
+        ),
+        ("tokenizer.json", None, "{m}: no tokenizer; expected one of tokenizer.json, "),
+        ("tokenizer.json", b"{", "{m}/tokenizer.json: not a readable tokenizer ("),
+        ("generation_config.json", b'{"eos_token_id": "x"}', "{m}/config.json: eos 'x', pad 0, decoder start 0: "),
+    ],
+)
+@pytest.mark.parametrize("place", ["model: {path: m}", "quality: {reference_folder: m}"])
+def test_a_damaged_model_folder_is_named_by_check_and_by_a_dry_run(
+    place: str,
+    file: str,
+    content: bytes | int | None,
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`content`: what the file holds instead; None where it is not there; how many bytes are cut off."""
+    _damaged(tmp_path / "m", file, content)
+    path, field = tmp_path / "s.yaml", "model.path" if place.startswith("model") else "quality.reference_folder"
+    path.write_text(f"name: s\nspace: [{{engine: attach, options: {{url: 'http://127.0.0.1:1'}}}}]\n{place}\n")
+    assert run(["scenario", "check", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"{path}:3: {field}: {sentence.format(m=tmp_path / 'm')}")
+    assert captured.err.count("\n") == 1
+    if field == "model.path":
+        assert run(["tune", str(path), "--dry-run"]) == 3
+        assert capsys.readouterr().err.startswith(f"dyno: {sentence.format(m=tmp_path / 'm')}")
+
+
+def _damaged(folder: Path, file: str, content: bytes | int | None) -> None:
+    """The bundled model, but for one file."""
+    folder.mkdir()
+    for each in BUNDLED_MODEL.iterdir():
+        (folder / each.name).symlink_to(each)
+    if file.endswith(".index.json"):
+        (folder / "model.safetensors").unlink()
+    (folder / file).unlink(missing_ok=True)
+    if isinstance(content, int):
+        content = (BUNDLED_MODEL / file).read_bytes()[:content]
+    if content is not None:
+        (folder / file).write_bytes(content)
+
+
+def test_a_sound_model_folder_is_right_and_one_that_no_engine_reads_is_left_alone(tmp_path: Path) -> None:
+    _damaged(tmp_path / "m", "README.md", None)
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nspace: [{engine: ctranslate2}]\nmodel: {path: m}\n")
+    assert checked_scenario(path, reads_models=True).model.value == str(tmp_path / "m")
+    (tmp_path / "m" / "config.json").unlink()
+    path.write_text("name: s\nspace: [{engine: fake}]\nmodel: {path: m}\n")
+    assert checked_scenario(path, reads_models=True).path == path
