@@ -30,7 +30,8 @@ from engines.foreign_servers.djl_folder import PACKAGES, backend_spec, write_djl
 from engines.foreign_servers.djl_found import HOW_TO_GET_IT, Found, find_djl
 from engines.foreign_servers.djl_health import last_words, look
 from engines.foreign_servers.java import java_problem
-from engines.foreign_servers.multi_model_server import RunningJavaServer, backend_engine
+from engines.foreign_servers.multi_model_server import backend_engine
+from engines.foreign_servers.running import RunningForeignServer
 from engines.hosted import HOST, STOP_GRACE_S
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess, free_port
@@ -129,7 +130,7 @@ class DjlEngine:
         return inner
 
 
-class RunningDjl(RunningJavaServer):
+class RunningDjl(RunningForeignServer):
     """A RunningEngine: DJL Serving and its Python workers."""
 
     def failure(self) -> EngineError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +11,21 @@ from typing import Any
 
 from engines.adapters.attach_servers import LLAMACPP_UNCACHED
 from engines.api import Endpoint, EngineFacts, EngineSpec
+from engines.cache_folder import cache_root
 from engines.errors import SpecInvalid
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
-from engines.foreign_servers.openai_server import get_json
+from engines.foreign_servers.openai_server import get_json, post_json, wait_for_model
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, shell_words
+from engines.foreign_servers.tokenizer_check import check_tokens
 from engines.hosted import HOST
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
+from engines.models.gguf_cache import gguf_model
+from engines.models.gguf_model import gguf_file
 from engines.models.gguf_tokenizer import ends_by_text
 from engines.models.kind import ModelKind, kind_of, read_config, text_config
 from engines.processes.child_environment import import_variables
+from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads
 from engines.setting import OptionValue
 from engines.spec_check import choice, flag, whole_number
@@ -56,6 +61,21 @@ class Place:
     python: str = ""
 
 
+def _weights(spec: EngineSpec, kind: ModelKind, place: Place) -> Path:
+    """The GGUF file: the scenario's own, or one written from the folder, once."""
+    if kind.gguf_weights:
+        return gguf_file(spec.model_dir)
+    python = place.python if place.python != sys.executable else None
+    return gguf_model(spec.model_dir, spec.dtype, cache_root(), spec.engine, python)
+
+
+def _encode(port: int, text: str) -> list[int]:
+    """The ids that the server makes of a prompt."""
+    body = {"content": text, "add_special": True, "parse_special": True}
+    tokens: list[int] = post_json(port, "/tokenize", body)["tokens"]
+    return tokens
+
+
 def _ends_of_its_own(model_dir: Path, kind: ModelKind) -> list[str]:
     if kind.gguf_weights:
         return []  # the file is llama.cpp's own
@@ -89,7 +109,7 @@ class Start:
 
     spec: EngineSpec
     place: Place
-    alias: str
+    file: Path
     slots: int
     context: int
     kind: ModelKind
@@ -114,31 +134,31 @@ class Start:
         return cls(
             spec=spec,
             place=place,
-            alias=f"{spec.model_dir.name}-{spec.dtype}-{secrets.token_hex(4)}",  # ours alone: see wait_for_model
             slots=whole_number(spec, "n_parallel", ROLLING_SLOTS if rolling else spec.batch_size),
             context=context,
             kind=kind,
             protocol=protocol,
             notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir, kind)),
+            file=_weights(spec, kind, place),  # last: it may take minutes, and everything else is checked by then
         )
 
-    def script(self, file: Path) -> str:
-        """The start script of the server on `file`."""
+    def script(self) -> str:
+        """The start script of the server."""
         name = self.spec.model_dir.name
         title = f"llama.cpp's server: {name}, {self.effective_dtype}, {self.slots} slot(s) of {self.context} tokens"
-        arguments = self._arguments(file)
+        arguments = self._arguments()
         if self.place.program:
             return script_text(title, [self.place.program, *arguments], START_PORT)
         title += f"\nFrom the wheel {WHEEL}; a {PROGRAM} takes the same as:\n  {PROGRAM} {shell_words(arguments)}"
         words = [self.place.python, "-u", "-m", PROCESS, ADDRESS, PORT, MODEL_NAME]
-        parameters = json.dumps(self._parameters(file), indent=2)
+        parameters = json.dumps(self._parameters(), indent=2)
         return script_text(title, words, START_PORT, import_variables(self.place.python), parameters)
 
-    def _arguments(self, file: Path) -> list[str]:
+    def _arguments(self) -> list[str]:
         """What `llama-server` is started with."""
         threads = str(compute_threads(self.spec))
         fixed = {
-            "--model": str(file), "--alias": MODEL_NAME, "--host": ADDRESS, "--port": PORT,
+            "--model": str(self.file), "--alias": MODEL_NAME, "--host": ADDRESS, "--port": PORT,
             "--ctx-size": str(self.slots * self.context), "--parallel": str(self.slots),
             "--threads": threads, "--threads-batch": threads, "--threads-http": str(HTTP_THREADS),
         }  # fmt: skip
@@ -146,11 +166,11 @@ class Start:
         argv += [] if self.caches_prompts else ["--no-cache-prompt", "--cache-ram", "0"]
         return argv + [part for name, value in self._options.items() for part in flags(name, value)]
 
-    def _parameters(self, file: Path) -> dict[str, object]:
+    def _parameters(self) -> dict[str, object]:
         """The same for the wheel."""
         threads = compute_threads(self.spec)
         return {
-            "model.path": str(file), "n_ctx": self.slots * self.context, "n_parallel": self.slots,
+            "model.path": str(self.file), "n_ctx": self.slots * self.context, "n_parallel": self.slots,
             "cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads, "n_threads_http": HTTP_THREADS,
             "endpoint_metrics": True, "cache_prompt": self.caches_prompts,
             **({} if self.caches_prompts else {"cache_ram_mib": 0}),
@@ -168,13 +188,20 @@ class Start:
         exact = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off"} if self.spec.dtype == "fp32" else {}
         return {**exact, **{name: value for name, value in self.spec.options.items() if name not in OURS}}
 
-    def endpoint(self, port: int) -> Endpoint:
+    def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
+        """Until it serves this model."""
+        wait_for_model(process, port, (name,), timeout_s)
+
+    def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""
         dialect = replace(LLAMACPP_UNCACHED, fields={}) if self.caches_prompts else LLAMACPP_UNCACHED
-        return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=self.alias, dialect=dialect)
+        return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=name, dialect=dialect)
 
-    def facts(self, port: int, load_s: float, file: Path) -> EngineFacts:
-        """What runs: the wheel's version, or the build that the program names."""
+    def facts(self, port: int, load_s: float) -> EngineFacts:
+        """What runs: the wheel's version, or the build that the program names. Raises ModelInvalid where its tokenizer
+        is not the folder's."""
+        if not self.kind.gguf_weights or (self.spec.model_dir / "tokenizer.json").is_file():
+            check_tokens(self.spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
         wheel = wheel_of(self.place.python) if self.place.python else None
         build = (get_json(port, "/props") or {}).get("build_info", "unknown")  # the wheel does not know its own
         versions = {WHEEL: wheel.version} if wheel else {"llama.cpp": str(build)}
@@ -183,7 +210,7 @@ class Start:
             versions=versions,
             load_s=load_s,
             notes=self.notes,
-            converted_dir="" if self.kind.gguf_weights else str(file.parent),
+            converted_dir="" if self.kind.gguf_weights else str(self.file.parent),
         )
 
     @property

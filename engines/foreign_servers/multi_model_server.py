@@ -29,6 +29,7 @@ from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.java import java
 from engines.foreign_servers.mms_handler import SPEC_VARIABLE
+from engines.foreign_servers.running import RunningForeignServer
 from engines.hosted import HOST, STOP_GRACE_S, HostedEngine
 from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
@@ -82,7 +83,7 @@ class MultiModelServerEngine:
         )
 
     @contextmanager
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningJavaServer]:
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningForeignServer]:
         """Write its configuration and model archive to `workdir`, start it, register the model. As Engine.launch."""
         inner = self._checked(spec)
         workdir.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ class MultiModelServerEngine:
 
     def _ready(
         self, spec: EngineSpec, ports: Ports, process: ServerProcess, workdir: Path, deadline: float
-    ) -> RunningJavaServer:
+    ) -> RunningForeignServer:
         process.wait_for(lambda: _pings(ports.inference), deadline - time.monotonic(), "answer to /ping")
         registering = {
             "url": f"{MODEL}.mar", "model_name": MODEL, "batch_size": spec.batch_size,
@@ -159,7 +160,7 @@ class MultiModelServerEngine:
             lambda: _ready_workers(ports.management, spec.workers), deadline - time.monotonic(), "ready workers"
         )
         versions = {**facts["versions"], **self.probe().versions}
-        return RunningJavaServer(
+        return RunningForeignServer(
             process,
             Endpoint(url=f"http://{HOST}:{ports.inference}/predictions/{MODEL}", protocol="djl", model_name=MODEL),
             EngineFacts(
@@ -169,24 +170,6 @@ class MultiModelServerEngine:
                 notes=(f"front end {self.name}, workers run {spec.options.get('backend', 't5')}", *facts["notes"]),
             ),
         )
-
-
-class RunningJavaServer:
-    """A RunningEngine: the Java front end and its Python workers."""
-
-    def __init__(self, process: ServerProcess, endpoint: Endpoint, facts: EngineFacts) -> None:
-        self._process = process
-        self.endpoint = endpoint
-        self.facts = facts
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The front end first, then its workers."""
-        return self._process.pids
-
-    def failure(self) -> EngineError | None:
-        """None while the front end runs; else why not."""
-        return None if self._process.exit_code() is None else self._process.ended_error()
 
 
 def low_ports(count: int) -> list[int]:

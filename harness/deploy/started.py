@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engines.foreign_servers.vllm import USUAL_PORT, Served, VllmEngine
-from engines.foreign_servers.vllm_program import PROGRAM, Place
+from engines.foreign_servers.program_place import Place
+from engines.foreign_servers.vllm import PROGRAM, USUAL_PORT, Served, VllmEngine
 from engines.registry import traits
 from engines.sagemaker.catalogue import image_uri
 from engines.serving_properties.java_text import format_properties
@@ -114,7 +114,7 @@ def vllm_started(source: Source, model_dir: Path) -> Started:
         raise UsageError(f"{label(candidate)} is no vLLM: choose another --format, or measure engine vllm")
     options = {name: value for name, value in candidate.options.items() if name != "command"}
     served = Served.of(
-        spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM, "serve"), where="the image")
+        spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM.name, "serve"), where="the image")
     )
     model = _named_model(source) or MODEL_MOUNT
     argv = served.argv("model", USUAL_PORT, "0.0.0.0")  # noqa: S104 - inside the container

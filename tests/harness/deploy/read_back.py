@@ -9,8 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from engines.foreign_servers.vllm import VllmEngine
-from engines.foreign_servers.vllm_program import PROGRAM
+from engines.foreign_servers.vllm import PROGRAM, VllmEngine
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.read import HANDLERS, read_serving
 from engines.setting import OptionValue
@@ -107,7 +106,7 @@ def sagemaker_server(variables: Mapping[str, str]) -> Started:
         image="",
         port=8080,
         health="/ping",
-        command=(PROGRAM, "serve", variables[f"{SM_PREFIX}MODEL"], *words),
+        command=(PROGRAM.name, "serve", variables[f"{SM_PREFIX}MODEL"], *words),
         environment=others,
     )
 
