@@ -39,10 +39,11 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard ker
 	$(BIN)/cmake --build build/native --parallel $$(nproc) > /dev/null
 	@touch $@
 
-# DeepSpeed's conformance and OpenVINO's int8 run in environments of their own, which share the venv's torch.
+# DeepSpeed, OpenVINO's int8 and transformers' server run in environments of their own, which share the venv's torch.
 $(VENV)/.engines: $(VENV)/.installed $(wildcard engines/environments/*.txt)
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install deepspeed
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install openvino
+	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install transformers_serve
 	@touch $@
 
 check: install       ## before a commit, two minutes: static checks, and every test that needs nothing but Python

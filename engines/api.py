@@ -106,9 +106,10 @@ class Capabilities:
     `effective_dtypes` maps an accepted dtype to what really computes (CTranslate2 runs bf16 as fp32 on some CPUs);
     a dtype that is absent is refused. `options` maps option name -> one-line help. `reasons` maps a refused dtype,
     device, model_type or trait of a model (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate
-    reports. `max_workers`: None where any number may run. `has_open_options`: it takes more options than it can list.
-    `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`: generation parameters that
-    have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it reads no model),
+    reports. `max_workers`, `max_batch_size`: None where any number will do. `has_open_options`: it takes more options
+    than it can list. `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`:
+    generation parameters that have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it
+    reads no model),
     `architectures` the model_types (none named: all of those kinds). `reads_gguf`: it serves a GGUF file as it is.
     `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it.
     """
@@ -120,6 +121,7 @@ class Capabilities:
     has_minimum_length: bool = True
     ignored_parameters: tuple[str, ...] = ()
     max_workers: int | None = None
+    max_batch_size: int | None = None
     has_open_options: bool = False
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
@@ -177,13 +179,18 @@ class Dialect:
     `exact_tokens` is the field that keeps the end token away until as many tokens as may be are written: 'min_tokens',
     or 'ignore_eos' for a server that knows no minimum below the maximum; 'none' for one that has no such word. `fields`
     are part of every request body; what a user asks for wins. `is_streamed_on_fresh`: it loses streamed requests on a
-    connection that has carried one. `returns_ids`: it knows vLLM's field return_token_ids.
+    connection that has carried one. `returns_ids`: it knows vLLM's field return_token_ids.`takes_generation_config`:
+    its parameters, in Hugging Face's words, are one JSON text in the field generation_config; exactly so many tokens
+    come by min_new_tokens. With 'no_end' there, which is its continuous batching, they come by an end token that is
+    none, so that the real one ends no answer; other answers end at `end_ids`, which it does not know by itself.
     """
 
-    exact_tokens: Literal["min_tokens", "ignore_eos", "none"] = "min_tokens"
+    exact_tokens: Literal["min_tokens", "ignore_eos", "no_end", "none"] = "min_tokens"
     fields: Mapping[str, OptionValue] = field(default_factory=dict)
     is_streamed_on_fresh: bool = False
     returns_ids: bool = False
+    takes_generation_config: bool = False
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ ENGINES: dict[str, str] = {
     "djl": "engines.foreign_servers.djl:DjlEngine",
     "llamacpp": "engines.foreign_servers.llamacpp:LlamaCppEngine",
     "vllm": "engines.foreign_servers.vllm:VllmEngine",
+    "transformers_serve": "engines.foreign_servers.transformers_serve:TransformersServeEngine",
 }
 
 BACKENDS: dict[str, str] = {
@@ -66,6 +67,7 @@ TRAITS: dict[str, Traits] = {
         container_rolling_batch="vllm",
         prompt_cache_option="enable_prefix_caching",
     ),
+    "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),

@@ -41,6 +41,9 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
         return why or f"{engine} can split over at most {able.max_tensor_parallel_degree} here"
     if name == "workers" and able.max_workers is not None and isinstance(value, int) and value > able.max_workers:
         return able.reasons.get("workers") or f"{engine} runs at most {able.max_workers} here"
+    most = able.max_batch_size
+    if name == "batch_size" and most is not None and isinstance(value, int) and value > most:
+        return able.reasons.get("batch_size") or f"{engine} takes at most {most} at once"
     if name == "device" and value not in able.devices:
         return because or f"this machine has no {value} that {engine} can use"
     if name == "rolling_batch" and value != "disable" and not able.has_rolling_batch:

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from engines.api import Availability
 from engines.environments.package_list import has_list
 
-WITHOUT_EXTRA = ("deepspeed", "vllm")
-"""The one changes how transformers imports, the other wants an older one: only a separate environment holds them."""
+WITHOUT_EXTRA = ("deepspeed", "vllm", "transformers_serve")
+"""The first changes how transformers imports, the second wants an older one: only a separate environment holds them;
+for the third transformers itself has an extra."""
 
 
 def package_availability(packages: Sequence[str], extra: str) -> Availability:

@@ -25,10 +25,15 @@ PORT, ADDRESS, MODEL_NAME = "$PORT", "$ADDRESS", "$MODEL_NAME"
 
 
 def script_text(
-    title: str, words: Sequence[str], usual_port: int, env: Mapping[str, str] | None = None, standard_input: str = ""
+    title: str,
+    words: Sequence[str],
+    usual_port: int,
+    env: Mapping[str, str] | None = None,
+    standard_input: str = "",
+    before: Sequence[str] = (),
 ) -> str:
     """The script that runs `words` with `env`, on `usual_port` where PORT is not set. PATH and PYTHONPATH in `env` go
-    before what is there."""
+    before what is there. The lines `before` run first."""
     lines = [
         "#!/bin/sh",
         *(f"# {line}" for line in title.splitlines()),
@@ -38,6 +43,7 @@ def script_text(
     for name, value in (env or {}).items():
         more = f'"${{{name}:+:${name}}}"' if value and name in ("PATH", "PYTHONPATH") else ""
         lines.append(f"export {name}={shlex.quote(value)}{more}")
+    lines += before
     lines.append(f"exec {shell_words(words)}")
     if standard_input:
         lines[-1] += " <<'END_OF_INPUT'"

@@ -7,10 +7,12 @@ each at the end. Beside the content, reasoning and tool calls are tokens too.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from engines.api import Dialect, GenerateParams
 from harness.errors import UsageError
 from harness.load.protocol.failures import raise_if_error, raise_if_failed
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks
@@ -27,6 +29,9 @@ _CUT = ("length", "max_tokens")
 """Reasons to finish without an end token."""
 _UNKNOWN = frozenset({"do_sample", "details", "return_logprobs"})
 """Hugging Face's own; sampling is by temperature here, 0 unless the scenario asks for another one."""
+
+_BESIDE = ("temperature", "seed")
+"""Parameters that are fields beside a generation_config."""
 
 
 class OpenAi:
@@ -49,7 +54,10 @@ class OpenAi:
         temperature = 1 if parameters.get("do_sample") else 0
         fields: dict[str, object] = {"model": form.model_name, "temperature": temperature, **form.dialect.fields}
         parameters = {name: value for name, value in parameters.items() if (name, value) != ("num_beams", 1)}
-        fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
+        if form.dialect.takes_generation_config:
+            fields.update(_in_generation_config(form.dialect, parameters))
+        else:
+            fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
         if form.dialect.exact_tokens == "ignore_eos":
             fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))
         elif form.dialect.exact_tokens == "none" and fields.pop("min_tokens", 0):
@@ -71,6 +79,21 @@ class OpenAi:
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The answer of either form; of a stream, the deltas joined."""
         return _streamed(stream_of(body, marks), prompts) if form.stream else _whole(parsed(body), prompts)
+
+
+def _in_generation_config(dialect: Dialect, parameters: Mapping[str, object]) -> dict[str, object]:
+    """The fields of transformers' server: all but temperature and seed is one JSON text."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    beside: dict[str, object] = {name: given[name] for name in given if name in _BESIDE}
+    config = {name: given[name] for name in given if name not in (*_BESIDE, "details", "return_logprobs")}
+    if dialect.exact_tokens == "no_end":
+        neutral = GenerateParams()
+        for name in config:
+            if name not in _NAMES and config[name] != getattr(neutral, name, None):
+                raise UsageError(f"{name}: this server takes none in continuous batching; use rolling_batch: disable")
+        goes_on = _exactly(config.pop("min_new_tokens", 0), config["max_new_tokens"])
+        config = {"max_new_tokens": config["max_new_tokens"], "eos_token_id": -1 if goes_on else list(dialect.end_ids)}
+    return {**beside, "generation_config": json.dumps(config)}
 
 
 def _exactly(least: object, most: object) -> dict[str, object]:

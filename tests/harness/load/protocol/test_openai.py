@@ -71,6 +71,25 @@ def test_exactly_so_many_tokens_are_asked_for_in_the_dialect_of_the_server() -> 
         _asked(masks, max_new_tokens=8, min_new_tokens=4)
 
 
+def test_a_server_that_takes_a_generation_config_gets_hugging_faces_words_in_it() -> None:
+    asked = _asked(
+        Dialect(takes_generation_config=True), max_new_tokens=8, min_new_tokens=8, do_sample=True, temperature=0.5,
+        seed=3, top_k=5, details=True, num_beams=1, no_repeat_ngram_size=None,
+    )  # fmt: skip
+    config = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": True, "top_k": 5}
+    assert json.loads(asked.pop("generation_config")) == config
+    assert asked == {"model": "", "prompt": "a", "temperature": 0.5, "seed": 3}
+    goes_on = Dialect(exact_tokens="no_end", takes_generation_config=True, end_ids=(1, 7))
+    exact = _asked(goes_on, max_new_tokens=8, min_new_tokens=8, do_sample=False, top_k=50)["generation_config"]
+    assert json.loads(exact) == {"max_new_tokens": 8, "eos_token_id": -1}
+    ends = _asked(goes_on, max_new_tokens=8)["generation_config"]
+    assert json.loads(ends) == {"max_new_tokens": 8, "eos_token_id": [1, 7]}
+    with pytest.raises(UsageError, match="top_k: this server takes none in continuous batching"):
+        _asked(goes_on, max_new_tokens=8, top_k=5)
+    with pytest.raises(UsageError, match="min_new_tokens 4 of max_new_tokens 8"):
+        _asked(goes_on, max_new_tokens=8, min_new_tokens=4)
+
+
 def test_fields_of_a_dialect_are_in_every_body_and_the_user_s_own_win() -> None:
     dialect = Dialect(fields={"cache_prompt": False, "temperature": 1})
     assert _asked(dialect)["cache_prompt"] is False
