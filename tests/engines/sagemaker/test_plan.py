@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
@@ -117,6 +119,43 @@ def test_the_published_choice_follows_from_the_memory_model(tmp_path: Path) -> N
     output = str(caught.value)
     assert "does not fit ml.g5.12xlarge: fp32, batch 1, tensor_parallel_degree 2: weights 2" in output
     assert "each A10G of 22.35 GiB leaves 20.56 GiB" in output
+
+
+def _decoder(folder: Path, parameters: int, positions: int = 131_072, **changes: Any) -> EngineSpec:
+    """Llama-3.1-8B's sizes; the weights are a header without data."""
+    config = SHAPES["llama-3.1-8b"].config() | {"max_position_embeddings": positions}
+    (folder / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [parameters], "data_offsets": [0, 2 * parameters]}}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2 * parameters)
+    return EngineSpec(engine="sagemaker", model_dir=folder, device="cuda", **changes)
+
+
+def test_a_decoder_is_counted_by_its_own_memory_model(tmp_path: Path) -> None:
+    """8 billion weights in 16 bits take 14.9 GiB, on an A10G of 22.35; 640 tokens of 32 layers, 8 heads of 128."""
+    g5 = instance_of("ml.g5.12xlarge")
+    fits = check_fit(_decoder(tmp_path, 8_000_000_000, dtype="bf16"), g5)
+    assert fits.startswith("bf16, batch 1 of 512 + 128 tokens, tensor_parallel_degree 1: weights 14.90 + keys and")
+    assert "keys and values 0.08 +" in fits
+    assert fits.endswith("fits")
+    assert "batch 1 of 72 + 128 tokens" in check_fit(_decoder(tmp_path, 8_000_000_000, 200, dtype="bf16"), g5)
+    for changes in ({"dtype": "fp32"}, {"dtype": "bf16", "batch_size": 96}):
+        with pytest.raises(SpecInvalid, match=r"the model does not fit ml\.g5\.12xlarge"):
+            check_fit(_decoder(tmp_path, 8_000_000_000, **changes), g5)
+        assert check_fit(_decoder(tmp_path, 8_000_000_000, tensor_parallel_degree=4, **changes), g5).endswith("fits")
+    with pytest.raises(SpecInvalid, match="3 does not divide the model's 32 heads"):
+        check_fit(_decoder(tmp_path, 8, dtype="bf16", tensor_parallel_degree=3), g5)
+
+
+def test_weights_that_cannot_be_counted_are_not_guessed(tmp_path: Path) -> None:
+    g5 = instance_of("ml.g5.12xlarge")
+    spec = _decoder(tmp_path, 8, dtype="bf16")
+    assert check_fit(replace(spec, dtype="w8a8"), g5) == "memory not checked: size of dtype 'w8a8' unknown"
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    assert check_fit(spec, g5) == "memory not checked: the weights have no safetensors headers"
+    (tmp_path / "config.json").write_text("{}")
+    assert "no config.json of a known model" in check_fit(spec, g5)
 
 
 @pytest.mark.parametrize(
