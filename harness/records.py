@@ -247,7 +247,8 @@ class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
     converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
     that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
-    requests: 'fifo' or 'heap'; '' for others and in older runs."""
+    requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
+    '' in older runs and where nothing was launched."""
 
     trial_id: str
     number: int
@@ -266,6 +267,8 @@ class Trial:
     probes: tuple[Probe, ...] = ()
     served_model: str = ""
     queue_order: str = ""
+    machine: str = ""
+    machine_class: str = ""
 
     @property
     def is_feasible(self) -> bool:

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from harness.measure.machine.machine_class import deciding
 from harness.store.reader import Run
 
-MUST_MATCH = (
-    "cpu_model", "cpu_flags", "cores", "cores_usable", "cpu_quota_cores", "threads_per_core", "numa_nodes",
-    "governor", "turbo", "is_virtual",
-)  # fmt: skip
-"""Facts that move a result by more than any budget: another CPU, fewer cores, another frequency policy. Facts whose
-name begins with gpu_ are among them."""
-MUST_MATCH_PREFIX = "gpu"
 MAY_DIFFER = ("kernel", "os", "clock_source", "swap_mib", "memory_mib", "python")
 """Facts that may move a result a little: reported, not refused. A kernel update on every runner image must not switch
 the gate off. Package versions are part of what is judged: a change may be an upgrade."""
@@ -43,7 +37,7 @@ class Comparability:
 def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     """What differs between the conditions of two runs."""
     one, other = baseline.manifest, candidate.manifest
-    machine = [_differs(name, one.machine, other.machine) for name in _machine_names(one.machine, other.machine)]
+    machine = [_differs(name, one.machine, other.machine) for name in deciding(one.machine, other.machine)]
     notes = [_differs(name, one.machine, other.machine) for name in MAY_DIFFER if not _is_about_equal(name, one, other)]
     notes += _versions(one.versions, other.versions)
     notes += [_busy(run) for run in (baseline, candidate)]
@@ -54,11 +48,6 @@ def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     question.append(_differs("workload.locustfile (SHA-256)", own, others, "locustfile_sha256"))
     question += [_model(one.scenario, other.scenario), _prompts(one.scenario, other.scenario)]
     return Comparability(machine=_listed(machine), question=_listed(question), notes=_listed(notes))
-
-
-def _machine_names(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, ...]:
-    prefixed = sorted(name for name in {*one, *other} if name.startswith(MUST_MATCH_PREFIX))
-    return (*MUST_MATCH, *prefixed)
 
 
 def _differs(name: str, one: Mapping[str, object], other: Mapping[str, object], key: str | None = None) -> str:

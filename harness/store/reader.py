@@ -16,6 +16,7 @@ from harness.store.codec import DecodeError, from_json
 from harness.store.formats import RunManifest, check_format
 from harness.store.layout import RunLayout
 from harness.store.old_runs import upgraded
+from harness.store.one_class import check_class
 from harness.store.requests_table import read_table, whole
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Run:
 def read_run(root: Path) -> Run:
     """The run in folder `root`. A torn last line of trials.jsonl is left out, with a note.
 
-    Raises UsageError when there is no run, EnvironmentFault when it is damaged or of a newer format.
+    Raises UsageError when there is no run, EnvironmentFault when it is damaged, of a newer format, or holds trials of
+    two machine classes.
     """
     manifest = read_manifest(root)
     path = RunLayout(root).trials_jsonl
@@ -58,6 +60,7 @@ def read_run(root: Path) -> Run:
     notes: tuple[str, ...] = ()
     if data and not data.endswith(b"\n"):
         notes = (f"{path}:{len(lines) + 1}: the last line is torn (the writer was killed); that trial is left out",)
+    check_class(root, manifest, trials)
     return Run(root=root, manifest=manifest, trials=trials, notes=notes)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.errors import DynoError
 from harness.measure.machine.facts import git_commit, machine_facts, package_versions
+from harness.measure.machine.machine_class import differences, this_machine
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.disk import write_text
 from harness.store.formats import RunManifest
@@ -25,6 +26,9 @@ def open_run(resolved: ResolvedScenario, results: Path, is_new: bool, note: Call
     Raises EnvironmentFault when another dyno writes the run or the disk refuses.
     """
     unfinished = None if is_new else find_unfinished(resolved, results)
+    if unfinished is not None and (differs := _why_other_class(unfinished)):
+        note(f"{unfinished} is unfinished, but of another machine class ({differs}): a new run begins")
+        unfinished = None
     if unfinished is None:
         writer = create_run(resolved, results, git_commit())
         note(f"run {writer.layout.root}")
@@ -69,6 +73,12 @@ def finish_run(root: Path, stop: str, reason: str) -> Path:
     path = RunLayout(root).search_json
     write_text(path, json.dumps({"stop": stop, "reason": reason}, indent=2) + "\n")
     return path
+
+
+def _why_other_class(root: Path) -> str:
+    """'' or the facts by which the machine that measured the run in `root` differs from this one."""
+    stored = read_manifest(root).machine
+    return differences(stored, this_machine().facts) if stored else ""
 
 
 def _is_same(root: Path, resolved: ResolvedScenario) -> bool:

@@ -17,6 +17,7 @@ from harness.store.codec import to_json
 from harness.store.disk import append_line, disk_faults, write_text, write_whole
 from harness.store.formats import FORMAT, RunManifest
 from harness.store.layout import RunLayout, runs_root
+from harness.store.one_class import check_class
 from harness.store.reader import read_manifest, whole_lines
 from harness.store.requests_table import write_table
 from harness.store.telemetry_table import write_columns
@@ -68,7 +69,9 @@ class RunWriter:
         return cls(layout, manifest, lock)
 
     def append_trial(self, trial: Trial) -> None:
-        """Add a finished trial; on the disk when this returns. Raises EnvironmentFault; then the file is unchanged."""
+        """Add a finished trial; on the disk when this returns. Raises EnvironmentFault, also for a trial of a machine
+        class that is not the run's; then the file is unchanged."""
+        check_class(self.layout.root, self.manifest, [trial])
         line = json.dumps({"format": FORMAT, **to_json(trial)}, separators=(",", ":"))
         append_line(self.layout.trials_jsonl, line.encode("utf-8"))
 

@@ -21,6 +21,7 @@ from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.load.served_model import ServedModel, empty_ids
 from harness.measure.asked_lengths import repeated_prompts
 from harness.measure.doubts import crashed
+from harness.measure.machine.machine_class import this_machine
 from harness.quality.equivalence import QualityRule, has_right_answers, judge
 from harness.quality.logprob import LogprobDrops
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
@@ -201,12 +202,15 @@ class TrialRunner:
 
 def begun(candidate: Candidate, number: int, trial_id: str) -> Trial:
     """The record a trial starts as; whatever ends it early only replaces the outcome."""
+    here = this_machine()
     return Trial(
         trial_id=trial_id,
         number=number,
         candidate=candidate,
         outcome="interrupted",
         started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=here.machine_id,
+        machine_class=here.machine_class,
     )
 
 

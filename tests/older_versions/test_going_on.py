@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.measure.machine.facts import machine_facts
 from tests.end_to_end.commands import ROOT, dyno, environment_of
 from tests.older_versions.written_then import COMMIT, FOLDER, HALFWAY, RUNS
 
@@ -41,7 +42,8 @@ def test_an_interrupted_search_goes_on_in_its_own_folder(tmp_path: Path) -> None
     shutil.copytree(FOLDER / "scenarios", tmp_path / "scenarios")
     run = shutil.copytree(HALFWAY, tmp_path / "results" / "halfway" / HALFWAY.name)
     manifest = run / "run.json"
-    manifest.write_text(manifest.read_text().replace(THEIR_CHECKOUT, str(ROOT)))
+    stored = json.loads(manifest.read_text().replace(THEIR_CHECKOUT, str(ROOT)))
+    manifest.write_text(json.dumps({**stored, "machine": machine_facts()}))  # a search goes on on machines of its class
     before = (run / "trials.jsonl").read_bytes()
 
     done = dyno("tune", "scenarios/halfway.yaml", "--results", "results", "--no-verify", cwd=tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from harness.measure.machine.nvml import Gpus
 from harness.units import BYTES_PER_MIB
 
 PACKAGES = (
@@ -32,6 +33,8 @@ def machine_facts() -> dict[str, object]:
     """What this machine is: JSON-able, the same keys everywhere; an unreadable fact is 'unknown' or absent-as-empty."""
     cpuinfo = _text(Path("/proc/cpuinfo"))
     flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
+    with Gpus() as gpus:
+        gpu_facts = gpus.facts()
     return {
         "cpu_model": _field(cpuinfo, "model name") or platform.machine() or "unknown",
         "cpu_flags": [flag for flag in _FLAGS if flag in flags],
@@ -51,6 +54,7 @@ def machine_facts() -> dict[str, object]:
         "os": _os_name(),
         "python": platform.python_version(),
         "load_1min": os.getloadavg()[0],
+        **gpu_facts,
     }
 
 

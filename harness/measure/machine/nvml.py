@@ -57,6 +57,26 @@ class Gpus:
         """The model of each GPU."""
         return tuple("unknown" if name is None else str(name) for name in self._each(self._nvml.nvmlDeviceGetName))
 
+    def facts(self) -> dict[str, object]:
+        """What the GPUs are, as machine facts, in NVML's order; empty without a GPU.
+
+        The driver and each GPU's model, power limit (W), MIG and ECC mode (1: on), None where a GPU has no such value.
+        """
+        if not self._handles:
+            return {}
+        nvml = self._nvml
+        try:
+            driver = str(nvml.nvmlSystemGetDriverVersion())
+        except pynvml.NVMLError:
+            driver = "unknown"
+        return {
+            "gpu_models": list(self.names),
+            "gpu_driver": driver,
+            "gpu_power_limit_w": self._each(lambda gpu: nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3),
+            "gpu_mig": self._each(lambda gpu: nvml.nvmlDeviceGetMigMode(gpu)[0]),
+            "gpu_ecc": self._each(lambda gpu: nvml.nvmlDeviceGetEccMode(gpu)[0]),
+        }
+
     def read(self) -> GpuReading | None:
         """All GPUs together, now; None when there is nothing to read."""
         if not self._handles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_a_finished_run_another_scenario_and_new_begin_a_new_folder(tmp_path: Pa
     for root in (writer.layout.root, fresh.layout.root):
         finish_run(root, "budget", "trial budget")
     assert find_unfinished(_resolved(), tmp_path) is None
+
+
+def test_an_unfinished_run_of_another_machine_class_is_left_alone(tmp_path: Path) -> None:
+    with _open(tmp_path) as writer:
+        root = writer.layout.root
+    stored = json.loads((root / "run.json").read_text())
+    stored["machine"]["cores"] += 62
+    (root / "run.json").write_text(json.dumps(stored))
+    notes: list[str] = []
+    with _open(tmp_path, notes=notes) as other:
+        assert other.layout.root != root
+    cores = stored["machine"]["cores"]
+    assert notes[0] == (
+        f"{root} is unfinished, but of another machine class (cores {cores} and {cores - 62}): a new run begins"
+    )
 
 
 def test_a_run_that_is_being_written_is_left_alone_with_one_sentence(tmp_path: Path) -> None:

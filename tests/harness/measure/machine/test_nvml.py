@@ -54,8 +54,35 @@ class Nvml:
         self._energy_mj += 1000
         return self._energy_mj
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.65.06"
+
+    def nvmlDeviceGetPowerManagementLimit(self, gpu: int) -> int:
+        return 700_000
+
+    def nvmlDeviceGetMigMode(self, gpu: int) -> list[int]:
+        if gpu and self._refused == "mig":
+            raise pynvml.NVMLError_NotSupported()
+        return [0, 1]  # now, and after the next reset
+
+    def nvmlDeviceGetEccMode(self, gpu: int) -> list[int]:
+        return [1, 1]
+
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, gpu: int) -> int:
         return 0x44 if gpu else 1
+
+
+def test_the_facts_of_the_gpus_are_what_moves_a_result() -> None:
+    facts = {
+        "gpu_models": ["Test GPU", "Test GPU"], "gpu_driver": "580.65.06", "gpu_power_limit_w": [700.0, 700.0],
+        "gpu_mig": [0, 0], "gpu_ecc": [1, 1],
+    }  # fmt: skip
+    with Gpus(Nvml()) as gpus:
+        assert gpus.facts() == facts
+    with Gpus(Nvml(refused="mig")) as gpus:
+        assert gpus.facts() == {**facts, "gpu_mig": [0, None]}
+    with Gpus(Nvml(count=0)) as gpus:
+        assert gpus.facts() == {}
 
 
 def test_memory_and_power_are_sums_and_utilisation_is_the_busiest() -> None:
