@@ -63,7 +63,8 @@ class Traits:
     started. `has_own_front`: its server reads no serving.properties; `has_start_file`: it is started by a
     START_FILE instead. `container_rolling_batch`: what AWS's LMI containers call it where it is their rolling batch.
     `is_ours`: it is the bundled engine, shown first.
-    `has_model_folder`: its launch writes a MODEL_FOLDER for AWS's LMI containers.
+    `has_model_folder`: its launch writes a MODEL_FOLDER for AWS's LMI containers; `is_carried`: these run it by our own
+    code, which such a folder holds.
     `container_entry_point`: the handler of AWS's LMI containers that runs the same library. `container_python`: the
     lowest Python of a container that can run it by a model.py of ours, from `container_weights`. `needs_reference`: its
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
@@ -77,6 +78,7 @@ class Traits:
     has_own_front: bool = False
     has_start_file: bool = False
     has_model_folder: bool = False
+    is_carried: bool = False
     is_ours: bool = False
     container_rolling_batch: str = ""
     container_entry_point: str = ""

@@ -54,7 +54,7 @@ HF_ENTRY_POINT = "djl_python.huggingface"
 
 TRAITS: dict[str, Traits] = {
     "fake": Traits(needs_reference=False),
-    "t5": Traits(is_ours=True),
+    "t5": Traits(is_ours=True, is_carried=True),
     "attach": Traits(is_elsewhere=True, may_cache_prompts=True, takes_request=True),
     "sagemaker": Traits(is_rented=True),
     "djl": Traits(has_own_front=True, has_model_folder=True),
@@ -70,6 +70,7 @@ TRAITS: dict[str, Traits] = {
     "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
+    "openvino": Traits(is_carried=True),
     "ctranslate2": Traits(container_python=(3, 9), container_weights="ct2/ (the converted model)"),
     "onnxruntime": Traits(container_python=(3, 11), container_weights="onnx/ (the exported graphs)"),
 }

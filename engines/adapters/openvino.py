@@ -27,19 +27,17 @@ from engines.generation.openvino_decoder import DecoderGraph
 from engines.generation.openvino_rolling import RollingDecoder
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
-from engines.models.cache import build_once, model_digest
+from engines.models.cache import build_once, carried, model_digest
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
 from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.models.onnx_cache import exported
-from engines.models.openvino_cache import COMPRESSED, decoder_graph
+from engines.models.openvino_cache import CARRIED, COMPRESSED, COMPRESSION, T5_INT8, decoder_graph
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, whole_number
 
 _PACKAGES = ("openvino",)
-COMPRESSION = 1
-"""Part of the cache key: raise it when `compress` changes what it writes."""
 GRAPHS = ("encoder", "decoder")
 FAMILIES = (
     *("gpt2", "opt", "bloom", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma"),
@@ -140,6 +138,8 @@ def model_graphs(model_dir: Path, dtype: str, cache: Path) -> Path:
 
     Raises ModelInvalid, Unavailable.
     """
+    if dtype == "int8" and (found := carried(model_dir / CARRIED, T5_INT8)):
+        return found
     graphs = exported(model_dir, "fp32", cache, "openvino")
     if dtype != "int8":
         return graphs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
@@ -20,24 +20,45 @@ class Conversion:
     form: str
 
 
-def _ctranslate2(spec: EngineSpec) -> Conversion:
+class Converts(Protocol):
+    """The conversion of a spec's weights: `made` where it is known, else made at first use."""
+
+    def __call__(self, spec: EngineSpec, made: Path | None = None) -> Conversion: ...
+
+
+def _ctranslate2(spec: EngineSpec, made: Path | None = None) -> Conversion:
     from engines.adapters.ctranslate2 import COMPUTE_TYPES
     from engines.models.ctranslate2_cache import CARRIED, converted, form
 
     kind = COMPUTE_TYPES[spec.dtype]
-    return Conversion(name=CARRIED, made=converted(spec.model_dir, kind, cache_root()), form=form(kind))
+    return Conversion(name=CARRIED, made=made or converted(spec.model_dir, kind, cache_root()), form=form(kind))
 
 
-def _onnxruntime(spec: EngineSpec) -> Conversion:
+def _onnxruntime(spec: EngineSpec, made: Path | None = None) -> Conversion:
     from engines.models.onnx_cache import CARRIED, exported, form
 
-    made = exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
+    made = made or exported(spec.model_dir, spec.dtype, cache_root(), "onnxruntime")
     return Conversion(name=CARRIED, made=made, form=form(spec.dtype))
 
 
-CONVERSIONS: dict[str, Callable[[EngineSpec], Conversion]] = {
+def _openvino(spec: EngineSpec, made: Path | None = None) -> Conversion:
+    from engines.adapters.openvino import model_graphs
+    from engines.models import onnx_cache, openvino_cache
+    from engines.models.kind import model_kind
+
+    if model_kind(spec.model_dir).is_decoder:
+        made = made or openvino_cache.decoder_graph(spec.model_dir, spec.dtype, cache_root())
+        return Conversion(name=openvino_cache.CARRIED, made=made, form=openvino_cache.decoder_form(spec.dtype))
+    made = made or model_graphs(spec.model_dir, spec.dtype, cache_root())
+    if spec.dtype == "int8":
+        return Conversion(name=openvino_cache.CARRIED, made=made, form=openvino_cache.T5_INT8)
+    return Conversion(name=onnx_cache.CARRIED, made=made, form=onnx_cache.form("fp32"))
+
+
+CONVERSIONS: dict[str, Converts] = {
     "ctranslate2": _ctranslate2,
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
 }
 """Engine -> what it makes of the weights of a spec, made at first use: minutes for a large model. Raises ModelInvalid,
 Unavailable where the converter's packages are not installed here."""

@@ -53,15 +53,22 @@ class DjlEngine:
     name = "djl"
     needs_model = True
 
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+
+    def placed(self, python: str, command: str) -> DjlEngine:
+        """DJL Serving by that program, folder or docker image; its workers' Python is looked for at launch."""
+        return DjlEngine(command)
+
     def probe(self) -> Availability:
-        """Whether a DJL Serving or docker is there, and which; an image is looked for when it is started."""
-        found = find_djl()
+        """Whether a DJL Serving is there, and which; for a named image docker, which looks for it when it starts."""
+        found = find_djl(self._wanted)
         if found is not None:
             version = found.version or "of unknown version"
             note = f"DJL Serving {version}, {found.by}: {found.command}"
             return Availability(is_available=True, note=note, versions={"djl-serving": version})
-        if shutil.which("docker"):
-            return Availability(is_available=True, note="by docker, with options.image")
+        if self._wanted and shutil.which("docker"):
+            return Availability(is_available=True, note=f"by docker, image {self._wanted}")
         return Availability(is_available=False, reason=f"no DJL Serving found: {HOW_TO_GET_IT}")
 
     def capabilities(self) -> Capabilities:
@@ -91,10 +98,11 @@ class DjlEngine:
                 cwd=workdir,
             )
         else:
-            command = _command(found, spec, folder, port, temp_dir)
+            python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
+            command = djl_command(found, python, folder, workdir, port, temp_dir)
         process = ServerProcess(command)
         try:
-            _wait(process, port, spec.workers, ready_timeout_s)
+            wait_for_workers(process, port, spec.workers, ready_timeout_s)
             backend = backend_engine(inner.engine)
             yield RunningDjl(
                 process,
@@ -152,10 +160,10 @@ def _found(wanted: str) -> Found:
     return found
 
 
-def _command(found: Found, spec: EngineSpec, folder: Path, port: int, temp_dir: Path) -> Command:
-    """What starts it. The temporary folder is the server's own: the sockets of its workers have fixed names in there,
-    and a second server that finds them kills the first one's workers."""
-    workdir = folder.parent
+def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
+    """What starts DJL Serving on a model folder, its files and its log in `workdir`. The temporary folder is the
+    server's own: the sockets of its workers have fixed names in there, and a second server that finds them kills the
+    first one's workers."""
     (workdir / "models").mkdir(exist_ok=True)
     config = workdir / "config.properties"
     address = f"http://{HOST}:{port}"
@@ -164,11 +172,10 @@ def _command(found: Found, spec: EngineSpec, folder: Path, port: int, temp_dir: 
         "wait_model_loading": "true",
     }  # fmt: skip
     config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
-    python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
     env = {
         "JAVA_OPTS": f"{os.environ.get('JAVA_OPTS', '')} -Djava.io.tmpdir={temp_dir}".strip(),
         "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python, "OPT_OUT_TRACKING": "true",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
     return Command(argv=argv, log_path=workdir / "server.log", env=env, temp_dir=temp_dir, cwd=workdir)
@@ -191,7 +198,8 @@ def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _wait(process: ServerProcess, port: int, workers: int, timeout_s: float) -> None:
+def wait_for_workers(process: ServerProcess, port: int, workers: int, timeout_s: float) -> None:
+    """Return when `workers` of them are ready. Raises NotReady; LaunchFailed with a worker's last words."""
     try:
         process.wait_for(lambda: _ready(process, port, workers), timeout_s, "ready workers")
     except NotReady:

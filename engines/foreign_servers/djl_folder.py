@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.foreign_servers.carried import CONVERSIONS
+from engines.foreign_servers.carried import CONVERSIONS, Conversion
 from engines.models.cache import FORM
 from engines.processes.threads import compute_threads
 from engines.serving_properties.java_text import format_properties
@@ -26,9 +26,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "t5": ("numpy", "tokenizers"),
     "ctranslate2": ("ctranslate2", "numpy", "tokenizers"),
     "onnxruntime": ("onnxruntime", "numpy", "tokenizers"),
+    "openvino": ("numpy", "openvino", "tokenizers"),
     "fake": (),
 }
-"""Backend -> what its requirements.txt names, at the versions that are installed here."""
+"""Backend -> what its requirements.txt names, at the measured versions, else those that are installed here."""
 
 OWN_OPTIONS = ("backend", "image", "command")
 """Options of engine `djl` itself; the others are its backend's."""
@@ -54,32 +55,53 @@ def backend_spec(spec: EngineSpec) -> EngineSpec:
     return replace(spec, engine=backend, options=options, threads=compute_threads(spec), python=None)
 
 
-def write_djl_folder(inner: EngineSpec, folder: Path, *, links_weights: bool = False) -> Path:
+def write_djl_folder(
+    inner: EngineSpec,
+    folder: Path,
+    *,
+    links_weights: bool = False,
+    made: Path | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Path:
     """Write the model folder for what `backend_spec` gave; returns it.
 
-    Weights are copied, or linked with `links_weights` (only for a server on this machine). Raises ModelInvalid and
-    Unavailable where they cannot be converted, OSError.
+    Weights are copied, or linked with `links_weights` (only for a server on this machine). `made` is the conversion
+    that was measured and `versions` what it was measured with; by default the conversion that is made here now, and the
+    packages that are installed. Raises ModelInvalid and Unavailable where nothing can be converted, OSError.
     """
-    conversion = CONVERSIONS[inner.engine](inner) if inner.engine in CONVERSIONS else None
+    conversion = CONVERSIONS[inner.engine](inner, made) if inner.engine in CONVERSIONS else None
     folder.mkdir(parents=True, exist_ok=True)
     values = format_properties(container_values(replace(inner, options={}), "model.py"), comment=_NOTE)
     (folder / "serving.properties").write_text(values, encoding="ascii")
     (folder / "model.py").write_text(_MODEL_PY, encoding="ascii")
     (folder / SPEC_FILE).write_text(json.dumps({**inner.as_message(), "model_dir": ""}, indent=1), encoding="utf-8")
-    (folder / "requirements.txt").write_text("".join(f"{_pinned(name)}\n" for name in PACKAGES[inner.engine]))
+    (folder / "requirements.txt").write_text(requirements(inner.engine, versions or {}))
     code = Path(__file__).parents[1]
     ignored = shutil.ignore_patterns("__pycache__", "*.md")
     shutil.copytree(code, folder / "engines", dirs_exist_ok=True, ignore=ignored)
     files = {path.name: path for path in sorted(inner.model_dir.iterdir()) if path.is_file()}
     if conversion is not None:
-        (folder / conversion.name).mkdir(exist_ok=True)
-        (folder / conversion.name / FORM).write_text(f"{conversion.form}\n", encoding="ascii")
         files = {name: path for name, path in files.items() if not name.endswith(_WEIGHTS)}
-        files |= {f"{conversion.name}/{path.name}": path for path in conversion.made.iterdir() if path.name != FORM}
+        put_conversion(conversion, folder, links=links_weights)
     for name, path in files.items():
         if name not in _WRITTEN:
             _put(path, folder / name, links_weights)
     return folder
+
+
+def put_conversion(conversion: Conversion, folder: Path, *, links: bool = False) -> None:
+    """Put the converted weights into the model folder, where a handler of ours looks for them. Raises OSError."""
+    place = folder / conversion.name
+    place.mkdir(exist_ok=True)
+    (place / FORM).write_text(f"{conversion.form}\n", encoding="ascii")
+    for path in conversion.made.iterdir():
+        if path.name != FORM:
+            _put(path, place / path.name, links)
+
+
+def requirements(backend: str, versions: Mapping[str, str]) -> str:
+    """The text of requirements.txt, pinned to `versions`, else to what is installed here."""
+    return "".join(f"{_pinned(name, versions)}\n" for name in PACKAGES[backend])
 
 
 def _put(file: Path, target: Path, links: bool) -> None:
@@ -90,8 +112,8 @@ def _put(file: Path, target: Path, links: bool) -> None:
         shutil.copy2(file, target)
 
 
-def _pinned(package: str) -> str:
+def _pinned(package: str, versions: Mapping[str, str]) -> str:
     try:
-        return f"{package}=={metadata.version(package)}"
+        return f"{package}=={versions.get(package) or metadata.version(package)}"
     except metadata.PackageNotFoundError:
         return package

@@ -15,7 +15,8 @@ from engines.launching import engine_here
 SUMS = "weights.sha256"
 """In the archive, beside model.py: one line per uploaded file, as sha256sum writes and checks them. The handler refuses
 weights that are not these (a prefix that somebody wrote over serves something else without a word)."""
-_SMALL = ("config.json", "generation_config.json", "tokenizer.json")
+SMALL = ("config.json", "generation_config.json", "tokenizer.json")
+"""What a handler of ours reads of the model beside its converted weights."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -45,7 +46,7 @@ def converted_weights(spec: EngineSpec, hosts: str) -> Converted:
     if not available.is_available:
         raise Unavailable(f"sagemaker: the weights must be converted for {hosts} on this machine: {available.reason}")
     found = CONVERSIONS[hosts](spec)
-    small = {name: spec.model_dir / name for name in _SMALL if (spec.model_dir / name).is_file()}
+    small = {name: spec.model_dir / name for name in SMALL if (spec.model_dir / name).is_file()}
     large = {f"{found.name}/{path.name}": path for path in sorted(found.made.iterdir()) if path.is_file()}
     return Converted(form=f"{hosts}-{spec.dtype}", files={**small, **large})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ from harness.deploy.forms import FORMS, form
 from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.records import Finding
-from harness.properties.render import PROPERTIES, Source, why_nothing_to_write
-from harness.properties.write import Written, scenario_container, write_recommendation
+from harness.properties.model_folder import put_model
+from harness.properties.render import PROPERTIES, inside_the_endpoint, why_nothing_to_write
+from harness.properties.write import (
+    Written,
+    measured_folder,
+    scenario_container,
+    source_of,
+    write_recommendation,
+)
 from harness.records import Recommendation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.reader import Run, find_run, read_run
-from harness.trial.verify import verify
+from harness.trial.verify import verify, verify_folder
+from harness.wording import label
 
 
 @click.command("recommend", epilog="Exit: 0 ok, 2 usage, 3 machine, 4 no valid choice or not reproduced.")
@@ -40,7 +49,7 @@ from harness.trial.verify import verify
     help="Form in which the recommendation is written.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
-@click.option("--verify", is_flag=True, help="Start a server from the written file and measure it again.")
+@click.option("--verify", is_flag=True, help="Start a server from what was written and measure it again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 def command(
@@ -84,8 +93,12 @@ def _write_form(
     recommendation, given_up = choose_for(run, target)
     _note(given_up)
     folder = (out or run.layout.recommendation_dir / name).resolve()
-    source = Source(run_name=run.root.name, manifest=run.manifest, trial=recommendation.trial)
+    source = source_of(run, recommendation)
     made = form(source, name, target, folder)
+    if made.needs_model:
+        measured = measured_folder(run, recommendation)
+        for path in put_model(inside_the_endpoint(source), parse_container(target), measured, folder):
+            click.echo(f"wrote {path}", err=True)
     for each, text in made.files.items():
         write_text(folder / each, text)
         click.echo(f"wrote {folder / each}", err=True)
@@ -113,10 +126,13 @@ def _recommend(
     target = container or scenario_container(run)
     is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
     recommendation, given_up = choose_for(run, target)
-    if verify and not is_own:
-        raise UsageError(f"--verify starts our own server and cannot start {target}; use --container dynamometer-0.1")
     nothing = why_nothing_to_write(recommendation.trial.candidate)
-    if verify and nothing and not traits(recommendation.trial.candidate.engine).has_start_file:
+    if verify and not is_own and traits(recommendation.trial.candidate.engine).container_rolling_batch:
+        raise UsageError(
+            f"--verify: {target} runs {label(recommendation.trial.candidate)} as its own rolling batch, which nothing "
+            "here can start; use --container dynamometer-0.1"
+        )
+    if verify and is_own and nothing and not traits(recommendation.trial.candidate.engine).has_start_file:
         raise UsageError(f"--verify starts a server from the written serving.properties: {nothing}")
     _note(given_up)
     if not as_json:
@@ -145,7 +161,10 @@ def _note(text: str) -> None:
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
 
     with stopped_by_signals():
-        found = verify(run, recommendation, written.properties_path, lambda text: click.echo(text, err=True))
+        if parse_container(written.container).is_own:
+            found = verify(run, recommendation, written.properties_path, partial(click.echo, err=True))
+        else:
+            found = verify_folder(run, recommendation, written, partial(click.echo, err=True))
     return found.as_dict()
 
 

@@ -31,10 +31,12 @@ FILES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The files of one form, the one that starts the server first; `next_command` is what to type then."""
+    """The files of one form, the one that starts the server first; `next_command` is what to type then. `needs_model`:
+    the container's handler reads the measured model beside them."""
 
     files: Mapping[str, str]
     next_command: str
+    needs_model: bool = False
 
 
 def form(source: Source, name: str, container: str, folder: Path) -> Form:
@@ -69,9 +71,10 @@ def form(source: Source, name: str, container: str, folder: Path) -> Form:
         text, run = as_kubernetes(server, comment), f"kubectl apply -f {shlex.quote(str(path))}"
     else:
         text = env_text(server.environment, comment)
-        mount = f" -v {shlex.quote(str(folder.resolve()))}:{MODEL_MOUNT}" if server.mounts_model else ""
+        mounted = folder.resolve() if beside else model_dir
+        mount = f" -v {shlex.quote(str(mounted))}:{MODEL_MOUNT}" if server.mounts_model else ""
         run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))}{mount} {server.image}"
-    return Form(files={path.name: text, **beside}, next_command=run)
+    return Form(files={path.name: text, **beside}, next_command=run, needs_model=bool(beside))
 
 
 def env_text(variables: Mapping[str, str], comment: str) -> str:
@@ -102,10 +105,11 @@ def _beside(source: Source, container: str) -> dict[str, str]:
 
 
 def _model_dir(source: Source) -> Path:
-    """The model's folder, which only vLLM's arguments depend on."""
+    """The model's folder here; of one that the container fetches only vLLM's arguments depend on it."""
     model = source.model
     kind, value = str(model.get("kind", "")), str(model.get("value", ""))
-    if source.trial.candidate.engine != VllmEngine.name or kind in ("", "path"):
+    is_fetched_there = kind in ("hub", "s3") and source.trial.candidate.engine != VllmEngine.name
+    if is_fetched_there or kind in ("", "path"):
         return Path(value)
     return resolve_model(kind, value, int(model.get("seed") or 0), cache_root())
 

@@ -93,7 +93,7 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     folder = order.files
     if folder is None:
         folder = run.layout.root / "deployments" / container
-        write_recommendation(run, recommendation, container, folder)
+        write_recommendation(run, recommendation, container, folder, has_model=False)
     options["files"] = str(folder)
     measured = recommendation.trial.candidate
     options["hosts"] = hosted(measured.options)[0] if traits(measured.engine).is_rented else measured.engine

@@ -130,9 +130,12 @@ def image_tag(container: Container) -> str:
 
 def python_version(container: Container) -> Version:
     """The Python inside the general-purpose image, e.g. (3, 12); () where it is not known (0.21.0 and older)."""
-    rows = [(parse_version(since), parse_version(python)) for since, python in table()["python"].items()]
-    fitting = [python for since, python in sorted(rows) if container.version >= since]
-    return fitting[-1] if fitting else ()
+    return _first_since("python", container)
+
+
+def glibc_version(container: Container) -> Version:
+    """The glibc inside the general-purpose image, e.g. (2, 39); () where it is not known."""
+    return _first_since("glibc", container)
 
 
 def vllm_in(container: Container) -> str:
@@ -174,6 +177,13 @@ def format_version(version: Version) -> str:
 def is_between(version: Version, since: Version, until: Version) -> bool:
     """Whether a version lies between two inclusive bounds; () is no bound, (0, 36, 0) means every release of it."""
     return (not since or version >= since) and (not until or version[: len(until)] <= until)
+
+
+def _first_since(name: str, container: Container) -> Version:
+    """The value of a table of first versions that holds for the container; () where none does."""
+    rows = [(parse_version(since), parse_version(value)) for since, value in table()[name].items()]
+    fitting = [value for since, value in sorted(rows) if container.version >= since]
+    return fitting[-1] if fitting else ()
 
 
 def _unknown(name: str) -> str:

@@ -104,8 +104,8 @@ def render(source: Source, container: str) -> dict[str, str]:
     source = inside_the_endpoint(source)
     nothing = why_nothing_to_write(source.trial.candidate)
     is_rolling_batch = bool(traits(source.trial.candidate.engine).container_rolling_batch) and not target.is_own
-    has_folder = traits(source.trial.candidate.engine).has_model_folder and not target.is_own
-    if nothing and not is_rolling_batch and not has_folder:
+    has_folder = is_carried(source.trial.candidate, is_decoder=source.is_decoder)
+    if nothing and not is_rolling_batch and (target.is_own or not has_folder):
         raise NothingToWrite(nothing)
     if target.is_own:
         values = _own_values(source)
@@ -132,6 +132,13 @@ def inside_the_endpoint(source: Source) -> Source:
     return replace(source, trial=replace(source.trial, candidate=inside))
 
 
+def is_carried(candidate: Candidate, *, is_decoder: bool) -> bool:
+    """Whether DJL's containers serve the candidate by our own code in the model folder: a launch wrote it, or the
+    engine has no handler of ours that does without, for this kind of model."""
+    engine = traits(candidate.engine)
+    return engine.has_model_folder or engine.is_carried or (is_decoder and engine.container_python is not None)
+
+
 def unavailable(candidate: Candidate, target: Container, *, is_decoder: bool = False) -> str:
     """Why that container cannot serve the candidate, and what to choose instead; '' when it can."""
     kind = general_kind(target)
@@ -146,15 +153,13 @@ def unavailable(candidate: Candidate, target: Container, *, is_decoder: bool = F
     if rolling := traits(candidate.engine).container_rolling_batch:
         found = named_values("rolling_batch")[rolling].is_in(target)
         return "" if found else f"it has no option.rolling_batch={rolling}; choose a newer one, such as 0.36.0-lmi20"
-    if traits(candidate.engine).has_model_folder:
-        return _no_wheels(f"the code of {candidate.engine}'s folder", OLDEST_PYTHON, target)
     if candidate.rolling_batch != "disable":
         return (
             f"DJL's server hands whole batches to {candidate.engine}: its rolling batch exists in our own server only"
         )
+    if is_carried(candidate, is_decoder=is_decoder):
+        return _no_wheels(f"the code of {candidate.engine}'s folder", OLDEST_PYTHON, target)
     needed = traits(candidate.engine).container_python
-    if needed is not None and is_decoder:
-        return f"its handler of {candidate.engine} serves T5 only; choose a transformers candidate"
     if needed is not None:
         return _no_wheels(candidate.engine, needed, target)
     return f"{candidate.engine} exists in our own server only; choose --container dynamometer-0.1"
@@ -206,7 +211,7 @@ def lmi_values(source: Source, target: Container) -> dict[str, str]:
         return rolling_values(candidate, rolling, model_id=_model_id(source, is_own=False))
     entry_point = traits(candidate.engine).container_entry_point
     if not entry_point:
-        if traits(candidate.engine).has_model_folder:  # backend.json has them
+        if is_carried(candidate, is_decoder=source.is_decoder):  # backend.json has them
             candidate = replace(candidate, options={}, threads=None)
         return container_values(candidate, "model.py", can_disable=can_disable)
     values = container_values(
@@ -289,32 +294,36 @@ def _lmi_note(source: Source, target: Container) -> str:
         lines.append(f"It holds vLLM {version} in AWS's own build{f'; {measured} was measured' if measured else ''}.")
     if is_rolling_batch and candidate.device == "cpu":
         lines.append("It was measured on a CPU: this image computes on GPUs, with its own version of the engine.")
-    if traits(candidate.engine).has_model_folder:
-        lines.append(
-            "This folder is the one that was measured: our code, the backend's spec (which has batch_size too)"
-        )
-        lines.append("and the weights. Its library needs glibc 2.34 or newer (Ubuntu 22.04).")
-        lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
-    elif not (traits(candidate.engine).container_entry_point or is_rolling_batch):
-        lines.append(f"Put beside this file: model.py, requirements.txt and {_artifacts(candidate.engine)}.")
-        if source.trial.converted_dir:
-            lines.append(f"On the measuring machine the converted model is {source.trial.converted_dir}.")
-        lines.append("requirements.txt is installed when the worker starts: the container needs a package index.")
-    elif source.model.get("kind") == "path":
-        lines.append(f"Put the files of {source.model['value']} beside this file, or set option.model_id=s3://...")
-    elif source.model.get("kind") == "shape":
-        lines.append("The measured weights were random; put a model folder beside this file or set option.model_id.")
+    lines.extend(_beside(source, target))
     if traits(candidate.engine).container_entry_point:
         lines.extend(_handler_notes(source))
     return "\n".join(lines)
 
 
+def _beside(source: Source, target: Container) -> list[str]:
+    """What the model folder holds beside the file, and what was not tried of it."""
+    candidate = source.trial.candidate
+    index = [
+        "requirements.txt is installed when the worker starts: the container needs a package index. What it names was",
+        f"not tried on this image's Python {format_version(python_version(target))}.",
+    ]
+    if is_carried(candidate, is_decoder=source.is_decoder):
+        is_its_own = traits(candidate.engine).has_model_folder
+        first = "This folder is the one that was measured: our code" if is_its_own else "Beside this file: our code"
+        return [f"{first}, backend.json (which has batch_size too)", "and the weights as they were measured.", *index]
+    if traits(candidate.engine).container_python is not None:
+        reads = f"model.py reads config.json, tokenizer.json and {traits(candidate.engine).container_weights},"
+        return [reads, "as they were measured, beside this file, or in the folder of option.model_id.", *index]
+    if source.model.get("kind") in ("path", "gguf", "shape"):
+        random = ", whose weights are random," if source.model["kind"] == "shape" else ""
+        return [f"The measured model's files{random} are beside this file, or in the folder of option.model_id."]
+    return []
+
+
 def _handler_notes(source: Source) -> list[str]:
     """What somebody else's handler makes of the candidate: its threads, and batches of unlike requests."""
     candidate = source.trial.candidate
-    machine = source.manifest.machine
-    cores = machine.get("cores_usable", machine.get("cores"))
-    threads = candidate.threads or (max(1, cores // candidate.workers) if isinstance(cores, int) else 0)
+    threads = measured_threads(source)
     notes = []
     if threads:
         notes.append(f"Set the container's environment: OMP_NUM_THREADS={threads} (threads per worker, as measured;")
@@ -326,8 +335,11 @@ def _handler_notes(source: Source) -> list[str]:
     return notes
 
 
-def _artifacts(engine: str) -> str:
-    return f"the model's config.json and tokenizer.json, and {traits(engine).container_weights}"
+def measured_threads(source: Source) -> int:
+    """Threads per worker as measured: the candidate's, else an equal share of that machine's cores; 0: not known."""
+    candidate, machine = source.trial.candidate, source.manifest.machine
+    cores = machine.get("cores_usable", machine.get("cores"))
+    return candidate.threads or (max(1, cores // candidate.workers) if isinstance(cores, int) else 0)
 
 
 def _handler(engine: str) -> str:

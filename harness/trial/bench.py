@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from engines.api import START_FILE, EngineSpec, QueueOrder, RunningEngine
+from engines.foreign_servers.djl_served import FolderServer, serve_folder
 from engines.launching import launch_file
 from engines.processes.waiting import Waiting
 from engines.registry import traits
@@ -19,7 +20,7 @@ from harness.cost.spending import Spending
 from harness.errors import Interrupted
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.web_ui.launch import WebUi
-from harness.properties.containers import parse_container
+from harness.properties.containers import Container, parse_container
 from harness.properties.queue_order import queue_order as container_order
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
@@ -147,6 +148,19 @@ class Bench:
         return self._runner.run(
             begun(candidate, number, f"verify-{candidate.candidate_id}"),
             lambda workdir: shown(launched(workdir), self.progress),
+        )
+
+    def run_folder(
+        self, server: FolderServer, container: Container, folder: Path, promised: Trial, number: int
+    ) -> Trial:
+        """The trial of a model folder written for a container of DJL's, started by `server`; its id is 'verify-...'."""
+        spec = spec_of(promised.candidate, self.inputs.model_dir)
+        timeout_s = self.inputs.scenario.ready_timeout_s
+        return self._runner.run(
+            begun(promised.candidate, number, f"verify-{promised.candidate.candidate_id}"),
+            lambda workdir: shown(
+                serve_folder(server, container.version, folder, spec, workdir, timeout_s), self.progress
+            ),
         )
 
     def _launched(self, spec: EngineSpec, workdir: Path, timeout_s: float) -> Launched:

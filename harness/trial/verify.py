@@ -1,14 +1,17 @@
-"""Verification of a recommendation: starts a server from the written serving.properties or start script."""
+"""Verification of a recommendation: a server started from the written serving.properties, folder or start script."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from engines.foreign_servers.djl_served import server_for
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_of
+from harness.properties.containers import parse_container
+from harness.properties.write import Written
 from harness.records import Recommendation, Trial, next_number
 from harness.store.codec import to_json
 from harness.store.reader import Run
@@ -44,7 +47,11 @@ def verify_file(
     """Measure the server started from `properties_path` against what `promised` recorded: every finished trial of the
     recommended candidate, see `measurements`."""
     progress(f"starting the server from {properties_path}")
-    trial = bench.run_file(properties_path, promised[0].candidate, number)
+    return _judged(bench.run_file(properties_path, promised[0].candidate, number), promised)
+
+
+def _judged(trial: Trial, promised: Sequence[Trial]) -> Verification:
+    """Whether `trial` reproduces what was promised."""
     if trial.outcome != "ok":
         return Verification(trial=trial, is_inside=False, sentence=f"not reproduced: {trial.outcome}: {trial.reason}")
     parts = [_compare(name, promised, trial) for name in _compared(promised[0])]
@@ -76,6 +83,22 @@ def verify(
     with Bench.open(resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
         promised = measurements(run.trials, recommendation)
         return verify_file(bench, promised, properties_path, next_number(run.trials), progress)
+
+
+def verify_folder(
+    run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]
+) -> Verification:
+    """Like `verify`, for the model folder of a container of DJL's: started by what this machine has of DJL Serving,
+    which the sentence names."""
+    target = parse_container(written.container)
+    server = server_for(target.version)
+    progress(f"starting {written.properties_path.parent} {server.sentence}")
+    with Bench.open(run.resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
+        promised = measurements(run.trials, recommendation)
+        folder = written.properties_path.parent
+        trial = bench.run_folder(server, target, folder, promised[0], next_number(run.trials))
+    found = _judged(trial, promised)
+    return replace(found, sentence=f"{found.sentence} (started {server.sentence})")
 
 
 def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tuple[Trial, ...]:

@@ -1,32 +1,31 @@
 """The real Python worker of DJL Serving, from the jars that DYNO_DJL_WORKER names, driven as its Java side drives it.
 
-A jar is Maven Central's ai.djl.python:python (Apache-2.0); only its .py files are used. A message is written as Java
-writes it: text lengths have 16 bits until 0.26, 32 later.
+A jar is Maven Central's ai.djl.python:python (Apache-2.0); only its .py files are used.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from engines.foreign_servers.djl_messages import Answered, Pairs, batch_message, load_message, read_answer
 
 WHERE = "DYNO_DJL_WORKER"
 VERSIONS = ("0.20.0", "0.25.0", "0.34.0")
 CACHE = "cache"
 """The worker's cache folder, in its work folder: what it converts would lie there."""
-
-Pairs = Sequence[tuple[str, bytes]]
 
 
 def jar(version: str) -> Path:
@@ -38,77 +37,30 @@ def jar(version: str) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What a worker sent back."""
-
-    code: int
-    message: str
-    properties: Mapping[str, str]
-    content: Pairs
-
-    def bodies(self, count: int) -> list[bytes]:
-        """The body of each request of a batch, as PyPredictor gives them out: by count, then by the number in the
-        key."""
-        assert len(self.content) == count, self.content
-        if count == 1:
-            return [self.content[0][1]]
-        found = {int(key.partition(".")[0].removeprefix("batch_")): body for key, body in self.content}
-        return [found[index] for index in range(count)]
-
-
 class DjlWorker:
     """A started worker. `ask` and `load` write a message and read the answer."""
 
-    def __init__(self, stream: io.BufferedRWPair, *, is_narrow: bool) -> None:
+    def __init__(self, stream: io.BufferedRWPair, version: str) -> None:
         self._stream = stream
-        self._width = ">h" if is_narrow else ">i"
+        self._version = tuple(int(part) for part in version.split("."))
 
     def load(self, properties: Mapping[str, str]) -> Answered:
         """The first message, which has no content."""
-        return self.exchange(message({"handler": "handle", **properties}, [], self._width))
+        return self.exchange(load_message(properties, self._version))
 
     def ask(self, *requests: Pairs, content_type: str = "application/json") -> Answered:
         """One call with these requests, each a list of content entries."""
-        if len(requests) == 1:
-            properties = {"Content-Type": content_type, "handler": "handle", "requestId": "0"}
-            return self.exchange(message(properties, requests[0], self._width))
-        properties = {f"batch_{n:03d}.Content-Type": content_type for n in range(len(requests))}
-        content = [(f"batch_{n:03d}.{key}", body) for n, pairs in enumerate(requests) for key, body in pairs]
-        batch = {**properties, "batch_size": str(len(requests)), "handler": "handle"}
-        return self.exchange(message(batch, content, self._width))
+        return self.exchange(batch_message(requests, content_type, self._version))
 
     def exchange(self, data: bytes) -> Answered:
         """The answer to the message `data`."""
         self._stream.write(data)
         self._stream.flush()
-        code, text = self._short(), self._text()
-        properties = {self._text(): self._text() for _ in range(self._short())}
-        content = []
-        for _ in range(self._short()):
-            key = self._text()
-            content.append((key, self._stream.read(struct.unpack(">i", self._stream.read(4))[0])))
-        return Answered(code=code, message=text, properties=properties, content=content)
+        return asyncio.run(read_answer(cast(asyncio.StreamReader, self), self._version))
 
-    def _short(self) -> int:
-        return int(struct.unpack(">h", self._stream.read(2))[0])
-
-    def _text(self) -> str:
-        length = struct.unpack(self._width, self._stream.read(struct.calcsize(self._width)))[0]
-        return self._stream.read(length).decode() if length >= 0 else ""
-
-
-def message(properties: Mapping[str, str], content: Pairs, width: str) -> bytes:
-    """What the Java side writes. `width` is struct's letter of a text's length."""
-
-    def text(value: str) -> bytes:
-        return struct.pack(width, len(value.encode())) + value.encode()
-
-    parts = [struct.pack(">h", len(properties))]
-    parts += [text(word) for pair in properties.items() for word in pair]
-    parts.append(struct.pack(">h", len(content)))
-    parts += [text(key) + struct.pack(">i", len(body)) + body for key, body in content]
-    return b"".join(parts)
+    async def readexactly(self, size: int) -> bytes:
+        """As of an asyncio.StreamReader."""
+        return self._stream.read(size)
 
 
 @contextlib.contextmanager
@@ -134,7 +86,7 @@ def djl_worker(version: str, model_dir: Path, workdir: Path) -> Iterator[DjlWork
     ):
         try:
             with _connected(name, process, log) as link:
-                yield DjlWorker(io.BufferedRWPair(link, link), is_narrow=version < "0.26")
+                yield DjlWorker(io.BufferedRWPair(link, link), version)
         finally:
             process.kill()
 

@@ -111,7 +111,9 @@ def test_an_engine_that_converts_finds_its_weights_converted(tmp_path: Path, mon
     made = tmp_path / "made"
     made.mkdir()
     (made / "model.bin").write_text("weights")
-    monkeypatch.setitem(djl_folder.CONVERSIONS, "ctranslate2", lambda _: Conversion(name="ct2", made=made, form="f-v1"))
+    monkeypatch.setitem(
+        djl_folder.CONVERSIONS, "ctranslate2", lambda *_: Conversion(name="ct2", made=made, form="f-v1")
+    )
     spec = EngineSpec(engine="djl", model_dir=MODEL_DIR, options={"backend": "ctranslate2"})
     folder = write_djl_folder(backend_spec(spec), tmp_path / "model")
     assert (folder / "ct2" / "model.bin").read_text() == "weights"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -13,13 +15,20 @@ from typing import Any
 
 import pytest
 
+import engines.t5 as t5
 from engines.api import EngineSpec
+from engines.foreign_servers.carried import CONVERSIONS
 from engines.foreign_servers.djl_folder import backend_spec, write_djl_folder
+from engines.foreign_servers.djl_messages import Answered, message, read_answer
 from engines.models.random_weights import write_random_model
 from engines.models.t5_shapes import T5Shape
+from engines.models.tokenizer import Tokenizer
+from harness.choose.recommendation import choose
 from harness.properties.render import Source, render
-from tests.engines.foreign_servers.djl_worker import CACHE, VERSIONS, Answered, djl_worker, jar, message
-from tests.harness.choose.runs import candidate, run_of, trial
+from harness.properties.write import write_recommendation
+from harness.store.reader import read_run
+from tests.engines.foreign_servers.djl_worker import CACHE, VERSIONS, djl_worker, jar
+from tests.harness.choose.runs import candidate, run_of, store, trial
 
 pytestmark = pytest.mark.heavy
 
@@ -73,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def _tiny(folder: Path) -> Path:
     """The model of test_handlers.py, whose conversions are in the cache already; converting the bundled one takes
     minutes of torch."""
+    folder.mkdir(exist_ok=True)
     write_random_model(folder, T5Shape(d_model=64, d_ff=128, num_heads=3, num_layers=2, d_kv=16, vocab_size=1100), 0)
     return folder
 
@@ -138,6 +148,38 @@ def test_a_batch_is_answered_request_by_request(
     assert not (tmp_path / CACHE).exists(), "nothing is converted where the folder is served"
 
 
+@pytest.mark.parametrize("engine", ["t5", "ctranslate2", "onnxruntime", "openvino"])
+def test_a_recommended_folder_is_whole(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the folder, and nothing is converted there: the answers are those of the model that was measured."""
+    jar("0.34.0")
+    monkeypatch.setenv("DYNO_CACHE", os.environ.get("DYNO_CACHE", str(ROOT / ".dyno-cache")))
+    if engine != "t5":
+        pytest.importorskip(engine)
+    model = _tiny(tmp_path / "tiny")
+    spec = EngineSpec(engine=engine, model_dir=model, threads=1)
+    made = str(CONVERSIONS[engine](spec).made) if engine in CONVERSIONS else ""
+    measured = trial(1, candidate(engine, threads=1, batch_size=4), (20.0, 19.0, 21.0), converted_dir=made, versions={})
+    resolved = {"model": {"kind": "path", "value": str(model), "seed": 0}}
+    run = read_run(store(tmp_path / "results", [measured], resolved=resolved))
+    written = write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out")
+    shutil.rmtree(model)
+    prompts = [task["prompt"] for task in TASKS[:3]]
+    with djl_worker("0.34.0", written.properties_path.parent, tmp_path) as worker:
+        assert worker.load(FROM_THE_SERVER).code == 204
+        together = worker.ask(*([("data", _body(prompt, max_new_tokens=8))] for prompt in prompts))
+    texts = [_texts(body) for body in together.bodies(3)]
+    assert (together.code, texts) == (200, _expected(_tiny(tmp_path / "again"), prompts, 8))
+    assert not (tmp_path / CACHE).exists(), "nothing is converted where the folder is served"
+
+
+def _expected(model: Path, prompts: list[str], max_new_tokens: int) -> list[str]:
+    tokenizer, engine = Tokenizer.load(model), t5.load(model, threads=1)
+    ids = [list(tokenizer.encode(prompt)) for prompt in prompts]
+    answers = engine.generate(ids, max_new_tokens=max_new_tokens)
+    engine.close()
+    return [tokenizer.decode(each) for each in answers]
+
+
 def _counts(answer: dict[str, Any]) -> tuple[int, int]:
     return answer["details"]["generated_tokens"], answer["details"]["input_tokens"]
 
@@ -150,8 +192,27 @@ def test_our_messages_are_the_recorded_ones() -> None:
     """So that what drives the older workers differs in the width of texts alone."""
     recorded = base64.b64decode(FRAMES["three, the first with a query string"]["server"])
     properties, content = _parsed(recorded)
-    assert message(properties, content, ">i") == recorded
+    assert message(properties, content, (0, 36, 0)) == recorded
     assert [key for key, _ in content] == ["batch_000.x", "batch_000.data", "batch_001.data", "batch_002.data"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "bodies"),
+    [
+        ("load", 204, [b""]), ("one", 200, [b"sent"]), ("three", 200, [b"a", b"b", b"c"]),
+        ("stream", 200, [b'{"token": 0}\n{"token": 1}\n{"token": 2}\n']), ("raise", 424, [b"a bad request"]),
+    ],
+)  # fmt: skip
+def test_recorded_answers_are_read(name: str, code: int, bodies: list[bytes]) -> None:
+    async def read() -> Answered:
+        stream = asyncio.StreamReader()
+        stream.feed_data(base64.b64decode(FRAMES[name]["worker"]))
+        return await read_answer(stream, (0, 36, 0))
+
+    answered = asyncio.run(read())
+    assert answered.code == code
+    for body, expected in zip(answered.bodies(len(bodies)), bodies, strict=True):
+        assert expected in body
 
 
 def _parsed(data: bytes) -> tuple[dict[str, str], list[tuple[str, bytes]]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.models.cache import model_digest
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.summarize import summarize
 from harness.records import Candidate, Metric, QualityReport, RequestRecord, Trial, TrialSummary
@@ -23,6 +24,10 @@ SCENARIO: dict[str, Any] = {
     "recommend": {"container": "dynamometer-0.1"},
     "resolved": {"model": {"kind": "path", "value": "/models/flan-t5-bench", "seed": 0}},
 }
+
+BUNDLED = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
+ON_DISK: dict[str, Any] = {"model": {"kind": "path", "value": str(BUNDLED), "seed": 0}}
+"""What a run resolves to whose model is still there."""
 
 Interval = tuple[float, float, float]
 
@@ -64,6 +69,14 @@ def trial(number: int, what: Candidate, p50: Interval, **changes: Any) -> Trial:
         quality=QualityReport(verdict="Normal", reason="64 of 64 prompts as the fp32 reference", metrics={}),
     )
     return replace(made, **changes)
+
+
+def conversion(folder: Path) -> str:
+    """A folder that is named as a conversion of the bundled model is; its weights are made up."""
+    made = folder / f"{model_digest(BUNDLED)}-float32"
+    made.mkdir(parents=True)
+    (made / "model.bin").write_text("converted")
+    return str(made)
 
 
 def failed(number: int, what: Candidate, outcome: Any = "launch_failed", reason: str = "it would not start") -> Trial:

@@ -12,19 +12,18 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import run as dyno
+from harness.properties.write import Written
 from harness.records import Recommendation
 from harness.store.reader import Run
 from harness.trial.verify import Verification
-from tests.harness.choose.runs import candidate, store, trial
+from tests.harness.choose.runs import ON_DISK, candidate, conversion, store, trial
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     root = tmp_path / "results"
-    store(
-        root,
-        [trial(1, candidate(), (61.2, 60.0, 62.0)), trial(2, candidate("ctranslate2"), (20.1, 19.8, 20.6))],
-    )
+    best = trial(2, candidate("ctranslate2"), (20.1, 19.8, 20.6), converted_dir=conversion(tmp_path / "cache"))
+    store(root, [trial(1, candidate(), (61.2, 60.0, 62.0)), best], resolved=ON_DISK)
     return root
 
 
@@ -99,9 +98,23 @@ def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
     assert "starting" in shown.err
 
 
-def test_only_our_own_server_can_be_verified(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 2
-    assert "--verify starts our own server" in capsys.readouterr().err
+def test_the_folder_of_a_container_is_verified_as_it_was_written(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(run: Run, recommendation: Recommendation, written: Written, progress: object) -> Verification:
+        assert (written.properties_path.parent / "ct2" / "model.bin").is_file()
+        assert written.container == "0.36.0-lmi20"
+        return Verification(trial=recommendation.trial, is_inside=True, sentence="reproduced (started somehow)")
+
+    monkeypatch.setattr("harness.cli.recommend.verify_folder", verify)
+    assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 0
+    assert "reproduced (started somehow)" in capsys.readouterr().out
+
+
+def test_a_container_s_own_rolling_batch_cannot_be_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(tmp_path, [trial(1, candidate("vllm"), (20.1, 19.8, 20.6))], resolved=ON_DISK)
+    assert dyno(["recommend", "--results", str(tmp_path), "--verify", "--container", "0.36.0-lmi20"]) == 2
+    assert "0.36.0-lmi20 runs vllm fp32, batch 1, 1 worker as its own rolling batch" in capsys.readouterr().err
 
 
 STOPPED = """
@@ -134,28 +147,29 @@ def test_a_container_gets_the_best_that_it_can_serve_and_the_cost_is_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rolling = candidate("ctranslate2", rolling_batch="auto")
+    best = trial(3, candidate("ctranslate2"), (20.0, 19.9, 20.1), converted_dir=conversion(tmp_path / "cache"))
     store(
-        tmp_path,
-        [
-            trial(1, candidate("t5"), (10.0, 9.9, 10.1)),
-            trial(2, rolling, (15.0, 14.9, 15.1)),
-            trial(3, candidate("ctranslate2"), (20.0, 19.9, 20.1)),
-        ],
+        tmp_path / "results",
+        [trial(1, candidate("accelerate"), (10.0, 9.9, 10.1)), trial(2, rolling, (15.0, 14.9, 15.1)), best],
+        resolved=ON_DISK,
     )
-    assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 0
+    assert dyno(["recommend", "--results", str(tmp_path / "results"), "--container", "0.36.0-lmi20"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("Recommendation: ctranslate2 fp32, batch 1, 1 worker\n")
     note = " ".join(shown.err.split())
-    assert "0.36.0-lmi20 cannot serve the best of all, t5 fp32, batch 1, 1 worker: t5 exists in our own server" in note
+    assert (
+        "cannot serve the best of all, accelerate fp32, batch 1, 1 worker: accelerate exists in our own server" in note
+    )
     assert "latency_p50_ms 20 ms [19.9, 20.1] against 10 ms [9.9, 10.1] (+100.0%)" in note
 
 
 def test_a_rolling_batch_is_refused_with_the_best_static_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rolling = candidate("ctranslate2", rolling_batch="auto")
-    store(tmp_path, [trial(1, rolling, (10.0, 9.9, 10.1)), trial(2, candidate("ctranslate2"), (20.0, 19.9, 20.1))])
-    assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 0
+    rolling = trial(1, candidate("ctranslate2", rolling_batch="auto"), (10.0, 9.9, 10.1))
+    best = trial(2, candidate("ctranslate2"), (20.0, 19.9, 20.1), converted_dir=conversion(tmp_path / "cache"))
+    store(tmp_path / "results", [rolling, best], resolved=ON_DISK)
+    assert dyno(["recommend", "--results", str(tmp_path / "results"), "--container", "0.36.0-lmi20"]) == 0
     note = " ".join(capsys.readouterr().err.split())
     assert "DJL's server hands whole batches to ctranslate2: its rolling batch exists in our own server only" in note
     assert "The best measured candidate that it can serve is ctranslate2 fp32, batch 1, 1 worker: " in note
@@ -164,6 +178,19 @@ def test_a_rolling_batch_is_refused_with_the_best_static_one(
 def test_a_container_that_can_serve_nothing_measured_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store(tmp_path, [trial(1, candidate("t5"), (10.0, 9.9, 10.1))])
+    store(tmp_path, [trial(1, candidate("accelerate"), (10.0, 9.9, 10.1))])
     assert dyno(["recommend", "--results", str(tmp_path), "--container", "0.36.0-lmi20"]) == 2
-    assert "cannot serve t5 fp32, batch 1, 1 worker: t5 exists in our own server only" in capsys.readouterr().err
+    assert "accelerate fp32, batch 1, 1 worker: accelerate exists in our own server only" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_compose_file_is_whole_too(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = ["--container", "0.36.0-lmi20", "--format", "docker-compose", "--out", str(out)]
+    assert dyno(["recommend", "--results", str(results), *asked]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "compose.yaml", "model.py", "requirements.txt", "config.json", "generation_config.json", "tokenizer.json",
+        "ct2",
+    }  # fmt: skip
+    assert f"Next: docker compose -f {out / 'compose.yaml'} up" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engines.foreign_servers import djl_handler
 from engines.serving_properties.java_text import parse_properties
 from engines.serving_properties.read import spec_from_properties
 from harness.errors import UsageError
@@ -23,6 +24,7 @@ from harness.trial.launch import spec_of
 from tests.harness.choose.runs import candidate, run_of, trial
 
 ORACLE = Path(__file__).parents[2] / "engines" / "serving_properties" / "PropertiesOracle.java"
+HANDLER = Path(djl_handler.__file__)
 WHOLE = [name for name in container_names() if name != "dynamometer-0.1"]
 
 
@@ -82,15 +84,18 @@ def test_a_decoder_only_model_gets_its_own_task_and_no_refusal_meant_for_t5(tmp_
     assert parse_properties(render(source, "0.22.1-deepspeed")[PROPERTIES])["option.task"] == "text-generation"
     assert unavailable(source.trial.candidate, parse_container("0.38.0")) != ""
     assert unavailable(source.trial.candidate, parse_container("0.38.0"), is_decoder=True) == ""
-    assert "serves T5 only" in unavailable(candidate("ctranslate2"), parse_container("0.31.0-lmi13"), is_decoder=True)
+    assert unavailable(candidate("ctranslate2"), parse_container("0.31.0-lmi13"), is_decoder=True) == ""
+    assert "the code of ctranslate2's folder needs 3.11" in unavailable(
+        candidate("ctranslate2"), parse_container("0.29.0"), is_decoder=True
+    )
 
 
 def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
     files = render(_source(candidate("ctranslate2", dtype="int8", threads=2)), "0.36.0-lmi20")
     assert set(files) == {PROPERTIES, "model.py", "requirements.txt"}
     assert files["requirements.txt"] == "ctranslate2==1.2.3\nnumpy\ntokenizers\n"
-    made = _source(candidate("ctranslate2", dtype="int8", threads=2), converted_dir="/cache/ct2/abc")
-    assert "On the measuring machine the converted model is /cache/ct2/abc." in render(made, "0.36.0")[PROPERTIES]
+    assert "model.py reads config.json, tokenizer.json and ct2/ (the converted model)" in files[PROPERTIES]
+    assert "What it names was\n# not tried on this image's Python 3.12." in files[PROPERTIES]
     assert parse_properties(files[PROPERTIES])["option.entryPoint"] == "model.py"
     assert "def handle(inputs" in files["model.py"]
     assert lint(files[PROPERTIES], "0.36.0-lmi20", script=files["model.py"]) == []
@@ -107,6 +112,9 @@ def test_an_engine_of_ours_brings_its_handler_and_its_pinned_package() -> None:
         (candidate("onnxruntime"), "0.28.0", "holds Python 3.10 and onnxruntime needs 3.11.*choose 0.31.0"),
         (candidate("ctranslate2"), "0.20.0", "choose 0.22.1 or newer"),
         (candidate("fake"), "0.28.0", "choose --container dynamometer-0.1"),
+        (candidate("t5"), "0.30.0", "holds Python 3.10 and the code of t5's folder needs 3.11.*choose 0.31.0"),
+        (candidate("openvino"), "0.20.0", "choose 0.31.0 or newer"),
+        (candidate("t5", rolling_batch="auto"), "0.36.0", "hands whole batches to t5"),
         (candidate("djl"), "dynamometer-0.1", "start it on the files in the trial's log folder"),
         (candidate("attach"), "dynamometer-0.1", "configured elsewhere"),
     ],
@@ -119,14 +127,15 @@ def test_a_container_that_cannot_serve_it_says_why_and_what_to_choose(
 
 
 @pytest.mark.parametrize("container", WHOLE)
-@pytest.mark.parametrize("engine", ["transformers", "ctranslate2", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["transformers", "ctranslate2", "onnxruntime", "t5", "openvino"])
 def test_every_file_we_write_passes_our_own_linter_for_its_version(engine: str, container: str) -> None:
     what = candidate(engine, batch_size=4, workers=2, threads=1)
     try:
         files = render(_source(what, {"kind": "hub", "value": "google/flan-t5-base"}), container)
     except UsageError:
         return
-    assert lint(files[PROPERTIES], container, script=files.get("model.py", "")) == []
+    script = files.get("model.py", HANDLER.read_text() if engine in ("t5", "openvino") else "")
+    assert lint(files[PROPERTIES], container, script=script) == []
 
 
 @pytest.mark.heavy

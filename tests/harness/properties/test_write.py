@@ -4,33 +4,129 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engines.models import ctranslate2_cache
+from engines.models.cache import carried
 from engines.serving_properties.java_text import parse_properties
 from harness.choose.recommendation import choose
 from harness.choose.text import next_command
 from harness.errors import NothingToWrite, UsageError
-from harness.properties.write import write_recommendation
+from harness.properties import model_folder
+from harness.properties.write import write_recommendation, written_for
 from harness.store.reader import Run, read_run
-from tests.harness.choose.runs import candidate, store, trial
+from tests.harness.choose.runs import BUNDLED, ON_DISK, candidate, conversion, store, trial
+
+
+def _run(tmp_path: Path, engine: str, **changes: Any) -> Run:
+    return read_run(
+        store(tmp_path / "results", [trial(1, candidate(engine), (20.0, 19.0, 21.0), **changes)], resolved=ON_DISK)
+    )
 
 
 def test_the_scenarios_own_container_goes_to_the_top_and_another_below(tmp_path: Path) -> None:
-    run = read_run(store(tmp_path, [trial(1, candidate("ctranslate2"), (20.0, 19.0, 21.0))]))
+    run = _run(tmp_path, "ctranslate2", converted_dir=conversion(tmp_path / "cache"))
     found = choose(run)
     own = write_recommendation(run, found, "dynamometer-0.1")
     assert own.properties_path == run.root / "recommendation" / "serving.properties"
     other = write_recommendation(run, found, "0.36.0-lmi20")
     assert [path.name for path in other.paths] == [
-        "serving.properties", "model.py", "requirements.txt", "recommendation.json",
+        "serving.properties", "model.py", "requirements.txt", "config.json", "ct2", "generation_config.json",
+        "tokenizer.json", "recommendation.json",
     ]  # fmt: skip
+    assert {path.name for path in other.properties_path.parent.iterdir()} == {path.name for path in other.paths}
+    assert (other.properties_path.parent / "ct2" / "model.bin").read_text() == "converted"
+    assert carried(other.properties_path.parent / "ct2", ctranslate2_cache.form("float32")), "our server finds it too"
     assert other.properties_path.parent == run.root / "recommendation" / "0.36.0-lmi20"
     assert "the order it was measured by is not known" in other.order_note
     assert own.order_note == ""
     stored = json.loads(other.paths[-1].read_text())
     assert stored["trial"]["trial_id"] == found.trial.trial_id
+    folders = (own.properties_path.parent, other.properties_path.parent, tmp_path)
+    assert [written_for(folder) for folder in folders] == ["dynamometer-0.1", "0.36.0-lmi20", "dynamometer-0.1"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\udc80", "3"])
+def test_a_recommendation_that_cannot_be_read_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recommendation.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(
+        UsageError, match=r"recommendation\.json: no recommendation \(.*\); name --container, or remove"
+    ):
+        written_for(tmp_path)
+
+
+def test_the_hugging_face_handler_finds_the_model_beside_its_file(tmp_path: Path) -> None:
+    run = _run(tmp_path, "transformers")
+    written = write_recommendation(run, choose(run), "0.36.0-lmi20")
+    folder = written.properties_path.parent
+    copied = {path.name for path in BUNDLED.iterdir()}
+    assert {path.name for path in folder.iterdir()} == {*copied, "serving.properties", "recommendation.json"}
+    assert (folder / "model.safetensors").stat().st_size == (BUNDLED / "model.safetensors").stat().st_size
+    assert "option.model_id" not in parse_properties(written.properties_path.read_text())
+    without = write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out", has_model=False)
+    assert {path.name for path in without.paths} == {"serving.properties", "recommendation.json"}
+
+
+def test_our_own_engine_comes_with_its_code(tmp_path: Path) -> None:
+    run = _run(tmp_path, "t5", versions={"numpy": "2.0.1"})
+    written = write_recommendation(run, choose(run), "0.36.0-lmi20")
+    folder = written.properties_path.parent
+    assert {"engines", "model.py", "backend.json", "requirements.txt", "model.safetensors", "config.json"} <= {
+        path.name for path in written.paths
+    }
+    spec = json.loads((folder / "backend.json").read_text())
+    assert (spec["engine"], spec["threads"], spec["model_dir"]) == ("t5", 2, ""), "two cores measured it"
+    assert "numpy==2.0.1\n" in (folder / "requirements.txt").read_text()
+    assert parse_properties(written.properties_path.read_text())["option.entryPoint"] == "model.py"
+    assert (folder / "engines" / "foreign_servers" / "djl_handler.py").is_file()
+
+
+def test_a_library_built_for_a_newer_glibc_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_folder, "glibc_version", lambda target: (2, 5))
+    run = _run(tmp_path, "t5")
+    with pytest.raises(UsageError, match=r"libt5k\.so was built here for glibc 2\.\d+ and 0\.36\.0-lmi20 has 2\.5"):
+        write_recommendation(run, choose(run), "0.36.0-lmi20")
+    assert not list((run.root / "recommendation").rglob("*"))
+
+
+def _gone(tmp_path: Path) -> Run:
+    run = _run(tmp_path, "ctranslate2", converted_dir=conversion(tmp_path / "cache"))
+    shutil.rmtree(tmp_path / "cache")
+    return run
+
+
+def _another(tmp_path: Path) -> Run:
+    made = tmp_path / "cache" / "0123456789abcdef-float32"
+    made.mkdir(parents=True)
+    return _run(tmp_path, "ctranslate2", converted_dir=str(made))
+
+
+def _moved(tmp_path: Path) -> Run:
+    return read_run(store(tmp_path / "results", [trial(1, candidate("transformers"), (20.0, 19.0, 21.0))]))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (_gone, r"float32 is not there any more; measure it again, then recommend$"),
+        (_another, r"flan-t5-bench is another by now than was converted to .*0123456789abcdef-float32; measure it"),
+        (_moved, r"/models/flan-t5-bench: does not exist; expected a Hugging Face model folder"),
+        (partial(_run, engine="ctranslate2"), r"the trial does not name its converted weights; measure it again"),
+    ],
+)
+def test_a_model_that_has_moved_is_one_sentence_and_no_file(
+    made: Callable[[Path], Run], message: str, tmp_path: Path
+) -> None:
+    run = made(tmp_path)
+    with pytest.raises(UsageError, match=f"the folder for 0.36.0-lmi20 is to hold the measured model, and .*{message}"):
+        write_recommendation(run, choose(run), "0.36.0-lmi20")
+    assert not list((run.root / "recommendation").rglob("*"))
 
 
 def test_a_container_that_cannot_serve_it_gets_no_file(tmp_path: Path) -> None:
