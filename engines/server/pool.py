@@ -87,7 +87,7 @@ class WorkerPool:
             self._add_worker(is_temporary=False)
 
     def submit(self, body: Body) -> list[Job]:
-        """Queue one job per input. Raises RequestInvalid, NoWorkers and QueueFull."""
+        """One job per input, queued; as one where DJL's rules hold. Raises RequestInvalid, NoWorkers, QueueFull."""
         if self.status.state != "ready":
             raise NoWorkers(
                 f"the model is {self.status.state}" + (f": {self.status.error}" if self.status.error else "")
@@ -109,8 +109,11 @@ class WorkerPool:
                 result=loop.create_future(),
             )
             jobs.append(job)
+        waiting = jobs
+        if self.queue.order == "heap" and self.spec.rolling_batch == "disable":
+            waiting, jobs[0].mates = jobs[:1], tuple(jobs[1:])
         try:
-            self.queue.offer(jobs, are_all_busy=all(worker.state != "ready" for worker in self.workers))
+            self.queue.offer(waiting, are_all_busy=all(worker.state != "ready" for worker in self.workers))
         except QueueFull:
             self._scale_up()
             raise
@@ -276,6 +279,7 @@ class WorkerPool:
                 continue
             self._set_worker(worker, "busy")
             self._count_batch(jobs)
+            jobs = [each for job in jobs for each in job.apart()]
             await link.serve_batch(jobs, self.settings.predict_timeout_s)
             self._set_worker(worker, "ready")
 

@@ -54,6 +54,16 @@ class Job:
     queued_ns: int = field(default_factory=time.monotonic_ns)
     taken_ns: int = 0
     is_cancelled: bool = False
+    mates: tuple[Job, ...] = ()
+    """The other inputs of its request, where DJL's rules hold: there a request is one job, whatever it asks."""
+
+    def apart(self) -> list[Job]:
+        """It and the other inputs of its request, as separate jobs from now on."""
+        jobs = [self, *self.mates]
+        self.mates = ()
+        for job in jobs:
+            job.taken_ns = self.taken_ns
+        return jobs
 
     def fail(self, error: Exception) -> None:
         """Answer it with `error`, unless it is answered."""
@@ -61,6 +71,8 @@ class Job:
             self.result.set_exception(error)
         if self.tokens is not None:
             self.tokens.put_nowait(None)
+        for mate in self.mates:
+            mate.fail(error)
 
 
 class QueueFull(Exception):

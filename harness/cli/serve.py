@@ -12,7 +12,10 @@ from engines.foreign_servers.start_script import served_script
 from engines.server.serve import ServeOptions, serve
 from harness.cli.signals import stopped_by_signals
 from harness.errors import UsageError
+from harness.properties.containers import parse_container
+from harness.properties.queue_order import queue_order
 from harness.properties.render import PROPERTIES
+from harness.properties.write import written_for
 
 LOOK_S = 0.2
 
@@ -29,6 +32,12 @@ LOOK_S = 0.2
     "--model-dir",
     type=click.Path(path_type=Path),
     help="Model folder; wins over option.model_id of the file.",
+)
+@click.option(
+    "--container",
+    metavar="VERSION",
+    help="Take waiting requests as that container's server does, such as 0.36.0-lmi20 (default: the container that the "
+    "file's recommendation.json names, else dynamometer-0.1: first in, first out).",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
@@ -48,6 +57,7 @@ def command(
     path: Path | None,
     properties_path: Path | None,
     model_dir: Path | None,
+    container: str | None,
     host: str,
     port: int,
     model_name: str,
@@ -66,13 +76,15 @@ def command(
     Examples:
       dyno serve results/local/RUN/recommendation
       dyno serve --properties serving.properties --model-dir ./flan-t5-base --port 0
+      dyno serve serving.properties --container 0.36.0-lmi20     (the newest waiting request first, as there)
       curl -s localhost:8080/invocations -d '{"inputs": "spell: 4213"}'
       curl -s localhost:8080/v1/completions -d '{"prompt": "spell: 4213", "temperature": 0}'
     """
     file = _file(path, properties_path)
     if file.name.endswith(".sh"):
-        if model_dir is not None:
-            raise UsageError(f"--model-dir belongs to {PROPERTIES}: {file} names its model itself")
+        if model_dir is not None or container is not None:
+            option = "--container" if model_dir is None else "--model-dir"
+            raise UsageError(f"{option} belongs to {PROPERTIES}: {file} starts a server that knows its own")
         _serve_script(file, host, port, model_name)
         return
     serve(
@@ -83,6 +95,7 @@ def command(
             port=port,
             model_name=model_name,
             drain_s=drain_s,
+            queue_order=queue_order(parse_container(container or written_for(file.parent))),
         )
     )
 

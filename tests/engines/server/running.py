@@ -8,14 +8,15 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from engines.hosted import RunningServer
-from engines.launching import launch_file
+from engines.api import QueueOrder
+from engines.hosted import HERE, RunningServer, serve_file
 from tests.waiting import eventually
 
 READY_TIMEOUT_S = 120.0
@@ -23,7 +24,9 @@ REQUEST_TIMEOUT_S = 60.0
 
 
 @contextmanager
-def fake_server(workdir: Path, **keys: object) -> Iterator[tuple[RunningServer, httpx.Client]]:
+def fake_server(
+    workdir: Path, order: QueueOrder = "fifo", **keys: object
+) -> Iterator[tuple[RunningServer, httpx.Client]]:
     """The server with `engines.fake` and these serving.properties keys; '__' in a name stands for '.'."""
     values = {
         "option.entryPoint": "engines.fake",
@@ -34,7 +37,9 @@ def fake_server(workdir: Path, **keys: object) -> Iterator[tuple[RunningServer, 
     values |= {name.replace("__", "."): str(value) for name, value in keys.items()}
     path = workdir / "serving.properties"
     path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
-    with launch_file(path, None, workdir / "logs", READY_TIMEOUT_S) as running:
+    (workdir / "logs").mkdir(exist_ok=True)
+    front = replace(HERE, queue_order=order)
+    with serve_file(path, None, workdir / "logs", READY_TIMEOUT_S, front) as running:
         limits = httpx.Limits(max_connections=None)
         url = running.endpoint.url
         with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S, trust_env=False, limits=limits) as client:

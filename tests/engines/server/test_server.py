@@ -139,6 +139,19 @@ def test_a_full_queue_is_503_and_nothing_admitted_is_lost(tmp_path: Path) -> Non
         assert ask(client).status_code == 200
 
 
+def test_a_list_is_one_job_where_djls_rules_hold(tmp_path: Path) -> None:
+    with fake_server(tmp_path, "heap", job_queue_size=3, batch_size=2) as (running, client):
+        with ThreadPoolExecutor(3) as pool, frozen_worker(running, client) as first:
+            lists = [[f"{name}{n}" for n in range(5)] for name in "ab"]
+            waiting = [pool.submit(ask, client, each) for each in lists]
+            eventually(lambda: metric(client, "dyno_queue_length") == 2)
+            assert ask(client, "c").status_code == 503, "two of three places, as DJL counts"
+        assert first.result().status_code == 200
+        texts = [[one["generated_text"] for one in each.result().json()] for each in waiting]
+        assert texts == lists
+        assert metric(client, "dyno_batch_size_sum") == 3, "requests, of which the second batch had two"
+
+
 def test_a_batch_forms_and_every_request_gets_its_own_answer(tmp_path: Path) -> None:
     texts = [f"prompt number {n}" for n in range(8)]
     with fake_server(tmp_path, batch_size=8) as (running, client), ThreadPoolExecutor(8) as pool:

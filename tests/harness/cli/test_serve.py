@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.server import serve
-from engines.server.serve import warn_if_stale
+from engines.server.serve import ServeOptions, warn_if_stale
+from harness.cli.main import run
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.heavy
@@ -75,6 +77,31 @@ def test_a_missing_file_and_a_taken_port(tmp_path: Path) -> None:
         refused = dyno_serve("--properties", str(tmp_path / "serving.properties"), "--port", port)
     assert refused.returncode == 3
     assert refused.stderr.startswith(f"dyno: port {port} on 127.0.0.1 is in use")
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "order"),
+    [("", "", "fifo"), ("0.36.0-lmi20", "", "heap"), ("0.36.0-lmi20", "0.29.0", "fifo"), ("", "0.36.0", "heap")],
+)
+def test_it_takes_requests_as_the_named_container_does(
+    named: str, asked: str, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[ServeOptions] = []
+    monkeypatch.setattr("harness.cli.serve.serve", served.append)
+    if named:
+        (tmp_path / "recommendation.json").write_text(json.dumps({"container": named}))
+    assert run(["serve", str(tmp_path), *(["--container", asked] if asked else [])]) == 0
+    assert [options.queue_order for options in served] == [order]
+
+
+def test_a_container_that_is_not_known_and_a_script_that_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["serve", str(tmp_path), "--container", "0.36"]) == 2
+    assert "unknown container '0.36'" in capsys.readouterr().err
+    (tmp_path / "start.sh").write_text("")
+    assert run(["serve", str(tmp_path / "start.sh"), "--container", "0.36.0"]) == 2
+    assert "--container belongs to serving.properties" in capsys.readouterr().err
 
 
 def test_help_has_examples() -> None:
