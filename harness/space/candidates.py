@@ -6,14 +6,16 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, GenerateParams
 from engines.models.kind import ModelKind
+from engines.registry import traits
 from engines.setting import OptionValue
 from engines.spec_check import able_with, why_not, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
+from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.request import Parameters
@@ -84,10 +86,9 @@ def plan_space(
     """What can be measured here.
 
     `capabilities(engine, python)` answers what it can do there, or an Availability saying why not; a third argument is
-    the server's command where the block's options name one. `kind` is the
-    model's, None where it is not known before a download.
-    For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with the age of the
-    environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
+    the server's command or image where the block's options name one. `kind` is the model's, None where a download has
+    to show it. For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with
+    the age of the environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
     blocks: list[BlockPlan] = []
     pruned: list[Pruned] = []
@@ -100,7 +101,7 @@ def plan_space(
                 f"got {size}; list fewer values per axis"
             )
         python = _python(block.python, resolved.path.parent)
-        able = capabilities(block.engine, python, *map(str, block.options.get("command", ())[:1]))
+        able = capabilities(block.engine, python, *_place(block))
         if isinstance(able, Availability):
             named = f"{block.engine} (python: {block.python})" if block.python else block.engine
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
@@ -111,7 +112,8 @@ def plan_space(
         if reason := _why_not_asked(block.engine, resolved.scenario.workload.parameters, able):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
-        axes, gone = _prune(index, block.engine, axes, able := able_with(kind, able))
+        able = _inside(resolved.scenario.recommend.container, block.engine, able_with(kind, able))
+        axes, gone = _prune(index, block.engine, axes, able)
         pruned += gone
         blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
     blocks = sorted((block for block in blocks if block.candidates), key=lambda block: not block.is_incumbent)
@@ -153,6 +155,16 @@ def _why_not_asked(engine: str, parameters: Parameters, able: Capabilities) -> s
     return ""
 
 
+def _inside(container: str, engine: str, able: Capabilities) -> Capabilities:
+    """What of it can be recommended: a container of DJL's hands its handlers whole batches."""
+    mine = traits(engine)
+    is_elsewhere = mine.container_rolling_batch or mine.has_own_front or mine.is_elsewhere or mine.is_rented
+    if parse_container(container).is_own or is_elsewhere:
+        return able
+    reason = f"recommend.container is {container}, whose server hands it whole batches: our own server alone can"
+    return replace(able, has_rolling_batch=False, reasons={**able.reasons, "rolling_batch": reason})
+
+
 def _prune(
     index: int, engine: str, axes: Mapping[str, Values], able: Capabilities
 ) -> tuple[dict[str, Values], list[Pruned]]:
@@ -169,6 +181,12 @@ def _prune(
             shown = "null" if value is None else value
             gone.append(Pruned(block=index, description=f"{engine} {name}={shown}", reason=reason, count=count))
     return kept, gone
+
+
+def _place(block: EngineBlock) -> list[str]:
+    """The server's command or image, where the options name one."""
+    named = block.options.get("command") or block.options.get("image") or ()
+    return [str(named[0])] if named else []
 
 
 def _python(written: str | None, folder: Path) -> str:

@@ -27,9 +27,11 @@ def _plan(
     able: Capabilities | Availability = CPU,
     cores: int | None = None,
     parameters: Mapping[str, float] | None = None,
+    container: str = "dynamometer-0.1",
 ) -> SpacePlan:
     workload = {"parameters": parameters or {}}
-    of = Scenario.model_validate({"name": "s", "space": space, "workload": workload})
+    recommend = {"container": container}
+    of = Scenario.model_validate({"name": "s", "space": space, "workload": workload, "recommend": recommend})
     return plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, cores)
 
 
@@ -130,6 +132,19 @@ def test_nothing_left_is_one_sentence_with_every_reason() -> None:
         "`dyno doctor` lists what this machine can launch"
     )
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("engine", "container", "is_planned"),
+    [("t5", "dynamometer-0.1", True), ("t5", "0.36.0", False), ("vllm", "0.36.0", True), ("llamacpp", "0.36.0", True)],
+)
+def test_a_container_of_djl_s_gets_no_rolling_batch_of_ours(engine: str, container: str, is_planned: bool) -> None:
+    space: list[dict[str, object]] = [{"engine": engine, "rolling_batch": ["disable", "auto"]}]
+    plan = _plan(space, replace(CPU, has_rolling_batch=True), container=container)
+    assert [each.rolling_batch for each in plan.candidates] == ["disable", *(["auto"] if is_planned else [])]
+    reasons = [f"{each.description}: {each.reason}" for each in plan.pruned]
+    assert bool(reasons) is not is_planned
+    assert all(reason.startswith("t5 rolling_batch=auto: recommend.container is 0.36.0, whose") for reason in reasons)
 
 
 def test_a_candidate_in_two_blocks_is_measured_once() -> None:
