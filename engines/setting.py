@@ -66,7 +66,9 @@ class Axis:
     short name ({} is the value, {s} makes a plural), left out at the default unless `is_always_named`.
     A whole number is at least `low`; a word is one of `words`, to which an engine may add its own where `is_open`.
     `help` is for whoever writes a scenario. `default_in_file` is what a file without the key means to DJL Serving,
-    given where that is not our default. `memory` is what a larger value takes in memory.
+    given where that is not our default. `memory` is what a larger value takes in memory. `is_scheduling`: it decides
+    when a request is computed and beside which others, not what is answered, unless Capabilities.changes_answers says
+    otherwise; every other axis may change the answers.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Axis:
     help: str = ""
     default_in_file: int | None = None
     memory: Literal["more", "less", "none", "unknown"] = "unknown"
+    is_scheduling: bool = False
 
     @property
     def default(self) -> OptionValue | None:
@@ -108,8 +111,17 @@ AXES = (
         label="batch {}",
         is_always_named=True,
         memory="more",
+        is_scheduling=True,
     ),
-    Axis(name="workers", key="maxWorkers", title="workers", label="{} worker{s}", is_always_named=True, memory="more"),
+    Axis(
+        name="workers",
+        key="maxWorkers",
+        title="workers",
+        label="{} worker{s}",
+        is_always_named=True,
+        memory="more",
+        is_scheduling=True,
+    ),
     Axis(
         name="tensor_parallel_degree",
         key="option.tensor_parallel_degree",
@@ -125,6 +137,7 @@ AXES = (
         low=0,
         default_in_file=100,  # DJL Serving's; ours is 0, so that a scenario that names no delay waits for nobody
         memory="none",
+        is_scheduling=True,
     ),
     Axis(
         name="threads",
@@ -141,7 +154,14 @@ AXES = (
         label="rolling batch {}",
         words=("disable", "auto", "scheduler", "lmi-dist", "vllm", "trtllm"),
     ),
-    Axis(name="job_queue_size", key="job_queue_size", title="queue size", label="queue {}", memory="none"),
+    Axis(
+        name="job_queue_size",
+        key="job_queue_size",
+        title="queue size",
+        label="queue {}",
+        memory="none",
+        is_scheduling=True,
+    ),
     Axis(name="device", key="load_on_devices", title="device", label="{}", words=("cpu", "cuda", "neuron")),
 )
 """Every axis, in the order in which a reader sees them."""

@@ -190,12 +190,14 @@ class QualityReport:
 
     `verdict` is 'Normal' only when every score is inside the scenario's margin; `metrics` hold exact_match_frac,
     reference_match_frac, token_agreement_frac, logprob_drop_nats, chrf, rouge_l, nonfinite_frac (and
-    exact_match_frac.<task>).
+    exact_match_frac.<task>). `inherited_from` is the trial that was judged, where another candidate that computes the
+    same answers was; '' where it was this one.
     """
 
     verdict: QualityVerdict
     reason: str
     metrics: Mapping[str, Metric]
+    inherited_from: str = ""
 
 
 LevelAxis = Literal["users", "rate_rps"]
@@ -274,6 +276,11 @@ class Trial:
     def is_feasible(self) -> bool:
         """It ran and broke no constraint."""
         return self.outcome == "ok" and not self.violations
+
+    @property
+    def is_judged(self) -> bool:
+        """Its own answers were judged, not those of another candidate."""
+        return self.quality is not None and not self.quality.inherited_from
 
     @property
     def duration_s(self) -> float:

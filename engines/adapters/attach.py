@@ -77,6 +77,7 @@ class AttachEngine:
             devices=("cpu", "cuda"),
             options=OPTIONS,
             model_kinds=(),
+            changes_answers={"batch_size": DTYPES},  # whoever started the server may have changed more
         )
 
     @contextmanager

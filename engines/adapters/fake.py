@@ -53,6 +53,12 @@ OPTIONS = {
     "seed": "seed of every draw, with the worker's number (default 0)",
 }
 
+_TIMES = (
+    "law", "service_ms", "sigma", "slow_ms", "slow_frac", "stall_after_s", "stall_ms", "stall_every_s", "per_item_ms",
+    "token_ms", "load_ms", "ballast_mib", "slots", "seed",
+)  # fmt: skip
+"""Options that cost time or memory and change no answer."""
+
 EOS = 1
 
 
@@ -220,6 +226,7 @@ class FakeEngine(HostedEngine):
             devices=("cpu",),
             options=OPTIONS,
             model_kinds=(),
+            changes_answers={f"options.{name}": () for name in _TIMES},
         )
 
 

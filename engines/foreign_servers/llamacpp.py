@@ -64,6 +64,7 @@ class LlamaCppEngine(OpenAiServerEngine):
             architectures=tuple(ARCHITECTURES),
             reads_gguf=True,
             max_workers=1,
+            changes_answers={"batch_size": tuple(EFFECTIVE_DTYPES)},  # sums depend on how many tokens run at once
         )
 
     def prepared(self, spec: EngineSpec) -> Start:

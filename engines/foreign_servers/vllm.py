@@ -134,6 +134,7 @@ class VllmEngine(OpenAiServerEngine):
             features=_FEATURES,
             model_kinds=(DECODER,),
             architectures=ARCHITECTURES,
+            changes_answers={"batch_size": tuple(_DTYPES)},  # its kernels are not batch-invariant by default
         )
 
     def prepared(self, spec: EngineSpec) -> Served:

@@ -111,6 +111,7 @@ class SageMakerEngine:
             devices=("cpu", "cuda"),
             options=OPTIONS,
             model_kinds=(),  # the image decides
+            changes_answers={"batch_size": (*DTYPES, "w8a8")},  # it may, under some image
             features={
                 "model_parallel": "as the image's engine",
                 "loads_hugging_face": "yes",

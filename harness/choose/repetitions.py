@@ -79,9 +79,11 @@ class Pooled:
         return state, self.costs(goals), self.candidate.candidate_id
 
     def evidence(self, goals: Goals) -> Trial:
-        """The trial whose first objective is in the middle of the repetitions (the later one of two)."""
+        """The trial whose first objective is in the middle of the repetitions (the later one of two), of those whose
+        own answers were judged if there are any."""
         name = goals.objectives[0].metric
         measured = [trial for trial in self.telling if metric_of(trial, name) is not None] or list(self.telling)
+        measured = [trial for trial in measured if trial.is_judged] or measured
         measured.sort(key=lambda trial: _value(trial, name))
         return measured[len(measured) // 2]
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, GenerateParams
@@ -43,7 +43,7 @@ class BlockPlan:
 
     `is_incumbent`: its one candidate is in production today. `label` names the block in the study: its engine, or
     engine#index where an engine has several blocks.
-    `effective_dtypes` maps dtype -> what really computes.
+    `effective_dtypes` maps dtype -> what really computes; `changes_answers` is that of the engine's Capabilities.
     """
 
     block: int
@@ -53,6 +53,7 @@ class BlockPlan:
     candidates: tuple[Candidate, ...]
     effective_dtypes: Mapping[str, str]
     is_incumbent: bool = False
+    changes_answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def default(self) -> Candidate:
@@ -209,6 +210,7 @@ def _block_plan(
         candidates=tuple(_candidates(index, engine, axes, python)),
         effective_dtypes=able.effective_dtypes,
         is_incumbent=space[index].incumbent,
+        changes_answers=able.changes_answers,
     )
 
 

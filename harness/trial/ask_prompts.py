@@ -37,6 +37,10 @@ class Answers:
     token_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+NOTHING_ASKED = Answers(texts={}, nonfinite=frozenset(), failures={})
+"""Of a trial that inherits its quality."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     prompt_id: str

@@ -23,12 +23,13 @@ from harness.measure.asked_lengths import repeated_prompts
 from harness.measure.doubts import crashed
 from harness.measure.machine.machine_class import this_machine
 from harness.quality.equivalence import QualityRule, has_right_answers, judge
+from harness.quality.inheritance import inherited
 from harness.quality.logprob import LogprobDrops
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.scenario.load_kinds import Open
 from harness.store.writer import RunWriter
 from harness.trial.answer_scores import AnswerScorer
-from harness.trial.ask_prompts import Answers, ask_quality_prompts
+from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
@@ -62,13 +63,14 @@ class TrialRunner:
         self._loads = Loads(inputs, progress)
         self._goals = goals_of(inputs.scenario)
 
-    def run(self, trial: Trial, start: Callable[[Path], Launched]) -> Trial:
-        """`trial`, finished. `start` launches its engine, logging to the folder it is given. Raises TrialInterrupted on
-        Ctrl-C, EnvironmentFault on a full disk."""
+    def run(self, trial: Trial, start: Callable[[Path], Launched], judged: Trial | None = None) -> Trial:
+        """`trial`, finished. `start` launches its engine, logging to the folder it is given. `judged` is a trial whose
+        quality holds for this one, if the launched engine is the same. Raises TrialInterrupted on Ctrl-C,
+        EnvironmentFault on a full disk."""
         phase_s: dict[str, float] = {}
         try:
             self._loads.prepare()
-            return self._measure(trial, start, phase_s)
+            return self._measure(trial, start, phase_s, judged)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)
             return replace(trial, outcome=outcome, reason=str(error), phase_s=phase_s)
@@ -77,7 +79,9 @@ class TrialRunner:
         except (KeyboardInterrupt, Interrupted) as error:
             raise TrialInterrupted(replace(trial, reason="stopped by the user", phase_s=phase_s)) from error
 
-    def _measure(self, trial: Trial, start: Callable[[Path], Launched], phase_s: dict[str, float]) -> Trial:
+    def _measure(
+        self, trial: Trial, start: Callable[[Path], Launched], phase_s: dict[str, float], judged: Trial | None
+    ) -> Trial:
         workdir = self._writer.layout.logs(trial.trial_id)
         workdir.mkdir(parents=True, exist_ok=True)
         self._progress.on_phase(Phase(name=LAUNCH))
@@ -94,18 +98,22 @@ class TrialRunner:
                 served_model=facts.served_model,
                 queue_order=facts.queue_order,
             )
-            with self._timed("quality", phase_s):
-                asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)
-            if (died := engine.failure()) is not None:
-                return _died(trial, died, phase_s, self._judge(asked))
+            quality = inherited(judged, facts) if judged is not None else None
+            asked = NOTHING_ASKED
+            if quality is None:
+                with self._timed("quality", phase_s):
+                    asked = ask_quality_prompts(engine, self._inputs, trial.candidate, self._progress)
+                if (died := engine.failure()) is not None:
+                    return _died(trial, died, phase_s, self._judge(asked))
             with self._timed("load", phase_s):
                 served = self._served(trial.candidate)
                 loaded = self._loads.run(engine, trial.candidate.engine, workdir, phase_s["launch"], served)
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, probes=loaded.probes)
-        judging_ns = self._clock.now_ns()
-        quality = self._judge(asked)  # the engine has stopped: the judge may need its memory
-        phase_s["quality"] += (self._clock.now_ns() - judging_ns) / NS_PER_S
+        if quality is None:
+            judging_ns = self._clock.now_ns()
+            quality = self._judge(asked)  # the engine has stopped: the judge may need its memory
+            phase_s["quality"] += (self._clock.now_ns() - judging_ns) / NS_PER_S
         trial = replace(trial, quality=quality)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
         facts = engine.facts
@@ -117,7 +125,7 @@ class TrialRunner:
         return self._conclude(trial, window)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
-        summary = with_cost(self._doubted(trial.candidate, window), self._inputs.scenario.cost, trial.candidate)
+        summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
         load_notes = window.result.notes
@@ -142,12 +150,13 @@ class TrialRunner:
             f"{workload.max_duration_s:g}"
         )
 
-    def _doubted(self, candidate: Candidate, window: Window) -> TrialSummary:
+    def _doubted(self, trial: Trial, window: Window) -> TrialSummary:
         """The summary, doubted where the server may have known the prompts already."""
+        candidate = trial.candidate
         if not traits(candidate.engine).caches_prompts(candidate.options):
             return window.summary
         texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
-        before = [prompt.prompt_id for prompt in self._inputs.quality_prompts]
+        before = [prompt.prompt_id for prompt in self._inputs.quality_prompts if trial.is_judged]
         repeated = repeated_prompts(window.result.records, texts, before)
         return window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])
 

@@ -2,7 +2,7 @@
 
 The best of many noisy trials is over-estimated (winner's curse), and a machine drifts: so the finalists of the search
 are measured `repetitions` more times in turns, the order reversed in every second round (ABBA). The recommendation
-pools all trials of a candidate.
+pools all trials of a candidate. Their own answers are judged, whatever quality the search let them inherit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
 
 def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, ...]:
     """The best feasible candidates by their first measurement, at most search.confirm.finalists, and the incumbent,
-    whose number is one side of the gain; none below two.
+    whose number is one side of the gain; none below two, unless the one inherited its quality.
 
     With several objectives, undominated candidates come first, ordered by the first objective.
     """
@@ -42,7 +42,11 @@ def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, .
     marked = {index for index, block in enumerate(scenario.space) if block.incumbent}
     late = [trial for trial in ordered[count:] if count and trial.candidate.block in marked]
     chosen = tuple(trial.candidate for trial in (*ordered[:count], *late))
-    return chosen if len(chosen) > 1 else ()
+    return chosen if len(chosen) > 1 or any(_inherits(one) for one in feasible) else ()
+
+
+def _inherits(trial: Trial) -> bool:
+    return trial.quality is not None and bool(trial.quality.inherited_from)
 
 
 def remaining(trials: Sequence[Trial], scenario: Scenario) -> tuple[tuple[Candidate, int], ...]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from harness.errors import Interrupted
+from harness.quality.inheritance import judged_before
 from harness.records import Candidate, Trial, next_number
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.finalists import finalists, first_measurements, remaining
@@ -106,7 +107,8 @@ class _Session:
         self._context.on_event(replace(launching, candidate=candidate, number=number, expected_s=expected_s))
         begin_ns = self._context.clock.now_ns()
         try:
-            trial = self._context.run_trial(candidate, number)
+            judged = None if repetition else self._judged(candidate)
+            trial = self._context.run_trial(candidate, number, judged=judged)
         except (Interrupted, KeyboardInterrupt) as error:
             trial = _interrupted_trial(error, candidate, number)
         if repetition:
@@ -116,6 +118,14 @@ class _Session:
             self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
         return trial
+
+    def _judged(self, candidate: Candidate) -> Trial | None:
+        """The trial whose quality `candidate` inherits; None where no finalist would be judged itself afterwards."""
+        confirm = self._limits.confirm
+        if not (confirm.finalists and confirm.repetitions):
+            return None
+        block = next(block for block in self._context.plan.blocks if candidate.block == block.block)
+        return judged_before(candidate, self.trials, block.changes_answers)
 
     def _skip(self, candidate: Candidate, why: str) -> None:
         number = next_number(self.trials)

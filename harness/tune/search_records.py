@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from harness.clock import Clock
 from harness.cost.spending import Spending
@@ -34,9 +34,17 @@ class SearchEvent:
     expected_s: float = 0.0
 
 
+class RunTrial(Protocol):
+    """Measures a candidate as the trial of that number; may raise Interrupted carrying its record as `.trial`."""
+
+    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None) -> Trial:
+        """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchContext:
-    """What a search needs. `run_trial` may raise Interrupted carrying its record as `.trial`.
+    """What a search needs.
 
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
@@ -46,7 +54,7 @@ class SearchContext:
     scenario: Scenario
     plan: SpacePlan
     study_path: Path
-    run_trial: Callable[[Candidate, int], Trial]
+    run_trial: RunTrial
     record_trial: Callable[[Trial], None]
     clock: Clock
     on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)

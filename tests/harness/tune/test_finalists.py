@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.records import Candidate, Metric, Trial, TrialSummary
+from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 from harness.scenario.schema import Scenario
 from harness.tune.finalists import finalists, first_measurements, remaining, repetitions
 
@@ -45,6 +45,12 @@ def test_the_incumbent_is_measured_again_beside_the_finalists() -> None:
 def test_one_feasible_candidate_needs_no_race() -> None:
     assert finalists([A], _scenario()) == ()
     assert remaining([A, B, C], _scenario(finalist_count=0)) == ()
+
+
+def test_one_that_inherited_its_quality_is_judged_itself() -> None:
+    report = QualityReport(verdict="Normal", reason="inherited", metrics={}, inherited_from="t3-3")
+    assert finalists([replace(A, quality=report)], _scenario()) == (A.candidate,)
+    assert finalists([replace(A, quality=replace(report, inherited_from=""))], _scenario()) == ()
 
 
 def test_rounds_are_interleaved_and_every_second_one_is_reversed() -> None:

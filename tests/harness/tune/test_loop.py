@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
 from harness.errors import EnvironmentFault, Interrupted
+from harness.quality.inheritance import numeric_path
 from harness.records import Candidate, Trial
 from harness.tune import loop
 from harness.tune.loop import search
@@ -97,10 +99,10 @@ def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(study_db: Path, 
     killed = Bench(of, study_db)
     run_trial = killed.run_trial
 
-    def dies(candidate: Candidate, number: int) -> Trial:
+    def dies(candidate: Candidate, number: int, **about: Any) -> Trial:
         if len(killed.launched) == kill_after:
             raise Killed
-        return run_trial(candidate, number)
+        return run_trial(candidate, number, **about)
 
     killed.run_trial = dies  # type: ignore[method-assign]
     with pytest.raises(Killed):
@@ -137,10 +139,10 @@ def test_ctrl_c_records_the_trial_and_the_next_start_measures_it_again(study_db:
     stopped = Bench(of, study_db)
     run_trial = stopped.run_trial
 
-    def interrupts(candidate: Candidate, number: int) -> Trial:
+    def interrupts(candidate: Candidate, number: int, **about: Any) -> Trial:
         if number == 4:
             raise KeyboardInterrupt
-        return run_trial(candidate, number)
+        return run_trial(candidate, number, **about)
 
     stopped.run_trial = interrupts  # type: ignore[method-assign]
     result = _run(stopped, writes_study=True)
@@ -161,7 +163,7 @@ def test_the_interruptions_own_record_is_kept(tmp_path: Path) -> None:
             super().__init__("stopped")
             self.trial = trial
 
-    def interrupts(candidate: Candidate, number: int) -> Trial:
+    def interrupts(candidate: Candidate, number: int, **about: Any) -> Trial:
         trial = Trial(trial_id="mine", number=number, candidate=candidate, outcome="interrupted", reason="stopped here")
         raise Stopped(trial)
 
@@ -173,10 +175,10 @@ def test_a_fault_of_the_machine_passes_through_with_everything_finished_recorded
     bench = Bench(scenario({"trials": 6}), tmp_path / "study.db")
     run_trial = bench.run_trial
 
-    def disk_full(candidate: Candidate, number: int) -> Trial:
+    def disk_full(candidate: Candidate, number: int, **about: Any) -> Trial:
         if number == 3:
             raise EnvironmentFault("disk full")
-        return run_trial(candidate, number)
+        return run_trial(candidate, number, **about)
 
     bench.run_trial = disk_full  # type: ignore[method-assign]
     with pytest.raises(EnvironmentFault, match="disk full"):
@@ -285,3 +287,27 @@ def test_tpe_learns_to_avoid_what_breaks_constraints(tmp_path: Path) -> None:
     space = [trial_of(each, 1, of) for each in plan(of).candidates]
     base_frac = sum(not trial.is_feasible for trial in space) / len(space)
     assert sum(not trial.is_feasible for trial in late) / len(late) <= base_frac
+
+
+def test_each_numeric_path_is_judged_once_and_finalists_judge_their_own_answers(tmp_path: Path) -> None:
+    axes = {"dtype": ["fp32", "int8"], "workers": [1, 2], "batch_size": [1, 2, 4], "max_batch_delay_ms": [0, 5]}
+    search = {"trials": TRIALS, "confirm": {"finalists": 2, "repetitions": 1}}
+    of = scenario(search, space=[{"engine": "ctranslate2", **axes}])
+    result = _run(Bench(of, tmp_path / "study.db"))
+    declared = plan(of).blocks[0].changes_answers
+    judged = [trial for trial in result.trials[:TRIALS] if trial.is_judged]
+    paths = [numeric_path(trial.candidate, declared) for trial in judged]
+    assert len(judged) <= 4, "fp32 is one path, int8 one for each batch size"
+    assert all(paths.count(path) == 1 for path in paths)
+    origins = {trial.trial_id: numeric_path(trial.candidate, declared) for trial in judged}
+    for trial in result.trials[:TRIALS]:
+        if trial.quality is not None and trial.quality.inherited_from:
+            assert origins[trial.quality.inherited_from] == numeric_path(trial.candidate, declared)
+            assert trial.quality.verdict == trial_of(trial.candidate, 1, of).quality.verdict  # type: ignore[union-attr]
+    assert [trial.is_judged for trial in result.trials[TRIALS:]] == [True, True]
+
+
+@pytest.mark.parametrize("confirm", [{"finalists": 0}, {"repetitions": 0}])
+def test_nothing_is_inherited_where_no_finalist_is_measured_again(tmp_path: Path, confirm: dict[str, int]) -> None:
+    result = _run(Bench(scenario({"trials": TRIALS, "confirm": confirm}), tmp_path / "study.db"))
+    assert all(trial.is_judged for trial in result.trials if trial.outcome == "ok")
