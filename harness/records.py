@@ -250,7 +250,8 @@ class Trial:
     converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
     that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
     requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
-    '' in older runs and where nothing was launched."""
+    '' in older runs and where nothing was launched. `repetition` is the round of the finalists that it belongs to, from
+    1; 0: a measurement of the search."""
 
     trial_id: str
     number: int
@@ -271,6 +272,7 @@ class Trial:
     queue_order: str = ""
     machine: str = ""
     machine_class: str = ""
+    repetition: int = 0
 
     @property
     def is_feasible(self) -> bool:
@@ -318,7 +320,8 @@ class Loss:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The choice, its evidence, and why each other candidate lost. `gain` compares it with the incumbent; '' where the
-    scenario marks none."""
+    scenario marks none. `launch_spread_frac` is the standard deviation of the first objective's logarithm over its
+    launches, `runner_up_chance` the chance that the runner-up is truly better; None where launches are too few."""
 
     run_dir: Path
     trial: Trial
@@ -327,6 +330,8 @@ class Recommendation:
     margin: str
     losses: tuple[Loss, ...]
     gain: str = ""
+    launch_spread_frac: float | None = None
+    runner_up_chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

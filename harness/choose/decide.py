@@ -4,10 +4,14 @@ One objective: best value; candidates that cannot be distinguished from it (`_ne
 better) are a tie, and of a tie the cheapest wins (`cheapest`). Several objectives: of the Pareto front, the knee - the
 point nearest to the ideal corner after every objective is scaled to 0..1 over the front, a value whose interval meets
 the best one's counting as the best. Candidates that cannot be distinguished from the knee in any objective are a tie,
-and the cheapest wins. Repetitions of a candidate are pooled (repetitions.py). Numbers in doubt (a window of under 2 s,
-drift, failures ...) do not rule a candidate out - the fastest engine has the shortest window - but count DOUBT_FRAC
-worse than they are, lose every tie against numbers without doubt, and the margin reports it. A disturbance that can
-only have slowed a candidate (other processes, the load generator) costs nothing and is reported.
+and the cheapest wins. Where finalists were measured again in MIN_ROUNDS rounds or more, one of them is chosen by these
+rounds alone, and the chance that another is better says whether the two can be told apart, not their intervals
+(paired.py). Fewer repetitions are pooled with the search's own measurement (repetitions.py).
+
+Numbers in doubt (a window of under 2 s, drift, failures ...) do not rule a candidate out - the fastest engine has the
+shortest window - but count DOUBT_FRAC worse than they are, lose every tie against numbers without doubt, and the margin
+reports it. A disturbance that can only have slowed a candidate (other processes, the load generator) costs nothing and
+is reported.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from operator import le
 
 from harness.choose.goals import Goals, dominates
+from harness.choose.paired import CANNOT_TELL, chance_better
 from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
 from harness.records import Metric, Trial
@@ -40,6 +45,10 @@ class Choice:
     front: tuple[Pooled, ...]
     everyone: tuple[Pooled, ...]
 
+    def chance_better(self, one: Pooled) -> float | None:
+        """The chance that `one` is truly better than the chosen one; None where too few launches are paired."""
+        return chance_better(one, self.chosen, self.goals)
+
 
 def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
     """The choice among `trials`; pure. Raises MeasurementInvalid when none is feasible."""
@@ -47,6 +56,7 @@ def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
     feasible = [one for one in everyone if one.is_feasible and _is_measured(one, goals)]
     if not feasible:
         raise MeasurementInvalid(_nothing_feasible(everyone, goals))
+    feasible = [one for one in feasible if one.is_confirmed] or feasible
     if len(goals.objectives) == 1:
         chosen, tied, ranked = _best(feasible, goals)
         front: tuple[Pooled, ...] = (chosen,)
@@ -103,6 +113,12 @@ def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
     metrics = [objective.metric for objective in goals.objectives]
     costs = [one.costs(goals) for one in field]
 
+    def is_near(one: Pooled, mine: tuple[float, ...]) -> bool:
+        chance = chance_better(one, best, goals)
+        if chance is not None:
+            return chance >= CANNOT_TELL
+        return all(_meets(one, best, name) for name in metrics) and not is_beaten(one, mine)
+
     def is_beaten(one: Pooled, mine: tuple[float, ...]) -> bool:
         """Whether one is at least as good in every objective and in one of them better by more than the intervals."""
         return any(
@@ -114,11 +130,7 @@ def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
             for by, others in zip(field, costs, strict=True)
         )
 
-    return [
-        one
-        for one, mine in zip(field, costs, strict=True)
-        if one is best or (all(_meets(one, best, name) for name in metrics) and not is_beaten(one, mine))
-    ]
+    return [one for one, mine in zip(field, costs, strict=True) if one is best or is_near(one, mine)]
 
 
 def _meets(one: Pooled, other: Pooled, name: str) -> bool:

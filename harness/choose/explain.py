@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.choose.decide import MEMORY_FRAC, Choice, overlap
 from harness.choose.goals import Objective, dominates
+from harness.choose.paired import launch_spread_frac, pairs
 from harness.choose.repetitions import DOUBT_FRAC, Pooled
 from harness.records import Loss, LossKind, Metric
 from harness.wording import label, quantity, unit_suffix
@@ -29,8 +30,10 @@ def margin(choice: Choice) -> str:
         for objective in choice.goals.objectives
         if (metric := choice.chosen.metric(objective.metric)) is not None
     ]
-    repeated = len(choice.chosen.telling)
+    repeated = len(choice.chosen.counted)
     parts.append(" and ".join(values) + (f" over {repeated} measurements" if repeated > 1 else ""))
+    if (spread := launch_spread_frac(choice.chosen, choice.goals)) is not None:
+        parts.append(f"its launches differ by {100 * spread:.2g} % (standard deviation)")
     parts.append(_against(choice))
     rooms = [
         limit.room(metric)
@@ -102,8 +105,12 @@ def _remarks(one: Pooled, choice: Choice) -> str:
 
 def _against(choice: Choice) -> str:
     if choice.tied:
-        names = "; ".join(label(one.candidate) for one in choice.tied[:3])  # labels hold commas
+        names = "; ".join(
+            label(one.candidate) + _bracketed(_chance(one, choice)) for one in choice.tied[:3]
+        )  # labels hold commas
         more = f" and {len(choice.tied) - 3} more" if len(choice.tied) > 3 else ""
+        if choice.chance_better(choice.tied[0]) is not None:
+            return f"cannot tell which is best, so the cheapest was taken; it may as well be: {names}{more}"
         return f"a tie, the cheapest of which was taken; the interval overlaps with: {names}{more}"
     if choice.runner_up is None:
         return "the only feasible candidate"
@@ -115,8 +122,29 @@ def _against(choice: Choice) -> str:
     best, next_best = choice.chosen.metric(objective.metric), choice.runner_up.metric(objective.metric)
     if best is None or next_best is None:
         return ""
-    worse = _worse(objective, next_best, best) + _remarks(choice.runner_up, choice)
+    worse = (
+        _worse(objective, next_best, best)
+        + _bracketed(_chance(choice.runner_up, choice))
+        + _remarks(choice.runner_up, choice)
+    )
     return f"the runner-up ({label(choice.runner_up.candidate)}) is {worse}"
+
+
+def _chance(one: Pooled, choice: Choice) -> str:
+    """'better with a chance of 23 %, 4 paired launches'; '' where these are too few for a chance."""
+    chance = choice.chance_better(one)
+    if chance is None:
+        return ""
+    launches = len(pairs(one, choice.chosen, choice.goals))
+    return f"better with a chance of {_chance_text(chance)}, {launches} paired launches"
+
+
+def _bracketed(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _chance_text(chance: float) -> str:
+    return "under 1 %" if chance < 0.01 else "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
 
 
 def _lost_on_value(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
@@ -125,7 +153,12 @@ def _lost_on_value(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     if mine is None or best is None:
         return "unmeasured", "was not measured"
     if one in choice.tied:
-        return "tie", f"a tie ({quantity(mine)} against {quantity(best)}), but {_dearer(one, choice.chosen)}"
+        met = "; ".join(filter(None, (f"{quantity(mine)} against {quantity(best)}", _chance(one, choice))))
+        return "tie", f"a tie ({met}), but {_dearer(one, choice.chosen)}"
+    if choice.chance_better(one) is not None:
+        return "worse", _worse(objective, mine, best) + _bracketed(_chance(one, choice))
+    if choice.chosen.is_confirmed and not one.is_confirmed:
+        return "worse", f"{_worse(objective, mine, best)}; by its first measurement it was no finalist"
     also = "; the intervals overlap, but others are surely better than it" if overlap(mine, best) else ""
     return "worse", f"{_worse(objective, mine, best)}{also}"
 

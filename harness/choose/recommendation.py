@@ -7,6 +7,7 @@ from typing import Any
 from harness.choose.decide import Choice, decide
 from harness.choose.explain import gain, losses, margin
 from harness.choose.goals import run_goals
+from harness.choose.paired import launch_spread_frac
 from harness.records import Recommendation
 from harness.store.reader import Run
 
@@ -24,6 +25,8 @@ def choose(run: Run) -> Recommendation:
         margin=margin(choice),
         losses=losses(choice),
         gain=_gain(run, choice),
+        launch_spread_frac=launch_spread_frac(choice.chosen, choice.goals),
+        runner_up_chance=None if runner_up is None else choice.chance_better(runner_up),
     )
 
 

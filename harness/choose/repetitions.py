@@ -14,6 +14,10 @@ DOUBT_FRAC = 0.10
 """A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
 machine (10-15 % seen), so a doubtful candidate must be better by more than chance."""
 
+MIN_ROUNDS = 4
+"""Rounds of the finalists from which the search's own measurement counts no more, which made the candidate a finalist
+and so flatters it; and from which chances are stated (paired.py): three degrees of freedom."""
+
 NOT_ITS_FAULT = ("interrupted", "client_limited")
 """Outcomes that prove nothing about the candidate when another repetition of it ran."""
 
@@ -31,6 +35,16 @@ class Pooled:
         return tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT) or self.trials
 
     @property
+    def is_confirmed(self) -> bool:
+        """It was measured in MIN_ROUNDS rounds of the finalists."""
+        return len({trial.repetition for trial in self.telling if trial.repetition}) >= MIN_ROUNDS
+
+    @property
+    def counted(self) -> tuple[Trial, ...]:
+        """The telling trials whose numbers count: fresh launches alone where there are enough of them."""
+        return tuple(trial for trial in self.telling if trial.repetition or not self.is_confirmed)
+
+    @property
     def is_feasible(self) -> bool:
         """Every telling repetition ran and broke no constraint."""
         return all(trial.is_feasible for trial in self.telling)
@@ -46,7 +60,7 @@ class Pooled:
         """The metric over all repetitions: mean of their values; the interval reaches from the lowest low to the
         highest high (the machine drifts between repetitions, so narrower would promise too much). None as soon as one
         repetition lacks it."""
-        found = [metric_of(trial, name) for trial in self.telling]
+        found = [metric_of(trial, name) for trial in self.counted]
         metrics = [metric for metric in found if metric is not None]
         if not metrics or len(metrics) < len(found):
             return None
@@ -82,7 +96,7 @@ class Pooled:
         """The trial whose first objective is in the middle of the repetitions (the later one of two), of those whose
         own answers were judged if there are any."""
         name = goals.objectives[0].metric
-        measured = [trial for trial in self.telling if metric_of(trial, name) is not None] or list(self.telling)
+        measured = [trial for trial in self.counted if metric_of(trial, name) is not None] or list(self.telling)
         measured = [trial for trial in measured if trial.is_judged] or measured
         measured.sort(key=lambda trial: _value(trial, name))
         return measured[len(measured) // 2]

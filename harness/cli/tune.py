@@ -139,8 +139,8 @@ def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:
             scenario=bench.inputs.scenario,
             plan=plan,
             study_path=bench.writer.layout.study_db,
-            run_trial=lambda candidate, number, *, judged: bench.run(
-                candidate, number, judged=judged, left_s=bench.left_s()
+            run_trial=lambda candidate, number, *, judged, order: bench.run(
+                candidate, number, judged=judged, order=order, left_s=bench.left_s()
             ),
             record_trial=bench.writer.append_trial,
             spending=bench.spending,

@@ -43,6 +43,8 @@ _METHODS: tuple[tuple[str, IntervalMethod], ...] = (
 """What an estimator of then held of the way its interval was found."""
 _CONVERTED = r"(converted|exported) model (?P<folder>.+), ready in "
 """How the note began that names the folder of a converted model."""
+_REPETITION = r"repetition (?P<round>\d+): a finalist measured again"
+"""The note of a trial in a round of the finalists."""
 _NOT_LAUNCHED = "not launched: "
 """How the reason of a candidate that was skipped began; its outcome was 'infeasible'."""
 
@@ -60,6 +62,9 @@ def upgraded(trial: dict[str, Any]) -> dict[str, Any]:
             trial = {**trial, part: {**held, "metrics": metrics}}
     if trial.get("outcome") == "infeasible" and str(trial.get("reason", "")).startswith(_NOT_LAUNCHED):
         trial = {**trial, "outcome": "skipped"}
+    if isinstance(trial.get("notes"), list) and "repetition" not in trial:
+        rounds = (re.match(_REPETITION, str(note)) for note in trial["notes"])
+        trial = {**trial, "repetition": next((int(match["round"]) for match in rounds if match), 0)}
     notes = trial.get("notes")
     if isinstance(notes, list) and "converted_dir" not in trial:
         found = (re.match(_CONVERTED, str(note)) for note in notes)

@@ -113,19 +113,20 @@ class Bench:
         unstored: Mapping[str, OptionValue] | None = None,
         left_s: float = math.inf,
         judged: Trial | None = None,
+        order: int = 0,
     ) -> Trial:
         """The finished trial of `candidate`, not stored yet; its id begins with `prefix`, by default t<number>.
 
         `unstored` are options of the engine that no record shall hold, `left_s` the time in which it must be ready.
-        `judged` is a trial whose quality it inherits, if the launched engine is the same. Raises TrialInterrupted on
-        Ctrl-C, EnvironmentFault on a full disk.
+        `judged` is a trial whose quality it inherits, if the launched engine is the same. `order` numbers the seeded
+        orders in which the requests come. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk.
         """
         trial = begun(candidate, number, f"{prefix or f't{number:04d}'}-{candidate.candidate_id}")
         spec = self._spec(candidate, unstored or {})
         timeout_s = ready_timeout_s(self.inputs.scenario, left_s)
         begin_ns = self.clock.now_ns()
         try:
-            trial = self._runner.run(trial, lambda workdir: self._launched(spec, workdir, timeout_s), judged)
+            trial = self._runner.run(trial, lambda workdir: self._launched(spec, workdir, timeout_s), judged, order)
         finally:
             self.spending.note(candidate, (self.clock.now_ns() - begin_ns) / NS_PER_S)
         if trial.outcome == "timed_out" and timeout_s < self.inputs.scenario.ready_timeout_s:

@@ -61,17 +61,20 @@ class Loads:
         self._progress = progress
         self._workload = inputs.scenario.workload
         self._goals = goals_of(inputs.scenario)
+        self._seed = inputs.scenario.search.seed
         self._ceilings = Ceilings()
         self._model = UNKNOWN
         self._engine = ""
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
 
-    def prepare(self) -> None:
+    def prepare(self, order: int = 0) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
 
+        The requests come in the seeded order of that number: prompts and arrival times, of every run with this seed.
         Raises ScenarioError for a schedule that cannot be; EnvironmentFault for a rate this machine cannot send.
         """
         load = self._workload.load
+        self._seed = self._inputs.scenario.search.seed + ORDER_STRIDE * order
         if isinstance(load, ClosedLoad):
             return
         if isinstance(load, MaxRateLoad):
@@ -242,7 +245,7 @@ class Loads:
             load,
             requests=self._workload.requests if probe == 0 else MAX_PROBE_REQUESTS,
             max_duration_s=self._workload.max_duration_s,
-            seed=self._inputs.scenario.search.seed + probe,
+            seed=self._seed + probe,
             trace_path=self._inputs.trace_path,
         )
 
@@ -260,13 +263,16 @@ class Loads:
             max_duration_s=workload.max_duration_s,
             request_timeout_s=workload.request_timeout_s,
             stream=workload.stream,
-            seed=self._inputs.scenario.search.seed,
+            seed=self._seed,
             locustfile=str(own.path) if own else "",
             locustfile_sha256=own.sha256 if own else "",
             spawn_per_s=workload.spawn_per_s,
             max_error_frac=workload.max_error_frac,
         )
 
+
+ORDER_STRIDE = 1_000
+"""Seeds between two arrival orders; the probes of a maximum-rate search take the ones between."""
 
 MAX_PROBE_REQUESTS = 1_000_000
 """A probe of a maximum-rate search lasts max_duration_s, however many requests that is."""

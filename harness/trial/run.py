@@ -63,13 +63,15 @@ class TrialRunner:
         self._loads = Loads(inputs, progress)
         self._goals = goals_of(inputs.scenario)
 
-    def run(self, trial: Trial, start: Callable[[Path], Launched], judged: Trial | None = None) -> Trial:
+    def run(
+        self, trial: Trial, start: Callable[[Path], Launched], judged: Trial | None = None, order: int = 0
+    ) -> Trial:
         """`trial`, finished. `start` launches its engine, logging to the folder it is given. `judged` is a trial whose
-        quality holds for this one, if the launched engine is the same. Raises TrialInterrupted on Ctrl-C,
-        EnvironmentFault on a full disk."""
+        quality holds for this one, if the launched engine is the same. `order` numbers the orders in which the requests
+        come. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
         phase_s: dict[str, float] = {}
         try:
-            self._loads.prepare()
+            self._loads.prepare(order)
             return self._measure(trial, start, phase_s, judged)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)

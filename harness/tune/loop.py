@@ -108,11 +108,12 @@ class _Session:
         begin_ns = self._context.clock.now_ns()
         try:
             judged = None if repetition else self._judged(candidate)
-            trial = self._context.run_trial(candidate, number, judged=judged)
+            trial = self._context.run_trial(candidate, number, judged=judged, order=repetition)
         except (Interrupted, KeyboardInterrupt) as error:
             trial = _interrupted_trial(error, candidate, number)
         if repetition:
-            trial = replace(trial, notes=(*trial.notes, f"repetition {repetition}: a finalist measured again"))
+            note = f"repetition {repetition}: a finalist measured again"
+            trial = replace(trial, repetition=repetition, notes=(*trial.notes, note))
         self._keep(trial)
         if trial.outcome != "interrupted":
             self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)

@@ -37,8 +37,9 @@ class SearchEvent:
 class RunTrial(Protocol):
     """Measures a candidate as the trial of that number; may raise Interrupted carrying its record as `.trial`."""
 
-    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None) -> Trial:
-        """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged."""
+    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None, order: int) -> Trial:
+        """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged. The load
+        comes in the arrival order of that number."""
         ...
 
 

@@ -124,7 +124,7 @@ class Bench:
         self._study_path = study_path
         self._done = done
 
-    def run_trial(self, candidate: Candidate, number: int, *, judged: Trial | None = None) -> Trial:
+    def run_trial(self, candidate: Candidate, number: int, *, judged: Trial | None = None, order: int = 0) -> Trial:
         self.launched.append(candidate)
         trial = trial_of(candidate, number, self.scenario)
         if judged is not None and trial.outcome == "ok":
