@@ -19,6 +19,7 @@ from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
 from harness.load.web_ui.launch import WebUi
+from harness.properties.containers import parse_container
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
@@ -108,6 +109,8 @@ def command(
         return _print_plan(resolved, plan, as_json)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
+    # Only what runs here can be started from the file; another container's is written unverified.
+    is_verified = not no_verify and parse_container(resolved.scenario.recommend.container).is_own
     web_ui = None if ui_port is None else WebUi(ui_port)
     hosts = load_hosts(resolved, expect_workers, bind, workers_timeout)
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
@@ -117,8 +120,8 @@ def command(
             run_folder = partial(open_run, resolved, results or DEFAULT_RESULTS, is_new, display.note)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=web_ui, hosts=hosts)
             bench = until_end.enter_context(opening)
-            result = _search(bench, plan, display)
-        return answer(bench, result, verifies=not no_verify, as_json=as_json)
+            result = _search(bench, plan, display, is_verified=is_verified)
+        return answer(bench, result, verifies=is_verified, as_json=as_json)
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def _resumable() -> Iterator[None]:
         raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
-def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:
+def _search(bench: Bench, plan: SpacePlan, display: Display, *, is_verified: bool) -> SearchResult:
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
     from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
 
@@ -148,6 +151,7 @@ def _search(bench: Bench, plan: SpacePlan, display: Display) -> SearchResult:
             on_event=display.on_event,
             done=bench.stored,
             spent_before_s=bench.setup_s,
+            is_verified=is_verified,
         )
     )
     if result.stop == "interrupted":

@@ -190,7 +190,7 @@ class Confirm(Strict):
     """The best feasible candidates measured again, interleaved, so that the winner is not a lucky draw."""
 
     finalists: AtLeastZero = 2
-    repetitions: Annotated[AtLeastZero, Field(description="further measurements of each finalist")] = 1
+    repetitions: Annotated[AtLeastZero, Field(description="further launches of each finalist; 4 state a chance")] = 1
 
 
 class Search(Strict):
@@ -198,7 +198,9 @@ class Search(Strict):
 
     sampler: Annotated[str, BeforeValidator(one_of("a sampler", SAMPLERS))] = "tpe"
     trials: Annotated[AtLeastOne, Field(description="candidates measured at most")] = 12
-    max_minutes: Annotated[float, Field(gt=0.0, description="minutes of the whole search, finalists included")] = 30.0
+    max_minutes: Annotated[
+        float, Field(gt=0.0, description="minutes of reference, search, finalists and verification")
+    ] = 30.0
     seed: AtLeastZero = 0
     confirm: Confirm = Confirm()
 

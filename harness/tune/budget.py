@@ -10,7 +10,7 @@ from harness.records import Candidate, Trial
 from harness.units import NS_PER_S, format_duration
 
 RESERVE_FRAC = 0.3
-"""At most this share of the time is kept back for measuring the finalists again."""
+"""At most this share of the time is kept back for measuring the finalists again and for the verification."""
 
 
 class Budget:
@@ -44,7 +44,7 @@ class Budget:
         reserve_s = min(reserve_s, RESERVE_FRAC * self.limit_s)
         if spent_s + expected_s + reserve_s <= self.limit_s:
             return None
-        kept = f", {format_duration(reserve_s)} are kept for the finalists" if reserve_s else ""
+        kept = f", {format_duration(reserve_s)} are kept for what follows" if reserve_s else ""
         return (
             f"time budget: {format_duration(spent_s)} of {format_duration(self.limit_s)} used, the next trial "
             f"({candidate.engine}) would take about {format_duration(expected_s)}{kept}"

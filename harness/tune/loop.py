@@ -9,19 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from harness.choose.goals import goals_of
 from harness.errors import Interrupted
 from harness.quality.inheritance import judged_before
 from harness.records import Candidate, Trial, next_number
 from harness.tune.budget import Budget, stored_duration_s
+from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
 from harness.tune.finalists import finalists, first_measurements, remaining
 from harness.tune.implausible import implausible
 from harness.tune.sampler import Proposals, StudyRecord
 from harness.tune.search_records import SearchContext, SearchEvent, SearchResult, StopKind
+from harness.tune.surrogate import Distances
 from harness.units import NS_PER_S
 
 
 def search(context: SearchContext) -> SearchResult:
-    """Measure candidates until trials, minutes or the space end, then the finalists again; at least one is measured.
+    """Measure candidates until trials, minutes or the space end or the next one should gain too little, then the
+    finalists again; at least one is measured.
 
     Ctrl-C ends the search with stop 'interrupted', a trial in flight recorded as such; every other exception of
     `run_trial` passes through, with all finished trials recorded.
@@ -48,6 +52,8 @@ class _Session:
         for trial in context.done:
             self._study.add(trial)
             context.spending.note_stored(trial)
+        self._distances = Distances(context.plan.candidates)
+        self._goals = goals_of(context.scenario)
         self._proposals = Proposals(context.plan, context.scenario)
         for trial in first_measurements(context.done):
             self._proposals.learn(trial)
@@ -69,6 +75,8 @@ class _Session:
             measured = self._measured()
             if measured >= self._limits.trials:
                 return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
+            if (enough := self._why_enough()) is not None:
+                return "converged", enough
             if (why := implausible(candidate, self.trials)) is not None:
                 self._skip(candidate, why)
                 continue
@@ -85,7 +93,9 @@ class _Session:
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
         """Measure the finalists again, in turns, while time allows."""
         for candidate, repetition in remaining(self.trials, self._context.scenario):
-            late = self._budget.why_stop(candidate) or self._context.spending.why_stop(candidate)
+            late = self._budget.why_stop(candidate, self._verification_s()) or self._context.spending.why_stop(
+                candidate
+            )
             if late is not None:
                 return stop, f"{reason}; finalists not all measured again ({late})"
             trial = self._launch(candidate, repetition)
@@ -119,6 +129,18 @@ class _Session:
             self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
         return trial
+
+    def _why_enough(self) -> str | None:
+        """None while the next trial should gain something; else the sentence. A grid is measured whole."""
+        if self._limits.sampler == "grid" or self._proposals.is_at_defaults:
+            return None
+        first = first_measurements(self.trials)
+        seen = {trial.candidate.candidate_id for trial in first}
+        left = [each for each in self._context.plan.candidates if each.candidate_id not in seen]
+        gain = expected_gain_frac(self._distances, self._goals, first, left)
+        if gain is None or gain >= ENOUGH_FRAC:
+            return None
+        return f"the next trial should gain less than {100 * ENOUGH_FRAC:g} % ({self._measured()} candidates measured)"
 
     def _judged(self, candidate: Candidate) -> Trial | None:
         """The trial whose quality `candidate` inherits; None where no finalist would be judged itself afterwards."""
@@ -155,7 +177,14 @@ class _Session:
         if any(candidate == block.default for block in self._context.plan.blocks):
             return 0.0
         left = remaining(self.trials, self._context.scenario)
-        return sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
+        return self._verification_s() + sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
+
+    def _verification_s(self) -> float:
+        """What a launch of the written file would take: as long as a trial of the engine that leads, else of any."""
+        if not self._context.is_verified:
+            return 0.0
+        leads = finalists(self.trials, self._context.scenario)
+        return self._budget.expected_s(leads[0].engine if leads else "")
 
 
 def _interrupted_trial(error: BaseException, candidate: Candidate, number: int) -> Trial:

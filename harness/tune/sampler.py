@@ -59,6 +59,11 @@ class Proposals:
             return self._next_of_grid()
         return self._next_of_sampler(unseen)
 
+    @property
+    def is_at_defaults(self) -> bool:
+        """A block's default is still to be measured."""
+        return any(block.default.candidate_id not in self._seen for block in self._plan.blocks)
+
     def pass_over(self, candidate: Candidate) -> None:
         """Never propose `candidate` again; nothing is learned."""
         self._seen.add(candidate.candidate_id)

@@ -13,7 +13,7 @@ from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 
-StopKind = Literal["budget", "exhausted", "interrupted"]
+StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class SearchContext:
 
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
-    began, the trials of `done` not counted.
+    began, the trials of `done` not counted. `is_verified`: the recommended one is launched once more afterwards.
     """
 
     scenario: Scenario
@@ -62,6 +62,7 @@ class SearchContext:
     spending: Spending = field(default_factory=lambda: Spending(None, 0.0))
     done: tuple[Trial, ...] = ()
     spent_before_s: float = 0.0
+    is_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
