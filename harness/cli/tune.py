@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,9 @@ from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
 from harness.load.web_ui.launch import WebUi
+from harness.measure.machine.facts import machine_facts
 from harness.properties.containers import parse_container
+from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
@@ -27,6 +29,7 @@ from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
 from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import find_run
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
@@ -48,6 +51,13 @@ FIRST_SHOWN = 6
     "--dry-run",
     is_flag=True,
     help="Print the plan (candidates, what is ruled out and why, order, minutes, disk) and launch nothing.",
+)
+@click.option(
+    "--warm-start",
+    "earlier",
+    multiple=True,
+    metavar="RUN",
+    help="Begin with what this earlier run suggests (repeatable); it orders the first trials and removes none.",
 )
 @click.option("--new", "is_new", is_flag=True, help="Begin a new run even if an unfinished one could be resumed.")
 @click.option(
@@ -80,6 +90,7 @@ def command(
     overrides: tuple[str, ...],
     results: Path | None,
     dry_run: bool,
+    earlier: tuple[str, ...],
     is_new: bool,
     ui_port: int | None,
     expect_workers: int | None,
@@ -99,14 +110,16 @@ def command(
       dyno tune scenarios/quickstart.yaml
       dyno tune scenarios/flan-t5-xxl-g5.yaml --dry-run
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
+      dyno tune scenarios/quickstart.yaml --warm-start latest
       dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
     """
     resolved = checked_scenario(scenario, overrides)
     require_prices(resolved.scenario, str(scenario))
     plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, model_kind_of(resolved))
+    first = _first(resolved, plan, [find_run(results or DEFAULT_RESULTS, name) for name in earlier])
     if dry_run:
         check_model(resolved)
-        return _print_plan(resolved, plan, as_json)
+        return _print_plan(resolved, plan, first, as_json)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
     # Only what runs here can be started from the file; another container's is written unverified.
@@ -120,7 +133,7 @@ def command(
             run_folder = partial(open_run, resolved, results or DEFAULT_RESULTS, is_new, display.note)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=web_ui, hosts=hosts)
             bench = until_end.enter_context(opening)
-            result = _search(bench, plan, display, is_verified=is_verified)
+            result = _search(bench, plan, display, first, is_verified=is_verified)
         return answer(bench, result, verifies=is_verified, as_json=as_json)
 
 
@@ -133,7 +146,19 @@ def _resumable() -> Iterator[None]:
         raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
-def _search(bench: Bench, plan: SpacePlan, display: Display, *, is_verified: bool) -> SearchResult:
+def _first(resolved: ResolvedScenario, plan: SpacePlan, earlier: Sequence[Path]) -> tuple[Candidate, ...]:
+    """The candidates that earlier runs put first."""
+    if not earlier:
+        return ()
+    from harness.tune.warm_start import Place, prior_order, read_hints
+
+    here = Place(model=resolved.model.value, kind=model_kind_of(resolved), machine=machine_facts())
+    return prior_order(plan, read_hints(earlier, resolved, here, plan), resolved.scenario.search.trials)
+
+
+def _search(
+    bench: Bench, plan: SpacePlan, display: Display, first: tuple[Candidate, ...], *, is_verified: bool
+) -> SearchResult:
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
     from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
 
@@ -152,6 +177,7 @@ def _search(bench: Bench, plan: SpacePlan, display: Display, *, is_verified: boo
             done=bench.stored,
             spent_before_s=bench.setup_s,
             is_verified=is_verified,
+            first=first,
         )
     )
     if result.stop == "interrupted":
@@ -160,10 +186,10 @@ def _search(bench: Bench, plan: SpacePlan, display: Display, *, is_verified: boo
     return result
 
 
-def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, as_json: bool) -> int:
+def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candidate, ...], as_json: bool) -> int:
     from harness.tune.sampler import first_candidates
 
-    order = first_candidates(plan, resolved.scenario, FIRST_SHOWN)
+    order = first_candidates(plan, resolved.scenario, FIRST_SHOWN, first)
     if as_json:
         click.echo(json.dumps(plan_dict(resolved, plan, order), indent=2))
     else:

@@ -54,7 +54,7 @@ class _Session:
             context.spending.note_stored(trial)
         self._distances = Distances(context.plan.candidates)
         self._goals = goals_of(context.scenario)
-        self._proposals = Proposals(context.plan, context.scenario)
+        self._proposals = Proposals(context.plan, context.scenario, context.first)
         for trial in first_measurements(context.done):
             self._proposals.learn(trial)
         spent_s = context.spent_before_s + stored_duration_s(context.done)
@@ -132,7 +132,7 @@ class _Session:
 
     def _why_enough(self) -> str | None:
         """None while the next trial should gain something; else the sentence. A grid is measured whole."""
-        if self._limits.sampler == "grid" or self._proposals.is_at_defaults:
+        if self._limits.sampler == "grid" or self._proposals.is_at_first:
             return None
         first = first_measurements(self.trials)
         seen = {trial.candidate.candidate_id for trial in first}

@@ -34,10 +34,14 @@ ASKS = 24
 
 
 class Proposals:
-    """The order in which the candidates of a plan are measured, given what each one showed."""
+    """The order in which the candidates of a plan are measured, given what each one showed. `first` come before the
+    blocks' defaults, but after the incumbent."""
 
-    def __init__(self, plan: SpacePlan, scenario: Scenario) -> None:
+    def __init__(self, plan: SpacePlan, scenario: Scenario, first: Sequence[Candidate] = ()) -> None:
         self._plan = plan
+        defaults = [block.default for block in plan.blocks]
+        incumbent = [block.default for block in plan.blocks if block.is_incumbent]
+        self._first = (*incumbent, *first, *defaults)
         self._scenario = scenario
         self._goals = goals_of(scenario)
         self._is_genetic = scenario.search.sampler == "nsga2"
@@ -52,17 +56,17 @@ class Proposals:
         unseen = [each for name, each in self._candidates.items() if name not in self._seen]
         if not unseen:
             return None
-        for block in self._plan.blocks:
-            if block.default.candidate_id not in self._seen:
-                return block.default
+        for candidate in self._first:
+            if candidate.candidate_id not in self._seen:
+                return candidate
         if self._scenario.search.sampler == "grid":
             return self._next_of_grid()
         return self._next_of_sampler(unseen)
 
     @property
-    def is_at_defaults(self) -> bool:
-        """A block's default is still to be measured."""
-        return any(block.default.candidate_id not in self._seen for block in self._plan.blocks)
+    def is_at_first(self) -> bool:
+        """A block's default, or what comes before the defaults, is still to be measured."""
+        return any(candidate.candidate_id not in self._seen for candidate in self._first)
 
     def pass_over(self, candidate: Candidate) -> None:
         """Never propose `candidate` again; nothing is learned."""
@@ -105,14 +109,15 @@ class Proposals:
         return unseen[int(np.random.default_rng(seed).integers(len(unseen)))]
 
 
-def first_candidates(plan: SpacePlan, scenario: Scenario, count: int) -> tuple[Candidate, ...]:
-    """The first candidates in order, as far as they do not depend on measurements: the blocks' defaults, then the
-    grid's next ones."""
-    if scenario.search.sampler != "grid":
-        return tuple(block.default for block in plan.blocks)[:count]
-    proposals = Proposals(plan, scenario)
+def first_candidates(
+    plan: SpacePlan, scenario: Scenario, count: int, first: Sequence[Candidate] = ()
+) -> tuple[Candidate, ...]:
+    """The first candidates in order, as far as they do not depend on measurements: those of a prior, the blocks'
+    defaults, then the grid's next ones."""
+    proposals = Proposals(plan, scenario, first)
+    is_known = scenario.search.sampler == "grid"
     order: list[Candidate] = []
-    while len(order) < count and (candidate := proposals.next()) is not None:
+    while len(order) < count and (is_known or proposals.is_at_first) and (candidate := proposals.next()) is not None:
         proposals.pass_over(candidate)
         order.append(candidate)
     return tuple(order)

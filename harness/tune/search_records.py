@@ -50,6 +50,7 @@ class SearchContext:
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
     began, the trials of `done` not counted. `is_verified`: the recommended one is launched once more afterwards.
+    `first` are candidates to measure before the blocks' defaults.
     """
 
     scenario: Scenario
@@ -63,6 +64,7 @@ class SearchContext:
     done: tuple[Trial, ...] = ()
     spent_before_s: float = 0.0
     is_verified: bool = False
+    first: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """A Gaussian process over candidates: what an unmeasured one should cost, and what the next trial should gain.
 
-Axes of numbers count as ordered (by logarithm, as batch sizes and workers go), all others as equal or not. The kernel is
-exp(-distance / length), the distance the sum over the axes; length and noise are those of the largest likelihood on a
-small grid (Rasmussen and Williams 2006, equation 2.30, the scale profiled out).
+Axes of numbers count as ordered (by logarithm, as batch sizes and workers go), all others as equal or not. The kernel
+is exp(-distance / length), the distance the sum over the axes; length and noise are those of the largest likelihood on
+a small grid (Rasmussen and Williams 2006, equation 2.30, the scale profiled out).
 """
 
 from __future__ import annotations
@@ -76,13 +76,16 @@ class Surrogate:
         return self.mean + near @ self.weights, np.sqrt(self.scale * np.maximum(left, 0.0))
 
 
-def fitted(distances: Distances, measured: Sequence[Candidate], costs: Sequence[float]) -> Surrogate:
-    """The surrogate of two candidates or more with the logarithm of the cost of each."""
+def fitted(
+    distances: Distances, measured: Sequence[Candidate], costs: Sequence[float], noise_of: Sequence[float] = ()
+) -> Surrogate:
+    """The surrogate of two candidates or more with the logarithm of the cost of each; `noise_of` multiplies the noise
+    of each, by default by 1."""
     values = np.array(costs)
     mean, apart = float(values.mean()), distances.between(measured, measured)
     best: tuple[float, Surrogate] | None = None
     for length, noise in itertools.product(LENGTHS, NOISES):
-        covariance = np.exp(-apart / length) + noise * np.eye(len(measured))
+        covariance = np.exp(-apart / length) + noise * np.diag(noise_of or np.ones(len(measured)))
         inverse: Floats = np.linalg.inv(covariance).astype(np.float64)
         weights = inverse @ (values - mean)
         scale = max(float((values - mean) @ weights) / len(measured), 1e-12)
