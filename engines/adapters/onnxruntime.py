@@ -59,6 +59,7 @@ def capabilities() -> Capabilities:
         features=CONVERTED_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
+        changes_answers={"batch_size": ("int8",), "options.spinning": ()},  # int8 scales activations over the batch
         model_kinds=(SEQ2SEQ, DECODER),
         architectures=(*SEQ2SEQ_TYPES, *FAMILIES),
         reasons={

@@ -59,6 +59,7 @@ def capabilities() -> Capabilities:
         features=_FEATURES,
         effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
         options=_OPTIONS,
+        changes_answers={"batch_size": ("int8",)},  # torch scales int8 activations over the batch
         reasons={
             "int4": "torch has no int4 linear layers on this path",
             "tensor_parallel_degree": "transformers shards a model across GPUs only, and this adapter runs on the CPU",

@@ -105,6 +105,7 @@ def capabilities() -> Capabilities:
             "exact_head": "true: an int8 copy of the head finds the same greedy tokens with fewer bytes (fp32, bf16)",
             "max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)",
         },
+        changes_answers={"threads": ()},  # no token of 200 prompts in fp32, bf16 and int8
         reasons={
             "fp16": NO_FP16_ON_CPU,
             **({"cuda": gone} if gone else {}),

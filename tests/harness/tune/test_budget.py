@@ -48,4 +48,4 @@ def test_the_finalists_reserve_is_capped() -> None:
     budget.note(_trial(OTHER), 100.0)
     why = budget.why_stop(OTHER, reserve_s=1000.0)
     assert why is not None
-    assert why.endswith("would take about 1 min 20 s, 30.0 s are kept for the finalists")
+    assert why.endswith("would take about 1 min 20 s, 30.0 s are kept for what follows")
