@@ -71,7 +71,7 @@ def _from_text(line: str) -> tuple[Availability, Capabilities | None]:
 def _tuples(able: dict[str, Any]) -> dict[str, Any]:
     known = {field.name for field in fields(Capabilities)}
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in able.items() if name in known}
-    changes = found.get("changes_answers", {})
+    changes = able.get("changes_answers", {})
     return {**found, "changes_answers": {name: tuple(dtypes) for name, dtypes in changes.items()}}
 
 
