@@ -67,8 +67,8 @@ class Axis:
     A whole number is at least `low`; a word is one of `words`, to which an engine may add its own where `is_open`.
     `help` is for whoever writes a scenario. `default_in_file` is what a file without the key means to DJL Serving,
     given where that is not our default. `memory` is what a larger value takes in memory. `is_scheduling`: it decides
-    when a request is computed and beside which others, not what is answered, unless Capabilities.changes_answers says
-    otherwise; every other axis may change the answers.
+    when a request is computed and beside which others, not what is answered, unless Capabilities.changes_answers lists
+    it; every other axis may change the answers.
     """
 
     name: str

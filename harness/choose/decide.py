@@ -5,7 +5,7 @@ better) are a tie, and of a tie the cheapest wins (`cheapest`). Several objectiv
 point nearest to the ideal corner after every objective is scaled to 0..1 over the front, a value whose interval meets
 the best one's counting as the best. Candidates that cannot be distinguished from the knee in any objective are a tie,
 and the cheapest wins. Where finalists were measured again in MIN_ROUNDS rounds or more, one of them is chosen by these
-rounds alone, and the chance that another is better says whether the two can be told apart, not their intervals
+rounds alone, and the chance that another is better decides whether two can be distinguished, not their intervals
 (paired.py). Fewer repetitions are pooled with the search's own measurement (repetitions.py).
 
 Numbers in doubt (a window of under 2 s, drift, failures ...) do not rule a candidate out - the fastest engine has the

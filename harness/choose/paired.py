@@ -15,7 +15,7 @@ from harness.measure.metrics import metric_of
 from harness.measure.statistics.distributions import t_cdf
 
 CANNOT_TELL = 0.10
-"""From this chance of being better on, two finalists cannot be told apart."""
+"""From this chance of being better on, two finalists cannot be distinguished."""
 
 
 def pairs(one: Pooled, other: Pooled, goals: Goals) -> tuple[float, ...]:

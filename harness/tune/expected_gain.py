@@ -1,4 +1,4 @@
-"""When a search has found enough: the gain that its next trial should bring.
+"""The gain that the next trial of a search should bring: below a hundredth, the search has found enough.
 
 Optuna's own terminators are no fit: they need torch and scipy, which dyno does without, look only at parameters that
 all trials share (of several engines that is the block alone), and wait for twenty trials where a search has twelve.

@@ -1,4 +1,4 @@
-"""What earlier runs suggest (`--warm-start`): the order of the first proposals, and nothing else.
+"""The order that earlier runs suggest for the first proposals (`--warm-start`), and nothing else.
 
 A prior is no answer: what it puts first is measured like every other candidate. It removes none: what it puts last is
 proposed by the sampler as if there had been no prior.
@@ -52,7 +52,7 @@ class Place:
 
 
 def read_hints(roots: Sequence[Path], resolved: ResolvedScenario, here: Place, plan: SpacePlan) -> tuple[Hint, ...]:
-    """The trials of earlier runs that say something about `plan`.
+    """The trials of earlier runs that `plan` can learn from.
 
     Raises UsageError for a run of another kind of model, without a value of the objective, or without an engine of the
     plan; and what reading a damaged run raises.
@@ -108,7 +108,7 @@ def _noise(run: Run, here: Place) -> float:
     if kind is not None and here.kind is not None and kind.name != here.kind.name:
         raise UsageError(
             f"--warm-start {run.root}: expected a run of a {here.kind.name} model, got {model} ({kind.name}, "
-            f"{kind.model_type}); candidates of another kind of model say nothing here"
+            f"{kind.model_type}); nothing is learned here from candidates of another kind"
         )
     families = [each.model_type for each in (kind, here.kind) if each is not None]
     is_family = model == here.model or (len(families) == 2 and families[0] == families[1])
