@@ -153,7 +153,9 @@ def _at(place: str, path: Path) -> Path:
 
 
 def _with_every_known_value(test: Callable[..., None]) -> Callable[..., None]:
-    """`test` with each of KNOWN in two seeds among its examples."""
+    """`test` with each seed, and each of KNOWN in two of them, among its examples."""
+    for seed in SCENARIOS:
+        test = example(data=json.dumps(seed).encode(), overrides=[], place="file")(test)
     for path, wanted in KNOWN:
         for seed in SCENARIOS[:2]:
             data = json.dumps(with_value(seed, path, wanted)).encode()
