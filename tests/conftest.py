@@ -1,5 +1,5 @@
-"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, the longest file
-begins first, and a reason for skipping is printed once."""
+"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, long files begin
+first, and a reason for skipping is printed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.left_out import summary
 from tests.quick import GUARD, is_heavy_place, left_out
 
 LONGEST = "tests/kernels/test_build.py"
-"""Sanitizer builds, minutes of one core: begun last, they would run alone at the end."""
+"""Sanitizer builds, minutes of one core: begun last, they would run alone at the end. After it come the files with
+heavy tests, and the many quick ones fill the time until the last of those ends."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,7 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick") and heavy:
         config.hook.pytest_deselected(items=heavy)
         items[:] = [item for item in items if item not in set(heavy)]
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    heavy_files = {item.path for item in heavy}
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path not in heavy_files))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
