@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.launching import load_engine
+from engines.models.cache import build_once
 from tests.conformance.engine_suite import PROMPTS, EngineCase, Served, serve
 
 MODEL_DIR = Path(__file__).parents[2] / "scenarios" / "assets" / "flan-t5-bench"
@@ -45,8 +47,16 @@ def served(case: EngineCase, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def reference(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
-    """Hugging Face's greedy tokens of every prompt."""
-    spec = EngineSpec(engine="transformers", model_dir=model_dir, threads=1)
-    case = EngineCase(engine=load_engine("transformers"), spec=spec, prompts=PROMPTS)
-    with serve(case, tmp_path_factory.mktemp("reference")) as served:
-        return [served.tokens(prompt, max_new_tokens=24) for prompt in PROMPTS]
+    """Hugging Face's greedy tokens of every prompt, asked once in a test run, whichever process needs them first."""
+
+    def ask(folder: Path) -> None:
+        spec = EngineSpec(engine="transformers", model_dir=model_dir, threads=1)
+        case = EngineCase(engine=load_engine("transformers"), spec=spec, prompts=PROMPTS)
+        with serve(case, tmp_path_factory.mktemp("reference")) as served:
+            tokens = [served.tokens(prompt, max_new_tokens=24) for prompt in PROMPTS]
+        (folder / "tokens.json").write_text(json.dumps(tokens))
+
+    run = tmp_path_factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run  # each process of xdist has a folder in it
+    tokens: list[list[int]] = json.loads((build_once(run / "reference", ask) / "tokens.json").read_text())
+    return tokens

@@ -37,7 +37,7 @@ def dyno(*arguments: str, cwd: Path = ROOT, extra: Mapping[str, str] | None = No
 
 
 def dyno_here(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process: for what ends before anything is started, where a new Python is most of the time."""
+    """The same in this process: for what starts nothing, where a new Python is most of the time."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(list(arguments))

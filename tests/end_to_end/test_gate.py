@@ -67,31 +67,31 @@ def test_side_by_side_the_same_law_passes_and_every_output_says_so(folder: Path)
     runs = sorted((folder / "results" / "local" / "gated").iterdir())
     assert [len((run / "trials.jsonl").read_text().splitlines()) for run in runs] == [5, 5]
 
-    again = dyno("gate", "--baseline", str(runs[0]), "--rules", "rules.yaml", "--json", cwd=folder)
+    again = dyno_here(["gate", "--baseline", str(runs[0]), "--rules", "rules.yaml", "--json"], folder)
     assert again.returncode == 0, again.stdout + again.stderr
     answer = json.loads(again.stdout)
     assert (answer["verdict"], len(answer["comparisons"])) == ("pass", 5)
 
-    single = dyno(
-        "gate", "--baseline", str(runs[0]), cwd=folder
-    )  # the default budgets ask for p99: 200 requests are few
+    single = dyno_here(["gate", "--baseline", str(runs[0])], folder)  # default budgets ask for p99: 200 are few
     assert single.returncode in (1, 4), single.stdout
     assert "latency_p99_ms needs 368" in single.stdout
 
-    exported = dyno("gate", "--baseline", str(runs[0]), "--export", "baseline", cwd=folder)
+    exported = dyno_here(["gate", "--baseline", str(runs[0]), "--export", "baseline"], folder)
     assert exported.returncode == 0, exported.stderr
     assert not list((folder / "baseline").rglob("logs"))
-    small = dyno("gate", "--baseline", "baseline", "--candidate", str(runs[1]), "--rules", "rules.yaml", cwd=folder)
+    small = dyno_here(["gate", "--baseline", "baseline", "--candidate", str(runs[1]), "--rules", "rules.yaml"], folder)
     assert small.returncode == 0, small.stdout + small.stderr
 
     manifest = json.loads((folder / "baseline" / "run.json").read_text())
     assert str(folder) not in json.dumps(manifest)
     manifest["machine"]["cpu_model"] = "Other CPU"
     (folder / "baseline" / "run.json").write_text(json.dumps(manifest))
-    refused = dyno("gate", "--baseline", "baseline", "--rules", "rules.yaml", cwd=folder)
+    refused = dyno_here(["gate", "--baseline", "baseline", "--rules", "rules.yaml"], folder)
     assert refused.returncode == 4
     assert "cpu_model: baseline Other CPU" in refused.stdout
-    allowed = dyno("gate", "--baseline", "baseline", "--rules", "rules.yaml", "--allow-different-machine", cwd=folder)
+    allowed = dyno_here(
+        ["gate", "--baseline", "baseline", "--rules", "rules.yaml", "--allow-different-machine"], folder
+    )
     assert "about the pair (machine, code)" in allowed.stdout
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.end_to_end.commands import ROOT, dyno
+from tests.end_to_end.commands import ROOT, dyno, dyno_here
 
 SCENARIO = f"""
 name: main-job
@@ -69,10 +69,10 @@ def test_tune_ends_with_table_recommendation_and_next_command(tuned: tuple[Path,
 
 def test_report_and_recommend_work_from_the_files_alone(tuned: tuple[Path, Path, str]) -> None:
     folder, run, _ = tuned
-    table = dyno("report", str(run), "--format", "csv", cwd=folder)
+    table = dyno_here(["report", str(run), "--format", "csv"], folder)
     assert table.returncode == 0, table.stderr
     assert "ctranslate2" in table.stdout
-    chosen = dyno("recommend", str(run), "--json", cwd=folder)
+    chosen = dyno_here(["recommend", str(run), "--json"], folder)
     assert chosen.returncode == 0, chosen.stderr
     assert json.loads(chosen.stdout)
 

@@ -12,12 +12,13 @@ MS = 1_000_000
 
 def request(seq: int, intended_ms: float, latency_ms: float, **fields: Any) -> RequestRecord:
     """One request; any field of RequestRecord can be given."""
+    intended_ns = int(intended_ms * MS)
     values: dict[str, Any] = {
         "seq": seq,
         "user": 0,
         "prompt_ids": ("p",),
-        "intended_ns": int(intended_ms * MS),
-        "sent_ns": int(intended_ms * MS),
+        "intended_ns": intended_ns,
+        "sent_ns": intended_ns,
         "first_token_ns": None,
         "done_ns": int((intended_ms + latency_ms) * MS),
         "outcome": "ok",
@@ -26,8 +27,9 @@ def request(seq: int, intended_ms: float, latency_ms: float, **fields: Any) -> R
         "output_tokens": 10,
         "output_ids": (f"{seq}.0",),
         "is_warmup": False,
+        **fields,
     }
-    return RequestRecord(**{**values, **fields})
+    return RequestRecord(**values)
 
 
 def closed_loop(users: int, rounds: int, latency_ms: float) -> tuple[RequestRecord, ...]:
