@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-djl bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-gpu bench-gate clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -65,6 +65,12 @@ format: install      ## rewrite the sources in the house format
 
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench.engines.bench_engines $(BENCH)
+
+bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 50 minutes
+	$(BIN)/dyno engine install openvino
+	$(BIN)/dyno engine install vllm
+	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml $(BENCH)
+	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml --set name=qwen2.5-0.5b-cpu --set model.shape=qwen2.5-0.5b $(BENCH)
 
 bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
 	$(BIN)/python -m tests.bench.engines.bench_gpu $(BENCH)
