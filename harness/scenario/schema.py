@@ -74,7 +74,10 @@ class ModelSource(Strict):
 class Workload(Strict):
     """What is sent, how hard, and for how long."""
 
-    prompts: Annotated[Word | None, Field(description="JSONL file, relative to the scenario; default: bundled")] = None
+    prompts: Annotated[
+        Word | None,
+        Field(description="JSONL, JSON, CSV, Parquet or text file, relative to the scenario; default: bundled"),
+    ] = None
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False

@@ -11,7 +11,7 @@ from engines.setting import Setting
 from harness.cost.price import price_of
 from harness.cost.spending import Spending
 from harness.load.schedule.estimate import load_requests, load_s, load_text
-from harness.load.schedule.prompts import read_prompts
+from harness.load.schedule.prompts import read_prompts_file
 from harness.load.schedule.trace_facts import TraceFacts, trace_facts
 from harness.records import Candidate
 from harness.scenario.load_kinds import TraceLoad
@@ -51,9 +51,14 @@ def facts_of(resolved: ResolvedScenario) -> TraceFacts | None:
 
 def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     """'32 prompts, each sent about 6 times': what a prefix cache of a server would profit from."""
-    prompts = read_prompts(resolved.prompts_path)
+    file = read_prompts_file(resolved.prompts_path)
+    prompts = file.prompts
     different = len({prompt.text for prompt in prompts})
     text = f"{len(prompts)} prompts"
+    if file.formats:
+        text += f" ({', '.join(file.formats)})"
+    if file.unused:
+        text += f" (not used: {', '.join(file.unused)})"
     if different < len(prompts):
         text += f", {different} of them different"
     workload = resolved.scenario.workload

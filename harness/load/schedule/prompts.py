@@ -3,51 +3,106 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
-from harness.load.schedule.json_lines import Problems, json_lines, read_utf8
+from harness.load.schedule.csv_table import CsvTable
+from harness.load.schedule.json_lines import Problems, array_items, json_lines, read_utf8
+from harness.load.schedule.prompt_formats import FORMATS, format_of
 from harness.records import Prompt
 
-_FIELDS = frozenset({"id", "task", "prompt", "reference"})
+_LARGEST_ID = 10**18
+"""Beyond it a number is no id that somebody gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsFile:
+    """`prompts` of a file, the names of its `formats` other than our own, and the columns that were not read."""
+
+    prompts: tuple[Prompt, ...]
+    formats: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts of a JSON lines file {"id","task","prompt","reference"}; blank lines are skipped.
+    """The prompts of a file, see `read_prompts_file`."""
+    return read_prompts_file(path).prompts
+
+
+def read_prompts_file(path: Path) -> PromptsFile:
+    """The prompts of JSON lines, a JSON array, .csv, .parquet, or .txt (one prompt in each line), in one of
+    prompt_formats.FORMATS: ours are {"id","task","prompt","reference"}. Blank lines are skipped.
 
     `id` and `task` may be absent (then the line number and 'default'), `reference` may be null.
     Raises ScenarioError, 'file:line: ...' for each broken line or repeated id, or an unreadable or empty file.
     """
-    text = read_utf8(path, "prompts file", "name a JSON lines file")
     problems = Problems(path)
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
-    for number, fields in json_lines(path, text, problems):
+    formats: dict[str, None] = {}
+    unused: dict[str, None] = {}
+    for number, row in _rows(path, problems):
         with problems:
-            prompt = _prompt_of(fields, f"{path}:{number}", number)
+            where = f"{path}:{number}"
+            form = format_of(row, where)
+            prompt = _prompt_of(form.read(row), where, number)
             if prompt.prompt_id in seen:
                 raise ScenarioError(
-                    f"{path}:{number}: id {prompt.prompt_id!r:.60} was already used on line {seen[prompt.prompt_id]}; "
+                    f"{where}: id {prompt.prompt_id!r:.60} was already used on line {seen[prompt.prompt_id]}; "
                     "every prompt needs a different id"
                 )
             seen[prompt.prompt_id] = number
             prompts.append(prompt)
+            formats.setdefault(form.name)
+            unused.update(dict.fromkeys(name for name in row if name not in form.uses))
     problems.raise_if_any()
     if not prompts:
         raise ScenarioError(
             f'{path}: expected at least one line {{"id", "task", "prompt", "reference"}}, the file is empty'
         )
-    return tuple(prompts)
+    formats.pop(FORMATS[0].name, None)
+    return PromptsFile(tuple(prompts), tuple(formats), tuple(unused))
 
 
-def _prompt_of(fields: Any, where: str, number: int) -> Prompt:
-    if not isinstance(fields, dict):
-        raise ScenarioError(f'{where}: expected an object with "prompt", got {type(fields).__name__}')
-    unknown = sorted(set(fields) - _FIELDS)
-    if unknown:
-        raise ScenarioError(f"{where}: unknown field {unknown[0]!r:.60}; known are id, task, prompt, reference")
+def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
+    """(line, row) of each row of the file; of a Parquet file its number, from 1."""
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    text = read_utf8(path, "prompts file", "name a JSON lines file")
+    if path.suffix == ".csv":
+        for number, row in CsvTable(path, text, problems).rows():
+            yield number, {name: cell for name, cell in row.items() if cell}
+    elif path.suffix == ".txt":
+        lines = enumerate(text.split("\n"), start=1)
+        yield from ((number, {"prompt": line.rstrip("\r")}) for number, line in lines if line.strip())
+    elif text.lstrip().startswith("["):
+        yield from array_items(path, text, problems)
+    else:
+        yield from json_lines(path, text, problems)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, {name: value for name, value in row.items() if value is not None}
+    except (OSError, pa.ArrowException) as error:
+        raise ScenarioError(
+            f"{path}: the prompts file cannot be read as Parquet ({error!s:.200}); write it anew"
+        ) from error
+
+
+def _prompt_of(fields: Mapping[str, Any], where: str, number: int) -> Prompt:
     text = fields.get("prompt")
     if not isinstance(text, str) or not text.strip():
         raise ScenarioError(f'{where}: "prompt" must be a non-empty string, got {text!r:.80}')
@@ -55,6 +110,8 @@ def _prompt_of(fields: Any, where: str, number: int) -> Prompt:
     if reference is not None and not isinstance(reference, str):
         raise ScenarioError(f'{where}: "reference" must be a string or null, got {reference!r:.80}')
     prompt_id, task = fields.get("id", f"line-{number}"), fields.get("task", "default")
+    if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
+        prompt_id = f"{prompt_id:d}" if abs(prompt_id) < _LARGEST_ID else prompt_id
     if not isinstance(prompt_id, str) or not isinstance(task, str) or not prompt_id or not task:
         raise ScenarioError(
             f'{where}: "id" and "task" must be non-empty strings, got {prompt_id!r:.80} and {task!r:.80}'

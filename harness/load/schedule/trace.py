@@ -5,7 +5,6 @@ Which columns are understood stands in trace_columns.py. Times are numbers in a 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.load.schedule.csv_table import CsvTable
 from harness.load.schedule.json_lines import Problems, array_items, json_lines, read_utf8
 from harness.load.schedule.trace_columns import SECONDS, Columns, Unit, column_of, columns_of, unit_of
 
@@ -100,26 +100,12 @@ def _json_rows(path: Path, text: str, problems: Problems) -> _Rows:
 
 
 def _csv_rows(path: Path, text: str, problems: Problems) -> _Rows:
-    reader = csv.reader(text.split("\n"), skipinitialspace=True)
-    try:
-        header = [name.strip() for name in next((cells for cells in reader if cells), [])]
-        if not header:
-            return
-        if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-            raise ScenarioError(
-                f"{path}:{reader.line_num}: expected every column once, got {', '.join(twice)!r} again; "
-                "rename one of them"
-            )
-        columns = columns_of(header, f"{path}:{reader.line_num}")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            with problems:
-                if len(cells) != len(header):
-                    raise ScenarioError(f"{path}:{reader.line_num}: expected {len(header)} columns, got {len(cells)}")
-                yield reader.line_num, dict(zip(header, cells, strict=True)), columns
-    except csv.Error as error:
-        raise ScenarioError(f"{path}:{reader.line_num}: not a line of CSV ({error}); correct this line") from error
+    table = CsvTable(path, text, problems)
+    if not table.header:
+        return
+    columns = columns_of(table.header, f"{path}:{table.header_line}")
+    for number, fields in table.rows():
+        yield number, fields, columns
 
 
 def _raw_row(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from harness.errors import ScenarioError
 from harness.load.plan import share_of
-from harness.load.schedule.prompts import RequestOrder, read_prompts
+from harness.load.schedule.prompts import RequestOrder, read_prompts, read_prompts_file
 from harness.records import Prompt
 
 GOOD = {"id": "a", "task": "date", "prompt": "date: 1", "reference": "one"}
@@ -36,9 +39,13 @@ def test_prompts_are_read_with_and_without_optional_fields(tmp_path: Path) -> No
         ('{"id": "b", "prompt": ', "not a line of JSON"),
         ('"text"', "expected an object"),
         ('{"id": "b", "prompt": ""}', '"prompt" must be a non-empty string'),
-        ('{"id": "b", "text": "x"}', "unknown field 'text'"),
+        ('{"id": "b", "promt": "x"}', 'expected "prompt", or "conversations" (ShareGPT)'),
+        ('{"id": "b", "prompt": "x", "referense": "y"}', "unknown field 'referense'; did you mean 'reference'?"),
+        ('{"conversations": [{"from": "gpt", "value": "Hi"}]}', '"prompt" must be a non-empty string, got None'),
+        ('{"messages": "hi"}', '"prompt" must be a non-empty string, got None'),
+        ('{"instruction": ["a"], "input": "b"}', '"prompt" must be a non-empty string, got [['),
         ('{"id": "a", "prompt": "x"}', "id 'a' was already used on line 1"),
-        ('{"id": 3, "prompt": "x"}', '"id" and "task" must be non-empty strings'),
+        ('{"id": true, "prompt": "x"}', '"id" and "task" must be non-empty strings'),
         ('{"id": "b", "prompt": "x", "reference": 3}', '"reference" must be a string or null'),
         ('{"id": "b", "id": "c", "prompt": "x"}', "the key 'id' stands twice"),
         ('{"prompt": "a \\ud800 b"}', '"prompt" must be text that UTF-8 can carry, got half a character'),
@@ -82,3 +89,73 @@ def test_the_warm_up_begins_with_the_longest_prompt() -> None:
 
 def test_shares_sum_to_the_whole() -> None:
     assert [share_of(10, part, 3) for part in range(3)] == [4, 3, 3]
+
+
+ROWS: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
+    ({"id": 81, "prompt": "a b c"}, ("81", "default", "a b c")),
+    ({"prompt": "a", "category": "writing", "output_tokens": 10}, ("line-1", "default", "a")),
+    (
+        {"id": "a1", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        ("a1", "default", "Hi"),
+    ),
+    (
+        {"messages": [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi?"}]},
+        ("line-1", "default", "Be brief\n\nHi?"),
+    ),
+    ({"question_id": 7, "category": "math", "turns": ["1 + 1?", "2 + 2?"]}, ("7", "math", "1 + 1?")),
+    ({"instruction": "Say hi", "input": "", "output": "hi"}, ("line-1", "default", "Say hi")),
+    ({"instruction": "Add", "input": "1, 2", "output": "3"}, ("line-1", "default", "Add\n\n1, 2")),
+    ({"id": "q", "system_prompt": "Be brief", "question": "Hi?", "response": "x"}, ("q", "default", "Be brief\n\nHi?")),
+    ({"text": "What is AI?"}, ("line-1", "default", "What is AI?")),
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), ROWS, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
+)
+@pytest.mark.parametrize("form", ["lines", "array", "parquet"])
+def test_files_of_other_tools_are_read(
+    tmp_path: Path, row: dict[str, Any], expected: tuple[str, str, str], form: str
+) -> None:
+    if form == "parquet":
+        path = tmp_path / "prompts.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        path = tmp_path / "prompts.json"
+        path.write_text("\ufeff" + json.dumps(row if form == "lines" else [row], indent=None if form == "lines" else 1))
+    (prompt,) = read_prompts(path)
+    number = "2" if form == "array" else "1"
+    assert (prompt.prompt_id, prompt.task, prompt.text) == (
+        expected[0].replace("line-1", f"line-{number}"),
+        *expected[1:],
+    )
+    assert prompt.reference is None
+
+
+def test_csv_and_plain_text_are_read(tmp_path: Path) -> None:
+    table, text = tmp_path / "p.csv", tmp_path / "p.txt"
+    table.write_text('id,prompt,reference,extra\na,"one, two",x,1\n\nb,"three\nlines",,2\n')
+    text.write_text("first prompt\r\n\n[second]\n")
+    read = read_prompts_file(table)
+    assert [(each.prompt_id, each.text, each.reference) for each in read.prompts] == [
+        ("a", "one, two", "x"), ("b", "three\nlines", None),
+    ]  # fmt: skip
+    assert read.unused == ("extra",)
+    assert [(each.prompt_id, each.text) for each in read_prompts(text)] == [
+        ("line-1", "first prompt"), ("line-3", "[second]"),
+    ]  # fmt: skip
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    path.write_bytes(b"PAR1" + bytes(40))
+    with pytest.raises(ScenarioError, match="cannot be read as Parquet"):
+        read_prompts(path)
+
+
+def test_other_formats_and_unread_columns_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"text": "a", "session": 1}\n{"question": "b", "response": "c"}\n')
+    read = read_prompts_file(path)
+    assert read.formats == ("AIPerf's texts", "OpenOrca's questions")
+    assert read.unused == ("session", "response")
