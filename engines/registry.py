@@ -22,6 +22,7 @@ ENGINES: dict[str, str] = {
     "djl": "engines.foreign_servers.djl:DjlEngine",
     "llamacpp": "engines.foreign_servers.llamacpp:LlamaCppEngine",
     "vllm": "engines.foreign_servers.vllm:VllmEngine",
+    "sglang": "engines.foreign_servers.sglang:SglangEngine",
     "transformers_serve": "engines.foreign_servers.transformers_serve:TransformersServeEngine",
 }
 
@@ -67,6 +68,7 @@ TRAITS: dict[str, Traits] = {
         container_rolling_batch="vllm",
         prompt_cache_option="enable_prefix_caching",
     ),
+    "sglang": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="radix_cache"),
     "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),

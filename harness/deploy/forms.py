@@ -8,17 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.cache_folder import cache_root
+from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import VllmEngine
 from engines.models.folder import resolve_model
 from engines.registry import traits
 from harness.deploy.compose import as_compose
 from harness.deploy.kubernetes import as_kubernetes
-from harness.deploy.started import MODEL_MOUNT, Started, sagemaker_environment, started, vllm_started
+from harness.deploy.started import (
+    MODEL_MOUNT,
+    SGLANG,
+    Started,
+    sagemaker_environment,
+    sglang_started,
+    started,
+    vllm_started,
+)
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
 from harness.properties.render import PROPERTIES, Source, evidence, inside_the_endpoint, render
 
 SM_VLLM_IMAGE = "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda"
+SM_SGLANG_IMAGE = "public.ecr.aws/deep-learning-containers/sglang:server-sagemaker-cuda"
 FORMS = (PROPERTIES, "env", "docker-compose", "kubernetes", "vllm-command", "sm-vllm-env", "sm-sglang-env")
 FILES = {
     "env": "container.env",
@@ -26,6 +36,7 @@ FILES = {
     "kubernetes": "kubernetes.yaml",
     "vllm-command": "vllm.sh",
     "sm-vllm-env": "sagemaker-vllm.env",
+    "sm-sglang-env": "sagemaker-sglang.env",
 }
 
 
@@ -43,20 +54,18 @@ def form(source: Source, name: str, container: str, folder: Path) -> Form:
     """The recommendation in form `name` for `container`, to be written to `folder`. Raises UsageError for what the form
     cannot express."""
     source = inside_the_endpoint(source)
-    if name == "sm-sglang-env":
-        raise UsageError(
-            f"--format {name}: SGLang was not measured (the winner is {source.trial.candidate.engine}); dyno launches "
-            "no SGLang yet, so no recommendation can be for it"
-        )
     model_dir = _model_dir(source)
     path = folder / FILES[name]
     comment = f"{evidence(source)}\nStarted from here: {MODEL_MOUNT} is the model's folder."
     if name == "vllm-command":
         return _command(source, model_dir, comment, path)
-    if name == "sm-vllm-env":
-        variables = sagemaker_environment(vllm_started(source, model_dir))
+    if name in ("sm-vllm-env", "sm-sglang-env"):
+        if name == "sm-vllm-env":
+            variables, image = sagemaker_environment(vllm_started(source, model_dir)), SM_VLLM_IMAGE
+        else:
+            variables, image = sagemaker_environment(sglang_started(source, model_dir), SGLANG), SM_SGLANG_IMAGE
         run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))} -v MODEL_FOLDER:{MODEL_MOUNT}"
-        return Form(files={path.name: env_text(variables, comment)}, next_command=f"{run} {SM_VLLM_IMAGE}")
+        return Form(files={path.name: env_text(variables, comment)}, next_command=f"{run} {image}")
     if name == "env" and parse_container(container).is_own:
         raise UsageError(
             f"--format env: {container} reads no variables, only a file; name a DJL container such as "
@@ -105,10 +114,11 @@ def _beside(source: Source, container: str) -> dict[str, str]:
 
 
 def _model_dir(source: Source) -> Path:
-    """The model's folder here; of one that the container fetches only vLLM's arguments depend on it."""
+    """The model's folder here; of one that the container fetches only vLLM's and SGLang's arguments depend."""
     model = source.model
     kind, value = str(model.get("kind", "")), str(model.get("value", ""))
-    is_fetched_there = kind in ("hub", "s3") and source.trial.candidate.engine != VllmEngine.name
+    needs_sizes = source.trial.candidate.engine in (VllmEngine.name, SglangEngine.name)
+    is_fetched_there = kind in ("hub", "s3") and not needs_sizes
     if is_fetched_there or kind in ("", "path"):
         return Path(value)
     return resolve_model(kind, value, int(model.get("seed") or 0), cache_root())

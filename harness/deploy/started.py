@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engines.foreign_servers import sglang
 from engines.foreign_servers.program_place import Place
+from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import PROGRAM, USUAL_PORT, Served, VllmEngine
 from engines.registry import traits
 from engines.sagemaker.catalogue import image_uri
@@ -35,6 +38,19 @@ VLLM_IMAGES = {VllmEngine.name: "vllm/vllm-openai", "vllm-cpu": "public.ecr.aws/
 """vLLM's own images; the second is the project's build for CPUs."""
 SM_PREFIX = "SM_VLLM_"
 _HERE_ONLY = ("VLLM_CACHE_ROOT",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """How AWS's image of a server takes its arguments: variables with a prefix, one of which names the model."""
+
+    form: str
+    prefix: str
+    model: str
+
+
+VLLM = Door(form="sm-vllm-env", prefix=SM_PREFIX, model=f"{SM_PREFIX}MODEL")
+SGLANG = Door(form="sm-sglang-env", prefix="SM_SGLANG_", model="SM_SGLANG_MODEL_PATH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,24 +153,54 @@ def vllm_started(source: Source, model_dir: Path) -> Started:
     )
 
 
-def sagemaker_environment(server: Started) -> dict[str, str]:
-    """The variables with which AWS's image of vLLM starts the same server: its entry script makes an argument of each
-    SM_VLLM_ variable, bare for true, none for false. Raises UsageError for what it cannot pass on."""
+def sglang_started(source: Source, model_dir: Path) -> Started:
+    """SGLang's own server, with the command line of the trial."""
+    candidate = source.trial.candidate
+    if candidate.engine != SglangEngine.name:
+        raise UsageError(f"{label(candidate)} is no SGLang: choose another --format, or measure engine sglang")
+    options = {name: value for name, value in candidate.options.items() if name != "command"}
+    place = Place(argv=(sglang.PROGRAM.name, "serve"), where="the image")
+    served = sglang.Served.of(spec_of(replace(candidate, options=options), model_dir), place)
+    model = _named_model(source) or MODEL_MOUNT
+    argv = served.argv("model", sglang.USUAL_PORT, "0.0.0.0")  # noqa: S104 - inside the container
+    return Started(
+        image="",
+        port=sglang.USUAL_PORT,
+        health="/health",
+        command=(*argv[:2], model, *argv[3:]),
+        mounts_model=model == MODEL_MOUNT,
+        gpus=_gpus(candidate),
+    )
+
+
+def sagemaker_environment(server: Started, door: Door = VLLM) -> dict[str, str]:
+    """The variables with which AWS's image starts the same server: its entry script makes an argument of each variable
+    with the prefix, bare for true, none for false. Raises UsageError for what it cannot pass on."""
     words = server.command[3:]
-    variables = {f"{SM_PREFIX}MODEL": server.command[2], **server.environment}
+    _refuse_lists(words, door)
+    variables = {door.model: server.command[2], **server.environment}
     for flag, value in arguments_in(words).items():
-        name = SM_PREFIX + flag.upper().replace("-", "_")
+        name = door.prefix + flag.upper().replace("-", "_")
         if flag in ("host", "port"):
             continue  # the script's own
         if value is not None and (value.lower() in ("", "true", "false") or value.endswith("=") or "\n" in value):
             raise UsageError(f"{name}: AWS's entry script cannot pass on the value {value!r}; use vllm-command")
         variables[name] = "true" if value is None else value
     if len(variables) > MAX_ENTRIES:
-        raise UsageError(f"sm-vllm-env: SageMaker takes {MAX_ENTRIES} variables, got {len(variables)}")
+        raise UsageError(f"{door.form}: SageMaker takes {MAX_ENTRIES} variables, got {len(variables)}")
     for name, value in variables.items():
         if len(value.encode()) > MAX_BYTES:
-            raise UsageError(f"sm-vllm-env: {name}: SageMaker takes {MAX_BYTES} bytes, got {len(value.encode())}")
+            raise UsageError(f"{door.form}: {name}: SageMaker takes {MAX_BYTES} bytes, got {len(value.encode())}")
     return variables
+
+
+def _refuse_lists(words: tuple[str, ...], door: Door) -> None:
+    """Raises UsageError for an argument of several words: a variable is passed on as one."""
+    for first, second in itertools.pairwise(words):
+        if not first.startswith("--") and not second.startswith("--"):
+            raise UsageError(
+                f"{door.form}: AWS's entry script cannot pass on {second!r} after {first!r}: a list of words"
+            )
 
 
 def arguments_in(words: tuple[str, ...]) -> dict[str, str | None]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import PROGRAM, VllmEngine
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.read import HANDLERS, read_serving
 from engines.setting import OptionValue
 from harness.deploy.compose import SERVICE
-from harness.deploy.started import OWN_FILE, SM_PREFIX, Started, arguments_in
+from harness.deploy.started import OWN_FILE, VLLM, Door, Started, arguments_in
 from harness.properties.containers import Container
 from harness.properties.environment_variables import from_environment
 from harness.records import Candidate
@@ -94,19 +95,37 @@ def vllm_candidate(server: Started) -> Candidate:
     )
 
 
-def sagemaker_server(variables: Mapping[str, str]) -> Started:
-    """The command line that AWS's entry script makes of SM_VLLM_ variables: bare for true, none for false."""
+def sglang_candidate(server: Started) -> Candidate:
+    """Of SGLang's server. How many requests it answers at once is max_running_requests there."""
+    arguments = arguments_in(server.command[3:])
+    options: dict[str, OptionValue] = {"radix_cache": "disable-radix-cache" not in arguments}
+    for flag, text in arguments.items():
+        if flag not in (*_NO_OPTIONS, "tp-size", "max-running-requests", "disable-radix-cache"):
+            options[flag.replace("-", "_")] = True if text is None else value_of(text)
+    return Candidate(
+        block=0,
+        engine=SglangEngine.name,
+        dtype=_DTYPES[str(arguments["dtype"])],
+        tensor_parallel_degree=int(str(arguments["tp-size"])),
+        rolling_batch="auto",
+        device="cuda",
+        options={**options, "max_rolling_batch_size": int(str(arguments["max-running-requests"]))},
+    )
+
+
+def sagemaker_server(variables: Mapping[str, str], door: Door = VLLM) -> Started:
+    """The command line that AWS's entry script makes of the variables of a door: bare for true, none for false."""
     words: list[str] = []
     for name, value in variables.items():
-        if name.startswith(SM_PREFIX) and name != f"{SM_PREFIX}MODEL" and value.lower() != "false":
-            flag = "--" + name.removeprefix(SM_PREFIX).lower().replace("_", "-")
+        if name.startswith(door.prefix) and name != door.model and value.lower() != "false":
+            flag = "--" + name.removeprefix(door.prefix).lower().replace("_", "-")
             words += [flag] if value.lower() in ("true", "") else [flag, value]
-    others = {name: value for name, value in variables.items() if not name.startswith(SM_PREFIX)}
+    others = {name: value for name, value in variables.items() if not name.startswith(door.prefix)}
     return Started(
         image="",
         port=8080,
         health="/ping",
-        command=(PROGRAM.name, "serve", variables[f"{SM_PREFIX}MODEL"], *words),
+        command=(PROGRAM.name, "serve", variables[door.model], *words),
         environment=others,
     )
 

@@ -30,7 +30,7 @@ from engines.processes.child_environment import child_environment
 from engines.processes.server_process import free_port
 from engines.processes.threads import usable_cores
 from harness.deploy.forms import FILES, Form, form
-from harness.deploy.started import Started
+from harness.deploy.started import SGLANG, Started
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
 from harness.properties.environment_variables import parse_environment
@@ -44,6 +44,7 @@ from tests.harness.deploy.read_back import (
     read_kubernetes,
     sagemaker_server,
     script_server,
+    sglang_candidate,
     vllm_candidate,
 )
 
@@ -73,6 +74,15 @@ OPTIONS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "VLLM_CPU_KVCACHE_SPACE": (2, 4),
         "VLLM_LOGGING_LEVEL": ("WARNING",),
     },
+    "sglang": {
+        "radix_cache": (True, False),
+        "disable_overlap_schedule": (True, False),
+        "chunked_prefill_size": (-1, 2048),
+        "mem_fraction_static": (0.5, 0.85),
+        "schedule_policy": ("lpm", "fcfs"),
+        "context_length": (4096,),
+        "json_model_override_args": ('{"rope_theta": 1e6, "x": "it\'s $HOME"}',),
+    },
 }  # fmt: skip
 DTYPES = {
     "t5": ("fp32", "bf16", "int8", "int4"),
@@ -81,6 +91,7 @@ DTYPES = {
     "onnxruntime": ("fp32", "int8"),
     "ctranslate2": ("fp32", "int8", "bf16"),
     "vllm": ("fp32", "bf16", "fp16"),
+    "sglang": ("fp32", "bf16", "fp16"),
 }
 
 
@@ -110,6 +121,11 @@ def _candidate(rng: random.Random, engine: str, *, options: bool = True, device:
             axes["threads"] = None
             chosen.pop("VLLM_CPU_KVCACHE_SPACE", None)
         return Candidate(block=0, engine=engine, **axes, options=chosen)
+    if engine == "sglang":
+        axes |= {"tensor_parallel_degree": rng.choice((1, 2, 4)), "threads": None}
+        if rng.random() < 0.5:
+            axes |= {"rolling_batch": "auto", "batch_size": 1}
+        return Candidate(block=0, engine=engine, **axes, options=chosen)
     axes |= {
         "workers": rng.choice((1, 2, 4)),
         "max_batch_delay_ms": rng.choice((0, 5, 100)),
@@ -135,6 +151,15 @@ def _same_for_vllm(candidate: Candidate) -> Candidate:
     return replace(candidate, batch_size=1, rolling_batch="vllm", threads=threads, options=options)
 
 
+def _same_for_sglang(candidate: Candidate) -> Candidate:
+    """The same from SGLang's side: what is off is not named, and dyno's defaults are."""
+    options = {name: value for name, value in candidate.options.items() if value is not False}
+    options.setdefault("radix_cache", False)
+    rolling = 32 if candidate.rolling_batch != "disable" else candidate.batch_size
+    options.setdefault("max_rolling_batch_size", rolling)
+    return replace(candidate, batch_size=1, rolling_batch="auto", options=options)
+
+
 def _same_in_lmi(candidate: Candidate) -> Candidate:
     found = _same_for_vllm(candidate)
     left_out = ("enable_prefix_caching", "max_model_len", "VLLM_NO_USAGE_STATS")
@@ -143,7 +168,8 @@ def _same_in_lmi(candidate: Candidate) -> Candidate:
 
 
 def _source(candidate: Candidate, model_dir: Path) -> Source:
-    model = {"kind": "path", "value": str(model_dir) if candidate.engine == "vllm" else "/models/t5", "seed": 0}
+    is_decoder = candidate.engine in ("vllm", "sglang")
+    model = {"kind": "path", "value": str(model_dir) if is_decoder else "/models/t5", "seed": 0}
     manifest = run_of(resolved={"model": model}).manifest
     return Source(run_name="r", manifest=manifest, trial=trial(3, candidate, (20.1, 19.8, 20.6)))
 
@@ -195,6 +221,13 @@ def _read_sagemaker(made: Form, container: str) -> Candidate:
     return vllm_candidate(sagemaker_server(variables))
 
 
+def _read_sglang(made: Form, container: str) -> Candidate:
+    variables = parse_environment(made.files[FILES["sm-sglang-env"]], "sagemaker-sglang.env")
+    _sagemaker_takes(variables)
+    assert made.next_command.endswith("/sglang:server-sagemaker-cuda")
+    return sglang_candidate(sagemaker_server(variables, SGLANG))
+
+
 def _read_command(made: Form, container: str) -> Candidate:
     return vllm_candidate(script_server(made.files[FILES["vllm-command"]], Started(image="", port=0, health="")))
 
@@ -229,6 +262,10 @@ def _on_vllm(rng: random.Random) -> tuple[Candidate, str]:
     return _candidate(rng, "vllm", device=rng.choice(("cpu", "cuda"))), OWN
 
 
+def _on_sglang(rng: random.Random) -> tuple[Candidate, str]:
+    return _candidate(rng, "sglang", device="cuda"), OWN
+
+
 FORMS: Mapping[str, tuple[str, Callable[[random.Random], tuple[Candidate, str]], Read]] = {
     "docker-compose, ours": ("docker-compose", _on_own, _read_compose),
     "docker-compose, DJL": ("docker-compose", _on_djl, _read_compose),
@@ -237,10 +274,13 @@ FORMS: Mapping[str, tuple[str, Callable[[random.Random], tuple[Candidate, str]],
     "env, DJL": ("env", _on_djl, _read_env),
     "vllm-command": ("vllm-command", _on_vllm, _read_command),
     "sm-vllm-env": ("sm-vllm-env", _on_vllm, _read_sagemaker),
+    "sm-sglang-env": ("sm-sglang-env", _on_sglang, _read_sglang),
 }
 
 
 def _expected(candidate: Candidate, container: str) -> Candidate:
+    if candidate.engine == "sglang":
+        return _same_for_sglang(candidate)
     if candidate.engine == "vllm":
         return _same_for_vllm(candidate) if container == OWN else _same_in_lmi(candidate)
     if container != OWN and candidate.engine == "transformers":
@@ -347,7 +387,7 @@ def _answers(url: str) -> bool:
 
 def test_sglang_and_our_servers_variables_are_refused_in_one_sentence(model_dir: Path) -> None:
     source = _source(Candidate(block=0, engine="t5"), model_dir)
-    with pytest.raises(UsageError, match=r"SGLang was not measured .* no recommendation can be for it"):
+    with pytest.raises(UsageError, match="is no SGLang: choose another --format, or measure engine sglang"):
         form(source, "sm-sglang-env", OWN, Path("/out"))
     with pytest.raises(UsageError, match="reads no variables, only a file"):
         form(source, "env", OWN, Path("/out"))
@@ -368,3 +408,10 @@ def test_what_the_entry_script_of_aws_cannot_pass_on_is_refused(
     source = _source(Candidate(block=0, engine="vllm", options=options), model_dir)
     with pytest.raises(UsageError, match=message):
         form(source, "sm-vllm-env", OWN, Path("/out"))
+
+
+def test_a_list_of_words_is_no_variable(model_dir: Path) -> None:
+    options = {"cuda_graph_bs_decode": "1 2 4"}
+    source = _source(Candidate(block=0, engine="sglang", device="cuda", options=options), model_dir)
+    with pytest.raises(UsageError, match="sm-sglang-env: AWS's entry script cannot pass on '2' after '1'"):
+        form(source, "sm-sglang-env", OWN, Path("/out"))

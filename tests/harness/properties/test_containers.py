@@ -129,7 +129,10 @@ def test_every_lmi_release_of_2026_has_its_cuda_and_its_vllm() -> None:
             "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda",
             "SM_VLLM_ variables; write --format sm-v",
         ),
-        ("sglang:0.5.17", "AWS's SGLang image .0.5.17 in 2026-11. has no serving.properties, it reads SM_SGLANG_"),
+        (
+            "sglang:0.5.17",
+            "image .0.5.17 in 2026-11. has no serving.properties, it reads SM_SGLANG_ variables; write --format sm-s",
+        ),
         ("huggingface-llamacpp", "it reads its own variables; no recommendation is for it yet"),
     ],
 )
