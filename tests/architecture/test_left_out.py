@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from tests.left_out import how_to_have, summary
 TESTS = Path(__file__).parents[1]
 REASON = re.compile(r"(?:pytest\.skip\(\s*f?|mark\.skipif\([^\n]*?reason=)\"([^\"]+)\"")
 HEAVY = {
-    "a process": "import subprocess\n\ndef test_it():\n    subprocess.run(['true'])\n",
-    "a fork": "import os\n\ndef test_it():\n    os._exit(0) if not os.fork() else None\n",
-    "the native library": "import ctypes\n\ndef test_it():\n    ctypes.CDLL('libt5k.so')\n",
-    "a library that runs models": "def test_it():\n    import torch\n",
+    "starts a process (subprocess.Popen)": "import subprocess\n\ndef test_it():\n    subprocess.run(['true'])\n",
+    "starts a process (os.fork)": "import os\n\ndef test_it():\n    os._exit(0) if not os.fork() else None\n",
+    "loads the native library (libt5k.so)": "import ctypes\n\ndef test_it():\n    ctypes.CDLL('libt5k.so')\n",
+    "loads a library that runs models (torch)": "def test_it():\n    import torch\n",
 }
+"""The guard's words -> a test that it refuses."""
 
 
 def test_every_reason_for_skipping_says_how_to_have_the_test() -> None:
@@ -36,21 +38,22 @@ def test_one_line_per_reason_with_its_number() -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("what", HEAVY)
 @pytest.mark.parametrize("is_marked", [False, True])
-def test_a_test_that_is_heavy_fails_in_the_quick_run_unless_it_is_marked(
-    what: str, is_marked: bool, tmp_path: Path
-) -> None:
+def test_tests_that_are_heavy_fail_in_the_quick_run_unless_they_are_marked(is_marked: bool, tmp_path: Path) -> None:
     """The guard, proven on tests that do what they must not."""
     mark = "import pytest\n\n@pytest.mark.heavy\ndef test_it" if is_marked else "def test_it"
-    (tmp_path / "test_made.py").write_text(HEAVY[what].replace("def test_it", mark))
-    command = [sys.executable, "-m", "pytest", "--quick", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    for number, source in enumerate(HEAVY.values()):
+        (tmp_path / f"test_made{number}.py").write_text(source.replace("def test_it", mark))
+    command = [sys.executable, "-m", "pytest", "--quick", "-rf", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     command += ["--rootdir", str(tmp_path), "-c", str(TESTS.parent / "pyproject.toml"), str(tmp_path)]
-    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "COLUMNS": "400"}
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
     if is_marked:
         assert done.returncode == 5, done.stdout  # nothing was run
-        assert "1 deselected" in done.stdout
-    else:
-        assert done.returncode == 1, done.stdout
-        assert what in done.stdout or "a process" in done.stdout
-        assert "mark the test @pytest.mark.heavy" in done.stdout
+        assert "4 deselected" in done.stdout
+        return
+    assert done.returncode == 1, done.stdout
+    failed = {line.partition("::")[0]: line for line in done.stdout.splitlines() if line.startswith("FAILED")}
+    assert len(failed) == len(HEAVY), done.stdout
+    for line, what in zip((failed[name] for name in sorted(failed)), HEAVY, strict=True):
+        assert f"a test of `make check` {what}: mark the test @pytest.mark.heavy" in line

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.end_to_end.commands import alive, descendants, dyno, start_dyno
@@ -38,6 +39,12 @@ def _trials(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for path in files for line in path.read_text().split("\n")[:-1]]
 
 
+def _naming(folder: Path) -> list[list[str]]:
+    """Command lines of other processes that name the folder: what descends from dyno no longer, too."""
+    found = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return [line for line in found if str(folder) in " ".join(line)]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_tune_leaves_nothing_behind_and_resumes(folder: Path, sent: signal.Signals) -> None:
     running = start_dyno(["tune", "hygiene.yaml"], folder, folder / "stderr.txt")
@@ -51,6 +58,7 @@ def test_a_stopped_tune_leaves_nothing_behind_and_resumes(folder: Path, sent: si
         running.kill()
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[sent]
     eventually(lambda: not alive(started), f"everything dyno started is gone: {alive(started)}", 5)
+    eventually(lambda: not _naming(folder), f"nothing else is at work for it: {_naming(folder)}", 5)
 
     before = [t["trial_id"] for t in _trials(folder) if t["outcome"] == "ok"]
     again = dyno("tune", "hygiene.yaml", "--no-verify", cwd=folder)
@@ -58,4 +66,6 @@ def test_a_stopped_tune_leaves_nothing_behind_and_resumes(folder: Path, sent: si
     finished = [t["trial_id"] for t in _trials(folder) if t["outcome"] == "ok"]
     assert finished[: len(before)] == before
     assert len(finished) == 3
+    lost = [t["outcome"] for t in _trials(folder) if t["outcome"] != "ok"]
+    assert lost in ([], [] if sent == signal.SIGKILL else ["interrupted"])
     assert len(list((folder / "results" / "local" / "hygiene").iterdir())) == 1
