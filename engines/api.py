@@ -113,7 +113,8 @@ class Capabilities:
     generation parameters that have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it
     reads no model),
     `architectures` the model_types (none named: all of those kinds). `reads_gguf`: it serves a GGUF file as it is.
-    `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it.
+    `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it. `hints` maps a dtype ->
+    what to know before choosing it.
     `changes_answers` maps an axis or 'options.<name>' -> the dtypes under which its value changes the answers; () where
     it never does. What it does not list is as in the table of axes, and an option that it does not list changes them.
     """
@@ -136,6 +137,7 @@ class Capabilities:
     reads_gguf: bool = False
     only_for: Mapping[str, str] = field(default_factory=dict)
     changes_answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 QueueOrder = Literal["fifo", "heap"]

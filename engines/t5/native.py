@@ -190,7 +190,7 @@ def library() -> c.CDLL:
 
 
 def forced_isa() -> bytes:
-    """The ISA named by T5K_ISA (scalar, avx2, avx512), or b"" to let the library choose."""
+    """The ISA named by T5K_ISA (scalar, avx2, avx512, avx512_bf16), or b"" to let the library choose."""
     return os.environ.get("T5K_ISA", "").encode()
 
 
@@ -198,5 +198,7 @@ def isa() -> str:
     """The ISA this process would run. Raises Unavailable if T5K_ISA names one this machine lacks."""
     name: bytes | None = library().t5k_isa(forced_isa())
     if name is None:
-        raise Unavailable(f"T5K_ISA: expected scalar, avx2 or avx512 as this CPU has them, got {forced_isa()!r}")
+        raise Unavailable(
+            f"T5K_ISA: expected scalar, avx2, avx512 or avx512_bf16 as this CPU has them, got {forced_isa()!r}"
+        )
     return name.decode()

@@ -122,6 +122,7 @@ def _engine_row(name: str) -> dict[str, Any]:
     if availability.is_available:
         able = engine.capabilities()
         row["dtypes"] = dict(able.effective_dtypes)
+        row["hints"] = dict(able.hints)
         row["refused"] = {name: why for name, why in able.reasons.items() if not name.startswith("options.")}
         row["devices"] = list(able.devices)
         row["max_tensor_parallel_degree"] = able.max_tensor_parallel_degree
@@ -155,9 +156,10 @@ def _able(row: dict[str, Any]) -> str:
         return "\n".join([f"[red]no[/red]: {escape(row['reason'])}", *warning])
     versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     dtypes = "; ".join(d if d == e else f"{d} → {e}" for d, e in row["dtypes"].items())
+    hints = [f"[dim]{escape(f'{name}: {hint}')}[/dim]" for name, hint in row["hints"].items()]
     refused = [f"[dim]not {escape(f'{name}: {why}')}[/dim]" for name, why in row["refused"].items()]
     able = f"[green]yes[/green]: {escape(versions)}" if versions else "[green]yes[/green]"
-    return "\n".join([able, *warning, escape(dtypes), *refused])
+    return "\n".join([able, *warning, escape(dtypes), *hints, *refused])
 
 
 def _print_checks(console: Any, checks: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/team.h"
+#include "ops/bf16.h"
 
 namespace t5k {
 namespace {
@@ -67,8 +68,9 @@ class CpuDevice final : public Device {
     Status reserve(const Reservation &most) override {
         keys_ = std::max(keys_, round_up(most.keys, LANES));
         const int64_t rows = most.rows * most.shards, width = round_up(most.width, 64);
+        const int64_t value = kernels_.bf16_rows == ROWS_BF16_FLOATS ? 4 : 2;
         const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * keys_ * 4) &&
-                        quantized_.reserve(rows * width * 2) && row_scales_.reserve(rows * width / I4_GROUP * 4) &&
+                        quantized_.reserve(rows * width * value) && row_scales_.reserve(rows * width / I4_GROUP * 4) &&
                         row_offsets_.reserve(rows * width / I4_GROUP * 4) &&
                         best_.reserve(rows * CHUNKS_PER_THREAD * (team_.threads() + 1) * 8);
         return ok ? Status::good() : Status{Code::no_memory, "out of memory for the device's scratch"};
@@ -120,6 +122,7 @@ class CpuDevice final : public Device {
                 LinearJob row = fine[i];
                 row.x += r * row.ldx;
                 row.R = 1;
+                quantize(&row, 1);
                 const ScreenJob screen = screen_of(coarse[i], row, norms[i], r);
                 int32_t panels[MAX_SCREENED];
                 const int count = kernels_.screen_panels(screen, panels);
@@ -210,28 +213,35 @@ class CpuDevice final : public Device {
     // The factors of the screen's bound for one row, rounded up: rounding steps of w8 and fp32 summation included.
     ScreenJob screen_of(const LinearJob &coarse, const LinearJob &row, const float *norms, int64_t r) const {
         const int64_t K = coarse.w.K;
-        double squares = 0.0, steps = 0.0;
+        double squares = 0.0, steps = 0.0, moved = 0.0;  // moved: |row.x - what W itself is multiplied by|^2
         for (int64_t k = 0; k < K; ++k) squares += static_cast<double>(row.x[k]) * row.x[k];
+        for (int64_t k = 0; k < K && row.w.format == FORMAT_BF16; ++k) {
+            const double off = static_cast<double>(row.x[k]) - to_nearest_bf16(row.x[k]);
+            moved += off * off;
+        }
         const float *scale = coarse.rows.scale + r * coarse.rows.lds;
         for (int64_t k = 0; k < K; k += ROW_BLOCK)
             steps += 0.2501 * scale[k / ROW_BLOCK] * scale[k / ROW_BLOCK] * static_cast<double>(std::min(ROW_BLOCK, K - k));
-        const double norm = std::sqrt(squares) * 1.000001, chain = static_cast<double>(K + 64) * 0x1.0p-23;
+        const double off = std::sqrt(moved) * 1.000001;
+        const double norm = std::sqrt(squares) * 1.000001 + off, chain = static_cast<double>(K + 64) * 0x1.0p-23;
         ScreenJob job;
         job.approx = coarse.y + r * coarse.ldy;
         job.norms = norms;
         job.padded = panel_count(coarse.w.N) * LANES;
         job.columns = coarse.columns;
         job.x_norm = static_cast<float>(norm * (1.0 + 2 * chain));
-        job.round_norm = static_cast<float>((std::sqrt(steps) + 2 * chain * norm) * 1.000001);
+        job.round_norm = static_cast<float>((std::sqrt(steps) + off + 2 * chain * norm) * 1.000001);
         return job;
     }
 
-    // Fills job.rows for the integer formats. Shards that read the same x share one copy.
+    RowRounding rounding_of(const LinearJob &job) const { return t5k::rounding_of(job, kernels_.bf16_rows); }
+
+    // Fills job.rows for every format but fp32. Shards that read the same x share one copy.
     void quantize(LinearJob *jobs, int n) {
         const RowRounding kind = rounding_of(jobs[0]);
         if (kind == ROWS_PLAIN) return;
         const int64_t R = jobs[0].R, K = jobs[0].w.K, ldq = round_up(K, 64), lds = ldq / I4_GROUP;
-        const int64_t width = kind == ROWS_W8 ? 2 : 1;
+        const int64_t width = kind == ROWS_BF16_FLOATS ? 4 : kind == ROWS_W8 || kind == ROWS_BF16_PAIRS ? 2 : 1;
         for (int i = 0; i < n; ++i) {
             LinearJob &job = jobs[i];
             if (i > 0 && job.x == jobs[0].x) {
@@ -246,14 +256,15 @@ class CpuDevice final : public Device {
                                       offset + r * lds);
             };
             over_rows(R, K, row);
-            job.rows = {q, ldq, scale, offset, lds};
+            job.rows = {kind, q, ldq, scale, offset, lds};
         }
     }
 
     // Cuts every job into contiguous runs of panels and runs them all; returns the number of chunks.
     int run_panels(const LinearJob *jobs, int n, Best *best) {
         // The widest tile of few rows, and an even number for gated pairs.
-        const int64_t unit = jobs[0].R <= 4 && rounding_of(jobs[0]) == ROWS_PLAIN ? 4 : 2;
+        const bool is_float = jobs[0].w.format == FORMAT_F32 || jobs[0].w.format == FORMAT_BF16;
+        const int64_t unit = jobs[0].R <= 4 && is_float ? 4 : 2;
         const int64_t per_job = std::max<int64_t>(1, CHUNKS_PER_THREAD * team_.threads() / n);
         int64_t work = 0, fewest = per_job;
         for (int i = 0; i < n; ++i) {

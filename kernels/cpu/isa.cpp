@@ -5,21 +5,22 @@
 namespace t5k {
 namespace {
 
-#define T5K_TABLE(ns)                                                                                            \
+#define T5K_TABLE(ns, bf16_rows)                                                                                         \
     {                                                                                                            \
         ns::linear_panels, ns::quantize_row, ns::rms_norm_row, ns::embed_row, ns::attend, ns::store_kv,          \
-            ns::log_normalizer, ns::argmax, ns::screen_panels, ns::read_block, ns::fma_block                     \
+            ns::log_normalizer, ns::argmax, ns::screen_panels, ns::read_block, ns::fma_block, bf16_rows          \
     }
 constexpr KernelTable TABLES[] = {
-    T5K_TABLE(scalar),
+    T5K_TABLE(scalar, ROWS_BF16_FLOATS),
 #if defined(__x86_64__)
-    T5K_TABLE(avx2),
-    T5K_TABLE(avx512),
+    T5K_TABLE(avx2, ROWS_BF16_FLOATS),
+    T5K_TABLE(avx512, ROWS_BF16_FLOATS),
+    T5K_TABLE(avx512, ROWS_BF16_PAIRS),
 #endif
 };
 #undef T5K_TABLE
 
-constexpr const char *NAMES[] = {"scalar", "avx2", "avx512"};
+constexpr const char *NAMES[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
 
 bool has(Isa isa) {
     if (isa == Isa::scalar) return true;
@@ -27,9 +28,10 @@ bool has(Isa isa) {
     // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (isa == Isa::avx2) return avx2;
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512vnni");
+    return avx512 && (isa == Isa::avx512 || __builtin_cpu_supports("avx512bf16"));
 #else
     return false;
 #endif
@@ -39,14 +41,14 @@ bool has(Isa isa) {
 
 bool choose_isa(const char *forced, Isa *isa) {
     if (forced && *forced) {
-        for (int i = 0; i < 3; ++i)
+        for (int i = 0; i < 4; ++i)
             if (!std::strcmp(forced, NAMES[i])) {
                 *isa = static_cast<Isa>(i);
                 return has(*isa);
             }
         return false;
     }
-    for (int i = 2; i >= 0; --i)
+    for (int i = 3; i >= 0; --i)
         if (has(static_cast<Isa>(i))) {
             *isa = static_cast<Isa>(i);
             break;

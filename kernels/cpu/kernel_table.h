@@ -7,7 +7,8 @@
 
 namespace t5k {
 
-enum class Isa { scalar = 0, avx2 = 1, avx512 = 2 };
+// avx512_bf16 is avx512 with the bf16 dot product.
+enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3 };
 
 struct KernelTable {
     void (*linear_panels)(const LinearJob &job, int64_t begin, int64_t end, Best *best);
@@ -21,6 +22,7 @@ struct KernelTable {
     int (*screen_panels)(const ScreenJob &job, int32_t *panels);
     float (*read_block)(const void *memory, int64_t bytes);
     float (*fma_block)(int64_t rounds);
+    RowRounding bf16_rows;  // how linear reads rows that meet bf16 weights
 };
 
 #define T5K_DECLARE_KERNELS(ns)                                                                              \
@@ -44,7 +46,7 @@ T5K_DECLARE_KERNELS(avx512)
 #endif
 #undef T5K_DECLARE_KERNELS
 
-// The best ISA of this CPU, or the one named by `forced` ("scalar", "avx2", "avx512") if this CPU has it.
+// The best ISA of this CPU, or the one named by `forced` ("scalar", "avx2", "avx512", "avx512_bf16") if this CPU has it.
 // Returns false for an unknown or unsupported name.
 bool choose_isa(const char *forced, Isa *isa);
 const char *isa_name(Isa isa);

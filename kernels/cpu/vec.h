@@ -48,6 +48,7 @@ T5K_INLINE void storei(void *p, I16 a) { _mm512_storeu_si512(p, a.v); }
 T5K_INLINE I16 bcasti(int32_t i) { return {_mm512_set1_epi32(i)}; }
 T5K_INLINE I16 addi(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 T5K_INLINE I16 andi(I16 a, I16 b) { return {_mm512_and_si512(a.v, b.v)}; }
+T5K_INLINE I16 ori(I16 a, I16 b) { return {_mm512_or_si512(a.v, b.v)}; }
 template <int n>
 T5K_INLINE I16 shl(I16 a) {
     return {_mm512_slli_epi32(a.v, n)};
@@ -59,6 +60,7 @@ T5K_INLINE I16 sar(I16 a) {
 T5K_INLINE V16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 T5K_INLINE I16 to_nearest(V16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 T5K_INLINE V16 as_float(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
+T5K_INLINE I16 as_int(V16 a) { return {_mm512_castps_si512(a.v)}; }
 T5K_INLINE I16 load_u16(const void *p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p))}; }
 // Whether any lane is above f, or not below it: the first is false for NaN, the second true.
 T5K_INLINE bool any_above(V16 a, float f) { return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(f), _CMP_GT_OQ) != 0; }
@@ -102,6 +104,7 @@ T5K_INLINE void storei(void *p, I16 x) {
 T5K_INLINE I16 bcasti(int32_t i) { return {_mm256_set1_epi32(i), _mm256_set1_epi32(i)}; }
 T5K_INLINE I16 addi(I16 x, I16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 T5K_INLINE I16 andi(I16 x, I16 y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+T5K_INLINE I16 ori(I16 x, I16 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 template <int n>
 T5K_INLINE I16 shl(I16 x) {
     return {_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)};
@@ -113,6 +116,7 @@ T5K_INLINE I16 sar(I16 x) {
 T5K_INLINE V16 to_float(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 T5K_INLINE I16 to_nearest(V16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 T5K_INLINE V16 as_float(I16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+T5K_INLINE I16 as_int(V16 x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
 T5K_INLINE I16 load_u16(const void *p) {
     return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
             _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1))};
@@ -167,6 +171,7 @@ T5K_EACH(V16, max, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 T5K_EACH(V16, min, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
 T5K_EACH(I16, addi, (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]))
 T5K_EACH(I16, andi, a.v[i] & b.v[i])
+T5K_EACH(I16, ori, a.v[i] | b.v[i])
 #undef T5K_EACH
 T5K_INLINE V16 fma(V16 a, V16 b, V16 c) {
     V16 r;
@@ -211,6 +216,11 @@ T5K_INLINE V16 as_float(I16 a) {
     __builtin_memcpy(r.v, a.v, 64);
     return r;
 }
+T5K_INLINE I16 as_int(V16 a) {
+    I16 r;
+    __builtin_memcpy(r.v, a.v, 64);
+    return r;
+}
 T5K_INLINE I16 load_u16(const void *p) {
     uint16_t h[16];
     __builtin_memcpy(h, p, 32);
@@ -238,6 +248,25 @@ T5K_INLINE V16 keep_first(V16 a, int n, V16 fill) {
 #endif
 
 T5K_INLINE V16 zero() { return bcast(0.0f); }
+
+// Between the two calls denormal inputs count as zero and denormal results become zero: the arithmetic of the bf16 dot product
+// instruction. On x86; elsewhere denormals stay. The empty statements keep loads and stores, and so the arithmetic, between them.
+T5K_INLINE uint32_t flush_denormals() {
+#if defined(__x86_64__)
+    const uint32_t before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040u);
+    asm volatile("" ::: "memory");
+    return before;
+#else
+    return 0;
+#endif
+}
+T5K_INLINE void restore_denormals([[maybe_unused]] uint32_t before) {
+#if defined(__x86_64__)
+    asm volatile("" ::: "memory");
+    __builtin_ia32_ldmxcsr(before);
+#endif
+}
 
 // Sum of the lanes, folded halves first; one order on every ISA.
 #if defined(T5K_ISA_AVX512) || defined(T5K_ISA_AVX2)

@@ -4,24 +4,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/bf16.h"
 #include "ops/f16.h"
 
 namespace t5k {
 namespace {
-
-uint16_t to_bf16(float f) {
-    uint32_t bits;
-    std::memcpy(&bits, &f, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
-    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
-float from_bf16(uint16_t h) {
-    const uint32_t bits = static_cast<uint32_t>(h) << 16;
-    float f;
-    std::memcpy(&f, &bits, 4);
-    return f;
-}
 
 // Nearest fp16, ties to even; |f| < 65520.
 uint16_t to_f16(float f) {
@@ -91,9 +78,9 @@ float group_scale(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
         if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
     if (extreme == 0.0f) return 1.0f;
-    float best = from_bf16(to_bf16(extreme / -8.0f)), least = group_error(x, n, best);
+    float best = to_nearest_bf16(extreme / -8.0f), least = group_error(x, n, best);
     for (int candidate = 1; candidate < 8; ++candidate) {
-        const float scale = from_bf16(to_bf16(extreme / (-8.0f + 0.25f * static_cast<float>(candidate))));
+        const float scale = to_nearest_bf16(extreme / (-8.0f + 0.25f * static_cast<float>(candidate)));
         const float error = group_error(x, n, scale);
         if (error < least) {
             best = scale;
@@ -115,7 +102,7 @@ void pack_i4(const float *row, int64_t K, int64_t lane, uint32_t *panel) {
             }
             panel[word * LANES + lane] = dword;
         }
-        const uint16_t half = to_bf16(scale);
+        const uint16_t half = bf16_of_float(scale);
         std::memcpy(reinterpret_cast<char *>(panel + 4 * LANES) + lane * 2, &half, 2);
     }
 }
@@ -129,7 +116,7 @@ void unpack_column(const Panels &w, int64_t n, float *out) {
             case FORMAT_F16:
             case FORMAT_BF16: {
                 const auto half = static_cast<uint16_t>(panel[k / 2 * LANES + lane] >> 16 * (k % 2));
-                out[k] = w.format == FORMAT_F16 ? float_of_f16(half) : from_bf16(half);
+                out[k] = w.format == FORMAT_F16 ? float_of_f16(half) : float_of_bf16(half);
                 break;
             }
             case FORMAT_I8:
@@ -142,7 +129,7 @@ void unpack_column(const Panels &w, int64_t n, float *out) {
                     static_cast<int32_t>(group[k % I4_GROUP / 8 * LANES + lane] << (28 - 4 * (k % 8))) >> 28;
                 uint16_t half;
                 std::memcpy(&half, reinterpret_cast<const char *>(group + 4 * LANES) + lane * 2, 2);
-                out[k] = static_cast<float>(nibble) * from_bf16(half);
+                out[k] = static_cast<float>(nibble) * float_of_bf16(half);
             }
         }
     }
@@ -163,7 +150,7 @@ Status pack(const PackJob &job) {
         const float *row = job.source + n * job.ld;
         switch (job.format) {
             case FORMAT_F32: pack_f32(row, job.K, lane, to); break;
-            case FORMAT_BF16: pack_half(row, job.K, lane, to, to_bf16); break;
+            case FORMAT_BF16: pack_half(row, job.K, lane, to, bf16_of_float); break;
             case FORMAT_F16:
                 if (peak_of(row, job.K) >= 65520.0f) return Status::invalid("a weight does not fit fp16");
                 pack_half(row, job.K, lane, to, to_f16);

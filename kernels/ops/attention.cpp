@@ -2,6 +2,7 @@
 
 #include "cpu/kernel_table.h"
 #include "cpu/vec.h"
+#include "ops/bf16.h"
 
 namespace t5k::T5K_NS {
 namespace {
@@ -28,12 +29,7 @@ struct Floats {
 struct Bf16s {
     using Number = uint16_t;
     T5K_INLINE V16 sixteen(const Number *p) { return as_float(shl<16>(load_u16(p))); }
-    T5K_INLINE Number stored(float x) {  // to nearest even; NaN stays NaN
-        uint32_t bits;
-        __builtin_memcpy(&bits, &x, 4);
-        const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-        return (Number)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
-    }
+    T5K_INLINE Number stored(float x) { return bf16_of_float(x); }
 };
 
 // scores[r][key] for R query rows against P panels of keys from `key` on; peak[r] grows.

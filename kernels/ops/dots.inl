@@ -1,4 +1,4 @@
-// Integer dot products of packed weights with rounded rows, sixteen outputs at a time: exact in int32 on every ISA, so
+// Dot products of packed weights with rounded rows, sixteen outputs at a time. Integer ones are exact in int32 on every ISA, so
 // their order does not matter. The only file besides cpu/vec.h that names intrinsics; included by linear.cpp and round_rows.cpp.
 #pragma once
 
@@ -11,7 +11,8 @@ namespace t5k::T5K_NS {
 //   dot16  four int8 weights by four int16 values       (w8): values k0 k2 | k1 k3, as bytes widen in place
 //   dot4   eight 4-bit weights by eight int8 values (int4): values k0 k2 k4 k6 | k1 k3 k5 k7. Flipping the sign bit makes
 //          the weight unsigned and 8 too large; the excess, 8 x the sum of the values, is taken off per group
-// put_dotN writes sixteen values as dotN reads them.
+// put_dotN writes sixteen values as dotN reads them. Beside them the bf16 dot product, and sixteen bf16 (the upper halves of v) as it
+// reads them: put_bf16_pairs, or as fp32 with each two swapped, which is the order of its sums.
 #if defined(T5K_ISA_AVX512)
 struct Dots {
     __m512i v;
@@ -58,6 +59,14 @@ T5K_INLINE V16 dots_to_float(Dots d) { return {_mm512_cvtepi32_ps(d.v)}; }
 T5K_INLINE void put_dot8(int8_t *q, I16 v) {
     _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(_mm512_add_epi32(v.v, _mm512_set1_epi32(128))));
 }
+// The dot product of bf16 by its name: avx512 is compiled for CPUs without it too. acc += w1 a1, then += w0 a0, both fused, round
+// to nearest even, denormals zero on both sides: two fma under flush_denormals, bit for bit (tests/kernels/test_bf16.py).
+T5K_INLINE V16 dot_bf16(V16 acc, I16 w, I16 a) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(w.v), "v"(a.v));
+    return acc;
+}
+T5K_INLINE void put_bf16_pairs(void *q, I16 v) { _mm256_storeu_si256((__m256i *)q, _mm512_cvtepi32_epi16(_mm512_srli_epi32(v.v, 16))); }
+T5K_INLINE I16 pairs_swapped(I16 v) { return {_mm512_shuffle_epi32(v.v, (_MM_PERM_ENUM)0xb1)}; }
 T5K_INLINE __m256i words(I16 v) { return _mm512_cvtepi32_epi16(v.v); }
 T5K_INLINE __m128i bytes(I16 v) { return _mm512_cvtepi32_epi8(v.v); }
 #elif defined(T5K_ISA_AVX2)
@@ -110,6 +119,7 @@ T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
 }
 T5K_INLINE Dots dots_from(int32_t first) { return {_mm256_set1_epi32(first), _mm256_set1_epi32(first)}; }
 T5K_INLINE V16 dots_to_float(Dots d) { return {_mm256_cvtepi32_ps(d.a), _mm256_cvtepi32_ps(d.b)}; }
+T5K_INLINE I16 pairs_swapped(I16 v) { return {_mm256_shuffle_epi32(v.a, 0xb1), _mm256_shuffle_epi32(v.b, 0xb1)}; }
 // The values fit, so packing them does not saturate; it works within 128-bit halves, which the permutation undoes.
 T5K_INLINE __m256i words(I16 v) { return _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8); }
 T5K_INLINE __m128i bytes(I16 v) {
@@ -157,6 +167,11 @@ T5K_INLINE Dots dots_from(int32_t first) {
 T5K_INLINE V16 dots_to_float(Dots d) {
     V16 r;
     for (int i = 0; i < 16; ++i) r.v[i] = (float)d.v[i];
+    return r;
+}
+T5K_INLINE I16 pairs_swapped(I16 v) {
+    I16 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = v.v[i ^ 1];
     return r;
 }
 T5K_INLINE void put_dot8(int8_t *q, I16 v) {

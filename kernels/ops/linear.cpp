@@ -68,7 +68,7 @@ T5K_INLINE void prefetch_outputs(const LinearJob &job, int64_t row, int rows, in
 // Panels [begin, end) for few rows: one panel, or as many as a tile is wide, after the other.
 void few_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
-    const Choice &tiles = CHOICES[rounding_of(job)];
+    const Choice &tiles = CHOICES[job.rows.kind];
     int want = tiles.at_most[job.R][MAX_PANELS].panels;
     if (job.epilogue == EPILOGUE_GATED && want < 2) want = 2;
     for (int64_t first = begin; first < end;) {
@@ -92,7 +92,7 @@ void few_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
 // Panels [begin, end), which stay in L2, for many rows: a tile's rows stay in L1 while it passes over the panels.
 void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
-    const Choice &tiles = CHOICES[rounding_of(job)];
+    const Choice &tiles = CHOICES[job.rows.kind];
     for (int64_t r = 0; r < job.R;) {
         const Tile &widest = tiles.at_most[job.R - r < WIDE_ROWS ? job.R - r : WIDE_ROWS][2];
         const int rows = widest.rows;

@@ -11,16 +11,20 @@
 //
 // Accumulation  fp32, one chain over k = 0, 1, 2, ... per output, true fma. So y[r, n] has the same bits for any R, any
 //               number of threads, any chunking and any ISA: a row does not depend on its batch mates.
+//               bf16 rounds x to bf16 first, and its chain is that of the dot product instruction (VDPBF16PS), which other ISAs
+//               compute by fma: k = 1, 0, 3, 2, ...; inputs, products' sums and results below 2^-126 count as zero.
+//               Without x86 (scalar) denormals stay: there the bits may differ.
 //               The integer formats round x first; the products are then exact in int32 and their order is free:
 //               i8 (w8)    x to int16 per row and block of 128 k (max-abs / 32767); |block sum| < 2^30.
 //               i8 (w8a8)  x to int8 per row (max-abs / 127). |a| as u8 times sign(a) * w stays below 32258 per pair,
 //                          so AVX2 never saturates; AVX-512 VNNI has no saturation.
 //               i4         x to int8 per row and group of 32 k; each group is scaled and added in order.
 // Tolerance     |y - f64 result on the stored weights| <= K * 2^-23 * sum_k |x W|, plus for the integer formats half a
-//               step of x times sum_k |W| over the block: step = max|x| / 32767 (w8) or / 127 (w8a8, i4).
+//               step of x times sum_k |W| over the block: step = max|x| / 32767 (w8) or / 127 (w8a8, i4); bf16: 2^-9 sum_k |x W|.
 // Preconditions checked by the model when it is built (shapes, alignment); kernels assume. K <= 2^17 in w8a8 (int32).
 // Bytes         panels (packed_bytes) + 4 R (K + N).    Flops 2 R K N.   Intensity R / 2 flop per byte in fp32.
-// Bound         R <= ~8: memory (R = 1 must run at read bandwidth).   R > 16: FMA ports.
+// Bound         R <= ~8: memory (R = 1 must run at read bandwidth).   R > 16: FMA ports; twice their rate where bf16 pairs have an
+//               instruction (AMD Zen 4, one thread, K 768 to 2048, 512 rows: 202 to 213 GFLOP/s of 236, fp32 107 to 110).
 // Kernels       R rows x P panels in registers (tile_shapes.h: AVX2 6 x 1, AVX-512 8 x 2; w8a8 12 x 2, i4 12 x 1). Few rows: P = 4
 //               hides the fma latency of floats; integers take P = 1, one sequential stream per thread, and up to four sums
 //               per output. Weights are prefetched 1 KB (integers 4 KB) ahead. Many rows: whole K
@@ -37,14 +41,16 @@ namespace t5k {
 enum Epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_ACT, EPILOGUE_GATED, EPILOGUE_ARGMAX };
 enum Activation { ACT_RELU = 0, ACT_GELU_NEW = 1, ACT_GELU = 2, ACT_SILU = 3 };
 
-enum RowRounding { ROWS_PLAIN, ROWS_W8A8, ROWS_W8, ROWS_W4 };
+enum RowRounding { ROWS_PLAIN, ROWS_W8A8, ROWS_W8, ROWS_W4, ROWS_BF16_FLOATS, ROWS_BF16_PAIRS };
 
 constexpr int64_t ROW_BLOCK = 128;  // k per scale of w8: 64 products of 2 x 127 x 32767 stay below 2^30
 
-// Rows rounded for the integer kernels: values [R, ldq], zero padded to whole groups.
+// Rows rounded for every format but fp32: values [R, ldq], zero padded to whole groups.
 //   W8A8  int8, one scale per row            W8  int16, a scale per 128 k, each four k as 0 2 1 3
 //   W4    int8, a scale and an offset (8 x the sum of the values) per 32 k, each eight k as 0 2 4 6 1 3 5 7
+//   BF16_PAIRS   bf16, for the dot product instruction          BF16_FLOATS  the same as fp32, each two k as 1 0
 struct QuantizedRows {
+    RowRounding kind = ROWS_PLAIN;
     const void *q = nullptr;
     int64_t ldq = 0;  // values, not bytes
     const float *scale = nullptr;
@@ -89,7 +95,7 @@ struct LinearJob {
     bool is_tiled = false;       // many rows: a device with 16-bit activations multiplies tiles of them on tensor cores
     float out_scale = 1.0f;      // a power of two on what the epilogue stores or adds; 1 where activations are fp32
     int64_t first_column = 0;    // ARGMAX: index of column 0 (tensor-parallel shard)
-    QuantizedRows rows;          // set by the CPU device for integer formats
+    QuantizedRows rows;          // set by the CPU device for every format but fp32
 
     struct Gpu {
         const float *scale = nullptr;  // i8: of the panels of W
@@ -99,7 +105,9 @@ struct LinearJob {
     Gpu gpu;  // set by the CUDA device
 };
 
-T5K_STATIC RowRounding rounding_of(const LinearJob &job) {
+// bf16_rows: of the CPU's two, the one that its kernels read.
+T5K_STATIC RowRounding rounding_of(const LinearJob &job, RowRounding bf16_rows) {
+    if (job.w.format == FORMAT_BF16) return bf16_rows;
     if (job.w.format == FORMAT_I4) return ROWS_W4;
     if (job.w.format == FORMAT_I8) return job.quantize_rows ? ROWS_W8A8 : ROWS_W8;
     return ROWS_PLAIN;

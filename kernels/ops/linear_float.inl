@@ -1,43 +1,67 @@
-// Tiles of linear for fp32 and bf16 weights: R rows times P panels, one chain of fused multiply-adds over k per output.
+// Tiles of linear for fp32 and bf16 weights: R rows times P panels, one chain of fused multiply-adds per output: over k in fp32,
+// over pairs of k in bf16, of each the second first.
 // Included by linear.cpp.
 #pragma once
 
 #include "cpu/vec.h"
+#include "ops/dots.inl"
 #include "ops/linear.h"
 #include "ops/tile.inl"
 
 namespace t5k::T5K_NS {
 namespace {
 
-// Each format names: K per 64-byte group, and value<j>(group) -> 16 floats of k + j.
+// Each kind names: the k of a 64-byte group of weights; the values of a row that meet one, which are as many steps; the weights
+// of a step; and what a step adds.
 struct F32 {
-    static constexpr int PER = 1;
+    using Value = float;
+    using Weights = V16;
+    static constexpr int PER = 1, STEPS = 1;
     template <int>
-    T5K_INLINE V16 value(I16 g) {
+    T5K_INLINE V16 weights(I16 g) {
         return as_float(g);
     }
+    T5K_INLINE V16 spread(float x) { return bcast(x); }
+    T5K_INLINE V16 added(V16 acc, V16 w, V16 x) { return fma(x, w, acc); }
 };
-struct Bf16 {
-    static constexpr int PER = 2;
+struct Bf16Floats {
+    using Value = float;
+    using Weights = V16;
+    static constexpr int PER = 2, STEPS = 2;
     template <int j>
-    T5K_INLINE V16 value(I16 g) {
-        if constexpr (j == 0) return as_float(shl<16>(g));
-        return as_float(andi(g, bcasti((int32_t)0xffff0000)));
+    T5K_INLINE V16 weights(I16 g) {
+        if constexpr (j == 0) return as_float(andi(g, bcasti((int32_t)0xffff0000)));
+        return as_float(shl<16>(g));
     }
+    T5K_INLINE V16 spread(float x) { return bcast(x); }
+    T5K_INLINE V16 added(V16 acc, V16 w, V16 x) { return fma(x, w, acc); }
 };
+#if defined(T5K_ISA_AVX512)
+struct Bf16Pairs {
+    using Value = int32_t;  // two bf16
+    using Weights = I16;
+    static constexpr int PER = 2, STEPS = 1;
+    template <int>
+    T5K_INLINE I16 weights(I16 g) {
+        return g;
+    }
+    T5K_INLINE I16 spread(int32_t x) { return bcasti(x); }
+    T5K_INLINE V16 added(V16 acc, I16 w, I16 x) { return dot_bf16(acc, w, x); }
+};
+#endif
 
-// acc[r][p] += x[r][k0 + j] * group_p[j] for j = 0..PER-1, in k order.
+// acc[r][p] += row r's values x group_p, step by step.
 template <class F, int R, int P, int j>
-T5K_INLINE void steps(V16 (&acc)[R][P], const I16 (&g)[P], const float *x, int64_t ldx) {
-    if constexpr (j < F::PER) {
-        V16 w[P];
+T5K_INLINE void steps(V16 (&acc)[R][P], const I16 (&g)[P], const typename F::Value *x, int64_t ldx) {
+    if constexpr (j < F::STEPS) {
+        typename F::Weights w[P];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) w[p] = F::template value<j>(g[p]);
+        for (int p = 0; p < P; ++p) w[p] = F::template weights<j>(g[p]);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
-            const V16 a = bcast(x[r * ldx + j]);
+            const auto a = F::spread(x[r * ldx + j]);
 #pragma GCC unroll 4
-            for (int p = 0; p < P; ++p) acc[r][p] = fma(a, w[p], acc[r][p]);
+            for (int p = 0; p < P; ++p) acc[r][p] = F::added(acc[r][p], w[p], a);
         }
         steps<F, R, P, j + 1>(acc, g, x, ldx);
     }
@@ -45,7 +69,7 @@ T5K_INLINE void steps(V16 (&acc)[R][P], const I16 (&g)[P], const float *x, int64
 
 // Groups [begin, end) of each panel; `ahead` is where to prefetch, in dwords from the group that is read.
 template <class F, int R, int P>
-T5K_INLINE void chain(V16 (&acc)[R][P], const uint32_t *const (&w)[P], const float *x, int64_t ldx, int64_t begin,
+T5K_INLINE void chain(V16 (&acc)[R][P], const uint32_t *const (&w)[P], const typename F::Value *x, int64_t ldx, int64_t begin,
                       int64_t end, int64_t ahead) {
     for (int64_t i = begin; i < end; ++i) {
         I16 g[P];
@@ -54,13 +78,13 @@ T5K_INLINE void chain(V16 (&acc)[R][P], const uint32_t *const (&w)[P], const flo
             prefetch(w[p] + i * LANES + ahead);
             g[p] = loadi(w[p] + i * LANES);
         }
-        steps<F, R, P, 0>(acc, g, x + i * F::PER, ldx);
+        steps<F, R, P, 0>(acc, g, x + i * F::STEPS, ldx);
     }
 }
 
-// out[r][16 p + lane], row stride MAX_PANELS * 16: the accumulated tile of panels first .. first + P.
+// out[r][16 p + lane], row stride MAX_PANELS * 16: the accumulated tile of panels first .. first + P. ldx: of x, in its values.
 template <class F, int R, int P>
-void tile(const LinearJob &job, const float *x, int64_t first, float *out) {
+void tile(const LinearJob &job, const typename F::Value *x, int64_t ldx, int64_t first, float *out) {
     V16 acc[R][P];
     const uint32_t *w[P];
 #pragma GCC unroll 4
@@ -71,19 +95,25 @@ void tile(const LinearJob &job, const float *x, int64_t first, float *out) {
         for (int p = 0; p < P; ++p) acc[r][p] = zero();
     // Near the end of its panel a stream goes on in the panel P further, which is where the next tile reads.
     const int64_t groups = (job.w.K + F::PER - 1) / F::PER, near = groups < AHEAD / LANES ? 0 : groups - AHEAD / LANES;
-    chain<F, R, P>(acc, w, x, job.ldx, 0, near, AHEAD);
-    chain<F, R, P>(acc, w, x, job.ldx, near, groups, AHEAD + (P - 1) * groups * LANES);
+    chain<F, R, P>(acc, w, x, ldx, 0, near, AHEAD);
+    chain<F, R, P>(acc, w, x, ldx, near, groups, AHEAD + (P - 1) * groups * LANES);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) store(out + r * MAX_PANELS * LANES + p * LANES, acc[r][p]);
 }
 
-template <int R, int P>
+template <class F, int R, int P>
 void tile_floats(const LinearJob &job, int64_t row, int64_t first, float *out) {
-    const float *x = job.x + row * job.ldx;
-    if (job.w.format == FORMAT_BF16) return tile<Bf16, R, P>(job, x, first, out);
-    return tile<F32, R, P>(job, x, first, out);
+    if constexpr (F::STEPS == 2) {  // the dot product of bf16 where it is no instruction
+        const uint32_t before = flush_denormals();
+        tile<F, R, P>(job, (const float *)job.rows.q + row * job.rows.ldq, job.rows.ldq, first, out);
+        restore_denormals(before);
+    } else if constexpr (F::PER == 2) {
+        tile<F, R, P>(job, (const int32_t *)job.rows.q + row * job.rows.ldq / 2, job.rows.ldq / 2, first, out);
+    } else {
+        tile<F, R, P>(job, job.x + row * job.ldx, job.ldx, first, out);
+    }
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/bf16.h"
+
 namespace t5k {
 namespace {
 
@@ -43,9 +45,32 @@ float plain_sum(const LinearJob &job, const float *x, int64_t n) {
     return sum;
 }
 
+float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+
+// a b + c for a and b in bf16, rounded once; a result below 2^-126, rounded as if exponents had no end, is zero. Scaling makes
+// that end far away, and nothing near a small result is large enough to overflow by it.
+float flushed_fma(float a, float b, float c) {
+    a = flushed(a), b = flushed(b), c = flushed(c);
+    const float sum = std::fma(a, b, c);
+    if (sum == 0.0f || !(std::fabs(sum) <= 0x1p-120f)) return sum;
+    const float scaled = std::fma(a * 0x1p64f, b, c * 0x1p64f);
+    return std::fabs(scaled) < 0x1p-62f ? std::copysign(0.0f, scaled) : scaled * 0x1p-64f;
+}
+
+// As the dot product instruction of bf16: of each two k the second first.
+float bf16_sum(const LinearJob &job, const float *x, int64_t n) {
+    float sum = 0.0f;
+    for (int64_t k = 0; k < job.w.K; k += 2) {
+        const bool is_pair = k + 1 < job.w.K;
+        sum = flushed_fma(is_pair ? to_nearest_bf16(x[k + 1]) : 0.0f, is_pair ? weight(job.w, k + 1, n) : 0.0f, sum);
+        sum = flushed_fma(to_nearest_bf16(x[k]), weight(job.w, k, n), sum);
+    }
+    return sum;
+}
+
 // Rows are rounded to integers block by block; the products of a block are exact, and its scales meet in fp32.
 float rounded_sum(const LinearJob &job, const float *x, int64_t n) {
-    const RowRounding rounding = rounding_of(job);
+    const RowRounding rounding = rounding_of(job, ROWS_BF16_FLOATS);
     const int64_t K = job.w.K, block = rounding == ROWS_W8A8 ? K : rounding == ROWS_W8 ? ROW_BLOCK : I4_GROUP;
     const float most = rounding == ROWS_W8 ? 32767.0f : 127.0f;
     float sum = 0.0f;
@@ -66,7 +91,8 @@ float rounded_sum(const LinearJob &job, const float *x, int64_t n) {
 
 float product(const LinearJob &job, int64_t r, int64_t n) {
     const float *x = job.x + r * job.ldx;
-    return rounding_of(job) == ROWS_PLAIN ? plain_sum(job, x, n) : rounded_sum(job, x, n);
+    if (job.w.format == FORMAT_F32) return plain_sum(job, x, n);
+    return job.w.format == FORMAT_BF16 ? bf16_sum(job, x, n) : rounded_sum(job, x, n);
 }
 
 float activate(float x, Activation act) {

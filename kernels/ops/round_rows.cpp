@@ -19,12 +19,25 @@ float peak_of(const float *x, int64_t n) {
     return peak;
 }
 
-// x[k .. k + 16) times `inverse`, rounded; zeros from n on.
-T5K_INLINE I16 rounded(const float *x, int64_t k, int64_t n, float inverse) {
-    if (n - k >= LANES) return to_nearest(mul(load(x + k), bcast(inverse)));
+// x[k .. k + 16); zeros from n on.
+T5K_INLINE V16 sixteen(const float *x, int64_t k, int64_t n) {
+    if (n - k >= LANES) return load(x + k);
     float lanes[LANES] = {};
     for (int64_t i = k; i < n; ++i) lanes[i - k] = x[i];
-    return to_nearest(mul(load(lanes), bcast(inverse)));
+    return load(lanes);
+}
+
+T5K_INLINE I16 rounded(const float *x, int64_t k, int64_t n, float inverse) {
+    return to_nearest(mul(sixteen(x, k, n), bcast(inverse)));
+}
+
+// As bf16_of_float, in the upper halves of the lanes.
+T5K_INLINE I16 rounded_to_bf16(V16 x) {
+    const I16 bits = as_int(x), magnitude = andi(bits, bcasti(0x7fffffff));
+    const I16 is_nan = sar<31>(addi(magnitude, bcasti(0x007fffff))), is_number = sar<31>(addi(magnitude, bcasti(-0x7f800001)));
+    const I16 nearest = addi(addi(bits, bcasti(0x7fff)), andi(sar<16>(bits), bcasti(1)));
+    const I16 either = ori(andi(nearest, is_number), andi(ori(bits, bcasti(0x00400000)), is_nan));
+    return andi(either, bcasti((int32_t)0xffff0000));
 }
 
 T5K_INLINE float step_of(float peak, float most) { return peak > 0.0f ? peak / most : 1.0f; }
@@ -57,14 +70,28 @@ void round_row_w4(const float *x, int64_t K, int8_t *q, float *scale, int32_t *o
     }
 }
 
+void round_row_bf16_floats(const float *x, int64_t K, float *q) {
+    for (int64_t k = 0; k < K; k += LANES) storei(q + k, pairs_swapped(rounded_to_bf16(sixteen(x, k, K))));
+}
+
+#if defined(T5K_ISA_AVX512)
+void round_row_bf16_pairs(const float *x, int64_t K, uint16_t *q) {
+    for (int64_t k = 0; k < K; k += LANES) put_bf16_pairs(q + k, rounded_to_bf16(sixteen(x, k, K)));
+}
+#endif
+
 }  // namespace
 
-// Rounds one row for the integer kernels; the layout is QuantizedRows'.
+// Rounds one row for linear's kernels; the layout is QuantizedRows'.
 void quantize_row(RowRounding kind, const float *x, int64_t K, void *q, float *scale, int32_t *offset) {
     switch (kind) {
         case ROWS_W8A8: return round_row_w8a8(x, K, (int8_t *)q, scale);
         case ROWS_W8: return round_row_w8(x, K, (int16_t *)q, scale);
         case ROWS_W4: return round_row_w4(x, K, (int8_t *)q, scale, offset);
+        case ROWS_BF16_FLOATS: return round_row_bf16_floats(x, K, (float *)q);
+#if defined(T5K_ISA_AVX512)
+        case ROWS_BF16_PAIRS: return round_row_bf16_pairs(x, K, (uint16_t *)q);
+#endif
         default: return;
     }
 }

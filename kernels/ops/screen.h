@@ -5,7 +5,7 @@
 //   |a[n] - (x W)[n]|  <=  |x|_2 * |W[:, n] - s q[:, n]|_2  +  |x - xr|_2 * |s q[:, n]|_2  +  fp32 rounding
 //
 // (Cauchy-Schwarz twice). Norms of the residual and of the copy are stored per column; |x - xr|_2 is bounded by the row's
-// rounding steps. Columns whose upper bound reaches the largest lower bound may hold the argmax: their panels are
+// rounding steps. Where W is bf16 its product rounds x too: |x - x bf16|_2 times the two norms is added. Columns whose upper bound reaches the largest lower bound may hold the argmax: their panels are
 // computed from W itself, with the very chain the full product would use, so the result is the full product's, bit by
 // bit, ties included. Above MAX_SCREENED panels the caller computes all of W instead.
 //

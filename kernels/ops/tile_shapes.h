@@ -10,9 +10,9 @@
 namespace t5k::T5K_NS {
 namespace {
 
-template <int R, int P>
+template <class F, int R, int P>
 constexpr Tile floats() {
-    return {R, P, tile_floats<R, P>};
+    return {R, P, tile_floats<F, R, P>};
 }
 template <int R, int P>
 constexpr Tile w8a8() {
@@ -32,11 +32,13 @@ constexpr int WIDE_ROWS = 12, FEW_ROWS = 8;
 constexpr int64_t GROUP_BYTES = 448 << 10;  // of a 1 MiB L2
 
 // Thirty-two registers. Up to four rows take four panels, which keeps at least four chains for one row. More rows: 8 x 2, whose
-// inputs L1 holds (12 x 2: 97 of 115 GFLOP/s at K = 2048 where 8 x 2 gives 113).
+// inputs L1 holds (12 x 2: 97 of 115 GFLOP/s at K = 2048 where 8 x 2 gives 113; bf16 by its instruction 185 of 230 where 8 x 2 gives 205).
+template <class F>
 constexpr Tile FLOATS[] = {
-    floats<8, 2>(), floats<6, 2>(), floats<5, 2>(), floats<4, 4>(), floats<3, 4>(), floats<2, 4>(), floats<1, 4>(),
-    floats<4, 2>(), floats<2, 2>(), floats<1, 2>(),
-    floats<8, 1>(), floats<7, 1>(), floats<6, 1>(), floats<5, 1>(), floats<4, 1>(), floats<3, 1>(), floats<2, 1>(), floats<1, 1>(),
+    floats<F, 8, 2>(), floats<F, 6, 2>(), floats<F, 5, 2>(), floats<F, 4, 4>(), floats<F, 3, 4>(), floats<F, 2, 4>(),
+    floats<F, 1, 4>(), floats<F, 4, 2>(), floats<F, 2, 2>(), floats<F, 1, 2>(),
+    floats<F, 8, 1>(), floats<F, 7, 1>(), floats<F, 6, 1>(), floats<F, 5, 1>(), floats<F, 4, 1>(), floats<F, 3, 1>(),
+    floats<F, 2, 1>(), floats<F, 1, 1>(),
 };
 // Integers of up to eight rows wait for memory and take one panel at a time, which is one stream (two by two at eight rows:
 // a decode step 1.2x slower). Many rows: 12 x 2, but 8 where groups are unpacked (w8), 12 x 1 where a second set of sums is kept (w4).
@@ -55,9 +57,10 @@ constexpr int WIDE_ROWS = 6, FEW_ROWS = 6;
 constexpr int64_t GROUP_BYTES = 224 << 10;  // of a 512 KiB L2
 
 // Sixteen registers of eight lanes: 6 x 1 (12 accumulators), one row over four panels, two and three over two.
+template <class F>
 constexpr Tile FLOATS[] = {
-    floats<6, 1>(), floats<5, 1>(), floats<4, 1>(), floats<3, 2>(), floats<2, 2>(), floats<1, 4>(),
-    floats<1, 2>(), floats<3, 1>(), floats<2, 1>(), floats<1, 1>(),
+    floats<F, 6, 1>(), floats<F, 5, 1>(), floats<F, 4, 1>(), floats<F, 3, 2>(), floats<F, 2, 2>(), floats<F, 1, 4>(),
+    floats<F, 1, 2>(), floats<F, 3, 1>(), floats<F, 2, 1>(), floats<F, 1, 1>(),
 };
 constexpr Tile TILES_W8A8[] = {w8a8<6, 1>(), w8a8<5, 1>(), w8a8<4, 1>(), w8a8<3, 1>(), w8a8<2, 1>(), w8a8<1, 1>()};
 constexpr Tile TILES_W8[] = {w8<6, 1>(), w8<5, 1>(), w8<4, 1>(), w8<3, 1>(), w8<2, 1>(), w8<1, 1>()};
@@ -84,8 +87,14 @@ constexpr Choice choice_of(const Tile (&tiles)[N]) {
     return choice;
 }
 
-constexpr Choice CHOICES[] = {choice_of(FLOATS), choice_of(TILES_W8A8), choice_of(TILES_W8), choice_of(TILES_W4)};  // by RowRounding
+constexpr Choice CHOICES[] = {  // by RowRounding
+    choice_of(FLOATS<F32>), choice_of(TILES_W8A8), choice_of(TILES_W8), choice_of(TILES_W4), choice_of(FLOATS<Bf16Floats>),
+#if defined(T5K_ISA_AVX512)
+    choice_of(FLOATS<Bf16Pairs>),
+#endif
+};
 static_assert(ROWS_PLAIN == 0 && ROWS_W8A8 == 1 && ROWS_W8 == 2 && ROWS_W4 == 3, "the order of CHOICES");
+static_assert(ROWS_BF16_FLOATS == 4 && ROWS_BF16_PAIRS == 5, "the order of CHOICES");
 
 }  // namespace
 }  // namespace t5k::T5K_NS

@@ -23,7 +23,13 @@ EPILOGUES = {"store": 0, "add": 1, "act": 2, "gated": 3, "argmax": 4}
 @cache
 def isas() -> list[str]:
     """Those this machine can run."""
-    return [name for name in ("scalar", "avx2", "avx512") if native.library().t5k_isa(name.encode())]
+    return [name for name in ("scalar", "avx2", "avx512", "avx512_bf16") if native.library().t5k_isa(name.encode())]
+
+
+def nearest_bf16(x: np.ndarray) -> np.ndarray:
+    """fp32 rounded to the nearest bf16, ties to even, as fp32; NaN is not for this."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    return (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
 
 
 def stride(width: int) -> int:

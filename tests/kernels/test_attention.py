@@ -53,19 +53,15 @@ def test_cross_attention_is_softmax_of_unscaled_scores(shape, isa):
     np.testing.assert_allclose(got, exact(q, k, v, heads), atol=2.0**-17 * abs(v).max())
 
 
-def bf16(x):
-    """Rounded to the nearest bf16, ties to even, as fp32."""
-    bits = x.view(np.uint32).astype(np.uint64)
-    return (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
-
-
 @pytest.mark.parametrize("isa", ops.isas())
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_bf16_cache_holds_the_nearest_bf16_and_loses_nothing_else(shape, isa):
     heads = shape[2]
     q, k, v = data(*shape)
     got = ops.attend(isa, q, k, v, heads, cache_bytes=2)
-    np.testing.assert_allclose(got, exact(q, bf16(k), bf16(v), heads), atol=2.0**-17 * abs(v).max())
+    np.testing.assert_allclose(
+        got, exact(q, ops.nearest_bf16(k), ops.nearest_bf16(v), heads), atol=2.0**-17 * abs(v).max()
+    )
 
 
 @pytest.mark.parametrize("isa", ops.isas())

@@ -37,6 +37,14 @@ def test_brackets_of_a_reason_are_not_taken_for_markup(monkeypatch: pytest.Monke
     assert f"no: {why}" in printed.output
 
 
+def test_int8_of_the_bundled_engine_names_w8a8_and_its_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_engine_names", lambda: ("t5",))
+    monkeypatch.setenv("COLUMNS", "400")
+    printed = CliRunner().invoke(doctor.command, []).output
+    assert "int8: w8a8 has the same weights beside 8-bit activations" in printed
+    assert "4000 held-out answers" in printed
+
+
 @pytest.mark.parametrize("columns", ["60", "80", "200"])
 def test_its_tables_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)

@@ -235,7 +235,7 @@ void check_broken_models() {
 
 int main() {
     check_broken_models();
-    const char *const isas[] = {"scalar", "avx2", "avx512"};
+    const char *const isas[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
     for (int kind = 0; kind < 5; ++kind) {
         const int format = kind == 4 ? 2 : kind;
         const Outputs expected = run(TestModel(format, 1, 1, "scalar", kind == 4));
