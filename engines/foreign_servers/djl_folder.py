@@ -23,7 +23,7 @@ from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.write import container_values
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "t5": ("numpy", "tokenizers"),
+    "t5": ("numpy", "safetensors", "tokenizers"),
     "ctranslate2": ("ctranslate2", "numpy", "tokenizers"),
     "onnxruntime": ("onnxruntime", "numpy", "tokenizers"),
     "openvino": ("numpy", "openvino", "tokenizers"),

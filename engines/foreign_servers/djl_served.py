@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from engines.api import Endpoint, EngineFacts, EngineSpec, RunningEngine, djl_queue_order
@@ -30,6 +32,8 @@ from engines.registry import traits
 from engines.serving_properties.write import spec_to_properties
 
 WORKER_VARIABLE = "DYNO_DJL_WORKER"
+FIRST_WITHOUT_T5 = 5
+"""From this transformers on DJL's Hugging Face handler ends with 'Unknown task text2text-generation'."""
 _JAR = re.compile(r"python-(\d+\.\d+\.\d+)\.jar")
 
 Version = tuple[int, ...]
@@ -38,22 +42,26 @@ Version = tuple[int, ...]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderServer:
     """What starts a folder: DJL Serving (`found`), its worker of `version` from `jar`, or our own server. `sentence`
-    names it, and what of DJL Serving is missing."""
+    names it, and what of DJL Serving is missing. `python` runs the workers ('': the interpreter that was measured)."""
 
     sentence: str
+    python: str = ""
     found: Found | None = None
     jar: Path | None = None
     version: str = ""
 
 
-def server_for(version: Version) -> FolderServer:
-    """What this machine has for a folder written for that version of DJL Serving."""
+def server_for(version: Version, engine: str) -> FolderServer:
+    """What this machine has for a folder written for that version of DJL Serving and that measured engine."""
+    order = "newest first" if djl_queue_order(version) == "heap" else "first in, first out"
+    ours = f"under our own server with its queue ({order})"
+    if traits(engine).container_entry_point and (problem := _handler_problem()):
+        return FolderServer(sentence=f"{ours}: {problem}")
     found = find_djl()
     if found is not None and not (found.version and java_problem()):
         return FolderServer(
             sentence=f"under DJL Serving {found.version or 'of unknown version'} ({found.by})", found=found
         )
-    order = "newest first" if djl_queue_order(version) == "heap" else "first in, first out"
     why = f"DJL Serving cannot run ({java_problem()})" if found else "no DJL Serving is here"
     jars = _jars()
     if jars:
@@ -63,8 +71,7 @@ def server_for(version: Version) -> FolderServer:
         sentence = f"worker real, front ours: DJL Serving's Python worker {name}, our front with its queue ({order})"
         return FolderServer(sentence=f"{sentence}; {why}", jar=jars[number], version=name)
     return FolderServer(
-        sentence=f"under our own server with its queue ({order}): {why}, and no worker of it ({WORKER_VARIABLE} names "
-        "no folder with a python-<version>.jar)"
+        sentence=f"{ours}: {why}, and no worker of it ({WORKER_VARIABLE} names no folder with a python-<version>.jar)"
     )
 
 
@@ -82,7 +89,8 @@ def serve_folder(
         return
     port, temp_dir = free_port(), fresh_path("server")
     place = serving_python(inner.engine, inner.python)
-    command = _command(server, version, folder, workdir, (port, temp_dir, str(place or sys.executable)))
+    python = server.python or str(place or sys.executable)
+    command = _command(server, version, folder, workdir, (port, temp_dir, python))
     # As the file's comment asks for somebody else's handler; ours set their own threads, whatever DJL's script sets.
     threads = compute_threads(inner) if traits(inner.engine).container_entry_point else 1
     env = {**command.env, "OMP_NUM_THREADS": str(threads)}
@@ -141,6 +149,17 @@ def _served_by_ours(
     front = replace(HERE, queue_order=djl_queue_order(version))
     with serve_file(path, None, workdir, ready_timeout_s, front) as running:
         yield running
+
+
+def _handler_problem() -> str:
+    """Why DJL's Hugging Face handler cannot run here; '' where it can. The images have what it imports."""
+    if find_spec("peft") is None:
+        return "DJL's Hugging Face handler imports peft, which is not installed here"
+    version = metadata.version("transformers")
+    is_older = int(version.partition(".")[0]) < FIRST_WITHOUT_T5
+    return (
+        "" if is_older else f"DJL's Hugging Face handler wants transformers 4 for T5, and {version} is installed here"
+    )
 
 
 def _jars() -> dict[Version, Path]:

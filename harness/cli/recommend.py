@@ -127,6 +127,8 @@ def _recommend(
     is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
     recommendation, given_up = choose_for(run, target)
     nothing = why_nothing_to_write(recommendation.trial.candidate)
+    if verify and not is_own and traits(recommendation.trial.candidate.engine).is_rented:
+        raise UsageError(f"--verify: an endpoint was measured; `dyno deploy sagemaker {run.root}` measures it there")
     if verify and not is_own and traits(recommendation.trial.candidate.engine).container_rolling_batch:
         raise UsageError(
             f"--verify: {target} runs {label(recommendation.trial.candidate)} as its own rolling batch, which nothing "

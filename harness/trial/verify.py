@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.foreign_servers.djl_served import server_for
+from engines.foreign_servers.clean_python import REQUIREMENTS, clean_python
+from engines.foreign_servers.djl_served import FolderServer, server_for
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_of
-from harness.properties.containers import parse_container
+from harness.properties.containers import Container, format_version, parse_container, python_version
 from harness.properties.write import Written
 from harness.records import Recommendation, Trial, next_number
 from harness.store.codec import to_json
@@ -90,15 +92,29 @@ def verify_folder(
 ) -> Verification:
     """Like `verify`, for the model folder of a container of DJL's: started by what this machine has of DJL Serving,
     which the sentence names."""
-    target = parse_container(written.container)
-    server = server_for(target.version)
-    progress(f"starting {written.properties_path.parent} {server.sentence}")
-    with Bench.open(run.resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
-        promised = measurements(run.trials, recommendation)
-        folder = written.properties_path.parent
-        trial = bench.run_folder(server, target, folder, promised[0], next_number(run.trials))
+    target, folder = parse_container(written.container), written.properties_path.parent
+    promised = measurements(run.trials, recommendation)
+    server = server_for(target.version, promised[0].candidate.engine)
+    with (
+        Bench.open(run.resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench,
+        _with_its_python(server, target, folder) as placed,
+    ):
+        progress(f"starting {folder} {placed.sentence}")
+        trial = bench.run_folder(placed, target, folder, promised[0], next_number(run.trials))
     found = _judged(trial, promised)
-    return replace(found, sentence=f"{found.sentence} (started {server.sentence})")
+    return replace(found, sentence=f"{found.sentence} (started {placed.sentence})")
+
+
+@contextmanager
+def _with_its_python(server: FolderServer, target: Container, folder: Path) -> Iterator[FolderServer]:
+    """The server with workers in a clean environment of the image's Python, where a worker of DJL Serving's reads a
+    requirements.txt and that Python is here; else the sentence states what was not tried."""
+    wanted = format_version(python_version(target))
+    if (server.found is None and server.jar is None) or not (folder / REQUIREMENTS).is_file() or not wanted:
+        yield server
+        return
+    with clean_python(wanted, folder) as made:
+        yield replace(server, python=made.program, sentence=f"{server.sentence}; {made.sentence}")
 
 
 def measurements(trials: Sequence[Trial], recommendation: Recommendation) -> tuple[Trial, ...]:

@@ -98,6 +98,7 @@ def test_what_the_folder_holds(command: Path, tmp_path: Path) -> None:
     )
     assert {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()} == {
         "numpy",
+        "safetensors",
         "tokenizers",
     }
     assert (folder / "engines" / "t5" / "libt5k.so").is_file()

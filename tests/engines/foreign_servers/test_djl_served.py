@@ -44,7 +44,7 @@ def test_the_nearest_worker_that_is_no_newer_stands_in_for_the_server(
 ) -> None:
     monkeypatch.setattr(djl_served, "find_djl", lambda: None)
     monkeypatch.setenv(WORKER_VARIABLE, _jars(tmp_path, "0.25.0", "0.34.0"))
-    server = server_for(version)
+    server = server_for(version, "t5")
     assert (server.version, server.jar) == (chosen, tmp_path / f"python-{chosen}.jar")
     assert server.sentence.startswith(f"worker real, front ours: DJL Serving's Python worker {chosen}, our front with")
     assert f"its queue ({order}" in server.sentence
@@ -56,11 +56,25 @@ def test_a_whole_server_comes_first_and_ours_last(tmp_path: Path, monkeypatch: p
     found = Found(command=tmp_path / "djl-serving", version="0.36.0", by="on the path")
     monkeypatch.setattr(djl_served, "find_djl", lambda: found)
     monkeypatch.setattr(djl_served, "java_problem", lambda: "")
-    assert server_for(V36).sentence == "under DJL Serving 0.36.0 (on the path)"
+    assert server_for(V36, "t5").sentence == "under DJL Serving 0.36.0 (on the path)"
     monkeypatch.setattr(djl_served, "java_problem", lambda: "no java found")
-    assert server_for(V36).sentence.endswith("DJL Serving cannot run (no java found)")
+    assert server_for(V36, "t5").sentence.endswith("DJL Serving cannot run (no java found)")
     monkeypatch.delenv(WORKER_VARIABLE)
-    assert server_for(V36).sentence.startswith("under our own server with its queue (newest first): DJL Serving cannot")
+    assert server_for(V36, "t5").sentence.startswith(
+        "under our own server with its queue (newest first): DJL Serving cannot"
+    )
+
+
+def test_somebody_else_s_handler_runs_where_what_it_imports_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(djl_served, "find_djl", lambda: None)
+    monkeypatch.delenv(WORKER_VARIABLE, raising=False)
+    monkeypatch.setattr(djl_served, "find_spec", lambda name: None)
+    assert "handler imports peft, which is not installed" in server_for(V36, "transformers").sentence
+    monkeypatch.setattr(djl_served, "find_spec", lambda name: name)
+    monkeypatch.setattr(djl_served.metadata, "version", lambda name: "5.1.0")
+    assert "wants transformers 4 for T5, and 5.1.0 is installed" in server_for(V36, "transformers").sentence
+    monkeypatch.setattr(djl_served.metadata, "version", lambda name: "4.57.0")
+    assert "no DJL Serving is here" in server_for(V36, "transformers").sentence
 
 
 def test_a_jar_without_a_worker_is_one_sentence(tmp_path: Path) -> None:
