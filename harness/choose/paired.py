@@ -44,11 +44,11 @@ def chance_better(one: Pooled, other: Pooled, goals: Goals) -> float | None:
 
 
 def launch_spread_frac(one: Pooled, goals: Goals) -> float | None:
-    """The standard deviation of the first objective's logarithm over the launches; None below two, or where a value is
-    not positive."""
+    """The standard deviation of the first objective's logarithm over the launches of a finalist; None below MIN_ROUNDS
+    of them, or where a value is not positive."""
     name = goals.objectives[0].metric
     values = [metric.value for trial in one.counted if (metric := metric_of(trial, name)) is not None]
-    if len(values) < 2 or min(values) <= 0:
+    if not one.is_confirmed or len(values) < MIN_ROUNDS or min(values) <= 0:
         return None
     return stdev(map(math.log, values))
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import psutil
 
 from engines.launching import why_stale
 from harness.cli.load_options import load_hosts
@@ -34,6 +35,7 @@ from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
 from harness.tune.search_records import SearchContext, SearchResult
+from harness.units import BYTES_PER_MIB
 
 FIRST_SHOWN = 6
 """Candidates that --dry-run lists in order; beyond the blocks' defaults the order depends on what is measured."""
@@ -58,6 +60,11 @@ FIRST_SHOWN = 6
     multiple=True,
     metavar="RUN",
     help="Begin with what this earlier run suggests (repeatable); it orders the first trials and removes none.",
+)
+@click.option(
+    "--no-prune",
+    is_flag=True,
+    help="Also launch what earlier launches show to fail or to need more memory than there is.",
 )
 @click.option("--new", "is_new", is_flag=True, help="Begin a new run even if an unfinished one could be resumed.")
 @click.option(
@@ -91,6 +98,7 @@ def command(
     results: Path | None,
     dry_run: bool,
     earlier: tuple[str, ...],
+    no_prune: bool,
     is_new: bool,
     ui_port: int | None,
     expect_workers: int | None,
@@ -116,14 +124,12 @@ def command(
     resolved = checked_scenario(scenario, overrides)
     require_prices(resolved.scenario, str(scenario))
     plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, model_kind_of(resolved))
-    first = _first(resolved, plan, [find_run(results or DEFAULT_RESULTS, name) for name in earlier])
+    first = _first(resolved, plan, earlier, results)
     if dry_run:
         check_model(resolved)
         return _print_plan(resolved, plan, first, as_json)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
-    # Only what runs here can be started from the file; another container's is written unverified.
-    is_verified = not no_verify and parse_container(resolved.scenario.recommend.container).is_own
     web_ui = None if ui_port is None else WebUi(ui_port)
     hosts = load_hosts(resolved, expect_workers, bind, workers_timeout)
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
@@ -133,8 +139,8 @@ def command(
             run_folder = partial(open_run, resolved, results or DEFAULT_RESULTS, is_new, display.note)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=web_ui, hosts=hosts)
             bench = until_end.enter_context(opening)
-            result = _search(bench, plan, display, first, is_verified=is_verified)
-        return answer(bench, result, verifies=is_verified, as_json=as_json)
+            result = _search(bench, plan, display, first, prunes=not no_prune, verifies=not no_verify)
+        return answer(bench, result, verifies=not no_verify, as_json=as_json)
 
 
 @contextmanager
@@ -146,18 +152,27 @@ def _resumable() -> Iterator[None]:
         raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
-def _first(resolved: ResolvedScenario, plan: SpacePlan, earlier: Sequence[Path]) -> tuple[Candidate, ...]:
+def _first(
+    resolved: ResolvedScenario, plan: SpacePlan, earlier: Sequence[str], results: Path | None
+) -> tuple[Candidate, ...]:
     """The candidates that earlier runs put first."""
     if not earlier:
         return ()
     from harness.tune.warm_start import Place, prior_order, read_hints
 
     here = Place(model=resolved.model.value, kind=model_kind_of(resolved), machine=machine_facts())
-    return prior_order(plan, read_hints(earlier, resolved, here, plan), resolved.scenario.search.trials)
+    roots = [find_run(results or DEFAULT_RESULTS, name) for name in earlier]
+    return prior_order(plan, read_hints(roots, resolved, here, plan), resolved.scenario.search.trials)
 
 
 def _search(
-    bench: Bench, plan: SpacePlan, display: Display, first: tuple[Candidate, ...], *, is_verified: bool
+    bench: Bench,
+    plan: SpacePlan,
+    display: Display,
+    first: tuple[Candidate, ...],
+    *,
+    prunes: bool,
+    verifies: bool,
 ) -> SearchResult:
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
     from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
@@ -176,8 +191,11 @@ def _search(
             on_event=display.on_event,
             done=bench.stored,
             spent_before_s=bench.setup_s,
-            is_verified=is_verified,
+            # Only what runs here can be started from the file; another container's is written unverified.
+            is_verified=verifies and parse_container(bench.inputs.scenario.recommend.container).is_own,
             first=first,
+            memory_mib=psutil.virtual_memory().total / BYTES_PER_MIB,
+            prunes=prunes,
         )
     )
     if result.stop == "interrupted":

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engines.api import EngineFacts
 from engines.errors import EngineError, OutOfMemory
 from engines.registry import traits
 from harness.choose.goals import goals_of
@@ -31,11 +32,15 @@ from harness.store.writer import RunWriter
 from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
 from harness.trial.inputs import TrialInputs
+from harness.trial.largest_shape import PHASE, drive_largest
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
 from harness.trial.progress import LAUNCH, Phase, Progress
 from harness.trial.reference import FurtherAnswers, Reference
 from harness.units import NS_PER_S
+
+FIRST_ROUND = 1
+"""The round of the finalists in which each is driven to the largest shape."""
 
 
 class TrialInterrupted(Interrupted):
@@ -72,7 +77,7 @@ class TrialRunner:
         phase_s: dict[str, float] = {}
         try:
             self._loads.prepare(order)
-            return self._measure(trial, start, phase_s, judged)
+            return self._measure(trial, start, phase_s, judged, drives_largest=order == FIRST_ROUND)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)
             return replace(trial, outcome=outcome, reason=str(error), phase_s=phase_s)
@@ -82,7 +87,13 @@ class TrialRunner:
             raise TrialInterrupted(replace(trial, reason="stopped by the user", phase_s=phase_s)) from error
 
     def _measure(
-        self, trial: Trial, start: Callable[[Path], Launched], phase_s: dict[str, float], judged: Trial | None
+        self,
+        trial: Trial,
+        start: Callable[[Path], Launched],
+        phase_s: dict[str, float],
+        judged: Trial | None,
+        *,
+        drives_largest: bool,
     ) -> Trial:
         workdir = self._writer.layout.logs(trial.trial_id)
         workdir.mkdir(parents=True, exist_ok=True)
@@ -91,15 +102,7 @@ class TrialRunner:
         with start(workdir) as engine:
             phase_s["launch"] = (self._clock.now_ns() - launching_ns) / NS_PER_S
             facts = engine.facts
-            trial = replace(
-                trial,
-                effective_dtype=facts.effective_dtype,
-                versions=facts.versions,
-                notes=tuple(facts.notes),
-                converted_dir=facts.converted_dir,
-                served_model=facts.served_model,
-                queue_order=facts.queue_order,
-            )
+            trial = _as_reported(trial, facts)
             quality = inherited(judged, facts) if judged is not None else None
             asked = NOTHING_ASKED
             if quality is None:
@@ -110,6 +113,10 @@ class TrialRunner:
             with self._timed("load", phase_s):
                 served = self._served(trial.candidate)
                 loaded = self._loads.run(engine, trial.candidate.engine, workdir, phase_s["launch"], served)
+            driven, is_too_large = "", False
+            if drives_largest and engine.failure() is None:
+                with self._timed(PHASE, phase_s):
+                    driven, is_too_large = drive_largest(engine, self._inputs, trial.candidate, self._progress)
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, probes=loaded.probes)
         if quality is None:
@@ -119,12 +126,13 @@ class TrialRunner:
         trial = replace(trial, quality=quality)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
         facts = engine.facts
-        trial = replace(trial, notes=tuple(facts.notes))
+        trial = replace(trial, notes=(*facts.notes, *([driven] if driven else [])))
         self._keep(trial.trial_id, loaded, asked)
         if died is not None:
             return _died(trial, died, phase_s, quality)
         window = replace(loaded.window, summary=loaded.window.summary.doubted(crashed(facts.crashes)))
-        return self._conclude(trial, window)
+        trial = self._conclude(trial, window)
+        return replace(trial, violations=(*trial.violations, driven)) if is_too_large else trial
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)
@@ -222,6 +230,19 @@ def begun(candidate: Candidate, number: int, trial_id: str) -> Trial:
         started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=here.machine_id,
         machine_class=here.machine_class,
+    )
+
+
+def _as_reported(trial: Trial, facts: EngineFacts) -> Trial:
+    """The trial with what the engine reports after its start."""
+    return replace(
+        trial,
+        effective_dtype=facts.effective_dtype,
+        versions=facts.versions,
+        notes=tuple(facts.notes),
+        converted_dir=facts.converted_dir,
+        served_model=facts.served_model,
+        queue_order=facts.queue_order,
     )
 
 

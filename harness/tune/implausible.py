@@ -12,6 +12,8 @@ LAUNCHES_TO_GIVE_UP = 2
 """Different candidates of one group that must fail to start, with none that ran, before the rest is skipped."""
 
 _START_FAILURES = ("launch_failed", "timed_out", "crashed", "infeasible")
+FAILURES = (*_START_FAILURES, "out_of_memory")
+"""Outcomes of a candidate that did not run."""
 
 
 def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
@@ -30,7 +32,7 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
                 f"trial {trial.trial_id} ran out of memory with workers={small.workers} "
                 f"batch_size={small.batch_size}; this needs at least as much"
             )
-    group = [trial for trial in launched if _group(trial.candidate) == _group(candidate)]
+    group = [trial for trial in launched if group_of(trial.candidate) == group_of(candidate)]
     failed = [trial for trial in group if trial.outcome in _START_FAILURES]
     if len(failed) == len(group) and len(failed) >= LAUNCHES_TO_GIVE_UP:
         last = failed[-1]
@@ -56,7 +58,7 @@ def _takes_at_least(axis: Axis, value: Any, failed: Any) -> bool:
     return axis.memory == "none" or value == failed
 
 
-def _group(candidate: Candidate) -> tuple[object, ...]:
+def group_of(candidate: Candidate) -> tuple[object, ...]:
     """What decides whether a start can succeed at all: more workers or a larger batch only take more memory."""
     decisive = (getattr(candidate, axis.name) for axis in AXES if axis.memory in ("unknown", "less"))
     return (*_outside(candidate), *decisive)

@@ -17,6 +17,7 @@ from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
 from harness.tune.finalists import finalists, first_measurements, remaining
 from harness.tune.implausible import implausible
+from harness.tune.memory_model import why_too_large
 from harness.tune.sampler import Proposals, StudyRecord
 from harness.tune.search_records import SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
@@ -77,7 +78,7 @@ class _Session:
                 return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
             if (enough := self._why_enough()) is not None:
                 return "converged", enough
-            if (why := implausible(candidate, self.trials)) is not None:
+            if (why := self._why_not(candidate)) is not None:
                 self._skip(candidate, why)
                 continue
             late = self._budget.why_stop(candidate, self._reserve_s(candidate))
@@ -129,6 +130,12 @@ class _Session:
             self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
         return trial
+
+    def _why_not(self, candidate: Candidate) -> str | None:
+        """Why launching `candidate` is no use, by what earlier launches showed."""
+        if not self._context.prunes:
+            return None
+        return implausible(candidate, self.trials) or why_too_large(candidate, self.trials, self._context.memory_mib)
 
     def _why_enough(self) -> str | None:
         """None while the next trial should gain something; else the sentence. A grid is measured whole."""

@@ -28,6 +28,9 @@ from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.encoding import Encoding, SharedEncoding
+from harness.tune.failures import chances_to_run
+from harness.tune.implausible import FAILURES
+from harness.tune.surrogate import Distances, Floats
 
 ASKS = 24
 """How often a sampler may repeat a measured candidate before an unseen one is drawn instead; each ask costs ~1 ms."""
@@ -48,6 +51,9 @@ class Proposals:
         self._encoding = SharedEncoding(plan) if self._is_genetic else Encoding(plan)
         self._study = _new_study(scenario, storage=None, name=scenario.name)
         self._study.sampler = _sampler(scenario, scenario.search.seed, blocks=len(plan.blocks))
+        self._distances = Distances(plan.candidates)
+        self._tried: list[Candidate] = []
+        self._ran: list[bool] = []
         self._seen: set[str] = set()
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
@@ -79,6 +85,9 @@ class Proposals:
         if candidate.candidate_id in self._seen or not self._encoding.knows(candidate):
             return
         self._seen.add(candidate.candidate_id)
+        if trial.outcome != "skipped":
+            self._tried.append(candidate)
+            self._ran.append(trial.outcome not in FAILURES)
         self._study.enqueue_trial(self._encoding.params(candidate))
         asked = self._study.ask()
         self._encoding.suggest(asked)
@@ -100,13 +109,22 @@ class Proposals:
     def _next_of_sampler(self, unseen: Sequence[Candidate]) -> Candidate:
         seed = int(np.random.SeedSequence([self._scenario.search.seed, len(self._seen)]).generate_state(1)[0])
         self._study.sampler = _sampler(self._scenario, seed, blocks=len(self._plan.blocks))
+        rng = np.random.default_rng(seed)
         for _ in range(ASKS):
             asked = self._study.ask()
             candidate = self._encoding.suggest(asked)
             self._study.tell(asked, state=TrialState.FAIL)
-            if candidate.candidate_id not in self._seen:
+            if candidate.candidate_id in self._seen:
+                continue
+            # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
+            if self._scenario.search.sampler != "random" or rng.random() < self._chances([candidate])[0]:
                 return candidate
-        return unseen[int(np.random.default_rng(seed).integers(len(unseen)))]
+        chances = self._chances(unseen)
+        return unseen[int(rng.choice(len(unseen), p=chances / chances.sum()))]
+
+    def _chances(self, candidates: Sequence[Candidate]) -> Floats:
+        """For each candidate the chance that it runs at all, by what its like did."""
+        return chances_to_run(self._distances, self._tried, self._ran, candidates)
 
 
 def first_candidates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ class SearchContext:
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
     began, the trials of `done` not counted. `is_verified`: the recommended one is launched once more afterwards.
-    `first` are candidates to measure before the blocks' defaults.
+    `first` are candidates to measure before the blocks' defaults. `memory_mib` is the machine's; with `prunes` a
+    candidate is skipped whose like failed, or that needs more.
     """
 
     scenario: Scenario
@@ -65,6 +67,8 @@ class SearchContext:
     spent_before_s: float = 0.0
     is_verified: bool = False
     first: tuple[Candidate, ...] = ()
+    memory_mib: float = math.inf
+    prunes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

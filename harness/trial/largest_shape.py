@@ -1,0 +1,56 @@
+"""The largest shape of a workload: its longest prompt, as many times at once as the load ever asks, answered in full.
+
+A load draws its prompts at random, so that the longest rarely meet in one batch; memory that suffices for a window may
+not suffice for a day. A finalist is driven to it once, after its first load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engines.api import RunningEngine
+from engines.processes.waiting import Waiting
+from harness.records import Candidate
+from harness.scenario.load_kinds import ClosedLoad
+from harness.trial.ask_prompts import ask, concurrency_of
+from harness.trial.endpoint_form import quality_form
+from harness.trial.inputs import TrialInputs
+from harness.trial.progress import Phase, Progress
+
+MOST_AT_ONCE = 256
+"""Requests at once, a thread each; a batch is smaller."""
+SETTLE_S = 2.0
+"""A server counts a worker that ended a little after its clients have noticed."""
+PHASE = "largest shape"
+
+
+def drive_largest(
+    engine: RunningEngine, inputs: TrialInputs, candidate: Candidate, progress: Progress
+) -> tuple[str, bool]:
+    """Ask for the largest shape; returns (a sentence on what came, whether a worker ended over it). Whether the engine
+    as a whole lived, `engine.failure()` knows."""
+    crashes = engine.facts.crashes
+    workload = inputs.scenario.workload
+    users = workload.load.most_users if isinstance(workload.load, ClosedLoad) else 0
+    count = min(max(users, concurrency_of(candidate)), MOST_AT_ONCE)
+    longest = max(inputs.prompts, key=lambda prompt: len(prompt.text))
+    tokens = workload.parameters.max_new_tokens
+    parameters = workload.parameters.model_copy(update={"min_new_tokens": tokens})
+    asked = ask(
+        engine,
+        [replace(longest, prompt_id=f"largest-{number}") for number in range(count)],
+        quality_form(engine.endpoint, workload.model_copy(update={"parameters": parameters}), candidate.engine),
+        concurrency=count,
+        on_progress=lambda done: progress.on_phase(Phase(name=PHASE, done=done, total=count)),
+    )
+    settling = Waiting(SETTLE_S if asked.failures else 0.0)
+    while (ended := engine.facts.crashes - crashes) == 0 and engine.failure() is None and not settling.is_over:
+        settling.pause(0.05, "what the failed answers did to the server")
+    failed = next(iter(asked.failures.values()), "")
+    what = f"largest shape ({count} at once, {len(longest.text)} characters, {tokens} tokens)"
+    if ended:
+        what += f" ended {ended} worker{'s' if ended > 1 else ''}"
+    return (
+        f"{what}: {len(asked.failures)} of {count} failed, first {failed}" if failed else f"{what}: answered",
+        ended > 0,
+    )

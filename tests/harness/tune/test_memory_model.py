@@ -1,0 +1,93 @@
+"""What launches teach of an engine's memory, and what is skipped for it: only what surely does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.records import Candidate, Metric, Trial, TrialSummary
+from harness.tune.loop import search
+from harness.tune.memory_model import memory_model, why_too_large
+from tests.harness.tune.landscape import Bench, memory_mib, scenario
+
+BASE = Candidate(block=0, engine="ctranslate2", dtype="fp32")
+SHAPES = [(1, 1), (2, 1), (1, 8), (4, 2), (2, 8), (1, 2), (4, 8)]
+
+
+def _law_mib(candidate: Candidate) -> float:
+    """A server of 120 MiB, workers of 400 MiB and 12 MiB for each row of a batch."""
+    return 120 + candidate.workers * (400 + 12 * candidate.batch_size)
+
+
+def _trial(candidate: Candidate, noise: float = 1.0) -> Trial:
+    peak = Metric(value=_law_mib(candidate) * noise, unit="MiB", estimator="law", n=1)
+    summary = TrialSummary(metrics={"peak_memory_mib": peak})
+    return Trial(trial_id=candidate.candidate_id, number=1, candidate=candidate, outcome="ok", summary=summary)
+
+
+def _of(workers: int, batch_size: int) -> Candidate:
+    return replace(BASE, workers=workers, batch_size=batch_size)
+
+
+def test_from_the_third_launch_peaks_are_predicted_within_five_percent() -> None:
+    """200 orders of launches whose peaks vary by 1 %: the next launch, each time."""
+    rng = np.random.default_rng(3)
+    off = []
+    for _ in range(200):
+        order = [SHAPES[index] for index in rng.permutation(len(SHAPES))]
+        trials = [_trial(_of(*shape), 1 + rng.normal(0, 0.01)) for shape in order]
+        for count in range(3, len(order)):
+            model = memory_model(BASE, trials[:count])
+            assert model is not None
+            candidate = trials[count].candidate
+            off.append(abs(model.predicted_mib(candidate) / _law_mib(candidate) - 1))
+    assert np.mean(np.array(off) <= 0.05) >= 0.8, np.quantile(off, [0.5, 0.8, 0.9, 0.95])
+    assert np.median(off) <= 0.02
+
+
+def test_the_parts_are_those_of_the_law() -> None:
+    model = memory_model(BASE, [_trial(_of(*shape)) for shape in SHAPES])
+    assert model is not None
+    assert (model.base_mib, model.weights_mib, model.rows_mib) == pytest.approx((120, 400, 12))
+
+
+def test_only_what_surely_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    trials = [_trial(_of(*shape)) for shape in SHAPES[:4]]
+    need = _law_mib(_of(8, 8))
+    assert why_too_large(_of(8, 8), trials, need) is None
+    assert why_too_large(_of(8, 8), trials, 0.96 * need) is None, "the bound lies 5 % below the prediction"
+    assert why_too_large(_of(8, 8), trials, 0.94 * need) == (
+        "needs at least 3875 MiB of 3835: by 4 launches, 120 + 8 workers x (400 + 8 x 12.0) = 4080 MiB, "
+        "the worst of them 0.0 % off"
+    ).replace("3875", f"{0.95 * need:.0f}").replace("3835", f"{0.94 * need:.0f}").replace("4080", f"{need:.0f}")
+
+
+def test_launches_that_fit_no_model_refuse_less() -> None:
+    trials = [_trial(_of(*shape), noise) for shape, noise in zip(SHAPES, (1.0, 1.4, 0.7, 1.3, 0.8), strict=False)]
+    assert why_too_large(_of(4, 8), trials, 0.8 * _law_mib(_of(4, 8))) is None
+
+
+def test_another_engine_dtype_or_option_and_two_launches_teach_nothing() -> None:
+    trials = [_trial(_of(*shape)) for shape in SHAPES]
+    assert memory_model(BASE, trials[:2]) is None
+    assert memory_model(BASE, [*trials[:2], trials[0]]) is None, "the same candidate again is no third"
+    for other in (replace(BASE, dtype="int8"), replace(BASE, engine="fake"), replace(BASE, options={"slots": 2})):
+        assert memory_model(other, trials) is None
+    assert why_too_large(replace(BASE, device="cuda", workers=8), trials, 1.0) is None, "its peak is not the host's"
+
+
+def test_a_search_skips_what_does_not_fit_unless_pruning_is_off(tmp_path: Path) -> None:
+    """The landscape's law; the machine has 3,000 MiB, and nothing runs out of memory before it is asked."""
+    of = scenario({"trials": 12}, space=[{"engine": "ctranslate2", "workers": [1, 2, 4, 16], "batch_size": [1, 8, 32]}])
+    launched = {}
+    for prunes in (True, False):
+        bench = Bench(of, tmp_path / f"{prunes}.db")
+        result = search(replace(bench.context(), memory_mib=3000.0, prunes=prunes))
+        launched[prunes] = [memory_mib(each) for each in bench.launched]
+        skipped = [trial for trial in result.trials if trial.outcome == "skipped"]
+        assert all("needs at least" in trial.reason or "ran out of memory" in trial.reason for trial in skipped)
+        assert all(memory_mib(trial.candidate) > 3000 for trial in skipped)
+    assert sum(each > 3000 for each in launched[True]) < sum(each > 3000 for each in launched[False])
