@@ -64,6 +64,8 @@ class DjlEngine:
         """Whether a DJL Serving is there, and which; for a named image docker, which looks for it when it starts."""
         found = find_djl(self._wanted)
         if found is not None:
+            if found.version and (problem := java_problem()):
+                return Availability(is_available=False, reason=problem)
             version = found.version or "of unknown version"
             note = f"DJL Serving {version}, {found.by}: {found.command}"
             return Availability(is_available=True, note=note, versions={"djl-serving": version})

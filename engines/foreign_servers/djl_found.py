@@ -77,9 +77,8 @@ def install_djl(source: Path) -> Path:
         try:
             _unpack(source, folder)
         except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
-            raise Unavailable(
-                f"--from {source}: cannot be unpacked: {str(error).partition(chr(10))[0]}; name a .tar, .tar.gz or .zip"
-            ) from error
+            why = str(error).partition("\n")[0].rstrip(": ")
+            raise Unavailable(f"--from {source}: cannot be unpacked: {why}; name a .tar, .tar.gz or .zip") from error
         home = next((path for path in (folder, *sorted(folder.iterdir())) if version_of(path)), None)
         if home is None or _program(home) is None:
             raise Unavailable(

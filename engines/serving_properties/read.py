@@ -182,15 +182,19 @@ def _check_server_keys(values: Mapping[str, str]) -> None:
 def _engine(reader: _Values) -> str:
     engine = reader.text("engine", "Python")
     if engine not in ("Python", "MPI"):
-        raise SpecInvalid(f"serving.properties: engine={engine!r}: this server hosts engine=Python only")
+        raise SpecInvalid(
+            f"serving.properties: engine={engine!r}: this server hosts engine=Python only; `dyno properties migrate` "
+            "writes the file for another version"
+        )
     entry = reader.text("option.entryPoint", "djl_python.huggingface")
     if entry.startswith("engines."):
         return entry.removeprefix("engines.")
     if entry in HANDLERS:
         return HANDLERS[entry]
-    raise SpecInvalid(
-        f"serving.properties: option.entryPoint={entry!r}: expected engines.<name> or one of {', '.join(HANDLERS)}"
-    )
+    known = f"expected engines.<name> or one of {', '.join(HANDLERS)}"
+    if entry.endswith(".py"):
+        known += "; a script is for DJL's worker: `dyno recommend --container dynamometer-0.1` writes for this server"
+    raise SpecInvalid(f"serving.properties: option.entryPoint={entry!r}: {known}")
 
 
 def _dtype(reader: _Values, notes: list[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from engines.errors import Unavailable
-from engines.foreign_servers import djl_found
+from engines.foreign_servers import djl, djl_found
 from engines.foreign_servers.djl import DjlEngine
 from engines.foreign_servers.djl_found import find_djl, install_djl, installed_homes
 from engines.foreign_servers.java import java_problem
@@ -51,7 +51,8 @@ def _zip(path: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["serving-0.36.0.tar", "serving.tar.gz", "serving.zip", "folder"])
-def test_a_release_is_unpacked_and_found(kind: str, tmp_path: Path) -> None:
+def test_a_release_is_unpacked_and_found(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(djl, "java_problem", lambda: "")
     folder = _release(tmp_path / "serving-0.36.0")
     source = {"folder": lambda _, path: path, "serving.zip": _zip}.get(kind, _tar)(tmp_path / kind, folder)
     home = install_djl(source)
@@ -61,6 +62,8 @@ def test_a_release_is_unpacked_and_found(kind: str, tmp_path: Path) -> None:
     assert found is not None
     assert (found.command, found.version, found.by) == (home / "bin" / "serving", "0.36.0", "installed")
     assert "DJL Serving 0.36.0, installed" in DjlEngine().probe().note
+    monkeypatch.setattr(djl, "java_problem", lambda: "java is Java 8")
+    assert DjlEngine().probe().reason == "java is Java 8", "so that a plan leaves it out"
     assert [path.name for path in home.parent.iterdir()] == ["djl-serving-0.36.0"], "no half of one beside it"
 
 

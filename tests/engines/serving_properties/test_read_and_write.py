@@ -93,6 +93,8 @@ def test_max_dynamic_batch_size_is_an_alias_and_batch_size_wins() -> None:
         ("minWorkers=3\nmaxWorkers=2\nload_on_devices=-1", "maxWorkers=2 is below minWorkers=3"),
         ("engine=OnnxRuntime", "hosts engine=Python only"),
         ("option.entryPoint=djl_python.deepspeed", "expected engines.<name>"),
+        ("option.entryPoint=model.py", "a script is for DJL.s worker: `dyno recommend --container dynamometer-0.1`"),
+        ("engine=FasterTransformer", "`dyno properties migrate` writes the file for another version"),
         ("load_on_devices=0;1", "expected \\*, -1"),
         ("option.tensor_parallel_degree=max", "expected a whole number"),
         ("a=\\u00zz", "malformed escape"),
