@@ -1,8 +1,9 @@
-"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, long files begin
-first, and a reason for skipping is printed once."""
+"""What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, idle threads sleep,
+long files begin first, and a reason for skipping is printed once."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ heavy tests, and the many quick ones fill the time until the last of those ends.
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests run beside each other on few cores: threads that wait for a core by busy loops take the others' time (on a busy
+# machine twelve times the CPU was measured). An OpenMP library reads both when it is loaded; children inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile("dyno", deadline=None)  # a busy machine is no finding
 settings.load_profile("dyno")

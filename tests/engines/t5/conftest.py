@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,6 @@ from typing import Any
 import pytest
 
 from tests.kernels.build import ensure_library
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Tests run beside each other on few cores: torch must not start a thread per core in each."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
