@@ -336,9 +336,16 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One line of a prompts file. `reference` is the wanted answer, where one is known."""
+    """One line of a prompts file. `reference` is the wanted answer, where one is known; `rendered`, in a chat, what the
+    model's chat template makes of the text."""
 
     prompt_id: str
     task: str
     text: str
     reference: str | None
+    rendered: str | None = None
+
+    @property
+    def model_text(self) -> str:
+        """What the model reads."""
+        return self.text if self.rendered is None else self.rendered

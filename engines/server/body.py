@@ -70,9 +70,10 @@ _LIMITS: dict[str, tuple[type, float, float]] = {
     "seed": (int, 0, 1 << 63),
     "return_logprobs": (bool, 0, 1),
     "details": (bool, 0, 1),
+    "add_special_tokens": (bool, 0, 1),
 }
 _POSITIVE = ("temperature", "top_p", "repetition_penalty")
-PARAMETERS = (*(field.name for field in fields(GenerateParams)), "details")
+PARAMETERS = (*(field.name for field in fields(GenerateParams)), "details", "add_special_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +100,21 @@ def parse_body(data: bytes, defaults: Mapping[str, Any] = MappingProxyType({})) 
     parameters = body.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise RequestInvalid(f"parameters: expected an object, got {kind_word(parameters)}")
-    params, wants_details = _parameters(parameters or {}, defaults)
+    params, wants_details, adds_special = _parameters(parameters or {}, defaults)
     _check_options(body.get("options"))
     wants_stream = body.get("stream", False)
     if not isinstance(wants_stream, bool):
         raise RequestInvalid(f"stream: expected true or false, got {kind_word(wants_stream)}")
     if wants_stream and len(inputs) > 1:
         raise RequestInvalid(f"stream: expected one input, got {len(inputs)}; stream each in a separate request")
-    return Body(inputs=inputs, is_list=is_list, params=params, wants_details=wants_details, wants_stream=wants_stream)
+    return Body(
+        inputs=inputs,
+        is_list=is_list,
+        params=params,
+        wants_details=wants_details,
+        wants_stream=wants_stream,
+        asked=NO_MORE if adds_special else Asked(is_rendered=True),
+    )
 
 
 def json_object(data: bytes, key: str) -> dict[str, Any]:
@@ -143,9 +151,11 @@ def checked_text(where: str, text: Any) -> str:
     return text
 
 
-def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[GenerateParams, bool]:
+def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[GenerateParams, bool, bool]:
+    """The generation's own, whether details are wanted, and whether special tokens are added to the text."""
     values = _values(parameters)
     wants_details = bool(values.pop("details", False))
+    adds_special = bool(values.pop("add_special_tokens", True))
     params = GenerateParams(**{**defaults, **values})
     if "min_new_tokens" not in values:
         params = replace(params, min_new_tokens=min(params.min_new_tokens, params.max_new_tokens))
@@ -158,7 +168,7 @@ def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tupl
         raise RequestInvalid(
             f"parameters.min_new_tokens: {params.min_new_tokens} is above max_new_tokens {params.max_new_tokens}"
         )
-    return params, wants_details
+    return params, wants_details, adds_special
 
 
 def _values(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def next_command(container: str, folder: Path) -> str:
     target = parse_container(container)
     path = folder / PROPERTIES
     if (folder / START_FILE).is_file() and not path.exists():
-        return f"sh {shlex.quote(str(folder / START_FILE))}"
+        return f"dyno serve {shlex.quote(str(folder))}"
     if target.is_own:
         has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
         return f"dyno serve --properties {folder}{'' if has_model else ' --model-dir MODEL_FOLDER'}"

@@ -109,6 +109,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "locustfile"): None,
     ("workload", "spawn_per_s"): None,
     ("workload", "request"): None,
+    ("workload", "chat"): False,
     ("workload", "load", "time_unit"): None,
     ("workload", "max_error_frac"): None,
     ("quality", "reference"): None,

@@ -24,7 +24,7 @@ from harness.scenario.fields import (
     one_of,
 )
 from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
-from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template, TraceLoad
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
 
@@ -81,6 +81,9 @@ class Workload(Strict):
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False
+    chat: Annotated[bool, Field(description="each prompt is one user message, inside the model's chat template")] = (
+        False
+    )
     template: Annotated[
         Template | None,
         Field(description="request body and answer of a server with a protocol that dyno does not know"),
@@ -114,10 +117,24 @@ class Workload(Strict):
         """Requests leave on a schedule, whatever is outstanding."""
         return not isinstance(self.load, ClosedLoad)
 
+    def _chat_fits(self) -> None:
+        for name, is_used in (
+            ("inputs_per_request above 1", self.inputs_per_request > 1),
+            ("template", self.template is not None),
+            ("locustfile", self.locustfile is not None),
+            ("a trace, whose lengths would cut the chat template", isinstance(self.load, TraceLoad)),
+        ):
+            if is_used:
+                raise expected(
+                    "one prompt in each request of this tool's own beside chat: true", name, "remove one of them"
+                )
+
     @model_validator(mode="after")
     def _load_fits(self) -> Workload:
         load = self.load
         self._locustfile_fits()
+        if self.chat:
+            self._chat_fits()
         if self.template is not None and self.inputs_per_request != 1:
             raise expected("inputs_per_request: 1 beside a template", self.inputs_per_request)
         if self.stream and self.inputs_per_request != 1:

@@ -18,8 +18,8 @@ from harness.errors import EnvironmentFault, ScenarioError
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
-from harness.scenario.request import Parameters
 from harness.scenario.resolve import ResolvedScenario
+from harness.scenario.schema import Workload
 
 MAX_CANDIDATES = 100_000
 """More than a search could ever measure; a product above it is a mistake in the scenario, and would eat memory."""
@@ -110,7 +110,7 @@ def plan_space(
         if kind is not None and (reason := why_not_model(block.engine, kind, able)):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
-        if reason := _why_not_asked(block.engine, resolved.scenario.workload.parameters, able):
+        if reason := _why_not_asked(block.engine, resolved.scenario.workload, able):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
         able = _inside(resolved.scenario.recommend.container, block.engine, able_with(kind, able))
@@ -140,8 +140,11 @@ def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
     )
 
 
-def _why_not_asked(engine: str, parameters: Parameters, able: Capabilities) -> str:
+def _why_not_asked(engine: str, workload: Workload, able: Capabilities) -> str:
     """Why `engine` cannot be asked what the workload asks; '' when it can."""
+    parameters, mine = workload.parameters, traits(engine)
+    if workload.chat and (mine.is_rented or (mine.has_own_front and not mine.takes_request)):
+        return f"{engine} takes no chat: its server reads plain prompts"
     neutral = GenerateParams()
     for name in able.ignored_parameters:
         value = getattr(parameters, name)

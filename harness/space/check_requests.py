@@ -32,6 +32,10 @@ def _of_attached(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tup
     for options in _combinations(block):
         for name, text in option_problems(options):
             yield ("space", "options", name), text
+        protocol = options.get("protocol")
+        if workload.chat and not (str(protocol).startswith("openai") if protocol else "server" in options):
+            what = sentence("openai or openai-chat beside workload.chat", protocol or "no protocol")
+            yield ("space", "options", "protocol"), what
         if options.get("protocol") == "openai-chat" and workload.inputs_per_request > 1 and workload.template is None:
             yield (
                 ("workload", "inputs_per_request"),

@@ -7,19 +7,20 @@ from pathlib import Path
 from engines.models.kind import model_kind, why_too_long
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
-from harness.load.schedule.prompts import read_prompts
 from harness.scenario.resolve import ResolvedScenario
+from harness.space.chat import prompts_of
 
 
 def check_context(resolved: ResolvedScenario, folder: Path) -> None:
     """Raises ScenarioError, with the longest prompt's numbers, where the model in `folder` has too short a context, and
     ModelInvalid for a damaged tokenizer; a folder without tokenizer.json is left to the server, which refuses such
     requests."""
+    prompts = prompts_of(resolved, folder)
     kind, path = model_kind(folder), folder / FAST_FILE
     if kind.max_positions is None or not path.is_file():
         return
-    prompts = read_prompts(resolved.prompts_path)
-    counts = [len(one.ids) for one in load_fast(path).encode_batch([prompt.text for prompt in prompts])]
+    texts, adds_special = [prompt.model_text for prompt in prompts], not resolved.scenario.workload.chat
+    counts = [len(one.ids) for one in load_fast(path).encode_batch(texts, add_special_tokens=adds_special)]
     longest = max(range(len(counts)), key=counts.__getitem__)
     new = resolved.scenario.workload.parameters.max_new_tokens
     reason = why_too_long(counts[longest], new, kind.max_positions)

@@ -57,6 +57,8 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     text = f"{len(prompts)} prompts"
     if file.formats:
         text += f" ({', '.join(file.formats)})"
+    if resolved.scenario.workload.chat:
+        text += ", each one user message in the model's chat template"
     if file.unused:
         text += f" (not used: {', '.join(file.unused)})"
     if different < len(prompts):

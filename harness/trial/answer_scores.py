@@ -86,9 +86,9 @@ class AnswerScorer:
             return ended(asked.token_ids[prompt_id])
         if asked.texts[prompt_id] == self._reference.answers[prompt_id]:
             return theirs
-        if ended(_answer_ids(tokenizer, prompt.text, self._reference.answers[prompt_id])) != theirs:
+        if ended(_answer_ids(tokenizer, prompt, self._reference.answers[prompt_id])) != theirs:
             return None
-        return ended(_answer_ids(tokenizer, prompt.text, asked.texts[prompt_id]))
+        return ended(_answer_ids(tokenizer, prompt, asked.texts[prompt_id]))
 
     def _score(self, rows: Sequence[tuple[Prompt, Ids]], tokenizer: Tokenizer) -> None:
         new = [row for row in rows if (row[0].prompt_id, row[1]) not in self._known]
@@ -97,7 +97,7 @@ class AnswerScorer:
         self._progress.note(f"scoring {len(new)} answers under the reference")
         wanted = {
             "min_new_tokens": self._inputs.scenario.workload.parameters.min_new_tokens or 0,
-            "rows": [(tokenizer.encode(prompt.text), ids) for prompt, ids in new],
+            "rows": [(_encoded(tokenizer, prompt), ids) for prompt, ids in new],
         }
         is_here = package_availability(REFERENCE_PACKAGES, REFERENCE_ENGINE).is_available
         python = None if is_here else installed_python(REFERENCE_ENGINE)
@@ -127,9 +127,15 @@ class _Endings:
         return (*ids, self._eos[0]) if is_open or not ids else ids
 
 
-def _answer_ids(tokenizer: Tokenizer, prompt: str, answer: str) -> Ids:
+def _encoded(tokenizer: Tokenizer, prompt: Prompt, answer: str = "") -> Ids:
+    """The ids of what the model reads: a chat template's text names its own special tokens."""
+    text = prompt.model_text + answer
+    return tokenizer.encode(text) if prompt.rendered is None else tokenizer.encode_rendered(text)
+
+
+def _answer_ids(tokenizer: Tokenizer, prompt: Prompt, answer: str) -> Ids:
     """The ids that `answer` adds to its prompt; of an encoder's model, its own."""
     if tokenizer.is_closed:
         return tokenizer.encode(answer)
-    before, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + answer)
+    before, whole = _encoded(tokenizer, prompt), _encoded(tokenizer, prompt, answer)
     return whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode_rendered(answer)

@@ -8,7 +8,7 @@ from typing import TypedDict
 from engines.api import Dialect, Endpoint
 from engines.registry import traits
 from harness.load.protocol.interface import Form
-from harness.load.protocol.registry import PROTOCOLS, TEMPLATE
+from harness.load.protocol.registry import CHAT, PROTOCOLS, TEMPLATE
 from harness.load.protocol.request_form import RequestForm, address_of, with_path
 from harness.scenario.schema import Workload
 
@@ -34,7 +34,7 @@ def asked(endpoint: Endpoint, workload: Workload, engine: str) -> Asked:
     request = workload.request if takes else None
     return Asked(
         endpoint_url=with_path(endpoint.url, template.path) if template else endpoint.url,
-        protocol=TEMPLATE if template else endpoint.protocol,
+        protocol=TEMPLATE if template else CHAT[endpoint.protocol] if workload.chat else endpoint.protocol,
         model_name=endpoint.model_name,
         api_key_env=endpoint.api_key_env,
         dialect=endpoint.dialect,
@@ -43,6 +43,14 @@ def asked(endpoint: Endpoint, workload: Workload, engine: str) -> Asked:
         body=request.body if request else {},
         headers=request.headers if request else {},
     )
+
+
+def chat_notes(endpoint: Endpoint, workload: Workload) -> tuple[str, ...]:
+    """Who applied the model's chat template, where the scenario is a chat."""
+    if not workload.chat:
+        return ()
+    who = "its server" if PROTOCOLS[CHAT[endpoint.protocol]].rendered_parameters is None else "dyno, before sending"
+    return (f"chat: the template was applied by {who}; input tokens count it",)
 
 
 def quality_form(endpoint: Endpoint, workload: Workload, engine: str) -> RequestForm:

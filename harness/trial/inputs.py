@@ -9,12 +9,12 @@ from engines.api import QueueOrder
 from engines.cache_folder import cache_root
 from engines.models.folder import check_model_folder, resolve_model
 from harness.load.hosts.coordinator import LoadHosts
-from harness.load.schedule.prompts import read_prompts
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
 from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
+from harness.space.chat import prompts_of
 from harness.space.context import check_context
 
 
@@ -64,7 +64,7 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
     return TrialInputs(
         scenario=resolved.scenario,
         model_dir=folder,
-        prompts=read_prompts(resolved.prompts_path),
+        prompts=prompts_of(resolved, (reference or folder) if resolved.scenario.knows_model else None),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),

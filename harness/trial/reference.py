@@ -120,7 +120,7 @@ def _kept_path(candidate: Candidate, inputs: TrialInputs, versions: Mapping[str,
         candidate.dtype,
         sorted(versions.items()),
         sorted(inputs.scenario.workload.parameters.model_dump().items()),
-        [(prompt.prompt_id, prompt.text) for prompt in inputs.quality_prompts],
+        [(prompt.prompt_id, prompt.model_text) for prompt in inputs.quality_prompts],
     )
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     return cache_root() / "references" / f"{digest}.json"

@@ -24,6 +24,7 @@ class Djl:
 
     default_path = "/invocations"
     detail_parameters: Mapping[str, object] = {"details": True, "return_logprobs": True}
+    rendered_parameters: Mapping[str, object] | None = {"add_special_tokens": False}
 
     def path(self, given: str) -> str:
         """As it is."""

@@ -103,10 +103,12 @@ class Form:
 
 class RequestProtocol(Protocol):
     """One request protocol. `default_path` is used where an endpoint's URL names only a host; `detail_parameters` are
-    the parameters that make an answer carry more about its quality."""
+    the parameters that make an answer carry more about its quality. `rendered_parameters` are those beside a text that
+    a chat template wrote; None: prompts are messages, to which the server applies its template."""
 
     default_path: str
     detail_parameters: Mapping[str, object]
+    rendered_parameters: Mapping[str, object] | None
 
     def path(self, given: str) -> str:
         """The path of a URL that has one: what it names, completed where the protocol has a usual beginning."""

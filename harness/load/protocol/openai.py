@@ -38,6 +38,7 @@ class OpenAi:
     """One of the two: what is asked is chat where it was made so, or where the path has chat in it."""
 
     detail_parameters: Mapping[str, object] = {}
+    rendered_parameters: Mapping[str, object] | None = None
 
     def __init__(self, default_path: str) -> None:
         self.default_path = default_path

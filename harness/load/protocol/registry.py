@@ -10,6 +10,10 @@ from harness.load.protocol.template import Template
 TEMPLATE = "template"
 """The protocol of a scenario's `workload.template`."""
 
+CHAT = {"openai": "openai-chat", "openai-chat": "openai-chat", "djl": "djl"}
+"""The protocol of a scenario's `workload.chat` at an endpoint that else has the one on the left; "djl" is sent the text
+that the model's chat template made."""
+
 PROTOCOLS: dict[str, RequestProtocol] = {
     "djl": Djl(),
     "openai": OpenAi("/v1/completions"),

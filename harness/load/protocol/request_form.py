@@ -78,7 +78,11 @@ class RequestForm:
     def body(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
         """The JSON body for these prompts. `parameters` replace the form's own in this request."""
         given = self.form.parameters if parameters is None else parameters
-        body = self.protocol.body(self.form, [prompt.text for prompt in prompts], given)
+        texts = [prompt.text for prompt in prompts]
+        beside = self.protocol.rendered_parameters
+        if beside is not None and any(prompt.rendered is not None for prompt in prompts):
+            texts, given = [prompt.model_text for prompt in prompts], {**given, **beside}
+        body = self.protocol.body(self.form, texts, given)
         return json_bytes(changed(json.loads(body), self.form.body, given)) if self.form.body else body
 
     def headers(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ class Template:
     """The user's own body and answer, both in the form."""
 
     default_path = "/"
+    rendered_parameters: Mapping[str, object] | None = None
     detail_parameters: Mapping[str, object] = {}
 
     def path(self, given: str) -> str:

@@ -50,6 +50,7 @@ BAD: list[tuple[object, str]] = [
     ({"inputs": "a", "parameters": {"min_new_tokens": 9, "max_new_tokens": 8}}, "9 is above max_new_tokens 8"),
     ({"inputs": "a", "parameters": {"do_sample": 1}}, "expected true or false, got the number 1"),
     ({"inputs": "a", "parameters": {"details": 1}}, "parameters.details: expected true or false"),
+    ({"inputs": "a", "parameters": {"add_special_tokens": 0}}, "parameters.add_special_tokens: expected true or false"),
     ({"inputs": "a", "parameters": {"temperature": 0}}, "expected a number > 0"),
     ({"inputs": "a", "parameters": {"temperature": float("nan")}}, "expected a number"),
     ({"inputs": "a", "parameters": {"length_penalty": float("inf")}}, "expected a number"),
@@ -113,3 +114,8 @@ def test_null_means_the_default() -> None:
 def test_names_of_hugging_face_tgi_and_djl_are_taken(parameters: dict[str, object], expected: GenerateParams) -> None:
     body = {"inputs": "a", "parameters": parameters, "options": {"use_cache": True, "wait_for_model": True}}
     assert parse_body(json.dumps(body).encode()).params == expected
+
+
+def test_a_chat_template_s_text_is_read_without_special_tokens() -> None:
+    assert parse_body(b'{"inputs": "a", "parameters": {"add_special_tokens": false}}').asked.is_rendered
+    assert not parse_body(b'{"inputs": "a", "parameters": {"add_special_tokens": true}}').asked.is_rendered

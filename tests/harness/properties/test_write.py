@@ -148,7 +148,7 @@ def test_a_server_that_reads_no_properties_is_written_as_the_script_that_started
     assert written.paths[0].read_text() == launched.read_text()
     assert os.access(written.paths[0], os.X_OK)
     assert [path.name for path in written.paths] == ["start.sh", "recommendation.json"]
-    assert next_command("dynamometer-0.1", written.paths[0].parent) == f"sh {written.paths[0]}"
+    assert next_command("dynamometer-0.1", written.paths[0].parent) == f"dyno serve {written.paths[0].parent}"
     with pytest.raises(NothingToWrite, match=r"reads no serving\.properties: start\.sh starts it"):
         write_recommendation(run, found, "0.36.0-lmi20")
 

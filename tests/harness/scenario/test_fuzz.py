@@ -251,7 +251,7 @@ def test_a_mutated_scenario_of_a_run_is_read_or_stale(stored: Any) -> None:
     try:
         resolved = resolved_from_dict(stored)
     except StaleScenario as error:
-        check_sentence(str(error), "scenario.")
+        check_sentence(str(error), "scenario")
         return
     assert resolved.model.kind in get_args(ModelKind)
     assert isinstance(resolved.digest, str)

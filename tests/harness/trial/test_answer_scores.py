@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import ModelInvalid
+from engines.models.chat_template import ChatTemplate
 from engines.models.tokenizer import Tokenizer
 from harness.records import Prompt
 from harness.scenario.resolve import BUNDLED_DECODER
@@ -38,10 +39,12 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     return asked
 
 
-def _scorer(token_ids: Mapping[str, Ids] | None = None) -> AnswerScorer:
+def _scorer(token_ids: Mapping[str, Ids] | None = None, rendered: str | None = None) -> AnswerScorer:
     """Judges by the bundled decoder's tokenizer; the reference wrote TEXTS."""
     scenario = Scenario.model_validate({"name": "s", "model": {"bundled": "decoder"}, "space": [{"engine": "vllm"}]})
-    prompts = tuple(Prompt(prompt_id=each, task="t", text=f"spell: {each}\n", reference=None) for each in TEXTS)
+    prompts = tuple(
+        Prompt(prompt_id=each, task="t", text=f"spell: {each}\n", reference=None, rendered=rendered) for each in TEXTS
+    )
     inputs = TrialInputs(scenario=scenario, model_dir=BUNDLED_DECODER, prompts=prompts)
     ids = {each: _ids(text) for each, text in TEXTS.items()} if token_ids is None else token_ids
     return AnswerScorer(
@@ -103,3 +106,12 @@ def test_a_judge_that_fails_is_unavailable_with_its_words(error: Exception, monk
 
     assert _scorer().drops(_asked({**TEXTS, "a": "no"})).unavailable == str(error)
     assert _scorer({}).drops(_asked(TEXTS)).unavailable == "the reference gave no token ids"
+
+
+def test_a_chat_is_scored_behind_what_its_template_wrote(rows: Rows) -> None:
+    rendered = ChatTemplate.load(BUNDLED_DECODER).render([{"role": "user", "content": "spell: a"}])
+    drops = _scorer(rendered=rendered).drops(_asked({**TEXTS, "a": "forty"}))
+    assert drops.nats["a"] != 0
+    expected = list(Tokenizer.load(BUNDLED_DECODER).encode_rendered(rendered))
+    assert [list(prompt) for prompt, _ in rows] == [expected, expected]
+    assert expected.count(expected[0]) == 1  # one begin token, the template's

@@ -155,3 +155,12 @@ def test_a_template_is_filled_with_the_escaped_prompt_and_the_parameters() -> No
     form = _form("http://h", "template", template=template, parameters={"max_new_tokens": 7, "do_sample": False})
     body = json.loads(form.body([Prompt(prompt_id="p", task="t", text='a "quoted"\nline', reference=None)]))
     assert body == {"q": 'say: a "quoted"\nline', "n": 7, "greedy": False}
+
+
+def test_a_chat_is_a_message_where_the_server_has_a_template_else_the_rendered_text() -> None:
+    prompt = Prompt(prompt_id="0", task="t", text="hi", reference=None, rendered="<s>user: hi\nassistant:")
+    message = json.loads(_form("http://h", "openai-chat", parameters={"max_new_tokens": 8}).body((prompt,)))
+    assert message["messages"] == [{"role": "user", "content": "hi"}]
+    assert "add_special_tokens" not in message
+    plain = json.loads(_form("http://h", "djl", parameters={"max_new_tokens": 8}).body((prompt,)))
+    assert plain == {"inputs": prompt.rendered, "parameters": {"max_new_tokens": 8, "add_special_tokens": False}}
