@@ -268,9 +268,9 @@ class Engine(Protocol):
 
 @runtime_checkable
 class PlacedEngine(Engine, Protocol):
-    """An Engine whose own server a scenario's block may name: by an interpreter or by a command."""
+    """An Engine whose own server a scenario's block may name: by an interpreter, a command or a docker image."""
 
-    def placed(self, python: str, command: str) -> Engine:
+    def placed(self, python: str, command: str, image: str = "") -> Engine:
         """The engine, looked for there; '' where the block names none."""
         ...
 

@@ -32,13 +32,13 @@ def engine_here(name: str) -> Engine:
     return cast(Engine, _load(ENGINES, name, "engine")())
 
 
-def load_engine(name: str, python: str | None = None, command: str = "") -> Engine:
+def load_engine(name: str, python: str | None = None, command: str = "", image: str = "") -> Engine:
     """The engine called `name`, in the environment that `python` names (see environments); without a name, here, or
     from its installed environment where its packages are missing here. An engine with its own server is looked for
-    there, or by `command`. Raises SpecInvalid, Unavailable."""
+    there, or by `command` or docker `image`. Raises SpecInvalid, Unavailable."""
     engine = engine_here(name)
     if isinstance(engine, PlacedEngine):
-        return engine.placed(python or "", command)
+        return engine.placed(python or "", command, image)
     if python and not isinstance(engine, HostedEngine):
         raise SpecInvalid(f"{name}: python {python!r} refused: this engine starts no Python process")
     place = serving_python(name, python)

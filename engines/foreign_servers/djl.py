@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from engines.foreign_servers.djl_health import last_words, look
 from engines.foreign_servers.java import java_problem
 from engines.foreign_servers.multi_model_server import backend_engine
 from engines.foreign_servers.running import RunningForeignServer
+from engines.foreign_servers.start_script import removal
 from engines.hosted import HOST, STOP_GRACE_S
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess, free_port
@@ -56,9 +56,9 @@ class DjlEngine:
     def __init__(self, wanted: str = "") -> None:
         self._wanted = wanted
 
-    def placed(self, python: str, command: str) -> DjlEngine:
+    def placed(self, python: str, command: str, image: str = "") -> DjlEngine:
         """DJL Serving by that program, folder or docker image; its workers' Python is looked for at launch."""
-        return DjlEngine(command)
+        return DjlEngine(command or image)
 
     def probe(self) -> Availability:
         """Whether a DJL Serving is there, and which; for a named image docker, which looks for it when it starts."""
@@ -98,6 +98,7 @@ class DjlEngine:
                 log_path=workdir / "server.log",
                 temp_dir=temp_dir,
                 cwd=workdir,
+                last=removal(temp_dir.name),
             )
         else:
             python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
@@ -126,8 +127,6 @@ class DjlEngine:
             )
         finally:
             process.stop(STOP_GRACE_S)
-            if image:
-                subprocess.run([command.argv[0], "rm", "-f", temp_dir.name], capture_output=True, check=False)
 
     def _checked(self, spec: EngineSpec) -> EngineSpec:
         """The spec of the backend inside. Raises what launch may raise before anything is started."""

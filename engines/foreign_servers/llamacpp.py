@@ -1,8 +1,8 @@
 """llama.cpp's own server, launched on a GGUF file written from the model folder; decoder-only models.
 
-It is found in this order: the option `command`, the wheel xllamacpp in the block's `python:`, here or in the installed
-environment, a `llama-server` on the path. Batching, caching and HTTP are llama.cpp's; ours are the file, the start and
-the end.
+It is found in this order: the option `command` or `image`, the wheel xllamacpp in the block's `python:`, here or in the
+installed environment, a `llama-server` on the path. Batching, caching and HTTP are llama.cpp's; ours are the file, the
+start and the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments.locate import installed_python, interpreter
 from engines.environments.packages import package_availability
-from engines.errors import Unavailable
+from engines.errors import SpecInvalid, Unavailable
+from engines.foreign_servers.docker_image import check_image
 from engines.foreign_servers.llamacpp_options import option_help, wheel_of
 from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
 from engines.foreign_servers.openai_engine import OpenAiServerEngine
@@ -34,8 +35,8 @@ class LlamaCppEngine(OpenAiServerEngine):
     def probe(self) -> Availability:
         """Whether the wheel or the program is there; neither is started."""
         try:
-            place = _place(self.command, self.python)
-        except Unavailable as error:
+            place = _place(self.command, self.python, self.image)
+        except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error))
         if place is None:
             found = package_availability((WHEEL, "gguf"), self.name)
@@ -43,11 +44,11 @@ class LlamaCppEngine(OpenAiServerEngine):
             return Availability(is_available=False, reason=reason, versions=found.versions)
         if place.python and place.python != sys.executable:
             return Availability(is_available=True)
-        return package_availability(("gguf",) if place.program else (WHEEL, "gguf"), self.name)
+        return package_availability(("gguf",) if not place.python else (WHEEL, "gguf"), self.name)
 
     def capabilities(self) -> Capabilities:
         """Decoder-only models that can be written as GGUF; options are those of the installed version."""
-        place = _place(self.command, self.python)
+        place = _place(self.command, self.python, self.image)
         return Capabilities(
             effective_dtypes=EFFECTIVE_DTYPES,
             has_rolling_batch=True,
@@ -69,15 +70,20 @@ class LlamaCppEngine(OpenAiServerEngine):
 
     def prepared(self, spec: EngineSpec) -> Start:
         """The GGUF file is written unless it is kept."""
-        place = _place(self.command, self.python)
+        place = _place(self.command, self.python, self.image)
         if place is None:
             raise Unavailable(f"llamacpp cannot run here: {self.probe().reason}")
         return Start.of(spec, place)
 
 
-def _place(command: str, python: str) -> Place | None:
+def _place(command: str, python: str, image: str) -> Place | None:
     """What runs the server, in the order of the module's docstring; None where nothing can. Raises Unavailable for a
-    named program or environment that is not there."""
+    named program, docker or environment that is not there, SpecInvalid for two names."""
+    if command and image:
+        raise SpecInvalid("llamacpp: options command and image: expected one of them")
+    if image:
+        check_image(LlamaCppEngine.name, image)
+        return Place(image=image)
     if command:
         program = shutil.which(command)
         if program is None:

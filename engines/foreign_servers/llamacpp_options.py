@@ -96,6 +96,7 @@ OURS: Mapping[str, str] = {
     "n_parallel": "slots: requests that run at once (batch_size, or 32 with a rolling batch)",
     "cache_prompt": "true or false: a prompt's beginning may come from a cache (false: it would flatter)",
     "protocol": "openai (completions) or openai-chat, where the folder has a chat template (openai)",
+    "image": "docker image of llama.cpp's server to run instead",
     "command": "path of a llama-server to run instead of the wheel xllamacpp",
 }
 """Options that mean more than one parameter, or none."""

@@ -13,6 +13,7 @@ from engines.adapters.attach_servers import LLAMACPP_UNCACHED
 from engines.api import Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import SpecInvalid
+from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, digest_of, in_container
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.openai_server import get_json, post_json, wait_for_model
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, shell_words
@@ -55,9 +56,10 @@ EFFECTIVE_DTYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What runs the server: a `llama-server` program, or a Python that has the wheel."""
+    """What runs the server: a `llama-server` program, a docker image of one, or a Python that has the wheel."""
 
     program: str = ""
+    image: str = ""
     python: str = ""
 
 
@@ -146,7 +148,12 @@ class Start:
         """The start script of the server."""
         name = self.spec.model_dir.name
         title = f"llama.cpp's server: {name}, {self.effective_dtype}, {self.slots} slot(s) of {self.context} tokens"
-        arguments = self._arguments()
+        if self.place.image:
+            words = ["", *self._arguments(MOUNT, ANY_ADDRESS, str(START_PORT))]
+            return script_text(
+                title, in_container(self.place.image, words, START_PORT, self.spec, {}, self.file), START_PORT
+            )
+        arguments = self._arguments(str(self.file))
         if self.place.program:
             return script_text(title, [self.place.program, *arguments], START_PORT)
         title += f"\nFrom the wheel {WHEEL}; a {PROGRAM} takes the same as:\n  {PROGRAM} {shell_words(arguments)}"
@@ -154,11 +161,11 @@ class Start:
         parameters = json.dumps(self._parameters(), indent=2)
         return script_text(title, words, START_PORT, import_variables(self.place.python), parameters)
 
-    def _arguments(self) -> list[str]:
+    def _arguments(self, file: str, address: str = ADDRESS, port: str = PORT) -> list[str]:
         """What `llama-server` is started with."""
         threads = str(compute_threads(self.spec))
         fixed = {
-            "--model": str(self.file), "--alias": MODEL_NAME, "--host": ADDRESS, "--port": PORT,
+            "--model": file, "--alias": MODEL_NAME, "--host": address, "--port": port,
             "--ctx-size": str(self.slots * self.context), "--parallel": str(self.slots),
             "--threads": threads, "--threads-batch": threads, "--threads-http": str(HTTP_THREADS),
         }  # fmt: skip
@@ -205,11 +212,13 @@ class Start:
         wheel = wheel_of(self.place.python) if self.place.python else None
         build = (get_json(port, "/props") or {}).get("build_info", "unknown")  # the wheel does not know its own
         versions = {WHEEL: wheel.version} if wheel else {"llama.cpp": str(build)}
+        if self.place.image:
+            versions["image"] = digest_of(self.place.image)
         return EngineFacts(
             effective_dtype=self.effective_dtype,
             versions=versions,
             load_s=load_s,
-            notes=self.notes,
+            notes=(*self.notes, *((NOT_YET_RUN,) if self.place.image else ())),
             converted_dir="" if self.kind.gguf_weights else str(self.file.parent),
         )
 

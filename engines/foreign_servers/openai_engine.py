@@ -47,20 +47,21 @@ class Start(Protocol):
 class OpenAiServerEngine:
     """An engine with its own server. A subclass gives `name`, `features`, `probe`, `capabilities` and `prepared`.
 
-    `python` and `command` are the block's, '' where it names none.
+    `python`, `command` and `image` are the block's, '' where it names none.
     """
 
     name = ""
     needs_model = True
     features: Mapping[str, str] = {}
 
-    def __init__(self, python: str = "", command: str = "") -> None:
+    def __init__(self, python: str = "", command: str = "", image: str = "") -> None:
         self.python = python
         self.command = command
+        self.image = image
 
-    def placed(self, python: str, command: str) -> Self:
+    def placed(self, python: str, command: str, image: str = "") -> Self:
         """The same engine, looked for in the place that a block names."""
-        return type(self)(python, command)
+        return type(self)(python, command, image)
 
     def probe(self) -> Availability:
         raise NotImplementedError
@@ -90,7 +91,8 @@ class OpenAiServerEngine:
         self, script: Path | None, spec: EngineSpec, workdir: Path, ready_timeout_s: float
     ) -> Iterator[RunningForeignServer]:
         check_model_folder(spec.model_dir)
-        there = self.placed(spec.python or self.python, str(spec.options.get("command", self.command)))
+        command, image = (str(spec.options.get(name, getattr(self, name))) for name in ("command", "image"))
+        there = self.placed(spec.python or self.python, command, image)
         check_spec(spec, there.capabilities())
         begun = there.prepared(spec)
         script = script or write_script(workdir, begun.script())
@@ -101,6 +103,6 @@ class OpenAiServerEngine:
         try:
             begun.wait(process, port, name, ready_timeout_s)
             facts = begun.facts(port, time.monotonic() - begin)
-            yield RunningForeignServer(process, begun.endpoint(port, name), facts)
+            yield RunningForeignServer(process, begun.endpoint(port, name), facts, has_pids=not image)
         finally:
             process.stop(STOP_GRACE_S)

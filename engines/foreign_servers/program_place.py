@@ -1,4 +1,4 @@
-"""The program of a foreign Python server: option `command`, `python:`, this environment, the installed one, the path.
+"""The program of a foreign Python server: option `command` or `image`, `python:`, an environment, the path.
 
 In this order; nothing is imported to find it.
 """
@@ -17,17 +17,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engines.environments.locate import installed_python, interpreter
-from engines.errors import Unavailable
+from engines.errors import SpecInvalid, Unavailable
+from engines.foreign_servers.docker_image import check_image, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """What starts the server. `argv` ends where the model is named; `python` imports its packages, '' where that is not
-    known."""
+    known; `image`: the docker image in which `argv` is run, '' for none."""
 
     argv: tuple[str, ...]
     where: str
     python: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,9 @@ class Program:
     """A server that a module of a Python package is, and a program on the path.
 
     `by_module`, `by_program` and `by_command` are the words before the model: after `python -m`, after the program
-    alone, after any other command. `packages` are those whose versions are recorded; `may_be_here`: an environment with
-    all of them may be dyno's own. `advice`: how to get it.
+    alone, after any other command; `by_image` those in a docker image of it, the program first (none: no image is
+    known). `packages` are those whose versions are recorded; `may_be_here`: an environment with all of them may be
+    dyno's own. `advice`: how to get it.
     """
 
     engine: str
@@ -48,9 +51,19 @@ class Program:
     packages: tuple[str, ...]
     advice: str
     may_be_here: bool = False
+    by_image: tuple[str, ...] = ()
 
-    def place(self, command: str, python: str) -> Place:
-        """What starts it, in the order of the module's docstring. Raises Unavailable."""
+    def place(self, command: str, python: str, image: str = "") -> Place:
+        """What starts it, in the order of the module's docstring. Raises Unavailable, SpecInvalid."""
+        if command and image:
+            raise SpecInvalid(f"{self.engine}: options command and image: expected one of them")
+        if image:
+            if not self.by_image:
+                raise SpecInvalid(
+                    f"{self.engine}: option image: no docker image of it is known; name command or python:"
+                )
+            check_image(self.engine, image)
+            return Place(argv=self.by_image, where=f"docker image {image}", image=image)
         if command:
             words = shlex.split(command)
             program = shutil.which(words[0]) if words else None
@@ -83,6 +96,13 @@ def _interpreter_of(program: Path) -> str:
     named = first.removeprefix(b"#!").decode(errors="replace").split()
     is_python = first.startswith(b"#!/") and len(named) == 1 and "python" in Path(named[0]).name
     return named[0] if is_python and Path(named[0]).exists() else ""
+
+
+def versions_at(place: Place, packages: tuple[str, ...]) -> Mapping[str, str]:
+    """The versions in the place: of packages, or the image with its digest; none where nothing is known."""
+    if place.image:
+        return {"image": digest_of(place.image)}
+    return versions_of(place.python, packages) if place.python else {}
 
 
 def versions_of(python: str, packages: tuple[str, ...]) -> Mapping[str, str]:

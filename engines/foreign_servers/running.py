@@ -8,17 +8,20 @@ from engines.processes.server_process import ServerProcess
 
 
 class RunningForeignServer:
-    """A RunningEngine: one foreign server and whatever it started."""
+    """A RunningEngine: one foreign server and whatever it started; without `has_pids` in a container."""
 
-    def __init__(self, process: ServerProcess, endpoint: Endpoint, facts: EngineFacts) -> None:
+    def __init__(
+        self, process: ServerProcess, endpoint: Endpoint, facts: EngineFacts, *, has_pids: bool = True
+    ) -> None:
         self._process = process
+        self._has_pids = has_pids
         self.endpoint = endpoint
         self.facts = facts
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The server first, then its children."""
-        return self._process.pids
+        """The server first, then its children; none of a container's."""
+        return self._process.pids if self._has_pids else ()
 
     def failure(self) -> EngineError | None:
         """None while it runs; else why not."""

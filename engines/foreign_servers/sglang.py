@@ -16,9 +16,10 @@ from engines.adapters.attach_servers import SERVERS
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.arguments import Argument
+from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, in_container
 from engines.foreign_servers.openai_engine import OpenAiServerEngine
 from engines.foreign_servers.openai_server import wait_for_model
-from engines.foreign_servers.program_place import Place, Program, versions_of
+from engines.foreign_servers.program_place import Place, Program, versions_at
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST
 from engines.models.kind import DECODER, model_kind
@@ -38,6 +39,7 @@ PROGRAM = Program(
     by_module=("sglang.launch_server", "--model-path"),
     by_program=("serve", "--model-path"),
     by_command=("--model-path",),
+    by_image=("python3", "-m", "sglang.launch_server", "--model-path"),
     packages=("sglang", "torch", "transformers"),
     advice="on a machine with an NVIDIA GPU, pip install sglang into an environment, and name python: or "
     "options.command in the block, or put it on PATH",
@@ -55,6 +57,7 @@ _OURS = {
 }
 """Arguments that are no options here, and why."""
 _OPTIONS = {
+    "image": "docker image to run instead of a program here",
     "command": "the SGLang program to start, with its first arguments, instead of the one that was found",
     "protocol": "'openai' (completions; the default) or 'openai-chat' (the model's chat template)",
     "max_rolling_batch_size": "requests at once in a rolling batch (default 32): SGLang's max_running_requests",
@@ -92,10 +95,10 @@ class SglangEngine(OpenAiServerEngine):
     def probe(self) -> Availability:
         """Whether there is a SGLang to start, and its version; it is not imported."""
         try:
-            place = PROGRAM.place(self.command, self.python)
-        except Unavailable as error:
+            place = PROGRAM.place(self.command, self.python, self.image)
+        except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error), note=NOT_YET_RUN)
-        versions = _versions(place)
+        versions = versions_at(place, PROGRAM.packages)
         if place.python and "sglang" not in versions:
             why = f"{place.python} has no package sglang"
             return Availability(is_available=False, reason=why, note=NOT_YET_RUN)
@@ -127,7 +130,7 @@ class SglangEngine(OpenAiServerEngine):
 
     def prepared(self, spec: EngineSpec) -> Served:
         """What is started, found in the order of program_place."""
-        return Served.of(spec, PROGRAM.place(self.command, self.python))
+        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,12 +163,17 @@ class Served:
             "--tp-size": self.spec.tensor_parallel_degree, "--max-running-requests": at_once(self.spec),
         }  # fmt: skip
         pairs = (str(word) for pair in fixed.items() for word in pair)
-        return [*self.place.argv, str(self.spec.model_dir), *pairs, *self.arguments]
+        model = MOUNT if self.place.image else str(self.spec.model_dir)
+        return [*self.place.argv, model, *pairs, *self.arguments]
 
     def script(self) -> str:
         """The start script; cached prompt tokens are counted, and there are metrics."""
-        words = [*self.argv(), "--enable-cache-report", "--enable-metrics"]
         title = f"SGLang's server: {self.spec.model_dir.name}, {self.spec.dtype}; not yet run by dyno"
+        more = ("--enable-cache-report", "--enable-metrics")
+        if self.place.image:
+            words = [*self.argv(MODEL_NAME, USUAL_PORT, ANY_ADDRESS), *more]
+            return script_text(title, in_container(self.place.image, words, USUAL_PORT, self.spec, _QUIET), USUAL_PORT)
+        words = [*self.argv(), *more]
         return script_text(title, words, USUAL_PORT, {**_QUIET, "PYTHONPATH": ""})
 
     def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
@@ -179,7 +187,7 @@ class Served:
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""
-        versions, (read, _) = _versions(self.place), known_arguments()
+        versions, (read, _) = versions_at(self.place, PROGRAM.packages), known_arguments()
         notes = [f"SGLang found by {self.place.where}", NOT_YET_RUN, f"metrics at http://{HOST}:{port}/metrics"]
         if versions.get("sglang") != read:
             notes.append(f"options were checked as {read} has them, and {versions.get('sglang', 'another')} runs")
@@ -193,7 +201,3 @@ def _words(spec: EngineSpec) -> tuple[str, ...]:
     if not flag(spec, "radix_cache", False):
         options["disable_radix_cache"] = True
     return tuple(word for name, value in options.items() for word in known[name].words(spec.engine, name, value))
-
-
-def _versions(place: Place) -> Mapping[str, str]:
-    return versions_of(place.python, PROGRAM.packages) if place.python else {}

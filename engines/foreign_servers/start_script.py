@@ -6,6 +6,8 @@ is what a user starts. The environment variables PORT, ADDRESS and MODEL_NAME ar
 
 from __future__ import annotations
 
+import re
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +22,9 @@ from engines.server.serve import listen
 
 READY_TIMEOUT_S = 600.0
 """Seconds in which a script that a user starts must serve: a large model is read from disk."""
-PORT, ADDRESS, MODEL_NAME = "$PORT", "$ADDRESS", "$MODEL_NAME"
-"""Words of a command line that the script's caller decides."""
+PORT, ADDRESS, MODEL_NAME, CONTAINER = "$PORT", "$ADDRESS", "$MODEL_NAME", "$CONTAINER"
+"""Words of a command line that the script's caller decides; the last names a docker container."""
+_RUNS_CONTAINER = "exec docker run "
 
 
 def script_text(
@@ -43,6 +46,8 @@ def script_text(
     for name, value in (env or {}).items():
         more = f'"${{{name}:+:${name}}}"' if value and name in ("PATH", "PYTHONPATH") else ""
         lines.append(f"export {name}={shlex.quote(value)}{more}")
+    if CONTAINER in words:
+        lines.append(': "${CONTAINER:=dyno-$PORT}"')
     lines += before
     lines.append(f"exec {shell_words(words)}")
     if standard_input:
@@ -53,8 +58,15 @@ def script_text(
 
 def shell_words(words: Sequence[str]) -> str:
     """The words as a shell reads them, with the variables among them."""
-    variables = (PORT, ADDRESS, MODEL_NAME)
-    return " ".join(f'"{word}"' if word in variables else shlex.quote(word) for word in words)
+    return " ".join(f'"{word}"' if _VARIABLES.fullmatch(word) else shlex.quote(word) for word in words)
+
+
+_VARIABLES = re.compile(rf"\{PORT}|\{MODEL_NAME}|\{CONTAINER}|\{ADDRESS}(:\{PORT}:\d+)?")
+
+
+def removal(container: str) -> tuple[str, ...]:
+    """The command that removes a docker container, running or not."""
+    return ("docker", "rm", "--force", container)
 
 
 def write_script(workdir: Path, text: str) -> Path:
@@ -70,8 +82,14 @@ def start(script: Path, workdir: Path, *, name: str, port: int, address: str = H
     workdir.mkdir(parents=True, exist_ok=True)
     env = {"PORT": str(port), "ADDRESS": address, "MODEL_NAME": name, "PYTHONUNBUFFERED": "1"}
     argv = ["/bin/sh", str(script.absolute())]
+    last: tuple[str, ...] = ()
+    if f"\n{_RUNS_CONTAINER}" in script.read_text(encoding="utf-8"):
+        env["CONTAINER"] = f"dyno-{secrets.token_hex(6)}"  # ours alone, so that no other one is removed
+        last = removal(env["CONTAINER"])
     log = workdir / "server.log"
-    return ServerProcess(Command(argv=argv, log_path=log, env=env, cwd=workdir, temp_dir=fresh_path("server")))
+    return ServerProcess(
+        Command(argv=argv, log_path=log, env=env, cwd=workdir, temp_dir=fresh_path("server"), last=last)
+    )
 
 
 @contextmanager

@@ -52,6 +52,7 @@ _OURS = {
     "quantization": "its bitsandbytes is in no environment of dyno's",
     "trust_remote_code": "code that comes with a checkpoint is never run",
     "model_timeout": "the one model of a trial stays loaded",
+    "image": "no docker image of it is known; name command or python:",
     "enable_cors": "no browser asks it",
     "non_blocking": "it is for transformers' own tests",
     **dict.fromkeys(("host", "port"), "dyno chooses the address"),
@@ -86,8 +87,8 @@ class TransformersServeEngine(OpenAiServerEngine):
     def probe(self) -> Availability:
         """Whether there is one to start, with all that it serves with; nothing is imported."""
         try:
-            place = PROGRAM.place(self.command, self.python)
-        except Unavailable as error:
+            place = PROGRAM.place(self.command, self.python, self.image)
+        except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error))
         versions = _versions(place)
         if place.python and (missing := [name for name in PROGRAM.packages if name not in versions]):
@@ -97,7 +98,7 @@ class TransformersServeEngine(OpenAiServerEngine):
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version."""
-        place = PROGRAM.place(self.command, self.python)
+        place = PROGRAM.place(self.command, self.python, self.image)
         known = arguments_of(place.python) if place.python else None
         return Capabilities(
             effective_dtypes={dtype: dtype for dtype in _DTYPES},
@@ -125,7 +126,7 @@ class TransformersServeEngine(OpenAiServerEngine):
         availability = self.probe()
         if not availability.is_available:
             raise Unavailable(f"{self.name} cannot run here: {availability.reason}")
-        return Served.of(spec, PROGRAM.place(self.command, self.python))
+        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

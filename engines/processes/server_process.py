@@ -31,14 +31,15 @@ LOG_TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run: arguments, where its output goes (appended), extra environment, and a private temporary folder
-    (made at the start, given to it as TMPDIR, removed at the end)."""
+    """What to run: arguments, where its output goes (appended), extra environment, a private temporary folder (made at
+    the start, given to it as TMPDIR, removed at the end), and what is run `last`, after kill -9 of this process too."""
 
     argv: Sequence[str]
     log_path: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     temp_dir: Path | None = None
+    last: Sequence[str] = ()
 
 
 class ServerProcess:
@@ -65,7 +66,8 @@ class ServerProcess:
             self._temp_lock = hold(command.temp_dir)
             env["TMPDIR"] = str(command.temp_dir)
         temp_dir = str(command.temp_dir.resolve()) if command.temp_dir else ""
-        argv = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), temp_dir, "--", *command.argv]
+        argv = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), temp_dir]
+        argv += [*command.last, "--", *command.argv]
         with command.log_path.open("ab") as log:
             process = subprocess.Popen(
                 argv,

@@ -1,11 +1,12 @@
 """The supervisor process above one server: ends the whole process group when its owner dies, even by kill -9.
 
-Run by server_process.py as `python -I -S supervisor.py <owner pid> <temp dir> -- argv...`; standard library only, so
-that it starts in some 20 ms. It makes itself the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), so a
-grandchild that left the process group or its session is still found. Control comes as bytes on standard input: 'T' =
+Run by server_process.py as `python -I -S supervisor.py <owner pid> <temp dir> last... -- argv...`; standard library
+only, so that it starts in some 20 ms. It makes itself the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), so
+a grandchild that left the process group or its session is still found. Control comes as bytes on standard input: 'T' =
 SIGTERM to the server, 'K' = kill everything, end of file = the owner is gone, kill everything. Standard output gets
 'pid N' once, then 'ended STATUS' (a negative STATUS is a signal). When the server ends, for whatever reason, everything
-it left behind is killed, and the temporary folder and what it left in shared memory are removed.
+it left behind is killed, the command `last` is run (it removes what is no process of this machine's: a container), and
+the temporary folder and what the server left in shared memory are removed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ PR_SET_CHILD_SUBREAPER = 36
 OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's death; then the parent id tells
 KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - the kernel's own mount
+LAST_DEADLINE_S = 15.0
 LEFT_BEHIND = ("vllm_dist_", "psm_", "sem.mp-")
 """Beginnings of names in shared memory that servers leave there: vLLM's ranks even after a clean end, and Python's
 multiprocessing after kill -9. Only files that one of the server's own processes has mapped are removed."""
@@ -105,6 +107,19 @@ def kill_everything_below(leader: int) -> None:
         time.sleep(0.005)
 
 
+def run_last(argv: list[str]) -> None:
+    """Run the command to its end, its output in the log; at most LAST_DEADLINE_S."""
+    nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    try:
+        pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[nothing, (os.POSIX_SPAWN_DUP2, 2, 1)])
+    except OSError as error:
+        os.write(2, f"cannot start {argv[0]!r}: {error}\n".encode())
+        return
+    deadline = time.monotonic() + LAST_DEADLINE_S
+    while time.monotonic() < deadline and not os.waitpid(pid, os.WNOHANG)[0]:
+        time.sleep(0.01)
+
+
 def start(argv: list[str]) -> int:
     """Process id of the server, started in its own session; it dies with this process."""
     me = os.getpid()
@@ -159,7 +174,8 @@ def watch(server: int, owner: int, wakeup: int, shared: set[str]) -> int:
 
 
 def main() -> None:
-    owner, temp_dir, argv = int(sys.argv[1]), sys.argv[2], sys.argv[4:]
+    owner, temp_dir, split = int(sys.argv[1]), sys.argv[2], sys.argv.index("--")
+    last, argv = sys.argv[3:split], sys.argv[split + 1 :]
     wakeup, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -176,6 +192,8 @@ def main() -> None:
     status = watch(server, owner, wakeup, shared)
     shared |= mapped_shared_memory(descendants(os.getpid()))
     kill_everything_below(server)
+    if last:
+        run_last(last)
     for path in shared:
         with contextlib.suppress(OSError):
             os.unlink(path)

