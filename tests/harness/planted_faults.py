@@ -35,6 +35,7 @@ class Fault:
 
 
 TRACE, COLUMNS = "harness/load/schedule/trace.py", "harness/load/schedule/trace_columns.py"
+TABLE = "harness/load/schedule/csv_table.py"
 LINES, TIMES = "harness/load/schedule/json_lines.py", "harness/load/schedule/request_times.py"
 PROMPTS, YAML = "harness/load/schedule/prompts.py", "harness/scenario/yaml_nodes.py"
 LOAD, PROBLEMS = "harness/scenario/load.py", "harness/scenario/problems.py"
@@ -54,7 +55,7 @@ FAULTS = (
         "except ValueError:\n        return None\n    return number",
     ),
     Fault(TRACE, "            if not isinstance(fields, dict):\n", "            if fields is None:\n"),
-    Fault(TRACE, "    except csv.Error as error:", "    except KeyError as error:"),
+    Fault(TABLE, "        except csv.Error as error:", "        except KeyError as error:"),
     Fault(TRACE, "_check_order(path, kept, rows)", ""),
     Fault(COLUMNS, "if odd := [name for name in names if not name.isprintable()]:", "if odd := []:"),
     Fault(COLUMNS, 'if "time" not in roles:', 'if "tine" in roles:'),
