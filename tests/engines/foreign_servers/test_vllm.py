@@ -16,7 +16,7 @@ import pytest
 from engines.api import Capabilities, EngineSpec
 from engines.environments.locate import STAMP, environment_folder
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
-from engines.foreign_servers import vllm
+from engines.foreign_servers import openai_engine, vllm
 from engines.foreign_servers.program_place import Place, Program
 from engines.foreign_servers.vllm import MODULE, PROGRAM, Served, VllmEngine, root_cause
 from engines.foreign_servers.vllm_arguments import Arguments, as_argument
@@ -254,7 +254,7 @@ def test_what_made_it_give_up_comes_first() -> None:
 def test_a_server_that_gives_up_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "log").write_text(LOG)
     script = _program(tmp_path / "vllm.sh", f"#!/bin/sh\ncat {tmp_path}/log\nexit 1")
-    monkeypatch.setattr(vllm, "check_model_folder", lambda path: None)
+    monkeypatch.setattr(openai_engine, "check_model_folder", lambda path: None)
     spec = EngineSpec(engine="vllm", model_dir=folder(tmp_path / "llama"), options={"command": str(script)})
     launch: Callable[..., Any] = VllmEngine().launch
     with (
