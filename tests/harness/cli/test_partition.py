@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,24 +65,25 @@ def test_what_a_model_argument_names(model: str, kind: str) -> None:
     assert model_kind(model) == kind
 
 
-@pytest.fixture
-def harmless_signal() -> Iterator[None]:
-    """A signal that comes after the command took its handler back does not end the test run."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    yield
-    signal.signal(signal.SIGTERM, before)
+STOPPED = """
+import os, signal, sys, time
+import engines.t5.partition
+from harness.cli.main import run
+
+def stopped(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+engines.t5.partition._write_shard = stopped
+sys.exit(run(["partition", sys.argv[1], "--out", sys.argv[2]]))
+"""
+"""A partition that gets a signal in the middle: a process of its own, so that no signal can reach the test run."""
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("harmless_signal")
-def test_a_signal_leaves_nothing_behind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*args: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-
-    monkeypatch.setattr("engines.t5.partition._write_shard", stopped)
-    assert run(["partition", str(MODEL), "--out", str(tmp_path / "packed")]) == 130
-    assert "dyno: interrupted" in capsys.readouterr().err
+def test_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPED, str(MODEL), str(tmp_path / "packed")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "dyno: interrupted" in done.stderr
     assert list(tmp_path.iterdir()) == []
