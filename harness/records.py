@@ -16,9 +16,11 @@ from engines.setting import OptionValue, Setting, is_newer_default
 
 TrialOutcome = Literal[
     "ok", "skipped", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited",
-    "interrupted",
+    "interrupted", "machine_lost",
 ]  # fmt: skip
-"""'skipped': never launched, because earlier failures made it implausible."""
+"""'skipped': never launched, because earlier failures made it implausible. 'machine_lost': the machine went away."""
+NOT_MEASURED: tuple[TrialOutcome, ...] = ("interrupted", "machine_lost")
+"""Outcomes of a trial that ended before it could prove anything about its candidate."""
 RequestOutcome = Literal[
     "ok", "rejected", "bad_request", "server_error", "timed_out", "connection_failed", "bad_body", "filtered", "empty"
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.choose.goals import Goals
 from harness.measure.levels import level_in, without_level
 from harness.measure.metrics import metric_of
-from harness.records import Candidate, Doubt, Metric, Trial
+from harness.records import NOT_MEASURED, Candidate, Doubt, Metric, Trial
 
 DOUBT_FRAC = 0.10
 """A value in doubt counts this much worse: about what two undisturbed runs of one candidate differ by on a shared
@@ -18,7 +18,7 @@ MIN_ROUNDS = 4
 """Rounds of the finalists from which the search's own measurement counts no more, which made the candidate a finalist
 and so flatters it; and from which chances are stated (paired.py): three degrees of freedom."""
 
-NOT_ITS_FAULT = ("interrupted", "client_limited")
+NOT_ITS_FAULT = (*NOT_MEASURED, "client_limited")
 """Outcomes that prove nothing about the candidate when another repetition of it ran."""
 
 

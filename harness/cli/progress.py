@@ -139,6 +139,8 @@ def event_lines(event: SearchEvent, scenario: Scenario) -> list[str]:
         return [f"{trials} trial {event.number}{again}: {label(event.candidate)}{expected}"]
     if event.trial is not None and event.kind == "skipped":
         return [f"{trials} skipped {label(event.trial.candidate)}: {event.trial.reason}"]
+    if event.kind == "dropped":
+        return [f"{trials} {event.text}"]
     if event.trial is not None:
         return [f"{trials} {trial_text(event.trial, scenario)}"]
     return [f"stopped after {format_duration(event.spent_s)}: {event.text}"]

@@ -34,6 +34,7 @@ from harness.store.reader import find_run
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
+from harness.tune.places import Here
 from harness.tune.search_records import SearchContext, SearchResult
 from harness.units import BYTES_PER_MIB
 
@@ -182,8 +183,10 @@ def _search(
             scenario=bench.inputs.scenario,
             plan=plan,
             study_path=bench.writer.layout.study_db,
-            run_trial=lambda candidate, number, *, judged, order: bench.run(
-                candidate, number, judged=judged, order=order, left_s=bench.left_s()
+            places=Here(
+                lambda candidate, number, *, judged, order: bench.run(
+                    candidate, number, judged=judged, order=order, left_s=bench.left_s()
+                )
             ),
             record_trial=bench.writer.append_trial,
             spending=bench.spending,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 
 from engines.api import EngineSpec
@@ -55,13 +56,15 @@ class Spending:
             return 0.0
         return price.usd_per_hour * (self._longest_s or CREATION_S + self._load_s) / SECONDS_PER_HOUR
 
-    def why_stop(self, candidate: Candidate) -> str | None:
-        """None while the next trial fits the budget; else the sentence why not."""
+    def why_stop(self, candidate: Candidate, pending: Iterable[Candidate] = ()) -> str | None:
+        """None while the next trial fits the budget beside those `pending`; else the sentence why not."""
         expected_usd, limit = self.expected_usd(candidate), self.limit_usd
-        if limit is None or self.spent_usd + expected_usd <= limit:
+        pending_usd = sum(map(self.expected_usd, pending))
+        if limit is None or self.spent_usd + pending_usd + expected_usd <= limit:
             return None
+        under_way = f" and about {pending_usd:.2f} under way" if pending_usd else ""
         return (
-            f"cost budget: {self.spent_usd:.2f} of {limit:.2f} USD used, the next endpoint would cost about "
+            f"cost budget: {self.spent_usd:.2f} of {limit:.2f} USD used{under_way}, the next endpoint would cost about "
             f"{expected_usd:.2f}"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.records import Candidate, Trial, TrialOutcome
+from harness.records import NOT_MEASURED, Candidate, Trial, TrialOutcome
 from harness.store.reader import Run
 from harness.wording import label
 
@@ -62,7 +62,7 @@ def match(
 def _by_candidate(run: Run) -> dict[str, tuple[Trial, ...]]:
     groups: dict[str, tuple[Trial, ...]] = {}
     for trial in run.trials:
-        if trial.outcome != "interrupted":
+        if trial.outcome not in NOT_MEASURED:
             key = trial.candidate.candidate_id
             groups[key] = (*groups.get(key, ()), trial)
     return groups

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.choose.goals import dominates, goals_of
-from harness.records import Candidate, Trial
+from harness.records import NOT_MEASURED, Candidate, Trial
 from harness.scenario.schema import Scenario
 
 
 def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """The first trial of every candidate that was not interrupted: what the search itself learned from."""
+    """The first trial of every candidate that was neither interrupted nor lost: what the search itself learned from."""
     first: dict[str, Trial] = {}
     for trial in trials:
-        if trial.outcome != "interrupted":
+        if trial.outcome not in NOT_MEASURED:
             first.setdefault(trial.candidate.candidate_id, trial)
     return tuple(first.values())
 
@@ -63,5 +63,5 @@ def remaining(trials: Sequence[Trial], scenario: Scenario) -> tuple[tuple[Candid
 def repetitions(trials: Iterable[Trial], candidate: Candidate) -> int:
     """How many finished trials `candidate` has."""
     return sum(
-        trial.candidate.candidate_id == candidate.candidate_id and trial.outcome != "interrupted" for trial in trials
+        trial.candidate.candidate_id == candidate.candidate_id and trial.outcome not in NOT_MEASURED for trial in trials
     )

@@ -6,20 +6,21 @@ nothing else; the next session replays the recorded trials and continues as the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
 
 from harness.choose.goals import goals_of
-from harness.errors import Interrupted
 from harness.quality.inheritance import judged_before
-from harness.records import Candidate, Trial, next_number
+from harness.records import NOT_MEASURED, Candidate, Trial, next_number
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
 from harness.tune.finalists import finalists, first_measurements, remaining
 from harness.tune.implausible import implausible
+from harness.tune.lost_machines import losses, lost_once
 from harness.tune.memory_model import why_too_large
+from harness.tune.places import Done, Order, not_run
 from harness.tune.sampler import Proposals, StudyRecord
-from harness.tune.search_records import SearchContext, SearchEvent, SearchResult, StopKind
+from harness.tune.search_records import EventKind, SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
 from harness.units import NS_PER_S
 
@@ -29,7 +30,7 @@ def search(context: SearchContext) -> SearchResult:
     finalists again; at least one is measured.
 
     Ctrl-C ends the search with stop 'interrupted', a trial in flight recorded as such; every other exception of
-    `run_trial` passes through, with all finished trials recorded.
+    the places passes through, with all finished trials recorded.
     """
     session = _Session(context)
     try:
@@ -38,6 +39,9 @@ def search(context: SearchContext) -> SearchResult:
             stop, reason = session.confirm(stop, reason)
     except KeyboardInterrupt:
         stop, reason = "interrupted", "interrupted by the user between trials"
+    finally:
+        context.places.end()
+    session.interrupt_rest()
     context.on_event(session.event("stopped", text=reason))
     return SearchResult(trials=tuple(session.trials), stop=stop, stop_reason=reason)
 
@@ -61,35 +65,53 @@ class _Session:
         spent_s = context.spent_before_s + stored_duration_s(context.done)
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
         for trial in context.done:
-            if trial.outcome not in ("interrupted", "skipped"):
+            if trial.outcome not in (*NOT_MEASURED, "skipped"):
                 self._budget.note(trial, trial.duration_s)
+        self._begun: dict[int, tuple[Order, int]] = {}
+        """Number -> the order under way, and when it began."""
 
     def explore(self) -> tuple[StopKind, str]:
-        """Measure proposed candidates until something ends it; returns what and why."""
+        """Measure proposed candidates until something ends it and none is under way; returns what and why."""
         while True:
-            candidate = self._proposals.next()
-            if candidate is None:
-                return (
-                    "exhausted",
-                    f"space exhausted: each of its {self._context.plan.size} candidates measured or skipped",
-                )
-            measured = self._measured()
-            if measured >= self._limits.trials:
-                return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
-            if (enough := self._why_enough()) is not None:
-                return "converged", enough
-            if (why := self._why_not(candidate)) is not None:
-                self._skip(candidate, why)
+            stop = None
+            while stop is None and self._context.places.is_free():
+                stop = self._begin_next()
+            if stop is not None and not self._begun:
+                return stop
+            if (trial := self._next_finished()) is None:
                 continue
-            late = self._budget.why_stop(candidate, self._reserve_s(candidate))
-            if late is not None and measured > 0:
-                return "budget", late
-            if (broke := self._context.spending.why_stop(candidate)) is not None:
-                return "budget", broke
-            trial = self._launch(candidate)
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}"
-            self._proposals.learn(trial)
+            if trial.outcome not in NOT_MEASURED:
+                self._proposals.learn(trial)
+
+    def _begin_next(self) -> tuple[StopKind, str] | None:
+        """Begin the next candidate's trial, or skip it; what ends the search, and why, where nothing may begin."""
+        pending = tuple(order.candidate for order, _ in self._begun.values())
+        lost = lost_once(self.trials, pending)
+        again = next((each for each in lost if not pending or self._is_free_for(each)), None)
+        others = (*pending, *(each for each in lost if each is not again))
+        candidate = again or self._proposals.next(others)
+        if candidate is None:
+            return (
+                "exhausted",
+                f"space exhausted: each of its {self._context.plan.size} candidates measured or skipped",
+            )
+        measured = self._measured()
+        if measured + len(others) >= self._limits.trials:
+            return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
+        if (enough := self._why_enough()) is not None:
+            return "converged", enough
+        if (why := self._why_not(candidate)) is not None:
+            self._skip(candidate, why)
+            return None
+        late = self._budget.why_stop(candidate, self._reserve_s(candidate))
+        if late is not None and measured + len(pending) > 0:
+            return "budget", late
+        if (broke := self._context.spending.why_stop(candidate, pending)) is not None:
+            return "budget", broke
+        self._begin(candidate)
+        return None
 
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
         """Measure the finalists again, in turns, while time allows."""
@@ -99,35 +121,61 @@ class _Session:
             )
             if late is not None:
                 return stop, f"{reason}; finalists not all measured again ({late})"
-            trial = self._launch(candidate, repetition)
+            self._begin(candidate, repetition)
+            trial = None
+            while trial is None:
+                trial = self._next_finished()
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}, a repetition"
         again = len(finalists(self.trials, self._context.scenario)) * self._limits.confirm.repetitions
         return stop, f"{reason}; finalists measured again ({again} trials)" if again else reason
 
-    def event(
-        self, kind: Literal["launching", "finished", "skipped", "stopped"], trial: Trial | None = None, text: str = ""
-    ) -> SearchEvent:
+    def event(self, kind: EventKind, trial: Trial | None = None, text: str = "") -> SearchEvent:
         """An event with the counters of now."""
         return SearchEvent(kind=kind, measured=self._measured(), spent_s=self._budget.spent_s(), trial=trial, text=text)
 
-    def _launch(self, candidate: Candidate, repetition: int = 0) -> Trial:
-        number = next_number(self.trials)
+    def interrupt_rest(self) -> None:
+        """Record what was under way when the search ended as interrupted."""
+        for order, _ in self._begun.values():
+            self._keep(not_run(order, "interrupted", "stopped by the user"))
+        self._begun.clear()
+
+    def _begin(self, candidate: Candidate, repetition: int = 0) -> None:
+        order = Order(
+            number=max(next_number(self.trials), *(number + 1 for number in self._begun), 1),
+            candidate=candidate,
+            judged=None if repetition else self._judged(candidate),
+            repetition=repetition,
+            avoid=_machines(losses(self.trials, candidate)),
+        )
         launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
         expected_s = self._budget.expected_s(candidate.engine)
-        self._context.on_event(replace(launching, candidate=candidate, number=number, expected_s=expected_s))
-        begin_ns = self._context.clock.now_ns()
-        try:
-            judged = None if repetition else self._judged(candidate)
-            trial = self._context.run_trial(candidate, number, judged=judged, order=repetition)
-        except (Interrupted, KeyboardInterrupt) as error:
-            trial = _interrupted_trial(error, candidate, number)
-        if repetition:
-            note = f"repetition {repetition}: a finalist measured again"
-            trial = replace(trial, repetition=repetition, notes=(*trial.notes, note))
+        self._context.on_event(replace(launching, candidate=candidate, number=order.number, expected_s=expected_s))
+        self._begun[order.number] = order, self._context.clock.now_ns()
+        self._context.places.begin(order)
+
+    def _is_free_for(self, candidate: Candidate) -> bool:
+        return self._context.places.is_free(_machines(losses(self.trials, candidate)))
+
+    def _next_finished(self) -> Trial | None:
+        """The next trial that ended, recorded; None when a machine became free instead, or an answer was dropped: one
+        to an order that had been given up."""
+        done = self._context.places.next_done()
+        if done is None:
+            return None
+        if done.order.number not in self._begun:
+            text = f"an answer of {done.machine} to trial {done.order.number}, which was given up before, is dropped"
+            self._context.on_event(self.event("dropped", text=text))
+            return None
+        order, begun_ns = self._begun[done.order.number]
+        trial = done.trial or self._lost(done)
+        if order.repetition and done.trial is not None:
+            note = f"repetition {order.repetition}: a finalist measured again"
+            trial = replace(trial, repetition=order.repetition, notes=(*trial.notes, note))
         self._keep(trial)
-        if trial.outcome != "interrupted":
-            self._budget.note(trial, (self._context.clock.now_ns() - begin_ns) / NS_PER_S)
+        del self._begun[order.number]
+        if trial.outcome not in NOT_MEASURED:
+            self._budget.note(trial, (self._context.clock.now_ns() - begun_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
         return trial
 
@@ -136,6 +184,14 @@ class _Session:
         if not self._context.prunes:
             return None
         return implausible(candidate, self.trials) or why_too_large(candidate, self.trials, self._context.memory_mib)
+
+    def _lost(self, done: Done) -> Trial:
+        """The record of a machine that never answered: the first loss is not the candidate's fault, the second is."""
+        before = losses(self.trials, done.order.candidate)
+        if not before:
+            return not_run(done.order, "machine_lost", done.lost, done.machine)
+        reason = f"its machine was lost twice ({before[-1].machine}, {done.machine}): {done.lost}"
+        return not_run(done.order, "crashed", reason, done.machine)
 
     def _why_enough(self) -> str | None:
         """None while the next trial should gain something; else the sentence. A grid is measured whole."""
@@ -194,15 +250,5 @@ class _Session:
         return self._budget.expected_s(leads[0].engine if leads else "")
 
 
-def _interrupted_trial(error: BaseException, candidate: Candidate, number: int) -> Trial:
-    """The record that the interruption carries, or a bare one."""
-    carried = getattr(error, "trial", None)
-    if isinstance(carried, Trial):
-        return carried
-    return Trial(
-        trial_id=f"t{number:04d}-{candidate.candidate_id}",
-        number=number,
-        candidate=candidate,
-        outcome="interrupted",
-        reason="stopped by the user",
-    )
+def _machines(trials: Iterable[Trial]) -> frozenset[str]:
+    return frozenset(trial.machine for trial in trials)

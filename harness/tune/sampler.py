@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from harness.choose.goals import Goals, goals_of
 from harness.errors import EnvironmentFault
-from harness.records import Candidate, Trial
+from harness.records import NOT_MEASURED, Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.encoding import Encoding, SharedEncoding
@@ -57,17 +57,19 @@ class Proposals:
         self._seen: set[str] = set()
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
-    def next(self) -> Candidate | None:
-        """The candidate to measure next; None when every one was measured or skipped. Changes nothing but the RNG."""
-        unseen = [each for name, each in self._candidates.items() if name not in self._seen]
+    def next(self, pending: Sequence[Candidate] = ()) -> Candidate | None:
+        """The candidate to measure next, none of those `pending`, whose trials are under way; None when there is no
+        other. Changes nothing but the RNG, which is seeded by the number of trials begun."""
+        taken = self._seen.union(candidate.candidate_id for candidate in pending)
+        unseen = [each for name, each in self._candidates.items() if name not in taken]
         if not unseen:
             return None
         for candidate in self._first:
-            if candidate.candidate_id not in self._seen:
+            if candidate.candidate_id not in taken:
                 return candidate
         if self._scenario.search.sampler == "grid":
-            return self._next_of_grid()
-        return self._next_of_sampler(unseen)
+            return self._next_of_grid(taken)
+        return self._next_of_sampler(unseen, taken)
 
     @property
     def is_at_first(self) -> bool:
@@ -97,24 +99,22 @@ class Proposals:
             asked.set_constraint(name, excess)
         self._study.tell(asked, list(_values(trial, self._goals)))
 
-    def _next_of_grid(self) -> Candidate:
+    def _next_of_grid(self, taken: Collection[str]) -> Candidate:
         """Blocks take turns, each in its listed order, so that no engine is left for after the budget."""
-        columns = [
-            [each for each in block.candidates if each.candidate_id not in self._seen] for block in self._plan.blocks
-        ]
+        columns = [[each for each in block.candidates if each.candidate_id not in taken] for block in self._plan.blocks]
         done = [len(block.candidates) - len(left) for block, left in zip(self._plan.blocks, columns, strict=True)]
         turn = min((count, index) for index, count in enumerate(done) if columns[index])[1]
         return columns[turn][0]
 
-    def _next_of_sampler(self, unseen: Sequence[Candidate]) -> Candidate:
-        seed = int(np.random.SeedSequence([self._scenario.search.seed, len(self._seen)]).generate_state(1)[0])
+    def _next_of_sampler(self, unseen: Sequence[Candidate], taken: Collection[str]) -> Candidate:
+        seed = int(np.random.SeedSequence([self._scenario.search.seed, len(taken)]).generate_state(1)[0])
         self._study.sampler = _sampler(self._scenario, seed, blocks=len(self._plan.blocks))
         rng = np.random.default_rng(seed)
         for _ in range(ASKS):
             asked = self._study.ask()
             candidate = self._encoding.suggest(asked)
             self._study.tell(asked, state=TrialState.FAIL)
-            if candidate.candidate_id in self._seen:
+            if candidate.candidate_id in taken:
                 continue
             # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
             if self._scenario.search.sampler != "random" or rng.random() < self._chances([candidate])[0]:
@@ -179,7 +179,7 @@ class StudyRecord:
             return
         attrs = {"trial_id": trial.trial_id, "number": trial.number, "candidate_id": trial.candidate.candidate_id}
         attrs |= {"outcome": trial.outcome, "reason": trial.reason, "violations": list(trial.violations)}
-        is_finished = trial.outcome != "interrupted"
+        is_finished = trial.outcome not in NOT_MEASURED
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.COMPLETE if is_finished else TrialState.FAIL,

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from harness.clock import Clock
 from harness.cost.spending import Spending
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
+from harness.tune.places import Places
 
+EventKind = Literal["launching", "finished", "skipped", "dropped", "stopped"]
 StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
 
 
@@ -21,11 +23,12 @@ StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
 class SearchEvent:
     """Something a progress display should show.
 
-    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'stopped' (text). `measured` counts
-    candidates measured so far; `expected_s` is the likely duration of the trial being launched, 0 if unknown.
+    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'dropped' and 'stopped' (text).
+    `measured` counts candidates measured so far; `expected_s` is the likely duration of the trial being launched, 0 if
+    unknown.
     """
 
-    kind: Literal["launching", "finished", "skipped", "stopped"]
+    kind: EventKind
     measured: int
     spent_s: float
     candidate: Candidate | None = None
@@ -35,18 +38,9 @@ class SearchEvent:
     expected_s: float = 0.0
 
 
-class RunTrial(Protocol):
-    """Measures a candidate as the trial of that number; may raise Interrupted carrying its record as `.trial`."""
-
-    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None, order: int) -> Trial:
-        """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged. The load
-        comes in the arrival order of that number."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchContext:
-    """What a search needs.
+    """What a search needs. `places` are where its trials run.
 
     `record_trial` must have the trial on disk when it returns. `done` are the recorded trials of the run being
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
@@ -58,7 +52,7 @@ class SearchContext:
     scenario: Scenario
     plan: SpacePlan
     study_path: Path
-    run_trial: RunTrial
+    places: Places
     record_trial: Callable[[Trial], None]
     clock: Clock
     on_event: Callable[[SearchEvent], None] = field(default=lambda event: None)

@@ -136,6 +136,12 @@ def test_the_budget_stops_before_the_endpoint_that_would_exceed_it() -> None:
     assert spending.why_stop(LOCAL) is None
 
 
+def test_the_budget_counts_the_endpoints_under_way() -> None:
+    spending = Spending(Cost(max_cost_usd=2.0), load_s=15.0)
+    assert spending.why_stop(ENDPOINT, [LOCAL, LOCAL]) is None
+    assert "0.00 of 2.00 USD used and about 1.21 under way, the next" in str(spending.why_stop(ENDPOINT, [ENDPOINT]))
+
+
 def test_what_is_left_bounds_the_next_endpoint_itself() -> None:
     spending = Spending(Cost(max_cost_usd=2.0, prices={"ml.g5.12xlarge": 6.0}), load_s=15.0)
     spending.note(ENDPOINT, 600.0)

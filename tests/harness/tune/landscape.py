@@ -15,6 +15,7 @@ from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummar
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
+from harness.tune.places import Here
 from harness.tune.search_records import SearchContext, SearchEvent
 
 DTYPE_COST = {"fp32": 1.0, "bf16": 0.8, "int8": 0.55}
@@ -138,7 +139,7 @@ class Bench:
             scenario=self.scenario,
             plan=plan(self.scenario),
             study_path=self._study_path,
-            run_trial=self.run_trial,
+            places=Here(self.run_trial),
             record_trial=self.recorded.append,
             clock=self.clock,
             on_event=self.events.append,

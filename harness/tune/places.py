@@ -1,0 +1,109 @@
+"""The places where a search's trials run: the seam between the search and whatever launches them.
+
+The search proposes, numbers, records and learns; a place measures one candidate at a time and hands the trial back.
+`Here` is this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.errors import Interrupted
+from harness.records import Candidate, Trial, TrialOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One trial to run. Its `number` is given when it begins and never twice, so a late answer to a lost order is
+    recognized. `judged` is a trial whose quality holds for this one too, `repetition` the round of the finalists, 0 in
+    the search; `avoid` are machines that a trial of this candidate was lost with."""
+
+    number: int
+    candidate: Candidate
+    judged: Trial | None = None
+    repetition: int = 0
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of an order: its `trial`, files included; or None, and `lost` is why `machine` never answered."""
+
+    order: Order
+    trial: Trial | None
+    lost: str = ""
+    machine: str = ""
+
+
+class Places(Protocol):
+    """Machines of one class. One order per machine, none is ever run again without being asked: a second run of an
+    order would be a measurement that nobody knows of."""
+
+    def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
+        """Whether another order may begin now, on a machine that is not to be avoided."""
+        ...
+
+    def begin(self, order: Order) -> None:
+        """Place an order on a free machine, if one is free on none that is to be avoided; returns at once."""
+        ...
+
+    def next_done(self) -> Done | None:
+        """The next order that ended, waited for; None when a machine became free instead. An interruption passes
+        through."""
+        ...
+
+    def end(self) -> None:
+        """Stop what is under way; returns when no engine of it runs any more."""
+        ...
+
+
+class RunTrial(Protocol):
+    """Measures a candidate as the trial of that number; may raise Interrupted carrying its record as `.trial`."""
+
+    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None, order: int) -> Trial:
+        """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged. The load
+        comes in the arrival order of that number."""
+        ...
+
+
+class Here:
+    """This machine: one trial at a time, run while its end is waited for."""
+
+    def __init__(self, run_trial: RunTrial) -> None:
+        self._run_trial = run_trial
+        self._waiting: list[Order] = []
+
+    def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
+        """While no order waits."""
+        return not self._waiting
+
+    def begin(self, order: Order) -> None:
+        """Keep the order until `next_done`."""
+        self._waiting.append(order)
+
+    def next_done(self) -> Done:
+        """Run the order that waits; interrupted, its trial is the record of the interruption."""
+        order = self._waiting.pop()
+        try:
+            trial = self._run_trial(order.candidate, order.number, judged=order.judged, order=order.repetition)
+        except (Interrupted, KeyboardInterrupt) as error:
+            carried = getattr(error, "trial", None)
+            trial = carried if isinstance(carried, Trial) else not_run(order, "interrupted", "stopped by the user")
+        return Done(order=order, trial=trial)
+
+    def end(self) -> None:
+        """Nothing runs between two calls."""
+
+
+def not_run(order: Order, outcome: TrialOutcome, reason: str, machine: str = "") -> Trial:
+    """The record of an order without a measurement."""
+    return Trial(
+        trial_id=f"t{order.number:04d}-{order.candidate.candidate_id}",
+        number=order.number,
+        candidate=order.candidate,
+        outcome=outcome,
+        reason=reason,
+        machine=machine,
+        repetition=order.repetition,
+    )

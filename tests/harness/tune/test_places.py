@@ -1,0 +1,175 @@
+"""A search on many machines in memory: nothing is placed twice, nothing is lost, nobody is blamed for a machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from harness.records import NOT_MEASURED, Candidate, Trial
+from harness.tune import loop
+from harness.tune.loop import search
+from harness.tune.places import Done
+from harness.tune.sampler import Proposals
+from harness.tune.search_records import SearchResult
+from tests.harness.tune.in_memory_places import InMemoryPlaces, Placement
+from tests.harness.tune.landscape import Bench, plan, scenario, trial_of
+
+
+class NoStudy:
+    """Instead of study.db: 10,000 transactions would be all that the tests do."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def add(self, trial: Trial) -> None: ...
+
+
+PLACEMENTS = 2_000
+"""Here; 10,000 were run once with the same result."""
+SMALL = [
+    {"engine": "ctranslate2", "workers": [1, 2, 4], "batch_size": [1, 2, 4, 8], "threads": [1, 2]},
+    {"engine": "onnxruntime", "workers": [1, 2, 4], "batch_size": [1, 2, 4], "threads": [1, 2]},
+]
+"""42 candidates."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No study, and each candidate hashed once: hashing is two thirds of a search without trials."""
+    known: dict[int, tuple[Candidate, str]] = {}
+    of = Candidate.candidate_id.fget  # type: ignore[attr-defined]
+
+    def name(candidate: Candidate) -> str:
+        if id(candidate) not in known:
+            known[id(candidate)] = (candidate, of(candidate))  # held, so that its id is not given again
+        return known[id(candidate)][1]
+
+    monkeypatch.setattr(loop, "StudyRecord", NoStudy)
+    monkeypatch.setattr(Candidate, "candidate_id", property(name))
+
+
+def _places(bench: Bench, count: int, lost_frac: float = 0.0, seed: int = 0) -> InMemoryPlaces:
+    return InMemoryPlaces(
+        lambda candidate, number: trial_of(candidate, number, bench.scenario), bench.clock, count, lost_frac, seed
+    )
+
+
+def _search(bench: Bench, places: InMemoryPlaces) -> SearchResult:
+    return search(replace(bench.context(), places=places))
+
+
+def _double_placements(placements: list[Placement]) -> int:
+    """Orders that began on a machine before the one before had ended there."""
+    groups: dict[str, list[Placement]] = {}
+    for each in placements:
+        groups.setdefault(each.machine, []).append(each)
+    return sum(second.begin_ns < first.end_ns for group in groups.values() for first, second in pairwise(group))
+
+
+def test_of_many_placements_none_is_double_and_no_candidate_is_proposed_twice(tmp_path: Path) -> None:
+    placed = 0
+    for seed in range(1000):
+        of = scenario({"sampler": "grid", "trials": 99, "seed": seed, "max_minutes": 1e5}, space=SMALL)
+        bench = Bench(of, tmp_path / "study.db")
+        places = _places(bench, count=2 + seed % 15, lost_frac=0.03, seed=seed)
+        result = _search(bench, places)
+        placed += len(places.placements)
+
+        assert _double_placements(places.placements) == 0
+        assert len({each.order.number for each in places.placements}) == len(places.placements)
+        ended = Counter(t.candidate.candidate_id for t in result.trials if t.outcome not in NOT_MEASURED)
+        assert set(ended.values()) == {1}, "measured twice"
+        assert len(ended) == plan(of).size, "a candidate is missing"
+        lost = Counter(t.candidate.candidate_id for t in result.trials if t.outcome == "machine_lost")
+        begun = Counter(each.order.candidate.candidate_id for each in places.placements)
+        assert all(begun[name] <= 1 + lost[name] for name in begun), "proposed twice without a loss"
+        blamed = {t.candidate.candidate_id for t in result.trials if t.outcome == "crashed"}
+        assert blamed <= set(lost), "a candidate is blamed that lost no machine before"
+        if placed >= PLACEMENTS:
+            break
+    assert placed >= PLACEMENTS
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "nsga2"])
+def test_candidates_under_way_are_not_proposed_again(sampler: str) -> None:
+    of = scenario({"sampler": sampler, "trials": 60})
+    proposals, pending = Proposals(plan(of), of), list[Candidate]()
+    for _ in range(16):
+        candidate = proposals.next(pending)
+        assert candidate is not None
+        pending.append(candidate)
+    assert len({each.candidate_id for each in pending}) == 16
+    small = scenario({"sampler": sampler}, space=[{"engine": "onnxruntime", "workers": [1, 2]}])
+    assert Proposals(plan(small), small).next(plan(small).candidates) is None
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_machines_share_the_search_and_its_budget_counts_what_is_under_way(tmp_path: Path, count: int) -> None:
+    of = scenario({"sampler": "tpe", "trials": 24})
+    bench = Bench(of, tmp_path / "study.db")
+    places = _places(bench, count)
+    result = _search(bench, places)
+    assert places.ended
+    assert len(places.placements) == len(result.trials) <= 24
+    assert {each.machine for each in places.placements} == {f"m{index}" for index in range(count)}
+    most = max(
+        sum(other.begin_ns <= each.begin_ns < other.end_ns for other in places.placements) for each in places.placements
+    )
+    assert most == count
+
+
+class _Programmed(InMemoryPlaces):
+    """Loses its machine at each order of one candidate."""
+
+    cursed = ""
+
+    def next_done(self) -> Done | None:
+        done = super().next_done()
+        if done is None or done.order.candidate.candidate_id != self.cursed:
+            return done
+        return Done(order=done.order, trial=None, lost="the node ended unexpectedly", machine=done.machine)
+
+
+def test_a_candidate_that_takes_two_machines_with_it_crashed_and_is_not_tried_a_third_time(tmp_path: Path) -> None:
+    of = scenario({"sampler": "grid", "trials": 12})
+    bench = Bench(of, tmp_path / "study.db")
+    places = _Programmed(lambda candidate, number: trial_of(candidate, number, of), bench.clock, 4)
+    places.cursed = plan(of).blocks[0].default.candidate_id
+    trials = [t for t in _search(bench, places).trials if t.candidate.candidate_id == places.cursed]
+    assert [trial.outcome for trial in trials] == ["machine_lost", "crashed"]
+    assert trials[0].machine != trials[1].machine
+    assert trials[1].reason == (
+        f"its machine was lost twice ({trials[0].machine}, {trials[1].machine}): the node ended unexpectedly"
+    )
+
+
+def test_a_late_answer_to_an_order_that_was_given_up_is_dropped_with_a_line(tmp_path: Path) -> None:
+    of = scenario({"sampler": "grid", "trials": 40, "max_minutes": 1e5})
+    bench = Bench(of, tmp_path / "study.db")
+    places = _places(bench, count=4, lost_frac=0.2, seed=3)
+    _search(bench, places)
+    dropped = [event.text for event in bench.events if event.kind == "dropped"]
+    assert 0 < len(dropped) <= places.answers_of_the_lost
+    assert all(text.endswith("which was given up before, is dropped") for text in dropped)
+
+
+def test_an_interruption_records_what_was_under_way_after_the_places_have_ended(tmp_path: Path) -> None:
+    class Interrupted(InMemoryPlaces):
+        def next_done(self) -> Done | None:
+            if len(self.placements) > 6:
+                raise KeyboardInterrupt
+            return super().next_done()
+
+    of = scenario({"sampler": "grid", "trials": 20})
+    bench = Bench(of, tmp_path / "study.db")
+    places = Interrupted(lambda candidate, number: trial_of(candidate, number, of), bench.clock, 3)
+    result = _search(bench, places)
+    assert (result.stop, places.ended) == ("interrupted", True)
+    assert [trial.outcome for trial in result.trials[-3:]] == ["interrupted"] * 3
+    assert len(result.trials) == len(places.placements)
+    again = Bench(of, tmp_path / "study.db", done=result.trials)
+    ids = [t.candidate.candidate_id for t in _search(again, _places(again, 3)).trials if t.outcome == "ok"]
+    assert len(ids) == len(set(ids)) == 20
