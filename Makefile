@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-gpu bench-gate clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-gpu bench-gate bench-tuner clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -83,6 +83,9 @@ bench-load: install  ## load generators against one C server: rate, timing error
 
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
 	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)
+
+bench-tuner: install ## the search on six programmed laws, beside random, grid and a hill climb (BENCH='--seeds 20')
+	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

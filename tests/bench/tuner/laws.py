@@ -1,0 +1,163 @@
+"""Six programmed laws over one space of 405 candidates: what a launch measures is a formula, so the best is known.
+
+Each law has one difficulty: a crash region, a plateau, an interaction, heavy noise, drift, a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from engines.api import Availability, Capabilities
+from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
+from harness.scenario.resolve import resolve
+from harness.scenario.schema import Scenario
+from harness.space.candidates import SpacePlan, plan_space
+
+AXES: Mapping[str, Sequence[str | int]] = {
+    "dtype": ["fp32", "bf16", "int8"],
+    "workers": [1, 2, 4],
+    "batch_size": [1, 2, 4, 8, 16],
+    "max_batch_delay_ms": [0, 2, 5],
+    "threads": [1, 2, 4],
+}
+WORK_MS = {"fp32": 40.0, "bf16": 32.0, "int8": 22.0}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}
+LAUNCH_S, LOAD_S = 10.0, 20.0
+"""What a trial costs; one that crashes costs its launch."""
+LAUNCH_SD = 0.02
+"""Of the logarithm of a latency, from launch to launch, where a law does not say otherwise."""
+
+
+def smooth_ms(candidate: Candidate) -> float:
+    """Work times batching and crowding over parallel workers, plus the batch delay: the law that others alter."""
+    threads = candidate.threads or 1
+    batching = 0.4 + 0.6 / candidate.batch_size + 0.015 * candidate.batch_size
+    crowding = 1 + 0.2 * max(0, candidate.workers * threads - 2)
+    return WORK_MS[candidate.dtype] * batching * crowding / _lanes(candidate) + _delay_ms(candidate)
+
+
+def _lanes(candidate: Candidate) -> float:
+    return math.pow(min(candidate.workers, 2), 0.6)
+
+
+def _delay_ms(candidate: Candidate) -> float:
+    return candidate.max_batch_delay_ms * (0.2 if candidate.batch_size > 2 else 1.0)
+
+
+def _plateau_ms(candidate: Candidate) -> float:
+    is_off = candidate.dtype == "int8" and candidate.workers == 2
+    return smooth_ms(candidate) if is_off else 50.0
+
+
+def _interaction_ms(candidate: Candidate) -> float:
+    suits = (candidate.threads == 4) == (candidate.workers == 1)
+    fills = (candidate.batch_size >= 8) == (candidate.max_batch_delay_ms == 5)
+    return (
+        WORK_MS[candidate.dtype] * (1.0 if suits else 1.6) * (1.0 if fills else 1.5) * (1 + 0.3 / candidate.batch_size)
+    )
+
+
+def _tie_ms(candidate: Candidate) -> float:
+    """The number format and the threads change nothing."""
+    return 30 * (0.4 + 0.6 / candidate.batch_size) / _lanes(candidate) + _delay_ms(candidate)
+
+
+def _crashes(candidate: Candidate) -> bool:
+    """Out of memory: workers times weights and a cache that grows with the batch."""
+    return candidate.workers * BYTES[candidate.dtype] * (1 + 0.3 * candidate.batch_size) > 17.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """`latency_ms` is the truth; a launch multiplies it by a lognormal factor of `launch_sd`, and trial n, counted
+    from 1, by 1 + (n - 1) `drift_frac`."""
+
+    name: str
+    latency_ms: Callable[[Candidate], float]
+    crashes: Callable[[Candidate], bool] = lambda candidate: False
+    launch_sd: float = LAUNCH_SD
+    drift_frac: float = 0.0
+
+    def trial(self, candidate: Candidate, number: int, seed: int) -> Trial:
+        """What trial `number` of a search measures; equal for equal arguments."""
+        trial_id = f"t{number:04d}-{candidate.candidate_id}"
+        if self.crashes(candidate):
+            return Trial(
+                trial_id=trial_id,
+                number=number,
+                candidate=candidate,
+                outcome="out_of_memory",
+                reason="out of memory",
+                phase_s={"launch": LAUNCH_S},
+            )
+        luck = math.exp(self.launch_sd * float(np.random.default_rng([seed, number]).standard_normal()))
+        value = self.latency_ms(candidate) * luck * (1 + (number - 1) * self.drift_frac)
+        metric = Metric(
+            value=value, unit="ms", estimator="law", method="bootstrap", n=400, low=0.99 * value, high=1.01 * value
+        )
+        return Trial(
+            trial_id=trial_id,
+            number=number,
+            candidate=candidate,
+            outcome="ok",
+            phase_s={"launch": LAUNCH_S, "load": LOAD_S},
+            summary=TrialSummary(metrics={"latency_p50_ms": metric}),
+            quality=QualityReport(verdict="Normal", reason="law", metrics={}),
+        )
+
+    def loss_frac(self, candidate: Candidate) -> float:
+        """How much worse than the best `candidate` truly is; infinite where it crashes."""
+        return math.inf if self.crashes(candidate) else self.latency_ms(candidate) / best_ms(self) - 1
+
+    def good_frac(self) -> float:
+        """Share of the candidates within 5 % of the best."""
+        return sum(self.loss_frac(each) <= 0.05 for each in plan().candidates) / plan().size
+
+
+LAWS = (
+    Law(name="crash region", latency_ms=smooth_ms, crashes=_crashes),
+    Law(name="plateau", latency_ms=_plateau_ms),
+    Law(name="interaction", latency_ms=_interaction_ms),
+    Law(name="heavy noise", latency_ms=smooth_ms, launch_sd=0.15),
+    Law(name="drift", latency_ms=smooth_ms, drift_frac=0.01),
+    Law(name="tie", latency_ms=_tie_ms),
+)
+
+
+def scenario(sampler: str = "tpe", trials: int = 24, seed: int = 0) -> Scenario:
+    """One block over AXES; two finalists are measured again, four times each."""
+    return Scenario.model_validate(
+        {
+            "name": "laws",
+            "space": [{"engine": "fake", **AXES}],
+            "search": {
+                "sampler": sampler,
+                "trials": trials,
+                "seed": seed,
+                "max_minutes": 600.0,
+                "confirm": {"finalists": 2, "repetitions": 4},
+            },
+        }
+    )
+
+
+def _able(engine: str, python: str) -> Capabilities | Availability:
+    return Capabilities(effective_dtypes={name: name for name in WORK_MS}, options={})
+
+
+@cache
+def plan() -> SpacePlan:
+    """All 405 candidates."""
+    return plan_space(resolve(scenario(), Path("laws.yaml")), _able)
+
+
+@cache
+def best_ms(law: Law) -> float:
+    """The lowest true latency of a candidate that does not crash."""
+    return min(law.latency_ms(each) for each in plan().candidates if not law.crashes(each))

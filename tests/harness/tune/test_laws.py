@@ -1,0 +1,73 @@
+"""The programmed laws of the tuner's bench have the difficulty that they name; a part of the bench is replayed."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from tests.bench.tuner.bench_tuner import row, table
+from tests.bench.tuner.laws import LAWS, Law, plan
+from tests.bench.tuner.replay import CONTESTANTS, TRIALS, run
+
+BY_NAME = {law.name: law for law in LAWS}
+
+
+def _measured_ms(law: Law, number: int, seed: int = 0) -> float:
+    summary = law.trial(plan().candidates[0], number, seed).summary
+    assert summary is not None
+    return summary.metrics["latency_p50_ms"].value
+
+
+def test_three_in_ten_candidates_crash_in_the_crash_region_only() -> None:
+    shares = {law.name: sum(map(law.crashes, plan().candidates)) / plan().size for law in LAWS}
+    assert shares.pop("crash region") == pytest.approx(0.3, abs=0.02)
+    assert set(shares.values()) == {0.0}
+
+
+def test_most_of_the_plateau_is_level() -> None:
+    values = [BY_NAME["plateau"].latency_ms(each) for each in plan().candidates]
+    assert values.count(50.0) / len(values) > 0.8
+    assert min(values) < 20
+
+
+def test_no_axis_of_the_interaction_is_best_alone() -> None:
+    """Threads that suit one worker count are the wrong ones for another."""
+    law = BY_NAME["interaction"]
+    by_pair = {
+        (each.workers, each.threads): law.latency_ms(each)
+        for each in plan().candidates
+        if (each.dtype, each.batch_size, each.max_batch_delay_ms) == ("int8", 16, 5)
+    }
+    assert by_pair[1, 4] < by_pair[1, 1]
+    assert by_pair[2, 4] > by_pair[2, 1]
+
+
+def test_only_the_tie_has_many_best_candidates() -> None:
+    counts = {law.name: sum(law.loss_frac(each) == 0 for each in plan().candidates) for law in LAWS}
+    assert counts["tie"] >= 9
+    assert counts["drift"] == 1
+
+
+def test_noise_and_drift_are_what_the_law_states() -> None:
+    heavy = [_measured_ms(BY_NAME["heavy noise"], 1, seed) for seed in range(200)]
+    assert statistics.stdev(heavy) / statistics.mean(heavy) == pytest.approx(0.15, rel=0.15)
+    drifting, still = (_measured_ms(BY_NAME[name], 21) for name in ("drift", "plateau"))
+    truth = {name: BY_NAME[name].latency_ms(plan().candidates[0]) for name in ("drift", "plateau")}
+    assert drifting / truth["drift"] / (still / truth["plateau"]) == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("contestant", CONTESTANTS)
+def test_a_replay_is_a_function_of_its_seed(contestant: str) -> None:
+    law = BY_NAME["crash region"]
+    first, again = run(law, contestant, 3), run(law, contestant, 3)
+    assert first == again
+    assert first.launches <= TRIALS + 2 * 4
+    assert first.loss_frac >= 0
+
+
+def test_the_search_beats_a_grid_on_a_smooth_law() -> None:
+    found = {name: row(BY_NAME["drift"], name, 2) for name in ("grid", "TPE, all trials")}
+    losses = {name: float(str(one["median_loss_frac"])) for name, one in found.items()}
+    assert losses["TPE, all trials"] < losses["grid"]
+    assert "| drift | grid |" in table([found["grid"]])
