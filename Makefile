@@ -21,7 +21,7 @@ quickstart-decoder: install  ## the bundled decoder-only model on vLLM, llama.cp
 	@$(BIN)/dyno engine install vllm || echo "vLLM is not installed: it is left out of the search"
 	$(BIN)/dyno tune scenarios/quickstart-decoder.yaml
 
-install: $(VENV)/.installed  ## venv with every engine the quickstart uses, and the native library
+install: $(VENV)/.native  ## venv with every engine the quickstart uses, and the native library
 
 # torch goes first and alone, so that pip settles on the pinned build before anything else asks for it.
 $(VENV)/.torch: constraints.txt
@@ -31,16 +31,19 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@touch $@
 
-# The native library is built in build/, not by pip: an editable install would do it among the sources.
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt)
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "cmake>=3.20"
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --config-settings wheel.cmake=false --editable ".[quickstart,dev]"
+	@touch $@
+
+# The native library is built in build/, not by pip: an editable install would do it among the sources.
+$(VENV)/.native: $(VENV)/.installed $(shell find kernels -type f -not -name '*.md')
 	$(BIN)/cmake -S kernels -B build/native -DT5K_INPLACE=ON > /dev/null
 	$(BIN)/cmake --build build/native --parallel $$(nproc) > /dev/null
 	@touch $@
 
 # DeepSpeed, OpenVINO's int8 and transformers' server run in environments of their own, which share the venv's torch.
-$(VENV)/.engines: $(VENV)/.installed $(wildcard engines/environments/*.txt)
+$(VENV)/.engines: $(VENV)/.native $(wildcard engines/environments/*.txt)
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install deepspeed
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install openvino
 	DYNO_CACHE=$(CURDIR)/.dyno-cache $(BIN)/dyno engine install transformers_serve
