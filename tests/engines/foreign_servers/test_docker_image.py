@@ -20,7 +20,6 @@ from engines.foreign_servers.docker_image import NOT_YET_RUN, check_image
 from engines.foreign_servers.start_script import removal, shell_words
 from engines.launching import load_engine
 from tests.engines.foreign_servers.docker_stand_in import calls, docker_stand_in, running
-from tests.engines.models.decoder_folders import write_decoder
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -37,6 +36,12 @@ def spec_of(engine: str, folder: Path, **changes: Any) -> EngineSpec:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(LLAMA))
     return EngineSpec(engine=engine, model_dir=folder, threads=1, **changes)
+
+
+def _llama(folder: Path) -> Path:
+    from tests.engines.models.decoder_folders import write_decoder  # loads torch
+
+    return write_decoder(folder / "model", "llama")
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_only_whole_words_are_the_shell_s() -> None:
 @pytest.mark.heavy
 @needs_wheel
 def test_a_container_serves_and_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_decoder(tmp_path / "model", "llama")
+    folder = _llama(tmp_path)
     with docker_stand_in(tmp_path) as bin_dir:
         monkeypatch.setenv("PATH", f"{bin_dir}{os.pathsep}{os.environ['PATH']}")
         spec = EngineSpec(engine="llamacpp", model_dir=folder, threads=1, options={"image": "stand-in"})
@@ -137,7 +142,7 @@ with load_engine("llamacpp", image="stand-in").launch(spec, here / "work", 60.0)
 @pytest.mark.heavy
 @needs_wheel
 def test_a_container_is_removed_when_dyno_is_killed(tmp_path: Path) -> None:
-    folder = write_decoder(tmp_path / "model", "llama")
+    folder = _llama(tmp_path)
     with docker_stand_in(tmp_path) as bin_dir:
         env = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         owner = subprocess.Popen([sys.executable, "-c", OWNER, str(folder), str(tmp_path)], env=env)
