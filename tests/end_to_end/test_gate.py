@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.measure.machine.machine_class import class_of
 from tests.end_to_end.commands import ROOT, dyno, dyno_here
 
 SCENARIO = """
@@ -86,6 +87,9 @@ def test_side_by_side_the_same_law_passes_and_every_output_says_so(folder: Path)
     assert str(folder) not in json.dumps(manifest)
     manifest["machine"]["cpu_model"] = "Other CPU"
     (folder / "baseline" / "run.json").write_text(json.dumps(manifest))
+    lines = [json.loads(line) for line in (folder / "baseline" / "trials.jsonl").read_text().splitlines()]
+    there = {"machine_class": class_of(manifest["machine"])}
+    (folder / "baseline" / "trials.jsonl").write_text("".join(json.dumps(line | there) + "\n" for line in lines))
     refused = dyno_here(["gate", "--baseline", "baseline", "--rules", "rules.yaml"], folder)
     assert refused.returncode == 4
     assert "cpu_model: baseline Other CPU" in refused.stdout
