@@ -33,7 +33,7 @@ class Linear(c.Structure):
 
     _fields_ = [("w", Panels), ("x", P), ("ldx", I64), ("y", P), ("ldy", I64), ("R", I64), ("columns", I64)]
     _fields_ += [("epilogue", I32), ("act", I32), ("quantize_rows", c.c_bool), ("y_is_f32", c.c_bool)]
-    _fields_ += [("is_tiled", c.c_bool), ("out_scale", F32), ("first_column", I64), ("rounded", I64 * 5)]
+    _fields_ += [("is_tiled", c.c_bool), ("out_scale", F32), ("first_column", I64), ("rounded", I64 * 6)]
     _fields_ += [("scale", P), ("best", P), ("best_stride", I64)]
 
 
