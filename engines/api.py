@@ -140,8 +140,9 @@ class Capabilities:
     hints: Mapping[str, str] = field(default_factory=dict)
 
 
-QueueOrder = Literal["fifo", "heap"]
-"""'fifo': first in, first out. 'heap': DJL Serving's since 0.34, a priority queue in which all priorities are equal, so
+QueueOrder = Literal["fifo", "djl-fifo", "heap"]
+"""'fifo': first in, first out, each input of a list by itself. 'djl-fifo': DJL Serving's until 0.33, the same with a
+list as one job. 'heap': DJL Serving's since 0.34, a list as one job too, in a priority queue of equal priorities, so
 that the newest waiting request is served next and the oldest but one last."""
 
 FIRST_HEAP = (0, 34, 0)
@@ -151,7 +152,7 @@ on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl_recorded/schedules.
 
 def djl_queue_order(version: tuple[int, ...]) -> QueueOrder:
     """How that version of DJL Serving takes waiting requests."""
-    return "heap" if version >= FIRST_HEAP else "fifo"
+    return "heap" if version >= FIRST_HEAP else "djl-fifo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

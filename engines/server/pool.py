@@ -110,7 +110,7 @@ class WorkerPool:
             )
             jobs.append(job)
         waiting = jobs
-        if self.queue.order == "heap" and self.spec.rolling_batch == "disable":
+        if self.queue.order != "fifo" and self.spec.rolling_batch == "disable":
             waiting, jobs[0].mates = jobs[:1], tuple(jobs[1:])
         try:
             self.queue.offer(waiting, are_all_busy=all(worker.state != "ready" for worker in self.workers))

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,10 @@ logger = logging.getLogger("dyno.server")
 
 KEEP_ALIVE_S = 600  # above any think time: a load generator's idle connection must not be closed under it
 BACKLOG = 4096
+ORDER_NOTES: Mapping[QueueOrder, str] = {
+    "djl-fifo": "waiting requests are taken as DJL Serving does until 0.33: first in, first out, a list as one job",
+    "heap": "waiting requests are taken as DJL Serving does since 0.34: newest first, a list as one job",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +150,8 @@ class _Running:
         self._reports_loading = options.state_path is None
         metrics = ServerMetrics()
         self._notes = serving.notes
-        if options.queue_order == "heap":
-            self._notes = (
-                *self._notes,
-                "waiting requests are taken as DJL Serving does since 0.34: newest first",
-            )
+        if options.queue_order in ORDER_NOTES:
+            self._notes = (*self._notes, ORDER_NOTES[options.queue_order])
         spec = replace(serving.spec, queue_order=options.queue_order)
         self._pool = WorkerPool(spec, serving.settings, metrics)
         front = Front(self._pool, metrics, options.model_name, self._notes)

@@ -70,6 +70,13 @@ class Source:
         return resolved.get("model", {}) if isinstance(resolved, Mapping) else {}
 
     @property
+    def has_lists(self) -> bool:
+        """Whether a measured request may have held several inputs."""
+        workload: Any = self.manifest.scenario.get("workload", {})
+        asked = workload if isinstance(workload, Mapping) else {}
+        return asked.get("inputs_per_request", 1) != 1 or asked.get("locustfile") is not None
+
+    @property
     def is_decoder(self) -> bool:
         """Whether the model is known to be decoder-only: its folder is still where the run found it."""
         return self.model.get("kind") == "path" and holds_decoder(Path(str(self.model.get("value", ""))))
@@ -275,7 +282,7 @@ def _own_note(source: Source) -> str:
             f"The model was a stand-in: random weights of shape {source.model.get('value')}, seed {seed}.\n"
             "Start it on a model folder of that shape: dyno serve --properties serving.properties --model-dir FOLDER"
         )
-    notes = order_notes(source.trial.queue_order, parse_container(OWN))
+    notes = order_notes(source.trial.queue_order, parse_container(OWN), has_lists=source.has_lists)
     return "\n".join([*notes, "Start it: dyno serve --properties serving.properties"])
 
 
@@ -287,7 +294,7 @@ def _lmi_note(source: Source, target: Container) -> str:
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
     is_rolling_batch = traits(candidate.engine).container_rolling_batch != ""
-    lines.extend(order_notes(source.trial.queue_order, target))
+    lines.extend(order_notes(source.trial.queue_order, target, has_lists=source.has_lists))
     lines.extend(_DEATHS)
     if is_rolling_batch and (version := vllm_in(target)):
         measured = next((v for name, v in source.trial.versions.items() if name.startswith(candidate.engine)), "")

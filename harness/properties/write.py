@@ -14,7 +14,7 @@ from harness.properties.containers import parse_container
 from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
 from harness.properties.model_folder import put_model
-from harness.properties.queue_order import order_notes, queue_order
+from harness.properties.queue_order import is_measured_order, order_notes
 from harness.properties.render import PROPERTIES, Source, inside_the_endpoint, render
 from harness.records import Recommendation
 from harness.store.codec import to_json
@@ -85,9 +85,9 @@ def write_recommendation(
         paths.append(folder / name)
     answer = _write_answer(folder, recommendation, container)
     measured = recommendation.trial.queue_order
-    note = "" if measured == queue_order(target) else " ".join(order_notes(measured, target))
+    notes = [] if is_measured_order(measured, target, has_lists=source.has_lists) else order_notes(measured, target)
     paths += [path for path in came if path not in paths]
-    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings), order_note=note)
+    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings), order_note=" ".join(notes))
 
 
 def source_of(run: Run, recommendation: Recommendation) -> Source:

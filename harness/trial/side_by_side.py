@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from engines.api import QueueOrder
 from engines.setting import OptionValue
@@ -115,8 +116,8 @@ def measure_again(order: Order, baseline: Run, announce: Announce) -> Path:
         )
     repetitions = order.repetitions or DEFAULT_REPETITIONS
     new_run = partial(_new_run, order, git_commit(), announce, "candidate")
-    is_heap = any(trial.queue_order == "heap" for trial in baseline.trials)
-    queue_order: QueueOrder = "heap" if is_heap else "fifo"  # as it was measured then
+    measured = {trial.queue_order for trial in baseline.trials} - {"fifo"}
+    queue_order: QueueOrder = next((each for each in get_args(QueueOrder) if each in measured), "fifo")
     with Bench.open(order.resolved, new_run, progress=Lines(announce), queue_order=queue_order) as bench:
         budget = _Budget(clock=SystemClock(), max_minutes=order.max_minutes)
         side = Side(bench=bench, name="candidate")

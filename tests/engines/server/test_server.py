@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engines.api import QueueOrder
 from engines.errors import LaunchFailed, OutOfMemory
 from engines.hosted import RunningServer
 from engines.processes import supervisor
@@ -139,8 +140,9 @@ def test_a_full_queue_is_503_and_nothing_admitted_is_lost(tmp_path: Path) -> Non
         assert ask(client).status_code == 200
 
 
-def test_a_list_is_one_job_where_djls_rules_hold(tmp_path: Path) -> None:
-    with fake_server(tmp_path, "heap", job_queue_size=3, batch_size=2) as (running, client):
+@pytest.mark.parametrize("order", ["djl-fifo", "heap"])
+def test_a_list_is_one_job_where_djls_rules_hold(tmp_path: Path, order: QueueOrder) -> None:
+    with fake_server(tmp_path, order, job_queue_size=3, batch_size=2) as (running, client):
         with ThreadPoolExecutor(3) as pool, frozen_worker(running, client) as first:
             lists = [[f"{name}{n}" for n in range(5)] for name in "ab"]
             waiting = [pool.submit(ask, client, each) for each in lists]

@@ -81,7 +81,7 @@ def test_a_missing_file_and_a_taken_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "asked", "order"),
-    [("", "", "fifo"), ("0.36.0-lmi20", "", "heap"), ("0.36.0-lmi20", "0.29.0", "fifo"), ("", "0.36.0", "heap")],
+    [("", "", "fifo"), ("0.36.0-lmi20", "", "heap"), ("0.36.0-lmi20", "0.29.0", "djl-fifo"), ("", "0.36.0", "heap")],
 )
 def test_it_takes_requests_as_the_named_container_does(
     named: str, asked: str, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -92,7 +92,7 @@ def test_options_that_no_record_may_hold_reach_the_engine_alone(
 
 @pytest.mark.parametrize(
     ("container", "given", "order"),
-    [("dynamometer-0.1", None, "fifo"), ("0.36.0-lmi20", None, "heap"), ("0.29.0", None, "fifo"),
+    [("dynamometer-0.1", None, "fifo"), ("0.36.0-lmi20", None, "heap"), ("0.29.0", None, "djl-fifo"),
      ("0.36.0-lmi20", "fifo", "fifo")],
 )  # fmt: skip
 def test_candidates_are_measured_by_the_rules_of_the_container_that_the_scenario_names(
