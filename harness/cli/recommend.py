@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from engines.registry import traits
 from harness.choose.for_container import choose_for
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.signals import stopped_by_signals
@@ -18,7 +17,7 @@ from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.model_folder import put_model
-from harness.properties.render import PROPERTIES, inside_the_endpoint, why_nothing_to_write
+from harness.properties.render import PROPERTIES, inside_the_endpoint
 from harness.properties.write import (
     Written,
     measured_folder,
@@ -31,8 +30,7 @@ from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.reader import Run, find_run, read_run
-from harness.trial.verify import verify, verify_folder
-from harness.wording import label
+from harness.trial.verify import verify, why_not_started
 
 
 @click.command("recommend", epilog="Exit: 0 ok, 2 usage, 3 machine, 4 no valid choice or not reproduced.")
@@ -124,18 +122,10 @@ def _recommend(
     for note in run.notes:
         click.echo(note, err=True)
     target = container or scenario_container(run)
-    is_own = parse_container(target).is_own  # one that does not exist is said before the answer, not under it
+    parse_container(target)  # one that does not exist is said before the answer, not under it
     recommendation, given_up = choose_for(run, target)
-    nothing = why_nothing_to_write(recommendation.trial.candidate)
-    if verify and not is_own and traits(recommendation.trial.candidate.engine).is_rented:
-        raise UsageError(f"--verify: an endpoint was measured; `dyno deploy sagemaker {run.root}` measures it there")
-    if verify and not is_own and traits(recommendation.trial.candidate.engine).container_rolling_batch:
-        raise UsageError(
-            f"--verify: {target} runs {label(recommendation.trial.candidate)} as its own rolling batch, which nothing "
-            "here can start; use --container dynamometer-0.1"
-        )
-    if verify and is_own and nothing and not traits(recommendation.trial.candidate.engine).has_start_file:
-        raise UsageError(f"--verify starts a server from the written serving.properties: {nothing}")
+    if verify and (why := why_not_started(recommendation.trial.candidate, target)):
+        raise UsageError(f"--verify: {why}")
     _note(given_up)
     if not as_json:
         click.echo(as_text(recommendation))
@@ -163,11 +153,7 @@ def _note(text: str) -> None:
 def _verify(run: Run, recommendation: Recommendation, written: Written) -> dict[str, Any]:
 
     with stopped_by_signals():
-        if parse_container(written.container).is_own:
-            found = verify(run, recommendation, written.properties_path, partial(click.echo, err=True))
-        else:
-            found = verify_folder(run, recommendation, written, partial(click.echo, err=True))
-    return found.as_dict()
+        return verify(run, recommendation, written, partial(click.echo, err=True)).as_dict()
 
 
 def _as_json(recommendation: Recommendation, written: Written, verdict: dict[str, Any] | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
 from harness.load.web_ui.launch import WebUi
 from harness.measure.machine.facts import machine_facts
-from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
@@ -194,8 +193,7 @@ def _search(
             on_event=display.on_event,
             done=bench.stored,
             spent_before_s=bench.setup_s,
-            # Only what runs here can be started from the file; another container's is written unverified.
-            is_verified=verifies and parse_container(bench.inputs.scenario.recommend.container).is_own,
+            is_verified=verifies,
             first=first,
             memory_mib=psutil.virtual_memory().total / BYTES_PER_MIB,
             prunes=prunes,

@@ -8,11 +8,12 @@ import click
 
 from engines.api import START_FILE
 from engines.registry import traits
+from harness.choose.for_container import choose_for
 from harness.choose.recommendation import choose
 from harness.choose.text import as_text, findings_text, next_command, wrapped
 from harness.cli.terminal import table_console
 from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite, UsageError
-from harness.properties.containers import newest_lmi, parse_container
+from harness.properties.containers import newest_lmi
 from harness.properties.write import Written, write_recommendation
 from harness.records import Recommendation, next_number
 from harness.report.content.result_table import report_table
@@ -22,7 +23,7 @@ from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run, read_run
 from harness.trial.bench import Bench
-from harness.trial.verify import Verification, measurements, verify_file
+from harness.trial.verify import Verification, measurements, verify_written, why_not_started
 from harness.tune.search_records import SearchResult
 
 MOST_LOSSES = 5
@@ -35,13 +36,16 @@ def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool)
     if not as_json:
         print_table(report_table(run), table_console())
     _write_page(run)
-    recommendation = choose(run)
+    container = bench.inputs.scenario.recommend.container
+    recommendation, given_up = _chosen(run, container)
+    if given_up:
+        click.echo(wrapped("Note: ", given_up), err=True)
     if not as_json:
         click.echo(as_text(recommendation, MOST_LOSSES))
-    written = _write_files(run, recommendation, bench.inputs.scenario.recommend.container)
+    written = _write_files(run, recommendation, container)
     found = None
-    # Only what runs here can be started from the file; another container's is written unverified.
-    if verifies and written and parse_container(written.container).is_own:
+    why_not = why_not_started(recommendation.trial.candidate, container)
+    if verifies and written and not why_not:
         try:
             found = _verify(bench, result, recommendation, written)
         except (KeyboardInterrupt, Interrupted):
@@ -59,9 +63,19 @@ def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool)
         click.echo(wrapped("Stopped: ", result.stop_reason))
         if found is not None:
             click.echo(wrapped("Verification: ", found.sentence))
+        elif verifies and written:
+            click.echo(wrapped("Verification: ", f"none: {why_not}"))
         click.echo(f"Run: {run.root}")
         click.echo(f"Next: {following}")
     return 0 if found is None or found.is_inside else MeasurementInvalid.exit_code
+
+
+def _chosen(run: Run, container: str) -> tuple[Recommendation, str]:
+    """The best that the container can serve, and what that gives up; where it serves none, the best."""
+    try:
+        return choose_for(run, container)
+    except UsageError:
+        return choose(run), ""
 
 
 def _write_page(run: Run) -> None:
@@ -96,10 +110,9 @@ def _show(written: Written) -> None:
 
 
 def _verify(bench: Bench, result: SearchResult, recommendation: Recommendation, written: Written) -> Verification:
-    path = written.properties_path
-    promised = measurements(result.trials, recommendation)
-    found = verify_file(bench, promised, path, next_number(result.trials), lambda text: click.echo(text, err=True))
-    write_text(path.parent / "verification.json", json.dumps(found.as_dict(), indent=2) + "\n")
+    promised, number = measurements(result.trials, recommendation), next_number(result.trials)
+    found = verify_written(bench, promised, written, number, lambda text: click.echo(text, err=True))
+    write_text(written.properties_path.parent / "verification.json", json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 
 

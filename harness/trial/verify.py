@@ -10,16 +10,19 @@ from pathlib import Path
 
 from engines.foreign_servers.clean_python import REQUIREMENTS, clean_python
 from engines.foreign_servers.djl_served import FolderServer, server_for
+from engines.registry import traits
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_of
 from harness.properties.containers import Container, format_version, parse_container, python_version
+from harness.properties.render import why_nothing_to_write
 from harness.properties.write import Written
-from harness.records import Recommendation, Trial, next_number
+from harness.records import Candidate, Recommendation, Trial, next_number
 from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
 from harness.trial.progress import Lines
+from harness.wording import label
 
 VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
 """What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
@@ -43,13 +46,39 @@ class Verification:
         return {"is_inside": self.is_inside, "sentence": self.sentence, "trial": to_json(self.trial)}
 
 
-def verify_file(
-    bench: Bench, promised: Sequence[Trial], properties_path: Path, number: int, progress: Callable[[str], None]
+def why_not_started(candidate: Candidate, container: str) -> str:
+    """Why nothing here can be started from what is written of the candidate for that container; '' where it can."""
+    engine = traits(candidate.engine)
+    if parse_container(container).is_own:
+        nothing = "" if engine.has_start_file else why_nothing_to_write(candidate)
+        return f"a server is started from the written serving.properties: {nothing}" if nothing else ""
+    if engine.is_rented:
+        return "an endpoint was measured; `dyno deploy sagemaker RUN` measures it there"
+    if engine.container_rolling_batch:
+        return (
+            f"{container} runs {label(candidate)} as its own rolling batch, which nothing here can start; use "
+            "--container dynamometer-0.1"
+        )
+    return ""
+
+
+def verify_written(
+    bench: Bench, promised: Sequence[Trial], written: Written, number: int, progress: Callable[[str], None]
 ) -> Verification:
-    """Measure the server started from `properties_path` against what `promised` recorded: every finished trial of the
-    recommended candidate, see `measurements`."""
-    progress(f"starting the server from {properties_path}")
-    return _judged(bench.run_file(properties_path, promised[0].candidate, number), promised)
+    """Measure the server started from what was written against what `promised` recorded: every finished trial of the
+    recommended candidate, see `measurements`. The model folder of a container of DJL's is started by what this machine
+    has of DJL Serving, which the sentence names."""
+    target = parse_container(written.container)
+    if target.is_own:
+        progress(f"starting the server from {written.properties_path}")
+        return _judged(bench.run_file(written.properties_path, promised[0].candidate, number), promised)
+    folder = written.properties_path.parent
+    server = server_for(target.version, promised[0].candidate.engine)
+    with _with_its_python(server, target, folder) as placed:
+        progress(f"starting {folder} {placed.sentence}")
+        trial = bench.run_folder(placed, target, folder, promised[0], number)
+    found = _judged(trial, promised)
+    return replace(found, sentence=f"{found.sentence} (started {placed.sentence})")
 
 
 def _judged(trial: Trial, promised: Sequence[Trial]) -> Verification:
@@ -73,36 +102,15 @@ def _compared(trial: Trial) -> tuple[str, ...]:
     return tuple(at_level(name, own.level) for name in ("latency_p50_ms", "throughput_rps"))
 
 
-def verify(
-    run: Run, recommendation: Recommendation, properties_path: Path, progress: Callable[[str], None]
-) -> Verification:
-    """Like `verify_file`, for a stored run: the same model, prompts and workload as when it was tuned.
+def verify(run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]) -> Verification:
+    """Like `verify_written`, for a stored run: the same model, prompts and workload as when it was tuned.
 
     Raw records go to the run folder under the trial id 'verify-...'. Raises EnvironmentFault when another dyno
     writes the run, and what resolving the model and the prompts raises.
     """
-    resolved = run.resolved
-    with Bench.open(resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
+    with Bench.open(run.resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench:
         promised = measurements(run.trials, recommendation)
-        return verify_file(bench, promised, properties_path, next_number(run.trials), progress)
-
-
-def verify_folder(
-    run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]
-) -> Verification:
-    """Like `verify`, for the model folder of a container of DJL's: started by what this machine has of DJL Serving,
-    which the sentence names."""
-    target, folder = parse_container(written.container), written.properties_path.parent
-    promised = measurements(run.trials, recommendation)
-    server = server_for(target.version, promised[0].candidate.engine)
-    with (
-        Bench.open(run.resolved, partial(RunWriter.resume, run.root), progress=Lines(progress)) as bench,
-        _with_its_python(server, target, folder) as placed,
-    ):
-        progress(f"starting {folder} {placed.sentence}")
-        trial = bench.run_folder(placed, target, folder, promised[0], next_number(run.trials))
-    found = _judged(trial, promised)
-    return replace(found, sentence=f"{found.sentence} (started {placed.sentence})")
+        return verify_written(bench, promised, written, next_number(run.trials), progress)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from harness.errors import MeasurementInvalid
 from harness.gate.gate import gate
 from harness.gate.rules import Rules
 from harness.properties.render import PROPERTIES, Source, render
+from harness.properties.write import Written
 from harness.records import Candidate, Doubt, DoubtKind, Metric, Recommendation, Trial
 from harness.report.content import result_table
 from harness.report.content.result_table import report_table
@@ -29,7 +30,7 @@ from harness.scenario.cost import Cost
 from harness.store.codec import from_json, to_json
 from harness.store.reader import Run, read_run
 from harness.trial.bench import Bench, spec_of
-from harness.trial.verify import measurements, verify_file
+from harness.trial.verify import measurements, verify_written
 from harness.tune.implausible import implausible
 from tests.harness.choose.runs import candidate, failed, metric, run_of, trial
 from tests.older_versions.written_then import AFTER, BEFORE, BUNDLED, HALFWAY, LAWS
@@ -153,6 +154,9 @@ def test_the_gate_s_verdict(words: Words) -> None:
     assert len(now.notes) == len(then.notes)
 
 
+WRITTEN = Written(container="dynamometer-0.1", paths=(Path("serving.properties"),), warnings=())
+
+
 class _Bench:
     def __init__(self, again: Trial) -> None:
         self.again = again
@@ -174,7 +178,7 @@ def test_the_verification(made: Callable[[], Run], words: Words) -> None:
             for name, each in promised[-1].summary.metrics.items()
         }
         again = replace(promised[-1], summary=replace(promised[-1].summary, metrics=slower))
-        found = verify_file(cast(Bench, _Bench(again)), promised, Path("serving.properties"), 99, lambda text: None)
+        found = verify_written(cast(Bench, _Bench(again)), promised, WRITTEN, 99, lambda text: None)
         return found.is_inside, "quiet the machine" in found.sentence
 
     run = made()

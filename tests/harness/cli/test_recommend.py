@@ -85,9 +85,9 @@ def test_verify_measures_the_written_file_and_its_verdict_is_the_exit_code(
     is_inside: bool, code: int, results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def verify(
-        run: Run, recommendation: Recommendation, properties_path: Path, progress: Callable[[str], None]
+        run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]
     ) -> Verification:
-        assert "option.entryPoint=engines.ctranslate2" in properties_path.read_text()
+        assert "option.entryPoint=engines.ctranslate2" in written.properties_path.read_text()
         progress("starting")
         return Verification(trial=recommendation.trial, is_inside=is_inside, sentence="the sentence")
 
@@ -106,7 +106,7 @@ def test_the_folder_of_a_container_is_verified_as_it_was_written(
         assert written.container == "0.36.0-lmi20"
         return Verification(trial=recommendation.trial, is_inside=True, sentence="reproduced (started somehow)")
 
-    monkeypatch.setattr("harness.cli.recommend.verify_folder", verify)
+    monkeypatch.setattr("harness.cli.recommend.verify", verify)
     assert dyno(["recommend", "--results", str(results), "--verify", "--container", "0.36.0-lmi20"]) == 0
     assert "reproduced (started somehow)" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ What a kill leaves behind: tests/end_to_end/test_hygiene.py."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
+from engines.foreign_servers.djl_served import WORKER_VARIABLE
 from harness.store.reader import read_run
 
 pytestmark = pytest.mark.heavy
@@ -63,6 +65,24 @@ def test_a_whole_run_ends_in_a_verified_file_and_the_next_command(tmp_path: Path
     assert "[2/4]" in done.stderr
     assert len(read_run(root).trials) == 2, "the verification is no trial of the search"
     assert json.loads((root / "search.json").read_text())["stop"] == "exhausted"
+
+
+def test_a_scenario_for_djl_serving_ends_in_its_model_folder_started_and_measured(tmp_path: Path) -> None:
+    scenario = tmp_path / "for-djl.yaml"
+    scenario.write_text(
+        "name: for-djl\nmodel: {bundled: seq2seq}\nworkload:\n  load: {kind: closed, users: 1}\n  warmup_requests: 2\n"
+        "  requests: 20\nquality: {prompts: 4}\nspace: [{engine: t5, threads: 1}]\n"
+        "objectives: [{metric: latency_p50_ms, goal: minimize}]\nrecommend: {container: 0.31.0}\n"
+        "search: {sampler: grid, trials: 1, max_minutes: 5, confirm: {finalists: 0}}\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != WORKER_VARIABLE}
+    command = [sys.executable, "-m", "harness", "tune", str(scenario), "--results", str(tmp_path / "runs"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=env)
+    assert done.returncode in (0, 4), done.stderr
+    found = json.loads(done.stdout)["verification"]
+    assert found["trial"]["outcome"] == "ok", found["sentence"]
+    assert found["trial"]["queue_order"] == "djl-fifo"
+    assert "(started under our own server with its queue (first in, first out): " in found["sentence"]
 
 
 def test_an_attached_endpoint_is_measured_and_chosen_though_no_file_can_say_it(tmp_path: Path) -> None:

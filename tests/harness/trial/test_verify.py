@@ -8,9 +8,12 @@ from typing import cast
 
 import pytest
 
+from engines.foreign_servers.djl_served import FolderServer
+from harness.properties.containers import Container
+from harness.properties.write import Written
 from harness.records import Candidate, Doubt, Metric, Trial, TrialOutcome, TrialSummary
 from harness.trial.bench import Bench
-from harness.trial.verify import VERIFIED_METRICS, Verification, verify_file
+from harness.trial.verify import VERIFIED_METRICS, Verification, verify_written, why_not_started
 
 CANDIDATE = Candidate(block=0, engine="fake")
 
@@ -38,9 +41,16 @@ class _Bench:
     def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
         return self.again
 
+    def run_folder(
+        self, server: FolderServer, container: Container, folder: Path, promised: Trial, number: int
+    ) -> Trial:
+        assert (container.version, folder) == ((0, 36, 0), Path("model"))
+        return self.again
+
 
 def _verify(promised: list[Trial], again: Trial) -> Verification:
-    return verify_file(cast(Bench, _Bench(again)), promised, Path("serving.properties"), 2, lambda text: None)
+    written = Written(container="dynamometer-0.1", paths=(Path("serving.properties"),), warnings=())
+    return verify_written(cast(Bench, _Bench(again)), promised, written, 2, lambda text: None)
 
 
 @pytest.mark.parametrize(("second", "is_inside"), [(100, True), (114, True), (87, True), (140, False), (60, False)])
@@ -100,3 +110,31 @@ def test_a_number_that_nobody_promised_is_nothing_to_reproduce() -> None:
     assert first.summary is not None
     first = replace(first, summary=TrialSummary(metrics={"latency_p50_ms": first.summary.metrics["latency_p50_ms"]}))
     assert _verify([first], _trial(100)).is_inside
+
+
+def test_a_container_s_folder_is_started_whole_and_by_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "harness.trial.verify.server_for", lambda version, engine: FolderServer(sentence="by a stand-in")
+    )
+    written = Written(container="0.36.0", paths=(Path("model/serving.properties"),), warnings=())
+    lines: list[str] = []
+    found = verify_written(cast(Bench, _Bench(_trial(100))), [_trial(100)], written, 2, lines.append)
+    assert found.is_inside
+    assert found.sentence.endswith(" (started by a stand-in)")
+    assert lines == ["starting model by a stand-in"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "container", "why"),
+    [
+        ("t5", "0.36.0", ""),
+        ("vllm", "dynamometer-0.1", ""),
+        ("vllm", "0.36.0-lmi20", "as its own rolling batch, which nothing here can start"),
+        ("sagemaker", "0.36.0", "an endpoint was measured"),
+        ("attach", "dynamometer-0.1", "its server is configured elsewhere"),
+    ],
+)
+def test_what_nothing_here_can_start_is_not_verified_and_has_a_reason(engine: str, container: str, why: str) -> None:
+    reason = why_not_started(Candidate(block=0, engine=engine), container)
+    assert why in reason
+    assert bool(reason) == bool(why)
