@@ -120,8 +120,8 @@ def option_problems(options: Mapping[str, OptionValue]) -> list[tuple[str, str]]
         if name not in OPTIONS
     ]
     url = options.get("url", "")
-    if not _is_address(url):
-        problems.append(("url", f"expected an address such as http://127.0.0.1:8080, got {url!r}"))
+    if problem := _address_problem(url):
+        problems.append(("url", problem))
     server = options.get("server")
     if server is not None and server not in SERVERS:
         known = ", ".join(SERVERS)
@@ -141,14 +141,23 @@ def option_problems(options: Mapping[str, OptionValue]) -> list[tuple[str, str]]
     return problems
 
 
-def _is_address(url: OptionValue) -> bool:
+def _address_problem(url: OptionValue) -> str:
+    """'' where `url` is an address that can be asked."""
+    problem = f"expected an address such as http://127.0.0.1:8080, got {url!r}"
     if not isinstance(url, str) or any(char.isspace() for char in url):
-        return False
+        return problem
     try:
         parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        return False
+        return problem
+    if not is_one:
+        return problem
+    if "@" in parts.netloc:
+        return "expected an address without a user and password; write them into workload.request.headers"
+    if not (url.isascii() and url.isprintable()):
+        return f"expected an address in ASCII, got {url!r}; write its path with %xx and its host with xn--"
+    return ""
 
 
 def _without_last_slash(url: str) -> str:

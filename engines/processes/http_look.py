@@ -36,6 +36,12 @@ class Look:
         return f"{self.url} answers {self.status}{to}"
 
 
+def trusted() -> ssl.SSLContext:
+    """What every connection to a server over TLS trusts: this system's authorities, or the file that SSL_CERT_FILE
+    names."""
+    return ssl.create_default_context()
+
+
 def look(url: str, timeout_s: float = LOOK_TIMEOUT_S, headers: Mapping[str, str] | None = None) -> Look:
     """GET `url`, its query included; redirects are not followed."""
     parts = urllib.parse.urlsplit(url)
@@ -77,6 +83,10 @@ def _reason(error: Exception, timeout_s: float) -> str:
         return "connection refused: nothing listens there"
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"TLS: {error.verify_message}; export SSL_CERT_FILE=the file of the authority that signed its certificate"
+        )
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     return f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ from harness.measure.overload import overload
 from harness.measure.schedule import was_sent
 from harness.measure.statistics.estimators import smallest_n
 from harness.measure.statistics.steady_state import SMALLEST_N, unsteadiness
+from harness.measure.tokens import more_pieces
 from harness.records import Doubt, DoubtKind, RequestRecord
 from harness.units import NS_PER_MS, ms_from_ns
 
@@ -153,7 +154,7 @@ def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loo
         ("late_sends", _lag(chosen)),
         ("client_pause", _stall(chosen)),
         _unsteady(chosen, is_open_loop),
-        ("token_counts", _token_counts(chosen) or uncounted(chosen)),
+        ("token_counts", _token_counts(chosen) or uncounted(chosen) or more_pieces(chosen)),
         ("short_answers", short_answers(chosen)),
         ("long_answers", long_answers(chosen)),
         ("input_lengths", input_lengths(chosen)),
@@ -255,7 +256,8 @@ def _changes_by_design(chosen: Sequence[RequestRecord]) -> bool:
 
 def _token_counts(chosen: Sequence[RequestRecord]) -> str:
     ok = [record for record in chosen if record.outcome == "ok"]
-    missing = sum(record.output_tokens is None for record in ok)
-    if not 0 < missing < len(ok):
-        return ""
-    return f"{missing} of {len(ok)} answers came without a token count; output_tokens_per_s is too low"
+    for side, what in (("output", "a token count"), ("input", "a count of their prompt's tokens")):
+        missing = sum(getattr(record, f"{side}_tokens") is None for record in ok)
+        if 0 < missing < len(ok):
+            return f"{missing} of {len(ok)} answers came without {what}; {side}_tokens_per_s is too low"
+    return ""

@@ -121,6 +121,20 @@ def meets(record: RequestRecord, slo: dict[str, float]) -> bool:
     return all((value := seen[name]) is not None and ms_from_ns(value) <= bound for name, bound in slo.items())
 
 
+def more_pieces(records: Sequence[RequestRecord]) -> str:
+    """'' or how many answers came in more pieces than they have tokens by the server's own count: it counts another
+    thing, such as its last piece alone, or sends parts of tokens."""
+    counted = [record for record in records if record.outcome == "ok" and record.counted_by == "server"]
+    odd = [record for record in counted if len(record.token_ns) > (record.output_tokens or 0) + 1]
+    if len(odd) <= CHUNKED_FRAC * len(counted):
+        return ""
+    pieces, tokens = (np.median(each) for each in ([len(r.token_ns) for r in odd], [r.output_tokens or 0 for r in odd]))
+    return (
+        f"{len(odd)} of {len(counted)} answers came in more pieces (median {pieces:.0f}) than they have tokens by the "
+        f"server's count (median {tokens:.0f}): ITL and TPOT are per piece, and output_tokens_per_s is as that count"
+    )
+
+
 def _chunk_note(ok: Sequence[RequestRecord]) -> str:
     counted = [record for record in ok if record.output_tokens]
     tokens = sum(_sent(record) for record in counted)

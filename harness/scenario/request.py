@@ -71,6 +71,8 @@ class Request(Strict):
         for name, value in body.items():
             if name in _OURS:
                 raise expected("fields that dyno does not fill in itself", name, f"see {_OURS[name]}")
+            if name == "n" and value not in (None, 1):
+                raise expected("n: 1, one answer to each prompt", value)
             for text in _texts(value):
                 if _PLACEHOLDER.fullmatch(text) and text[1:-1] not in Parameters.model_fields:
                     hint = did_you_mean(text[1:-1], Parameters.model_fields)

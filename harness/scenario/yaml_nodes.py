@@ -41,6 +41,21 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
 
+_PLAIN = "plain"
+"""The tag of a scalar that has neither quotes nor a tag."""
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_READ_AS_WRITTEN = frozenset(f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "int", "float", "bool", "null"))
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's reader, which leaves the meaning of a plain scalar to `scalar`."""
+
+    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> str:
+        if kind is ScalarNode:
+            return _PLAIN if implicit[0] else _TEXT_TAG
+        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+
+
 class _TooManyValues(Exception):
     """The walk has met more than MOST_VALUES values."""
 
@@ -49,7 +64,7 @@ def parse(text: str) -> Document:
     """The document in `text`; a syntax error is its only problem, then."""
     document = Document()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             document.value = _value(node, (), document, ())
     except yaml.MarkedYAMLError as error:
@@ -117,14 +132,14 @@ def _value(node: Node, path: Path, document: Document, above: tuple[int, ...]) -
         _complain(document, node, path, "expected a value, got an alias that contains itself")
         return None
     above = (*above, id(node))
+    if node.tag not in (_PLAIN, _TEXT_TAG, *_READ_AS_WRITTEN):
+        _complain(document, node, path, f"expected a plain value, got the tag {node.tag}; remove it")
     if isinstance(node, MappingNode):
         return _mapping(node, path, document, above)
     if isinstance(node, SequenceNode):
         return [_value(item, (*path, index), document, above) for index, item in enumerate(node.value)]
     if isinstance(node, ScalarNode):
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            _complain(document, node, path, f"expected a plain value, got the tag {node.tag}; remove it")
-        return scalar(node.value) if node.style is None else node.value
+        return node.value if node.tag == _TEXT_TAG else scalar(node.value)
     raise AssertionError(f"a node that is no mapping, sequence or scalar: {node!r}")
 
 
@@ -136,6 +151,11 @@ def _mapping(node: MappingNode, path: Path, document: Document, above: tuple[int
             _complain(document, key_node, path, "expected a word as key, got a list or mapping")
             continue
         key = key_node.value
+        if key == "<<" and key_node.tag == _PLAIN:
+            _complain(
+                document, key_node, path, "expected keys, got a merge (<<), which is not read; write the keys out"
+            )
+            continue
         if key in fields:
             first = f"first on line {document.lines[(*path, key)]}"
             _complain(document, key_node, (*path, key), f"expected every key once, got it again ({first}); keep one")

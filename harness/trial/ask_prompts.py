@@ -10,6 +10,7 @@ import httpx
 
 from engines.adapters.api_key import without_key
 from engines.api import RunningEngine
+from engines.processes.http_look import trusted
 from engines.registry import traits
 from harness.load.protocol.interface import NoAnswer
 from harness.load.protocol.request_form import RequestForm
@@ -82,7 +83,7 @@ def ask(
     answers: list[_Answer] = []
     key = form.api_key_env
     with (
-        httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, headers=form.headers()) as client,
+        httpx.Client(timeout=ANSWER_TIMEOUT_S, trust_env=False, verify=trusted(), headers=form.headers()) as client,
         ThreadPoolExecutor(concurrency) as pool,
     ):
         pending = [pool.submit(_ask_one, client, form, prompt) for prompt in prompts]

@@ -12,6 +12,7 @@ import httpx
 
 from engines.adapters.api_key import without_key
 from engines.errors import LaunchFailed, NotReady
+from engines.processes.http_look import trusted
 from engines.processes.waiting import Waiting
 from harness.load.protocol.request_form import RequestForm
 from harness.records import Prompt
@@ -35,7 +36,7 @@ def await_answer(form: RequestForm, prompts: Sequence[Prompt], waiting: Waiting)
     """Return when the shortest prompt is answered, or refused as others would not be; '' or that refusal. Raises
     LaunchFailed (wrong address, key or path), NotReady at the end of `waiting`."""
     body = form.body((min(prompts, key=lambda each: len(each.text)),))
-    with httpx.Client(trust_env=False, headers=form.headers()) as client:
+    with httpx.Client(trust_env=False, verify=trusted(), headers=form.headers()) as client:
         return answered(
             form.address.url,
             lambda limit_s: client.post(form.address.url, content=body, timeout=limit_s),

@@ -8,6 +8,7 @@ over TLS, just after they were read. Runs on a gevent hub: import it only in a l
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket as std_socket
 import ssl
 import struct
@@ -18,6 +19,7 @@ import gevent
 from gevent import socket
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
+from engines.processes.http_look import trusted
 from harness.load.client.raw_records import Exchange
 from harness.load.protocol.request_form import Address
 from harness.units import NS_PER_S
@@ -70,7 +72,7 @@ class Connection:
         sock = socket.create_connection((self._address.host, self._address.port), timeout=CONNECT_TIMEOUT_S)
         sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
         if self._address.is_tls:
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._address.host)
+            sock = _trusted().wrap_socket(sock, server_hostname=self._address.host)
         else:
             sock.setsockopt(std_socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.settimeout(None)
@@ -88,11 +90,9 @@ class Connection:
         """False when there is no connection, the server has closed the idle one, or sent bytes nobody asked for."""
         if self._sock is None:
             return False
-        if isinstance(self._sock, ssl.SSLSocket):
-            return self._sock.fileno() >= 0
         try:
-            self._sock._sock.recv(1, std_socket.MSG_PEEK | std_socket.MSG_DONTWAIT)
-        except BlockingIOError:
+            _look_for_bytes(self._sock)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             return False
@@ -218,6 +218,25 @@ class Connection:
         exchange.error = error
         self._unsent = b""
         self.close()
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """See `trusted`, read once: it takes 20 ms."""
+    return trusted()
+
+
+def _look_for_bytes(sock: socket.socket) -> None:
+    """Raises BlockingIOError or SSLWantReadError where nothing has come. An end, or bytes, raise nothing; other
+    OSErrors: the connection is lost."""
+    if not isinstance(sock, ssl.SSLSocket):
+        sock._sock.recv(1, std_socket.MSG_PEEK | std_socket.MSG_DONTWAIT)
+        return
+    sock.settimeout(0.0)  # an SSLSocket takes no flags; what TLS itself sends, such as a ticket, is no byte to it
+    try:
+        sock.recv(1)
+    finally:
+        sock.settimeout(None)
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, int]:

@@ -85,12 +85,12 @@ class RecordReader:
         self, raw: Exchange, answer: Answer, prompts: Sequence[Prompt]
     ) -> tuple[int | None, int | None, CountedBy]:
         """(input tokens, output tokens, who counted the output)."""
-        asked = _first(count_in_header(raw.input_header), answer.input_tokens)
+        asked = _first(count_in_header(raw.input_header), answer.input_tokens) or None  # no prompt is empty
         if asked is None and self._model.folder is not None:
             sent = prompts if raw.is_warmup else shaped(self._plan, raw.seq, prompts)[0]
             asked = total(self._model.input_tokens(prompt.text) for prompt in sent)
         generated = _first(count_in_header(raw.output_header), answer.output_tokens)
-        if generated is not None:
+        if generated or (generated is not None and not any(part.generated for part in answer.parts)):
             return asked, generated, "server"
         generated = total(self._model.output_tokens(part.generated) for part in answer.parts)
         return asked, generated, "" if generated is None else "tokenizer"

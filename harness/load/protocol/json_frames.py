@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from harness.load.protocol.interface import BadBody, Marks, ServerGaveUp
@@ -13,6 +14,8 @@ from harness.load.protocol.interface import BadBody, Marks, ServerGaveUp
 SHORT = 120
 """Characters of a value that an error message repeats."""
 BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
+"""What a compressed body begins with."""
 DONE = b"[DONE]"
 """What ends a stream of server-sent events in OpenAI's protocols."""
 _SSE_FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
@@ -25,6 +28,8 @@ def json_bytes(fields: Mapping[str, object]) -> bytes:
 
 def parsed(body: bytes) -> Any:
     """The JSON value of a whole body. Raises BadBody."""
+    if body.startswith(GZIP):
+        raise BadBody("expected JSON, got gzip; every request asks for identity, unless workload.request changes that")
     try:
         return json.loads(body.removeprefix(BOM).decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
@@ -144,6 +149,16 @@ def short(value: Any) -> str:
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__} too deep to show"
     return text if len(text) <= SHORT else text[: SHORT - 3] + "..."
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """The text of a stream's pieces. Where each of three or more repeats the one before and more, as SGLang's
+    own protocol and older servers send them, the last is the text."""
+    texts = [piece for piece in pieces if piece]
+    sizes = {len(text) for text in texts}
+    if len(sizes) > 2 and all(later.startswith(earlier) for earlier, later in pairwise(texts)):
+        return texts[-1]
+    return "".join(texts)
 
 
 def whole_text(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.load.protocol.interface import BadBody, Part
-from harness.load.protocol.json_frames import short, whole_text
+from harness.load.protocol.json_frames import joined, short, whole_text
 from harness.load.protocol.token_counts import ids_of
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -41,7 +41,7 @@ class Written:
 
     def take(self, choice: Mapping[str, Any]) -> tuple[str, str]:
         """Add a choice of a body or a frame; (reasoning, output) that a frame's delta added. A whole message is no
-        delta: it adds its text, and nothing that could be timed."""
+        delta: it stands for all that came before it, and adds nothing that could be timed."""
         whole, delta = choice.get("message"), choice.get("delta")
         source = (
             delta if isinstance(delta, dict) else whole if isinstance(whole, dict) else {"content": choice.get("text")}
@@ -50,6 +50,8 @@ class Written:
         reasoning = thought + next((text for key in _REASONING if (text := _text(source.get(key)))), "")
         text = content + _text(source.get("refusal"))
         calls = _calls(source.get("tool_calls")) + _calls([{"function": source.get("function_call")}])
+        if source is whole:
+            self._texts, self._reasoning, self._calls = [], [], []
         self._texts.append(text)
         self._reasoning.append(reasoning)
         self._calls.append(calls)
@@ -59,7 +61,7 @@ class Written:
 
     def part(self, tokens: int | None) -> Part:
         """The part that all of it makes."""
-        text, reasoning, calls = ("".join(each) for each in (self._texts, self._reasoning, self._calls))
+        text, reasoning, calls = (joined(each) for each in (self._texts, self._reasoning, self._calls))
         return Part(
             text=whole_text(text),
             reasoning=whole_text(reasoning),

@@ -33,8 +33,9 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """host:port, as the Host header and a URL have it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """host:port, as the Host header and a URL have it: without the usual port, as gateways compare the header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -88,6 +89,7 @@ class RequestForm:
     def headers(self) -> dict[str, str]:
         """The header fields, but for those that frame the message."""
         fields = {"Host": self.address.authority, "Content-Type": "application/json", "Accept": "*/*"}
+        fields["Accept-Encoding"] = "identity"  # without it, HTTP lets a server compress
         fields |= authorization(self.api_key_env)
         for name, value in self.form.headers.items():
             fields = {known: text for known, text in fields.items() if known.lower() != name.lower()}

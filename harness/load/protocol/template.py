@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.load.protocol.failures import raise_if_error
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
-from harness.load.protocol.json_frames import Stream, parsed, short, stream_of, whole_text
+from harness.load.protocol.json_frames import Stream, joined, parsed, short, stream_of, whole_text
 from harness.load.protocol.token_counts import Usage
 
 
@@ -66,7 +66,7 @@ def _streamed(stream: Stream, path: str) -> Answer:
         raise BadBody(f"expected {path} in a piece of the stream, got {short(stream.frames[-1].value)}")
     token_ns = tuple(at_ns for at_ns, text in parts if text)
     return replace(
-        _answer("".join(text for _, text in parts), usage),
+        _answer(joined(text for _, text in parts), usage),
         token_ns=token_ns,
         first_output_ns=token_ns[0] if token_ns else None,
         end_ns=stream.end_ns,
@@ -75,7 +75,13 @@ def _streamed(stream: Stream, path: str) -> Answer:
 
 def _answer(text: str, usage: Usage) -> Answer:
     part = Part(text=whole_text(text), tokens=usage.generated)
-    return Answer(parts=(part,), input_tokens=usage.asked, output_tokens=usage.generated, hidden_tokens=usage.hidden)
+    return Answer(
+        parts=(part,),
+        input_tokens=usage.asked,
+        output_tokens=usage.generated,
+        hidden_tokens=usage.hidden,
+        cached_tokens=usage.cached,
+    )
 
 
 def text_at(whole: Any, path: str) -> str | None:

@@ -11,8 +11,9 @@
    tokenized again may differ by a few tokens, and the end token is not in it; the metric's note reports it.
 5. Nothing: the count is absent, and no number is made from it.
 
-A count that is no whole number from 0 to 2**31 is none. A server usually counts the end token and never sends it, so a
-count is no number of arrivals; harness/measure/tokens.py states how times per token allow for that.
+A count that is no whole number from 0 to 2**31 is none, nor is a 0 where there was a text: some servers fill it in so.
+A server usually counts the end token and never sends it, so a count is no number of arrivals; harness/measure/tokens.py
+states how times per token allow for that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ CountedBy = Literal["", "server", "tokenizer"]
 """Sources 1 to 3 are 'server', 4 is 'tokenizer', 5 is ''."""
 
 _LARGEST = 2**31
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 
 
 def count(value: Any) -> int | None:
@@ -56,7 +58,7 @@ class Usage:
     """Totals of a request by the `usage` of an answer, or of the frames of a stream; None where there is none.
 
     `hidden` are reasoning tokens among `generated`, by completion_tokens_details; `cached` are prompt tokens that came
-    from a prefix cache, by prompt_tokens_details."""
+    from a prefix cache, by prompt_tokens_details, DeepSeek's prompt_cache_hit_tokens or SGLang's cached_tokens."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -66,16 +68,18 @@ class Usage:
 
     def take(self, value: Any) -> int | None:
         """Take in a body or a frame; the tokens generated so far, if this one has them. Some servers write the usage
-        into the choice that ends."""
+        into the choice that ends; SGLang's own protocol calls it meta_info."""
         choices = value.get("choices") if isinstance(value, dict) else None
         holders = [value, *(choices if isinstance(choices, list) else ())]
-        usage = next((u for each in holders if isinstance(each, dict) and isinstance(u := each.get("usage"), dict)), {})
+        found = (each.get(name) for each in holders if isinstance(each, dict) for name in ("usage", "meta_info"))
+        usage = next((each for each in found if isinstance(each, dict)), {})
         hidden = _detail(usage, "completion_tokens_details", "reasoning_tokens")
         so_far = count(usage.get("completion_tokens"))
         self.asked = _largest(self.asked, count(usage.get("prompt_tokens")))
         self.generated = _largest(self.generated, so_far)
         self.hidden = max(self.hidden, hidden or 0)
-        self.cached = _largest(self.cached, _detail(usage, "prompt_tokens_details", "cached_tokens"))
+        for cached in (_detail(usage, "prompt_tokens_details", "cached_tokens"), *map(usage.get, _CACHED)):
+            self.cached = _largest(self.cached, count(cached))
         return so_far
 
 

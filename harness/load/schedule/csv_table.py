@@ -9,6 +9,9 @@ from pathlib import Path
 from harness.errors import ScenarioError
 from harness.load.schedule.json_lines import Problems
 
+_MARKS = (",", ";", "\t")
+"""What may stand between columns: spreadsheets of countries with a decimal comma write semicolons."""
+
 
 class CsvTable:
     """The header of a CSV text (`header`, on line `header_line`; empty text: no columns), and its rows.
@@ -20,7 +23,10 @@ class CsvTable:
     def __init__(self, path: Path, text: str, problems: Problems) -> None:
         self._path = path
         self._problems = problems
-        self._reader = csv.reader((f"{line}\n" for line in text.split("\n")), skipinitialspace=True)
+        lines = text.split("\n")
+        header = next((line for line in lines if line.strip()), "")
+        mark = next((mark for mark in _MARKS if mark in header), ",")
+        self._reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, skipinitialspace=True)
         cells = next(self._cells(), [])
         self.header = tuple(name.strip() for name in cells)
         self.header_line = self._reader.line_num

@@ -207,6 +207,9 @@ def test_a_busy_server_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, ["url"]),
         ({"url": "127.0.0.1:8000/v1", "protocol": "openai_chat", "modelname": "x"}, ["modelname", "url", "protocol"]),
         ({"url": "http://h", "ready_path": "up"}, ["ready_path"]),
+        ({"url": "http://me:secret@h/v1"}, ["url"]),
+        ({"url": "http://h/m\u00f6dell"}, ["url"]),
+        ({"url": "http://[::1]:8000/v1"}, []),
         ({"url": "http://h", "ready_path": "/up", "ready_status": "ok"}, ["ready_status"]),
         ({"url": "http://h", "ready_status": 204}, ["ready_status"]),
     ],
@@ -221,6 +224,11 @@ def test_what_is_wrong_with_options_is_known_before_anybody_is_asked(
 def test_an_unusable_address_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(SpecInvalid, match="expected an address"), AttachEngine().launch(spec(url=url), tmp_path, 0.0):
         pass
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    ((_, problem),) = option_problems({"url": "http://me:secret@h/v1"})
+    assert problem == "expected an address without a user and password; write them into workload.request.headers"
 
 
 def test_an_unknown_protocol_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import ssl
 from pathlib import Path
@@ -11,9 +10,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from engines.errors import SpecInvalid, Unavailable
 from engines.sagemaker.aws import ATTEMPTS, Aws
@@ -21,6 +17,7 @@ from engines.sagemaker.engine import SageMakerEngine
 from engines.sagemaker.removal import delete_prefix
 from engines.sagemaker.route import Route, _context, open_route, route_to
 from engines.sagemaker.weights import upload
+from tests.certificate import certificate_for
 from tests.engines.proxies import proxy
 from tests.sagemaker_emulator.fixtures import spec_for
 from tests.sagemaker_emulator.local import BUCKET, Local
@@ -112,7 +109,7 @@ def test_a_proxy_that_is_gone_is_asked_again_then_named(cloud: Local, monkeypatc
 
 
 def test_tls_begins_inside_the_tunnel_and_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = _certificate(tmp_path, HOST)
+    certificate = certificate_for(tmp_path, HOST)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 
@@ -153,28 +150,3 @@ def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: pytest.
         with pytest.raises(ConnectionRefusedError, match=r"does not let through to .*: HTTP/1\.1 407") as raised:
             asyncio.run(open_route(route_to(RUNTIME)))
     assert "hidden" not in str(raised.value)
-
-
-def _certificate(folder: Path, host: str) -> Path:
-    """A self-signed certificate for `host` with its key, in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the tests")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = folder / "certificate.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-    return path

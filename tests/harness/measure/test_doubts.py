@@ -8,6 +8,7 @@ import pytest
 
 from harness.measure.asked_lengths import repeated_prompts
 from harness.measure.doubts import client_verdict, doubts_of
+from harness.records import RequestRecord
 from tests.harness.measure.records import MS, closed_loop, request, use
 
 STEADY = closed_loop(users=4, rounds=100, latency_ms=20.0)
@@ -70,6 +71,28 @@ def test_answers_without_token_counts() -> None:
     doubt = doubts_of((*records, *STEADY[200:]), use())[0]
     assert doubt.kind == "token_counts"
     assert "200 of 400 answers came without a token count" in doubt.sentence
+
+
+def test_prompts_without_token_counts() -> None:
+    records = [request(r.seq, r.intended_ns / MS, 20.0, input_tokens=None) for r in STEADY[:200]]
+    (doubt,) = doubts_of((*records, *STEADY[200:]), use())
+    assert doubt.kind == "token_counts"
+    assert doubt.sentence.startswith("200 of 400 answers came without a count of their prompt's tokens; input_tokens")
+
+
+@pytest.mark.parametrize(("pieces", "counted_by", "is_doubted"), [
+    (10, "server", False), (11, "server", False), (12, "server", True), (12, "tokenizer", False),
+])  # fmt: skip
+def test_more_pieces_than_tokens_contradict_the_server_s_count(pieces: int, counted_by: str, is_doubted: bool) -> None:
+    def streamed(record: RequestRecord) -> RequestRecord:
+        times = tuple(record.intended_ns + n * MS for n in range(1, pieces + 1))
+        return replace(record, token_ns=times, first_token_ns=times[0], counted_by=counted_by)
+
+    found = doubts_of(tuple(map(streamed, STEADY)), use())
+    assert [doubt.kind for doubt in found] == ["token_counts"] * is_doubted
+    if is_doubted:
+        assert "400 of 400 answers came in more pieces (median 12) than they have tokens" in found[0].sentence
+        assert "(median 10): ITL and TPOT are per piece" in found[0].sentence
 
 
 def test_answers_shorter_than_the_length_asked_for() -> None:

@@ -52,8 +52,23 @@ REFUSED = [
     ("a: 1\n\tb: 2", 2, "not valid YAML: while scanning for the next token found character '\\t'"),
     ("a: &x [1, *x]", 1, "expected a value, got an alias that contains itself"),
     ("? [a]\n: b", 1, "expected a word as key, got a list or mapping"),
-    ("a: !!python/tuple [1]\nb: !foo 1", 2, "expected a plain value, got the tag !foo; remove it"),
+    ("a: 1\nb: !foo 1", 2, "expected a plain value, got the tag !foo; remove it"),
+    ("a: !local {b: 1}", 1, "expected a plain value, got the tag !local; remove it"),
+    ("a: !!python/tuple [1]", 1, "expected a plain value, got the tag tag:yaml.org,2002:python/tuple; remove it"),
+    ("a: !!binary eA==", 1, "expected a plain value, got the tag tag:yaml.org,2002:binary; remove it"),
+    ("a: &x {b: 1}\nc: {<<: *x, d: 2}", 2, "expected keys, got a merge (<<), which is not read; write the keys out"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("!!str 5", "5"), ("!!str", ""), ("!!int '5'", 5), ("!!bool 'true'", True), ("!!seq [1]", [1]), ("|\n  5", "5")],
+)
+def test_a_tag_says_what_a_value_is(text: str, value: object) -> None:
+    document = parse(f"key: {text}")
+    assert not document.problems
+    assert document.value == {"key": value}
+    assert parse("'<<': 1\n!!str 2: 3").value == {"<<": 1, "2": 3}
 
 
 @pytest.mark.parametrize(("text", "line", "sentence"), REFUSED, ids=[each[2][:40] for each in REFUSED])

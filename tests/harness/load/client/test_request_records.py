@@ -106,6 +106,17 @@ def test_an_answer_without_a_count_is_counted_by_the_served_tokenizer() -> None:
     assert _record(raw, ServedModel(folder=Path("/nowhere")))[0].counted_by == ""
 
 
+def test_a_count_of_nothing_beside_a_text_is_none() -> None:
+    counts = {"generated_tokens": 0, "input_tokens": 0}
+    raw = _answered(body=json.dumps({"generated_text": "hello there", "details": counts}).encode())
+    record, _ = _record(raw)
+    assert (record.outcome, record.input_tokens, record.output_tokens, record.counted_by) == ("ok", None, None, "")
+    record, _ = _record(raw, ServedModel(folder=BUNDLED_MODEL))
+    assert (record.counted_by, bool(record.input_tokens), bool(record.output_tokens)) == ("tokenizer", True, True)
+    right = ServedModel(empty_ids=empty_ids({"p": " "}))
+    assert _record(_empty(output_header="0"), right)[0].output_tokens == 0, "nothing was right, and is counted"
+
+
 def test_a_stream_s_record_ends_with_its_last_frame() -> None:
     body = b'{"token": {"id": 1, "text": "a"}}\n{"generated_text": "a"}\n'
     raw = _answered(body=body, marks=[(20, 34), (25, len(body))], done_ns=900)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 from typing import Any
@@ -321,3 +322,35 @@ def test_prompt_tokens_from_a_cache_are_counted_where_the_server_does() -> None:
         usage = _usage(1, prompt_tokens_details=details)
         assert _whole({"choices": [choice], **usage}).cached_tokens == expected
         assert _streamed({"choices": [choice]}, {"choices": [], **usage}, DONE).cached_tokens == expected
+    for key in ("prompt_cache_hit_tokens", "cached_tokens"):
+        assert _whole({"choices": [choice], **_usage(1, **{key: 5})}).cached_tokens == 5
+
+
+def test_a_whole_message_after_deltas_stands_for_them() -> None:
+    deltas = [_delta(content="a "), _delta(content="b")]
+    message = {"role": "assistant", "content": "a b", "reasoning_content": ""}
+    last = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    answer = _streamed(*deltas, last, END, DONE)
+    assert (answer.texts, answer.token_ns) == (("a b",), (10, 20))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["The", "The sea", "The sea is", "The sea is"], "The sea is"),
+        (["", "a", "ab", "abc"], "abc"),
+        (["ha", "haha"], "hahaha"),  # two pieces prove nothing
+        (["a", "a", "a", "a"], "aaaa"),
+        (["a", "ab", "abc", "d"], "aababcd"),
+    ],
+)
+def test_a_text_that_every_piece_repeats_is_taken_once(pieces: list[str], text: str) -> None:
+    answer = _streamed(*(_delta(content=piece) for piece in pieces), _delta("stop"), DONE)
+    assert answer.texts == (text,)
+
+
+def test_a_compressed_answer_is_named() -> None:
+    for stream in (True, False):
+        form = Form(path="/", parameters={}, stream=stream)
+        with pytest.raises(BadBody, match="got gzip; every request asks for identity"):
+            PROTOCOLS["openai"].read(form, gzip.compress(b'{"choices": []}'), (), 1)

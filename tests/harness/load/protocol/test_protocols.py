@@ -135,3 +135,12 @@ def test_a_template_s_stream_is_joined_and_its_tokens_are_timed() -> None:
     answer = PROTOCOLS["template"].read(replace(STREAM, answer_path="t"), lines, marks, 1)
     assert answer.texts == ("ab",)
     assert answer.token_ns == (10, 20)
+
+
+def test_sglang_s_own_stream_repeats_its_text_and_counts_it() -> None:
+    pieces = [{"text": "one two three"[:end], "meta_info": {"prompt_tokens": 4, "completion_tokens": n}}
+              for n, end in ((1, 3), (2, 7), (3, 13))]  # fmt: skip
+    lines = b"".join(b"data: " + json.dumps(piece).encode() + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n"
+    answer = PROTOCOLS["template"].read(replace(STREAM, answer_path="text"), lines, (), 1)
+    assert (answer.texts, answer.input_tokens, answer.output_tokens) == (("one two three",), 4, 3)
+    assert len(answer.token_ns) == 3

@@ -48,6 +48,15 @@ def test_addresses(url: str, protocol: str, address: Address) -> None:
     assert address_of(url, protocol) == address
 
 
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [("http://h", "h"), ("https://h:443/x", "h"), ("http://h:443", "h:443"), ("https://[::1]:8443", "[::1]:8443")],
+)
+def test_the_usual_port_is_not_in_the_host_header(url: str, authority: str) -> None:
+    assert address_of(url, "djl").authority == authority
+    assert address_of(url, "djl").url.startswith(f"{url[: url.index(':')]}://{authority}/")
+
+
 @pytest.mark.parametrize(("url", "protocol"), [("ftp://h", "djl"), ("localhost:80", "djl"), ("http://h", "grpc")])
 def test_an_address_that_cannot_be_used_is_a_usage_error(url: str, protocol: str) -> None:
     with pytest.raises(UsageError, match="endpoint"):
@@ -122,7 +131,8 @@ def test_headers_are_set_replaced_and_removed(monkeypatch: pytest.MonkeyPatch) -
     head = form.request(PROMPTS[:1]).partition(b"\r\n\r\n")[0].decode().split("\r\n")
     assert head[0] == "POST /v1/completions HTTP/1.1"
     assert sorted(line for line in head[1:] if not line.startswith("Content-Length")) == [
-        "Content-Type: application/json", "Host: model.internal", "accept: text/event-stream", "api-key: secret",
+        "Accept-Encoding: identity", "Content-Type: application/json", "Host: model.internal",
+        "accept: text/event-stream", "api-key: secret",
     ]  # fmt: skip
 
 

@@ -133,6 +133,11 @@ def test_speed_divides_the_times_and_the_duration_cuts_the_trace(tmp_path: Path)
             "{f}:2: expected a unit for the times in timestamp: 2 arrivals over 7200 would be 2 hours in s and 7.2 s "
             "in ms; set workload.load.time_unit to s, ms, us or ns, or name the column timestamp_s or timestamp_ms",
         ),
+        (  # Mooncake's columns, and no whole milliseconds: other tools' documents have such traces in seconds
+            '{"timestamp": 0.2, "input_length": 5, "hash_ids": [0]}\n{"timestamp": 0.6, "input_length": 5}\n',
+            "{f}:1: expected a unit for the times in timestamp: 2 arrivals over 0.4 would be 0.4 s in s and 0.0004 s "
+            "in ms; set workload.load.time_unit to s, ms, us or ns, or name the column timestamp_s or timestamp_ms",
+        ),
     ],
 )
 def test_a_bad_trace_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -191,6 +196,8 @@ def test_usual_names_of_columns_are_known_and_unknown_lengths_are_seen(name: str
         ("timestamp\n1700000000000\n1700000002000\n", 2.0, "ms (the first is 1700000000000, counted from 1970)"),
         ("timestamp\n2023-11-16 18:15:46Z\n2023-11-16 18:15:48Z\n", 2.0, "dates"),
         ("timestamp\n0\n0\n", 0.0, "all at once"),
+        ("timestamp_s;input_length\n0;100\n2;300\n", 2.0, "s (timestamp_s)"),
+        ("\ntimestamp_ms\tinput_length\n0\t100\n2000\t300\n", 2.0, "ms (timestamp_ms)"),
         ('{"timestamp_s": 0, "text": "a\u2028b"}\n{"timestamp_s": 2}\n', 2.0, "s (timestamp_s)"),
     ],
 )
