@@ -89,10 +89,11 @@ void few_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
     }
 }
 
-// Panels [begin, end), which stay in L2, for many rows: a tile's rows stay in L1 while it passes over the panels.
-void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+// Panels [begin, end), which stay in L2, for many rows: a tile's rows stay in L1 while it passes over the panels. The tiles
+// read panel p of `job` as panel p - shift of `inputs`.
+void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best, const Choice &tiles, const LinearJob &inputs,
+               int64_t shift) {
     alignas(64) float acc[MAX_ROWS * MAX_PANELS * LANES];
-    const Choice &tiles = CHOICES[job.rows.kind];
     for (int64_t r = 0; r < job.R;) {
         const Tile &widest = tiles.at_most[job.R - r < WIDE_ROWS ? job.R - r : WIDE_ROWS][2];
         const int rows = widest.rows;
@@ -101,11 +102,28 @@ void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
             prefetch_outputs(job, r, rows, first, panels);
             const int step = widest.panels < panels ? 1 : panels;
             const Tile &tile = tiles.exactly[rows][step];
-            for (int p = 0; p < panels; p += step) tile.run(job, r, first + p, acc + p * LANES);
+            for (int p = 0; p < panels; p += step) tile.run(inputs, r, first + p - shift, acc + p * LANES);
             for (int i = 0; i < rows; ++i)
                 finish_row(job, r + i, first, panels, acc + i * MAX_PANELS * LANES, best);
         }
         r += rows;
+    }
+}
+
+// Panels that fit into the share of L2 that stays in use, an even number, 0 where it is less than two.
+int64_t group_of(int format, int64_t K) { return GROUP_BYTES / (panel_dwords(format, K) * 4) / 2 * 2; }
+
+// bf16 where its dot product is no instruction or a slow one: each group of panels is widened once for all rows.
+void widened_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best, int64_t group) {
+    alignas(64) float wide[GROUP_BYTES / 4];
+    LinearJob inputs = job;
+    inputs.w.data = (const uint32_t *)wide;
+    inputs.w.format = FORMAT_F32;
+    inputs.w.K = round_up(job.w.K, 2);
+    for (int64_t first = begin; first < end; first += group) {
+        const int64_t last = end - first < group ? end : first + group;
+        widen(job.w, first, last, wide);
+        many_rows(job, first, last, best, WIDENED, inputs, first);
     }
 }
 
@@ -114,9 +132,12 @@ void many_rows(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
 // Computes panels [begin, end) of one job for all its rows. Gated jobs get even bounds. best: [R], ARGMAX only.
 void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
     if (job.R <= FEW_ROWS) return few_rows(job, begin, end, best);
-    const int64_t fit = GROUP_BYTES / (panel_dwords(job.w.format, job.w.K) * 4) / 2 * 2, group = fit < 2 ? 2 : fit;
+    const int64_t wide = group_of(FORMAT_F32, round_up(job.w.K, 2));
+    if (job.rows.kind == ROWS_BF16_FLOATS && job.R >= WIDENED_ROWS && wide >= 2)
+        return widened_rows(job, begin, end, best, wide);
+    const int64_t fit = group_of(job.w.format, job.w.K), group = fit < 2 ? 2 : fit;
     for (int64_t first = begin; first < end; first += group)
-        many_rows(job, first, end - first < group ? end : first + group, best);
+        many_rows(job, first, end - first < group ? end : first + group, best, CHOICES[job.rows.kind], job, 0);
 }
 
 }  // namespace t5k::T5K_NS

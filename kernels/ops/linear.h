@@ -24,17 +24,17 @@
 // Preconditions checked by the model when it is built (shapes, alignment); kernels assume. K <= 2^17 in w8a8 (int32).
 // Bytes         panels (packed_bytes) + 4 R (K + N).    Flops 2 R K N.   Intensity R / 2 flop per byte in fp32.
 // Bound         R <= ~8: memory (R = 1 must run at read bandwidth).   R > 16: FMA ports; twice their rate where bf16 pairs have an
-//               instruction (AMD Zen 4, one thread, K 768 to 2048, 512 rows: 202 to 213 GFLOP/s of 236, fp32 107 to 110).
+//               instruction that outruns them (AMD Zen 4, one thread, K 768 to 2048, 512 rows: 202 to 213 GFLOP/s of 236, fp32 107 to
+//               110). Elsewhere 0.92 to 0.97 of fp32's rate (Sapphire Rapids, 512 rows), more where weights come from memory.
 // Kernels       R rows x P panels in registers (tile_shapes.h: AVX2 6 x 1, AVX-512 8 x 2; w8a8 12 x 2, i4 12 x 1). Few rows: P = 4
 //               hides the fma latency of floats; integers take P = 1, one sequential stream per thread, and up to four sums
 //               per output. Weights are prefetched 1 KB (integers 4 KB) ahead. Many rows: whole K
-//               per tile; a tile's rows stay in L1 and a group of panels in L2 while one passes over the other.
+//               per tile; a tile's rows stay in L1 and a group of panels in L2 while one passes over the other. bf16 without its
+//               instruction: widened in registers, from 256 rows on once for all rows (0.85 to 0.91 of fp32's rate becomes 0.92 to 0.97).
 // Rejected      w8 with fp32 x (widen, convert, fma): 15 instructions per 32 weights where int16 needs 7, 12 GB/s on a
 //               Zen core whose memory gives 25; the block-wise int16 rounding adds 2^-16 of the block's largest |x|.
 //               w8 with int16 values as two bytes, so that weights need no unpacking: GCC 12 copies the sums on every turn,
-//               164 GFLOP/s at eight rows where unpacking gives 190. bf16 without its instruction on AVX-512: 0.95 to 0.99 of
-//               fp32's rate from 128 rows on (faster below, by half the bytes); widening panels once for all rows makes that
-//               0.97 to 0.99 at 512 rows and nothing at 128.
+//               164 GFLOP/s at eight rows where unpacking gives 190.
 // Not promised  equal bits between formats.
 #pragma once
 

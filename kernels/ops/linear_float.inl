@@ -12,11 +12,12 @@ namespace t5k::T5K_NS {
 namespace {
 
 // Each kind names: the k of a 64-byte group of weights; the values of a row that meet one, which are as many steps; the weights
-// of a step; and what a step adds.
+// of a step; and what a step adds. FLUSHES: denormals count as zero, as in the bf16 dot product where it is an instruction.
 struct F32 {
     using Value = float;
     using Weights = V16;
     static constexpr int PER = 1, STEPS = 1;
+    static constexpr bool FLUSHES = false;
     template <int>
     T5K_INLINE V16 weights(I16 g) {
         return as_float(g);
@@ -28,6 +29,7 @@ struct Bf16Floats {
     using Value = float;
     using Weights = V16;
     static constexpr int PER = 2, STEPS = 2;
+    static constexpr bool FLUSHES = true;
     template <int j>
     T5K_INLINE V16 weights(I16 g) {
         if constexpr (j == 0) return as_float(andi(g, bcasti((int32_t)0xffff0000)));
@@ -36,11 +38,16 @@ struct Bf16Floats {
     T5K_INLINE V16 spread(float x) { return bcast(x); }
     T5K_INLINE V16 added(V16 acc, V16 w, V16 x) { return fma(x, w, acc); }
 };
+// bf16 panels that `widen` has written as fp32, the k in the order of Bf16Floats.
+struct Bf16Widened : F32 {
+    static constexpr bool FLUSHES = true;
+};
 #if defined(T5K_ISA_AVX512)
 struct Bf16Pairs {
     using Value = int32_t;  // two bf16
     using Weights = I16;
     static constexpr int PER = 2, STEPS = 1;
+    static constexpr bool FLUSHES = false;
     template <int>
     T5K_INLINE I16 weights(I16 g) {
         return g;
@@ -105,7 +112,7 @@ void tile(const LinearJob &job, const typename F::Value *x, int64_t ldx, int64_t
 
 template <class F, int R, int P>
 void tile_floats(const LinearJob &job, int64_t row, int64_t first, float *out) {
-    if constexpr (F::STEPS == 2) {  // the dot product of bf16 where it is no instruction
+    if constexpr (F::FLUSHES) {
         const uint32_t before = flush_denormals();
         tile<F, R, P>(job, (const float *)job.rows.q + row * job.rows.ldq, job.rows.ldq, first, out);
         restore_denormals(before);
@@ -113,6 +120,20 @@ void tile_floats(const LinearJob &job, int64_t row, int64_t first, float *out) {
         tile<F, R, P>(job, (const int32_t *)job.rows.q + row * job.rows.ldq / 2, job.rows.ldq / 2, first, out);
     } else {
         tile<F, R, P>(job, job.x + row * job.ldx, job.ldx, first, out);
+    }
+}
+
+// Panels [begin, end) of bf16 as fp32 panels of round_up(K, 2) inputs.
+T5K_INLINE void widen(const Panels &w, int64_t begin, int64_t end, float *out) {
+    const int64_t groups = (w.K + 1) / 2;
+    for (int64_t p = begin; p < end; ++p) {
+        const uint32_t *panel = w.panel(p);
+        for (int64_t i = 0; i < groups; ++i, out += 2 * LANES) {
+            prefetch(panel + i * LANES + AHEAD);
+            const I16 g = loadi(panel + i * LANES);
+            store(out, Bf16Floats::weights<0>(g));
+            store(out + LANES, Bf16Floats::weights<1>(g));
+        }
     }
 }
 

@@ -66,6 +66,7 @@ constexpr Tile TILES_W8A8[] = {w8a8<6, 1>(), w8a8<5, 1>(), w8a8<4, 1>(), w8a8<3,
 constexpr Tile TILES_W8[] = {w8<6, 1>(), w8<5, 1>(), w8<4, 1>(), w8<3, 1>(), w8<2, 1>(), w8<1, 1>()};
 constexpr Tile TILES_W4[] = {w4<6, 1>(), w4<5, 1>(), w4<4, 1>(), w4<3, 1>(), w4<2, 1>(), w4<1, 1>()};
 #endif
+constexpr int64_t WIDENED_ROWS = 256;  // from so many rows on bf16 panels are widened once for all rows
 static_assert(WIDE_ROWS <= MAX_ROWS, "the tile on the stack holds MAX_ROWS rows");
 
 // The answers for every number of rows left and of panels allowed, so that choosing a tile is one load.
@@ -93,6 +94,7 @@ constexpr Choice CHOICES[] = {  // by RowRounding
     choice_of(FLOATS<Bf16Pairs>),
 #endif
 };
+constexpr Choice WIDENED = choice_of(FLOATS<Bf16Widened>);
 static_assert(ROWS_PLAIN == 0 && ROWS_W8A8 == 1 && ROWS_W8 == 2 && ROWS_W4 == 3, "the order of CHOICES");
 static_assert(ROWS_BF16_FLOATS == 4 && ROWS_BF16_PAIRS == 5, "the order of CHOICES");
 

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from engines.t5 import native
 from tests.kernels import ops
 
 SMALLEST = float(np.float32(2.0**-126))
@@ -93,3 +96,23 @@ def test_rows_threads_and_chunks_do_not_change_a_bit(threads, isa):
     together = ops.linear(ops.REFERENCE, "bf16", w, x)
     for first, last in [(0, 1), (3, 5), (4, 7), (0, 12), (7, 20), (16, 29)]:
         assert same_bits(ops.linear(isa, "bf16", w, x[first:last], threads=threads), together[first:last]).all()
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize(
+    "shape", [(261, 70, 150), (256, 7, 33), (256, 3601, 48)], ids=["many", "odd K", "K too large for L2"]
+)
+def test_many_rows_have_the_bits_of_the_plain_loops(shape, isa):
+    """Where the dot product is no instruction, many rows meet weights that were widened once."""
+    R, K, N = shape
+    rng = np.random.default_rng(5)
+    x, w = floats(rng, (R, K), (60, 140)), floats(rng, (N, K), (60, 140))
+    for epilogue in ("store", "gated"):
+        expected = ops.linear(ops.REFERENCE, "bf16", w, x, epilogue=epilogue)
+        got = ops.linear(isa, "bf16", w, x, epilogue=epilogue, threads=2)
+        assert same_bits(got, expected).all()
+
+
+def test_the_bf16_dot_product_is_chosen_where_it_outruns_multiply_adds():
+    is_amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    assert native.isa() == [isa for isa in ops.isas() if is_amd or isa != "avx512_bf16"][-1]
