@@ -247,13 +247,23 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFacts:
+    """Who applied the model's chat template, and how long it makes the prompts, in tokens of the model's own tokenizer;
+    None where that is not here to count them."""
+
+    template_by: Literal["server", "dyno"]
+    tokens_p50: int | None = None
+    tokens_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
     converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
     that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
     requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
     '' in older runs and where nothing was launched. `repetition` is the round of the finalists that it belongs to, from
-    1; 0: a measurement of the search."""
+    1; 0: a measurement of the search. `chat` is there where the scenario is one."""
 
     trial_id: str
     number: int
@@ -275,6 +285,7 @@ class Trial:
     machine: str = ""
     machine_class: str = ""
     repetition: int = 0
+    chat: ChatFacts | None = None
 
     @property
     def is_feasible(self) -> bool:
@@ -336,16 +347,27 @@ class Recommendation:
     runner_up_chance: float | None = None
 
 
+Message = tuple[str, str]
+"""The role and the text of one turn of a conversation."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One line of a prompts file. `reference` is the wanted answer, where one is known; `rendered`, in a chat, what the
-    model's chat template makes of the text."""
+    """One line of a prompts file. `reference` is the wanted answer, where one is known. In a chat `messages` are the
+    conversation that the file has, none where it has one text, and `rendered` is what the model's chat template makes
+    of the `turns`."""
 
     prompt_id: str
     task: str
     text: str
     reference: str | None
     rendered: str | None = None
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """What a server with a chat is sent."""
+        return self.messages or (("user", self.text),)
 
     @property
     def model_text(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.registry import traits
 from engines.setting import AXES
-from harness.records import Candidate, Metric
+from harness.records import Candidate, ChatFacts, Metric
 
 
 def label(candidate: Candidate) -> str:
@@ -34,6 +34,20 @@ def claim(metric: Metric) -> str:
     if metric.high is None and metric.low is not None:
         return f">= {metric.low:.4g}{unit_suffix(metric.unit)} (n={metric.n})"
     return quantity(metric) + (f" (n={metric.n})" if metric.is_unproven else "")
+
+
+def chat_text(facts: ChatFacts) -> str:
+    """Who applied the model's chat template, and how long it makes the prompts."""
+    who = "its server" if facts.template_by == "server" else "dyno, before sending"
+    lengths = ""
+    if facts.tokens_p50 is not None and facts.tokens_max is not None:
+        lengths = f"; prompts of {lengths_text(facts.tokens_p50, facts.tokens_max)}"
+    return f"the template was applied by {who}; input tokens count it{lengths}"
+
+
+def lengths_text(p50: int, most: int) -> str:
+    """'31 tokens (P50), 57 at most'."""
+    return f"{p50} tokens (P50), {most} at most"
 
 
 def unit_suffix(unit: str) -> str:

@@ -108,11 +108,16 @@ class LoadPlan:
     def from_json(cls, text: str) -> LoadPlan:
         """The plan that `to_json` gave."""
         fields: dict[str, Any] = json.loads(text)
-        fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
+        fields["prompts"] = tuple(_prompt(prompt) for prompt in fields["prompts"])
         fields["dialect"] = Dialect(**fields["dialect"])
         for name in ("offsets_ns", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
+
+
+def _prompt(fields: dict[str, Any]) -> Prompt:
+    messages = tuple((role, content) for role, content in fields.pop("messages"))
+    return Prompt(**fields, messages=messages)
 
 
 def share_of(total: int, part: int, parts: int) -> int:

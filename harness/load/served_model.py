@@ -32,9 +32,10 @@ class ServedModel:
         asked = frozenset(prompt.prompt_id for prompt in prompts)
         return replace(self, empty_ids=self.empty_ids | empty, answered_ids=self.answered_ids | asked)
 
-    def input_tokens(self, text: str) -> int | None:
-        """Tokens of a prompt, with those that the tokenizer adds; None without a tokenizer."""
-        return self._count(text, with_added=True)
+    def input_tokens(self, prompt: Prompt) -> int | None:
+        """Tokens of a prompt, with those that the tokenizer adds to a text that no template wrote; None without a
+        tokenizer."""
+        return self._count(prompt.model_text, with_added=prompt.rendered is None)
 
     def output_tokens(self, text: str) -> int | None:
         """Tokens of what was generated, without an end token; None without a tokenizer."""

@@ -81,9 +81,9 @@ class Workload(Strict):
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False
-    chat: Annotated[bool, Field(description="each prompt is one user message, inside the model's chat template")] = (
-        False
-    )
+    chat: Annotated[
+        bool, Field(description="prompts are messages, or each one user message, in the model's chat template")
+    ] = False
     template: Annotated[
         Template | None,
         Field(description="request body and answer of a server with a protocol that dyno does not know"),

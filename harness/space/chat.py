@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate
 from engines.models.kind import model_kind, template_text
+from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
 from harness.load.schedule.prompts import read_prompts
 from harness.records import Prompt
@@ -16,13 +17,14 @@ from harness.scenario.resolve import ResolvedScenario
 
 
 def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt, ...]:
-    """The scenario's prompts; in a chat each with what the template of the model in `folder` makes of it as one user
-    message. Without a folder nothing is known of the model, and its server applies the template alone.
+    """The scenario's prompts; in a chat each with what the template of the model in `folder` makes of its messages.
+    Without a folder nothing is known of the model, and its server applies the template alone.
 
     Raises ScenarioError: a broken file, a model without chat template, or a template that refuses a prompt.
     """
-    prompts = read_prompts(resolved.prompts_path)
-    if not resolved.scenario.workload.chat or folder is None:
+    is_chat = resolved.scenario.workload.chat
+    prompts = read_prompts(resolved.prompts_path, is_chat=is_chat)
+    if not is_chat or folder is None:
         return prompts
     where = f"{resolved.path}: workload.chat: "
     if not model_kind(folder).is_decoder or not template_text(folder):
@@ -30,12 +32,40 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
             f"{where}expected a decoder-only model with a chat template, {folder} has none; remove chat"
         )
     try:
-        return _rendered(ChatTemplate.load(folder), prompts)
-    except (ModelInvalid, RequestInvalid) as error:
+        template = ChatTemplate.load(folder)
+    except ModelInvalid as error:
         raise ScenarioError(f"{where}{error}") from None
-
-
-def _rendered(template: ChatTemplate, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     return tuple(
-        replace(prompt, rendered=template.render([{"role": "user", "content": prompt.text}])) for prompt in prompts
+        replace(prompt, rendered=_rendered(template, prompt, f"{where}{resolved.prompts_path}: prompt "))
+        for prompt in prompts
     )
+
+
+def token_counts(prompts: Sequence[Prompt], folder: Path) -> tuple[int, ...]:
+    """Tokens of each prompt by the tokenizer.json of the model in `folder`, () where it has none. Raises ModelInvalid
+    for a damaged one."""
+    path = folder / FAST_FILE
+    if not path.is_file() or not prompts:
+        return ()
+    texts, adds_special = [prompt.model_text for prompt in prompts], prompts[0].rendered is None
+    return tuple(len(one.ids) for one in load_fast(path).encode_batch(texts, add_special_tokens=adds_special))
+
+
+def _rendered(template: ChatTemplate, prompt: Prompt, where: str) -> str:
+    messages = [{"role": role, "content": text} for role, text in prompt.turns]
+    try:
+        return template.render(messages)
+    except RequestInvalid as error:
+        others = [message for message in messages if message["role"] != "system"]
+        advice = ""
+        if len(others) < len(messages) and _takes(template, others):
+            advice = "; without the system message it takes them: leave it out, or put its text into the first question"
+        raise ScenarioError(f"{where}{prompt.prompt_id!r}: {error}{advice}") from None
+
+
+def _takes(template: ChatTemplate, messages: Sequence[Mapping[str, str]]) -> bool:
+    try:
+        template.render(messages)
+    except RequestInvalid:
+        return False
+    return True

@@ -82,7 +82,7 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
     if not resolved.prompts_path.is_file():
         yield f"{at('workload', 'prompts')}{_not_there('a JSONL file', resolved.prompts_path)}"
     else:
-        yield from _problems_of(lambda: read_prompts(resolved.prompts_path))
+        yield from _problems_of(lambda: read_prompts(resolved.prompts_path, is_chat=resolved.scenario.workload.chat))
     if resolved.trace_path is not None:
         if not resolved.trace_path.is_file():
             yield f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.models.kind import model_kind, why_too_long
-from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
 from harness.scenario.resolve import ResolvedScenario
-from harness.space.chat import prompts_of
+from harness.space.chat import prompts_of, token_counts
 
 
 def check_context(resolved: ResolvedScenario, folder: Path) -> None:
@@ -16,11 +15,9 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
     ModelInvalid for a damaged tokenizer; a folder without tokenizer.json is left to the server, which refuses such
     requests."""
     prompts = prompts_of(resolved, folder)
-    kind, path = model_kind(folder), folder / FAST_FILE
-    if kind.max_positions is None or not path.is_file():
+    kind = model_kind(folder)
+    if kind.max_positions is None or not (counts := token_counts(prompts, folder)):
         return
-    texts, adds_special = [prompt.model_text for prompt in prompts], not resolved.scenario.workload.chat
-    counts = [len(one.ids) for one in load_fast(path).encode_batch(texts, add_special_tokens=adds_special)]
     longest = max(range(len(counts)), key=counts.__getitem__)
     new = resolved.scenario.workload.parameters.max_new_tokens
     reason = why_too_long(counts[longest], new, kind.max_positions)

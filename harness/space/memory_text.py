@@ -19,13 +19,12 @@ from engines.models.memory import (
     shape_of_hub_id,
     shape_size,
 )
-from engines.models.tokenizer import FAST_FILE, load_fast
 from engines.registry import traits
 from engines.sagemaker.catalogue import instance_of
-from harness.load.schedule.prompts import read_prompts
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here
+from harness.space.chat import prompts_of, token_counts
 
 USABLE_FRAC = 0.92
 """Of a device's memory; the rest is the driver's, the allocator's and other processes'."""
@@ -137,10 +136,7 @@ def _rows(block: EngineBlock) -> int:
 
 def _longest_prompt(resolved: ResolvedScenario) -> int:
     """Tokens of the longest prompt."""
-    texts = [prompt.text for prompt in read_prompts(resolved.prompts_path)]
-    longest = max(texts, key=len)
-    path = Path(resolved.model.value) / FAST_FILE
-    if resolved.model.kind != "path" or not path.is_file():
-        return len(longest) // _CHARACTERS_A_TOKEN + 1
-    ids: list[int] = load_fast(path).encode(longest).ids
-    return len(ids)
+    folder = Path(resolved.model.value) if resolved.model.kind == "path" else None
+    longest = max(prompts_of(resolved, folder), key=lambda prompt: len(prompt.model_text))
+    counts = token_counts([longest], folder) if folder is not None else ()
+    return counts[0] if counts else len(longest.model_text) // _CHARACTERS_A_TOKEN + 1

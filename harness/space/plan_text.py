@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 from engines.registry import traits
@@ -11,16 +12,18 @@ from engines.setting import Setting
 from harness.cost.price import price_of
 from harness.cost.spending import Spending
 from harness.load.schedule.estimate import load_requests, load_s, load_text
-from harness.load.schedule.prompts import read_prompts_file
+from harness.load.schedule.prompts import PromptsFile, read_prompts_file
 from harness.load.schedule.trace_facts import TraceFacts, trace_facts
 from harness.records import Candidate
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import NO_FP32, ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
+from harness.space.capabilities import folder_here
+from harness.space.chat import prompts_of, token_counts
 from harness.space.memory_text import asked_dtype, memory_lines, reference_read_s
 from harness.units import format_duration
-from harness.wording import label
+from harness.wording import label, lengths_text
 
 LAUNCH_S = 8.0
 PROMPT_S = 0.1
@@ -51,14 +54,14 @@ def facts_of(resolved: ResolvedScenario) -> TraceFacts | None:
 
 def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     """'32 prompts, each sent about 6 times': what a prefix cache of a server would profit from."""
-    file = read_prompts_file(resolved.prompts_path)
+    file = read_prompts_file(resolved.prompts_path, is_chat=resolved.scenario.workload.chat)
     prompts = file.prompts
-    different = len({prompt.text for prompt in prompts})
+    different = len({prompt.turns for prompt in prompts})
     text = f"{len(prompts)} prompts"
     if file.formats:
         text += f" ({', '.join(file.formats)})"
     if resolved.scenario.workload.chat:
-        text += ", each one user message in the model's chat template"
+        text += f", {_chat_text(resolved, file)}"
     if file.unused:
         text += f" (not used: {', '.join(file.unused)})"
     if different < len(prompts):
@@ -69,6 +72,16 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
         return f"{text}, none sent twice in a load"
     about = "about" if workload.is_open_loop else "up to"
     return f"{text}, each sent {about} {sends / different:.2g} times in a load"
+
+
+def _chat_text(resolved: ResolvedScenario, file: PromptsFile) -> str:
+    most = max(len(prompt.turns) for prompt in file.prompts)
+    what = "one user message" if most == 1 else f"up to {most} messages"
+    text = f"each {what} in the model's chat template"
+    folder = folder_here(resolved) if resolved.scenario.reads_model else None
+    if folder is not None and (counts := token_counts(prompts_of(resolved, folder), folder)):
+        text += f" ({lengths_text(median_low(counts), max(counts))})"
+    return f"{text}, {file.cut} without the answers behind the last question" if file.cut else text
 
 
 def expectation(scenario: Scenario, size: int, trace: TraceFacts | None = None) -> Expectation:

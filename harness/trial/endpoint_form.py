@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median_low
 from typing import TypedDict
 
 from engines.api import Dialect, Endpoint
@@ -10,6 +11,7 @@ from engines.registry import traits
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import CHAT, PROTOCOLS, TEMPLATE
 from harness.load.protocol.request_form import RequestForm, address_of, with_path
+from harness.records import ChatFacts
 from harness.scenario.schema import Workload
 
 
@@ -45,12 +47,16 @@ def asked(endpoint: Endpoint, workload: Workload, engine: str) -> Asked:
     )
 
 
-def chat_notes(endpoint: Endpoint, workload: Workload) -> tuple[str, ...]:
-    """Who applied the model's chat template, where the scenario is a chat."""
+def chat_facts(endpoint: Endpoint, workload: Workload, counts: Sequence[int]) -> ChatFacts | None:
+    """Who applies the model's chat template, and the lengths that it gives the prompts; None where it is no chat."""
     if not workload.chat:
-        return ()
-    who = "its server" if PROTOCOLS[CHAT[endpoint.protocol]].rendered_parameters is None else "dyno, before sending"
-    return (f"chat: the template was applied by {who}; input tokens count it",)
+        return None
+    is_servers = PROTOCOLS[CHAT[endpoint.protocol]].rendered_parameters is None
+    return ChatFacts(
+        template_by="server" if is_servers else "dyno",
+        tokens_p50=median_low(counts) if counts else None,
+        tokens_max=max(counts, default=None),
+    )
 
 
 def quality_form(endpoint: Endpoint, workload: Workload, engine: str) -> RequestForm:

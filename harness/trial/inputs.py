@@ -14,7 +14,7 @@ from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
-from harness.space.chat import prompts_of
+from harness.space.chat import prompts_of, token_counts
 from harness.space.context import check_context
 
 
@@ -31,7 +31,8 @@ class TrialInputs:
     """Inputs shared by all trials of a run, read before the first launch. `trace_path` is the file of a load of kind
     trace, `locustfile` the user's own code where the scenario names one, `web_ui` the page that shows the live load
     where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
-    that answers in fp32, None where none does. `queue_order` is how our server takes waiting requests."""
+    that answers in fp32, None where none does. `token_counts` are those of a chat's prompts as the model reads them, ()
+    where they cannot be counted here. `queue_order` is how our server takes waiting requests."""
 
     scenario: Scenario
     model_dir: Path
@@ -43,6 +44,7 @@ class TrialInputs:
     hosts: LoadHosts | None = None
     reference_dir: Path | None = None
     queue_order: QueueOrder = "fifo"
+    token_counts: tuple[int, ...] = ()
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:
@@ -61,10 +63,13 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
     if resolved.scenario.reads_model:
         folder = resolve_model(model.kind, model.value, model.seed, cache_root())
         check_context(resolved, folder)
+    known = (reference or folder) if resolved.scenario.knows_model else None
+    prompts = prompts_of(resolved, known)
     return TrialInputs(
         scenario=resolved.scenario,
         model_dir=folder,
-        prompts=prompts_of(resolved, (reference or folder) if resolved.scenario.knows_model else None),
+        prompts=prompts,
+        token_counts=token_counts(prompts, known) if known is not None and resolved.scenario.workload.chat else (),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),

@@ -33,7 +33,7 @@ def drive_largest(
     workload = inputs.scenario.workload
     users = workload.load.most_users if isinstance(workload.load, ClosedLoad) else 0
     count = min(max(users, concurrency_of(candidate)), MOST_AT_ONCE)
-    longest = max(inputs.prompts, key=lambda prompt: len(prompt.text))
+    longest = max(inputs.prompts, key=lambda prompt: len(prompt.model_text))
     tokens = workload.parameters.max_new_tokens
     parameters = workload.parameters.model_copy(update={"min_new_tokens": tokens})
     asked = ask(
@@ -47,7 +47,7 @@ def drive_largest(
     while (ended := engine.facts.crashes - crashes) == 0 and engine.failure() is None and not settling.is_over:
         settling.pause(0.05, "what the failed answers did to the server")
     failed = next(iter(asked.failures.values()), "")
-    what = f"largest shape ({count} at once, {len(longest.text)} characters, {tokens} tokens)"
+    what = f"largest shape ({count} at once, {len(longest.model_text)} characters, {tokens} tokens)"
     if ended:
         what += f" ended {ended} worker{'s' if ended > 1 else ''}"
     return (

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines.api import EngineFacts, RunningEngine
+from engines.api import EngineFacts
 from engines.errors import EngineError, OutOfMemory
 from engines.registry import traits
 from harness.choose.goals import goals_of
@@ -31,7 +31,7 @@ from harness.scenario.load_kinds import Open
 from harness.store.writer import RunWriter
 from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
-from harness.trial.endpoint_form import chat_notes
+from harness.trial.endpoint_form import chat_facts
 from harness.trial.inputs import TrialInputs
 from harness.trial.largest_shape import PHASE, drive_largest
 from harness.trial.launch import Launched
@@ -103,7 +103,8 @@ class TrialRunner:
         with start(workdir) as engine:
             phase_s["launch"] = (self._clock.now_ns() - launching_ns) / NS_PER_S
             facts = engine.facts
-            trial = replace(_as_reported(trial, facts), notes=self._notes(engine))
+            chat = chat_facts(engine.endpoint, self._inputs.scenario.workload, self._inputs.token_counts)
+            trial = replace(_as_reported(trial, facts), notes=facts.notes, chat=chat)
             quality = inherited(judged, facts) if judged is not None else None
             asked = NOTHING_ASKED
             if quality is None:
@@ -127,16 +128,13 @@ class TrialRunner:
         trial = replace(trial, quality=quality)
         # Read again: an engine may know more once it has ended (CloudWatch, what it cost).
         facts = engine.facts
-        trial = replace(trial, notes=(*self._notes(engine), *([driven] if driven else [])))
+        trial = replace(trial, notes=(*facts.notes, *([driven] if driven else [])))
         self._keep(trial.trial_id, loaded, asked)
         if died is not None:
             return _died(trial, died, phase_s, quality)
         window = replace(loaded.window, summary=loaded.window.summary.doubted(crashed(facts.crashes)))
         trial = self._conclude(trial, window)
         return replace(trial, violations=(*trial.violations, driven)) if is_too_large else trial
-
-    def _notes(self, engine: RunningEngine) -> tuple[str, ...]:
-        return (*engine.facts.notes, *chat_notes(engine.endpoint, self._inputs.scenario.workload))
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)

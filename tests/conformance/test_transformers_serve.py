@@ -22,6 +22,7 @@ from harness.load.protocol.registry import PROTOCOLS
 from harness.records import Prompt
 from tests.conformance.engine_suite import EngineCase, EngineSuite
 from tests.harness.load.plans import measured_of, plan_of, run_load
+from tests.harness.load.protocol.prompts import prompts_of_texts
 
 pytestmark = pytest.mark.heavy
 
@@ -62,7 +63,7 @@ def ask(running: RunningEngine, text: str, protocol: str = "openai", *, stream: 
     form = Form(
         path=path, model_name=endpoint.model_name, parameters=parameters, stream=stream, dialect=endpoint.dialect
     )
-    body = PROTOCOLS[protocol].body(form, [text], parameters)
+    body = PROTOCOLS[protocol].body(form, prompts_of_texts(text), parameters)
     headers = {"Content-Type": "application/json"}
     raw = httpx.post(endpoint.url + path, content=body, headers=headers, timeout=60.0, trust_env=False)
     assert raw.status_code == 200, raw.text

@@ -28,6 +28,7 @@ from engines.processes import supervisor
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import PROTOCOLS
 from tests.engines.models.decoder_folders import write_decoder
+from tests.harness.load.protocol.prompts import prompts_of_texts
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
                     path=path, model_name=running.endpoint.model_name, parameters=parameters, stream=stream,
                     dialect=running.endpoint.dialect,
                 )  # fmt: skip
-                body = PROTOCOLS[name].body(form, PROMPTS[:1], parameters)
+                body = PROTOCOLS[name].body(form, prompts_of_texts(PROMPTS[0]), parameters)
                 raw = httpx.post(running.endpoint.url + path, content=body, timeout=120.0, trust_env=False,
                                  headers={"Content-Type": "application/json"})  # fmt: skip
                 answer = PROTOCOLS[name].read(form, raw.content, ((1, len(raw.content)),) if stream else (), 1)

@@ -88,7 +88,7 @@ class RecordReader:
         asked = _first(count_in_header(raw.input_header), answer.input_tokens) or None  # no prompt is empty
         if asked is None and self._model.folder is not None:
             sent = prompts if raw.is_warmup else shaped(self._plan, raw.seq, prompts)[0]
-            asked = total(self._model.input_tokens(prompt.text) for prompt in sent)
+            asked = total(self._model.input_tokens(prompt) for prompt in sent)
         generated = _first(count_in_header(raw.output_header), answer.output_tokens)
         if generated or (generated is not None and not any(part.generated for part in answer.parts)):
             return asked, generated, "server"

@@ -15,6 +15,7 @@ from harness.load.protocol.failures import raise_if_error, raise_if_failed
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
 from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
 from harness.load.protocol.token_counts import count, ids_of, total
+from harness.records import Prompt
 
 _TEXT_KEYS = ("generated_text", "translation_text", "summary_text")
 
@@ -30,9 +31,10 @@ class Djl:
         """As it is."""
         return given
 
-    def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
+    def body(self, form: Form, prompts: Sequence[Prompt], parameters: Mapping[str, object]) -> bytes:
         """One prompt is sent as a string, several as a list."""
-        fields: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else list(texts)}
+        texts = [prompt.model_text for prompt in prompts]
+        fields: dict[str, object] = {"inputs": texts[0] if len(texts) == 1 else texts}
         if parameters:
             fields["parameters"] = dict(parameters)
         if form.stream:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from engines.api import Dialect
-from harness.records import RequestOutcome
+from harness.records import Prompt, RequestOutcome
 
 Marks = Sequence[tuple[int, int]]
 """(monotonic ns, body bytes read so far) of each read of an answer; empty where no times were kept."""
@@ -113,7 +113,7 @@ class RequestProtocol(Protocol):
     def path(self, given: str) -> str:
         """The path of a URL that has one: what it names, completed where the protocol has a usual beginning."""
 
-    def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
+    def body(self, form: Form, prompts: Sequence[Prompt], parameters: Mapping[str, object]) -> bytes:
         """The JSON body for these prompts. Raises UsageError where the protocol cannot carry so many."""
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:

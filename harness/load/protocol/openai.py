@@ -20,6 +20,7 @@ from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short,
 from harness.load.protocol.openai_choices import Written, choices_of, index_of
 from harness.load.protocol.stream_times import StreamTimes
 from harness.load.protocol.token_counts import Usage
+from harness.records import Prompt
 
 _BASE = "/v1"
 """What OpenAI's clients call the base URL ends here; the operation follows."""
@@ -50,8 +51,8 @@ class OpenAi:
             return given.rstrip("/") + self.default_path.removeprefix(_BASE)
         return given
 
-    def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
-        """One prompt is sent as a string, several as a list; a chat carries one."""
+    def body(self, form: Form, prompts: Sequence[Prompt], parameters: Mapping[str, object]) -> bytes:
+        """One prompt is sent as a string, several as a list; a chat carries the messages of one."""
         temperature = 1 if parameters.get("do_sample") else 0
         fields: dict[str, object] = {"model": form.model_name, "temperature": temperature, **form.dialect.fields}
         parameters = {name: value for name, value in parameters.items() if (name, value) != ("num_beams", 1)}
@@ -64,13 +65,13 @@ class OpenAi:
         elif form.dialect.exact_tokens == "none" and fields.pop("min_tokens", 0):
             raise UsageError("min_new_tokens: this server has no word for a minimum; set it to 0")
         if not (self._is_chat or _is_chat(form.path)):
-            fields["prompt"] = texts[0] if len(texts) == 1 else list(texts)
-        elif len(texts) == 1:
-            fields["messages"] = [{"role": "user", "content": texts[0]}]
+            fields["prompt"] = prompts[0].text if len(prompts) == 1 else [prompt.text for prompt in prompts]
+        elif len(prompts) == 1:
+            fields["messages"] = [{"role": role, "content": content} for role, content in prompts[0].turns]
         else:
             raise UsageError(
                 f"endpoint path {form.path!r}: a chat request carries one prompt, "
-                f"inputs_per_request asks for {len(texts)}; set it to 1"
+                f"inputs_per_request asks for {len(prompts)}; set it to 1"
             )
         if form.stream:
             fields["stream"] = True

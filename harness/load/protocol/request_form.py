@@ -79,11 +79,10 @@ class RequestForm:
     def body(self, prompts: Sequence[Prompt], parameters: Mapping[str, object] | None = None) -> bytes:
         """The JSON body for these prompts. `parameters` replace the form's own in this request."""
         given = self.form.parameters if parameters is None else parameters
-        texts = [prompt.text for prompt in prompts]
         beside = self.protocol.rendered_parameters
         if beside is not None and any(prompt.rendered is not None for prompt in prompts):
-            texts, given = [prompt.model_text for prompt in prompts], {**given, **beside}
-        body = self.protocol.body(self.form, texts, given)
+            given = {**given, **beside}
+        body = self.protocol.body(self.form, prompts, given)
         return json_bytes(changed(json.loads(body), self.form.body, given)) if self.form.body else body
 
     def headers(self) -> dict[str, str]:

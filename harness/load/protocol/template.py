@@ -15,6 +15,7 @@ from harness.load.protocol.failures import raise_if_error
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
 from harness.load.protocol.json_frames import Stream, joined, parsed, short, stream_of, whole_text
 from harness.load.protocol.token_counts import Usage
+from harness.records import Prompt
 
 
 class Template:
@@ -28,12 +29,12 @@ class Template:
         """As it is."""
         return given
 
-    def body(self, form: Form, texts: Sequence[str], parameters: Mapping[str, object]) -> bytes:
+    def body(self, form: Form, prompts: Sequence[Prompt], parameters: Mapping[str, object]) -> bytes:
         """{prompt} is replaced by the escaped text, {max_new_tokens} and other parameters by their values."""
         body = form.template
         for name, value in {"max_new_tokens": 64, **parameters}.items():
             body = body.replace(f"{{{name}}}", json.dumps(value))
-        escaped = json.dumps(texts[0], ensure_ascii=False)[1:-1]
+        escaped = json.dumps(prompts[0].text, ensure_ascii=False)[1:-1]
         return body.replace("{prompt}", escaped).encode("utf-8")
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from harness.errors import ScenarioError
@@ -17,12 +18,20 @@ _HUMAN = ("human", "user")
 
 @dataclass(frozen=True, slots=True)
 class PromptFormat:
-    """Rows that hold the column `key`. `read` gives a row in our own fields; `uses` are the columns that it reads."""
+    """Rows that hold the column `key`. `read` gives a row in our own fields; `uses` are the columns that it reads. In a
+    chat `turns` gives a row's whole conversation, under the keys `turn_keys`, and the format is called `chat_name`."""
 
     name: str
     key: str
     uses: tuple[str, ...]
     read: Callable[[Row], Row]
+    turns: Callable[[Row], Any] | None = None
+    turn_keys: tuple[str, str] = ("role", "content")
+    chat_name: str = ""
+
+    def called(self, is_chat: bool) -> str:
+        """What is read of its rows."""
+        return (is_chat and self.chat_name) or self.name
 
 
 def format_of(row: Any, where: str) -> PromptFormat:
@@ -82,6 +91,12 @@ def _question(row: Row) -> Row:
     return _with_id(row, prompt=_joined(row.get("system_prompt"), row["question"]))
 
 
+def _question_turns(row: Row) -> Any:
+    system = row.get("system_prompt")
+    first = [] if system is None or system == "" else [{"role": "system", "content": system}]
+    return [*first, {"role": "user", "content": row["question"]}]
+
+
 def _text(row: Row) -> Row:
     return _with_id(row, prompt=row["text"])
 
@@ -101,13 +116,21 @@ def _with_id(row: Row, **fields: Any) -> Row:
 
 FORMATS = (
     PromptFormat("prompts", "prompt", OURS, _plain),
-    PromptFormat("ShareGPT's first turns", "conversations", ("id", "conversations"), _conversation),
-    PromptFormat("OpenAI messages' first turns", "messages", ("id", "messages"), _messages),
+    PromptFormat(
+        "ShareGPT's first turns", "conversations", ("id", "conversations"), _conversation,
+        itemgetter("conversations"), ("from", "value"), "ShareGPT's conversations",
+    ),
+    PromptFormat(
+        "OpenAI messages' first turns", "messages", ("id", "messages"), _messages,
+        itemgetter("messages"), chat_name="OpenAI messages",
+    ),
     PromptFormat("MT-bench's first turns", "turns", ("question_id", "category", "turns"), _turns),
     PromptFormat("Alpaca's instructions", "instruction", ("id", "instruction", "input"), _instruction),
-    PromptFormat("OpenOrca's questions", "question", ("id", "system_prompt", "question"), _question),
+    PromptFormat(
+        "OpenOrca's questions", "question", ("id", "system_prompt", "question"), _question, _question_turns
+    ),
     PromptFormat("AIPerf's texts", "text", ("id", "text"), _text),
-)
+)  # fmt: skip
 """In the order in which a row's columns are looked for. Answers of other tools' files are free text that nothing here
 could be compared with, so none is a reference."""
 

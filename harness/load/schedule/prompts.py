@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.load.schedule.chat_turns import asked_turns
 from harness.load.schedule.csv_table import CsvTable
 from harness.load.schedule.json_lines import Problems, array_items, json_lines, read_utf8
-from harness.load.schedule.prompt_formats import FORMATS, format_of
+from harness.load.schedule.prompt_formats import FORMATS, PromptFormat, format_of
 from harness.records import Prompt
 
 _LARGEST_ID = 10**18
@@ -20,21 +21,24 @@ _LARGEST_ID = 10**18
 
 @dataclass(frozen=True, slots=True)
 class PromptsFile:
-    """`prompts` of a file, the names of its `formats` other than our own, and the columns that were not read."""
+    """`prompts` of a file, the names of its `formats` other than our own, and the columns that were not read. `cut` is
+    how many conversations have answers behind their last question, which are not sent."""
 
     prompts: tuple[Prompt, ...]
     formats: tuple[str, ...]
     unused: tuple[str, ...]
+    cut: int = 0
 
 
-def read_prompts(path: Path) -> tuple[Prompt, ...]:
+def read_prompts(path: Path, *, is_chat: bool = False) -> tuple[Prompt, ...]:
     """The prompts of a file, see `read_prompts_file`."""
-    return read_prompts_file(path).prompts
+    return read_prompts_file(path, is_chat=is_chat).prompts
 
 
-def read_prompts_file(path: Path) -> PromptsFile:
+def read_prompts_file(path: Path, *, is_chat: bool = False) -> PromptsFile:
     """The prompts of JSON lines, a JSON array, .csv, .parquet, or .txt (one prompt in each line), in one of
-    prompt_formats.FORMATS: ours are {"id","task","prompt","reference"}. Blank lines are skipped.
+    prompt_formats.FORMATS: ours are {"id","task","prompt","reference"}. Blank lines are skipped. In a chat the turns of
+    a conversation are kept, up to the last question; else its first question is the prompt.
 
     `id` and `task` may be absent (then the line number and 'default'), `reference` may be null.
     Raises ScenarioError, 'file:line: ...' for each broken line or repeated id, or an unreadable or empty file.
@@ -44,11 +48,13 @@ def read_prompts_file(path: Path) -> PromptsFile:
     seen: dict[str, int] = {}
     formats: dict[str, None] = {}
     unused: dict[str, None] = {}
+    cut = 0
     for number, row in _rows(path, problems):
         with problems:
             where = f"{path}:{number}"
             form = format_of(row, where)
-            prompt = _prompt_of(form.read(row), where, number)
+            prompt, is_cut = _prompt_in(row, form, where, number, is_chat=is_chat)
+            cut += is_cut
             if prompt.prompt_id in seen:
                 raise ScenarioError(
                     f"{where}: id {prompt.prompt_id!r:.60} was already used on line {seen[prompt.prompt_id]}; "
@@ -56,7 +62,7 @@ def read_prompts_file(path: Path) -> PromptsFile:
                 )
             seen[prompt.prompt_id] = number
             prompts.append(prompt)
-            formats.setdefault(form.name)
+            formats.setdefault(form.called(is_chat))
             unused.update(dict.fromkeys(name for name in row if name not in form.uses))
     problems.raise_if_any()
     if not prompts:
@@ -64,7 +70,7 @@ def read_prompts_file(path: Path) -> PromptsFile:
             f'{path}: expected at least one line {{"id", "task", "prompt", "reference"}}, the file is empty'
         )
     formats.pop(FORMATS[0].name, None)
-    return PromptsFile(tuple(prompts), tuple(formats), tuple(unused))
+    return PromptsFile(tuple(prompts), tuple(formats), tuple(unused), cut)
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
@@ -100,6 +106,15 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise ScenarioError(
             f"{path}: the prompts file cannot be read as Parquet ({error!s:.200}); write it anew"
         ) from error
+
+
+def _prompt_in(row: Any, form: PromptFormat, where: str, number: int, *, is_chat: bool) -> tuple[Prompt, bool]:
+    """The prompt of a row, and whether answers behind its last question are left out."""
+    if not is_chat or form.turns is None:
+        return _prompt_of(form.read(row), where, number), False
+    turns, is_cut = asked_turns(form.turns(row), form.turn_keys, f"{where}: {form.key}")
+    fields = {**form.read(row), "prompt": "\n\n".join(text for _, text in turns)}
+    return replace(_prompt_of(fields, where, number), messages=turns), is_cut
 
 
 def _prompt_of(fields: Mapping[str, Any], where: str, number: int) -> Prompt:
@@ -157,7 +172,7 @@ class RequestOrder:
             shuffled = list(self._prompts)
             random.Random(f"{stream}:{self._seed}:{number}").shuffle(shuffled)
             if stream == "warmup":
-                longest = max(shuffled, key=lambda prompt: len(prompt.text))
+                longest = max(shuffled, key=lambda prompt: len(prompt.model_text))
                 shuffled.remove(longest)
                 shuffled.insert(0, longest)
             self._rounds[stream, number] = shuffled

@@ -17,11 +17,11 @@ from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, MetricDef, adds_detail, metric_of, metric_row
-from harness.records import Candidate, DoubtKind, Metric, Recommendation, Trial
+from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Recommendation, Trial
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.content.titles import value_word
 from harness.store.reader import Run
-from harness.wording import label
+from harness.wording import chat_text, label
 
 Mark = Literal["best", "tie", "broke constraint", ""]
 
@@ -283,12 +283,23 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     for trial in trials:
         for violation in trial.violations:
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
+    notes.extend(_chat_notes(trials))
     notes.extend(_doubt_notes(trials))
     missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
     notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
     if recommendation is not None and recommendation.is_tie:
         notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
     return tuple(notes)
+
+
+def _chat_notes(trials: Sequence[Trial]) -> Iterator[str]:
+    """Who applied the chat template to the prompts of which engines."""
+    found: dict[ChatFacts, dict[str, None]] = {}
+    for trial in trials:
+        if trial.chat is not None:
+            found.setdefault(trial.chat, {}).setdefault(trial.candidate.engine)
+    for facts, engines in found.items():
+        yield f"chat ({', '.join(engines)}): {chat_text(facts)}"
 
 
 def _doubt_notes(trials: Sequence[Trial]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from harness.report.page.elements import Link, Part, anchor, link
 from harness.report.page.templates import render
 from harness.store.codec import to_json
 from harness.store.reader import Run
-from harness.wording import label
+from harness.wording import chat_text, label
 
 SECTIONS = 200
 """Trials with their own section: about 10 KB each. The rest is in trials.jsonl, line by line."""
@@ -76,6 +76,7 @@ def _facts(trial: Trial) -> list[tuple[str, str]]:
         ("in doubt", "; ".join(doubt.sentence for doubt in trial.doubts)),
         *((names, f"unavailable: {why}") for names, why in unavailable.items()),
         ("computed in", trial.effective_dtype),
+        ("chat", chat_text(trial.chat) if trial.chat is not None else ""),
         ("quality", f"{trial.quality.verdict}: {trial.quality.reason}" if trial.quality is not None else ""),
         ("engine", ", ".join(f"{name} {version}" for name, version in trial.versions.items())),
         ("notes", "; ".join(trial.notes)),

@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import PROTOCOLS
 from tests.harness.load.odd_server import odd_server
+from tests.harness.load.protocol.prompts import prompts_of_texts
 
 PARAMETERS = {"max_new_tokens": 8, "min_new_tokens": 8}
 
@@ -39,7 +40,7 @@ def attached(workdir: Path, **options: str) -> Iterator[AttachedEndpoint]:
 def body_of(endpoint: Any, parameters: dict[str, object]) -> dict[str, Any]:
     protocol = PROTOCOLS[endpoint.protocol]
     form = Form(path=protocol.default_path, parameters={}, dialect=endpoint.dialect)
-    found: dict[str, Any] = json.loads(protocol.body(form, ["a"], parameters))
+    found: dict[str, Any] = json.loads(protocol.body(form, prompts_of_texts("a"), parameters))
     return found
 
 

@@ -37,6 +37,7 @@ from tests.conformance.engine_suite import EngineCase, EngineSuite
 from tests.engines.models.decoder_folders import write_decoder
 from tests.harness.load.odd_server import odd_server
 from tests.harness.load.plans import measured_of, plan_of, run_load
+from tests.harness.load.protocol.prompts import prompts_of_texts
 
 pytestmark = [
     pytest.mark.heavy,
@@ -141,7 +142,7 @@ def _body(running: RunningEngine, **parameters: object) -> dict[str, Any]:
     """The answer to a request in our own words, in the endpoint's dialect."""
     endpoint = running.endpoint
     form = Form(path="/v1/completions", model_name=endpoint.model_name, parameters={}, dialect=endpoint.dialect)
-    body = PROTOCOLS[endpoint.protocol].body(form, [PROMPTS[1]], parameters)
+    body = PROTOCOLS[endpoint.protocol].body(form, prompts_of_texts(PROMPTS[1]), parameters)
     answer = httpx.post(f"{endpoint.url}/v1/completions", content=body, timeout=60, trust_env=False)
     found: dict[str, Any] = answer.raise_for_status().json()
     return found

@@ -13,6 +13,7 @@ from engines.api import Dialect
 from harness.errors import UsageError
 from harness.load.protocol.interface import Answer, BadBody, Filtered, Form, NoAnswer, ServerGaveUp
 from harness.load.protocol.registry import PROTOCOLS
+from tests.harness.load.protocol.prompts import prompts_of_texts
 
 DONE = "data: [DONE]\n\n"
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
@@ -49,7 +50,7 @@ def _whole(body: Any, prompts: int = 1) -> Answer:
 def _asked(dialect: Dialect, **parameters: object) -> dict[str, Any]:
     """The fields of a request's body."""
     form = Form(path="/v1/completions", parameters={}, dialect=dialect)
-    fields: dict[str, Any] = json.loads(PROTOCOLS["openai"].body(form, ["a"], parameters))
+    fields: dict[str, Any] = json.loads(PROTOCOLS["openai"].body(form, prompts_of_texts("a"), parameters))
     return fields
 
 

@@ -172,5 +172,8 @@ def test_a_chat_is_a_message_where_the_server_has_a_template_else_the_rendered_t
     message = json.loads(_form("http://h", "openai-chat", parameters={"max_new_tokens": 8}).body((prompt,)))
     assert message["messages"] == [{"role": "user", "content": "hi"}]
     assert "add_special_tokens" not in message
+    talk = replace(prompt, messages=(("system", "be brief"), ("user", "hi")))
+    message = json.loads(_form("http://h", "openai-chat", parameters={"max_new_tokens": 8}).body((talk,)))
+    assert message["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
     plain = json.loads(_form("http://h", "djl", parameters={"max_new_tokens": 8}).body((prompt,)))
     assert plain == {"inputs": prompt.rendered, "parameters": {"max_new_tokens": 8, "add_special_tokens": False}}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.errors import UsageError
 from harness.measure.statistics.estimators import percentile
-from harness.records import Doubt
+from harness.records import ChatFacts, Doubt
 from harness.report.content.numbers import number, percent_cell, value_cell
 from harness.report.content.result_table import ReportTable, model_name, report_table
 from harness.report.content.run_summary import answer, story_of
@@ -64,6 +64,21 @@ def test_an_attached_server_is_shown_as_it_names_itself(reported: tuple[str, str
     assert label(attached) == "attach model_name=my-llm, url=http://h"
     (cells,) = csv.DictReader(io.StringIO(as_csv(run, report_table(run))))
     assert cells["model"] == model
+
+
+def test_the_report_states_who_applied_the_chat_template_and_how_long_the_prompts_are() -> None:
+    ours, theirs = (ChatFacts(template_by=who, tokens_p50=31, tokens_max=57) for who in ("dyno", "server"))
+    run = run_of(
+        trial(1, candidate("ctranslate2"), (20.1, 19.8, 20.6), chat=ours),
+        trial(2, candidate("transformers"), (20.1, 19.8, 20.6), chat=ours),
+        trial(3, candidate("vllm"), (20.1, 19.8, 20.6), chat=theirs),
+    )
+    assert [note for note in report_table(run).notes if note.startswith("chat")] == [
+        "chat (ctranslate2, transformers): the template was applied by dyno, before sending; input tokens count it; "
+        "prompts of 31 tokens (P50), 57 at most",
+        "chat (vllm): the template was applied by its server; input tokens count it; "
+        "prompts of 31 tokens (P50), 57 at most",
+    ]
 
 
 def test_rows_are_sorted_by_the_objective_and_broken_ones_come_last(run: Run) -> None:
