@@ -112,7 +112,9 @@ class Capabilities:
     than it can list. `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`:
     generation parameters that have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it
     reads no model),
-    `architectures` the model_types (none named: all of those kinds). `reads_gguf`: it serves a GGUF file as it is.
+    `architectures` the model_types (none named: all of those kinds). `leaves_out` maps a trait with a bound
+    (ModelKind.bounds) -> the model_types of which it computes no longer requests. `reads_gguf`: it serves a GGUF file
+    as it is.
     `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it. `hints` maps a dtype ->
     what to know before choosing it.
     `changes_answers` maps an axis or 'options.<name>' -> the dtypes under which its value changes the answers; () where
@@ -134,6 +136,7 @@ class Capabilities:
     features: Mapping[str, str] = field(default_factory=dict)
     model_kinds: tuple[str, ...] = ("seq2seq",)
     architectures: tuple[str, ...] = ()
+    leaves_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads_gguf: bool = False
     only_for: Mapping[str, str] = field(default_factory=dict)
     changes_answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

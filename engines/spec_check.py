@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engines.api import Capabilities, EngineSpec
 from engines.errors import SpecInvalid
-from engines.models.kind import ModelKind, model_kind
+from engines.models.kind import ModelKind, model_kind, why_beyond
 from engines.nearest import did_you_mean
 from engines.setting import AXES, DTYPES, OptionValue
 
@@ -79,8 +79,9 @@ def _without_others(kind: str, able: Capabilities) -> Capabilities:
     )
 
 
-def why_not_model(engine: str, kind: ModelKind, able: Capabilities) -> str:
-    """Why `engine` with these capabilities cannot serve a model of `kind`; '' when it can."""
+def why_not_model(engine: str, kind: ModelKind, able: Capabilities, tokens: int = 0) -> str:
+    """Why `engine` with these capabilities cannot serve a model of `kind`, for requests of up to `tokens` tokens of
+    prompt and answer; '' when it can."""
     if not able.model_kinds:
         return ""
     if kind.name not in able.model_kinds:
@@ -92,7 +93,7 @@ def why_not_model(engine: str, kind: ModelKind, able: Capabilities) -> str:
         return f"{kind.model_type}: {because}"
     if able.architectures and kind.model_type not in able.architectures:
         return f"{engine} does not serve {kind.model_type}; it serves {', '.join(able.architectures)}"
-    return ""
+    return why_beyond(engine, kind, tokens, [word for word, of in able.leaves_out.items() if kind.model_type in of])
 
 
 _LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}

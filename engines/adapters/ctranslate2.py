@@ -1,7 +1,9 @@
 """Adapter for CTranslate2: its C++ runtime on a model converted here from the Hugging Face folder and cached.
 
 Prompts of a decoder-only model that are longer than the shortest of their batch are fed step by step from there on,
-while the others answer already; penalties count only what went through the steps, so with them every prompt does.
+while the others answer already; penalties count only what went through the steps, so with them every prompt does. One
+minimum holds for a whole batch, counted from its first step: answers of exactly so many tokens have ended before the
+longer minimum of a longer prompt could change them, others with a minimum share a batch with prompts as long.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.ctranslate2_cache import converted
 from engines.models.folder import SpecialIds, special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_not_plain
+from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_beyond
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec
 
@@ -47,6 +49,8 @@ FAMILIES = (
     "gemma3_text",
 )
 """Decoder-only families whose greedy answers and scores are Hugging Face's (tests/engines/adapters)."""
+_LEFT_OUT = ("sliding_window", "rope_longrope")
+"""Traits that act on its answers and not on its prompts."""
 _POLL_S = 0.5
 
 
@@ -91,6 +95,7 @@ def capabilities() -> Capabilities:
         features=CONVERTED_FEATURES,
         model_kinds=(SEQ2SEQ, DECODER),
         architectures=(*SEQ2SEQ_TYPES, *FAMILIES),
+        leaves_out=dict.fromkeys(_LEFT_OUT, FAMILIES),
     )
 
 
@@ -135,14 +140,15 @@ class CTranslate2Backend(Backend):
         groups: dict[tuple[GenerateParams, int], list[int]] = {}
         for index, request in enumerate(batch):
             shared = _shared(request.params)
-            is_alike = self._kind.is_decoder and bool(shared.num_beams > 1 or shared.min_new_tokens)
+            has_range = 0 < shared.min_new_tokens < request.params.max_new_tokens
+            is_alike = self._kind.is_decoder and (shared.num_beams > 1 or has_range)
             groups.setdefault((shared, len(request.input_ids) if is_alike else 0), []).append(index)
         return self._events(batch, groups)
 
     def _check(self, request: GenerateRequest) -> None:
         params, kind = request.params, self._kind
         check_request(request, kind.vocab_size, kind.max_positions)
-        if reason := why_not_plain("CTranslate2", kind, len(request.input_ids) + params.max_new_tokens):
+        if reason := why_beyond("CTranslate2", kind, len(request.input_ids) + params.max_new_tokens, _LEFT_OUT):
             raise RequestInvalid(f"ctranslate2: {reason}")
         if kind.is_decoder and params.num_beams > 1 and is_penalized(params):
             raise RequestInvalid(
@@ -190,7 +196,7 @@ class CTranslate2Backend(Backend):
                 "sampling_temperature": params.temperature,
             }
         longest = max(steps + request.params.max_new_tokens for steps, request in zip(fed, requests, strict=True))
-        least = params.min_new_tokens and params.min_new_tokens + fed[0]  # with a minimum, prompts are as long
+        least = params.min_new_tokens and params.min_new_tokens + max(fed)  # see the module's docstring
         results: list[Any]
         if self._kind.is_decoder:
             results = self._model.generate_batch(

@@ -24,7 +24,7 @@ from engines.generation.token_choice import Ids, Logits
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, ModelKind, model_kind
+from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, ModelKind, model_kind, why_beyond
 from engines.models.onnx_cache import exported
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag
@@ -35,6 +35,7 @@ FAMILIES = (
     *("gemma", "gemma2", "gemma3_text"),
 )
 """Decoder-only families whose greedy answers and scores are Hugging Face's (tests/engines/adapters)."""
+_LEFT_OUT = ("rope_longrope",)
 _OPTIONS = {"spinning": "false: idle compute threads sleep instead of spinning (default true, as in ONNX Runtime)"}
 
 
@@ -62,6 +63,7 @@ def capabilities() -> Capabilities:
         changes_answers={"batch_size": ("int8",), "options.spinning": ()},  # int8 scales activations over the batch
         model_kinds=(SEQ2SEQ, DECODER),
         architectures=(*SEQ2SEQ_TYPES, *FAMILIES),
+        leaves_out=dict.fromkeys(_LEFT_OUT, FAMILIES),
         reasons={
             "rope_dynamic": "the exported graph has one set of rotary factors, and dynamic scaling changes them",
             "bf16": "ONNX Runtime's CPU kernels for these operators have no bf16",
@@ -118,11 +120,8 @@ class OnnxRuntimeBackend(GraphBackend):
 def _check_switch(request: GenerateRequest, kind: ModelKind) -> None:
     """Raises RequestInvalid where a longrope model would turn to its long factors: the graph has the short ones."""
     total = len(request.input_ids) + request.params.max_new_tokens
-    if kind.rope_switch is not None and total > kind.rope_switch:
-        raise RequestInvalid(
-            f"onnxruntime: prompt and answer make {total} tokens; beyond {kind.rope_switch} the model's rotary "
-            "positions change, and the exported graph's do not"
-        )
+    if reason := why_beyond("the exported graph", kind, total, _LEFT_OUT):
+        raise RequestInvalid(f"onnxruntime: {reason}")
 
 
 def _opened(folder: Path, threads: int, spins: bool) -> list[Any]:

@@ -71,8 +71,8 @@ def _from_text(line: str) -> tuple[Availability, Capabilities | None]:
 def _tuples(able: dict[str, Any]) -> dict[str, Any]:
     known = {field.name for field in fields(Capabilities)}
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in able.items() if name in known}
-    changes = able.get("changes_answers", {})
-    return {**found, "changes_answers": {name: tuple(dtypes) for name, dtypes in changes.items()}}
+    lists = {name: able.get(name, {}) for name in ("changes_answers", "leaves_out")}
+    return found | {name: {key: tuple(words) for key, words in given.items()} for name, given in lists.items()}
 
 
 def engines_of(python: str, source_root: Path) -> Path | None:

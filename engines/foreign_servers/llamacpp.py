@@ -63,6 +63,7 @@ class LlamaCppEngine(OpenAiServerEngine):
             features=_FEATURES,
             model_kinds=(DECODER,),
             architectures=tuple(ARCHITECTURES),
+            leaves_out={"sliding_window": tuple(name for name, each in ARCHITECTURES.items() if not each.has_window)},
             reads_gguf=True,
             max_workers=1,
             changes_answers={"batch_size": tuple(EFFECTIVE_DTYPES)},  # sums depend on how many tokens run at once

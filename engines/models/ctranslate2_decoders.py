@@ -3,7 +3,7 @@
 CTranslate2's own loaders read what transformers 4 called things; under transformers 5 they take a default for a rotary
 base, a partial rotation or an epsilon that they do not find, without an error. So the rotary families are described
 here, and the others through its loaders. Windows are left out: CTranslate2 applies them to the answer and not to the
-prompt, so that requests must stay within them (`ModelKind.plain_positions`).
+prompt, so that requests must stay within them (`ModelKind.bounds`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ table gives each `model_type` its defaults. Nothing here reads weights or import
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ class ModelKind:
         return self.name == DECODER
 
     @property
-    def plain_positions(self) -> int | None:
-        """Tokens of prompt and answer that fit the context and stay within the window and below longrope's switch."""
-        limits = (self.max_positions, self.sliding_window, self.rope_switch)
-        return min((limit for limit in limits if limit is not None), default=None)
+    def bounds(self) -> Mapping[str, int]:
+        """Traits that act on requests with more tokens of prompt and answer than this."""
+        found = {"sliding_window": self.sliding_window, "rope_longrope": self.rope_switch}
+        return {word: bound for word, bound in found.items() if bound is not None}
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -208,13 +208,12 @@ def why_too_long(prompt_tokens: int, new_tokens: int, max_positions: int | None)
     )
 
 
-def why_not_plain(library: str, kind: ModelKind, tokens: int) -> str:
-    """Why a library without windows and without longrope's switch cannot compute so many tokens of prompt and answer;
-    '' when it can."""
-    limit = kind.plain_positions
-    if limit is None or tokens <= limit:
+def why_beyond(library: str, kind: ModelKind, tokens: int, left_out: Collection[str]) -> str:
+    """Why a library that leaves these traits out cannot compute so many tokens of prompt and answer; '' when it can."""
+    limit, word = min(((bound, word) for word, bound in kind.bounds.items() if word in left_out), default=(tokens, ""))
+    if tokens <= limit:
         return ""
-    what = "the model's window" if limit == kind.sliding_window else "where the model's rotary positions change"
+    what = "the model's window" if word == "sliding_window" else "where the model's rotary positions change"
     return f"prompt and answer make {tokens} tokens; beyond {limit}, {what}, {library} would give other answers"
 
 

@@ -27,6 +27,7 @@ from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
+from harness.space.context import most_tokens
 from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.reader import find_run
@@ -123,7 +124,7 @@ def command(
     """
     resolved = checked_scenario(scenario, overrides)
     require_prices(resolved.scenario, str(scenario))
-    plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, model_kind_of(resolved))
+    plan = _planned(resolved)
     first = _first(resolved, plan, earlier, results)
     if dry_run:
         check_model(resolved)
@@ -141,6 +142,11 @@ def command(
             bench = until_end.enter_context(opening)
             result = _search(bench, plan, display, first, prunes=not no_prune, verifies=not no_verify)
         return answer(bench, result, verifies=not no_verify, as_json=as_json)
+
+
+def _planned(resolved: ResolvedScenario) -> SpacePlan:
+    kind = model_kind_of(resolved)
+    return plan_space(resolved, engine_capabilities, usable_cores(), why_stale, kind, most_tokens(resolved, kind))
 
 
 @contextmanager

@@ -83,12 +83,14 @@ def plan_space(
     cores: int | None = None,
     why_stale: Callable[[str, str], str] = lambda engine, python: "",
     kind: ModelKind | None = None,
+    tokens: int | None = None,
 ) -> SpacePlan:
     """What can be measured here.
 
     `capabilities(engine, python)` answers what it can do there, or an Availability saying why not; two more are
     the server's command and image where the block's options name one. `kind` is the model's, None where a download has
-    to show it. For warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with
+    to show it; `tokens` are those of the longest prompt and its answer, where some engines could not compute them. For
+    warnings only: `cores` is the number of CPU cores, `why_stale(engine, python)` what is wrong with
     the age of the environment there, or ''. Raises ScenarioError on a product above MAX_CANDIDATES.
     """
     blocks: list[BlockPlan] = []
@@ -107,10 +109,8 @@ def plan_space(
             named = f"{block.engine} (python: {block.python})" if block.python else block.engine
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
             continue
-        if kind is not None and (reason := why_not_model(block.engine, kind, able)):
-            pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
-            continue
-        if reason := _why_not_asked(block.engine, resolved.scenario.workload, able):
+        reason = "" if kind is None else why_not_model(block.engine, kind, able, tokens or 0)
+        if reason := reason or _why_not_asked(block.engine, resolved.scenario.workload, able):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
         able = _inside(resolved.scenario.recommend.container, block.engine, able_with(kind, able))

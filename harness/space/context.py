@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.models.kind import model_kind, why_too_long
+from engines.models.kind import ModelKind, model_kind, why_too_long
 from harness.errors import ScenarioError
 from harness.scenario.resolve import ResolvedScenario
+from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
 
 
@@ -26,3 +27,14 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
             f"{resolved.path}: workload.parameters.max_new_tokens: prompt {prompts[longest].prompt_id!r} of "
             f"{resolved.prompts_path}: {reason}"
         )
+
+
+def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | None:
+    """Tokens of the longest prompt and its answer, for a model that not every engine computes over its whole context;
+    None for another, where a trace sets the lengths, or where they cannot be counted. Raises as `check_context`."""
+    if kind is None or not kind.bounds or resolved.trace_path is not None:
+        return None
+    if (folder := folder_here(resolved)) is None:
+        return None
+    counts = token_counts(prompts_of(resolved, folder), folder)
+    return max(counts) + resolved.scenario.workload.parameters.max_new_tokens if counts else None

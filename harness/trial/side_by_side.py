@@ -25,6 +25,7 @@ from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
+from harness.space.context import most_tokens
 from harness.store.disk import write_text
 from harness.store.pairs import PAIRS_JSON, Pairs
 from harness.store.reader import Run, read_run
@@ -238,7 +239,8 @@ def _run_one(side: Side, candidate: Candidate, number: int, announce: Announce, 
 
 
 def _plan(resolved: ResolvedScenario) -> SpacePlan:
-    return plan_space(resolved, engine_capabilities, usable_cores(), kind=model_kind_of(resolved))
+    kind = model_kind_of(resolved)
+    return plan_space(resolved, engine_capabilities, usable_cores(), kind=kind, tokens=most_tokens(resolved, kind))
 
 
 def _candidates(resolved: ResolvedScenario) -> tuple[Candidate, ...]:

@@ -47,7 +47,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
 
 def fitting(batch: list[GenerateRequest], folder: Path) -> list[GenerateRequest]:
     """The requests, prompts and limits cut so that they stay within the window."""
-    limit = model_kind(folder).plain_positions or 1000
+    limit = min((1000, *model_kind(folder).bounds.values()))
     found = []
     for request in batch:
         new = min(request.params.max_new_tokens, limit // 2)
@@ -105,6 +105,38 @@ def test_one_of_several_end_ids_ends_an_answer_and_a_minimum_keeps_them_away(zoo
     for request, events in zip(batch, found, strict=True):
         yardstick.check(request, events)
     assert {tokens(events)[-1] for events in found if events[-1].finish == "eos"} >= set(ends)
+
+
+def test_exact_lengths_share_a_batch_and_a_range_of_lengths_does_where_prompts_are_as_long(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = requests(4, max_new_tokens=24)
+    first = [tokens(events) for events in answers(zoo.backend(zoo.folder("qwen3")), free)]
+    ends = sorted({row[place] for row, place in zip(first, (0, 3, 7, 23), strict=True)})
+    folder = write_decoder(tmp_path / "ends", "qwen3")
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"eos_token_id": [2, *ends]}))
+    yardstick, backend = Yardstick(folder), zoo.backend(folder)
+    runs: list[int] = []
+    run = backend._run
+    monkeypatch.setattr(
+        backend, "_run", lambda group, *rest, **more: (runs.append(len(group)), run(group, *rest, **more))[1]
+    )
+    for least, groups in ((24, [4]), (12, [1] * 4)):
+        batch = [
+            replace(one, input_ids=(ends[0], *one.input_ids))
+            for one in requests(4, max_new_tokens=24, min_new_tokens=least)
+        ]
+        assert len({len(one.input_ids) for one in batch}) == 4
+        runs.clear()
+        for request, events in zip(batch, answers(backend, batch), strict=True):
+            yardstick.check(request, events)
+            assert len(tokens(events)) >= least
+        assert runs == groups
+    shuffled = [*requests(4, max_new_tokens=24, min_new_tokens=24, repetition_penalty=1.2)][::-1]
+    for request, events in zip(shuffled, answers(backend, shuffled), strict=True):
+        yardstick.check(request, events)
 
 
 def test_the_prompts_first_token_is_penalized_like_the_others(zoo: Zoo) -> None:

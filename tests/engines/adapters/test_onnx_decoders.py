@@ -109,7 +109,7 @@ def test_a_row_that_has_ended_may_grow_beyond_the_context_until_its_batch_ends(z
 def test_a_request_beyond_the_context_or_longropes_switch_is_refused_with_the_numbers(zoo: Zoo) -> None:
     for name, length, words in (
         ("gpt2", 129, "make 129, the model's context holds 128"),
-        ("phi3", 50, "beyond 48 the model's rotary positions change"),
+        ("phi3", 50, "beyond 48, where the model's rotary positions change"),
     ):
         request = GenerateRequest(input_ids=(7,) * (length - 9), params=GenerateParams(max_new_tokens=9))
         with pytest.raises(RequestInvalid, match=words):

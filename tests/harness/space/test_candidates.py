@@ -225,3 +225,18 @@ def test_a_model_of_another_kind_rules_the_engine_out_before_any_launch() -> Non
     assert reasons(model_kinds=("decoder",), reasons={"sliding_window": "it has no window"}) == [
         "fake (2): llama: it has no window"
     ]
+
+
+@pytest.mark.parametrize(("tokens", "is_beyond"), [(None, False), (12, False), (13, True)])
+def test_a_prompt_beyond_the_window_rules_out_an_engine_without_windows(tokens: int | None, is_beyond: bool) -> None:
+    of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}, {"engine": "transformers"}]})
+    sizes = {"layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "hidden": 64, "vocab_size": 512}
+    mistral = ModelKind(name="decoder", model_type="mistral", sliding_window=12, max_positions=40, **sizes)
+    able = replace(CPU, model_kinds=("decoder",))
+    plain = replace(able, leaves_out={"sliding_window": ("mistral", "phi3")})
+    named = {"fake": plain, "transformers": able}
+    plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: named[engine], kind=mistral, tokens=tokens)
+    assert [each.engine for each in plan.candidates] == (["transformers"] if is_beyond else ["fake", "transformers"])
+    assert [each.reason for each in plan.pruned] == is_beyond * [
+        "prompt and answer make 13 tokens; beyond 12, the model's window, fake would give other answers"
+    ]

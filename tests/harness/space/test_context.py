@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engines.models.kind import model_kind
 from engines.models.random_bpe import write_bpe_tokenizer
 from harness.errors import ScenarioError
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
-from harness.space.context import check_context
+from harness.space.context import check_context, most_tokens
 
 GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 40, "vocab_size": 300}
 
 
-def asked(folder: Path, new: int) -> ResolvedScenario:
+def asked(folder: Path, new: int, **more: Any) -> ResolvedScenario:
     lines = [{"id": "short", "prompt": "a b"}, {"id": "long", "prompt": "?" * 20}]
     (folder / "prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    workload = {"prompts": "prompts.jsonl", "parameters": {"max_new_tokens": new}}
-    of = Scenario.model_validate({"name": "s", "space": [{"engine": "transformers"}], "workload": workload})
+    workload = {"prompts": "prompts.jsonl", "parameters": {"max_new_tokens": new}, **more}
+    space = [{"engine": "transformers"}]
+    of = Scenario.model_validate({"name": "s", "model": {"path": "."}, "space": space, "workload": workload})
     return resolve(of, folder / "s.yaml")
 
 
@@ -44,3 +47,18 @@ def test_the_longest_prompt_is_named(folder: Path) -> None:
 def test_a_model_without_such_a_limit_takes_any_length(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     check_context(asked(folder, 10_000), folder)
+
+
+def test_the_longest_request_is_counted_for_a_model_with_a_window_only(folder: Path) -> None:
+    def most(**more: Any) -> int | None:
+        return most_tokens(asked(folder, 9, **more), model_kind(folder))
+
+    assert most() is None  # gpt2 has no window: the check of the context suffices
+    mistral = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    mistral |= {"max_position_embeddings": 40, "vocab_size": 300, "sliding_window": 12}
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral", **mistral}))
+    assert most() == 21 + 9
+    (folder / "trace.csv").write_text("timestamp_s,input_len\n0,5\n")
+    assert most(load={"kind": "trace", "path": "trace.csv"}) is None
+    (folder / "tokenizer.json").unlink()
+    assert most() is None
