@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from engines.errors import EngineError
+from engines.option_values import OptionValues
 from engines.setting import OptionValue, Setting
 
 FEATURES = {
@@ -115,6 +116,7 @@ class Capabilities:
     `architectures` the model_types (none named: all of those kinds). `leaves_out` maps a trait with a bound
     (ModelKind.bounds) -> the model_types of which it computes no longer requests. `reads_gguf`: it serves a GGUF file
     as it is.
+    `option_values` maps an option -> what it takes, where that is known before a launch.
     `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it. `hints` maps a dtype ->
     what to know before choosing it.
     `changes_answers` maps an axis or 'options.<name>' -> the dtypes under which its value changes the answers; () where
@@ -132,6 +134,7 @@ class Capabilities:
     has_open_options: bool = False
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
+    option_values: Mapping[str, OptionValues] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     model_kinds: tuple[str, ...] = ("seq2seq",)

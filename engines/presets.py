@@ -38,6 +38,19 @@ _LLAMACPP_CACHES = (
     {"flash_attn": "on", "cache_type_k": "q8_0", "cache_type_v": ["q8_0", "q4_0"]},
 )
 
+_TURNS: Block = {"rolling_batch": "disable"}
+_PAGES: tuple[dict[str, Any], ...] = (
+    {"cb_block_size": 32, "cb_num_blocks": [128, 512]},
+    {"cb_block_size": 128, "cb_num_blocks": [32, 128]},
+)
+"""Blocks of the cache of transformers serve: 4,096 or 16,384 tokens in both sizes."""
+
+
+def _sglang(*, dtype: list[str] | str = "bf16", **options: Any) -> Block:
+    """A rolling batch on a GPU, which SGLang needs."""
+    return {**_ROLLING, "device": "cuda", "dtype": dtype, "options": options}
+
+
 PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "vllm": {
         "throughput": Preset(
@@ -93,6 +106,72 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
             blocks=tuple(
                 _block(dtype=[*_DTYPES, "int8", "int4"], **_SLOTS, **steps, **cache)
                 for steps in _LLAMACPP_STEPS for cache in _LLAMACPP_CACHES
+            ),
+        ),
+    },
+    "sglang": {
+        "throughput": Preset(
+            what="requests at once, pieces of prompts, memory for the cache, how boldly requests are let in",
+            blocks=(
+                _sglang(
+                    max_rolling_batch_size=[64, 128, 256], chunked_prefill_size=[2048, 8192],
+                    mem_fraction_static=[0.8, 0.9], schedule_conservativeness=[0.3, 1.0],
+                ),
+            ),
+        ),
+        "latency": Preset(
+            what="few requests at once, short pieces of prompts; decoding compiled for so many requests",
+            blocks=(
+                _sglang(max_rolling_batch_size=[8, 32], chunked_prefill_size=[512, 2048]),
+                *(
+                    _sglang(max_rolling_batch_size=most, enable_torch_compile=True, torch_compile_max_bs=most)
+                    for most in (8, 32)
+                ),
+            ),
+        ),
+        "precision": Preset(
+            what="types of weights and cache; the quality check decides",
+            blocks=(
+                _sglang(dtype=["bf16", "fp16"]),
+                _sglang(kv_cache_dtype=["fp8_e5m2", "fp8_e4m3"]),
+            ),
+        ),
+        "all": Preset(
+            what="all of it, prompts cut into pieces (which may share a step with answers) or whole",
+            blocks=(
+                _sglang(
+                    dtype=["bf16", "fp16"], max_rolling_batch_size=[8, 32, 128, 256],
+                    chunked_prefill_size=[512, 2048, 8192], enable_mixed_chunk=[False, True],
+                    mem_fraction_static=[0.8, 0.9], schedule_conservativeness=[0.3, 1.0],
+                ),
+                _sglang(
+                    dtype=["bf16", "fp16"], max_rolling_batch_size=[8, 32, 128, 256], chunked_prefill_size=-1,
+                    mem_fraction_static=[0.8, 0.9], schedule_conservativeness=[0.3, 1.0],
+                ),
+            ),
+        ),
+    },
+    "transformers_serve": {
+        "throughput": Preset(
+            what="its continuous batching: blocks of the cache, and tokens of one step",
+            blocks=tuple(_block(**pages, cb_max_batch_tokens=[256, 1024]) for pages in _PAGES),
+        ),
+        "latency": Preset(
+            what="one request after another: compiled or not, two kinds of attention",
+            blocks=({**_TURNS, "options": {"compile": [False, True], "attn_implementation": ["sdpa", "eager"]}},),
+        ),
+        "precision": Preset(
+            what="types of weights; the quality check decides",
+            blocks=({**_TURNS, "dtype": _DTYPES}, {**_ROLLING, "dtype": _DTYPES, "options": _PAGES[0]}),
+        ),
+        "all": Preset(
+            what="all of it",
+            blocks=(
+                *(_block(dtype=_DTYPES, **pages, cb_max_batch_tokens=[256, 1024]) for pages in _PAGES),
+                {
+                    **_TURNS, "dtype": _DTYPES,
+                    "options": {"compile": [False, True], "attn_implementation": ["sdpa", "eager"]},
+                },
             ),
         ),
     },

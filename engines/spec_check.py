@@ -29,7 +29,7 @@ def why_not(engine: str, name: str, value: OptionValue | None, able: Capabilitie
     """Why `engine` with these capabilities cannot serve with axis `name` at `value`; '' when it can. The one judge of a
     setting, for a scenario's candidates as for a launch."""
     if name.startswith("options."):
-        return _why_not_option(engine, name.removeprefix("options."), able)
+        return _why_not_option(engine, name.removeprefix("options."), value, able)
     low = _LOWEST.get(name)
     if low is not None and isinstance(value, int) and value < low:
         return f"expected a whole number >= {low}"
@@ -99,9 +99,10 @@ def why_not_model(engine: str, kind: ModelKind, able: Capabilities, tokens: int 
 _LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}
 
 
-def _why_not_option(engine: str, name: str, able: Capabilities) -> str:
+def _why_not_option(engine: str, name: str, value: OptionValue | None, able: Capabilities) -> str:
     if name in able.options:
-        return ""
+        known = able.option_values.get(name)
+        return known.why_not(value) if known is not None and value is not None else ""
     if (because := able.reasons.get(f"options.{name}")) is not None:
         return because
     if able.has_open_options:

@@ -13,6 +13,7 @@ from typing import Any
 
 from engines.api import Availability, Capabilities
 from engines.environments.locate import OLDEST, STAMP, or_auto
+from engines.option_values import OptionValues
 from engines.processes.child_environment import child_environment
 
 DESCRIBE_TIMEOUT_S = 60.0
@@ -72,7 +73,9 @@ def _tuples(able: dict[str, Any]) -> dict[str, Any]:
     known = {field.name for field in fields(Capabilities)}
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in able.items() if name in known}
     lists = {name: able.get(name, {}) for name in ("changes_answers", "leaves_out")}
-    return found | {name: {key: tuple(words) for key, words in given.items()} for name, given in lists.items()}
+    found |= {name: {key: tuple(words) for key, words in given.items()} for name, given in lists.items()}
+    values = able.get("option_values", {})
+    return found | {"option_values": {name: OptionValues.from_row(row) for name, row in values.items()}}
 
 
 def engines_of(python: str, source_root: Path) -> Path | None:

@@ -5,43 +5,47 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from engines.errors import SpecInvalid
+from engines.foreign_servers.openai_engine import AT_LEAST_ONE, PROTOCOLS
+from engines.option_values import OptionValues
 from engines.processes.child_environment import child_environment
 from engines.setting import OptionValue
 
 _DESCRIBE_TIMEOUT_S = 60.0
-_KINDS: Mapping[str, type] = {"true or false": bool, "a whole number": int, "a number": float}
+AT_LEAST_ZERO = OptionValues(kind="int", low=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option. `parameter` is its place in CommonParams, `flag` the command line's; a switch has `off` too, the flag
-    that turns it off ('': it cannot). `words` are the values of one that takes a word, as members of the library's
-    `enum`."""
+    that turns it off ('': it cannot). `values` is what it takes; `words` are those of one that takes a word, as members
+    of the library's `enum`."""
 
     help: str
     parameter: str
     flag: str
-    kind: str = "a whole number"
+    values: OptionValues = AT_LEAST_ONE
     off: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     enum: str = ""
 
 
 def _switch(help_: str, parameter: str, flag: str, off: str = "") -> Option:
-    return Option(help=help_, parameter=parameter, flag=flag, off=off, kind="true or false")
+    return Option(help=help_, parameter=parameter, flag=flag, off=off, values=OptionValues(kind="switch"))
 
 
 def _word(help_: str, parameter: str, flag: str, enum: str, words: Mapping[str, str]) -> Option:
+    values = OptionValues(kind="text", choices=tuple(words))
     return Option(
-        help=f"{', '.join(words)} ({help_})", parameter=parameter, flag=flag, kind="a word", enum=enum, words=words
+        help=f"{', '.join(words)} ({help_})", parameter=parameter, flag=flag, values=values, enum=enum, words=words
     )
 
 
+_NUMBER = OptionValues(kind="float")
 _CACHE_TYPES = {
     word: f"GGML_TYPE_{word.upper()}"
     for word in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -58,7 +62,10 @@ OPTIONS: Mapping[str, Option] = {
         help="threads for prompts (as the axis threads)", parameter="cpuparams_batch.n_threads", flag="--threads-batch"
     ),
     "poll": Option(
-        help="0 to 100: how long threads wait awake (50)", parameter="cpuparams.poll", flag="--poll"
+        help="0 to 100: how long threads wait awake (50)",
+        parameter="cpuparams.poll",
+        flag="--poll",
+        values=OptionValues(kind="int", low=0, high=100),
     ),
     "cache_type_k": _word("f16; f32 with dtype fp32", "cache_type_k", "--cache-type-k", "ggml_type", _CACHE_TYPES),
     "cache_type_v": _word("f16; f32 with dtype fp32", "cache_type_v", "--cache-type-v", "ggml_type", _CACHE_TYPES),
@@ -76,17 +83,23 @@ OPTIONS: Mapping[str, Option] = {
         help="with cache_prompt: shortest piece reused by shifting, 0: none (0)",
         parameter="n_cache_reuse",
         flag="--cache-reuse",
+        values=AT_LEAST_ZERO,
     ),
     "load_mode": _word("auto", "load_mode", "--load-mode", "llama_load_mode", _LOADING),
     "no_extra_bufts": _switch("weights stay as the file has them (false)", "no_extra_bufts", "--no-repack"),
     "numa": _word("none", "numa", "--numa", "ggml_numa_strategy", _NUMA),
-    "n_gpu_layers": Option(help="layers on the GPU (all that fit)", parameter="n_gpu_layers", flag="--n-gpu-layers"),
+    "n_gpu_layers": Option(
+        help="layers on the GPU (all that fit)",
+        parameter="n_gpu_layers",
+        flag="--n-gpu-layers",
+        values=OptionValues(kind="int"),
+    ),
     "n_threads_http": Option(help="threads that answer HTTP (64)", parameter="n_threads_http", flag="--threads-http"),
     "rope_freq_base": Option(
-        help="rotary base (the model's)", parameter="rope_freq_base", flag="--rope-freq-base", kind="a number"
+        help="rotary base (the model's)", parameter="rope_freq_base", flag="--rope-freq-base", values=_NUMBER
     ),
     "rope_freq_scale": Option(
-        help="their scale (the model's)", parameter="rope_freq_scale", flag="--rope-freq-scale", kind="a number"
+        help="their scale (the model's)", parameter="rope_freq_scale", flag="--rope-freq-scale", values=_NUMBER
     ),
 }  # fmt: skip
 """Handed over as they are; the defaults in brackets are llama.cpp's."""
@@ -100,14 +113,22 @@ OURS: Mapping[str, str] = {
     "command": "path of a llama-server to run instead of the wheel xllamacpp",
 }
 """Options that mean more than one parameter, or none."""
+_OUR_VALUES: Mapping[str, OptionValues] = {
+    "context": AT_LEAST_ONE,
+    "n_parallel": AT_LEAST_ONE,
+    "cache_prompt": OptionValues(kind="flag"),
+    "protocol": PROTOCOLS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """An installed xllamacpp: its version, and the names in its CommonParams, dotted where they lie deeper."""
+    """An installed xllamacpp: its version, the names in its CommonParams, dotted where they lie deeper, and the members
+    of its enums."""
 
     version: str
     names: frozenset[str]
+    members: Mapping[str, Sequence[str]]
 
 
 @lru_cache(maxsize=8)
@@ -118,9 +139,22 @@ def wheel_of(python: str) -> Wheel | None:
     try:
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=_DESCRIBE_TIMEOUT_S, check=False)
         found = json.loads(done.stdout.splitlines()[-1])
-        return Wheel(version=found["version"], names=frozenset(found["names"]))
+        return Wheel(version=found["version"], names=frozenset(found["names"]), members=found["members"])
     except (OSError, subprocess.TimeoutExpired, LookupError, ValueError):
         return None
+
+
+def option_values(python: str) -> dict[str, OptionValues]:
+    """What every option takes in the installed version; `python` as in `option_help`."""
+    wheel = wheel_of(python) if python else None
+    return {**_OUR_VALUES, **{name: _values(one, wheel) for name, one in OPTIONS.items()}}
+
+
+def _values(option: Option, wheel: Wheel | None) -> OptionValues:
+    if wheel is None or not option.words:
+        return option.values
+    words = tuple(word for word, member in option.words.items() if member in wheel.members.get(option.enum, ()))
+    return replace(option.values, choices=words)
 
 
 def option_help(python: str) -> dict[str, str]:
@@ -151,14 +185,9 @@ def flags(name: str, value: OptionValue) -> list[str]:
 
 def _checked(name: str, value: OptionValue) -> OptionValue:
     option = OPTIONS[name]
-    if option.words:
-        word = ("off", "on")[value] if isinstance(value, bool) else value  # YAML reads on and off as a bool
-        if word not in option.words:
-            raise SpecInvalid(f"llamacpp: option {name} is {value!r}, expected one of {', '.join(option.words)}")
-        return word
-    expected = _KINDS[option.kind]
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise SpecInvalid(f"llamacpp: option {name} is {value!r}, expected {option.kind}")
-    return value
+    if why := option.values.why_not(value):
+        raise SpecInvalid(f"llamacpp: option {name} is {value!r}, {why}")
+    text = option.values.text(value)
+    if option.values.kind == "switch":
+        return text == "true"
+    return int(text) if option.values.kind == "int" else float(text) if option.values.kind == "float" else text

@@ -39,13 +39,16 @@ def _value(library: Any, value: Any) -> Any:
 
 
 def describe() -> None:
-    """Print the wheel's version and the names that its CommonParams has, those of CPU parameters dotted, as a line of
-    JSON."""
+    """Print the wheel's version, the names that its CommonParams has (those of CPU parameters dotted) and the members
+    of its enums, as a line of JSON."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     deeper = [f"{name}.{each}" for name in ("cpuparams", "cpuparams_batch") for each in dir(getattr(parameters, name))]
-    print(json.dumps({"version": metadata.version("xllamacpp"), "names": [*dir(parameters), *deeper]}))
+    enums = [name for name in dir(xllamacpp) if name.startswith(("ggml_", "llama_"))]
+    members = {name: [each for each in dir(getattr(xllamacpp, name)) if each.isupper()] for name in enums}
+    names = [*dir(parameters), *deeper]
+    print(json.dumps({"version": metadata.version("xllamacpp"), "names": names, "members": members}))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,13 @@ from engines.foreign_servers.running import RunningForeignServer
 from engines.foreign_servers.start_script import start, write_script
 from engines.hosted import STOP_GRACE_S
 from engines.models.folder import check_model_folder
+from engines.option_values import OptionValues
 from engines.processes.server_process import ServerProcess, free_port
 from engines.spec_check import check_spec
+
+AT_LEAST_ONE = OptionValues(kind="int", low=1)
+PROTOCOLS = OptionValues(kind="text", choices=("openai", "openai-chat"))
+"""What options take that several of these engines have."""
 
 
 class Start(Protocol):

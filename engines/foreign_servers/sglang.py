@@ -17,12 +17,13 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.arguments import Argument
 from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, in_container
-from engines.foreign_servers.openai_engine import OpenAiServerEngine
+from engines.foreign_servers.openai_engine import AT_LEAST_ONE, PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.openai_server import wait_for_model
 from engines.foreign_servers.program_place import Place, Program, versions_at
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST
 from engines.models.kind import DECODER, model_kind
+from engines.option_values import OptionValues
 from engines.processes.server_process import ServerProcess
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
@@ -63,6 +64,11 @@ _OPTIONS = {
     "max_rolling_batch_size": "requests at once in a rolling batch (default 32): SGLang's max_running_requests",
     "radix_cache": "true: repeated beginnings of prompts come from SGLang's prefix cache (default false)",
 }
+_VALUES = {
+    "protocol": PROTOCOLS,
+    "max_rolling_batch_size": AT_LEAST_ONE,
+    "radix_cache": OptionValues(kind="flag"),
+}
 _FEATURES = {
     "model_parallel": "tensor",
     "loads_hugging_face": "yes",
@@ -82,7 +88,7 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 def known_arguments() -> tuple[str, Mapping[str, Argument]]:
     """The version that the arguments are from, and option -> argument."""
     found = json.loads(FACTS.read_text(encoding="utf-8"))
-    rows = {name: Argument(**{**row, "choices": tuple(row["choices"])}) for name, row in found["arguments"].items()}
+    rows = {name: Argument.from_row(row) for name, row in found["arguments"].items()}
     return found["version"], rows
 
 
@@ -117,6 +123,7 @@ class SglangEngine(OpenAiServerEngine):
                 **{name: f"SGLang {version}'s {name}" for name in known if name not in _OURS},
                 **_OPTIONS,
             },
+            option_values={**known, **_VALUES},
             reasons={
                 **dict.fromkeys(("int8", "int4"), "serve a folder that holds quantized weights, or name quantization"),
                 "workers": "one server is a trial, and its requests share one batch",

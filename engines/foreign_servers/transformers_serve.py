@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.arguments import Argument
-from engines.foreign_servers.openai_engine import OpenAiServerEngine
+from engines.foreign_servers.openai_engine import PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.openai_server import wait_for_model
 from engines.foreign_servers.program_place import Place, Program, versions_of
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
@@ -110,6 +110,7 @@ class TransformersServeEngine(OpenAiServerEngine):
             has_open_options=known is None,
             devices=("cpu", "cuda") if Path("/dev/nvidiactl").exists() else ("cpu",),
             options={**{name: f"transformers serve's {name}" for name in known or ()}, **_OPTIONS},
+            option_values={**(known or {}), "protocol": PROTOCOLS},
             reasons={
                 **dict.fromkeys(("int8", "int4"), _OURS["quantization"]),
                 "tensor_parallel_degree": "transformers serve splits no layer over processes",
@@ -217,8 +218,9 @@ def _read(python: str, _changed_ns: int) -> Mapping[str, Argument]:
 
 def arguments_in(source: str) -> dict[str, Argument]:
     """The options of the command, which its source states as typer wants them: Annotated[type, typer.Option(...)]."""
-    starts = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
-    starting = next(node for node in starts if node.name == "__init__")
+    nodes = list(ast.walk(ast.parse(source)))
+    starting = next(node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    enums = {node.name: _members(node) for node in nodes if isinstance(node, ast.ClassDef)}
     found: dict[str, Argument] = {}
     for each in starting.args.args:
         kind_and_option = each.annotation.slice if isinstance(each.annotation, ast.Subscript) else None
@@ -226,5 +228,14 @@ def arguments_in(source: str) -> dict[str, Argument]:
             word = ast.unparse(kind_and_option.elts[0]).removesuffix(" | None")
             kind = {"bool": "flag", "int": "int", "float": "float"}.get(word, "text")
             flag = each.arg.replace("_", "-")
-            found[each.arg] = Argument(flag=f"--{flag}", kind=kind, negative=f"--no-{flag}" if kind == "flag" else "")
+            negative = f"--no-{flag}" if kind == "flag" else ""
+            found[each.arg] = Argument(flag=f"--{flag}", kind=kind, negative=negative, choices=enums.get(word, ()))
     return found
+
+
+def _members(node: ast.ClassDef) -> tuple[str, ...]:
+    """The words of an enum's members; none of any other class."""
+    if not any(ast.unparse(base).endswith("Enum") for base in node.bases):
+        return ()
+    values = (each.value for each in node.body if isinstance(each, ast.Assign))
+    return tuple(str(value.value) for value in values if isinstance(value, ast.Constant))

@@ -16,7 +16,7 @@ from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFac
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, in_container
-from engines.foreign_servers.openai_engine import OpenAiServerEngine
+from engines.foreign_servers.openai_engine import AT_LEAST_ONE, PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.openai_server import wait_for_model
 from engines.foreign_servers.program_place import Place, Program, versions_at, versions_of
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
@@ -65,6 +65,11 @@ _OPTIONS = {
     "protocol": "'openai' (completions; the default) or 'openai-chat' (the model's chat template)",
     "max_rolling_batch_size": "requests at once in a rolling batch, DJL's word for max_num_seqs (default 32)",
 }
+_VALUES = {
+    **dict.fromkeys(("max_rolling_batch_size", "max_num_seqs", "max_model_len"), AT_LEAST_ONE),
+    "protocol": PROTOCOLS,
+}
+"""What options take that dyno reads itself."""
 _FEATURES = {
     "model_parallel": "tensor",
     "loads_hugging_face": "yes",
@@ -133,6 +138,7 @@ class VllmEngine(OpenAiServerEngine):
             has_open_options=known is None,
             devices=_devices(place, "vllm" in versions, has_driver),
             options={**{name: f"vLLM's {name}" for name in names if name not in _OURS}, **_OPTIONS},
+            option_values={**(known.arguments if known else {}), **_VALUES},
             reasons={
                 **{name: why for name, why in _REASONS.items() if name != ("cuda" if "vllm" in versions else "cpu")},
                 **{f"options.{name}": why for name, why in _OURS.items()},

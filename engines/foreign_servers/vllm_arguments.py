@@ -10,10 +10,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from engines.cache_folder import cache_root
 from engines.errors import Unavailable
@@ -21,7 +22,7 @@ from engines.foreign_servers.arguments import Argument
 from engines.processes.child_environment import child_environment
 
 READ_TIMEOUT_S = 180.0
-_FORMAT = 1
+_FORMAT = 2
 """Part of the kept file's name: another number where what is kept changes."""
 
 
@@ -50,7 +51,7 @@ def _kept(python: str, version: str, changed_ns: int, cache: str) -> Arguments:
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(found), encoding="utf-8")
         partial.replace(path)
-    rows = {name: Argument(**{**row, "choices": tuple(row["choices"])}) for name, row in found["arguments"].items()}
+    rows = {name: Argument.from_row(row) for name, row in found["arguments"].items()}
     return Arguments(arguments=rows, variables=tuple(found["variables"]))
 
 
@@ -80,10 +81,32 @@ def read_here() -> dict[str, object]:
 
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     actions = (action for action in parser._actions if action.option_strings and action.dest != "help")
+    groups = {group.title: [action.dest for action in group._group_actions] for group in parser._action_groups}
+    bounds = {name: bound for title, names in groups.items() for name, bound in _bounds(title, names).items()}
+    known = {action.dest: replace(as_argument(action), **bounds.get(action.dest, {})) for action in actions}
     return {
-        "arguments": {action.dest: asdict(as_argument(action)) for action in actions},
+        "arguments": {name: asdict(argument) for name, argument in known.items()},
         "variables": sorted(envs.environment_variables),
     }
+
+
+def _bounds(title: str | None, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Option -> the bounds that vLLM's own configuration class states, for the arguments that it groups under the
+    class's name."""
+    from vllm import config
+
+    fields = getattr(getattr(config, title or "", None), "__pydantic_fields__", {})
+    return {name: bounds_in(fields[name].metadata) for name in names if name in fields}
+
+
+def bounds_in(constraints: Iterable[object]) -> dict[str, Any]:
+    """The fields of OptionValues that pydantic's constraints of a field amount to."""
+    found: dict[str, Any] = {}
+    for each in constraints:
+        for word, side in (("ge", "low"), ("gt", "low"), ("le", "high"), ("lt", "high")):
+            if isinstance(bound := getattr(each, word, None), int | float):
+                found |= {side: bound, f"is_{side}_out": word in ("gt", "lt")}
+    return found
 
 
 def as_argument(action: argparse.Action) -> Argument:

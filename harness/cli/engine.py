@@ -20,6 +20,7 @@ from engines.foreign_servers.java import java_problem
 from engines.launching import load_engine
 from engines.nearest import did_you_mean
 from engines.presets import PRESETS
+from engines.registry import traits
 
 
 @click.group("engine", short_help="Manage environments of engines, list presets.")
@@ -73,11 +74,14 @@ def install(name: str, python: Path | None, source: Path | None) -> None:
         raise click.UsageError(f"--from belongs to {RELEASED}; {name} is installed from its pinned list")
     _check_name(name)
     environment = made.install(name, python, lambda line: click.echo(line, err=True))
-    availability = load_engine(name, "auto").probe()
+    engine = load_engine(name, "auto")
+    availability = engine.probe()
     packages = ", ".join(f"{package} {version}" for package, version in environment.packages.items())
     click.echo(f"{environment.folder}: {packages}")
     if not availability.is_available:
         raise Unavailable(f"{name} was installed but cannot run: {availability.reason}")
+    if traits(name).has_start_file:
+        engine.capabilities()  # reads the arguments of its server and keeps them: a check need not wait for that
     click.echo("Next: dyno doctor --engines")
 
 

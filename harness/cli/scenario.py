@@ -14,6 +14,7 @@ from harness.scenario.resolve import resolve
 from harness.scenario.schema import json_schema
 from harness.scenario.yaml_nodes import write
 from harness.space.check_files import checked_scenario
+from harness.space.check_options import unchecked_options
 
 _FILE = click.argument("scenario", type=click.Path(path_type=Path), metavar="SCENARIO")
 _SET = click.option(
@@ -31,6 +32,8 @@ def command() -> None:
 @_SET
 def check(scenarios: tuple[Path, ...], overrides: tuple[str, ...]) -> int:
     """Check whether scenario files are right; every mistake at once, each with file and line.
+
+    Options of vLLM, llama.cpp, SGLang and transformers serve are checked against the version that is installed.
 
     \b
     Examples:
@@ -83,4 +86,5 @@ def _checked_line(path: Path, overrides: tuple[str, ...]) -> str:
     scenario = resolved.scenario
     size = sum(prod(len(values) for values in block.axes().values()) for block in scenario.space)
     engines = ", ".join(dict.fromkeys(block.engine for block in scenario.space))
-    return f"{path}: right; {scenario.name} {resolved.digest}, {size} candidates of {engines}"
+    line = f"{path}: right; {scenario.name} {resolved.digest}, {size} candidates of {engines}"
+    return "\n".join([line, *(f"{path}: {note}" for note in unchecked_options(resolved))])

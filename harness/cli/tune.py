@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from harness.space.candidates import SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
+from harness.space.check_options import unchecked_options
 from harness.space.context import most_tokens
 from harness.space.plan_text import facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
@@ -146,7 +148,9 @@ def command(
 
 def _planned(resolved: ResolvedScenario) -> SpacePlan:
     kind = model_kind_of(resolved)
-    return plan_space(resolved, engine_capabilities, usable_cores(), why_stale, kind, most_tokens(resolved, kind))
+    most = most_tokens(resolved, kind)
+    plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, kind, most)
+    return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _problem(source: _Source, details: ErrorDetails) -> tuple[int, str]:
 def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
     """pydantic's location without the parts that are not in the file (union tags, items of a scalar axis)."""
     path: list[str | int] = []
-    for part in _as_written(raw, details["loc"]):
+    for part in as_written(raw, details["loc"]):
         if _holds(raw, part):
             raw = raw[part]
             path.append(part)
@@ -123,11 +123,15 @@ def _path_in(raw: Any, details: ErrorDetails) -> list[str | int]:
     return path
 
 
-def _as_written(raw: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """`location` in the file's own blocks, of which one may name several engines."""
+def as_written(raw: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """`location` of a scenario in the file's own blocks, of which one may name several engines; as it is where the file
+    has no such block."""
     if location[:1] != ("space",) or len(location) == 1:
         return location
-    index, place = written_places(raw["space"])[int(location[1])]
+    places = written_places(raw.get("space") or ())
+    if int(location[1]) >= len(places):
+        return location
+    index, place = places[int(location[1])]
     field = location[2:]
     return ("space", index, *field, place) if field == ("engine",) and place is not None else ("space", index, *field)
 

@@ -103,8 +103,8 @@ def plan_space(
                 f"{resolved.path}: space.{index} ({block.engine}): expected at most {MAX_CANDIDATES} candidates, "
                 f"got {size}; list fewer values per axis"
             )
-        python = _python(block.python, resolved.path.parent)
-        able = capabilities(block.engine, python, *_place(block))
+        python, *place = place_of(block, resolved.path.parent)
+        able = capabilities(block.engine, python, *place)
         if isinstance(able, Availability):
             named = f"{block.engine} (python: {block.python})" if block.python else block.engine
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
@@ -187,10 +187,10 @@ def _prune(
     return kept, gone
 
 
-def _place(block: EngineBlock) -> list[str]:
-    """The server's command and image, where the options name one."""
+def place_of(block: EngineBlock, folder: Path) -> list[str]:
+    """The block's `python`, relative to `folder`, and the server's command and image where the options name one."""
     named = [str(block.options.get(name, ("",))[0]) for name in ("command", "image")]
-    return named if any(named) else []
+    return [_python(block.python, folder), *(named if any(named) else [])]
 
 
 def _python(written: str | None, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,29 @@ def engine_capabilities(name: str, python: str = "", command: str = "", image: s
         return Availability(is_available=False, reason=str(error))
     except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan
         return Availability(is_available=False, reason=f"asking it failed: {type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of an engine's options: `able` holds them, None where nothing is known; `why_unchecked`: why they
+    are not those of the server that would run, '' where they are."""
+
+    able: Capabilities | None
+    why_unchecked: str = ""
+
+
+@cache
+def known_options(name: str, python: str = "", command: str = "", image: str = "") -> Known:
+    """The options of an engine with its own server, also where that cannot be launched here."""
+    found = engine_capabilities(name, python, command, image)
+    if isinstance(found, Capabilities):
+        where = f"docker image {image}" if image else f"command {command!r}" if command else "the program found here"
+        why = f"which version {where} runs is not known" if found.has_open_options else ""
+        return Known(able=found, why_unchecked=why)
+    try:
+        return Known(able=load_engine(name, python or None, command, image).capabilities(), why_unchecked=found.reason)
+    except EngineError:
+        return Known(able=None, why_unchecked=found.reason)
 
 
 def model_kind_of(resolved: ResolvedScenario) -> ModelKind | None:

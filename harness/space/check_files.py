@@ -13,11 +13,12 @@ from harness.errors import ScenarioError, UsageError
 from harness.load.schedule.prompts import read_prompts
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
-from harness.scenario.load import load_scenario
+from harness.scenario.load import as_written, load_scenario
 from harness.scenario.problems import dotted, line_of, read_text
 from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve
 from harness.scenario.yaml_nodes import parse
 from harness.space.check_model import check_folder, check_model
+from harness.space.check_options import option_problems
 from harness.space.check_requests import request_problems
 from harness.space.plan_text import facts_of
 
@@ -53,15 +54,17 @@ def check_files(resolved: ResolvedScenario, *, reads_models: bool = False) -> No
     """Raises ScenarioError, one line per problem: what the prompts file and the trace hold, a file or folder that is
     not there, a container nobody knows, or a quality that cannot be measured here. `reads_models`: a damaged model
     folder too, which is otherwise refused where the model is made ready."""
-    lines = parse(read_text(resolved.path, "scenario")).lines
+    document = parse(read_text(resolved.path, "scenario"))
 
     def at(*path: str | int) -> str:
-        return f"{resolved.path}:{line_of(lines, path)}: {dotted(path)}"
+        path = as_written(document.value, path)
+        return f"{resolved.path}:{line_of(document.lines, path)}: {dotted(path)}"
 
     wrong = list(_file_problems(resolved, at))
     if reads_models and not wrong:
         wrong += _model_problems(resolved, at)
     wrong += request_problems(resolved, at)
+    wrong += option_problems(resolved, at)
     if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved)):
         wrong.append(
             f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "

@@ -14,6 +14,7 @@ KEYS = {axis.key for axis in AXES} | {"minWorkers"}
 MAY_LIST_NAMES = {
     "engines/setting.py": "the table",
     "harness/report/content/result_table.py": "the columns of the published table",
+    "engines/presets.py": "blocks as scenarios write them",
     "engines/spec_check.py": "the one judge of what an engine can do",
     "engines/serving_properties/read.py": "what DJL reads in its own way: devices, workers, batches",
 }

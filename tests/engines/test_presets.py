@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags
 from engines.presets import PRESETS
 from engines.registry import engine_names
 from engines.setting import Setting
+from engines.spec_check import why_not
 from harness.cli.engine import command
 from harness.errors import ScenarioError
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import digest_of, resolve, resolved_from_dict
+from harness.space.capabilities import known_options
+
+CHECKED = ("llamacpp", "sglang", "transformers_serve")
+"""Those whose options are known without starting anything large."""
 
 
 def _load(folder: Path, space: str) -> Any:
@@ -35,13 +39,17 @@ def test_a_preset_is_a_scenario_of_its_blocks(engine: str, name: str, tmp_path: 
     assert resolved_from_dict(json.loads(json.dumps(resolved.as_dict()))).scenario == written
 
 
-def test_every_option_of_llama_cpp_takes_its_values() -> None:
-    for preset in PRESETS["llamacpp"].values():
-        for block in preset.blocks:
-            for name, values in block.get("options", {}).items():
-                assert name in OPTIONS or name in OURS
-                for value in values if isinstance(values, list) else [values]:
-                    assert name in OURS or flags(name, value)
+@pytest.mark.heavy
+@pytest.mark.parametrize(("engine", "name"), [(engine, name) for engine in CHECKED for name in PRESETS[engine]])
+def test_every_option_takes_its_values(engine: str, name: str) -> None:
+    known = known_options(engine).able
+    if known is None:
+        pytest.skip("transformers not installed: pip install 'dynamometer[transformers]'")
+    for block in PRESETS[engine][name].blocks:
+        for option, values in block.get("options", {}).items():
+            for value in values if isinstance(values, list) else [values]:
+                assert why_not(engine, f"options.{option}", value, known) == ""
+                assert option in known.option_values
 
 
 def test_no_step_of_llama_cpp_is_larger_than_the_one_it_is_part_of() -> None:
@@ -52,7 +60,7 @@ def test_no_step_of_llama_cpp_is_larger_than_the_one_it_is_part_of() -> None:
 
 
 def test_no_preset_takes_answers_from_a_prefix_cache() -> None:
-    assert not [name for name in ("prefix_caching", "cache_prompt", "cache_reuse") if name in repr(PRESETS)]
+    assert not [name for name in ("prefix_caching", "cache_prompt", "cache_reuse", "radix") if name in repr(PRESETS)]
 
 
 def test_what_the_block_names_wins(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.launching import load_engine
+from engines.registry import traits
 from harness.report.content.published_row import published
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
@@ -17,7 +19,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "scenarios"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(FOLDER)) for path in FILES])
+def _case(path: Path) -> Any:
+    """The options of an engine with its own server are checked by asking that."""
+    asks = any(traits(block.engine).has_start_file and block.options for block in load_scenario(path).space)
+    return pytest.param(path, id=str(path.relative_to(FOLDER)), marks=[pytest.mark.heavy] if asks else [])
+
+
+@pytest.mark.parametrize("path", [_case(path) for path in FILES])
 def test_every_scenario_file_is_right(path: Path) -> None:
     scenario = load_scenario(path)
     check_files(resolve(scenario, path))

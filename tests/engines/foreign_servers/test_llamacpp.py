@@ -238,12 +238,12 @@ def test_types_of_the_cache_are_named_with_those_of_the_weights(llama: Path, tmp
     ("changes", "sentence"),
     [
         ({"options": {"cache_typ_k": "f16"}}, "no such option; did you mean 'cache_type_k'"),
-        ({"options": {"cache_type_k": "f12"}}, "option cache_type_k is 'f12', expected one of f32, f16"),
+        ({"options": {"cache_type_k": "f12"}}, "options.cache_type_k 'f12' refused: expected one of f32, f16"),
         (
             {"options": {"cache_type_v": "q8_0"}},
             "option cache_type_v is 'q8_0': heads of 16 do not fill its blocks of 32",
         ),
-        ({"options": {"n_batch": "many"}}, "option n_batch is 'many', expected a whole number"),
+        ({"options": {"n_batch": "many"}}, "options.n_batch 'many' refused: expected a whole number >= 1"),
         ({"options": {"context": 4096}}, "option context is 4096, expected at most 128"),
         ({"options": {"protocol": "djl"}}, "expected one of openai, openai-chat"),
         ({"workers": 2}, "workers 2 refused: one server is a trial"),

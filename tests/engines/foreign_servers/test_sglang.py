@@ -84,7 +84,7 @@ def test_the_axes_become_its_arguments_and_no_prompt_comes_from_its_cache(tmp_pa
     ("changes", "sentence"),
     [
         ({"tensor_parallel_degree": 3}, "tensor_parallel_degree 3 refused: it does not divide the model's 8 heads"),
-        ({"options": {"schedule_policy": "fcf"}}, "expected lpm or .*did you mean 'fcfs'"),
+        ({"options": {"schedule_policy": "fcf"}}, "expected one of lpm, .*did you mean 'fcfs'"),
         ({"options": {"mem_fraction_static": "much"}}, "option mem_fraction_static is 'much', expected a number"),
         ({"options": {"protocol": "openai-chat"}}, "has no chat template"),
         ({"options": {"max_rolling_batch_size": 0}}, "expected a whole number, 1 or more"),

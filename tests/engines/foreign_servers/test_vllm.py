@@ -140,7 +140,7 @@ def test_a_gpu_needs_neither_and_is_not_bound(tmp_path: Path) -> None:
         ({}, {"options": {"max_model_len": 200_000}}, "max_model_len is 200000, expected at most the model's 131072"),
         ({}, {"options": {"protocol": "openai-chat"}}, "has no chat template"),
         ({}, {"options": {"protocol": "grpc"}}, "expected one of openai, openai-chat"),
-        ({}, {"options": {"kv_cache_dtype": "fp9"}}, "is 'fp9', expected auto or fp8; did you mean 'fp8'"),
+        ({}, {"options": {"kv_cache_dtype": "fp9"}}, "is 'fp9', expected one of auto, fp8; did you mean 'fp8'"),
         ({}, {"options": {"max_num_seqs": "many"}}, "is 'many', expected a whole number"),
         ({}, {"options": {"enforce_eager": 1}}, "is 1, expected true or false"),
         ({}, {"options": {"gpu_memory_utilization": "most"}}, "is 'most', expected a number"),

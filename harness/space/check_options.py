@@ -1,0 +1,55 @@
+"""The check of options for engines with their own server, against the arguments of the version that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from engines.registry import traits
+from engines.spec_check import why_not
+from harness.scenario.engine_block import EngineBlock
+from harness.scenario.fields import did_you_mean, sentence
+from harness.scenario.resolve import ResolvedScenario
+from harness.space.candidates import place_of
+from harness.space.capabilities import Known, known_options
+
+
+def option_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[str]:
+    """Sentences, each once, that begin with what `at` makes of a field's path."""
+    found: dict[str, None] = {}
+    for index, block, known in _blocks(resolved):
+        for name, values in block.options.items():
+            for value in values:
+                if text := _problem(block.engine, name, value, known):
+                    found[f"{at('space', index, 'options', name)}{text}"] = None
+    return list(found)
+
+
+def unchecked_options(resolved: ResolvedScenario) -> list[str]:
+    """A sentence for each engine whose options were not checked against the server that would run, and why not."""
+    found: dict[str, None] = {}
+    for _, block, known in _blocks(resolved):
+        if not known.why_unchecked:
+            continue
+        able = known.able
+        names = [name for name in block.options if able is None or (able.has_open_options and name not in able.options)]
+        which = f"not checked ({', '.join(names)})" if names else "checked without it"
+        if names or (able is not None and not able.has_open_options):
+            found[f"options of {block.engine}'s server were {which}: {known.why_unchecked}"] = None
+    return list(found)
+
+
+def _blocks(resolved: ResolvedScenario) -> Iterator[tuple[int, EngineBlock, Known]]:
+    """Each block with options of an engine with its own server, and what is known of these."""
+    for index, block in enumerate(resolved.scenario.space):
+        if traits(block.engine).has_start_file and block.options:
+            yield index, block, known_options(block.engine, *place_of(block, resolved.path.parent))
+
+
+def _problem(engine: str, name: str, value: bool | int | float | str, known: Known) -> str:
+    if known.able is None:
+        return ""
+    takes = known.able.option_values.get(name)
+    if takes is None or name not in known.able.options:
+        return why_not(engine, f"options.{name}", value, known.able)
+    hint = did_you_mean(takes.text(value), takes.choices)
+    return "" if takes.takes(value) else sentence(takes.expected, value, hint)
