@@ -1,7 +1,7 @@
 """The containers (DJL, LMI, our server): their names, images, engines and values that come and go (keys.toml).
 
-A container is written `0.36.0` (any image of that version), `0.27.0-deepspeed`, `0.36.0-lmi20`, a whole image tag such
-as `0.21.0-fastertransformer5.3.0-cu117`, or `dynamometer-0.1` for our own server.
+A container is written `0.36.0` or `0.36` (any image of that version), `0.27.0-deepspeed`, `0.36.0-lmi20`, a whole image
+tag such as `0.21.0-fastertransformer5.3.0-cu117`, or `dynamometer-0.1` for our own server.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _NAME = re.compile(
     rf"(?:-(?P<kind>deepspeed|fastertransformer|lmi|tensorrtllm|neuronx|{'|'.join(_KINDS)})(?P<backend>[\d.]*)"
     r"(?:-[A-Za-z0-9][\w.]*)*)?$"
 )
+_SHORT = re.compile(r"^\d+\.\d+(?=-|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ def parse_container(name: str) -> Container:
         if name.removeprefix("dynamometer-") in own:
             return Container(name=name, is_own=True)
         raise UsageError(_unknown(name))
+    name = _SHORT.sub(r"\g<0>.0", name)
     match = _NAME.match(name)
     if match is None:
         raise UsageError(_unknown(name))

@@ -27,6 +27,8 @@ from harness.properties.key_rules import key_rules
         ("0.28.0", "0.28.0-lmi10.0.0-cu124"),
         ("0.36.0-lmi20", "0.36.0-lmi20.0.0-cu128"),
         ("0.36.0", "0.36.0-lmi28.0.0-cu130"),
+        ("0.36", "0.36.0-lmi28.0.0-cu130"),
+        ("0.36-lmi20", "0.36.0-lmi20.0.0-cu128"),
         ("0.33.0-tensorrtllm", "0.33.0-tensorrtllm0.21.0-cu128"),
         ("0.29.0-neuronx-sdk2.19.1", "0.29.0-neuronx-sdk2.19.1"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.38.0-lmi29.0.0-cu130", "0.38.0-lmi29.0.0-cu130"),
