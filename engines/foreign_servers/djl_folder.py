@@ -74,7 +74,7 @@ def write_djl_folder(
     values = format_properties(container_values(replace(inner, options={}), "model.py"), comment=_NOTE)
     (folder / "serving.properties").write_text(values, encoding="ascii")
     (folder / "model.py").write_text(_MODEL_PY, encoding="ascii")
-    (folder / SPEC_FILE).write_text(json.dumps({**inner.as_message(), "model_dir": ""}, indent=1), encoding="utf-8")
+    (folder / SPEC_FILE).write_text(spec_text(inner), encoding="utf-8")
     (folder / "requirements.txt").write_text(requirements(inner.engine, versions or {}))
     code = Path(__file__).parents[1]
     ignored = shutil.ignore_patterns("__pycache__", "*.md")
@@ -87,6 +87,11 @@ def write_djl_folder(
         if name not in _WRITTEN:
             _put(path, folder / name, links_weights)
     return folder
+
+
+def spec_text(inner: EngineSpec) -> str:
+    """The text of SPEC_FILE."""
+    return json.dumps({**inner.as_message(), "model_dir": ""}, indent=1)
 
 
 def put_conversion(conversion: Conversion, folder: Path, *, links: bool = False) -> None:

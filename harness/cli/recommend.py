@@ -96,7 +96,8 @@ def _write_form(
     if made.needs_model:
         measured = measured_folder(run, recommendation)
         for path in put_model(inside_the_endpoint(source), parse_container(target), measured, folder):
-            click.echo(f"wrote {path}", err=True)
+            if path.name not in made.files:
+                click.echo(f"wrote {path}", err=True)
     for each, text in made.files.items():
         write_text(folder / each, text)
         click.echo(f"wrote {folder / each}", err=True)

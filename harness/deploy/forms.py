@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.cache_folder import cache_root
+from engines.foreign_servers.djl_folder import SPEC_FILE, spec_text
 from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import VllmEngine
 from engines.models.folder import resolve_model
 from engines.registry import traits
 from harness.deploy.compose import as_compose
-from harness.deploy.kubernetes import as_kubernetes
+from harness.deploy.kubernetes import CLAIM, as_kubernetes
 from harness.deploy.started import (
     MODEL_MOUNT,
     SGLANG,
@@ -25,7 +26,16 @@ from harness.deploy.started import (
 )
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
-from harness.properties.render import PROPERTIES, Source, evidence, inside_the_endpoint, render
+from harness.properties.model_folder import measured_spec
+from harness.properties.render import (
+    PROPERTIES,
+    Source,
+    evidence,
+    inside_the_endpoint,
+    is_carried,
+    render,
+    server_notes,
+)
 
 SM_VLLM_IMAGE = "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda"
 SM_SGLANG_IMAGE = "public.ecr.aws/deep-learning-containers/sglang:server-sagemaker-cuda"
@@ -71,19 +81,23 @@ def form(source: Source, name: str, container: str, folder: Path) -> Form:
             f"--format env: {container} reads no variables, only a file; name a DJL container such as "
             "--container 0.36.0-lmi20, or use docker-compose"
         )
-    server = started(source, container, model_dir)
-    beside = _beside(source, container)
+    server, target = started(source, container, model_dir), parse_container(container)
+    comment = comment if target.is_own else "\n".join([comment, *server_notes(source, target)])
+    beside = _beside(source, container, model_dir)
     if name == "docker-compose":
         text, run = as_compose(server, comment), f"docker compose -f {shlex.quote(str(path))} up"
-        run = f"MODEL_DIR={shlex.quote(str(model_dir))} {run}" if server.mounts_model and not beside else run
+        is_model_s = server.mounts_model and beside is None
+        run = f"MODEL_DIR={shlex.quote(str(model_dir))} {run}" if is_model_s else run
     elif name == "kubernetes":
+        claimed = "the folder of this file" if beside is not None else "that folder"
+        comment += f"\nThe PersistentVolumeClaim {CLAIM!r} must hold {claimed}." if server.mounts_model else ""
         text, run = as_kubernetes(server, comment), f"kubectl apply -f {shlex.quote(str(path))}"
     else:
         text = env_text(server.environment, comment)
-        mounted = folder.resolve() if beside else model_dir
+        mounted = folder.resolve() if beside is not None else model_dir
         mount = f" -v {shlex.quote(str(mounted))}:{MODEL_MOUNT}" if server.mounts_model else ""
         run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))}{mount} {server.image}"
-    return Form(files={path.name: text, **beside}, next_command=run, needs_model=bool(beside))
+    return Form(files={path.name: text, **(beside or {})}, next_command=run, needs_model=beside is not None)
 
 
 def env_text(variables: Mapping[str, str], comment: str) -> str:
@@ -106,10 +120,16 @@ def _command(source: Source, model_dir: Path, comment: str, path: Path) -> Form:
     return Form(files={path.name: text}, next_command=f"sh {shlex.quote(str(path))}")
 
 
-def _beside(source: Source, container: str) -> dict[str, str]:
-    """What a DJL container needs in the model's folder beside its variables."""
-    if parse_container(container).is_own or traits(source.trial.candidate.engine).container_rolling_batch:
-        return {}
+def _beside(source: Source, container: str, model_dir: Path) -> dict[str, str] | None:
+    """What a DJL container needs in the model's folder beside its variables; None where the model's own will do."""
+    candidate = source.trial.candidate
+    engine = traits(candidate.engine)
+    if parse_container(container).is_own or engine.container_rolling_batch or engine.container_entry_point:
+        return None
+    if engine.has_model_folder:
+        return {}  # the measured folder, copied as it is
+    if is_carried(candidate, is_decoder=source.is_decoder):
+        return {SPEC_FILE: spec_text(measured_spec(source, model_dir))}
     return {name: text for name, text in render(source, container).items() if name != PROPERTIES}
 
 

@@ -20,7 +20,7 @@ from harness.choose.text import EXAMPLE_REGION
 from harness.errors import UsageError
 from harness.properties.containers import Container, image_tag, parse_container
 from harness.properties.environment_variables import MAX_BYTES, MAX_ENTRIES, to_environment
-from harness.properties.render import PROPERTIES, Source, is_carried, lmi_values, unavailable
+from harness.properties.render import PROPERTIES, Source, lmi_values, unavailable
 from harness.records import Candidate
 from harness.trial.launch import spec_of
 from harness.wording import label
@@ -102,11 +102,6 @@ def _in_djl(source: Source, target: Container) -> Started:
     candidate = source.trial.candidate
     if reason := unavailable(candidate, target, is_decoder=source.is_decoder):
         raise UsageError(f"--container {target.name}: cannot serve {label(candidate)}: {reason}")
-    if is_carried(candidate, is_decoder=source.is_decoder):
-        raise UsageError(
-            f"{label(candidate)}: {target.name} serves it from a whole folder (our code, backend.json, weights), which "
-            "--format serving.properties writes"
-        )
     values = lmi_values(source, target)
     variables = {}
     if traits(candidate.engine).container_rolling_batch:

@@ -83,7 +83,7 @@ def _copy_measured(measured: Path, folder: Path) -> None:
 
 def _copy_with_code(source: Source, target: Container, folder: Path) -> None:
     """Our code, the backend's spec, and the model or what the engine made of it."""
-    spec = _spec(source, _model_dir(source))
+    spec = measured_spec(source, _model_dir(source))
     made = _conversion(source, spec.model_dir) if spec.engine in CONVERSIONS else None
     write_djl_folder(spec, folder, made=made, versions=source.trial.versions)
     for library in folder.glob("engines/**/*.so"):
@@ -98,7 +98,7 @@ def _copy_with_code(source: Source, target: Container, folder: Path) -> None:
 
 def _copy_converted(source: Source, folder: Path) -> None:
     """The model's small files and the converted weights, for a handler of ours that needs no more."""
-    spec = _spec(source, _model_dir(source))
+    spec = measured_spec(source, _model_dir(source))
     if not (spec.model_dir / "tokenizer.json").is_file():
         raise ModelInvalid(f"{spec.model_dir} has no tokenizer.json, which model.py reads; save its tokenizer as one")
     conversion = CONVERSIONS[spec.engine](spec, _conversion(source, spec.model_dir))
@@ -129,7 +129,7 @@ def _model_dir(source: Source) -> Path:
     return resolve_model(kind, value, int(model.get("seed") or 0), cache_root())
 
 
-def _spec(source: Source, model_dir: Path) -> EngineSpec:
+def measured_spec(source: Source, model_dir: Path) -> EngineSpec:
     """The candidate over that model, with the threads that it was measured with."""
     candidate = source.trial.candidate
     spec = EngineSpec(engine=candidate.engine, model_dir=model_dir, **candidate.values())

@@ -286,6 +286,11 @@ def _own_note(source: Source) -> str:
     return "\n".join([*notes, "Start it: dyno serve --properties serving.properties"])
 
 
+def server_notes(source: Source, target: Container) -> list[str]:
+    """Lines on what a DJL container's own server does otherwise than the measured one, whatever form starts it."""
+    return [*order_notes(source.trial.queue_order, target, has_lists=source.has_lists), *_DEATHS]
+
+
 def _lmi_note(source: Source, target: Container) -> str:
     candidate = source.trial.candidate
     tag = image_tag(target)
@@ -294,8 +299,7 @@ def _lmi_note(source: Source, target: Container) -> str:
         "settings differ from our server's. Measure it there before relying on these numbers.",
     ]
     is_rolling_batch = traits(candidate.engine).container_rolling_batch != ""
-    lines.extend(order_notes(source.trial.queue_order, target, has_lists=source.has_lists))
-    lines.extend(_DEATHS)
+    lines.extend(server_notes(source, target))
     if is_rolling_batch and (version := vllm_in(target)):
         measured = next((v for name, v in source.trial.versions.items() if name.startswith(candidate.engine)), "")
         lines.append(f"It holds vLLM {version} in AWS's own build{f'; {measured} was measured' if measured else ''}.")

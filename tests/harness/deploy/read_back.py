@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from engines.api import EngineSpec
 from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import PROGRAM, VllmEngine
 from engines.serving_properties.java_text import format_properties
@@ -157,6 +159,18 @@ def djl_candidate(variables: Mapping[str, str], container: Container, requiremen
     found = candidate_of(format_properties({**values, "option.entryPoint": f"engines.{engine}"}))
     threads = variables.get("OMP_NUM_THREADS")
     return replace(found, threads=int(threads)) if threads else found
+
+
+def carried_candidate(variables: Mapping[str, str], container: Container, spec: str) -> Candidate:
+    """Of a DJL container with our code in its folder: variables for the server, `spec` for what it serves."""
+    values = dict(from_environment(variables, container).values)
+    assert values.pop("option.entryPoint") == "model.py"
+    values.pop("option.model_loading_timeout")
+    inner = EngineSpec.from_message(json.loads(spec))
+    server = candidate_of(format_properties({**values, "option.entryPoint": f"engines.{inner.engine}"}))
+    found = Candidate(block=0, engine=inner.engine, **inner.values())
+    assert server == replace(found, threads=None, options={}), "the server batches as the handler computes"
+    return found
 
 
 def _rolling(values: Mapping[str, str], variables: Mapping[str, str], engine: str) -> Candidate:

@@ -25,6 +25,7 @@ from jsonschema import Draft7Validator
 from jsonschema.protocols import Validator
 
 from engines.environments.locate import installed_python
+from engines.foreign_servers.djl_folder import SPEC_FILE
 from engines.foreign_servers.vllm_arguments import QUIET
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import free_port
@@ -38,6 +39,7 @@ from harness.properties.render import Source
 from harness.records import Candidate
 from tests.harness.choose.runs import run_of, trial
 from tests.harness.deploy.read_back import (
+    carried_candidate,
     djl_candidate,
     own_candidate,
     read_compose,
@@ -205,14 +207,21 @@ def _read_kubernetes(made: Form, container: str) -> Candidate:
 
 def _of(server: Started, made: Form, container: str) -> Candidate:
     if container != OWN:
-        return djl_candidate(server.environment, parse_container(container), made.files.get("requirements.txt", ""))
+        return _in_djl(server.environment, made, container)
     return vllm_candidate(server) if server.command[0] == "vllm" else own_candidate(server)
+
+
+def _in_djl(variables: Mapping[str, str], made: Form, container: str) -> Candidate:
+    target = parse_container(container)
+    if SPEC_FILE in made.files:
+        return carried_candidate(variables, target, made.files[SPEC_FILE])
+    return djl_candidate(variables, target, made.files.get("requirements.txt", ""))
 
 
 def _read_env(made: Form, container: str) -> Candidate:
     variables = parse_environment(made.files[FILES["env"]], "container.env")
     _sagemaker_takes(variables)
-    return djl_candidate(variables, parse_container(container), made.files.get("requirements.txt", ""))
+    return _in_djl(variables, made, container)
 
 
 def _read_sagemaker(made: Form, container: str) -> Candidate:
@@ -252,8 +261,8 @@ def _on_own(rng: random.Random) -> tuple[Candidate, str]:
 
 
 def _on_djl(rng: random.Random) -> tuple[Candidate, str]:
-    engine = rng.choice(("transformers", "ctranslate2", "onnxruntime", "vllm"))
-    container = rng.choice(CONTAINERS if engine != "onnxruntime" else CONTAINERS[2:])
+    engine = rng.choice(("t5", "transformers", "ctranslate2", "onnxruntime", "openvino", "vllm"))
+    container = rng.choice(CONTAINERS if engine in ("transformers", "ctranslate2", "vllm") else CONTAINERS[2:])
     options = engine != "transformers" or rng.random() < 0.1
     return _candidate(rng, engine, options=options, device="cuda" if engine == "vllm" else "cpu"), container
 
@@ -285,6 +294,8 @@ def _expected(candidate: Candidate, container: str) -> Candidate:
         return _same_for_vllm(candidate) if container == OWN else _same_in_lmi(candidate)
     if container != OWN and candidate.engine == "transformers":
         return replace(candidate, options={})  # those that are off; the others are refused
+    if container != OWN and candidate.engine in ("t5", "openvino"):
+        return replace(candidate, threads=candidate.threads or max(1, usable_cores() // candidate.workers))
     return candidate
 
 
@@ -307,6 +318,15 @@ def test_each_form_is_read_back_as_the_candidate_that_was_measured(name: str, mo
         assert found.axes() == _expected(candidate, container).axes(), (candidate, made.files)
     assert len(refused) <= HOW_MANY / 10, sorted(set(refused))
     assert all(len(reason.splitlines()) == 1 for reason in refused)
+
+
+@pytest.mark.parametrize("name", ["env", "docker-compose", "kubernetes"])
+def test_every_form_for_djl_serving_states_its_order_and_what_a_death_does_there(name: str, model_dir: Path) -> None:
+    source = _source(Candidate(block=0, engine="ctranslate2"), model_dir)
+    source = replace(source, trial=replace(source.trial, queue_order="fifo"))
+    text = form(source, name, "0.36.0", Path("/out")).files[FILES[name]]
+    assert "a P99 many times higher than measured: neither is promised" in text
+    assert "ends the model for good" in text
 
 
 PARSE = """
