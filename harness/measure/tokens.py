@@ -1,10 +1,10 @@
 """Token metrics of streams: time to the first token, gaps between tokens, time per output token.
 
-TTFT counts from the intended send to the first token of any kind; TTFO to the first that is not reasoning, which is
-what a reader waits for. Tokens with the same time came together: one arrival. A gap
-(ITL) is between two arrivals; servers that send several tokens at once make fewer and longer gaps, and the note states
-so. TPOT is one number per answer: the time from its first to its last arrival over the tokens that came after the
-first arrival: counted where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; m - 1 when
+TTFT counts from the intended send to the first token of any kind; TTFO to the first that is not reasoning (sent apart,
+or as text before </think>), which is what a reader waits for. Tokens with the same time came together: one arrival. A
+gap (ITL) is between two arrivals; servers that send several tokens at once make fewer and longer gaps, and the note
+states so. TPOT is one number per answer: the time from its first to its last arrival over the tokens that came after
+the first arrival: counted where each token has its time, else n * (1 - 1/m) of n tokens in m equal arrivals; m - 1 when
 tokens come alone. n is what was sent: without hidden reasoning, and without the end token, which servers count and do
 not send (one token more than fills m equal arrivals).
 """

@@ -232,8 +232,8 @@ class Recommend(Strict):
 
 
 def _name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise expected("lower-case letters, digits and dashes", name, "it becomes a folder name")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name):
+        raise expected("up to 100 lower-case letters, digits and dashes", name, "it becomes a folder name")
     return name
 
 

@@ -71,7 +71,8 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     if sends <= different:
         return f"{text}, none sent twice in a load"
     about = "about" if workload.is_open_loop else "up to"
-    return f"{text}, each sent {about} {sends / different:.2g} times in a load"
+    each = sends / different
+    return f"{text}, each sent {about} {f'{each:,.0f}' if each >= 10 else f'{each:.2g}'} times in a load"
 
 
 def _chat_text(resolved: ResolvedScenario, file: PromptsFile) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from harness.load.protocol.failures import raise_if_error, raise_if_failed
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
 from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
+from harness.load.protocol.stream_times import first_output
 from harness.load.protocol.token_counts import count, ids_of, total
 from harness.records import Prompt
 
@@ -94,27 +95,26 @@ def _streamed(stream: Stream, prompts: int) -> Answer:
     if prompts != 1:
         raise BadBody(f"expected {prompts} answers, and a stream holds one: set inputs_per_request to 1")
     frames = [(frame.at_ns, _unwrapped(frame.value)) for frame in stream.frames]
-    token_ns = [at_ns for at_ns, value in frames if value.get("token") is not None]
+    pieces = [(at_ns, _token_text(value["token"])) for at_ns, value in frames if value.get("token") is not None]
     last = frames[-1][1] if frames else {}
     if _text_in(last) is not None:
         part, details = _row(last)
-    elif (details := _details_in(last)) or (stream.is_done and token_ns):
-        text = "".join(_token_text(value.get("token")) for _, value in frames)
+    elif (details := _details_in(last)) or (stream.is_done and pieces):
+        text = "".join(piece for _, piece in pieces)
         part = Part(text=whole_text(text), tokens=count(details.get("generated_tokens")))
     elif all("outputs" in value for _, value in frames) and frames:
         if len(frames) == 1:
             return _whole(last, 1)
-        pieces = [(at_ns, _whole(value, 1).texts[0]) for at_ns, value in frames]
+        pieces = [(at_ns, text) for at_ns, value in frames if (text := _whole(value, 1).texts[0])]
         part, details = Part(text=whole_text("".join(text for _, text in pieces))), {}
-        token_ns = [at_ns for at_ns, text in pieces if text]
     else:
         raise BadBody(f'expected a last line {{"generated_text": ...}}: the stream was cut after {len(frames)} line(s)')
     return Answer(
         parts=(part,),
         input_tokens=count(details.get("input_tokens")),
-        output_tokens=part.tokens if part.tokens is not None else len(token_ns) or None,
-        token_ns=tuple(token_ns),
-        first_output_ns=token_ns[0] if token_ns else None,
+        output_tokens=part.tokens if part.tokens is not None else len(pieces) or None,
+        token_ns=tuple(at_ns for at_ns, _ in pieces),
+        first_output_ns=first_output(pieces),
         end_ns=stream.end_ns,
         is_nonfinite=bool(details.get("nonfinite")),
     )

@@ -8,6 +8,24 @@ from dataclasses import dataclass, replace
 from harness.load.protocol.interface import Answer
 from harness.load.protocol.token_counts import Usage
 
+THINK, THOUGHT = "<think>", "</think>"
+"""Around reasoning that a server leaves in the text; a chat template may have written the first one into the prompt."""
+
+
+def first_output(pieces: Sequence[tuple[int, str]]) -> int | None:
+    """When the first piece of a text came that is not reasoning; None where there is none. `pieces`: (ns, text)."""
+    text = "".join(piece for _, piece in pieces)
+    end = text.find(THOUGHT)
+    if end < 0:
+        return pieces[0][0] if pieces and not text.lstrip().startswith(THINK) else None
+    answer = text[end + len(THOUGHT) :].lstrip()
+    read = 0
+    for at_ns, piece in pieces:
+        read += len(piece)
+        if read > len(text) - len(answer):
+            return at_ns
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
@@ -31,7 +49,7 @@ class StreamTimes:
 
     def __init__(self) -> None:
         self._arrivals: list[_Arrival] = []
-        self._first_output_ns: int | None = None
+        self._outputs: list[tuple[int, str]] = []
         self._has_reasoning = False
         self._has_end_token = False
 
@@ -44,8 +62,8 @@ class StreamTimes:
             return
         self._arrivals.append(_Arrival(at_ns, len(reasoning + output), so_far, is_end))
         self._has_reasoning = self._has_reasoning or bool(reasoning)
-        if output and self._first_output_ns is None:
-            self._first_output_ns = at_ns
+        if output:
+            self._outputs.append((at_ns, output))
 
     def added_to(self, answer: Answer, usage: Usage) -> Answer:
         """`answer` with the times of its tokens, and the number of those that were counted and not sent."""
@@ -58,7 +76,7 @@ class StreamTimes:
         return replace(
             answer,
             token_ns=tuple(arrival.at_ns for arrival, n in zip(self._arrivals, counts, strict=True) for _ in range(n)),
-            first_output_ns=self._first_output_ns,
+            first_output_ns=first_output(self._outputs),
             hidden_tokens=hidden,
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from harness.load.protocol.failures import raise_if_error
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
 from harness.load.protocol.json_frames import Stream, joined, parsed, short, stream_of, whole_text
+from harness.load.protocol.stream_times import first_output
 from harness.load.protocol.token_counts import Usage
 from harness.records import Prompt
 
@@ -65,11 +66,11 @@ def _streamed(stream: Stream, path: str) -> Answer:
         usage.take(frame.value)
     if not parts and stream.frames:
         raise BadBody(f"expected {path} in a piece of the stream, got {short(stream.frames[-1].value)}")
-    token_ns = tuple(at_ns for at_ns, text in parts if text)
+    written = [(at_ns, text) for at_ns, text in parts if text]
     return replace(
         _answer(joined(text for _, text in parts), usage),
-        token_ns=token_ns,
-        first_output_ns=token_ns[0] if token_ns else None,
+        token_ns=tuple(at_ns for at_ns, _ in written),
+        first_output_ns=first_output(written),
         end_ns=stream.end_ns,
     )
 

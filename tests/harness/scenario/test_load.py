@@ -280,7 +280,14 @@ BROKEN = [
     (
         "a name that is no folder",
         "name: Quick start\nspace: [{engine: fake}]\n",
-        "{f}:1: name: expected lower-case letters, digits and dashes, got 'Quick start'; it becomes a folder name",
+        "{f}:1: name: expected up to 100 lower-case letters, digits and dashes, got 'Quick start'; "
+        "it becomes a folder name",
+    ),
+    (
+        "a name too long for a folder",
+        f"name: {'x' * 101}\nspace: [{{engine: fake}}]\n",
+        f"{{f}}:1: name: expected up to 100 lower-case letters, digits and dashes, got '{'x' * 101}'; "
+        "it becomes a folder name",
     ),
     (
         "a null option",

@@ -33,6 +33,7 @@ def _lines(tmp_path: Path, texts: list[str], load: str, engine: str = "fake") ->
     [
         (["a", "b"], "{users: 2}", "2 prompts, each sent up to 3 times in a load"),
         (["a", "b"], "{kind: constant, rate_rps: 2}", "2 prompts, each sent about 3 times in a load"),
+        (["a", "b"], "{users: 2}, inputs_per_request: 500", "2 prompts, each sent up to 1,500 times in a load"),
         (["a", "a", "b"], "{users: 2}", "3 prompts, 2 of them different, each sent up to 3 times in a load"),
         (list("abcdef"), "{users: 2}", "6 prompts, none sent twice in a load"),
     ],

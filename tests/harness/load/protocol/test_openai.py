@@ -355,3 +355,22 @@ def test_a_compressed_answer_is_named() -> None:
         form = Form(path="/", parameters={}, stream=stream)
         with pytest.raises(BadBody, match="got gzip; every request asks for identity"):
             PROTOCOLS["openai"].read(form, gzip.compress(b'{"choices": []}'), (), 1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "first_output"),
+    [
+        (["<think>", "hm", "</think>", "\n\n", "a", "b"], 50),
+        (["hm ", "so </think>\n", "a"], 30),  # the template wrote the beginning into the prompt
+        (["hm</thi", "nk>a", "b"], 20),
+        (["hm</think>a"], 10),
+        (["\n<think>", "hm", " so"], None),  # cut while it thought
+        (["<think>", "</think>", " \n"], None),
+        (["a <think>", "b"], 10),
+        (["a", "b"], 10),
+    ],
+)
+def test_reasoning_left_in_the_text_is_no_output(pieces: list[str], first_output: int | None) -> None:
+    answer = _streamed(*(_delta(content=piece) for piece in pieces), _delta("stop"), DONE)
+    assert (answer.texts, answer.first_output_ns) == (("".join(pieces),), first_output)
+    assert answer.token_ns == tuple(10 * n for n in range(1, len(pieces) + 1))
