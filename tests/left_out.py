@@ -19,6 +19,7 @@ HOW_TO_HAVE = (
     (r"shallow clone", "git fetch --unshallow"),
     (r"dyno engine install (\w+)", r"dyno engine install \1"),
     (r"not installed: (pip install .+)", r"\1"),
+    (r"could not import 'ray'", "pip install 'dynamometer[ray]'"),
     (r"could not import '([\w.]+)'", r"pip install \1"),
     (r"only root", "run the tests as root"),
     (r"this CPU has no (\S+)", r"run `make test` on a CPU with \1"),

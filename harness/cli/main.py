@@ -27,6 +27,7 @@ VERBS = {
     "load-worker": "Lend this host's cores to the load of a `dyno tune` elsewhere.",
     "scenario": "Check, show or describe scenario files.",
     "engine": "Install, list and remove separate Python environments for engines.",
+    "machines": "Show the machines of a cluster that can take trials.",
     "doctor": "Show what this machine can launch and measure, and why not the rest.",
 }
 """Verb -> one line. Each verb lives in harness/cli/<verb>.py (a dash becomes an underscore) as `command`; here so that

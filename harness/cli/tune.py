@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from harness.cli.load_options import load_hosts
 from harness.cli.progress import Display, open_display
 from harness.cli.signals import stopped_by_signals
 from harness.cli.tune_answer import answer
+from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, elsewhere, no_verification
 from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
+from harness.load.hosts.coordinator import LoadHosts
 from harness.load.web_ui.launch import WebUi
 from harness.measure.machine.facts import machine_facts
+from harness.places.open_cluster import ADDRESS_HELP
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
@@ -36,7 +39,7 @@ from harness.store.reader import find_run
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
-from harness.tune.places import Here
+from harness.tune.places import Here, Places
 from harness.tune.search_records import SearchContext, SearchResult
 from harness.units import BYTES_PER_MIB
 
@@ -93,6 +96,8 @@ FIRST_SHOWN = 6
     metavar="SECONDS",
     help="Seconds to wait for load workers (default 60).",
 )
+@click.option("--places", "address", metavar="ADDRESS", help=f"{ADDRESS_HELP} Default: here.")
+@click.option("--machines", "machine_class", metavar="CLASS", help="With --places: machines of this class only.")
 @click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 def command(
@@ -107,6 +112,8 @@ def command(
     expect_workers: int | None,
     bind: str | None,
     workers_timeout: float,
+    address: str | None,
+    machine_class: str | None,
     no_verify: bool,
     as_json: bool,
 ) -> int:
@@ -123,34 +130,96 @@ def command(
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
       dyno tune scenarios/quickstart.yaml --warm-start latest
       dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
+      dyno tune scenarios/quickstart.yaml --places ray://10.0.0.5:10001
     """
     resolved = checked_scenario(scenario, overrides)
     require_prices(resolved.scenario, str(scenario))
-    plan = _planned(resolved)
-    first = _first(resolved, plan, earlier, results)
-    if dry_run:
+    excluded = {"--expect-workers": expect_workers is not None, "--bind": bind is not None}
+    check_goes_elsewhere(resolved, address, others={**excluded, "--locust-web-ui": ui_port is not None})
+    with elsewhere(address, machine_class) as there:
+        options = _Options(
+            results=results,
+            dry_run=dry_run,
+            earlier=earlier,
+            prunes=not no_prune,
+            is_new=is_new,
+            web_ui=None if ui_port is None else WebUi(ui_port),
+            hosts=None if dry_run else load_hosts(resolved, expect_workers, bind, workers_timeout),
+            verifies=not no_verify,
+            as_json=as_json,
+            there=there,
+        )
+        return _tune(resolved, options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """What the command line asks for; `there` are the machines of a cluster, None: this machine measures."""
+
+    results: Path | None
+    dry_run: bool
+    earlier: tuple[str, ...]
+    prunes: bool
+    is_new: bool
+    web_ui: WebUi | None
+    hosts: LoadHosts | None
+    verifies: bool
+    as_json: bool
+    there: Elsewhere | None
+
+    @property
+    def verifies_here(self) -> bool:
+        """Whether the written file is measured at the end."""
+        return self.verifies and self.there is None
+
+
+def _tune(resolved: ResolvedScenario, options: _Options) -> int:
+    there = options.there
+    plan = _plan(resolved, there)
+    first = _first(resolved, plan, options)
+    if options.dry_run:
         check_model(resolved)
-        return _print_plan(resolved, plan, first, as_json)
+        return _print_plan(resolved, plan, first, options.as_json)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
-    web_ui = None if ui_port is None else WebUi(ui_port)
-    hosts = load_hosts(resolved, expect_workers, bind, workers_timeout)
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
         until_end.callback(end_rentals)
         with open_display(resolved.scenario) as display:
             _announce(resolved, plan, display.note)
-            run_folder = partial(open_run, resolved, results or DEFAULT_RESULTS, is_new, display.note)
-            opening = Bench.open(resolved, run_folder, progress=display, web_ui=web_ui, hosts=hosts)
+            results, machine = options.results or DEFAULT_RESULTS, there.machine if there else None
+            run_folder = partial(open_run, resolved, results, options.is_new, display.note, machine)
+            opening = Bench.open(resolved, run_folder, progress=display, web_ui=options.web_ui, hosts=options.hosts)
             bench = until_end.enter_context(opening)
-            result = _search(bench, plan, display, first, prunes=not no_prune, verifies=not no_verify)
-        return answer(bench, result, verifies=not no_verify, as_json=as_json)
+            places = there.places(bench, resolved, display.note) if there else _here(bench)
+            result = _search(bench, plan, display, first, places, options)
+        if there is not None and options.verifies:
+            click.echo(no_verification(there.machine), err=True)
+        return answer(bench, result, verifies=options.verifies_here, as_json=options.as_json)
 
 
-def _planned(resolved: ResolvedScenario) -> SpacePlan:
+def _plan(resolved: ResolvedScenario, there: Elsewhere | None) -> SpacePlan:
+    """What can be launched on the machines that measure."""
     kind = model_kind_of(resolved)
     most = most_tokens(resolved, kind)
+    if there is not None:
+        cores = int(str(there.machine.facts["cores_usable"]))
+        return plan_space(resolved, there.capabilities, cores, kind=kind, tokens=most)
     plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, kind, most)
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
+
+
+def _memory_mib(there: Elsewhere | None) -> float:
+    if there is None:
+        return psutil.virtual_memory().total / BYTES_PER_MIB
+    return float(str(there.machine.facts["memory_mib"]))
+
+
+def _here(bench: Bench) -> Places:
+    return Here(
+        lambda candidate, number, *, judged, order: bench.run(
+            candidate, number, judged=judged, order=order, left_s=bench.left_s()
+        )
+    )
 
 
 @contextmanager
@@ -162,16 +231,15 @@ def _resumable() -> Iterator[None]:
         raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
-def _first(
-    resolved: ResolvedScenario, plan: SpacePlan, earlier: Sequence[str], results: Path | None
-) -> tuple[Candidate, ...]:
+def _first(resolved: ResolvedScenario, plan: SpacePlan, options: _Options) -> tuple[Candidate, ...]:
     """The candidates that earlier runs put first."""
-    if not earlier:
+    if not options.earlier:
         return ()
     from harness.tune.warm_start import Place, prior_order, read_hints
 
-    here = Place(model=resolved.model.value, kind=model_kind_of(resolved), machine=machine_facts())
-    roots = [find_run(results or DEFAULT_RESULTS, name) for name in earlier]
+    facts = options.there.machine.facts if options.there else machine_facts()
+    here = Place(model=resolved.model.value, kind=model_kind_of(resolved), machine=facts)
+    roots = [find_run(options.results or DEFAULT_RESULTS, name) for name in options.earlier]
     return prior_order(plan, read_hints(roots, resolved, here, plan), resolved.scenario.search.trials)
 
 
@@ -180,9 +248,8 @@ def _search(
     plan: SpacePlan,
     display: Display,
     first: tuple[Candidate, ...],
-    *,
-    prunes: bool,
-    verifies: bool,
+    places: Places,
+    options: _Options,
 ) -> SearchResult:
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
     from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
@@ -192,21 +259,17 @@ def _search(
             scenario=bench.inputs.scenario,
             plan=plan,
             study_path=bench.writer.layout.study_db,
-            places=Here(
-                lambda candidate, number, *, judged, order: bench.run(
-                    candidate, number, judged=judged, order=order, left_s=bench.left_s()
-                )
-            ),
+            places=places,
             record_trial=bench.writer.append_trial,
             spending=bench.spending,
             clock=bench.clock,
             on_event=display.on_event,
             done=bench.stored,
             spent_before_s=bench.setup_s,
-            is_verified=verifies,
+            is_verified=options.verifies_here,
             first=first,
-            memory_mib=psutil.virtual_memory().total / BYTES_PER_MIB,
-            prunes=prunes,
+            memory_mib=_memory_mib(options.there),
+            prunes=options.prunes,
         )
     )
     if result.stop == "interrupted":

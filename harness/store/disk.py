@@ -48,7 +48,12 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_whole(path, lambda partial: _dump(partial, text.encode("utf-8")))
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    write_whole(path, lambda partial: _dump(partial, content))
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.errors import DynoError
 from harness.measure.machine.facts import git_commit, machine_facts, package_versions
-from harness.measure.machine.machine_class import differences, this_machine
+from harness.measure.machine.machine_class import Machine, differences, this_machine
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.disk import write_text
 from harness.store.formats import RunManifest
@@ -20,17 +20,25 @@ from harness.store.reader import read_manifest, read_run
 from harness.store.writer import RunWriter
 
 
-def open_run(resolved: ResolvedScenario, results: Path, is_new: bool, note: Callable[[str], None]) -> RunWriter:
+def open_run(
+    resolved: ResolvedScenario,
+    results: Path,
+    is_new: bool,
+    note: Callable[[str], None],
+    machine: Machine | None = None,
+) -> RunWriter:
     """The writer of the newest unfinished run of the scenario, or of a new one; `note` is called with which it is.
 
-    Raises EnvironmentFault when another dyno writes the run or the disk refuses.
+    `machine` is one of those that measure (None: this one). Raises EnvironmentFault when another dyno writes the run
+    or the disk refuses.
     """
+    machine = machine or this_machine()
     unfinished = None if is_new else find_unfinished(resolved, results)
-    if unfinished is not None and (differs := _why_other_class(unfinished)):
+    if unfinished is not None and (differs := _why_other_class(unfinished, machine)):
         note(f"{unfinished} is unfinished, but of another machine class ({differs}): a new run begins")
         unfinished = None
     if unfinished is None:
-        writer = create_run(resolved, results, git_commit())
+        writer = create_run(resolved, results, git_commit(), machine.facts)
         note(f"run {writer.layout.root}")
         return writer
     writer = RunWriter.resume(unfinished)
@@ -39,8 +47,11 @@ def open_run(resolved: ResolvedScenario, results: Path, is_new: bool, note: Call
     return writer
 
 
-def create_run(resolved: ResolvedScenario, results: Path, commit: str) -> RunWriter:
-    """The writer of a new run folder, measured with the code of `commit`. Raises EnvironmentFault."""
+def create_run(
+    resolved: ResolvedScenario, results: Path, commit: str, facts: Mapping[str, object] | None = None
+) -> RunWriter:
+    """The writer of a new run folder, measured with the code of `commit` on a machine of these `facts` (None: on this
+    one). Raises EnvironmentFault."""
     try:
         dyno_version = version("dynamometer")
     except PackageNotFoundError:
@@ -48,7 +59,7 @@ def create_run(resolved: ResolvedScenario, results: Path, commit: str) -> RunWri
     manifest = RunManifest(
         scenario=resolved.as_dict(),
         digest=resolved.digest,
-        machine=machine_facts(),
+        machine=machine_facts() if facts is None else facts,
         versions=package_versions(),
         git=commit,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,10 +86,10 @@ def finish_run(root: Path, stop: str, reason: str) -> Path:
     return path
 
 
-def _why_other_class(root: Path) -> str:
-    """'' or the facts by which the machine that measured the run in `root` differs from this one."""
+def _why_other_class(root: Path, machine: Machine) -> str:
+    """'' or the facts by which the machine that measured the run in `root` differs from `machine`."""
     stored = read_manifest(root).machine
-    return differences(stored, this_machine().facts) if stored else ""
+    return differences(stored, machine.facts) if stored else ""
 
 
 def _is_same(root: Path, resolved: ResolvedScenario) -> bool:

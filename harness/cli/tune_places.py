@@ -1,0 +1,119 @@
+"""The part of `dyno tune --places`: the machines of a cluster, of one class, as the places of a search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import click
+
+from engines.api import Availability, Capabilities
+from engines.registry import traits
+from harness.errors import UsageError
+from harness.measure.machine.machine_class import Machine
+from harness.places.cluster import Cluster, Lost, Refused
+from harness.places.far import Asked, FarPlaces
+from harness.places.open_cluster import open_cluster
+from harness.places.proof import proof
+from harness.places.requests import EngineThere, Question
+from harness.places.survey import chosen_class, survey
+from harness.scenario.resolve import ResolvedScenario
+from harness.store.codec import from_json, to_json
+from harness.trial.bench import Bench
+
+TRIALS_PER_MACHINE = 6
+"""Beyond a sixth of search.trials, machines make the answer worse: the sampler proposes without having learned."""
+ALL = 1_000_000
+CAPABILITIES_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A cluster, and a machine of the class that the search runs on: `node` is where to ask it."""
+
+    cluster: Cluster
+    machine: Machine
+    node: str
+    _known: dict[EngineThere, Capabilities | Availability] = field(default_factory=dict)
+
+    def capabilities(
+        self, engine: str, python: str = "", command: str = "", image: str = ""
+    ) -> Capabilities | Availability:
+        """What the engine can do on that machine, asked once."""
+        asked = EngineThere(engine=engine, python=python, command=command, image=image)
+        if asked not in self._known:
+            self._known[asked] = self._ask(asked)
+        return self._known[asked]
+
+    def _ask(self, asked: EngineThere) -> Capabilities | Availability:
+        task = self.cluster.ask(self.node, "capabilities", json.dumps(to_json(asked)))
+        if self.cluster.wait([task], CAPABILITIES_S) is None:
+            self.cluster.cancel(task, is_killed=True)
+            return Availability(is_available=False, reason=f"machine {self.machine.machine_id} did not answer in time")
+        try:
+            reply = json.loads(self.cluster.answer(task))
+        except (Lost, Refused) as error:
+            return Availability(is_available=False, reason=f"asking {self.machine.machine_id} failed: {error}")
+        if "able" in reply:
+            return from_json(Capabilities, reply["able"])
+        return from_json(Availability, reply["not"])
+
+    def places(self, bench: Bench, resolved: ResolvedScenario, note: Callable[[str], None]) -> FarPlaces:
+        """The places of the search, each proven. Raises EnvironmentFault where there is none."""
+        search = resolved.scenario.search
+        asked = Asked(
+            question=Question.of(resolved),
+            proof=proof(resolved),
+            machine_class=self.machine.machine_class,
+            reference=bench.reference,
+            left_s=bench.left_s,
+        )
+        # A grid's order depends on no result.
+        most = ALL if search.sampler == "grid" else max(1, search.trials // TRIALS_PER_MACHINE)
+        places = FarPlaces(self.cluster, asked, bench.writer.layout, most=most, note=note)
+        places.admit()
+        return places
+
+
+@contextmanager
+def elsewhere(address: str | None, machine_class: str | None) -> Iterator[Elsewhere | None]:
+    """The cluster at `address`, closed at the end, and a machine of `machine_class` (None: of the largest class); None
+    without an address. Raises UsageError, EnvironmentFault."""
+    if address is None:
+        if machine_class is not None:
+            raise UsageError("--machines is for --places; name the cluster whose machines it chooses from")
+        yield None
+        return
+    with open_cluster(address) as cluster:
+        found = survey(cluster)
+        for each in found:
+            if each.described is None:
+                click.echo(f"left out: node {each.node[:8]}: {each.why}", err=True)
+        chosen = chosen_class(found, machine_class)
+        node = next(each.node for each in found if each.described == chosen)
+        yield Elsewhere(cluster=cluster, machine=chosen.machine, node=node)
+
+
+def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, others: dict[str, bool]) -> None:
+    """Raises UsageError for what cannot be done on machines of a cluster. `others`: options that do not go with
+    --places, and whether they were given."""
+    if address is None:
+        return
+    for option in [name for name, is_given in others.items() if is_given]:
+        raise UsageError(f"{option} and --places are not combined: each place sends the load to its engine itself")
+    for block in resolved.scenario.space:
+        if traits(block.engine).is_elsewhere or traits(block.engine).is_rented:
+            raise UsageError(
+                f"{resolved.path}: --places is for engines that are launched on the machines; the server of "
+                f"{block.engine} is somewhere else already; leave --places out"
+            )
+
+
+def no_verification(machine: Machine) -> str:
+    """The line that replaces the verification: this machine may be of another class, or busy."""
+    return (
+        "the written file is not verified with --places; run `dyno recommend --verify` on a machine of class "
+        f"{machine.machine_class}"
+    )

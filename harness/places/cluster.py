@@ -1,0 +1,53 @@
+"""The interface to an engine of distributed computing: what a search needs of one, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from types import TracebackType
+from typing import Protocol, Self
+
+from harness.places.requests import Verb
+
+Task = Hashable
+"""A question under way, as the engine names it."""
+
+
+class Lost(Exception):
+    """A question that was never answered: its node, daemon or worker ended. The message is the engine's."""
+
+
+class Refused(Exception):
+    """A place answered that it cannot; the message is its sentence."""
+
+
+class Cluster(Protocol):
+    """A connection to machines that an engine of distributed computing watches; leaving its context closes it.
+
+    No question is ever asked a second time by the engine itself. Methods raise EnvironmentFault when the connection is
+    lost.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def nodes(self) -> frozenset[str]:
+        """Names of the nodes that are alive and offer a machine."""
+        ...
+
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
+        """Put a question to a node; returns at once. A trial takes the whole machine, other questions nothing."""
+        ...
+
+    def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
+        """One of `tasks` that ended; None where none does in time."""
+        ...
+
+    def answer(self, task: Task) -> bytes:
+        """What an ended task brought. Raises Lost, Refused."""
+        ...
+
+    def cancel(self, task: Task, *, is_killed: bool = False) -> None:
+        """Interrupt a question, or kill its worker."""
+        ...

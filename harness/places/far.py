@@ -1,0 +1,264 @@
+"""The machines of a cluster as places of a search: each proves that it belongs, gets one trial at a time, may be lost.
+
+The coordinator, which is the search itself, stays the only one who writes the run folder: an attempt comes back as one
+checked archive whose files are put in place before its trial is handed on. An attempt that was given up has its token
+closed, and whatever still answers to it is handed on without a trial, to be dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.errors import EnvironmentFault
+from harness.places.cluster import Cluster, Lost, Refused, Task
+from harness.places.proof import difference
+from harness.places.requests import Joined, Measure, Question
+from harness.store.archive import DamagedArchive, unpack
+from harness.store.codec import from_json, to_json
+from harness.store.layout import RunLayout
+from harness.trial.reference import Reference
+from harness.tune.places import Done, Order
+
+LOOK_S = 2.0
+"""Between two looks at which nodes are there."""
+JOIN_S = 900.0
+"""Until a place must have proven what it has; hashing takes some seconds for each 10 GB, a download longer."""
+NONE_LEFT_S = 60.0
+"""How long a search without any place waits for one to join."""
+END_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every place of a run is asked and must prove. `proof` is the coordinator's, `left_s` what is left of the
+    search."""
+
+    question: Question
+    proof: dict[str, str]
+    machine_class: str
+    reference: Reference
+    left_s: Callable[[], float]
+
+
+@dataclass(slots=True)
+class _Place:
+    node: str
+    machine_id: str
+
+
+@dataclass(slots=True)
+class _Attempt:
+    order: Order
+    place: _Place
+    token: str
+    is_open: bool = True
+
+
+class FarPlaces:
+    """Places of one class in a cluster, at most `most` of them; see `harness.tune.places.Places`. `note` gets a line
+    for each machine that joins, leaves or is refused."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        asked: Asked,
+        layout: RunLayout,
+        *,
+        most: int,
+        note: Callable[[str], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._asked, self._layout = cluster, asked, layout
+        self._most, self._note, self._now = most, note, now
+        self._known: set[str] = set()
+        self._joining: dict[Task, str] = {}
+        self._places: dict[str, _Place] = {}
+        self._attempts: dict[Task, _Attempt] = {}
+        self._waiting: list[Order] = []
+        self._lost: list[Done] = []
+        self._engines: dict[str, str] | None = None
+        self._refusals: list[str] = []
+        self._block = ""
+        self._reserve: list[_Place] = []
+
+    def admit(self, timeout_s: float = JOIN_S) -> None:
+        """Wait until every machine that is there now has proven that it belongs, or has not. Raises EnvironmentFault
+        where none does."""
+        self._look()
+        until = self._now() + timeout_s
+        while self._joining and (left_s := until - self._now()) > 0:
+            if (task := self._cluster.wait(list(self._joining), left_s)) is not None:
+                self._joined(task)
+        for task, node in self._joining.items():
+            self._cluster.cancel(task, is_killed=True)
+            self._refuse(f"node {node[:8]}: no proof within {timeout_s:g} s")
+        self._joining.clear()
+        if not self._places:
+            raise EnvironmentFault(f"no machine of the cluster can run this search: {'; '.join(self._refusals)}")
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Ids of the machines that take trials now."""
+        return tuple(place.machine_id for place in self._places.values())
+
+    def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
+        """Whether another order may begin now, on a machine that is not to be avoided."""
+        return not self._waiting and any(place.machine_id not in avoid for place in self._free())
+
+    def begin(self, order: Order) -> None:
+        """Place an order; where no machine is free it waits for one."""
+        self._waiting.append(order)
+        self._place_waiting()
+
+    def next_done(self) -> Done | None:
+        """The next order that ended; None when a machine joined. Raises EnvironmentFault where no machine is left and
+        none joins for a minute, or the cluster's connection is lost."""
+        none_since_s = self._now()
+        while True:
+            if self._lost:
+                return self._lost.pop(0)
+            self._place_waiting()
+            task = self._cluster.wait([*self._attempts, *self._joining], LOOK_S)
+            if task in self._joining:
+                if self._joined(task):
+                    return None
+            elif task is not None and (done := self._ended(task)) is not None:
+                return done
+            self._look()
+            if self._places or self._joining or self._lost:
+                none_since_s = self._now()
+            elif self._now() - none_since_s > NONE_LEFT_S:
+                raise EnvironmentFault(
+                    f"no machine is left: {'; '.join(self._refusals) or 'all left the cluster'}; start some and run "
+                    "the same command again: it continues from there"
+                )
+
+    def end(self) -> None:
+        """Interrupt what is under way, then kill what does not end; returns when no engine of it runs any more."""
+        tasks = [*self._attempts, *self._joining]
+        for task in tasks:
+            self._cluster.cancel(task)
+        until = self._now() + END_S
+        while tasks and (left_s := until - self._now()) > 0:
+            if (task := self._cluster.wait(tasks, left_s)) is not None:
+                tasks.remove(task)
+        for task in tasks:
+            self._cluster.cancel(task, is_killed=True)
+        self._attempts.clear()
+        self._joining.clear()
+
+    def _free(self) -> list[_Place]:
+        busy = {attempt.place.node for attempt in self._attempts.values() if attempt.is_open}
+        return [place for place in self._places.values() if place.node not in busy]
+
+    def _place_waiting(self) -> None:
+        while self._waiting and (free := self._free()):
+            order = self._waiting.pop(0)
+            self._begin(order, self._best(free, order))
+
+    def _best(self, free: list[_Place], order: Order) -> _Place:
+        """A machine that is not to be avoided; for the finalists one and the same, so that they are compared in a block
+        of one machine."""
+        place = min(
+            free, key=lambda each: (each.machine_id in order.avoid, order.repetition and each.node != self._block)
+        )
+        if order.repetition:
+            self._block = place.node
+        return place
+
+    def _begin(self, order: Order, place: _Place) -> None:
+        attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8))
+        request = Measure(
+            token=attempt.token,
+            question=self._asked.question,
+            reference=self._asked.reference,
+            number=order.number,
+            candidate=order.candidate,
+            left_s=self._asked.left_s(),
+            judged=order.judged,
+            repetition=order.repetition,
+        )
+        self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
+
+    def _look(self) -> None:
+        """Ask nodes that are new to join, and give up what runs on nodes that are gone."""
+        nodes = self._cluster.nodes()
+        for node in sorted(nodes - self._known):
+            self._known.add(node)
+            self._joining[self._cluster.ask(node, "join", json.dumps(to_json(self._asked.question)))] = node
+        for node in [node for node in self._places if node not in nodes]:
+            self._note(f"machine {self._places.pop(node).machine_id} left the cluster")
+            for attempt in self._attempts.values():
+                if attempt.place.node == node and attempt.is_open:
+                    attempt.is_open = False
+                    self._lost.append(_lost(attempt, "its node left the cluster"))
+        self._reserve = [place for place in self._reserve if place.node in nodes]
+        while self._reserve and len(self._places) < self._most:
+            self._take(self._reserve.pop(0))
+
+    def _joined(self, task: Task) -> bool:
+        """Whether the machine takes trials from now on."""
+        node = self._joining.pop(task)
+        try:
+            joined = from_json(Joined, json.loads(self._cluster.answer(task)))
+        except (Lost, Refused) as error:
+            self._refuse(f"node {node[:8]}: {error}")
+            return False
+        name = joined.machine.machine_id
+        if (why := self._why_not(joined)) != "":
+            self._refuse(f"machine {name}: {why}")
+            return False
+        self._engines = dict(joined.engines)
+        if len(self._places) >= self._most:
+            self._reserve.append(_Place(node, name))
+            self._note(f"machine {name} is kept in reserve: {self._most} at once, a sixth of search.trials, are enough")
+            return False
+        self._take(_Place(node, name))
+        return True
+
+    def _take(self, place: _Place) -> None:
+        self._places[place.node] = place
+        self._note(f"machine {place.machine_id} of class {self._asked.machine_class} takes trials")
+
+    def _why_not(self, joined: Joined) -> str:
+        """'' or why a machine that answered cannot be a place of this run."""
+        machine = joined.machine
+        if machine.machine_class != self._asked.machine_class:
+            return f"it is of class {machine.machine_class}, the search runs in class {self._asked.machine_class}"
+        if differs := difference(self._asked.proof, joined.proof):
+            return f"it would not answer the same question ({differs}); bring it to this machine's state"
+        if differs := difference(self._engines or joined.engines, joined.engines):
+            return f"its engines are not those of the other machines ({differs})"
+        if machine.machine_id in (*self.machines, *(place.machine_id for place in self._reserve)):
+            return "another node stands for it already"
+        return ""
+
+    def _refuse(self, why: str) -> None:
+        self._refusals.append(why)
+        self._note(f"left out: {why}")
+
+    def _ended(self, task: Task) -> Done | None:
+        """What became of an attempt; None where its loss was handed on before."""
+        attempt = self._attempts.pop(task)
+        try:
+            arrived = unpack(self._cluster.answer(task), attempt.token)
+            if arrived.trial.machine != attempt.place.machine_id:
+                raise DamagedArchive(f"it is of machine {arrived.trial.machine}, expected {attempt.place.machine_id}")
+        except Refused as error:
+            self._places.pop(attempt.place.node, None)
+            self._refuse(f"machine {attempt.place.machine_id}: {error}")
+            return _lost(attempt, str(error)) if attempt.is_open else None
+        except (Lost, DamagedArchive) as error:
+            return _lost(attempt, str(error)) if attempt.is_open else None
+        if not attempt.is_open:
+            return _lost(attempt, "it was given up before")
+        arrived.write(self._layout)
+        return Done(order=attempt.order, trial=arrived.trial, machine=attempt.place.machine_id)
+
+
+def _lost(attempt: _Attempt, why: str) -> Done:
+    return Done(order=attempt.order, trial=None, lost=why, machine=attempt.place.machine_id)

@@ -1,0 +1,82 @@
+"""The survey of a cluster: which machines it has, of which classes, and which class a search takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.errors import EnvironmentFault, UsageError
+from harness.measure.machine.machine_class import differences
+from harness.places.cluster import Cluster, Lost, Refused, Task
+from harness.places.requests import Described
+from harness.store.codec import from_json
+
+ANSWER_S = 60.0
+"""Until a place that does not describe itself is left out; a first worker takes a second or two to start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A node of the cluster: how its machine describes itself, or `why` it did not."""
+
+    node: str
+    described: Described | None = None
+    why: str = ""
+
+
+def survey(
+    cluster: Cluster, timeout_s: float = ANSWER_S, now: Callable[[], float] = time.monotonic
+) -> tuple[Found, ...]:
+    """Every node of the cluster, by name. Raises EnvironmentFault where it has none that offers a machine."""
+    nodes = sorted(cluster.nodes())
+    if not nodes:
+        raise EnvironmentFault(
+            "the cluster has no node that offers a machine; start each with --resources '{\"machine\": 1}'"
+        )
+    waiting: dict[Task, str] = {cluster.ask(node, "describe", "null"): node for node in nodes}
+    found: dict[str, Found] = {}
+    until = now() + timeout_s
+    while waiting and (left_s := until - now()) > 0:
+        if (task := cluster.wait(waiting, left_s)) is not None:
+            node = waiting.pop(task)
+            found[node] = _described(cluster, task, node)
+    for task, node in waiting.items():
+        cluster.cancel(task, is_killed=True)
+        found[node] = Found(node=node, why=f"no answer within {timeout_s:g} s")
+    return tuple(found[node] for node in nodes)
+
+
+def _described(cluster: Cluster, task: Task, node: str) -> Found:
+    try:
+        return Found(node=node, described=from_json(Described, json.loads(cluster.answer(task))))
+    except (Lost, Refused) as error:
+        return Found(node=node, why=str(error))
+
+
+def chosen_class(found: Sequence[Found], asked: str | None) -> Described:
+    """A machine of the class to search on: the one that was asked for, else that of most machines. Raises UsageError
+    where there is no such class or no largest one, EnvironmentFault where no machine answered."""
+    known = {each.described.machine.machine_id: each.described for each in found if each.described is not None}
+    if not known:
+        raise EnvironmentFault(f"no machine of the cluster answered: {'; '.join(each.why for each in found)}")
+    counts = Counter(each.machine.machine_class for each in known.values())
+    most = max(counts.values())
+    largest = [name for name, count in counts.items() if count == most]
+    name = asked or largest[0]
+    if name not in counts or (asked is None and len(largest) > 1):
+        what = f"no machine is of class {asked}" if asked else "no class has most of the machines"
+        listed = ", ".join(f"{each} ({count} of {len(known)})" for each, count in counts.most_common())
+        raise UsageError(f"{what}; choose one by --machines CLASS: {listed}{_how_they_differ(list(known.values()))}")
+    return next(each for each in known.values() if each.machine.machine_class == name)
+
+
+def _how_they_differ(known: Sequence[Described]) -> str:
+    """'' or how the first two classes differ."""
+    first = known[0].machine
+    other = next((each.machine for each in known if each.machine.machine_class != first.machine_class), None)
+    if other is None:
+        return ""
+    return f" ({first.machine_class} and {other.machine_class}: {differences(first.facts, other.facts)})"

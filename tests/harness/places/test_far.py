@@ -1,0 +1,306 @@
+"""Places of a cluster: who may join, one trial at a time each, losses handed on once, late answers dropped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from harness.clock import FakeClock
+from harness.errors import EnvironmentFault, UsageError
+from harness.measure.machine.machine_class import Machine
+from harness.places.far import Asked, FarPlaces
+from harness.places.requests import Question
+from harness.places.survey import chosen_class, survey
+from harness.records import Candidate
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+from harness.space.candidates import plan_space
+from harness.store.formats import RunManifest
+from harness.store.layout import RunLayout
+from harness.store.reader import read_run
+from harness.store.writer import RunWriter
+from harness.trial.reference import Reference
+from harness.tune.loop import search
+from harness.tune.places import Order
+from harness.tune.search_records import SearchContext, SearchResult
+from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
+from tests.harness.tune.landscape import able
+
+ORDER = Order(number=1, candidate=Candidate(block=0, engine="fake"))
+
+
+def _machine(name: str, cores: int = 8) -> Machine:
+    return Machine(machine_id=name, facts={"cores": cores, "memory_mib": 1024})
+
+
+CLASS = _machine("").machine_class
+
+
+class Bench:
+    """Places of a cluster in memory, and what they noted."""
+
+    def __init__(self, folder: Path, fates: tuple[str, ...] = (), machines: dict[str, Machine] | None = None) -> None:
+        folder.joinpath("s.yaml").write_text(
+            "name: s\nspace: [{engine: fake, batch_size: [1, 2, 3, 4, 5, 6]}]\nsearch: {sampler: grid}\n"
+        )
+        self.resolved = resolve(load_scenario(folder / "s.yaml"), folder / "s.yaml")
+        machines = machines or {"n1": _machine("m1"), "n2": _machine("m2")}
+        self.cluster = InMemoryCluster(folder / "there", machines, fates)
+        self.layout = RunLayout(folder / "run")
+        self.notes: list[str] = []
+        self.places = self._places()
+
+    def _places(self, most: int = 99) -> FarPlaces:
+        asked = Asked(
+            question=Question.of(self.resolved),
+            proof=PROOF,
+            machine_class=CLASS,
+            reference=Reference(answers={}, source="none"),
+            left_s=lambda: math.inf,
+        )
+        return FarPlaces(
+            self.cluster, asked, self.layout, most=most, note=self.notes.append, now=lambda: self.cluster.now_s
+        )
+
+    def at_most(self, most: int) -> FarPlaces:
+        self.places = self._places(most)
+        return self.places
+
+
+def _admitted(folder: Path, *fates: str) -> Bench:
+    bench = Bench(folder, fates)
+    bench.places.admit()
+    return bench
+
+
+def test_a_trial_comes_back_with_its_files_already_in_place(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    bench.places.begin(ORDER)
+    done = bench.places.next_done()
+    assert done is not None
+    assert done.trial is not None
+    assert done.trial.machine == done.machine
+    assert bench.layout.outputs(done.trial.trial_id).read_text() == "{}\n"
+
+
+def test_each_machine_has_one_trial_at_a_time_and_an_order_too_many_waits(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    for number in (1, 2):
+        assert bench.places.is_free()
+        bench.places.begin(Order(number=number, candidate=ORDER.candidate))
+    assert not bench.places.is_free()
+    bench.places.begin(Order(number=3, candidate=ORDER.candidate))
+    assert sorted(node for node, _ in bench.cluster.measured) == ["n1", "n2"]
+    ended = [bench.places.next_done() for _ in range(3)]
+    assert {each.order.number for each in ended if each and each.trial} == {1, 2, 3}
+    assert len({measure.token for _, measure in bench.cluster.measured}) == 3
+
+
+def test_a_machine_to_be_avoided_is_taken_only_where_there_is_no_other(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    avoid = frozenset({"m1"})
+    bench.places.begin(Order(number=1, candidate=ORDER.candidate, avoid=avoid))
+    assert bench.cluster.measured[0][0] == "n2"
+    assert not bench.places.is_free(avoid)
+    bench.places.begin(Order(number=2, candidate=ORDER.candidate, avoid=avoid))
+    assert bench.cluster.measured[1][0] == "n1"
+
+
+def test_the_finalists_are_measured_in_a_block_of_one_machine(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    for number in range(6):
+        bench.places.begin(Order(number=number, candidate=ORDER.candidate, repetition=1 + number // 2))
+        assert bench.places.next_done() is not None
+    assert len({node for node, _ in bench.cluster.measured}) == 1
+
+
+@pytest.mark.parametrize(
+    ("fate", "why"),
+    [
+        ("lost", "WorkerCrashedError: the worker died unexpectedly"),
+        ("damaged", "SHA-256"),
+        ("no space left on the disk", "no space left on the disk"),
+    ],
+)
+def test_an_attempt_without_an_answer_is_lost_with_the_reason(tmp_path: Path, fate: str, why: str) -> None:
+    bench = _admitted(tmp_path, fate)
+    bench.places.begin(ORDER)
+    done = bench.places.next_done()
+    assert done is not None
+    assert done.trial is None
+    assert why in done.lost
+    assert not list(bench.layout.root.rglob("*"))
+
+
+def test_a_machine_that_refused_a_trial_gets_no_other(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path, "no space left on the disk")
+    bench.places.begin(ORDER)
+    done = bench.places.next_done()
+    assert done is not None
+    assert done.machine not in bench.places.machines
+    assert bench.notes[-1] == f"left out: machine {done.machine}: no space left on the disk"
+
+
+def test_a_node_that_leaves_loses_its_trial_at_once_and_its_late_answer_has_no_trial(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path, "late")
+    bench.places.begin(ORDER)
+    first = bench.places.next_done()
+    assert first is not None
+    assert (first.trial, first.lost) == (None, "its node left the cluster")
+    assert bench.cluster.now_s < 10, "before the answer"
+    late = bench.places.next_done()
+    assert late is not None
+    assert late.trial is None
+    assert not list(bench.layout.root.rglob("*")), "the files of a lost attempt"
+
+
+def test_a_machine_that_joins_later_takes_trials(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    bench.cluster.machines["n3"] = _machine("m3")
+    bench.places.begin(ORDER)
+    assert bench.places.next_done() is None, "a machine became free"
+    assert set(bench.places.machines) == {"m1", "m2", "m3"}
+
+
+def test_a_search_without_any_machine_ends_in_a_sentence_after_a_minute(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path, "node", "node")
+    bench.places.begin(ORDER)
+    bench.places.begin(Order(number=2, candidate=ORDER.candidate))
+    assert {bench.places.next_done() is None, bench.places.next_done() is None} == {False}
+    bench.places.begin(Order(number=3, candidate=ORDER.candidate))
+    before_s = bench.cluster.now_s
+    with pytest.raises(EnvironmentFault, match="no machine is left: all left the cluster; start some and run the"):
+        bench.places.next_done()
+    assert 60 < bench.cluster.now_s - before_s < 90
+
+
+def test_the_end_interrupts_everything_and_kills_what_does_not_stop(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    bench.places.begin(ORDER)
+    bench.places.end()
+    assert [is_killed for _, is_killed in bench.cluster.cancelled] == [False]
+
+
+@pytest.mark.parametrize(
+    ("part", "got", "sentence"),
+    [
+        ("code", "9" * 64, "code: expected 111111111111, got 999999999999"),
+        ("weights", "", "weights: expected 222222222222, got none"),
+        ("scenario", "f" * 10, "scenario: expected 0123456789, got ffffffffff"),
+    ],
+)
+def test_a_machine_that_would_answer_another_question_is_left_out(
+    tmp_path: Path, part: str, got: str, sentence: str
+) -> None:
+    bench = Bench(tmp_path)
+    bench.cluster.proofs["n2"][part] = got
+    bench.places.admit()
+    assert bench.places.machines == ("m1",)
+    assert bench.notes[-1] == (
+        f"left out: machine m2: it would not answer the same question ({sentence}); bring it to this machine's state"
+    )
+
+
+def test_another_commit_of_the_same_code_is_no_difference(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cluster.proofs["n2"]["commit"] = ""
+    bench.places.admit()
+    assert len(bench.places.machines) == 2
+
+
+def test_other_versions_of_an_engine_another_class_and_a_second_node_of_a_machine_are_left_out(tmp_path: Path) -> None:
+    machines = {"n1": _machine("m1"), "n2": _machine("m2"), "n3": _machine("m3", cores=4), "n4": _machine("m1")}
+    bench = Bench(tmp_path, machines=machines)
+    bench.cluster.engines = {"n1": {"e torch": "2.13"}, "n2": {"e torch": "2.12"}, "n4": {"e torch": "2.13"}}
+    bench.places.admit()
+    assert bench.places.machines == ("m1",)
+    reasons = " ".join(bench.notes)
+    assert "machine m2: its engines are not those of the other machines (e torch: expected 2.13, got 2.12)" in reasons
+    assert f"machine m3: it is of class {_machine('', 4).machine_class}, the search runs in class {CLASS}" in reasons
+    assert "machine m1: another node stands for it already" in reasons
+
+
+def test_a_search_that_no_machine_can_run_states_each_reason(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, machines={"n1": _machine("m1"), "n2": _machine("m2")})
+    bench.cluster.proofs["n1"]["weights"] = ""
+    bench.cluster.silent = {"n2"}
+    with pytest.raises(
+        EnvironmentFault, match=r"no machine of the cluster can run this search: machine m1: .*; node n2"
+    ):
+        bench.places.admit()
+    assert [is_killed for _, is_killed in bench.cluster.cancelled] == [True]
+
+
+def test_machines_beyond_the_largest_number_stand_in_for_one_that_leaves(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fates=("node",))
+    bench.at_most(1).admit()
+    assert bench.places.machines == ("m1",)
+    bench.places.begin(ORDER)
+    done = bench.places.next_done()
+    assert done is not None
+    assert done.trial is None
+    assert bench.places.machines == ("m2",)
+
+
+def _search(bench: Bench, folder: Path) -> SearchResult:
+    manifest = RunManifest(scenario={"name": "s"}, digest="0", machine=_machine("").facts)
+    with RunWriter.create(folder, manifest) as writer:
+        bench.layout = writer.layout
+        bench.places = bench._places()
+        bench.places.admit()
+        result = search(
+            SearchContext(
+                scenario=bench.resolved.scenario,
+                plan=plan_space(bench.resolved, able),
+                study_path=writer.layout.study_db,
+                places=bench.places,
+                record_trial=writer.append_trial,
+                clock=FakeClock(),
+            )
+        )
+        for trial in read_run(writer.layout.root).trials:
+            assert writer.layout.outputs(trial.trial_id).exists() == (trial.outcome == "ok")
+    return result
+
+
+def test_a_search_over_losses_measures_each_candidate_once_and_every_line_has_its_files(tmp_path: Path) -> None:
+    machines = {f"n{index}": _machine(f"m{index}") for index in range(5)}
+    bench = Bench(tmp_path, ("", "lost", "late", "damaged"), machines)
+    trials = _search(bench, tmp_path / "results").trials
+    measured = [trial.candidate.candidate_id for trial in trials if trial.outcome == "ok" and not trial.repetition]
+    assert len(measured) == len(set(measured)) == 6
+    assert sum(trial.outcome == "machine_lost" for trial in trials) == 3
+
+
+def test_the_class_of_most_machines_is_taken_or_the_one_asked_for(tmp_path: Path) -> None:
+    machines = {"n1": _machine("m1"), "n2": _machine("m2"), "n3": _machine("m3", cores=4)}
+    found = survey(InMemoryCluster(tmp_path, machines), now=lambda: 0.0)
+    assert chosen_class(found, None).machine.machine_class == CLASS
+    small = _machine("", 4).machine_class
+    assert chosen_class(found, small).machine.machine_id == "m3"
+    with pytest.raises(UsageError, match=rf"no machine is of class H100; .*: {CLASS} \(2 of 3\), {small} \(1 of 3\)"):
+        chosen_class(found, "H100")
+
+
+def test_two_classes_of_equal_size_are_listed_with_what_differs(tmp_path: Path) -> None:
+    machines = {"n1": _machine("m1"), "n2": _machine("m2", cores=4)}
+    found = survey(InMemoryCluster(tmp_path, machines), now=lambda: 0.0)
+    with pytest.raises(UsageError, match=r"no class has most of the machines; choose one .*cores 8 and 4"):
+        chosen_class(found, None)
+
+
+def test_a_silent_machine_is_listed_and_nothing_hangs(tmp_path: Path) -> None:
+    cluster = InMemoryCluster(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
+    cluster.silent = {"n2"}
+    found = survey(cluster, timeout_s=60, now=lambda: cluster.now_s)
+    assert [each.why for each in found] == ["", "no answer within 60 s"]
+    cluster.silent = {"n1", "n2"}
+    with pytest.raises(EnvironmentFault, match="no machine of the cluster answered: no answer within 60 s"):
+        chosen_class(survey(cluster, timeout_s=60, now=lambda: cluster.now_s), None)
+
+
+def test_a_cluster_without_machines_shows_how_a_node_gets_one(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault, match=r"start each with --resources '\{\"machine\": 1\}'"):
+        survey(InMemoryCluster(tmp_path, {}))
