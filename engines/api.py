@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from engines.errors import EngineError
+from engines.metrics_page import MetricsPage
 from engines.option_values import OptionValues
 from engines.setting import OptionValue, Setting
 
@@ -211,13 +212,14 @@ class Dialect:
 class Endpoint:
     """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body), 'openai'
     (completions) or 'openai-chat'. `api_key_env` names the environment variable whose value is sent as a bearer token
-    ('': none)."""
+    ('': none). `metrics` is where the server publishes its metrics; None where it publishes none."""
 
     url: str
     protocol: str = "djl"
     model_name: str = "model"
     api_key_env: str = ""
     dialect: Dialect = field(default_factory=Dialect)
+    metrics: MetricsPage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines import errors
+from engines import errors, metrics_page
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec, QueueOrder
 from engines.cache_folder import cache_root
 from engines.environments.describe import describe, engines_of
 from engines.environments.locate import interpreter
 from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, SpecInvalid, Unavailable
+from engines.metrics_page import page_at
 from engines.models.folder import check_model_folder
 from engines.processes.call_in_child import call_in_child
 from engines.processes.child_environment import child_environment
@@ -144,7 +145,10 @@ class RunningServer:
     def __init__(self, process: ServerProcess, state_path: Path, port: int, facts: Mapping[str, Any]) -> None:
         self._process = process
         self._state_path = state_path
-        self.endpoint = Endpoint(url=f"http://{HOST}:{port}", protocol="djl", model_name=facts["model_name"])
+        url = f"http://{HOST}:{port}"
+        self.endpoint = Endpoint(
+            url=url, protocol="djl", model_name=facts["model_name"], metrics=page_at(url, metrics_page.OURS)
+        )
         self._facts = EngineFacts(
             effective_dtype=facts["effective_dtype"],
             versions=facts["versions"],

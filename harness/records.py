@@ -152,16 +152,29 @@ class Doubt:
         return ABOUT.get(self.kind, ())
 
 
+LimitKind = Literal["kv_cache", "queue", "client"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedLimit:
+    """What held a load back: the kind, and one sentence with the numbers that show it."""
+
+    kind: LimitKind
+    sentence: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
     """Every number of a trial, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and
     `unavailable` (metric name -> why it could not be measured). `distrust_kinds` has one kind for each sentence of
-    `distrust`; raises ValueError where it has not."""
+    `distrust`; raises ValueError where it has not. `limits` is what held the load back, as far as numbers show it;
+    None where nobody looked."""
 
     metrics: Mapping[str, Metric]
     distrust: tuple[str, ...] = ()
     distrust_kinds: tuple[DoubtKind, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[NamedLimit, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.distrust) != len(self.distrust_kinds):

@@ -10,10 +10,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engines.adapters.attach_ready import PING_PATHS, READY_STATUS, Ready, Served, served_model, why_not_ready
+from engines.adapters.attach_ready import (
+    PING_PATHS,
+    READY_STATUS,
+    Ready,
+    Served,
+    metrics_addresses,
+    served_model,
+    why_not_ready,
+)
 from engines.adapters.attach_servers import SERVERS, not_yet_run
 from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, SpecInvalid
+from engines.metrics_page import ANY, MetricsPage
 from engines.nearest import did_you_mean
 from engines.processes.http_look import is_refused
 from engines.processes.waiting import Waiting
@@ -87,12 +96,14 @@ class AttachEngine:
         if problems := option_problems(spec.options):
             raise SpecInvalid("; ".join(f"attach: option {name}: {text}" for name, text in problems))
         server = SERVERS.get(str(spec.options.get("server", "")))
+        url = _without_last_slash(str(spec.options["url"]))
         endpoint = Endpoint(
-            url=_without_last_slash(str(spec.options["url"])),
+            url=url,
             protocol=str(spec.options.get("protocol", server.protocol if server else "djl")),
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
             dialect=server.dialect if server else Dialect(),
+            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words if server else ANY),
         )
         usual = server.ready_path if server else ""
         ready = Ready(

@@ -22,6 +22,9 @@ PING_PATHS = {
 MODEL_PATHS = ("/v1/models", "/models", "/info", "/facts", "/get_server_info", "/get_model_info")
 """OpenAI's list (vLLM, SGLang, TGI, llama.cpp), TGI's and this project's own facts, SGLang's: who knows, answers."""
 
+METRICS_PATHS = ("/metrics", "/server/metrics")
+"""Nearly everybody's, and DJL Serving's."""
+
 READY_STATUS = 200
 
 Looks = Callable[[str, Mapping[str, str]], Look]
@@ -89,6 +92,11 @@ def served_model(endpoint: Endpoint, look_at: Looks = _look) -> Served:
         if model:
             break
     return Served(model=model, dtype=dtype, note=note)
+
+
+def metrics_addresses(url: str) -> tuple[str, ...]:
+    """Where the server at that address may publish its metrics, below the host and each folder of the path."""
+    return tuple(_below(url, folder, path) for folder in _folders(url) for path in METRICS_PATHS)
 
 
 def _health_addresses(endpoint: Endpoint) -> Iterator[str]:

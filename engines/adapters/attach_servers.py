@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engines.api import Dialect
+from engines.metrics_page import ANY, LLAMACPP, SGLANG, TGI, VLLM, Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,17 +18,18 @@ class KnownServer:
     ready_path: str = "/health"
     dialect: Dialect = field(default_factory=Dialect)
     is_run: bool = False
+    words: Words = field(default_factory=lambda: ANY)
 
 
 LLAMACPP_UNCACHED = Dialect(exact_tokens="ignore_eos", fields={"cache_prompt": False}, is_streamed_on_fresh=True)
 """llama.cpp's server, asked without answers from its prompt cache."""
 
 SERVERS: Mapping[str, KnownServer] = {
-    "vllm": KnownServer(title="vLLM", is_run=True),
-    "llamacpp": KnownServer(title="llama.cpp", dialect=LLAMACPP_UNCACHED, is_run=True),
-    "sglang": KnownServer(title="SGLang"),
+    "vllm": KnownServer(title="vLLM", is_run=True, words=VLLM),
+    "llamacpp": KnownServer(title="llama.cpp", dialect=LLAMACPP_UNCACHED, is_run=True, words=LLAMACPP),
+    "sglang": KnownServer(title="SGLang", words=SGLANG),
     "trtllm_serve": KnownServer(title="trtllm-serve"),
-    "tgi": KnownServer(title="TGI", protocol="openai-chat", dialect=Dialect(exact_tokens="none")),
+    "tgi": KnownServer(title="TGI", protocol="openai-chat", dialect=Dialect(exact_tokens="none"), words=TGI),
 }
 """TGI's OpenAI protocol has no word for a minimum of tokens (its own docs); vLLM, SGLang and trtllm-serve take
 min_tokens."""

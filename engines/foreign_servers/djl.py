@@ -33,6 +33,7 @@ from engines.foreign_servers.multi_model_server import backend_engine
 from engines.foreign_servers.running import RunningForeignServer
 from engines.foreign_servers.start_script import removal
 from engines.hosted import HOST, STOP_GRACE_S
+from engines.metrics_page import DJL, page_at
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.processes.temp_folders import fresh_path
@@ -109,7 +110,7 @@ class DjlEngine:
             backend = backend_engine(inner.engine)
             yield RunningDjl(
                 process,
-                Endpoint(url=f"http://{HOST}:{port}/predictions/{MODEL}", protocol="djl", model_name=MODEL),
+                endpoint_at(port),
                 EngineFacts(
                     effective_dtype=backend.capabilities().effective_dtypes[spec.dtype],
                     versions={
@@ -161,6 +162,13 @@ def _found(wanted: str) -> Found:
     return found
 
 
+def endpoint_at(port: int) -> Endpoint:
+    """Where DJL Serving, started by us, answers."""
+    url = f"http://{HOST}:{port}"
+    page = page_at(url, DJL, "/server/metrics")
+    return Endpoint(url=f"{url}/predictions/{MODEL}", protocol="djl", model_name=MODEL, metrics=page)
+
+
 def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
     """What starts DJL Serving on a model folder, its files and its log in `workdir`. The temporary folder is the
     server's own: the sockets of its workers have fixed names in there, and a second server that finds them kills the
@@ -176,7 +184,7 @@ def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: in
     env = {
         "JAVA_OPTS": f"{os.environ.get('JAVA_OPTS', '')} -Djava.io.tmpdir={temp_dir}".strip(),
         "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python, "OPT_OUT_TRACKING": "true",
-        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "SERVING_PROMETHEUS": "true",
     }  # fmt: skip
     argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
     return Command(argv=argv, log_path=workdir / "server.log", env=env, temp_dir=temp_dir, cwd=workdir)
@@ -195,7 +203,7 @@ def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     return [
         docker, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
         "-v", f"{folder.resolve()}:/opt/ml/model:ro", "-e", f"SERVING_LOAD_MODELS={MODEL}::Python=/opt/ml/model",
-        "-e", "OPT_OUT_TRACKING=true", image, "serve",
+        "-e", "OPT_OUT_TRACKING=true", "-e", "SERVING_PROMETHEUS=true", image, "serve",
     ]  # fmt: skip
 
 

@@ -16,13 +16,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from engines.api import Endpoint, EngineFacts, EngineSpec, RunningEngine, djl_queue_order
+from engines.api import EngineFacts, EngineSpec, RunningEngine, djl_queue_order
 from engines.errors import Unavailable
-from engines.foreign_servers.djl import MODEL, RunningDjl, djl_command, wait_for_workers
+from engines.foreign_servers.djl import RunningDjl, djl_command, endpoint_at, wait_for_workers
 from engines.foreign_servers.djl_folder import backend_spec
 from engines.foreign_servers.djl_found import Found, find_djl
 from engines.foreign_servers.java import java_problem
-from engines.hosted import HERE, HOST, STOP_GRACE_S, serve_file
+from engines.hosted import HERE, STOP_GRACE_S, serve_file
 from engines.launching import engine_here, serving_python
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import Command, ServerProcess, free_port
@@ -99,7 +99,7 @@ def serve_folder(
         wait_for_workers(process, port, spec.workers, ready_timeout_s)
         yield RunningDjl(
             process,
-            Endpoint(url=f"http://{HOST}:{port}/predictions/{MODEL}", protocol="djl", model_name=MODEL),
+            endpoint_at(port),
             _facts(server, version, inner),
         )
     finally:

@@ -19,6 +19,7 @@ from engines.foreign_servers.openai_server import get_json, post_json, wait_for_
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text, shell_words
 from engines.foreign_servers.tokenizer_check import check_tokens
 from engines.hosted import HOST
+from engines.metrics_page import LLAMACPP, page_at
 from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
 from engines.models.gguf_cache import gguf_model
@@ -202,7 +203,9 @@ class Start:
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""
         dialect = replace(LLAMACPP_UNCACHED, fields={}) if self.caches_prompts else LLAMACPP_UNCACHED
-        return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=name, dialect=dialect)
+        url = f"http://{HOST}:{port}"
+        page = page_at(url, LLAMACPP)
+        return Endpoint(url=url, protocol=self.protocol, model_name=name, dialect=dialect, metrics=page)
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs: the wheel's version, or the build that the program names. Raises ModelInvalid where its tokenizer

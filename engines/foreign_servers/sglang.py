@@ -22,6 +22,7 @@ from engines.foreign_servers.openai_server import wait_for_model
 from engines.foreign_servers.program_place import Place, Program, versions_at
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST
+from engines.metrics_page import SGLANG, page_at
 from engines.models.kind import DECODER, model_kind
 from engines.option_values import OptionValues
 from engines.processes.server_process import ServerProcess
@@ -190,7 +191,9 @@ class Served:
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it: in the words of its documents."""
         dialect = SERVERS["sglang"].dialect
-        return Endpoint(url=f"http://{HOST}:{port}", protocol=self.protocol, model_name=name, dialect=dialect)
+        url = f"http://{HOST}:{port}"
+        page = page_at(url, SGLANG)
+        return Endpoint(url=url, protocol=self.protocol, model_name=name, dialect=dialect, metrics=page)
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""

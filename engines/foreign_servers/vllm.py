@@ -22,6 +22,7 @@ from engines.foreign_servers.program_place import Place, Program, versions_at, v
 from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.foreign_servers.vllm_arguments import QUIET, Arguments, arguments_of
 from engines.hosted import HOST
+from engines.metrics_page import VLLM, page_at
 from engines.models.kind import DECODER, ModelKind, model_kind
 from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads, usable_cores
@@ -242,7 +243,13 @@ class Served:
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""
         url = f"http://{HOST}:{port}"
-        return Endpoint(url=url, protocol=self.protocol, model_name=name, dialect=Dialect(returns_ids=True))
+        return Endpoint(
+            url=url,
+            protocol=self.protocol,
+            model_name=name,
+            dialect=Dialect(returns_ids=True),
+            metrics=page_at(url, VLLM),
+        )
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs, as far as it is known from outside."""

@@ -42,11 +42,13 @@ class ServerMetrics:
         self.tokens = Counter("dyno_generated_tokens", "Tokens generated, eos included", registry=self.registry)
         self.restarts = Counter("dyno_worker_restarts", "Workers started again after a crash", registry=self.registry)
         self.queue_length = Gauge("dyno_queue_length", "Jobs waiting now", registry=self.registry)
+        self.running = Gauge("dyno_running", "Jobs that workers have now", registry=self.registry)
         self.workers = Gauge("dyno_workers", "Workers by state", ["state"], registry=self.registry)
 
-    def watch_queue(self, length: Callable[[], int]) -> None:
-        """Read the queue's length when asked for the text."""
-        self.queue_length.set_function(lambda: float(length()))
+    def watch(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
+        """Count the jobs that wait and those that workers have when asked for the text."""
+        self.queue_length.set_function(lambda: float(waiting()))
+        self.running.set_function(lambda: float(running()))
 
     def text(self) -> bytes:
         """Everything, in Prometheus text format."""

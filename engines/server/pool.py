@@ -78,7 +78,7 @@ class WorkerPool:
         self.workers: list[Worker] = []
         self._last_job = 0
         self._last_worker = 0
-        metrics.watch_queue(lambda: len(self.queue))
+        metrics.watch(lambda: len(self.queue), self._running)
 
     def start(self) -> None:
         """Start the permanent workers, all at once."""
@@ -373,6 +373,9 @@ class WorkerPool:
     def _count_states(self) -> None:
         for state in ("starting", "ready", "busy", "stopped"):
             self.metrics.workers.labels(state).set(sum(worker.state == state for worker in self.workers))
+
+    def _running(self) -> int:
+        return sum(len(worker.link.in_flight) for worker in self.workers if worker.link is not None)
 
     def _count_batch(self, jobs: list[Job], in_flight: int | None = None) -> None:
         self.metrics.batch_size.observe(len(jobs) if in_flight is None else in_flight)

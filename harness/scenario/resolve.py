@@ -112,6 +112,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "chat"): False,
     ("workload", "load", "time_unit"): None,
     ("workload", "max_error_frac"): None,
+    ("workload", "engine_metrics"): True,
     ("quality", "reference"): None,
     ("quality", "reference_folder"): None,
     ("quality", "max_logprob_drop"): MAX_LOGPROB_DROP,

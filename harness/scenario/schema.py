@@ -107,6 +107,9 @@ class Workload(Strict):
     requests: Annotated[AtLeastOne, Field(description="measured requests after which a trial stops ...")] = 200
     max_duration_s: Annotated[PositiveSeconds, Field(description="... or this long, whichever is first")] = 15.0
     request_timeout_s: PositiveSeconds = 60.0
+    engine_metrics: Annotated[
+        bool, Field(description="ask the server's metrics page once a second under load, and name what limits it")
+    ] = True
     max_error_frac: Annotated[
         Fraction | None,
         Field(description="a trial ends early, and is not feasible, when a larger share of its requests has failed"),

@@ -68,6 +68,10 @@ class RunLayout:
         """What the machine did while a trial was loaded, one row per sampling interval."""
         return self.root / "telemetry" / f"{trial_id}.parquet"
 
+    def engine_metrics(self, trial_id: str) -> Path:
+        """What the server published about itself while a trial was loaded, one row per answer."""
+        return self.root / "engine_metrics" / f"{trial_id}.parquet"
+
     def outputs(self, trial_id: str) -> Path:
         """The answers of a trial, {"id", "text"} per line."""
         return self.root / "outputs" / f"{trial_id}.jsonl"

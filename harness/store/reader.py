@@ -104,6 +104,17 @@ def read_telemetry(root: Path, trial_id: str) -> pd.DataFrame | None:
         return pd.read_parquet(path) if path.is_file() else None
 
 
+def read_engine_metrics(root: Path, trial_id: str) -> pd.DataFrame | None:
+    """What the server published about itself while a trial was loaded (t_ns, took_ms, then those of
+    engines/metrics_page.py that it has; NaN where one answer lacks it); None when nothing was stored: it publishes
+    nothing, or nobody asked. Raises EnvironmentFault when damaged."""
+    import pandas as pd
+
+    path = RunLayout(root).engine_metrics(trial_id)
+    with whole(path):
+        return pd.read_parquet(path) if path.is_file() else None
+
+
 def read_outputs(root: Path, trial_id: str) -> dict[str, str]:
     """Output id -> text. Raises UsageError when absent."""
     path = RunLayout(root).outputs(trial_id)

@@ -1,4 +1,4 @@
-"""The stored table of machine telemetry during a trial's load: time in ns, then one column per reading."""
+"""The stored tables of a trial's load over time, of the machine and of its server: time in ns, then the readings."""
 
 from __future__ import annotations
 

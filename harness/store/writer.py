@@ -86,9 +86,14 @@ class RunWriter:
 
         Raises EnvironmentFault.
         """
-        path = self.layout.telemetry(trial_id)
-        write_whole(path, lambda partial: write_columns(partial, columns))
-        return path
+        return _write_columns(self.layout.telemetry(trial_id), columns)
+
+    def write_engine_metrics(self, trial_id: str, columns: Mapping[str, Sequence[float | None]]) -> Path:
+        """Write what the server published during a trial (column -> values, t_ns first); returns the path.
+
+        Raises EnvironmentFault.
+        """
+        return _write_columns(self.layout.engine_metrics(trial_id), columns)
 
     def write_outputs(self, trial_id: str, outputs: Mapping[str, str]) -> Path:
         """Write a trial's answers; returns the path. Raises EnvironmentFault."""
@@ -110,6 +115,11 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _write_columns(path: Path, columns: Mapping[str, Sequence[float | None]]) -> Path:
+    write_whole(path, lambda partial: write_columns(partial, columns))
+    return path
 
 
 def _fresh_folder(parent: Path, name: str) -> Path:

@@ -10,6 +10,7 @@ from engines.api import Endpoint, RunningEngine
 from harness.choose.goals import goals_of
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
+from harness.load.metrics_scraper import Scraper
 from harness.load.plan import LoadPlan
 from harness.load.schedule.arrivals import at_rate, schedule_of
 from harness.load.schedule.lengths import token_rates
@@ -17,6 +18,8 @@ from harness.load.schedule.max_rate import RateSearch
 from harness.load.schedule.request_times import Schedule
 from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
+from harness.measure.engine_metrics.limits import limits_of
+from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
@@ -35,11 +38,13 @@ DEFAULT_ERROR_FRAC = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One measured window: raw result, resources, telemetry columns, summary; `limited` is '' or why it is void."""
+    """One measured window: raw result, resources, telemetry columns, what the server published, summary; `limited` is
+    '' or why it is void."""
 
     result: LoadResult
     use: ResourceUse
     telemetry: Mapping[str, Sequence[float | None]]
+    engine_metrics: EngineMetrics
     summary: TrialSummary
     limited: str = ""
 
@@ -171,7 +176,8 @@ class Loads:
         total = len(plan.offsets_ns) or plan.requests
         if self._inputs.web_ui is not None:
             self._inputs.web_ui.watch(workdir / "load", plan, text or workdir.name)
-        with ResourceSampler(lambda: engine.pids) as sampler:
+        scraper = Scraper(engine.endpoint, is_wanted=self._workload.engine_metrics)
+        with ResourceSampler(lambda: engine.pids) as sampler, scraper:
             result = drive(
                 plan,
                 workdir,
@@ -209,7 +215,13 @@ class Loads:
         )
         # The ceiling is that of our own client: of the user's, only its CPU is known.
         limited = verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
-        return Window(result=result, use=use, telemetry=sampler.telemetry(), summary=summary, limited=limited)
+        found = scraper.metrics
+        if self._workload.engine_metrics:
+            summary = _with_limits(summary, found, result, limited)
+        telemetry = sampler.telemetry()
+        return Window(
+            result=result, use=use, telemetry=telemetry, engine_metrics=found, summary=summary, limited=limited
+        )
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
         return replace(
@@ -307,6 +319,16 @@ def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
     if mixed := mixture(result.records):
         summary = summary.doubted([Doubt(kind="mixed_requests", sentence=mixed)])
     return replace(summary, unavailable=unavailable(result.records))
+
+
+def _with_limits(summary: TrialSummary, found: EngineMetrics, result: LoadResult, client: str) -> TrialSummary:
+    """The summary with the limits that the server's metrics and the requests name."""
+    missing = {"engine metrics": found.unavailable} if found.unavailable else {}
+    return replace(
+        summary,
+        limits=limits_of(found, result.records, (result.begin_ns, result.end_ns), client),
+        unavailable={**summary.unavailable, **missing},
+    )
 
 
 def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:

@@ -188,6 +188,8 @@ class TrialRunner:
         for name, window in windows.items():
             self._writer.write_requests(name, window.result.records)
             self._writer.write_telemetry(name, window.telemetry)
+            if window.engine_metrics.scrapes:
+                self._writer.write_engine_metrics(name, window.engine_metrics.columns())
         texts = {**loaded.window.result.outputs, **{f"q:{k}": v for k, v in asked.texts.items()}}
         self._writer.write_outputs(trial_id, texts)
 

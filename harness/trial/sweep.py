@@ -87,4 +87,5 @@ def with_levels(goals: Goals, measured: Sequence[Measured], own: int) -> TrialSu
         distrust=summary.distrust,
         distrust_kinds=summary.distrust_kinds,
         unavailable=summary.unavailable,
+        limits=summary.limits,
     ).doubted(doubts)

@@ -44,6 +44,7 @@ JAVA, READ = "engines/serving_properties/java_text.py", "engines/serving_propert
 RESOLVE, SERVED = "harness/scenario/resolve.py", "harness/scenario/served_reference.py"
 LINT, PLACE = "harness/properties/lint/values.py", "harness/properties/lint/place.py"
 COMBINED, ENVIRONMENT = "harness/properties/lint/combinations.py", "harness/properties/environment_variables.py"
+PAGE = "harness/measure/engine_metrics/read.py"
 
 FAULTS = (
     Fault(TRACE, "return number if math.isfinite(number) else None", "return number"),
@@ -162,6 +163,12 @@ FAULTS = (
     Fault(ENVIRONMENT, '    if key in ("option.engine", "option.entrypoint"):', "    if False:"),
     Fault(ENVIRONMENT, "if len(variables) > MAX_ENTRIES:", "if False:"),
     Fault(ENVIRONMENT, "if _SNAKE.fullmatch(name):", "if True:"),
+    Fault(PAGE, '.decode("utf-8", "replace")', '.decode("utf-8")'),
+    Fault(PAGE, "    except ValueError:", "    except KeyError:"),
+    Fault(PAGE, "if name in names and math.isfinite(value):", "if name in names:"),
+    Fault(
+        PAGE, "for meaning, value in values.items() if math.isfinite(value)}", "for meaning, value in values.items()}"
+    ),
     Fault(ENVIRONMENT, "        if not sign or not key.strip():", "        if not sign:"),
 )
 
@@ -169,7 +176,8 @@ FAULTS = (
 def fuzz_test_of(file: str) -> str:
     """The fuzz test of the reader in `file`."""
     room = file.split("/")[1] if file.startswith("harness/") else "properties"
-    return f"tests/harness/{'load/schedule' if room == 'load' else room}/test_fuzz.py"
+    deeper = {"load": "load/schedule", "measure": "measure/engine_metrics"}
+    return f"tests/harness/{deeper.get(room, room)}/test_fuzz.py"
 
 
 def main(words: list[str]) -> int:

@@ -18,6 +18,7 @@ from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, MetricDef, adds_detail, metric_of, metric_row
 from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Recommendation, Trial
+from harness.report.content.limits import limit_notes
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.content.titles import value_word
 from harness.store.reader import Run
@@ -285,6 +286,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
     notes.extend(_chat_notes(trials))
     notes.extend(_doubt_notes(trials))
+    notes.extend(limit_notes(trials))
     missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
     notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
     if recommendation is not None and recommendation.is_tie:

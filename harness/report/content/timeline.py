@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from harness.errors import DynoError
 from harness.records import Trial
+from harness.report.content.engine_series import engine_series
 from harness.store import reader
 from harness.store.reader import Run
 from harness.units import NS_PER_MS, NS_PER_S
@@ -33,7 +34,8 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """Series over bins of `width_s` seconds; `at_s` are their middles. Latency and lag are NaN where nothing was sent.
-    `resources` holds the telemetry's columns over their own times (`resource_s`)."""
+    `resources` holds the telemetry's columns over their own times (`resource_s`), `engine` what the server published
+    about itself (`engine_s`)."""
 
     at_s: Floats
     width_s: float
@@ -48,6 +50,8 @@ class Timeline:
     warmup_s: float
     resource_s: Floats = field(default_factory=lambda: np.array([]))
     resources: dict[str, Floats] = field(default_factory=dict)
+    engine_s: Floats = field(default_factory=lambda: np.array([]))
+    engine: dict[str, Floats] = field(default_factory=dict)
 
 
 def timeline(run: Run, trial: Trial) -> Timeline | None:
@@ -70,6 +74,7 @@ def timeline(run: Run, trial: Trial) -> Timeline | None:
     lag = (times["sent"] - times["intended"]) * NS_PER_S / NS_PER_MS
     middles = (edges[:-1] + edges[1:]) / 2
     resource_s, resources = _telemetry(run, trial, zero)
+    engine_s, engine = engine_series(run, trial, zero)
     return Timeline(
         at_s=middles,
         width_s=width,
@@ -84,6 +89,8 @@ def timeline(run: Run, trial: Trial) -> Timeline | None:
         warmup_s=min(begin, 0.0),
         resource_s=resource_s,
         resources=resources,
+        engine_s=engine_s,
+        engine=engine,
     )
 
 

@@ -38,8 +38,8 @@ class Panel:
 
 
 def timeline_figure(line: Timeline) -> Figure:
-    """Rates, in flight, latency, lag, and whatever telemetry the trial has."""
-    panels = [*_load_panels(line), *_resource_panels(line)]
+    """Rates, in flight, latency, lag, what the server published, and whatever telemetry the trial has."""
+    panels = [*_load_panels(line), *_engine_panels(line), *_resource_panels(line)]
     step = 1.0 / len(panels)
     layout: dict[str, Any] = {
         "height": PANEL_HEIGHT * len(panels) + 60,
@@ -128,6 +128,42 @@ _MORE = (
     ("gpu_util_frac", "GPU utilisation (%)", " %", 100.0),
     ("gpu_power_w", "GPU power (W)", " W", 1.0),
 )
+
+
+_ENGINE_PANELS = (
+    ("Requests, as the engine counts", "", 1.0, (("waiting", "waiting", "@e1"), ("running", "running", "@e0"))),
+    ("KV cache in use (%)", " %", 100.0, (("kv_frac", "in use", "@e0"),)),
+    ("Batch size", "", 1.0, (("batch_size", "requests in a step", "@e0"),)),
+    ("Put back or refused (requests/s)", " requests/s", 1.0,
+        (("preemptions_per_s", "preempted", "@bad"), ("refused_per_s", "refused", "@e1"))),
+    ("Prompt tokens from the prefix cache (%)", " %", 100.0, (("prefix_hit_frac", "hits", "@e0"),)),
+    ("Drafted tokens accepted (%)", " %", 100.0, (("accepted_frac", "accepted", "@e0"),)),
+)  # fmt: skip
+"""Title, suffix and scale of each panel, then its series: key, name, colour."""
+
+
+def _engine_panels(line: Timeline) -> list[Panel]:
+    panels = []
+    for title, suffix, scale, rows in _ENGINE_PANELS:
+        lines = tuple(
+            Line(
+                name=name,
+                colour=colour,
+                x=line.engine_s,
+                y=scale * line.engine[key],
+                style={"line": {"width": 1.6}},
+                suffix=suffix,
+            )
+            for key, name, colour in rows
+            if key in line.engine and (key not in _RARE or np.nanmax(line.engine[key]) > 0)
+        )
+        if lines:
+            panels.append(Panel(title=title, lines=lines, axis={}))
+    return panels
+
+
+_RARE = ("preemptions_per_s", "refused_per_s")
+"""Series that are drawn only where they ever left 0."""
 
 
 def _resource_panels(line: Timeline) -> list[Panel]:

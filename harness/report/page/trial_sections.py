@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.measure.metrics import metric_row
 from harness.records import Metric, Trial
+from harness.report.content.limits import limits_text
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text
 from harness.report.content.titles import metric_title
 from harness.report.page.elements import Link, Part, anchor, link
@@ -61,6 +62,7 @@ def _files(run: Run, trial: Trial, base: Path) -> list[Link]:
     files = [
         link(layout.requests(trial.trial_id), base, "requests (Parquet)"),
         link(layout.telemetry(trial.trial_id), base, "telemetry (Parquet)"),
+        link(layout.engine_metrics(trial.trial_id), base, "the server's metrics (Parquet)"),
         link(layout.outputs(trial.trial_id), base, "answers"),
         link(layout.logs(trial.trial_id), base, "logs"),
     ]
@@ -73,6 +75,7 @@ def _facts(trial: Trial) -> list[tuple[str, str]]:
         ("started", trial.started_utc),
         ("reason", trial.reason),
         ("broke", "; ".join(trial.violations)),
+        ("limited by", limits_text(trial.summary.limits) if trial.summary is not None else ""),
         ("in doubt", "; ".join(doubt.sentence for doubt in trial.doubts)),
         *((names, f"unavailable: {why}") for names, why in unavailable.items()),
         ("computed in", trial.effective_dtype),

@@ -149,7 +149,8 @@ def test_the_docker_command_mounts_the_folder_and_stays_on_loopback(
     assert argv == [
         "/usr/bin/docker", "run", "--rm", "--init", "--name", "dyno-1", "-p", "127.0.0.1:9000:8080", "-v",
         f"{tmp_path.resolve()}:/opt/ml/model:ro", "-e", "SERVING_LOAD_MODELS=model::Python=/opt/ml/model",
-        "-e", "OPT_OUT_TRACKING=true", "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
+        "-e", "OPT_OUT_TRACKING=true", "-e", "SERVING_PROMETHEUS=true",
+        "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
     ]  # fmt: skip
     with pytest.raises(SpecInvalid, match="expected an image name"):
         docker_argv("--privileged", tmp_path, 9000, "dyno-1")

@@ -85,7 +85,7 @@ def test_ping_facts_and_metrics(quick: Server) -> None:
     before = metric(client, 'dyno_requests_total{code="200"}')
     ask(client)
     assert metric(client, 'dyno_requests_total{code="200"}') == before + 1
-    assert metric(client, "dyno_queue_length") == 0
+    assert metric(client, "dyno_queue_length") == metric(client, "dyno_running") == 0
     assert metric(client, "dyno_batch_size_count") >= 1
     assert metric(client, 'dyno_workers{state="ready"}') == 1
 

@@ -97,3 +97,50 @@ def test_panels_stand_below_each_other_and_telemetry_adds_its_own(run: Run) -> N
 def _panels(figure: dict[str, dict[str, dict[str, list[float]]]]) -> list[list[float]]:
     axes = [name for name in figure["layout"] if name.startswith("yaxis")]
     return [figure["layout"][name]["domain"] for name in sorted(axes, key=lambda name: int(name[5:] or 1))]
+
+
+def test_what_the_server_published_is_drawn_counters_as_what_they_grew_by(run: Run) -> None:
+    path = run.layout.engine_metrics(run.trials[0].trial_id)
+    path.parent.mkdir()
+    columns = {
+        "t_ns": [0, 10**9, 3 * 10**9],
+        "running": [1.0, 2.0, 2.0],
+        "waiting": [0.0, None, 3.0],
+        "batch_sum": [0.0, 6.0, 6.0],
+        "batch_count": [0.0, 2.0, 2.0],
+        "prefix_hits": [0.0, 50.0, 20.0],
+        "prefix_queries": [100.0, 200.0, 80.0],
+        "preemptions": [4.0, 4.0, 10.0],
+        "refused": [0.0, 0.0, 0.0],
+    }
+    write_columns(path, columns)
+    line = timeline(run, run.trials[0])
+    assert line is not None
+    assert list(line.engine_s - line.engine_s[0]) == [0.0, 1.0, 3.0]
+    assert line.engine_s[0] == pytest.approx(line.warmup_s)  # the first request, of the warm-up, was due at 0
+    nan = np.nan
+    wanted = {
+        "running": [1.0, 2.0, 2.0],
+        "waiting": [0.0, nan, 3.0],
+        "batch_size": [nan, 3.0, nan],
+        "prefix_hit_frac": [nan, 0.5, 0.25],
+        "preemptions_per_s": [nan, 0.0, 3.0],
+        "refused_per_s": [nan, 0.0, 0.0],
+    }
+    assert set(line.engine) == set(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(line.engine[name], values, err_msg=name)
+    figure = timeline_figure(line)
+    names = [trace["name"] for trace in figure["data"]]
+    assert {"waiting", "running", "requests in a step", "hits", "preempted"} <= set(names)
+    assert "refused" not in names  # it never left 0
+    assert len(_panels(figure)) == 8
+
+
+def test_damaged_metrics_of_the_server_leave_the_rest_of_the_time_line(run: Run) -> None:
+    path = run.layout.engine_metrics(run.trials[0].trial_id)
+    path.parent.mkdir()
+    path.write_bytes(b"torn")
+    line = timeline(run, run.trials[0])
+    assert line is not None
+    assert line.engine == {}

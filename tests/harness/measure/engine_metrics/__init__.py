@@ -1,0 +1,1 @@
+"""Reading what servers publish, and naming limits from it."""

@@ -1,0 +1,173 @@
+"""Limits are named where a programmed server has them, and nowhere else; the sentence has the numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from engines.metrics_page import Meaning
+from harness.measure.doubts import client_verdict
+from harness.measure.engine_metrics.limits import limits_of
+from harness.measure.engine_metrics.scrapes import EngineMetrics, Scrape
+from harness.records import LimitKind, NamedLimit
+from tests.harness.measure.engine_metrics.programmed_server import NS, Program, ProgrammedServer
+from tests.harness.measure.records import closed_loop, request, use
+
+WINDOW = (0, 10 * NS)
+CASES, HEALTHY = 40, 40
+SEED = 20_261_129
+
+
+def _named(program: Program, chance: random.Random, client_s: float = 1.0) -> set[LimitKind]:
+    metrics, records, window = ProgrammedServer(program, chance).run()
+    resources = use(window_s=program.duration_s, client_s=client_s)
+    client = client_verdict(records, resources, is_open_loop=bool(program.rate_rps)) or ""
+    return {limit.kind for limit in limits_of(metrics, records, window, client)}
+
+
+def _small_cache(chance: random.Random) -> tuple[Program, float]:
+    """The cache holds 30 to 70 % of what the users' requests need at their ends; slots are enough."""
+    users, prompt, answer = chance.randint(6, 24), chance.randint(20, 200), chance.randint(40, 150)
+    most = prompt + 1.3 * answer
+    held = max(1.5 * most, chance.uniform(0.3, 0.7) * users * (prompt + answer))
+    return Program(slots=64, kv_tokens=int(held), prompt_tokens=prompt, answer_tokens=answer, users=users), 1.0
+
+
+def _few_slots(chance: random.Random) -> tuple[Program, float]:
+    """2.5 to 8 times as many users as slots, or a rate of 1.2 to 2 times what they can serve; the cache is ample."""
+    slots, answer = chance.randint(1, 8), chance.randint(10, 80)
+    program = Program(slots=slots, kv_tokens=100_000, answer_tokens=answer, users=int(slots * chance.uniform(2.5, 8)))
+    if chance.random() < 0.4:
+        rate = chance.uniform(1.2, 2.0) * slots / (answer * 0.02)
+        program = Program(slots=slots, kv_tokens=100_000, answer_tokens=answer, rate_rps=rate)
+    return program, 1.0
+
+
+def _short_queue(chance: random.Random) -> tuple[Program, float]:
+    """More users than slots and places in the queue, so that some are refused."""
+    slots, queue = chance.randint(1, 6), chance.randint(1, 8)
+    users = slots + queue + chance.randint(2, 10)
+    return Program(slots=slots, kv_tokens=100_000, queue=queue, answer_tokens=chance.randint(10, 60), users=users), 1.0
+
+
+def _starved_client(chance: random.Random) -> tuple[Program, float]:
+    """The load process computes all the time, and the server has room."""
+    slots = chance.randint(4, 16)
+    return Program(slots=slots, kv_tokens=100_000, users=chance.randint(1, slots)), 20.0 * chance.uniform(0.93, 1.0)
+
+
+def _healthy(chance: random.Random) -> tuple[Program, float]:
+    """No more users than slots, or a rate of at most half of what they can serve; the cache is at most 80 % full."""
+    slots, prompt, answer = chance.randint(1, 16), chance.randint(20, 200), chance.randint(10, 100)
+    held = int(slots * (prompt + 1.3 * answer) / chance.uniform(0.3, 0.8))
+    if chance.random() < 0.5:
+        rate = chance.uniform(0.1, 0.5) * slots / (answer * 0.02)
+        program = Program(slots=slots, kv_tokens=held, prompt_tokens=prompt, answer_tokens=answer, rate_rps=rate)
+    else:
+        users = chance.randint(1, slots)
+        program = Program(slots=slots, kv_tokens=held, prompt_tokens=prompt, answer_tokens=answer, users=users)
+    return program, 20.0 * chance.uniform(0.01, 0.3)
+
+
+Planted = tuple[Callable[[random.Random], tuple[Program, float]], LimitKind]
+PLANTED: tuple[Planted, ...] = (
+    (_small_cache, "kv_cache"), (_few_slots, "queue"), (_short_queue, "queue"), (_starved_client, "client"),
+)  # fmt: skip
+
+
+def test_planted_limits_are_named_and_healthy_runs_are_left_alone() -> None:
+    """40 cases, a starved client beside another limit in every fourth of the others; 40 healthy runs."""
+    chance = random.Random(SEED)
+    wrong = []
+    for number in range(CASES):
+        plan, kind = PLANTED[number % len(PLANTED)]
+        program, client_s = plan(chance)
+        wanted = {kind}
+        if kind != "client" and number % 16 < 4:
+            client_s, wanted = 19.5, {kind, "client"}
+        if (found := _named(program, chance, client_s)) != wanted:
+            wrong.append((program, wanted, found))
+    assert len(wrong) <= 0.1 * CASES, wrong
+    false = [(program, found) for program, client_s in (_healthy(chance) for _ in range(HEALTHY))
+             if (found := _named(program, chance, client_s))]  # fmt: skip
+    assert len(false) <= 0.05 * HEALTHY, false
+
+
+def _metrics(*rows: Mapping[Meaning, float]) -> EngineMetrics:
+    """One scrape a second."""
+    return EngineMetrics(scrapes=tuple(
+        Scrape(at_ns=second * NS, took_ns=1_000_000, values=values) for second, values in enumerate(rows)
+    ))  # fmt: skip
+
+
+def _only(found: tuple[NamedLimit, ...]) -> NamedLimit:
+    (limit,) = found
+    return limit
+
+
+TEN = tuple(request(n, 1000.0 * n, 500.0) for n in range(11))
+"""A request each second from 0 s to 10 s."""
+
+
+def test_preemptions_name_the_cache_with_their_share() -> None:
+    rows: list[Mapping[Meaning, float]] = [{"preemptions": 5.0 + n // 2, "kv_frac": 0.97} for n in range(11)]
+    limit = _only(limits_of(_metrics(*rows), TEN, WINDOW))
+    assert limit == NamedLimit(
+        kind="kv_cache", sentence="KV cache full: 5 preemptions for 10 requests (50%); up to 97% of it was in use"
+    )
+
+
+def test_a_cache_that_makes_requests_wait_is_named_without_a_preemption_and_the_queue_is_not() -> None:
+    rows: list[Mapping[Meaning, float]] = [
+        {"preemptions": 0.0, "kv_frac": 0.95, "waiting": 6.0, "running": 2.0} for _ in range(11)
+    ]
+    limit = _only(limits_of(_metrics(*rows), TEN, WINDOW))
+    assert limit.kind == "kv_cache"
+    assert "in 11 of 11 scrapes requests waited while at least 90%" in limit.sentence
+
+
+def test_a_queue_is_named_by_what_waits_and_runs() -> None:
+    rows: list[Mapping[Meaning, float]] = [{"waiting": 7.0, "running": 1.0} for _ in range(11)]
+    limit = _only(limits_of(_metrics(*rows), TEN, WINDOW))
+    assert limit.kind == "queue"
+    assert "in 11 of 11 scrapes, on average 7 waited and 1 ran, so waiting was 88% of their time" in limit.sentence
+
+
+def test_a_queue_is_named_by_how_long_requests_waited_where_nobody_counts_them() -> None:
+    rows: list[Mapping[Meaning, float]] = [{"queue_s": 0.4 * n, "queue_count": float(n)} for n in range(11)]
+    limit = _only(limits_of(_metrics(*rows), TEN, WINDOW))
+    assert limit.sentence == (
+        "queue before the engine: 10 requests waited 0.4 s on average, 80% of the 0.5 s from send to answer"
+    )
+    half: list[Mapping[Meaning, float]] = [{"queue_s": 0.2 * n, "queue_count": float(n)} for n in range(11)]
+    assert limits_of(_metrics(*half), TEN, WINDOW) == ()
+
+
+def test_refused_requests_name_the_queue_without_any_metrics() -> None:
+    records = tuple(request(n, n, 1.0, outcome="rejected" if n % 10 == 0 else "ok") for n in range(100))
+    limit = _only(limits_of(EngineMetrics(unavailable="HTTP 404"), records, WINDOW))
+    assert limit.sentence == "queue before the engine: 10 of 100 requests (10%) were refused"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"waiting": 9.0, "running": 1.0}] * 4,  # too few to say how often
+        [{"waiting": 9.0}] * 11,  # how many ran is not known
+        [{"waiting": 9.0 * (n % 2), "running": 1.0} for n in range(11)],  # in half of them only
+        [{"waiting": 1.0, "running": 8.0}] * 11,  # most of the time is spent running
+        [{"kv_frac": 0.99, "running": 8.0, "waiting": 0.0, "preemptions": 2.0}] * 11,  # full, and nobody waits
+    ],
+)  # fmt: skip
+def test_without_evidence_no_limit_is_named(rows: list[Mapping[Meaning, float]]) -> None:
+    assert limits_of(_metrics(*rows), TEN, WINDOW) == ()
+
+
+def test_the_client_is_named_with_its_own_sentence() -> None:
+    records = closed_loop(users=2, rounds=5, latency_ms=100.0)
+    assert _only(limits_of(EngineMetrics(), records, WINDOW, "it was late")) == NamedLimit(
+        kind="client", sentence="it was late"
+    )
