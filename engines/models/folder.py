@@ -112,7 +112,7 @@ def special_ids(path: Path) -> SpecialIds:
             name: value for name, value in read_json(generation, "correct or remove it").items() if value is not None
         }
     eos = merged.get("eos_token_id", 1 if is_seq2seq else None)
-    ids = tuple(dict.fromkeys(eos)) if isinstance(eos, list) else (eos,)
+    ids = tuple(eos) if isinstance(eos, list) else (eos,)
     pad: Any = merged.get("pad_token_id", 0 if is_seq2seq else ids[0] if ids else None)
     start = merged.get("decoder_start_token_id", pad) if is_seq2seq else None
     bos = merged.get("bos_token_id")
@@ -120,12 +120,13 @@ def special_ids(path: Path) -> SpecialIds:
     others = (pad, start) if is_seq2seq else (pad,)
     are_numbers = all(isinstance(number, int) and number >= 0 for number in (*ids, *others))
     if are_numbers:
-        ids = tuple(number for number in ids if number < vocab)  # no such token can be chosen
+        ids = tuple(number for number in dict.fromkeys(ids) if number < vocab)  # no such token can be chosen
     if not ids or not are_numbers or max(others) >= vocab:
         begin = f", decoder start {start!r}" if is_seq2seq else ""
+        which = "config.json, or generation_config.json which goes before it" if generation.is_file() else "config.json"
         raise ModelInvalid(
-            f"{path / 'config.json'}: eos {eos!r}, pad {pad!r}{begin}: expected token ids below vocab_size {vocab}; "
-            "correct the config"
+            f"{path}: eos {eos!r:.80}, pad {pad!r:.80}{begin:.80}: expected token ids below vocab_size {vocab}; "
+            f"correct {which}"
         )
     return SpecialIds(eos=ids, pad=pad, start=start, bos=bos if isinstance(bos, int) else None)
 

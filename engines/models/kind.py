@@ -226,9 +226,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.json of a folder whose model_type is known. Raises ModelInvalid."""
     config = read_json(path / "config.json", "copy it from the model's source")
     model_type = config.get("model_type")
-    if model_type not in _FAMILIES:
+    if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise ModelInvalid(
-            f"{path / 'config.json'}: model_type is {model_type!r}, expected one of {', '.join(_FAMILIES)}; "
+            f"{path / 'config.json'}: model_type is {model_type!r:.80}, expected one of {', '.join(_FAMILIES)}; "
             "no engine here serves another"
         )
     return config
