@@ -117,7 +117,8 @@ class Capabilities:
     `architectures` the model_types (none named: all of those kinds). `leaves_out` maps a trait with a bound
     (ModelKind.bounds) -> the model_types of which it computes no longer requests. `reads_gguf`: it serves a GGUF file
     as it is.
-    `option_values` maps an option -> what it takes, where that is known before a launch.
+    `option_values` maps an option -> what it takes, where that is known before a launch. `context_option` names the one
+    that holds the tokens of prompt and answer, of which there are at most `usual_context` without it (0: the model's).
     `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it. `hints` maps a dtype ->
     what to know before choosing it.
     `changes_answers` maps an axis or 'options.<name>' -> the dtypes under which its value changes the answers; () where
@@ -136,6 +137,8 @@ class Capabilities:
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, str] = field(default_factory=dict)
     option_values: Mapping[str, OptionValues] = field(default_factory=dict)
+    context_option: str = ""
+    usual_context: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     model_kinds: tuple[str, ...] = ("seq2seq",)

@@ -17,7 +17,7 @@ from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.docker_image import check_image
 from engines.foreign_servers.llamacpp_options import option_help, option_values, wheel_of
-from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, PROGRAM, WHEEL, Place, Start
+from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, MOST_CONTEXT, PROGRAM, WHEEL, Place, Start
 from engines.foreign_servers.openai_engine import OpenAiServerEngine
 from engines.hosted import CONVERTED_FEATURES
 from engines.models.gguf_architectures import ARCHITECTURES
@@ -56,6 +56,8 @@ class LlamaCppEngine(OpenAiServerEngine):
             ignored_parameters=("num_beams", "repetition_penalty", "no_repeat_ngram_size"),
             options=option_help(place.python if place else ""),
             option_values=option_values(place.python if place else ""),
+            context_option="context",
+            usual_context=MOST_CONTEXT,
             reasons={
                 "tensor_parallel_degree": "llama.cpp splits layers over GPUs, not tensors over processes",
                 "workers": "one server is a trial; ask for more slots with batch_size",

@@ -125,6 +125,7 @@ class SglangEngine(OpenAiServerEngine):
                 **_OPTIONS,
             },
             option_values={**known, **_VALUES},
+            context_option="context_length",
             reasons={
                 **dict.fromkeys(("int8", "int4"), "serve a folder that holds quantized weights, or name quantization"),
                 "workers": "one server is a trial, and its requests share one batch",

@@ -140,6 +140,8 @@ class VllmEngine(OpenAiServerEngine):
             devices=_devices(place, "vllm" in versions, has_driver),
             options={**{name: f"vLLM's {name}" for name in names if name not in _OURS}, **_OPTIONS},
             option_values={**(known.arguments if known else {}), **_VALUES},
+            context_option="max_model_len",
+            usual_context=MOST_CONTEXT,
             reasons={
                 **{name: why for name, why in _REASONS.items() if name != ("cuda" if "vllm" in versions else "cpu")},
                 **{f"options.{name}": why for name, why in _OURS.items()},

@@ -65,7 +65,10 @@ def _asked(python: str) -> dict[str, dict[str, dict[str, str]]]:
         raise Unavailable(f"vllm: {python} could not be asked for vLLM's arguments: {error}") from error
     except (IndexError, ValueError):
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no word")
-        raise Unavailable(f"vllm: {python} could not be asked for vLLM's arguments: {last.strip()}") from None
+        raise Unavailable(
+            f"vllm: {python} could not be asked for vLLM's arguments: {last.strip()}; is it half installed? Install it "
+            "again, or name another python:"
+        ) from None
     return found
 
 

@@ -110,11 +110,11 @@ def plan_space(
             pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
             continue
         reason = "" if kind is None else why_not_model(block.engine, kind, able, tokens or 0)
-        if reason := reason or _why_not_asked(block.engine, resolved.scenario.workload, able):
+        if reason := reason or _why_not_asked(block, resolved.scenario.workload, able, tokens or 0):
             pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
             continue
         able = _inside(resolved.scenario.recommend.container, block.engine, able_with(kind, able))
-        axes, gone = _prune(index, block.engine, axes, able)
+        axes, gone = _prune(index, block.engine, axes, able, tokens or 0)
         pruned += gone
         blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
     blocks = sorted((block for block in blocks if block.candidates), key=lambda block: not block.is_incumbent)
@@ -140,9 +140,13 @@ def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
     )
 
 
-def _why_not_asked(engine: str, workload: Workload, able: Capabilities) -> str:
-    """Why `engine` cannot be asked what the workload asks; '' when it can."""
-    parameters, mine = workload.parameters, traits(engine)
+def _why_not_asked(block: EngineBlock, workload: Workload, able: Capabilities, tokens: int) -> str:
+    """Why the block's engine cannot be asked what the workload asks, up to `tokens` tokens of prompt and answer; ''
+    when it can."""
+    engine, parameters, mine = block.engine, workload.parameters, traits(block.engine)
+    usual = able.usual_context if able.context_option not in block.options else 0
+    if usual and (reason := _why_too_short(f"options.{able.context_option}", usual, able, tokens)):
+        return reason
     if workload.chat and (mine.is_rented or (mine.has_own_front and not mine.takes_request)):
         return f"{engine} takes no chat: its server reads plain prompts"
     neutral = GenerateParams()
@@ -170,14 +174,14 @@ def _inside(container: str, engine: str, able: Capabilities) -> Capabilities:
 
 
 def _prune(
-    index: int, engine: str, axes: Mapping[str, Values], able: Capabilities
+    index: int, engine: str, axes: Mapping[str, Values], able: Capabilities, tokens: int
 ) -> tuple[dict[str, Values], list[Pruned]]:
     """The axes without impossible values. Counts are taken one after the other, so they add up."""
     kept = dict(axes)
     gone: list[Pruned] = []
     for name, values in axes.items():
         for value in values:
-            reason = why_not(engine, name, value, able)
+            reason = why_not(engine, name, value, able) or _why_too_short(name, value, able, tokens)
             if not reason:
                 continue
             count = math.prod(len(left) for axis, left in kept.items() if axis != name)
@@ -185,6 +189,13 @@ def _prune(
             shown = "null" if value is None else value
             gone.append(Pruned(block=index, description=f"{engine} {name}={shown}", reason=reason, count=count))
     return kept, gone
+
+
+def _why_too_short(name: str, value: OptionValue | None, able: Capabilities, tokens: int) -> str:
+    """Why `value` tokens of context are too few for the longest prompt and its answer; '' for another axis."""
+    if name != f"options.{able.context_option}" or not isinstance(value, int) or value >= tokens:
+        return ""
+    return f"prompt and answer make up to {tokens} tokens, and {value} fit; raise {name}"
 
 
 def place_of(block: EngineBlock, folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
     where = f"{resolved.path}: workload.chat: "
     if not model_kind(folder).is_decoder or not template_text(folder):
         raise ScenarioError(
-            f"{where}expected a decoder-only model with a chat template, {folder} has none; remove chat"
+            f"{where}expected a decoder-only model with a chat template, {folder} has none; remove workload.chat"
         )
     try:
         template = ChatTemplate.load(folder)

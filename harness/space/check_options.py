@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from engines.errors import ModelInvalid
 from engines.registry import traits
 from engines.spec_check import why_not
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import place_of
-from harness.space.capabilities import Known, known_options
+from harness.space.capabilities import Known, known_options, model_kind_of
+
+CHAT = "openai-chat"
+PLACES = ("command", "image")
+"""Options that name the server itself."""
 
 
 def option_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[str]:
@@ -21,7 +26,7 @@ def option_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[
             for value in values:
                 if text := _problem(block.engine, name, value, known):
                     found[f"{at('space', index, 'options', name)}{text}"] = None
-    return list(found)
+    return [*found, *_chat_problems(resolved, at)]
 
 
 def unchecked_options(resolved: ResolvedScenario) -> list[str]:
@@ -31,11 +36,29 @@ def unchecked_options(resolved: ResolvedScenario) -> list[str]:
         if not known.why_unchecked:
             continue
         able = known.able
-        names = [name for name in block.options if able is None or (able.has_open_options and name not in able.options)]
+        others = [name for name in block.options if name not in PLACES]
+        names = [name for name in others if able is None or (able.has_open_options and name not in able.options)]
         which = f"not checked ({', '.join(names)})" if names else "checked without it"
         if names or (able is not None and not able.has_open_options):
             found[f"options of {block.engine}'s server were {which}: {known.why_unchecked}"] = None
     return list(found)
+
+
+def _chat_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[str]:
+    """Sentences about the option `protocol` that wants a chat of a model without chat template."""
+    places = [
+        ("space", index, "options", "protocol")
+        for index, block, _ in _blocks(resolved)
+        if CHAT in block.options.get("protocol", ()) and "chat_template" not in block.options
+    ]
+    try:
+        kind = model_kind_of(resolved) if places else None
+    except ModelInvalid:
+        return []  # a damaged folder is refused where it is read
+    if kind is None or kind.has_chat_template:
+        return []
+    what = sentence(f"a model with a chat template beside {CHAT}", resolved.model.value)
+    return [f"{at(*place)}{what}" for place in places]
 
 
 def _blocks(resolved: ResolvedScenario) -> Iterator[tuple[int, EngineBlock, Known]]:

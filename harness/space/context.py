@@ -30,9 +30,10 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
 
 
 def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | None:
-    """Tokens of the longest prompt and its answer, for a model that not every engine computes over its whole context;
-    None for another, where a trace sets the lengths, or where they cannot be counted. Raises as `check_context`."""
-    if kind is None or not kind.bounds or resolved.trace_path is not None:
+    """Tokens of the longest prompt and its answer, which not every engine computes or makes room for; None for a model
+    that is not decoder-only, where a trace sets the lengths, or where they cannot be counted. Raises as
+    `check_context`."""
+    if kind is None or not kind.is_decoder or resolved.trace_path is not None:
         return None
     if (folder := folder_here(resolved)) is None:
         return None

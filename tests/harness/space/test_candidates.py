@@ -227,6 +227,20 @@ def test_a_model_of_another_kind_rules_the_engine_out_before_any_launch() -> Non
     ]
 
 
+def test_a_context_too_short_for_prompt_and_answer_rules_a_server_out() -> None:
+    able = replace(CPU, options={"room": ""}, context_option="room", usual_context=40)
+
+    def gone(tokens: int | None, **block: object) -> list[str]:
+        of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake", **block}]})
+        plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, tokens=tokens)
+        return [f"{each.description} ({each.count}): {each.reason}" for each in plan.pruned]
+
+    why = "prompt and answer make up to 41 tokens, and {} fit; raise options.room"
+    assert gone(None) == gone(40) == gone(41, options={"room": 41}) == []
+    assert gone(41, workers=[1, 2]) == [f"fake (2): {why.format(40)}"]
+    assert gone(41, options={"room": [16, 64]}) == [f"fake options.room=16 (1): {why.format(16)}"]
+
+
 @pytest.mark.parametrize(("tokens", "is_beyond"), [(None, False), (12, False), (13, True)])
 def test_a_prompt_beyond_the_window_rules_out_an_engine_without_windows(tokens: int | None, is_beyond: bool) -> None:
     of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}, {"engine": "transformers"}]})

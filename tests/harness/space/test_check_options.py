@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from engines.api import Availability, Capabilities
 from engines.environments.locate import installed_python
 from engines.option_values import OptionValues
 from harness.cli import scenario, tune
+from harness.scenario.resolve import BUNDLED_DECODER
 from harness.space import capabilities
 from harness.space.capabilities import Known, known_options
 
@@ -82,6 +84,18 @@ def test_what_could_not_be_checked_is_said(tmp_path: Path) -> None:
         "options of vllm's server were not checked (max_num_seq): vLLM not found: install it",
         "options of transformers_serve's server were not checked (compil): nobody knows which version runs",
     ]
+
+
+def test_a_chat_of_a_model_without_template_is_refused(tmp_path: Path) -> None:
+    blocks = ("{engine: transformers_serve, options: {protocol: [openai, openai-chat]}}",)
+    assert _check(tmp_path, *blocks).return_value == 0  # the bundled model has one
+    path = Path(_written(tmp_path, *blocks))
+    path.write_text(path.read_text().replace("{bundled: decoder}", "{path: m}"))
+    shutil.copytree(BUNDLED_DECODER, tmp_path / "m", ignore=shutil.ignore_patterns("chat_template.jinja"))
+    done = CliRunner().invoke(scenario.command, ["check", str(path)], standalone_mode=False)
+    assert done.return_value == 2
+    what = f"expected a model with a chat template beside openai-chat, got '{tmp_path}/m'"
+    assert done.stderr == f"{path}:5: space.0.options.protocol: {what}\n"
 
 
 def test_options_are_known_without_the_server_where_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,11 @@ def test_a_model_without_such_a_limit_takes_any_length(folder: Path) -> None:
     check_context(asked(folder, 10_000), folder)
 
 
-def test_the_longest_request_is_counted_for_a_model_with_a_window_only(folder: Path) -> None:
+def test_the_longest_request_is_counted_for_decoder_only_models(folder: Path) -> None:
     def most(**more: Any) -> int | None:
         return most_tokens(asked(folder, 9, **more), model_kind(folder))
 
-    assert most() is None  # gpt2 has no window: the check of the context suffices
+    assert most() == 21 + 9
     mistral = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
     mistral |= {"max_position_embeddings": 40, "vocab_size": 300, "sliding_window": 12}
     (folder / "config.json").write_text(json.dumps({"model_type": "mistral", **mistral}))
