@@ -1,0 +1,137 @@
+"""A trial at a place, in real processes: it comes back whole, and nothing of it outlives its worker or daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.measure.machine.machine_class import TEST_PLACE, this_machine
+from harness.places.proof import proof
+from harness.places.requests import Described, Joined, Measure, Question
+from harness.records import Candidate
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import ResolvedScenario, resolve
+from harness.store.archive import unpack
+from harness.store.codec import from_json, to_json
+from harness.store.layout import RunLayout
+from harness.trial.reference import Reference
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.heavy
+
+WORKER = """
+import sys
+from pathlib import Path
+from harness.places.worker import ask_here
+reply, refused = ask_here(sys.argv[1], Path(sys.argv[2]).read_text())
+Path(sys.argv[3]).write_bytes(reply or refused.encode())
+"""
+DAEMON = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"
+
+
+def _resolved(folder: Path, seconds: float) -> ResolvedScenario:
+    path = folder / "s.yaml"
+    path.write_text(
+        f"name: s\nworkload: {{load: {{kind: closed, users: 1}}, requests: 100000, max_duration_s: {seconds}}}\n"
+        "quality: {prompts: 2}\nspace: [{engine: fake, options: {service_ms: 20}}]\n"
+    )
+    return resolve(load_scenario(path), path)
+
+
+def _measure(resolved: ResolvedScenario) -> Measure:
+    return Measure(
+        token="fence",
+        question=Question.of(resolved),
+        reference=Reference(answers={}, source="none"),
+        number=7,
+        candidate=Candidate(block=0, engine="fake", options={"service_ms": 20}),
+        left_s=60.0,
+    )
+
+
+@contextmanager
+def _place(folder: Path, verb: str, request: object) -> Iterator[tuple[psutil.Process, Path, str]]:
+    """A daemon above a worker that is asked; the file of the answer, and the name of the place."""
+    asked, reply, name = folder / "asked", folder / "reply", f"place-{secrets.token_hex(4)}"
+    asked.write_text(json.dumps(to_json(request)))
+    argv = [sys.executable, "-c", DAEMON, "-c", WORKER, verb, str(asked), str(reply)]
+    env = {**os.environ, TEST_PLACE: name, "OMP_NUM_THREADS": "3"}
+    with subprocess.Popen(argv, env=env, start_new_session=True) as daemon:
+        try:
+            yield psutil.Process(daemon.pid), reply, name
+        finally:
+            if daemon.poll() is None:
+                for each in (*psutil.Process(daemon.pid).children(recursive=True), daemon):
+                    each.kill()
+
+
+def _answer(folder: Path, verb: str, request: object) -> tuple[bytes, str]:
+    with _place(folder, verb, request) as (daemon, reply, name):
+        assert daemon.wait(60) == 0
+        return reply.read_bytes(), name
+
+
+def test_a_trial_comes_back_whole_from_the_machine_that_it_states(tmp_path: Path) -> None:
+    archive, name = _answer(tmp_path, "measure", _measure(_resolved(tmp_path, 0.5)))
+    arrived = unpack(archive, "fence")
+    assert (arrived.trial.outcome, arrived.trial.number) == ("ok", 7)
+    assert (arrived.trial.machine, arrived.trial.machine_class) == (name, this_machine().machine_class)
+    assert arrived.trial.notes[-1] == f"{TEST_PLACE} named its machine, which stood for several places"
+    layout, trial_id = RunLayout(Path()), arrived.trial.trial_id
+    expected = {layout.requests(trial_id), layout.telemetry(trial_id), layout.outputs(trial_id)}
+    assert expected <= set(map(Path, arrived.files))
+    assert any(path.startswith(f"logs/{trial_id}/") for path in arrived.files)
+
+
+def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path) -> None:
+    answer, name = _answer(tmp_path, "describe", None)
+    described = from_json(Described, json.loads(answer))
+    assert (described.machine.machine_id, described.holder) == (name, "")
+    resolved = _resolved(tmp_path, 0.5)
+    answer, _ = _answer(tmp_path, "join", Question.of(resolved))
+    joined = from_json(Joined, json.loads(answer))
+    assert joined.proof == proof(resolved)
+    assert joined.engines["fake"] == "available"
+
+
+def test_a_file_that_is_not_at_the_place_is_one_sentence(tmp_path: Path) -> None:
+    resolved = _resolved(tmp_path, 0.5)
+    question = Question.of(resolved)
+    there = {**question.scenario["resolved"], "prompts_path": "/nowhere/prompts.jsonl"}
+    question = Question(scenario={**question.scenario, "resolved": there}, bundled=question.bundled)
+    answer, _ = _answer(tmp_path, "join", question)
+    assert answer.decode() == "[Errno 2] No such file or directory: '/nowhere/prompts.jsonl'"
+
+
+@pytest.mark.parametrize("killed", ["worker", "daemon"])
+def test_no_engine_runs_five_seconds_after_its_worker_or_daemon_was_killed(tmp_path: Path, killed: str) -> None:
+    with _place(tmp_path, "measure", _measure(_resolved(tmp_path, 30))) as (daemon, reply, _):
+        below = eventually(lambda: _serving(daemon), "an engine that serves")
+        victim = daemon if killed == "daemon" else daemon.children()[0]
+        below = [each for each in below if each.pid not in (victim.pid, daemon.pid)]
+        victim.kill()
+        _, alive = psutil.wait_procs(below, timeout=5)
+        assert not alive
+        assert not reply.exists()
+
+
+def _serving(daemon: psutil.Process) -> list[psutil.Process]:
+    """All processes below the daemon once load is sent to an engine, else none."""
+    below = daemon.children(recursive=True)
+    return below if any("harness.load" in " ".join(_command(each)) for each in below) else []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
