@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ JOIN_S = 900.0
 NONE_LEFT_S = 60.0
 """How long a search without any place waits for one to join."""
 END_S = 20.0
+LOSSES = 3
+"""So many questions to join may be lost with a node until it is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class FarPlaces:
         self._cluster, self._asked, self._layout = cluster, asked, layout
         self._most, self._note, self._now = most, note, now
         self._known: set[str] = set()
+        self._losses: Counter[str] = Counter()
         self._joining: dict[Task, str] = {}
         self._places: dict[str, _Place] = {}
         self._attempts: dict[Task, _Attempt] = {}
@@ -205,8 +209,15 @@ class FarPlaces:
         node = self._joining.pop(task)
         try:
             joined = from_json(Joined, json.loads(self._cluster.answer(task)))
-        except (Lost, Refused) as error:
+        except Refused as error:
             self._refuse(f"node {node[:8]}: {error}")
+            return False
+        except Lost as error:
+            self._losses[node] += 1
+            if self._losses[node] < LOSSES:
+                self._known.discard(node)  # asked again at the next look, if it is still there
+            else:
+                self._refuse(f"node {node[:8]}: {error}")
             return False
         name = joined.machine.machine_id
         if (why := self._why_not(joined)) != "":
@@ -253,6 +264,9 @@ class FarPlaces:
             self._refuse(f"machine {attempt.place.machine_id}: {error}")
             return _lost(attempt, str(error)) if attempt.is_open else None
         except (Lost, DamagedArchive) as error:
+            # It proves itself again before it gets another: a node may be gone for seconds before the engine knows.
+            self._places.pop(attempt.place.node, None)
+            self._known.discard(attempt.place.node)
             return _lost(attempt, str(error)) if attempt.is_open else None
         if not attempt.is_open:
             return _lost(attempt, "it was given up before")

@@ -31,6 +31,7 @@ class InMemoryCluster:
         self.proofs = {node: dict(PROOF) for node in machines}
         self.engines: dict[str, dict[str, str]] = {}
         self.silent: set[str] = set()
+        self.dead: set[str] = set()
         self.measured: list[tuple[str, Measure]] = []
         self.cancelled: list[tuple[Task, bool]] = []
         self.now_s = 0.0
@@ -54,6 +55,8 @@ class InMemoryCluster:
     def ask(self, node: str, verb: Verb, request: str) -> Task:
         self._asked += 1
         took_s, answer = self._answer(node, verb, request)
+        if node in self.dead:
+            took_s, answer = 1.0, Lost("TaskUnschedulableError")
         at_s = float("inf") if node in self.silent else self.now_s + took_s
         self._answers[self._asked] = at_s, answer
         return self._asked

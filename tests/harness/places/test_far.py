@@ -143,6 +143,28 @@ def test_a_machine_that_refused_a_trial_gets_no_other(tmp_path: Path) -> None:
     assert bench.notes[-1] == f"left out: machine {done.machine}: no space left on the disk"
 
 
+def test_a_machine_that_lost_a_trial_proves_itself_again_before_it_gets_another(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path, "lost")
+    bench.places.begin(ORDER)
+    done = bench.places.next_done()
+    assert done is not None
+    assert done.machine not in bench.places.machines
+    bench.places.begin(Order(number=2, candidate=ORDER.candidate))
+    assert bench.places.next_done() is None, "a machine became free"
+    assert set(bench.places.machines) == {"m1", "m2"}
+
+
+def test_a_node_that_is_dead_before_the_cluster_lists_it_so_loses_one_trial(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    bench.cluster.dead = {"n1"}
+    for number in range(1, 5):
+        bench.places.begin(Order(number=number, candidate=ORDER.candidate))
+    ended = [done for _ in range(4) if (done := bench.places.next_done()) is not None]
+    assert [done.lost for done in ended if done.trial is None] == ["TaskUnschedulableError"]
+    assert len(ended) == 4
+    assert bench.notes[-1] == "left out: node n1: TaskUnschedulableError"
+
+
 def test_a_node_that_leaves_loses_its_trial_at_once_and_its_late_answer_has_no_trial(tmp_path: Path) -> None:
     bench = _admitted(tmp_path, "late")
     bench.places.begin(ORDER)
