@@ -32,7 +32,7 @@ from engines.models.folder import special_ids
 from engines.models.generation_defaults import model_notes
 from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.models.onnx_cache import exported
-from engines.models.openvino_cache import CARRIED, COMPRESSED, COMPRESSION, T5_INT8, decoder_graph
+from engines.models.openvino_cache import CARRIED, COMPRESSED, COMPRESSION, T5_INT8, decoder_form, decoder_graph
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, whole_number
@@ -95,8 +95,8 @@ class OpenVinoEngine(HostedEngine):
             model_graphs(spec.model_dir, spec.dtype, cache_root())
 
 
-def capabilities() -> Capabilities:
-    """The same for the engine and its backend."""
+def capabilities(model_dir: Path | None = None) -> Capabilities:
+    """The same for the engine and its backend, whose `model_dir` may hold weights that are compressed already."""
     reasons = {
         "fp16": "OpenVINO computes fp16 on a CPU only with AMX-FP16, and T5's FFN output overflows there",
         "tensor_parallel_degree": "OpenVINO runs one graph on one device",
@@ -113,7 +113,7 @@ def capabilities() -> Capabilities:
         f"OpenVINO's weights are compressed by nncf, which is not installed here: {_INSTALL} (or pip install nncf)"
     )
     for dtype in COMPRESSED:
-        if find_spec(_COMPRESSOR):
+        if find_spec(_COMPRESSOR) or (model_dir is not None and _are_carried(model_dir, dtype)):
             effective[dtype] = f"{_weights(dtype)}, {_ACTIVATIONS['fp32'][2]}"
         else:
             reasons[dtype] = missing
@@ -127,6 +127,11 @@ def capabilities() -> Capabilities:
         architectures=(*SEQ2SEQ_TYPES, *FAMILIES),
         only_for=_ONLY_FOR,
     )
+
+
+def _are_carried(model_dir: Path, dtype: str) -> bool:
+    forms = (T5_INT8, decoder_form(dtype)) if dtype == "int8" else (decoder_form(dtype),)
+    return any(carried(model_dir / CARRIED, form) is not None for form in forms)
 
 
 def _weights(dtype: str) -> str:
@@ -172,7 +177,7 @@ class OpenVinoBackend(RollingBackend):
 
     def load(self, spec: EngineSpec) -> EngineFacts:
         """Exports at first use. Raises ModelInvalid, SpecInvalid, Unavailable, MemoryError."""
-        check_spec(spec, capabilities())
+        check_spec(spec, capabilities(spec.model_dir))
         activations = choice(spec, "activations", tuple(_ACTIVATIONS), "fp32")
         if activations != "fp32" and spec.dtype not in COMPRESSED:
             raise SpecInvalid(
