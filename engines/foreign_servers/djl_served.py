@@ -124,11 +124,12 @@ def _command(
 def _facts(server: FolderServer, version: Version, inner: EngineSpec) -> EngineFacts:
     engine = engine_here(inner.engine)
     probed = engine.probe()
+    dtypes = engine.capabilities().effective_dtypes if probed.is_available else {}
     name = "djl-serving" if server.found else "djl-python-worker"
     known = (server.found.version if server.found else server.version) or "unknown"
     order = djl_queue_order(server.found.numbers if server.found and server.found.version else version)
     return EngineFacts(
-        effective_dtype=engine.capabilities().effective_dtypes[inner.dtype] if probed.is_available else inner.dtype,
+        effective_dtype=dtypes.get(inner.dtype, inner.dtype),  # measured in another environment, or not made here
         versions={**probed.versions, name: known},
         load_s=0.0,
         queue_order=order,

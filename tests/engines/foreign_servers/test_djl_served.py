@@ -77,6 +77,12 @@ def test_somebody_else_s_handler_runs_where_what_it_imports_is(monkeypatch: pyte
     assert "no DJL Serving is here" in server_for(V36, "transformers").sentence
 
 
+def test_a_dtype_that_is_made_in_another_environment_is_named_as_it_was_asked_for() -> None:
+    spec = EngineSpec(engine="onnxruntime", model_dir=Path(), dtype="int4")  # none that this environment has
+    facts = djl_served._facts(djl_served.FolderServer(sentence="by a stand-in"), V36, spec)
+    assert facts.effective_dtype == "int4"
+
+
 def test_a_jar_without_a_worker_is_one_sentence(tmp_path: Path) -> None:
     broken = tmp_path / "python-0.34.0.jar"
     broken.write_text("no jar")
