@@ -24,6 +24,8 @@ ENGINES: dict[str, str] = {
     "vllm": "engines.foreign_servers.vllm:VllmEngine",
     "sglang": "engines.foreign_servers.sglang:SglangEngine",
     "transformers_serve": "engines.foreign_servers.transformers_serve:TransformersServeEngine",
+    "trtllm_serve": "engines.foreign_servers.not_launched:trtllm_serve",
+    "tgi": "engines.foreign_servers.not_launched:tgi",
 }
 
 BACKENDS: dict[str, str] = {
@@ -70,6 +72,8 @@ TRAITS: dict[str, Traits] = {
     ),
     "sglang": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="radix_cache"),
     "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True),
+    "trtllm_serve": Traits(has_own_front=True, takes_request=True),
+    "tgi": Traits(has_own_front=True, takes_request=True),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "openvino": Traits(is_carried=True),

@@ -196,7 +196,7 @@ class Served:
         if protocol == "openai-chat" and not kind.has_chat_template and "chat_template" not in spec.options:
             raise SpecInvalid(f"vllm: option protocol is 'openai-chat', and {spec.model_dir} has no chat template")
         known = _arguments(place)
-        options = _with_defaults(spec, kind)
+        options = with_defaults(spec, kind)
         variables = {name: str(value) for name, value in options.items() if name.startswith("VLLM_")}
         words: list[str] = []
         for name, value in options.items():
@@ -285,7 +285,7 @@ def _check_model(spec: EngineSpec, kind: ModelKind) -> None:
         )
 
 
-def _with_defaults(spec: EngineSpec, kind: ModelKind) -> dict[str, OptionValue]:
+def with_defaults(spec: EngineSpec, kind: ModelKind) -> dict[str, OptionValue]:
     """The spec's options for vLLM, and ours where it names none: no answer from a prefix cache, as many requests at
     once as the axes ask for, a context that the cache can hold."""
     given = {name: value for name, value in spec.options.items() if name not in _OPTIONS}

@@ -93,6 +93,7 @@ def _write_form(
     folder = (out or run.layout.recommendation_dir / name).resolve()
     source = source_of(run, recommendation)
     made = form(source, name, target, folder)
+    _note(made.note)
     if made.needs_model:
         measured = measured_folder(run, recommendation)
         for path in put_model(inside_the_endpoint(source), parse_container(target), measured, folder):

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.cache_folder import cache_root
+from engines.errors import EngineError
 from engines.foreign_servers.djl_folder import SPEC_FILE, spec_text
+from engines.foreign_servers.not_launched import CONFIG, WRITERS
 from engines.foreign_servers.sglang import SglangEngine
 from engines.foreign_servers.vllm import VllmEngine
 from engines.models.folder import resolve_model
+from engines.models.kind import model_kind
 from engines.registry import traits
 from harness.deploy.compose import as_compose
 from harness.deploy.kubernetes import CLAIM, as_kubernetes
@@ -24,6 +27,7 @@ from harness.deploy.started import (
     started,
     vllm_started,
 )
+from harness.deploy.yaml_text import as_yaml
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
 from harness.properties.model_folder import measured_spec
@@ -36,10 +40,12 @@ from harness.properties.render import (
     render,
     server_notes,
 )
+from harness.trial.launch import spec_of
+from harness.wording import label
 
 SM_VLLM_IMAGE = "public.ecr.aws/deep-learning-containers/vllm:server-sagemaker-cuda"
 SM_SGLANG_IMAGE = "public.ecr.aws/deep-learning-containers/sglang:server-sagemaker-cuda"
-FORMS = (PROPERTIES, "env", "docker-compose", "kubernetes", "vllm-command", "sm-vllm-env", "sm-sglang-env")
+FORMS = (PROPERTIES, "env", "docker-compose", "kubernetes", "vllm-command", "sm-vllm-env", "sm-sglang-env", *WRITERS)
 FILES = {
     "env": "container.env",
     "docker-compose": "compose.yaml",
@@ -47,25 +53,30 @@ FILES = {
     "vllm-command": "vllm.sh",
     "sm-vllm-env": "sagemaker-vllm.env",
     "sm-sglang-env": "sagemaker-sglang.env",
+    "trtllm-serve-command": "trtllm-serve.sh",
+    "tgi-command": "tgi.sh",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """The files of one form, the one that starts the server first; `next_command` is what to type then. `needs_model`:
-    the container's handler reads the measured model beside them."""
+    the container's handler reads the measured model beside them. `note`: what to know before it is used."""
 
     files: Mapping[str, str]
     next_command: str
     needs_model: bool = False
+    note: str = ""
 
 
 def form(source: Source, name: str, container: str, folder: Path) -> Form:
     """The recommendation in form `name` for `container`, to be written to `folder`. Raises UsageError for what the form
     cannot express."""
     source = inside_the_endpoint(source)
-    model_dir = _model_dir(source)
+    model_dir = _model_dir(source, needs_sizes=name in WRITERS)
     path = folder / FILES[name]
+    if name in WRITERS:
+        return _not_yet_run(source, name, model_dir, path)
     comment = f"{evidence(source)}\nStarted from here: {MODEL_MOUNT} is the model's folder."
     if name == "vllm-command":
         return _command(source, model_dir, comment, path)
@@ -120,6 +131,32 @@ def _command(source: Source, model_dir: Path, comment: str, path: Path) -> Form:
     return Form(files={path.name: text}, next_command=f"sh {shlex.quote(str(path))}")
 
 
+def _not_yet_run(source: Source, name: str, model_dir: Path, path: Path) -> Form:
+    """The start command of a server that was not yet run, stated in the file."""
+    candidate = source.trial.candidate
+    what, command_of = WRITERS[name]
+    if traits(candidate.engine).is_elsewhere or traits(candidate.engine).is_rented:
+        raise UsageError(
+            f"{label(candidate)} was measured as it was found: nothing is known of what {what.title} needs"
+        )
+    options = {option: value for option, value in candidate.options.items() if option not in ("command", "image")}
+    try:
+        command = command_of(spec_of(replace(candidate, options=options), model_dir), model_kind(model_dir))
+    except EngineError as error:
+        raise UsageError(f"--format {name}: {error}") from None
+    note = (
+        f"{what.title} was not yet run by dyno: its words are those of {what.read_in}, read and not run; measure it "
+        f"with engine attach, options.server: {what.name}"
+    )
+    config = path.with_suffix(".yaml")
+    words = tuple(str(config) if word == CONFIG else word for word in command.words)
+    server = Started(image="", port=0, health="", command=words, environment=command.env)
+    files = {path.name: command_text(server, f"{evidence(source)}\n{note}.")}
+    if command.config:
+        files[config.name] = as_yaml([dict(command.config)], "")
+    return Form(files=files, next_command=f"sh {shlex.quote(str(path))}", note=note)
+
+
 def _beside(source: Source, container: str, model_dir: Path) -> dict[str, str] | None:
     """What a DJL container needs in the model's folder beside its variables; None where the model's own will do."""
     candidate = source.trial.candidate
@@ -133,11 +170,11 @@ def _beside(source: Source, container: str, model_dir: Path) -> dict[str, str] |
     return {name: text for name, text in render(source, container).items() if name != PROPERTIES}
 
 
-def _model_dir(source: Source) -> Path:
+def _model_dir(source: Source, *, needs_sizes: bool) -> Path:
     """The model's folder here; of one that the container fetches only vLLM's and SGLang's arguments depend."""
     model = source.model
     kind, value = str(model.get("kind", "")), str(model.get("value", ""))
-    needs_sizes = source.trial.candidate.engine in (VllmEngine.name, SglangEngine.name)
+    needs_sizes = needs_sizes or source.trial.candidate.engine in (VllmEngine.name, SglangEngine.name)
     is_fetched_there = kind in ("hub", "s3") and not needs_sizes
     if is_fetched_there or kind in ("", "path"):
         return Path(value)
