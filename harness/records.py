@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from engines.setting import OptionValue, Setting, is_newer_default
+from harness.race import Race
 
 TrialOutcome = Literal[
     "ok", "skipped", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited",
-    "interrupted", "machine_lost",
+    "interrupted", "machine_lost", "ended_early",
 ]  # fmt: skip
-"""'skipped': never launched, because earlier failures made it implausible. 'machine_lost': the machine went away."""
+"""'skipped': never launched, because earlier failures made it implausible. 'machine_lost': the machine went away.
+'ended_early': it surely lost its race, so its objective is only bounded."""
 NOT_MEASURED: tuple[TrialOutcome, ...] = ("interrupted", "machine_lost")
 """Outcomes of a trial that ended before it could prove anything about its candidate."""
 RequestOutcome = Literal[
@@ -93,14 +95,15 @@ class RequestRecord:
         return self.done_ns - self.intended_ns
 
 
-IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "bootstrap", "wilson", "bracket"]
+IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "bootstrap", "wilson", "bracket", "race"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One number that knows how it was made. `low`/`high` bound a 95 % interval; None where none exists.
 
-    `method` is how the interval is found ('bracket': the last two rates of a search), `estimator` the whole in words.
+    `method` is how the interval is found ('bracket': the last two rates of a search, 'race': one end, from a trial that
+    ended early), `estimator` the whole in words.
     """
 
     value: float
@@ -276,7 +279,7 @@ class Trial:
     that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
     requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
     '' in older runs and where nothing was launched. `repetition` is the round of the finalists that it belongs to, from
-    1; 0: a measurement of the search. `chat` is there where the scenario is one."""
+    1; 0: a measurement of the search. `chat` is there where the scenario is one, `race` where it ended early."""
 
     trial_id: str
     number: int
@@ -299,6 +302,12 @@ class Trial:
     machine_class: str = ""
     repetition: int = 0
     chat: ChatFacts | None = None
+    race: Race | None = None
+
+    @property
+    def has_numbers(self) -> bool:
+        """It was measured, if not to the end."""
+        return self.outcome in ("ok", "ended_early")
 
     @property
     def is_feasible(self) -> bool:
@@ -326,7 +335,7 @@ def next_number(trials: Iterable[Trial]) -> int:
     return max((trial.number for trial in trials), default=0) + 1
 
 
-LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominated", "worse"]
+LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominated", "worse", "ended_early"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +343,8 @@ class Loss:
     """Why a candidate was not chosen: the kind decides, `why` is for people.
 
     'failed' (no usable measurement), 'broken' (a constraint), 'unmeasured' (no value for an objective), 'tie'
-    (separated by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse'.
+    (separated by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse',
+    'ended_early' (it lost its race).
     """
 
     trial_id: str

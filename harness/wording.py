@@ -29,10 +29,12 @@ def quantity(metric: Metric) -> str:
 
 
 def claim(metric: Metric) -> str:
-    """What the samples prove: `quantity`, '>= 61.2 ms (n=150)' where they bound a tail from below only, or
-    '61.2 ms (n=3)' where they prove nothing."""
+    """What the samples prove: `quantity`, '>= 61.2 ms (n=150)' where they bound a tail from below only ('<= ...' the
+    throughput of a trial that ended early), or '61.2 ms (n=3)' where they prove nothing."""
     if metric.high is None and metric.low is not None:
         return f">= {metric.low:.4g}{unit_suffix(metric.unit)} (n={metric.n})"
+    if metric.method == "race":
+        return f"<= {metric.high:.4g}{unit_suffix(metric.unit)} (n={metric.n})"
     return quantity(metric) + (f" (n={metric.n})" if metric.is_unproven else "")
 
 

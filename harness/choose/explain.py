@@ -83,6 +83,8 @@ def _why_lost(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     """The kind and one sentence: what ruled the candidate out, or by how much it is worse."""
     worst = one.worst
     repeated = f" in one of {len(one.telling)} measurements" if len(one.telling) > 1 else ""
+    if worst.race is not None:
+        return "ended_early", f"ended early{repeated}: {_short(worst.reason)}"
     if worst.outcome != "ok":
         return "failed", f"{worst.outcome}{repeated}: {_short(worst.reason)}"
     if worst.violations:
@@ -113,7 +115,8 @@ def _against(choice: Choice) -> str:
             return f"cannot tell which is best, so the cheapest was taken; it may as well be: {names}{more}"
         return f"a tie, the cheapest of which was taken; the interval overlaps with: {names}{more}"
     if choice.runner_up is None:
-        return "the only feasible candidate"
+        ended = sum(one.worst.race is not None for one in choice.everyone)
+        return "the only feasible candidate" + (f"; surely worse, so ended early: {ended}" if ended else "")
     if len(choice.goals.objectives) > 1 and len(choice.front) > 1:
         return f"the knee of a Pareto front of {len(choice.front)}"
     if len(choice.goals.objectives) > 1:

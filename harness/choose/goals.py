@@ -116,10 +116,16 @@ class Goals:
         return tuple(check.sentence for check in self.checks(trial) if check.excess_frac > 0)
 
     def excesses(self, trial: Trial) -> dict[str, float]:
-        """Constraint name -> excess_frac, for the sampler; of a trial that did not run, only 'ran'."""
-        if trial.outcome != "ok":
+        """Constraint name -> excess_frac, for the sampler; of a trial that did not run, only 'ran'. What a trial that
+        ended early did not measure counts as kept."""
+        if not trial.has_numbers:
             return {"ran": FAILURE_EXCESS}
-        return {"ran": -1.0, **{check.name: check.excess_frac for check in self.checks(trial)}}
+        limited = {limit.metric for limit in self.limits} if trial.outcome == "ended_early" else set[str]()
+        unknown = {name for name in limited if metric_of(trial, name) is None}
+        return {
+            "ran": -1.0,
+            **{check.name: -1.0 if check.name in unknown else check.excess_frac for check in self.checks(trial)},
+        }
 
     def costs(self, trial: Trial) -> tuple[float, ...]:
         """One cost per objective, the first one first."""

@@ -89,7 +89,7 @@ class Pooled:
     def rank(self, goals: Goals) -> tuple[int, tuple[float, ...], str]:
         """Sort key, better first: feasible candidates, those that broke a constraint, those that failed; then the
         costs."""
-        state = 0 if self.is_feasible else 1 if self.worst.outcome == "ok" else 2
+        state = 0 if self.is_feasible else 1 if self.worst.has_numbers else 2
         return state, self.costs(goals), self.candidate.candidate_id
 
     def evidence(self, goals: Goals) -> Trial:

@@ -216,8 +216,8 @@ def _memory_mib(there: Elsewhere | None) -> float:
 
 def _here(bench: Bench) -> Places:
     return Here(
-        lambda candidate, number, *, judged, order: bench.run(
-            candidate, number, judged=judged, order=order, left_s=bench.left_s()
+        lambda candidate, number, *, judged, order, terms: bench.run(
+            candidate, number, judged=judged, order=order, terms=terms, left_s=bench.left_s()
         )
     )
 

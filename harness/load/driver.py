@@ -20,6 +20,7 @@ from harness.load.plan import NOBODY, START_USERS, LoadPlan
 from harness.load.processes import AnyProcesses, LoadProcesses
 from harness.load.protocol.request_form import form_of
 from harness.load.served_model import UNKNOWN, ServedModel
+from harness.load.so_far import Checks, SoFar
 from harness.load.user_locustfile.events import read_fired, records_of
 from harness.records import Doubt, RequestRecord
 from harness.store.disk import disk_faults
@@ -100,9 +101,10 @@ def drive(
     on_state: Callable[[LoadState], None] | None = None,
     open_processes: OpenProcesses | None = None,
     model: ServedModel = UNKNOWN,
+    checks: Checks | None = None,
 ) -> LoadResult:
     """Run the plan and return its records; `on_progress` gets the number of measured requests done, `on_state` more.
-    `model` is what is known of the model behind the endpoint.
+    `model` is what is known of the model behind the endpoint. `checks` judge a load of this host's processes.
 
     Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
     them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
@@ -118,8 +120,9 @@ def drive(
         plan.write(folder / "plan.json")
     with (open_processes or LoadProcesses)(plan, folder) as processes:
         watch = _Watch(
-            processes=processes, plan=plan, should_stop=should_stop, on_progress=on_progress, on_state=on_state
-        )
+            processes=processes, plan=plan, should_stop=should_stop, on_progress=on_progress, on_state=on_state,
+            checks=checks, so_far=SoFar(folder, plan.processes, plan.think_time_s),
+        )  # fmt: skip
         begin_ns, stopped = watch.run()
     result = _collect(plan, folder, begin_ns, processes, stopped, model)
     result = replace(result, too_many_errors=watch.too_many_errors)
@@ -140,7 +143,10 @@ class _Watch:
     should_stop: Callable[[], object | None]
     on_progress: Callable[[int], None]
     on_state: Callable[[LoadState], None] | None
+    checks: Checks | None
+    so_far: SoFar
     begin_ns: int = 0
+    checked: int = 0
     too_many_errors: str = ""
 
     def run(self) -> tuple[int, str]:
@@ -176,6 +182,14 @@ class _Watch:
             f"{limit:g} allows; {planned} were planned"
         )
 
+    def _why_over(self, done: int) -> str:
+        """The judgement of the last check that is due, if it was not made before."""
+        due = bisect_right(self.checks.after, done) if self.checks is not None and self.begin_ns else 0
+        if self.checks is None or due <= self.checked:
+            return ""
+        self.checked = due
+        return self.checks.why_over(due - 1, *self.so_far.read())
+
     def _publish(self) -> int:
         """Publish what is done; returns it."""
         done = sum(self.processes.done.values())
@@ -202,7 +216,7 @@ class _Watch:
             if done != published:
                 published = self._publish()
             self.too_many_errors = self._why_too_many(done) if self.begin_ns else ""
-            if reason := self.should_stop() or self.too_many_errors:
+            if reason := self.should_stop() or self.too_many_errors or self._why_over(done):
                 yield str(reason)
                 return
             self.processes.check()

@@ -35,7 +35,7 @@ def judged_before(candidate: Candidate, trials: Iterable[Trial], declared: Decla
         (
             trial
             for trial in trials
-            if trial.outcome == "ok"
+            if trial.has_numbers
             and trial.quality is not None
             and trial.is_judged
             and trial.quality.verdict != "Broken"

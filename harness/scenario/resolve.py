@@ -113,6 +113,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "load", "time_unit"): None,
     ("workload", "max_error_frac"): None,
     ("workload", "engine_metrics"): True,
+    ("search", "race"): None,
     ("quality", "reference"): None,
     ("quality", "reference_folder"): None,
     ("quality", "max_logprob_drop"): MAX_LOGPROB_DROP,

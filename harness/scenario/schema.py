@@ -25,6 +25,7 @@ from harness.scenario.fields import (
 )
 from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template, TraceLoad
+from harness.scenario.racing import why_not_raced
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
 
@@ -226,6 +227,10 @@ class Search(Strict):
     ] = 30.0
     seed: AtLeastZero = 0
     confirm: Confirm = Confirm()
+    race: Annotated[
+        bool | None,
+        Field(description="end a trial early when it is surely worse than the best; null: where that can be judged"),
+    ] = None
 
 
 class Recommend(Strict):
@@ -279,6 +284,15 @@ class Scenario(Strict):
         ats = {name: limit.at if isinstance(limit, Bound) else None for name, limit in self.constraints.items()}
         return (*(one.name for one in self.objectives), *(named(name, at) for name, at in ats.items()))
 
+    @property
+    def why_not_raced(self) -> tuple[str, object] | None:
+        """None where a trial that surely loses ends early, else (what is expected, what is written)."""
+        if self.search.race is False:
+            return "search.race: true or null", False
+        if self.search.race is None and self.search.sampler == "grid":
+            return "search.race: true beside sampler: grid, which measures all of it whole", None
+        return why_not_raced(self.objectives, self.workload.load, self.workload.locustfile)
+
     @field_validator("objectives")
     @classmethod
     def _each_metric_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
@@ -306,6 +320,12 @@ class Scenario(Strict):
                     ", ".join(dict.fromkeys(engines)),
                     f"remove {name}, and write generation parameters into workload.parameters",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _races_what_it_can(self) -> Scenario:
+        if self.search.race and (why := self.why_not_raced) is not None:
+            raise expected(f"{why[0]} beside search.race: true", why[1], "remove race: then no trial is raced")
         return self
 
     @model_validator(mode="after")

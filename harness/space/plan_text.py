@@ -161,6 +161,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     expected = expectation(scenario, plan.size, trace)
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
+    yield f"racing     {_racing_text(scenario)}"
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
     yield (
         f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
@@ -171,6 +172,14 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     if money:
         yield f"cost       {money}"
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
+
+
+def _racing_text(scenario: Scenario) -> str:
+    """What ends a trial early, or why nothing does."""
+    if (why := scenario.why_not_raced) is not None:
+        return f"no trial; expected {why[0]}, got {why[1]}"
+    metric = scenario.objectives[0].name
+    return f"a trial ends early once it is surely worse in {metric} than the best so far, by more than launches differ"
 
 
 def _numbered(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
@@ -238,6 +247,7 @@ def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidat
             for each in plan.pruned
         ],
         "warnings": list(plan.warnings),
+        "racing": _racing_text(resolved.scenario),
         "first": [candidate.axes() for candidate in order],
         "expected": {
             "trials": expected.trials,

@@ -34,6 +34,7 @@ from harness.trial.progress import Progress
 from harness.trial.reference import Reference, reference_answers
 from harness.trial.run import TrialRunner, begun
 from harness.tune.budget import stored_duration_s
+from harness.tune.racing import Terms
 from harness.units import NS_PER_S
 
 
@@ -114,19 +115,23 @@ class Bench:
         left_s: float = math.inf,
         judged: Trial | None = None,
         order: int = 0,
+        terms: Terms | None = None,
     ) -> Trial:
         """The finished trial of `candidate`, not stored yet; its id begins with `prefix`, by default t<number>.
 
         `unstored` are options of the engine that no record shall hold, `left_s` the time in which it must be ready.
         `judged` is a trial whose quality it inherits, if the launched engine is the same. `order` numbers the seeded
-        orders in which the requests come. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk.
+        orders in which the requests come, `terms` are what it is raced on. Raises TrialInterrupted on Ctrl-C,
+        EnvironmentFault on a full disk.
         """
         trial = begun(candidate, number, f"{prefix or f't{number:04d}'}-{candidate.candidate_id}")
         spec = self._spec(candidate, unstored or {})
         timeout_s = ready_timeout_s(self.inputs.scenario, left_s)
         begin_ns = self.clock.now_ns()
         try:
-            trial = self._runner.run(trial, lambda workdir: self._launched(spec, workdir, timeout_s), judged, order)
+            trial = self._runner.run(
+                trial, lambda workdir: self._launched(spec, workdir, timeout_s), judged, order, terms
+            )
         finally:
             self.spending.note(candidate, (self.clock.now_ns() - begin_ns) / NS_PER_S)
         if trial.outcome == "timed_out" and timeout_s < self.inputs.scenario.ready_timeout_s:

@@ -24,11 +24,13 @@ from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
+from harness.race import Race
 from harness.records import Doubt, Level, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
+from harness.trial.raced import Racing, as_bound, checks_of
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
 from harness.units import NS_PER_S
 
@@ -39,7 +41,7 @@ DEFAULT_ERROR_FRAC = 0.01
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """One measured window: raw result, resources, telemetry columns, what the server published, summary; `limited` is
-    '' or why it is void."""
+    '' or why it is void, `race` the evidence that ended it early."""
 
     result: LoadResult
     use: ResourceUse
@@ -47,6 +49,7 @@ class Window:
     engine_metrics: EngineMetrics
     summary: TrialSummary
     limited: str = ""
+    race: Race | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +74,18 @@ class Loads:
         self._model = UNKNOWN
         self._engine = ""
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
+        self._racing: Racing | None = None
 
-    def prepare(self, order: int = 0) -> None:
+    def prepare(self, order: int = 0, racing: Racing | None = None) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
 
         The requests come in the seeded order of that number: prompts and arrival times, of every run with this seed.
+        Their load ends early when it has surely lost `racing`; sent by other hosts, it does not.
         Raises ScenarioError for a schedule that cannot be; EnvironmentFault for a rate this machine cannot send.
         """
         load = self._workload.load
         self._seed = self._inputs.scenario.search.seed + ORDER_STRIDE * order
+        self._racing = None if self._inputs.hosts else racing
         if isinstance(load, ClosedLoad):
             return
         if isinstance(load, MaxRateLoad):
@@ -186,6 +192,7 @@ class Loads:
                 on_state=lambda state: self._progress.on_phase(_phase(plan, state, total, text)),
                 open_processes=self._inputs.hosts.open if self._inputs.hosts else None,
                 model=self._model,
+                checks=checks_of(self._racing, plan, sampler),
             )
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
         summary = summarize(
@@ -205,6 +212,18 @@ class Loads:
         summary = summary.doubted(result.doubts)
         if plan.locustfile:
             summary = _of_own_users(summary, result)
+        limited = self._why_limited(plan, result, use)
+        found = scraper.metrics
+        if self._workload.engine_metrics:
+            summary = _with_limits(summary, found, result, limited)
+        window = Window(
+            result=result, use=use, telemetry=sampler.telemetry(), engine_metrics=found, summary=summary,
+            limited=limited,
+        )  # fmt: skip
+        return window if self._racing is None else _settled(window, self._racing)
+
+    def _why_limited(self, plan: LoadPlan, result: LoadResult, use: ResourceUse) -> str:
+        """'' or why the window is void: its client was the bottleneck."""
         facts = result.open_loop
         verdict = client_verdict(
             result.records,
@@ -214,14 +233,7 @@ class Loads:
             waited=facts.waited if facts else 0,
         )
         # The ceiling is that of our own client: of the user's, only its CPU is known.
-        limited = verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
-        found = scraper.metrics
-        if self._workload.engine_metrics:
-            summary = _with_limits(summary, found, result, limited)
-        telemetry = sampler.telemetry()
-        return Window(
-            result=result, use=use, telemetry=telemetry, engine_metrics=found, summary=summary, limited=limited
-        )
+        return verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
         return replace(
@@ -300,6 +312,14 @@ def _phase(plan: LoadPlan, state: LoadState, total: int, text: str) -> Phase:
             f"{state.in_flight} in flight"
         )
     return Phase(name="load", done=state.done, total=total, text=", ".join(parts))
+
+
+def _settled(window: Window, racing: Racing) -> Window:
+    """The window with what its race came to."""
+    if racing.race is not None:
+        return replace(window, summary=as_bound(window.summary, racing.race), race=racing.race)
+    result = replace(window.result, notes=(*window.result.notes, *([racing.spared] if racing.spared else [])))
+    return replace(window, result=result)
 
 
 def _why_bounded(result: LoadResult) -> str:

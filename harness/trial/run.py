@@ -37,7 +37,9 @@ from harness.trial.largest_shape import PHASE, drive_largest
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loaded, Loads, Window
 from harness.trial.progress import LAUNCH, Phase, Progress
+from harness.trial.raced import racing, why_ended
 from harness.trial.reference import FurtherAnswers, Reference
+from harness.tune.racing import Terms
 from harness.units import NS_PER_S
 
 FIRST_ROUND = 1
@@ -70,14 +72,19 @@ class TrialRunner:
         self._goals = goals_of(inputs.scenario)
 
     def run(
-        self, trial: Trial, start: Callable[[Path], Launched], judged: Trial | None = None, order: int = 0
+        self,
+        trial: Trial,
+        start: Callable[[Path], Launched],
+        judged: Trial | None = None,
+        order: int = 0,
+        terms: Terms | None = None,
     ) -> Trial:
         """`trial`, finished. `start` launches its engine, logging to the folder it is given. `judged` is a trial whose
         quality holds for this one, if the launched engine is the same. `order` numbers the orders in which the requests
-        come. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
+        come, `terms` are what it is raced on. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
         phase_s: dict[str, float] = {}
         try:
-            self._loads.prepare(order)
+            self._loads.prepare(order, racing(terms, self._writer.layout) if terms is not None else None)
             return self._measure(trial, start, phase_s, judged, drives_largest=order == FIRST_ROUND)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)
@@ -147,6 +154,8 @@ class TrialRunner:
         trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
+        if window.race is not None:
+            return replace(trial, outcome="ended_early", reason=why_ended(window.race), race=window.race)
         too_many = window.result.too_many_errors
         return replace(trial, violations=(*self._goals.violations(trial), *([too_many] if too_many else [])))
 

@@ -32,7 +32,7 @@ def expected_gain_frac(
     known: several objectives, values that are not positive, nothing feasible, fewer than MIN_MEASURED measured.
     """
     metric = goals.objectives[0]
-    costs = {trial.trial_id: goals.costs(trial)[0] for trial in trials if trial.outcome == "ok"}
+    costs = {trial.trial_id: goals.costs(trial)[0] for trial in trials if trial.has_numbers}
     measured = [trial for trial in trials if math.isfinite(costs.get(trial.trial_id, math.inf))]
     values = np.array([costs[trial.trial_id] for trial in measured]) * (1 if metric.is_minimized else -1)
     feasible = [trial.candidate for trial in measured if trial.is_feasible]
@@ -47,8 +47,8 @@ def expected_gain_frac(
 
 
 def feasible_shares(distances: Distances, trials: Sequence[Trial], candidates: Sequence[Candidate]) -> np.ndarray:
-    """For each candidate the share of its like that ran and kept the constraints; 1 where nothing like it was tried."""
+    """For each candidate the share of its like that ran and broke no constraint; 1 where nothing like it was tried."""
     near = np.exp(-distances.between(candidates, [trial.candidate for trial in trials]))
-    good = np.array([trial.is_feasible for trial in trials], dtype=float)
+    good = np.array([trial.has_numbers and not trial.violations for trial in trials], dtype=float)
     shares: np.ndarray = (1.0 + near @ good) / (1.0 + near.sum(axis=1))
     return shares

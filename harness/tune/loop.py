@@ -19,6 +19,7 @@ from harness.tune.implausible import implausible
 from harness.tune.lost_machines import losses, lost_once
 from harness.tune.memory_model import why_too_large
 from harness.tune.places import Done, Order, not_run
+from harness.tune.racing import Terms, terms_for
 from harness.tune.sampler import Proposals, StudyRecord
 from harness.tune.search_records import EventKind, SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
@@ -65,7 +66,7 @@ class _Session:
         spent_s = context.spent_before_s + stored_duration_s(context.done)
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
         for trial in context.done:
-            if trial.outcome not in (*NOT_MEASURED, "skipped"):
+            if trial.outcome not in (*NOT_MEASURED, "skipped", "ended_early"):
                 self._budget.note(trial, trial.duration_s)
         self._begun: dict[int, tuple[Order, int]] = {}
         """Number -> the order under way, and when it began."""
@@ -147,6 +148,7 @@ class _Session:
             judged=None if repetition else self._judged(candidate),
             repetition=repetition,
             avoid=_machines(losses(self.trials, candidate)),
+            terms=None if repetition else self._terms(candidate),
         )
         launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
         expected_s = self._budget.expected_s(candidate.engine)
@@ -174,7 +176,7 @@ class _Session:
             trial = replace(trial, repetition=order.repetition, notes=(*trial.notes, note))
         self._keep(trial)
         del self._begun[order.number]
-        if trial.outcome not in NOT_MEASURED:
+        if trial.outcome not in (*NOT_MEASURED, "ended_early"):
             self._budget.note(trial, (self._context.clock.now_ns() - begun_ns) / NS_PER_S)
         self._context.on_event(self.event("finished", trial=trial))
         return trial
@@ -204,6 +206,12 @@ class _Session:
         if gain is None or gain >= ENOUGH_FRAC:
             return None
         return f"the next trial should gain less than {100 * ENOUGH_FRAC:g} % ({self._measured()} candidates measured)"
+
+    def _terms(self, candidate: Candidate) -> Terms | None:
+        """What its trial is raced on; nothing for the incumbent, which is one side of the gain."""
+        if any(candidate == block.default for block in self._context.plan.blocks if block.is_incumbent):
+            return None
+        return terms_for(candidate.engine, self.trials, self._context.scenario)
 
     def _judged(self, candidate: Candidate) -> Trial | None:
         """The trial whose quality `candidate` inherits; None where no finalist would be judged itself afterwards."""

@@ -11,19 +11,21 @@ from typing import Protocol
 
 from harness.errors import Interrupted
 from harness.records import Candidate, Trial, TrialOutcome
+from harness.tune.racing import Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One trial to run. Its `number` is given when it begins and never twice, so a late answer to a lost order is
     recognized. `judged` is a trial whose quality holds for this one too, `repetition` the round of the finalists, 0 in
-    the search; `avoid` are machines that a trial of this candidate was lost with."""
+    the search; `avoid` are machines that a trial of this candidate was lost with, `terms` what it is raced on."""
 
     number: int
     candidate: Candidate
     judged: Trial | None = None
     repetition: int = 0
     avoid: frozenset[str] = frozenset()
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,11 @@ class Places(Protocol):
 class RunTrial(Protocol):
     """Measures a candidate as the trial of that number; may raise Interrupted carrying its record as `.trial`."""
 
-    def __call__(self, candidate: Candidate, number: int, *, judged: Trial | None, order: int) -> Trial:
+    def __call__(
+        self, candidate: Candidate, number: int, *, judged: Trial | None, order: int, terms: Terms | None
+    ) -> Trial:
         """`judged` is a trial whose quality holds for this one too; None: its own answers are to be judged. The load
-        comes in the arrival order of that number."""
+        comes in the arrival order of that number, and ends early when it surely loses by `terms`."""
         ...
 
 
@@ -86,7 +90,9 @@ class Here:
         """Run the order that waits; interrupted, its trial is the record of the interruption."""
         order = self._waiting.pop()
         try:
-            trial = self._run_trial(order.candidate, order.number, judged=order.judged, order=order.repetition)
+            trial = self._run_trial(
+                order.candidate, order.number, judged=order.judged, order=order.repetition, terms=order.terms
+            )
         except (Interrupted, KeyboardInterrupt) as error:
             carried = getattr(error, "trial", None)
             trial = carried if isinstance(carried, Trial) else not_run(order, "interrupted", "stopped by the user")

@@ -161,6 +161,12 @@ class ResourceSampler:
             ),
         )
 
+    def use_so_far(self, begin_ns: int, client_processes: int) -> ResourceUse:
+        """What was used since a monotonic time (ns), inside the context; all of dyno's CPU counts as the client's."""
+        self._last_counters = read_counters()
+        last = self._samples[-1]
+        return self.use(begin_ns, last.at_ns, last.harness_s - self._at(begin_ns).harness_s, client_processes)
+
     def telemetry(self) -> dict[str, list[float | None]]:
         """Column -> one value per sampling interval, `t_ns` (monotonic) its end; CPU as shares of all cores.
 

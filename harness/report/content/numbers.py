@@ -18,13 +18,15 @@ def number(value: float) -> str:
 
 
 def value_cell(metric: Metric | None) -> str:
-    """The value; '>= 61.2 (n=150)' where the samples are too few for an upper bound of a tail percentile, '61.2 (n=3)'
-    where they bound a percentile on neither side."""
+    """The value; '>= 61.2 (n=150)' where the samples are too few for an upper bound of a tail percentile, or a trial
+    ended early ('<= 9.1 (n=150)' of a throughput), '61.2 (n=3)' where they bound a percentile on neither side."""
     if metric is None:
         return ABSENT
     if is_only_bounded_below(metric):
         assert metric.low is not None
         return f">= {number(metric.low)} (n={metric.n})"
+    if metric.method == "race" and metric.high is not None:
+        return f"<= {number(metric.high)} (n={metric.n})"
     if metric.unit == "users":
         return f"{metric.value:.10g}"
     return number(metric.value) + (f" (n={metric.n})" if metric.is_unproven else "")

@@ -24,7 +24,7 @@ from harness.report.content.titles import value_word
 from harness.store.reader import Run
 from harness.wording import chat_text, label
 
-Mark = Literal["best", "tie", "broke constraint", ""]
+Mark = Literal["best", "tie", "broke constraint", "ended early", ""]
 
 Cell = Callable[[Trial], str]
 
@@ -79,7 +79,7 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
     """The table of a run, sorted by `sort` (default: the first objective), better first. Raises UsageError on an
     unknown metric."""
     recommendation = recommendation_of(run)
-    measured = [trial for trial in run.trials if trial.outcome == "ok"]
+    measured = [trial for trial in run.trials if trial.has_numbers]
     ordered = _sorted(measured, _sort_by(run, sort))
     marks = _marks(measured, recommendation)
     fields = _fields(run, measured)
@@ -88,7 +88,7 @@ def report_table(run: Run, sort: str | None = None) -> ReportTable:
             trial_id=trial.trial_id, label=label(trial.candidate), outcome=trial.outcome, reason=one_line(trial.reason)
         )
         for trial in run.trials
-        if trial.outcome != "ok"
+        if not trial.has_numbers
     )
     return ReportTable(
         title=f"{run.manifest.scenario.get('name', run.root.name)}: {run.root.name}",
@@ -242,6 +242,8 @@ def _marks(trials: Sequence[Trial], recommendation: Recommendation | None) -> di
 
 
 def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
+    if trial.race is not None:
+        return "ended early"
     if trial.violations:
         return "broke constraint"
     candidate_id = trial.candidate.candidate_id
@@ -258,7 +260,7 @@ def _sort_by(run: Run, sort: str | None) -> Objective:
 
 
 def _sorted(trials: Sequence[Trial], by: Objective) -> list[Trial]:
-    return sorted(trials, key=lambda trial: (bool(trial.violations), by.cost(metric_of(trial, by.metric))))
+    return sorted(trials, key=lambda trial: (not trial.is_feasible, by.cost(metric_of(trial, by.metric))))
 
 
 def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | None) -> tuple[str, ...]:
@@ -278,6 +280,11 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     middles = [metric_of(t, name) for t in trials for name in ("latency_p50_ms", "latency_p90_ms")]
     if any(metric is not None and metric.is_unproven for metric in middles):
         notes.append("'x (n=...)': so few requests bound it on neither side; it is what was seen, no percentile.")
+    if ended := [trial.trial_id for trial in trials if trial.race is not None]:
+        notes.append(
+            f"ended early, since they surely lose: {_several(ended)}; of their objective a bound is shown, '>= x' or "
+            "'<= x', and nothing that needs the whole load."
+        )
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):
         notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")

@@ -147,7 +147,7 @@ def engines(story: Story) -> Section:
         verdict = trial.quality.verdict if trial.quality is not None else "not measured"
         name = label(one.candidate).partition(" ")[2]
         if not one.is_feasible:
-            name += f" ({'broke a constraint' if one.worst.outcome == 'ok' else one.worst.outcome})"
+            name += f" ({'broke a constraint' if one.worst.outcome == 'ok' else one.worst.outcome.replace('_', ' ')})"
         rows.append(
             (
                 Cell(text=one.candidate.engine),

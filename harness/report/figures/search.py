@@ -43,11 +43,12 @@ def progress(run: Run) -> Figure:
     """The first objective over the trials in the order they ran, the best feasible so far as a step line."""
     objective = run_goals(run).objectives[0]
     data: list[dict[str, Any]] = []
-    shown = [trial for trial in run.trials if trial.outcome == "ok" and metric_of(trial, objective.metric)]
+    shown = [trial for trial in run.trials if trial.has_numbers and metric_of(trial, objective.metric)]
     tints = colours(run.trials)
     for name, trials, symbol in (
-        ("feasible", [t for t in shown if not t.violations], "circle"),
+        ("feasible", [t for t in shown if t.is_feasible], "circle"),
         ("broke a constraint", [t for t in shown if t.violations], "circle-open"),
+        ("ended early, as estimated", [t for t in shown if t.race is not None], "triangle-up-open"),
     ):
         if trials:
             data.append(
@@ -68,9 +69,8 @@ def progress(run: Run) -> Figure:
             }
         )
     made = layout("Trial, in the order they ran", _title(objective.metric))
-    values = [value for points in data for value in points["y"]]
-    scale = stretched(values)
-    failed = [trial for trial in run.trials if trial.outcome != "ok"]
+    scale = stretched(values := [value for points in data for value in points["y"]])
+    failed = [trial for trial in run.trials if not trial.has_numbers]
     if failed and data:
         floor = min(values) * 0.85 if scale.get("type") == "log" else 0.0
         data.append(

@@ -66,7 +66,7 @@ CAPTIONS = {
     "phases": ("Where the time went", "Seconds per trial from launch to stop."),
 }
 FILE = "file of "
-_ROW_CLASS = {"best": "best", "tie": "tie", "broke constraint": "broke", "": ""}
+_ROW_CLASS = {"best": "best", "tie": "tie", "broke constraint": "broke", "ended early": "broke", "": ""}
 
 
 def write_html(run: Run, table: ReportTable, path: Path) -> None:
@@ -107,7 +107,7 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
 def _kept(story: Story, table: ReportTable) -> list[Trial]:
     """Trials with a section: table order, then failures, then the verification; at most SECTIONS."""
     shown = [row.trial for row in table.rows]
-    failed = [trial for trial in story.run.trials if trial.outcome != "ok"]
+    failed = [trial for trial in story.run.trials if not trial.has_numbers]
     room = SECTIONS - min(len(failed), SECTIONS // 4)
     verify = story.verification.trial if story.verification is not None else None
     kept = [*shown[:room], *failed[: SECTIONS - len(shown[:room])]]

@@ -114,7 +114,7 @@ def _metric(name: str, metric: Metric) -> dict[str, Any]:
 def failures(run: Run, trials: Sequence[Trial], base: Path, linked: frozenset[str]) -> Part:
     """Trials without numbers, each with its reason and the end of its log."""
     failed = []
-    for place, trial in enumerate(trial for trial in trials if trial.outcome != "ok"):
+    for place, trial in enumerate(trial for trial in trials if not trial.has_numbers):
         is_tail_read = place < TAILS
         failed.append(
             {

@@ -19,8 +19,8 @@ from harness.report.content.result_table import HIGH_PRIORITY, Column, ReportTab
 from harness.store.codec import to_json
 from harness.store.reader import Run
 
-_STYLE = {"best": "bold green", "tie": "green", "broke constraint": "dim", "": ""}
-_SIGN = {"best": "★", "tie": "≈", "broke constraint": "✗", "": ""}
+_STYLE = {"best": "bold green", "tie": "green", "broke constraint": "dim", "ended early": "dim", "": ""}
+_SIGN = {"best": "★", "tie": "≈", "broke constraint": "✗", "ended early": "⋯", "": ""}
 UNBOUNDED_WIDTH = 400
 """Columns given to a pipe: nothing is left out and nothing wraps there."""
 
@@ -44,7 +44,9 @@ def print_table(table: ReportTable, console: Console) -> None:
         cells = [_SIGN[row.mark] if index == 0 else _broken(row.cells[index]) for index in kept]
         shown.add_row(*map(Text, cells), style=_STYLE[row.mark])
     console.print(shown)
-    legend = [f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint") if _has(table, mark)]
+    legend = [
+        f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint", "ended early") if _has(table, mark)
+    ]
     if legend:
         console.print(Text("   ".join(legend), style="dim"))
     if same:

@@ -18,6 +18,7 @@ from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummar
 from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
+from harness.tune.racing import Seen
 
 AXES: Mapping[str, Sequence[str | int]] = {
     "dtype": ["fp32", "bf16", "int8"],
@@ -30,6 +31,11 @@ WORK_MS = {"fp32": 40.0, "bf16": 32.0, "int8": 22.0}
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}
 LAUNCH_S, LOAD_S = 10.0, 20.0
 """What a trial costs; one that crashes costs its launch."""
+REQUESTS = 400
+PROMPT_SD, BATCH_SD, OWN_SD = 0.3, 0.1, 0.15
+"""Of the logarithm of a request's latency: from prompt to prompt, the same for all trials of a search; from batch to
+batch of BATCH requests of a trial; and from request to request."""
+BATCH = 8
 LAUNCH_SD = 0.02
 """Of the logarithm of a latency, from launch to launch, where a law does not say otherwise."""
 
@@ -96,10 +102,9 @@ class Law:
                 reason="out of memory",
                 phase_s={"launch": LAUNCH_S},
             )
-        luck = math.exp(self.launch_sd * float(np.random.default_rng([seed, number]).standard_normal()))
-        value = self.latency_ms(candidate) * luck * (1 + (number - 1) * self.drift_frac)
+        value = self._measured_ms(candidate, number, seed)
         metric = Metric(
-            value=value, unit="ms", estimator="law", method="bootstrap", n=400, low=0.99 * value, high=1.01 * value
+            value=value, unit="ms", estimator="law", method="bootstrap", n=REQUESTS, low=0.99 * value, high=1.01 * value
         )
         return Trial(
             trial_id=trial_id,
@@ -110,6 +115,19 @@ class Law:
             summary=TrialSummary(metrics={"latency_p50_ms": metric}),
             quality=QualityReport(verdict="Normal", reason="law", metrics={}),
         )
+
+    def _measured_ms(self, candidate: Candidate, number: int, seed: int) -> float:
+        luck = math.exp(self.launch_sd * float(np.random.default_rng([seed, number]).standard_normal()))
+        return self.latency_ms(candidate) * luck * (1 + (number - 1) * self.drift_frac)
+
+    def answers(self, candidate: Candidate, number: int, seed: int) -> Seen:
+        """The requests of trial `number`, milliseconds, one user at a time; equal for equal arguments."""
+        prompts = np.random.default_rng(seed).standard_normal(REQUESTS)
+        rng = np.random.default_rng([seed, number, 1])
+        batches = np.repeat(rng.standard_normal(REQUESTS // BATCH), BATCH)
+        noise = PROMPT_SD * prompts + BATCH_SD * batches + OWN_SD * rng.standard_normal(REQUESTS)
+        waited = self._measured_ms(candidate, number, seed) * np.exp(noise)
+        return Seen(np.concatenate([[0.0], np.cumsum(waited)[:-1]]), waited)
 
     def loss_frac(self, candidate: Candidate) -> float:
         """How much worse than the best `candidate` truly is; infinite where it crashes."""

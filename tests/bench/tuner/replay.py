@@ -13,10 +13,12 @@ from harness.choose.goals import goals_of
 from harness.clock import FakeClock
 from harness.errors import MeasurementInvalid
 from harness.records import Candidate, Trial
+from harness.trial.raced import as_bound
 from harness.tune import loop
 from harness.tune.places import Here
+from harness.tune.racing import Terms, lost
 from harness.tune.search_records import SearchContext
-from tests.bench.tuner.laws import AXES, Law, plan, scenario
+from tests.bench.tuner.laws import AXES, LOAD_S, REQUESTS, Law, plan, scenario
 
 TRIALS = 24
 """Candidates measured at most, finalists apart."""
@@ -25,12 +27,15 @@ TRIALS = 24
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One search: the true loss of what it recommends against the best, minutes on its clock, the minute at which a
-    candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included."""
+    candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included. `ended` of
+    them ended early; `is_missed`: one of these is truly at least 2 % better than the recommended one."""
 
     loss_frac: float
     minutes: float
     found_min: float
     launches: int
+    ended: int
+    is_missed: bool
 
 
 def run(law: Law, contestant: str, seed: int) -> Outcome:
@@ -48,12 +53,28 @@ class _NoStudy:
         pass
 
 
-def _searched(sampler: str, *, ends_when_enough: bool) -> Callable[[Law, int], list[Trial]]:
+def _raced(law: Law, trial: Trial, terms: Terms | None, done: list[Trial], seed: int) -> Trial:
+    """The trial, ended at the first check by which it has lost; its load then costs as much less."""
+    if terms is None or trial.summary is None:
+        return trial
+    best = next(each for each in done if each.trial_id == terms.against)
+    mine, others = (law.answers(each.candidate, each.number, seed) for each in (trial, best))
+    for check, requests in enumerate(terms.checks):
+        if (race := lost(terms, check, mine, others)) is not None:
+            phase_s = {**trial.phase_s, "load": LOAD_S * requests / REQUESTS}
+            summary = as_bound(trial.summary, race)
+            return replace(trial, outcome="ended_early", race=race, phase_s=phase_s, summary=summary)
+    return trial
+
+
+def _searched(sampler: str, *, ends_when_enough: bool, races: bool = False) -> Callable[[Law, int], list[Trial]]:
     def searched(law: Law, seed: int) -> list[Trial]:
         clock, trials = FakeClock(), list[Trial]()
 
-        def run_trial(candidate: Candidate, number: int, *, judged: Trial | None, order: int) -> Trial:
-            trial = law.trial(candidate, number, seed)
+        def run_trial(
+            candidate: Candidate, number: int, *, judged: Trial | None, order: int, terms: Terms | None
+        ) -> Trial:
+            trial = _raced(law, law.trial(candidate, number, seed), terms if races else None, trials, seed)
             clock.sleep_s(trial.duration_s)
             return trial
 
@@ -115,6 +136,7 @@ CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
     "hill climb": _climbed,
     "TPE, all trials": _searched("tpe", ends_when_enough=False),
     "dyno (TPE, ends when enough)": _searched("tpe", ends_when_enough=True),
+    "dyno, racing": _searched("tpe", ends_when_enough=True, races=True),
 }
 
 
@@ -129,4 +151,12 @@ def _outcome(law: Law, trials: list[Trial]) -> Outcome:
         spent_s += trial.duration_s
         if math.isinf(found_s) and law.loss_frac(trial.candidate) <= 0.05:
             found_s = spent_s
-    return Outcome(loss_frac=loss_frac, minutes=spent_s / 60, found_min=found_s / 60, launches=len(launched))
+    ended = [trial for trial in launched if trial.race is not None]
+    return Outcome(
+        loss_frac=loss_frac,
+        minutes=spent_s / 60,
+        found_min=found_s / 60,
+        launches=len(launched),
+        ended=len(ended),
+        is_missed=any((1 + law.loss_frac(each.candidate)) * 1.02 <= 1 + loss_frac for each in ended),
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from engines.models.cache import model_digest
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.summarize import summarize
+from harness.race import Race
 from harness.records import Candidate, Metric, QualityReport, RequestRecord, Trial, TrialSummary
 from harness.store.formats import RunManifest
 from harness.store.reader import Run
@@ -77,6 +78,25 @@ def conversion(folder: Path) -> str:
     made.mkdir(parents=True)
     (made / "model.bin").write_text("converted")
     return str(made)
+
+
+def ended(number: int, what: Candidate, against: Trial, at_least_frac: float) -> Trial:
+    """A trial that lost its race by P50, 10 % above the bound by its estimate."""
+    assert against.summary is not None
+    best = against.summary.metrics["latency_p50_ms"].value
+    race = Race(
+        against=against.trial_id, metric="latency_p50_ms", against_value=best, margin_frac=0.1, level=0.001, check=2,
+        checks=4, requests=100, blocks=12, block_requests=8, worse_frac=(1 + at_least_frac) * 1.1 - 1,
+        at_least_frac=at_least_frac,
+    )  # fmt: skip
+    bound = Metric(
+        value=best * (1 + race.worse_frac), unit="ms", estimator="race", method="race", n=100,
+        low=best * (1 + at_least_frac),
+    )  # fmt: skip
+    made = trial(number, what, (best, best, best), race=race, outcome="ended_early", reason="it surely loses")
+    assert made.summary is not None
+    kept = {"latency_p50_ms": bound, "error_frac": made.summary.metrics["error_frac"]}
+    return replace(made, summary=TrialSummary(metrics=kept))
 
 
 def failed(number: int, what: Candidate, outcome: Any = "launch_failed", reason: str = "it would not start") -> Trial:

@@ -9,7 +9,7 @@ import pytest
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid
 from harness.records import Candidate, Doubt, Loss, Recommendation
-from tests.harness.choose.runs import candidate, failed, metric, run_of, trial
+from tests.harness.choose.runs import candidate, ended, failed, metric, run_of, trial
 
 TWO_GOALS = [
     {"metric": "latency_p50_ms", "goal": "minimize"},
@@ -91,6 +91,21 @@ def test_a_broken_constraint_and_a_failure_rule_out() -> None:
     assert _why(found, died) == "out_of_memory: killed by the kernel"
     assert found.runner_up is None
     assert "the only feasible candidate" in found.margin
+
+
+def test_one_that_ended_early_is_never_recommended_and_its_bound_is_the_reason() -> None:
+    """Even where its estimate is the best number of the run: the one it raced broke down when it was measured again."""
+    best = trial(1, candidate(), (20.0, 19.8, 20.6))
+    lost = ended(2, candidate(batch_size=4), best, 0.3)
+    slow = trial(3, candidate(batch_size=8), (90.0, 89.0, 91.0))
+    found = choose(run_of(best, lost))
+    assert found.trial == best
+    assert found.runner_up is None
+    assert [(loss.kind, loss.why) for loss in found.losses] == [("ended_early", "ended early: it surely loses")]
+    assert "the only feasible candidate; surely worse, so ended early: 1" in found.margin
+    assert choose(run_of(lost, slow)).trial == slow
+    with pytest.raises(MeasurementInvalid, match="ended_early"):
+        choose(run_of(lost))
 
 
 def test_repetitions_are_pooled_and_widen_the_interval() -> None:

@@ -66,6 +66,15 @@ def test_the_bound_itself_is_allowed() -> None:
     assert OF.violations(_trial(latency_p99_ms=500.0, exact=0.9)) == ()
 
 
+def test_what_a_trial_that_ended_early_did_not_measure_counts_as_kept() -> None:
+    lost = _trial(outcome="ended_early", exact=0.5)
+    assert lost.summary is not None
+    only = {"latency_p50_ms": lost.summary.metrics["latency_p50_ms"]}
+    excesses = OF.excesses(replace(lost, summary=TrialSummary(metrics=only)))
+    assert excesses["ran"] == excesses["latency_p99_ms"] == -1.0
+    assert excesses["exact_match_frac"] > 0
+
+
 def test_a_metric_without_a_number_breaks_its_constraint() -> None:
     expected = ("latency_p99_ms was not measured, expected at most 500",)
     trial = _trial(latency_p99_ms=math.nan)

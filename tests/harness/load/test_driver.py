@@ -22,7 +22,8 @@ from engines.api import Dialect
 from harness.errors import EnvironmentFault, MeasurementInvalid, UsageError
 from harness.load.driver import drive
 from harness.load.served_model import ServedModel
-from harness.records import Prompt
+from harness.load.so_far import Checks
+from harness.records import Prompt, RequestRecord
 from tests.harness.load.odd_server import Odd, echo, odd_server
 from tests.harness.load.plans import PROMPTS, measured_of, plan_of, run_load
 
@@ -111,6 +112,29 @@ def test_a_load_ends_when_too_large_a_share_of_it_fails(fields: dict[str, Any], 
     with odd_server(half) as url:
         whole = run_load(plan_of(url, requests=60, max_error_frac=0.8), tmp_path / "whole")
     assert (whole.too_many_errors, len(measured_of(whole))) == ("", 60)
+
+
+def test_a_load_is_judged_after_fixed_numbers_of_requests_and_may_end(tmp_path: Path) -> None:
+    judged: list[tuple[int, int]] = []
+
+    def why_over(check: int, records: Sequence[RequestRecord], until_ns: int) -> str:
+        judged.append((check, len(records)))
+        assert len({record.seq for record in records}) == len(records)
+        assert until_ns <= max(record.done_ns for record in records)
+        return "enough" if check == 1 else ""
+
+    def slow(odd: Odd, body: dict[str, Any]) -> None:
+        time.sleep(0.02)
+        echo(odd, body)
+
+    with odd_server(slow) as url:
+        plan = plan_of(url, requests=100_000, max_duration_s=60.0, processes=2)
+        result = run_load(plan, tmp_path, checks=Checks(after=(20, 90, 400), why_over=why_over))
+    assert [check for check, _ in judged] == [0, 1]
+    assert all(count >= least for (_, count), least in zip(judged, (20, 90), strict=True))
+    assert result.stopped == "enough"
+    assert 90 <= len(measured_of(result)) < 400
+    assert {record.seq for record in measured_of(result)} >= set(range(80))
 
 
 def test_the_load_ends_with_its_time_and_finishes_what_is_in_flight(tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ BROKEN = [
         "{f}:1: expected a scenario, got an empty file; start from scenarios/quickstart.yaml",
     ),
     (
+        "a race for what no raced trial can have",
+        HEAD + "objectives: [{metric: latency_p99_ms, goal: minimize}]\nsearch: {race: true}\n",
+        "{f}:1: expected latency_p50_ms, latency_mean_ms or throughput_rps as the objective beside search.race: true, "
+        "got 'latency_p99_ms'; remove race: then no trial is raced",
+    ),
+    (
+        "a race over a sweep",
+        HEAD + "workload: {load: {users: [1, 4]}}\nsearch: {race: true}\n"
+        "objectives: [{metric: latency_p50_ms, goal: minimize, at: {users: 4}}]\n",
+        "{f}:1: expected one level of load beside search.race: true, got 'several'; "
+        "remove race: then no trial is raced",
+    ),
+    (
         "an incumbent of two values",
         "name: s\nspace: [{engine: fake, workers: [1, 2], incumbent: true}]\n",
         "{f}:2: space.0: expected one value per axis beside incumbent: true, got 'workers'; "

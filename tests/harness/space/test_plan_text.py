@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.space.candidates import SpacePlan
@@ -54,6 +56,29 @@ def test_a_trace_s_own_time_and_requests_are_what_the_plan_counts(tmp_path: Path
     assert (
         expectation(resolved.scenario, 1, facts_of(resolved)).trial_s == expectation(resolved.scenario, 1).trial_s - 11
     )
+
+
+@pytest.mark.parametrize(
+    ("goal", "shown"),
+    [
+        (
+            "{metric: latency_mean_ms, goal: minimize}",
+            "a trial ends early once it is surely worse in latency_mean_ms than ",
+        ),
+        (
+            "{metric: latency_p90_ms, goal: minimize}",
+            "no trial; expected latency_p50_ms, latency_mean_ms or throughput_rps ",
+        ),
+    ],
+)
+def test_the_plan_says_what_is_raced_or_why_nothing_is(tmp_path: Path, goal: str, shown: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nspace: [{{engine: fake}}]\nobjectives: [{goal}]\n")
+    resolved = resolve(load_scenario(path), path)
+    one = replace(NOTHING, candidates=(Candidate(block=0, engine="fake"),))
+    (line,) = [line for line in plan_lines(resolved, one, ()) if line.startswith("racing ")]
+    assert line[11:].startswith(shown)
+    assert plan_dict(resolved, one, ())["racing"] == line[11:]
 
 
 def test_an_attached_server_s_model_is_not_said_to_be_the_bundled_one(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from engines.api import Availability, Capabilities, EngineFacts
 from harness.choose.goals import goals_of
 from harness.clock import FakeClock
 from harness.quality.inheritance import inherited
+from harness.race import Race
 from harness.records import Candidate, Metric, QualityReport, Trial, TrialSummary
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
+from harness.trial.raced import as_bound
 from harness.tune.places import Here
+from harness.tune.racing import Terms
 from harness.tune.search_records import SearchContext, SearchEvent
 
 DTYPE_COST = {"fp32": 1.0, "bf16": 0.8, "int8": 0.55}
@@ -113,11 +116,30 @@ def best_latency_ms(of: Scenario) -> float:
     return min((latency_ms(trial.candidate) for trial in trials if trial.is_feasible), default=math.inf)
 
 
-class Bench:
-    """A search context over the landscape; `recorded` is the run's trials.jsonl, `launched` what really ran."""
+def raced(trial: Trial, terms: Terms | None) -> Trial:
+    """The trial, ended early where it is worse than its terms allow: the landscape has no noise."""
+    if terms is None or trial.summary is None:
+        return trial
+    worse = trial.summary.metrics[terms.metric].value / terms.against_value - 1
+    if worse <= terms.margin_frac:
+        return trial
+    race = Race(
+        against=terms.against, metric=terms.metric, against_value=terms.against_value, margin_frac=terms.margin_frac,
+        level=terms.level, check=1, checks=len(terms.checks), requests=terms.checks[0], blocks=8, block_requests=1,
+        worse_frac=worse, at_least_frac=(worse + terms.margin_frac) / 2,
+    )  # fmt: skip
+    return replace(
+        trial, outcome="ended_early", reason="lost", race=race, summary=as_bound(trial.summary, race), violations=()
+    )
 
-    def __init__(self, of: Scenario, study_path: Path, done: tuple[Trial, ...] = ()) -> None:
+
+class Bench:
+    """A search context over the landscape; `recorded` is the run's trials.jsonl, `launched` what really ran. With
+    `races` a trial ends early when it loses."""
+
+    def __init__(self, of: Scenario, study_path: Path, done: tuple[Trial, ...] = (), *, races: bool = False) -> None:
         self.scenario = of
+        self._races = races
         self.clock = FakeClock()
         self.recorded: list[Trial] = list(done)
         self.launched: list[Candidate] = []
@@ -125,10 +147,18 @@ class Bench:
         self._study_path = study_path
         self._done = done
 
-    def run_trial(self, candidate: Candidate, number: int, *, judged: Trial | None = None, order: int = 0) -> Trial:
+    def run_trial(
+        self,
+        candidate: Candidate,
+        number: int,
+        *,
+        judged: Trial | None = None,
+        order: int = 0,
+        terms: Terms | None = None,
+    ) -> Trial:
         self.launched.append(candidate)
-        trial = trial_of(candidate, number, self.scenario)
-        if judged is not None and trial.outcome == "ok":
+        trial = raced(trial_of(candidate, number, self.scenario), terms if self._races else None)
+        if judged is not None and trial.has_numbers:
             facts = EngineFacts(effective_dtype="", versions={}, load_s=0.0)
             trial = replace(trial, quality=inherited(judged, facts))
         self.clock.sleep_s(sum(trial.phase_s.values()))

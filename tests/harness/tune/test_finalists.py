@@ -34,6 +34,10 @@ def test_finalists_are_the_best_feasible_ones() -> None:
     assert finalists([A, broken, C], _scenario()) == (C.candidate, A.candidate)
 
 
+def test_one_that_ended_early_is_no_finalist_whatever_its_estimate() -> None:
+    assert finalists([A, replace(B, outcome="ended_early"), C], _scenario()) == (C.candidate, A.candidate)
+
+
 def test_the_incumbent_is_measured_again_beside_the_finalists() -> None:
     space = [{"engine": "fake", "workers": [2, 3]}, {"engine": "fake", "incumbent": True}]
     scenario = _scenario().model_copy(update={"space": Scenario.model_validate({"name": "s", "space": space}).space})

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness.choose.decide import decide
+from harness.choose.goals import goals_of
 from harness.errors import EnvironmentFault, Interrupted
 from harness.quality.inheritance import numeric_path
 from harness.records import Candidate, Trial
@@ -87,16 +89,20 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another(study_db: 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 @pytest.mark.parametrize("kill_after", [0, 2, 5, 8])
-def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(study_db: Path, sampler: str, kill_after: int) -> None:
+@pytest.mark.parametrize("races", [False, True])
+def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(
+    study_db: Path, sampler: str, kill_after: int, races: bool
+) -> None:
     """A kill is an exception that nothing catches: the trial in flight is lost. TPE's searches write their study."""
-    writes_study = sampler == "tpe"
+    writes_study = sampler == "tpe" and not races
     of = scenario({"sampler": sampler, "trials": 8, "confirm": {"finalists": 2, "repetitions": 1}})
-    whole = _run(Bench(of, study_db)).trials
+    whole = _run(Bench(of, study_db, races=races)).trials
+    assert races == any(trial.outcome == "ended_early" for trial in whole)
 
     class Killed(BaseException):
         pass
 
-    killed = Bench(of, study_db)
+    killed = Bench(of, study_db, races=races)
     run_trial = killed.run_trial
 
     def dies(candidate: Candidate, number: int, **about: Any) -> Trial:
@@ -107,8 +113,19 @@ def test_a_search_killed_anywhere_ends_as_the_uninterrupted_one(study_db: Path, 
     killed.run_trial = dies  # type: ignore[method-assign]
     with pytest.raises(Killed):
         _run(killed, writes_study=writes_study)
-    resumed = _run(Bench(of, study_db, done=tuple(killed.recorded)), writes_study=writes_study).trials
-    assert _ids(resumed) == _ids(whole)
+    rest = Bench(of, study_db, done=tuple(killed.recorded), races=races)
+    assert _ids(_run(rest, writes_study=writes_study).trials) == _ids(whole)
+
+
+def test_racing_saves_time_and_changes_nothing_that_is_proposed_or_chosen(study_db: Path) -> None:
+    """Without noise: the search goes on as if every trial had run to its end."""
+    of = scenario({"trials": 12, "confirm": {"finalists": 2, "repetitions": 1}})
+    whole, raced = (_run(Bench(of, study_db, races=races), writes_study=False).trials for races in (False, True))
+    assert sum(trial.race is not None for trial in raced) >= 3
+    assert _ids(whole)[:12] == _ids(raced)[:12]
+    assert not any(trial.race is not None for trial in raced if trial.repetition)
+    whole_choice, raced_choice = (decide(trials, goals_of(of)).chosen.candidate for trials in (whole, raced))
+    assert whole_choice == raced_choice
 
 
 def test_a_kill_between_record_and_study_loses_nothing(study_db: Path) -> None:

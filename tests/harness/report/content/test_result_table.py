@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from harness.report.text.table_formats import as_csv, as_json, as_markdown, prin
 from harness.store.layout import RunLayout
 from harness.store.reader import Run, read_run
 from harness.wording import claim, label
-from tests.harness.choose.runs import candidate, failed, metric, run_of, store, trial
+from tests.harness.choose.runs import candidate, ended, failed, metric, run_of, store, trial
 
 FIELD = [
     "Model", "Engine", "Quantization", "Batch size", "Tensor parallel degree", "Workers", "P50 (ms)", "P90 (ms)",
@@ -85,6 +86,32 @@ def test_rows_are_sorted_by_the_objective_and_broken_ones_come_last(run: Run) ->
     table = report_table(run)
     assert [row.trial.number for row in table.rows] == [2, 5, 1, 3]
     assert [row.mark for row in table.rows] == ["best", "best", "", "broke constraint"]
+
+
+def test_a_trial_that_ended_early_is_a_row_with_a_bound_and_no_percentile_of_its_tail() -> None:
+    best = trial(1, candidate(), (20.0, 19.8, 20.6))
+    lost = ended(2, candidate(batch_size=4), best, 0.3)
+    made = run_of(best, lost, failed(3, candidate(batch_size=8)))
+    table = report_table(made)
+    assert [row.mark for row in table.rows] == ["best", "ended early"]
+    cells = dict(zip([column.title for column in table.columns], table.rows[1].cells, strict=True))
+    assert cells["P50 (ms)"] == ">= 26.0 (n=100)"
+    assert (cells["P99 (ms)"], cells["Requests/s"]) == ("–", "–")
+    assert [failure.trial_id[:5] for failure in table.failures] == ["t0003"]
+    assert any(note.startswith(f"ended early, since they surely lose: {lost.trial_id};") for note in table.notes)
+    assert "⋯ ended early" in _printed(table, 120)
+    rows = list(csv.DictReader(io.StringIO(as_csv(made, table))))
+    assert [row["outcome"] for row in rows] == ["ok", "ended_early", "launch_failed"]
+    assert (rows[1]["latency_p50_ms_low"], rows[1]["latency_p50_ms_high"], rows[1]["latency_p99_ms"]) == (
+        "26.0",
+        "",
+        "",
+    )
+
+
+def test_a_throughput_that_is_only_bounded_above_is_shown_so() -> None:
+    bound = replace(metric(9.0, high=9.5, unit="requests/s", n=100), method="race")
+    assert (value_cell(bound), claim(bound)) == ("<= 9.50 (n=100)", "<= 9.5 requests/s (n=100)")
 
 
 def test_another_metric_may_sort_and_an_unknown_one_is_refused(run: Run) -> None:

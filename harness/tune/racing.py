@@ -1,0 +1,174 @@
+"""Racing: whether a trial under load is surely worse than the best one measured so far, so that it may end early.
+
+All trials of a search send the same seeded requests, so they are compared request number by request number, in blocks
+longer than the dependence found between neighbours: each pair of blocks gives the logarithm of a ratio, and Student's t
+a lower bound of their mean. What is to be refuted is 'at most the margin worse'. The margin is twice the spread between
+two launches, so that more requests never turn the luck of a launch into evidence. The error level of a whole search is
+shared evenly (Bonferroni) over all challengers and over the checks of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.choose.goals import goals_of
+from harness.measure.metrics import metric_of
+from harness.measure.statistics.dependence import inefficiency
+from harness.measure.statistics.distributions import t_quantile
+from harness.race import Race
+from harness.records import RequestRecord, Trial
+from harness.scenario.load_kinds import ClosedLoad
+from harness.scenario.schema import Scenario
+from harness.tune.finalists import first_measurements
+
+Floats = npt.NDArray[np.float64]
+
+ERROR = 0.05
+"""Probability that a search ends a trial by chance of its requests that is no more than the margin worse."""
+LEAST_MARGIN_FRAC = 0.03
+ASSUMED_SPREAD_FRAC = 0.05
+"""Standard deviation between two launches of one candidate, until it is known: the gate's assumption."""
+KNOWN_FROM = 2
+"""Degrees of freedom from which an engine's own spread is used, as in the gate."""
+CHECK_FRACS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""When a trial is judged, as shares of the requests that the best one answered. Later, nothing is saved."""
+MIN_BLOCKS = 8
+"""Fewer blocks hardly show how much they vary."""
+DEPENDENCES = 4.0
+"""A block is this many times as long as the number of neighbours that are worth one independent request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a trial is raced on: that it is at most `margin_frac` worse in `metric` than trial `against`. Judged after
+    each of `checks` requests, each time with an error probability of `level`, by blocks of at least `round_requests`,
+    those of one round of all users. `against_value` is what that trial measured."""
+
+    against: str
+    metric: str
+    against_value: float
+    margin_frac: float
+    checks: tuple[int, ...]
+    level: float
+    round_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of the requests of one load, by their number: when each began, and how long its answer took or has
+    taken by now; NaN where that is not known, or it failed. Same unit, any origin."""
+
+    began: Floats
+    waited: Floats
+
+
+def terms_for(engine: str, trials: Sequence[Trial], scenario: Scenario) -> Terms | None:
+    """What the next trial of `engine` is raced on, after these; None where nothing is raced, or nothing feasible was
+    measured yet."""
+    goals = goals_of(scenario)
+    feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
+    if scenario.why_not_raced is not None or not feasible:
+        return None
+    best = min(feasible, key=goals.costs)
+    metric = goals.objectives[0].metric
+    measured = metric_of(best, metric)
+    if measured is None:
+        return None
+    numbers = tuple(sorted({int(measured.n * frac) for frac in CHECK_FRACS}))
+    checks = tuple(number for number in numbers if number >= MIN_BLOCKS)
+    if not checks:
+        return None
+    challengers, load = max(1, scenario.search.trials - 1), scenario.workload.load
+    return Terms(
+        against=best.trial_id,
+        metric=metric,
+        against_value=measured.value,
+        margin_frac=margin_frac(trials, metric, engine, best.candidate.engine),
+        checks=checks,
+        level=ERROR / (challengers * len(checks)),
+        round_requests=load.most_users if isinstance(load, ClosedLoad) else 1,
+    )
+
+
+def margin_frac(trials: Iterable[Trial], metric: str, *engines: str) -> float:
+    """Twice the spread between a launch of the one engine and a launch of the other, at least LEAST_MARGIN_FRAC."""
+    trials = tuple(trials)
+    return max(LEAST_MARGIN_FRAC, 2 * math.hypot(*(_launch_spread(trials, metric, engine) for engine in engines)))
+
+
+def _launch_spread(trials: Sequence[Trial], metric: str, engine: str) -> float:
+    """Standard deviation of the metric's logarithm over launches of one candidate, pooled over the engine's."""
+    logs: dict[str, list[float]] = {}
+    for trial in trials:
+        found = metric_of(trial, metric)
+        if trial.outcome == "ok" and trial.candidate.engine == engine and found is not None and found.value > 0:
+            logs.setdefault(trial.candidate.candidate_id, []).append(math.log(found.value))
+    freedom = sum(len(each) - 1 for each in logs.values())
+    if freedom < KNOWN_FROM:
+        return ASSUMED_SPREAD_FRAC / math.sqrt(2)
+    return math.sqrt(sum(len(each) * float(np.var(each)) for each in logs.values()) / freedom)
+
+
+def seen(records: Iterable[RequestRecord], now_ns: int) -> Seen:
+    """All requests begun, as these records of finished ones show them. Requests begin in the order of their numbers,
+    so one without an answer has waited at least since the next answered number began."""
+    chosen = [record for record in records if not record.is_warmup]
+    count = 1 + max((record.seq for record in chosen), default=-1)
+    began, waited = np.full(count, np.nan), np.full(count, np.nan)
+    for record in chosen:
+        began[record.seq] = record.intended_ns
+        if record.outcome in ("ok", "timed_out"):
+            waited[record.seq] = record.latency_ns
+    is_open = np.isnan(began)
+    began = np.fmin.accumulate(began[::-1])[::-1]
+    waited[is_open] = np.maximum(now_ns - began[is_open], 1.0)
+    return Seen(began, waited)
+
+
+def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
+    """The race that a trial has lost by check number `check` (from 0), as evidence; None while it has not."""
+    count = min(terms.checks[check], len(mine.waited), len(best.waited))
+    pairs = np.array([mine.waited[:count], best.waited[:count]])
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]  # what failed on either side counts on neither
+    dependence = inefficiency(np.log(pairs[0] / pairs[1]), terms.round_requests)
+    length = max(terms.round_requests, math.ceil(DEPENDENCES * dependence))
+    if terms.metric.startswith("throughput_"):
+        worse = _of_spans(mine.began[:count], best.began[:count], length)
+    else:
+        middle = np.mean if "_mean_" in terms.metric else np.median
+        blocks = pairs[:, : pairs.shape[1] // length * length].reshape(2, -1, length)
+        worse = np.log(middle(blocks[0], axis=1) / middle(blocks[1], axis=1))
+    if len(worse) < MIN_BLOCKS:
+        return None
+    worth = len(worse) / inefficiency(worse)
+    error = float(worse.std(ddof=1)) / math.sqrt(worth)
+    estimate = float(worse.mean())
+    least = estimate - t_quantile(1 - terms.level, worth - 1) * error
+    if least <= math.log1p(terms.margin_frac):
+        return None
+    return Race(
+        against=terms.against,
+        metric=terms.metric,
+        against_value=terms.against_value,
+        margin_frac=terms.margin_frac,
+        level=terms.level,
+        check=check + 1,
+        checks=len(terms.checks),
+        requests=count,
+        blocks=len(worse),
+        block_requests=length,
+        worse_frac=math.expm1(estimate),
+        at_least_frac=math.expm1(least),
+    )
+
+
+def _of_spans(mine: Floats, best: Floats, length: int) -> Floats:
+    """Log ratio of the time in which each pair of blocks began: in a closed loop the inverse ratio of throughputs."""
+    spans = np.diff([mine[::length], best[::length]], axis=1)
+    spans = spans[:, (spans > 0).all(axis=0)]  # of requests that began at an unknown time there is no span
+    return np.asarray(np.log(spans[0] / spans[1]))

@@ -1,0 +1,171 @@
+"""Trials of the fake engine that race: one that surely loses ends early and is recorded as such."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness.load.so_far import Checks
+from harness.measure.machine.sampler import ResourceUse
+from harness.records import Candidate, Doubt, DoubtKind, Metric, RequestRecord, Trial, TrialSummary
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+from harness.store.reader import read_run
+from harness.store.writer import RunWriter
+from harness.trial.bench import Bench
+from harness.trial.progress import Lines
+from harness.trial.raced import Racing, as_bound
+from harness.tune.racing import Terms, seen, terms_for
+from tests.harness.store.trials import a_manifest
+
+SCENARIO = """
+name: r
+workload: {load: {kind: closed, users: 2}, warmup_requests: 2, requests: 200}
+quality: {prompts: 2}
+space: [{engine: fake, options: {service_ms: [10, 20]}}]
+objectives: [{metric: %s, goal: %s}]
+search: {trials: 2}
+"""
+
+
+@contextmanager
+def _bench(tmp_path: Path, metric: str, goal: str) -> Iterator[Bench]:
+    path = tmp_path / "r.yaml"
+    path.write_text(SCENARIO % (metric, goal))
+    new_run = partial(RunWriter.create, tmp_path / "results", a_manifest())
+    with Bench.open(resolve(load_scenario(path), path), new_run, progress=Lines(lambda text: None)) as bench:
+        yield bench
+
+
+def _raced(bench: Bench, service_ms: float, best: Trial | None = None) -> Trial:
+    """A trial of the fake engine, stored; raced against `best` where there is one."""
+    done = () if best is None else (best,)
+    terms = terms_for("fake", done, bench.inputs.scenario)
+    trial = bench.run(Candidate(block=0, engine="fake", options={"service_ms": service_ms}), 1 + len(done), terms=terms)
+    trial = replace(trial, machine_class="")  # that of the made-up manifest is another
+    bench.writer.append_trial(trial)
+    return trial
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("metric", "goal"), [("latency_p50_ms", "minimize"), ("throughput_rps", "maximize")])
+def test_a_trial_that_surely_loses_ends_early_with_its_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, goal: str
+) -> None:
+    """Whatever else this machine does meanwhile."""
+    monkeypatch.setattr("harness.trial.raced.doubts_of", lambda *about, **more: ())
+    with _bench(tmp_path, metric, goal) as bench:
+        best = _raced(bench, 10)
+        lost = _raced(bench, 40, best)
+        assert (best.outcome, lost.outcome) == ("ok", "ended_early")
+        race = lost.race
+        assert race is not None
+        assert race.against == best.trial_id
+        assert 0.1 < race.at_least_frac <= race.worse_frac < 5
+        assert race.blocks >= 8
+        assert race.requests < 200
+        assert lost.summary is not None
+        bound = lost.summary.metrics[metric]
+        assert (bound.method, bound.n) == ("race", race.requests)
+        assert (bound.high if goal == "minimize" else bound.low) is None
+        assert "latency_p99_ms" not in lost.summary.metrics
+        assert not lost.is_feasible
+        assert read_run(bench.writer.layout.root).trials == (best, lost)
+
+
+@pytest.mark.heavy
+def test_a_trial_that_is_as_good_runs_to_its_end(tmp_path: Path) -> None:
+    with _bench(tmp_path, "latency_p50_ms", "minimize") as bench:
+        best = _raced(bench, 10)
+        other = _raced(bench, 10.3, best)
+        assert (other.outcome, other.race) == ("ok", None)
+        assert other.summary is not None
+        assert other.summary.metrics["latency_p50_ms"].n == 200
+
+
+def _record(seq: int, wait_ms: int, lag_ms: int = 0) -> RequestRecord:
+    begin_ns = seq * 100_000_000
+    return RequestRecord(
+        seq=seq,
+        user=0,
+        prompt_ids=(),
+        intended_ns=begin_ns,
+        sent_ns=begin_ns + lag_ms * 1_000_000,
+        first_token_ns=None,
+        done_ns=begin_ns + wait_ms * 1_000_000,
+        outcome="ok",
+        status_code=200,
+        input_tokens=None,
+        output_tokens=None,
+        output_ids=(),
+        is_warmup=False,
+    )
+
+
+def _use(begin_ns: int, other_s: float = 0.0, disturbances: tuple[Doubt, ...] = ()) -> ResourceUse:
+    return ResourceUse(
+        window_s=1.0, cores=2, engine_s=1.0, harness_s=0.1, client_s=0.1, other_s=other_s, peak_memory_bytes=1,
+        memory_kind="PSS", samples=5, disturbances=disturbances,
+    )  # fmt: skip
+
+
+def _checks(use: Callable[[int], ResourceUse] = _use) -> tuple[Racing, Checks]:
+    """The race of a trial against one that answered 100 requests in 10 ms each."""
+    terms = Terms(
+        against="t1", metric="latency_p50_ms", against_value=10.0, margin_frac=0.1, checks=(50, 100), level=0.01,
+        round_requests=1,
+    )  # fmt: skip
+    best = seen([_record(seq, 10 + seq % 3) for seq in range(100)], 0)
+    racing = Racing(terms=terms, best=best)
+    return racing, racing.checks(use, is_open_loop=False)
+
+
+SLOW = [_record(seq, 30 + seq % 5) for seq in range(100)]
+
+
+def test_a_check_ends_what_is_surely_worse() -> None:
+    racing, checks = _checks()
+    why = checks.why_over(0, SLOW[:50], 0)
+    assert racing.race is not None
+    assert why.startswith("latency_p50_ms at least ")
+    assert " worse than t1, and 10 % may be the luck of two launches" in why
+
+
+@pytest.mark.parametrize("kind", ["stolen_cpu", "swapping"])
+def test_a_machine_that_is_disturbed_ends_nothing(kind: DoubtKind) -> None:
+    racing, checks = _checks(partial(_use, disturbances=(Doubt(kind=kind, sentence="s"),)))
+    assert checks.why_over(0, SLOW[:50], 0) == ""
+    assert racing.race is None
+
+
+def test_other_processes_and_a_late_client_end_nothing() -> None:
+    racing, checks = _checks(partial(_use, other_s=1.0))
+    assert checks.why_over(0, SLOW[:50], 0) == ""
+    assert racing.spared.startswith("not ended early, though by check 1 it had lost its race: other processes used 50%")
+    late = [replace(record, sent_ns=record.intended_ns + 20_000_000) for record in SLOW]
+    quiet, checks = _checks()
+    assert checks.why_over(1, late, 0) == ""
+    assert (racing.race, quiet.race) == (None, None)
+
+
+def test_of_a_trial_that_ended_early_remain_a_bound_and_what_is_not_biased() -> None:
+    racing, checks = _checks()
+    checks.why_over(0, SLOW[:50], 0)
+    assert racing.race is not None
+    plain = Metric(value=1.0, unit="ms", estimator="e", n=50)
+    names = ("latency_p50_ms", "latency_p99_ms", "throughput_rps", "error_frac", "peak_memory_mib")
+    summary = TrialSummary(metrics=dict.fromkeys(names, plain)).doubted(
+        [Doubt(kind="few_samples", sentence="few"), Doubt(kind="token_counts", sentence="tokens")]
+    )
+    bound = as_bound(summary, racing.race)
+    assert list(bound.metrics) == ["latency_p50_ms", "error_frac", "peak_memory_mib"]
+    metric = bound.metrics["latency_p50_ms"]
+    assert metric.low is not None
+    assert 11 < metric.low < metric.value < 35
+    assert metric.high is None
+    assert bound.distrust == ("tokens",)
