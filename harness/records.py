@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ RequestOutcome = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: a search asks for the ids of hundreds of candidates at every step
 class Candidate(Setting):
     """One point of the search space: a Setting of an engine. `block` is the index of its engine block in the scenario;
     `python` the block's environment ('' for none, 'auto', or an absolute path)."""
@@ -42,7 +43,7 @@ class Candidate(Setting):
         axes = {"engine": self.engine, **Setting.axes(self)}
         return {**axes, "python": self.python} if self.python else axes
 
-    @property
+    @cached_property
     def candidate_id(self) -> str:
         """Ten hex digits that name this point, equal in every run and process (SHA-256 over the axes)."""
         named = {name: value for name, value in self.axes().items() if not is_newer_default(name, value)}

@@ -7,8 +7,8 @@ the axes between the blocks. Axes with one value are no parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import optuna
 
@@ -17,6 +17,14 @@ from harness.records import Candidate
 from harness.space.candidates import BlockPlan, SpacePlan
 
 BLOCK = "block"
+
+
+class Suggests(Protocol):
+    """What chooses the values: an Optuna trial, or a draw from its sampler."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        ...
 
 
 class Encoding:
@@ -51,7 +59,7 @@ class Encoding:
         choices = {BLOCK: tuple(self._blocks), **{f"{block.label}.{n}": v for n, v in _varying(block).items()}}
         return {name: categorical(values) for name, values in choices.items()}
 
-    def suggest(self, trial: optuna.Trial) -> Candidate:
+    def suggest(self, trial: Suggests) -> Candidate:
         """The candidate that Optuna's sampler (or an enqueued trial) means."""
         block = self._blocks[trial.suggest_categorical(BLOCK, list(self._blocks))]
         chosen: dict[str, Any] = {
@@ -87,7 +95,7 @@ class SharedEncoding(Encoding):
         axes = candidate.axes()
         return {BLOCK: block.label, **{name: axes.get(name, values[0]) for name, values in self._choices.items()}}
 
-    def suggest(self, trial: optuna.Trial) -> Candidate:
+    def suggest(self, trial: Suggests) -> Candidate:
         block = self._blocks[trial.suggest_categorical(BLOCK, list(self._blocks))]
         chosen: dict[str, OptionValue | None] = {}
         for name, values in self._choices.items():

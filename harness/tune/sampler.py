@@ -27,6 +27,7 @@ from harness.errors import EnvironmentFault
 from harness.records import NOT_MEASURED, Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
+from harness.tune.draws import draws
 from harness.tune.encoding import Encoding, SharedEncoding
 from harness.tune.failures import chances_to_run
 from harness.tune.implausible import FAILURES
@@ -110,15 +111,14 @@ class Proposals:
         seed = int(np.random.SeedSequence([self._scenario.search.seed, len(taken)]).generate_state(1)[0])
         self._study.sampler = _sampler(self._scenario, seed, blocks=len(self._plan.blocks))
         rng = np.random.default_rng(seed)
-        for _ in range(ASKS):
-            asked = self._study.ask()
-            candidate = self._encoding.suggest(asked)
-            self._study.tell(asked, state=TrialState.FAIL)
-            if candidate.candidate_id in taken:
-                continue
-            # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
-            if self._scenario.search.sampler != "random" or rng.random() < self._chances([candidate])[0]:
-                return candidate
+        with draws(self._study) as draw:
+            for _ in range(ASKS):
+                candidate = self._encoding.suggest(draw())
+                if candidate.candidate_id in taken:
+                    continue
+                # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
+                if self._scenario.search.sampler != "random" or rng.random() < self._chances([candidate])[0]:
+                    return candidate
         chances = self._chances(unseen)
         return unseen[int(rng.choice(len(unseen), p=chances / chances.sum()))]
 

@@ -24,7 +24,6 @@ LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """In axes: beyond so many that differ, two candidates have little in common."""
 NOISES = (0.003, 0.03, 0.3)
 """Variance between launches over variance between candidates."""
-_FAR = 1e9
 
 
 class Distances:
@@ -35,6 +34,8 @@ class Distances:
         self._codes: dict[str, dict[str, float]] = {}
         """Axis -> value -> where it lies, an ordered axis from 0 to 1."""
         self._ordered: set[str] = set()
+        self._known: dict[str, Floats] = {}
+        """Candidate id -> where it lies on each axis; NaN for a value that the space has not got."""
         for name in sorted({name for point in points for name in point}):
             values = {repr(point.get(name)): point.get(name) for point in points}
             numbers = [math.log1p(each) for each in values.values() if _is_count(each)]  # type: ignore[arg-type]
@@ -48,13 +49,21 @@ class Distances:
     def between(self, some: Sequence[Candidate], others: Sequence[Candidate]) -> Floats:
         """[len(some), len(others)]: the sum over the axes. A value that the space has not got is 1 from every other."""
         total = np.zeros((len(some), len(others)))
-        rows, columns = [each.axes() for each in some], [each.axes() for each in others]
-        for name, codes in self._codes.items():
-            mine = np.array([codes.get(repr(point.get(name)), _FAR) for point in rows])
-            its = np.array([codes.get(repr(point.get(name)), -_FAR) for point in columns])
-            apart = np.abs(mine[:, None] - its)
-            total += np.minimum(apart, 1.0) if name in self._ordered else apart > 0
+        rows, columns = self._places(some), self._places(others)
+        for index, name in enumerate(self._codes):
+            apart = np.abs(rows[:, index, None] - columns[:, index])
+            total += np.fmin(apart, 1.0) if name in self._ordered else apart != 0
         return total
+
+    def _places(self, candidates: Sequence[Candidate]) -> Floats:
+        """[len(candidates), axes]"""
+        for each in candidates:
+            if each.candidate_id not in self._known:
+                point = each.axes()
+                codes = [codes.get(repr(point.get(name)), math.nan) for name, codes in self._codes.items()]
+                self._known[each.candidate_id] = np.array(codes)
+        places = [self._known[each.candidate_id] for each in candidates]
+        return np.array(places, dtype=np.float64).reshape(len(candidates), len(self._codes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,18 +37,8 @@ SMALL = [
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No study, and each candidate hashed once: hashing is two thirds of a search without trials."""
-    known: dict[int, tuple[Candidate, str]] = {}
-    of = Candidate.candidate_id.fget  # type: ignore[attr-defined]
-
-    def name(candidate: Candidate) -> str:
-        if id(candidate) not in known:
-            known[id(candidate)] = (candidate, of(candidate))  # held, so that its id is not given again
-        return known[id(candidate)][1]
-
+def _without_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "StudyRecord", NoStudy)
-    monkeypatch.setattr(Candidate, "candidate_id", property(name))
 
 
 def _places(bench: Bench, count: int, lost_frac: float = 0.0, seed: int = 0) -> InMemoryPlaces:
