@@ -60,9 +60,9 @@ def design_effect(samples: Floats, q: float, block: int = 1) -> float:
         return 1.0
     edge = min(0.5, TAIL_SAMPLES / n)
     level = float(np.quantile(samples, min(max(q, edge), 1 - edge)))
-    above = (samples > level).astype(np.float64)
-    # Where many samples share the quantile's very value, one of the two sides may be empty.
-    effect = max(inefficiency(above, block), inefficiency((samples >= level).astype(np.float64), block))
+    effect = inefficiency((samples > level).astype(np.float64), block)
+    if np.any(samples == level):  # where many samples share the quantile's very value, one of the sides may be empty
+        effect = max(effect, inefficiency((samples >= level).astype(np.float64), block))
     return effect if effect > CHANCE_EFFECT else 1.0
 
 

@@ -76,9 +76,12 @@ def test_mean_is_seeded_and_gives_no_interval_from_a_handful() -> None:
 
 def test_the_bootstrap_draws_the_same_in_pieces_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = np.random.default_rng(1).lognormal(size=601)
-    whole = stats.bootstrap_means(samples, 3, seed=4)
-    monkeypatch.setattr(stats, "BOOTSTRAP_CELLS", 70_001)  # 348 resamples of 201 blocks, the last piece is shorter
-    assert np.array_equal(stats.bootstrap_means(samples, 3, seed=4), whole)
+    whole = stats.bootstrap_means(samples, 1, seed=4)
+    kept = stats.bootstrap_means(samples[:500], 1, seed=4)
+    monkeypatch.setattr(stats, "BOOTSTRAP_CELLS", 70_001)  # 116 resamples of 601 blocks, the last piece is shorter
+    monkeypatch.setattr(stats, "KEPT_BLOCKS", 0)
+    assert np.array_equal(stats.bootstrap_means(samples, 1, seed=4), whole)
+    assert np.array_equal(stats.bootstrap_means(samples[:500], 1, seed=4), kept)
     assert len(whole) == stats.BOOTSTRAP_ROUNDS
 
 
