@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ class Sides:
     pairs: Pairs | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is asked for often is kept
 class _Values:
     """The launches of one candidate on both sides, on the analysis scale (logs, or as they are)."""
 
@@ -87,11 +88,11 @@ class _Values:
     def at(self, launch: Launch) -> float:
         return math.log(launch.value) if self.scale == "log" else launch.value
 
-    @property
+    @cached_property
     def before(self) -> tuple[Launch, ...]:
         return tuple(launch for group in self.groups for launch in group)
 
-    @property
+    @cached_property
     def differences(self) -> list[float]:
         """Candidate minus baseline of every pair that has both."""
         first = {launch.trial_id: self.at(launch) for launch in self.before}
@@ -108,7 +109,7 @@ class _Values:
         ones, others = {one for one, _ in whole}, {other for _, other in whole}
         return tuple(x for x in self.before if x.trial_id in ones), tuple(x for x in self.now if x.trial_id in others)
 
-    @property
+    @cached_property
     def units(self) -> tuple[list[float], list[float]]:
         """Launch values; means of whole runs where there are enough baseline runs."""
         if len(self.groups) < SITTINGS_FROM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.summarize import summarize
 from harness.quality.equivalence import QualityRule, judge
-from harness.records import Candidate, Prompt, RequestRecord, Trial, TrialOutcome
+from harness.records import Candidate, Prompt, RequestRecord, Trial, TrialOutcome, TrialSummary
 from harness.store.formats import RunManifest
 from harness.store.reader import Run, read_run
 from harness.store.writer import RunWriter
@@ -68,6 +69,16 @@ def requests(seed: int, median_ms: float, n: int = 200, errors: int = 0) -> tupl
     return tuple(records)
 
 
+@cache
+def _measured(
+    seed: int, median_ms: float, n: int, errors: int, number: int
+) -> tuple[tuple[RequestRecord, ...], TrialSummary]:
+    records = requests(seed, median_ms, n, errors)
+    measured = [record for record in records if not record.is_warmup]
+    begin_ns, end_ns = measured[0].intended_ns, max(record.done_ns for record in measured)
+    return records, summarize(records, begin_ns, end_ns, _use(number), load_s=1.0)
+
+
 def a_run(
     root: Path,
     medians_ms: Sequence[float],
@@ -92,13 +103,9 @@ def a_run(
             trial_id = f"t{number:04d}-{point.candidate_id}"
             base = Trial(trial_id=trial_id, number=number, candidate=point, outcome=outcome, reason="it fell over")
             if outcome == "ok":
-                records = requests(seed * 1000 + number, median, n, errors)
+                records, summary = _measured(seed * 1000 + number, median, n, errors, number)
                 writer.write_requests(trial_id, records)
                 writer.write_outputs(trial_id, {f"q:{key}": text for key, text in answers.items()})
-                measured = [record for record in records if not record.is_warmup]
-                summary = summarize(
-                    records, measured[0].intended_ns, max(r.done_ns for r in measured), _use(number), load_s=1.0
-                )
                 quality = judge(PROMPTS, answers, truth, QualityRule(max_exact_match_drop=1.0, min_reference_match=0.0))
                 base = Trial(
                     trial_id=trial_id, number=number, candidate=point, outcome="ok", summary=summary, quality=quality
