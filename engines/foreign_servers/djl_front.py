@@ -30,8 +30,8 @@ from engines.errors import EngineError, LaunchFailed
 from engines.foreign_servers.djl_messages import Answered, Pairs, batch_message, load_message, read_answer
 from engines.hosted import HOST
 from engines.registry import HF_ENTRY_POINT
+from engines.server.listening import listen
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch
-from engines.server.serve import listen
 from engines.serving_properties.java_text import parse_properties
 from engines.serving_properties.read import read_text
 from engines.setting import AXES, Axis, Setting

@@ -28,7 +28,6 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.java import java
-from engines.foreign_servers.mms_handler import SPEC_VARIABLE
 from engines.foreign_servers.running import RunningForeignServer
 from engines.hosted import HOST, STOP_GRACE_S, HostedEngine
 from engines.processes.child_environment import child_environment
@@ -128,6 +127,8 @@ class MultiModelServerEngine:
 
     def _command(self, config: Path, load: Path, workdir: Path) -> Command:
         import importlib.util
+
+        from engines.foreign_servers.mms_handler import SPEC_VARIABLE  # and with it the whole worker
 
         found = importlib.util.find_spec(PACKAGE)
         assert found is not None

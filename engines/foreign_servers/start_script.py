@@ -18,7 +18,7 @@ from engines.foreign_servers.openai_server import wait_for_model
 from engines.hosted import HOST, STOP_GRACE_S
 from engines.processes.server_process import Command, ServerProcess
 from engines.processes.temp_folders import fresh_path
-from engines.server.serve import listen
+from engines.server.listening import listen
 
 READY_TIMEOUT_S = 600.0
 """Seconds in which a script that a user starts must serve: a large model is read from disk."""

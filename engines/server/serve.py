@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -24,12 +22,13 @@ from starlette.applications import Starlette
 
 from engines.api import EngineSpec, QueueOrder
 from engines.cache_folder import cache_root
-from engines.errors import EngineError, LaunchFailed, OutOfMemory, PortTaken
+from engines.errors import EngineError, LaunchFailed, OutOfMemory
 from engines.hosted import HostedEngine
 from engines.launching import any_device, load_engine, why_stale
 from engines.models.folder import resolve_model
 from engines.processes.waiting import EVERY_S
 from engines.server.app import Front, build_app
+from engines.server.listening import BACKLOG, listen
 from engines.server.metrics import ServerMetrics
 from engines.server.openai_front import OpenAiFront
 from engines.server.pool import WorkerPool
@@ -39,7 +38,6 @@ from engines.serving_properties.read import Serving, read_serving, read_text
 logger = logging.getLogger("dyno.server")
 
 KEEP_ALIVE_S = 600  # above any think time: a load generator's idle connection must not be closed under it
-BACKLOG = 4096
 ORDER_NOTES: Mapping[QueueOrder, str] = {
     "djl-fifo": "waiting requests are taken as DJL Serving does until 0.33: first in, first out, a list as one job",
     "heap": "waiting requests are taken as DJL Serving does since 0.34: newest first, a list as one job",
@@ -232,26 +230,3 @@ class _DrainingServer(uvicorn.Server):
         name = signal.Signals(sig).name
         print(f"{name}: finishing what is in flight; once more to end at once", file=sys.stderr, flush=True)
         self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket (port 0: any free one). Raises PortTaken."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise PortTaken(f"cannot listen on host {host!r}: {error}; use --host 127.0.0.1 or 0.0.0.0") from error
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Accepted connections inherit it; without it head and body of an answer wait 40 ms for the client's delayed ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            why = "is in use by another process"
-        else:
-            why = f"cannot be bound ({os.strerror(error.errno or 0)})"
-        raise PortTaken(f"port {port} on {host} {why}; choose another with --port, or --port 0 for any") from error
-    return listener

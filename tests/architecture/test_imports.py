@@ -36,6 +36,12 @@ STATEMENTS = (
 )
 
 
+def test_a_search_imports_no_server() -> None:
+    assert not {"uvicorn", "starlette", "torch", "locust"} & _modules_after(
+        "import harness.cli.tune, harness.tune.loop"
+    )
+
+
 def test_importing_pulls_in_nothing_heavy() -> None:
     """All in one process: what is not there after them all, none of them has imported."""
     if HEAVY & _modules_after("; ".join(STATEMENTS)):
