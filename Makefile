@@ -50,7 +50,7 @@ $(VENV)/.engines: $(VENV)/.native $(wildcard engines/environments/*.txt)
 	@touch $@
 
 check: install       ## before a commit, two minutes: static checks, and every test that needs nothing but Python
-	@BIN=$(BIN) .ci/checks format lint types contracts workflows quick
+	@BIN=$(BIN) .ci/checks format lint contracts workflows types+quick
 
 test: $(VENV)/.engines  ## everything CI runs, up to 20 minutes: static checks over all files, all tests
 	@BIN=$(BIN) .ci/checks hooks tests

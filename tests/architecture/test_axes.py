@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from engines.setting import AXES, Setting
@@ -35,6 +36,7 @@ def _literals(path: Path) -> set[str]:
     }
 
 
+@cache
 def _sources() -> dict[str, set[str]]:
     files = [path for root in ("engines", "harness") for path in sorted((ROOT / root).rglob("*.py"))]
     return {path.relative_to(ROOT).as_posix(): _literals(path) for path in files}

@@ -53,12 +53,12 @@ def test_too_few_samples_tell_nothing_and_the_summary_says_so() -> None:
 
 def _queue(rng: np.random.Generator, n: int, rate_rps: float, capacity_rps: float) -> list[RequestRecord]:
     """One server, Poisson arrivals, exponential service; every request leaves on time."""
-    arrivals = np.cumsum(rng.exponential(1e3 / rate_rps, n))
-    service = rng.exponential(1e3 / capacity_rps, n)
+    arrivals = np.cumsum(rng.exponential(1e3 / rate_rps, n)).tolist()
+    service = rng.exponential(1e3 / capacity_rps, n).tolist()
     free_ms, records = 0.0, []
-    for k in range(n):
-        free_ms = max(free_ms, float(arrivals[k])) + float(service[k])
-        records.append(request(k, float(arrivals[k]), free_ms - float(arrivals[k]), user=k))
+    for k, (arrival_ms, service_ms) in enumerate(zip(arrivals, service, strict=True)):
+        free_ms = max(free_ms, arrival_ms) + service_ms
+        records.append(request(k, arrival_ms, free_ms - arrival_ms, user=k))
     return records
 
 
