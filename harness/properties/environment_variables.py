@@ -21,7 +21,8 @@ from harness.properties.key_rules import reads_variable
 MAX_ENTRIES, MAX_BYTES = 100, 1024
 """SageMaker's limits of ContainerDefinition.Environment: entries, and bytes of a name or a value."""
 
-_LOAD_MODELS = re.compile(r"(?P<name>[^:\[\],]*)::(?P<engine>[A-Za-z]+)(?::[^=]*)?=(?P<place>.+)")
+_ENGINE = re.compile(r"[A-Za-z]+")
+_LOAD_MODELS = re.compile(rf"(?P<name>[^:\[\],]*)::(?P<engine>{_ENGINE.pattern})(?::[^=]*)?=(?P<place>.+)")
 _UPPER = re.compile(r"[A-Z_\d]+")
 _SNAKE = re.compile(r"[a-z][a-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -164,7 +165,11 @@ def _spelled(prefix: str, key: str, name: str, container: Container) -> str:
 def _value(key: str, value: str) -> str:
     if "\n" in value or "\r" in value:
         raise UsageError(f"{key}: expected one line, got {value!r}; keep it in a file")
-    return f"test::{value}=/opt/ml/model" if key == "engine" else value
+    if key != "engine":
+        return value
+    if not _ENGINE.fullmatch(value):
+        raise UsageError(f"engine: expected letters such as Python, got {value!r:.80}; correct it")
+    return f"test::{value}=/opt/ml/model"
 
 
 def _properties(name: str, value: str, container: Container) -> tuple[int, dict[str, str]]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,21 @@ def first_candidates(
     return tuple(order)
 
 
+@contextmanager
+def _study_faults(path: Path) -> Iterator[None]:
+    """Whatever sqlalchemy and sqlite raise about the study in `path`, in a dozen kinds, as one EnvironmentFault."""
+    try:
+        yield
+    except (ImportError, AssertionError):
+        raise
+    except Exception as error:
+        why, *_ = str(error.__cause__ or error).splitlines() or [""]
+        raise EnvironmentFault(
+            f"{path}: expected a writable Optuna study, got {type(error).__name__}: {why:.200}; "
+            "free disk space if there is none, else delete the file: it is made again from trials.jsonl"
+        ) from error
+
+
 class StudyRecord:
     """The run folder's study.db: every recorded trial with its values, constraints, outcome and reason."""
 
@@ -149,20 +165,14 @@ class StudyRecord:
         self._scenario = scenario
         self._goals = goals_of(scenario)
         self._encoding = Encoding(plan)
+        self._path = path
         storage = f"sqlite:///{path}"
-        try:
+        with _study_faults(path):
             self._study = _new_study(scenario, storage=storage, name=scenario.name)
             if self._is_of_another_plan(plan):
                 optuna.delete_study(study_name=scenario.name, storage=storage)
                 self._study = _new_study(scenario, storage=storage, name=scenario.name)
             self._known = {each.user_attrs.get("trial_id") for each in self._study.get_trials(deepcopy=False)}
-        except Exception as error:  # sqlalchemy and sqlite raise a dozen kinds; all mean this file
-            if isinstance(error, ImportError | AssertionError):
-                raise
-            raise EnvironmentFault(
-                f"{path}: expected a writable Optuna study, got {type(error).__name__}: {error}; "
-                "free disk space if there is none, else delete the file: it is made again from trials.jsonl"
-            ) from error
 
     def _is_of_another_plan(self, plan: SpacePlan) -> bool:
         """Whether the machine could launch something else when this study began (an environment came or went): Optuna
@@ -174,22 +184,23 @@ class StudyRecord:
         return any(own.get(name, each) != each for trial in trials for name, each in trial.distributions.items())
 
     def add(self, trial: Trial) -> None:
-        """Store a recorded trial, in one transaction; one that is there already, or outside the plan, is left out."""
+        """Store a recorded trial, in one transaction; one that is there already, or outside the plan, is left out.
+        Raises EnvironmentFault when the file cannot be written."""
         if trial.trial_id in self._known or not self._encoding.knows(trial.candidate):
             return
         attrs = {"trial_id": trial.trial_id, "number": trial.number, "candidate_id": trial.candidate.candidate_id}
         attrs |= {"outcome": trial.outcome, "reason": trial.reason, "violations": list(trial.violations)}
         is_finished = trial.outcome not in NOT_MEASURED
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.COMPLETE if is_finished else TrialState.FAIL,
-                params=self._encoding.params(trial.candidate),
-                distributions=self._encoding.distributions(trial.candidate),
-                values=_values(trial, self._goals) if is_finished else None,
-                constraints=self._goals.excesses(trial) if is_finished else None,
-                user_attrs=attrs,
-            )
+        stored = optuna.trial.create_trial(
+            state=TrialState.COMPLETE if is_finished else TrialState.FAIL,
+            params=self._encoding.params(trial.candidate),
+            distributions=self._encoding.distributions(trial.candidate),
+            values=_values(trial, self._goals) if is_finished else None,
+            constraints=self._goals.excesses(trial) if is_finished else None,
+            user_attrs=attrs,
         )
+        with _study_faults(self._path):
+            self._study.add_trial(stored)
         self._known.add(trial.trial_id)
 
 

@@ -276,6 +276,8 @@ def test_a_mutated_environment_is_read_or_refused(data: bytes, target: str) -> N
 @example(given_values={"option.model_id": "x\ny"}, target="0.29.0")
 @example(given_values={f"option.x{'y' * n}": "1" for n in range(101)}, target="0.36.0")
 @example(given_values={"option.A_B": "1"}, target="0.36.0")
+@example(given_values={"engine": ""}, target="0.36.0")
+@example(given_values={"engine": "My Engine"}, target="0.36.0")
 def test_a_file_as_an_environment_is_read_back_or_refused(given_values: dict[str, str], target: str) -> None:
     container = parse_container(target)
     variables: dict[str, str] = {}

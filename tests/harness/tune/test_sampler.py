@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,24 @@ def test_a_file_that_is_no_study_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"this is not a database, by a long way" * 100)
     with pytest.raises(EnvironmentFault, match=r"study\.db: expected a writable Optuna study, got DatabaseError"):
         StudyRecord(tmp_path / "study.db", plan(of), of)
+
+
+def test_a_disk_that_fills_up_under_the_study_is_one_sentence(study_db: Path) -> None:
+    of = scenario()
+    record = StudyRecord(study_db, plan(of), of)
+    first, second = plan(of).candidates[:2]
+    record.add(Trial(trial_id="t1", number=1, candidate=first, outcome="crashed", reason="signal 11"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (study_db.stat().st_size, before[1]))
+    try:
+        with pytest.raises(EnvironmentFault) as fault:
+            record.add(Trial(trial_id="t2", number=2, candidate=second, outcome="crashed", reason="x" * 200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(fault.value).startswith(f"{study_db}: expected a writable Optuna study, got ")
+    assert "(sqlite3.OperationalError)" in str(fault.value)
+    assert "free disk space if there is none" in str(fault.value)
+    assert "\n" not in str(fault.value)
 
 
 def test_proposals_change_only_by_what_they_learn() -> None:
