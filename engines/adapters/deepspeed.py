@@ -45,8 +45,8 @@ _PACKAGES = ("torch", "transformers", "deepspeed")
 _SHM_BUFFERS = "deepspeed_allreduce_buffer_{uid}_{address}_{port}_*"
 _ADDRESS = "127.0.0.1"
 _DECODERS = ("llama", "opt", "gpt_neox", "qwen3", "gptj")
-"""Decoder-only families that AutoTP sharded over two ranks with Hugging Face's answers, in a bare script; behind this
-adapter only Llama at degree 1 was run."""
+"""Decoder-only families that AutoTP shards over two ranks with Hugging Face's answers: tiny random checkpoints, behind
+this adapter, sums by gloo, alone and in a batch; Llama by shared memory too."""
 _OPTIONS = {
     "communication": "how ranks add up on a CPU: shm (DeepSpeed's operator, compiled at first use; default) or gloo",
     "kernel_inject": "true: DeepSpeed's fused kernels where it has them (GPU only; the facts count them)",

@@ -16,13 +16,14 @@ import pytest
 from engines.api import EngineSpec, RunningEngine, ScriptedEngine
 from engines.foreign_servers.transformers_serve import TransformersServeEngine
 from engines.launching import load_engine
+from engines.models.chat_template import ChatTemplate
 from engines.models.tokenizer import Tokenizer
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import PROTOCOLS
 from harness.records import Prompt
 from tests.conformance.engine_suite import EngineCase, EngineSuite
 from tests.harness.load.plans import measured_of, plan_of, run_load
-from tests.harness.load.protocol.prompts import prompts_of_texts
+from tests.harness.load.protocol.prompts import TALK, prompts_of_texts
 
 pytestmark = pytest.mark.heavy
 
@@ -56,14 +57,17 @@ def running(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield one
 
 
-def ask(running: RunningEngine, text: str, protocol: str = "openai", *, stream: bool = False, **parameters: Any) -> Any:
+def ask(
+    running: RunningEngine, asked: str | Prompt, protocol: str = "openai", *, stream: bool = False, **parameters: Any
+) -> Any:
     """The answer to one prompt in our own words, in the endpoint's dialect."""
     endpoint = running.endpoint
     path = PROTOCOLS[protocol].default_path
     form = Form(
         path=path, model_name=endpoint.model_name, parameters=parameters, stream=stream, dialect=endpoint.dialect
     )
-    body = PROTOCOLS[protocol].body(form, prompts_of_texts(text), parameters)
+    prompts = (asked,) if isinstance(asked, Prompt) else prompts_of_texts(asked)
+    body = PROTOCOLS[protocol].body(form, prompts, parameters)
     headers = {"Content-Type": "application/json"}
     raw = httpx.post(endpoint.url + path, content=body, headers=headers, timeout=60.0, trust_env=False)
     assert raw.status_code == 200, raw.text
@@ -77,13 +81,13 @@ def loaded() -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(MODEL_DIR), AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype="float32")
 
 
-def hugging_faces(text: str, **parameters: Any) -> str:
+def hugging_faces(text: str, *, adds_special: bool = True, **parameters: Any) -> str:
     """Greedy in fp32."""
     import torch
 
     tokenizer, model = loaded()
     torch.set_num_threads(1)  # the server computes on the same cores
-    ids = tokenizer(text, return_tensors="pt")
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=adds_special)
     written = model.generate(**ids, do_sample=False, **{"max_new_tokens": NEW, **parameters})[
         0, ids["input_ids"].shape[1] :
     ]
@@ -106,6 +110,13 @@ def test_greedy_answers_and_counts_are_hugging_faces(running: RunningEngine) -> 
             answer = ask(running, text, **parameters)
             assert answer.parts[0].text == hugging_faces(text, **parameters)
             assert answer.input_tokens == len(tokenizer.encode(text))
+
+
+def test_a_conversation_is_read_as_the_models_template_renders_it(running: RunningEngine) -> None:
+    rendered = ChatTemplate.load(MODEL_DIR).render([{"role": role, "content": text} for role, text in TALK.turns])
+    answer = ask(running, TALK, "openai-chat", max_new_tokens=NEW)
+    assert answer.input_tokens == len(Tokenizer.load(MODEL_DIR).encode_rendered(rendered))
+    assert answer.parts[0].text == hugging_faces(rendered, adds_special=False, max_new_tokens=NEW)
 
 
 def test_streams_of_several_users_lose_nothing(running: RunningEngine, tmp_path: Path) -> None:

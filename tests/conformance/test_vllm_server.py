@@ -28,7 +28,7 @@ from engines.processes import supervisor
 from harness.load.protocol.interface import Form
 from harness.load.protocol.registry import PROTOCOLS
 from tests.engines.models.decoder_folders import write_decoder
-from tests.harness.load.protocol.prompts import prompts_of_texts
+from tests.harness.load.protocol.prompts import TALK, prompts_of_texts
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +135,12 @@ def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
                                  headers={"Content-Type": "application/json"})  # fmt: skip
                 answer = PROTOCOLS[name].read(form, raw.content, ((1, len(raw.content)),) if stream else (), 1)
                 assert answer.output_tokens == NEW, (name, stream)
+
+        rendered = Tokenizer.load(folder).encode_rendered("".join(text for _, text in TALK.turns))
+        messages = [{"role": role, "content": text} for role, text in TALK.turns]
+        talk = ask(running, "/v1/chat/completions", messages=messages, return_token_ids=True)
+        assert talk["usage"]["prompt_tokens"] == len(rendered)
+        assert [talk["choices"][0]["token_ids"]] == hugging_faces(folder, [rendered])
 
         twice = [ask(running, prompt=PROMPTS[3] * 2)["usage"] for _ in range(2)]
         assert not any((usage.get("prompt_tokens_details") or {}).get("cached_tokens") for usage in twice)

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from harness.records import Prompt
 
+TALK = Prompt(
+    prompt_id="talk",
+    task="t",
+    text="",
+    reference=None,
+    messages=(("system", "spell"), ("user", "spell: 42"), ("assistant", "forty-two"), ("user", "spell: 1,306,346")),
+)
+"""A conversation of four messages."""
+
 
 def prompts_of_texts(*texts: str) -> tuple[Prompt, ...]:
     """One prompt of each text."""
