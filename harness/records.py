@@ -21,7 +21,7 @@ TrialOutcome = Literal[
     "interrupted", "machine_lost", "ended_early",
 ]  # fmt: skip
 """'skipped': never launched, because earlier failures made it implausible. 'machine_lost': the machine went away.
-'ended_early': it surely lost its race, so its objective is only bounded."""
+'ended_early': it surely lost its race, or broke a constraint, so its load was not finished."""
 NOT_MEASURED: tuple[TrialOutcome, ...] = ("interrupted", "machine_lost")
 """Outcomes of a trial that ended before it could prove anything about its candidate."""
 RequestOutcome = Literal[

@@ -175,7 +175,7 @@ def _ends(metric: Metric) -> tuple[float, float]:
 def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
     if not everyone:
         return "the run holds no trial: nothing to recommend; run `dyno tune` on its scenario again"
-    ran = [one for one in everyone if all(trial.outcome == "ok" for trial in one.telling)]
+    ran = [one for one in everyone if all(t.has_numbers and t.race is None for t in one.telling)]
     if not ran:
         outcomes = Counter(one.worst.outcome for one in everyone)
         counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())

@@ -85,7 +85,7 @@ def _why_lost(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     repeated = f" in one of {len(one.telling)} measurements" if len(one.telling) > 1 else ""
     if worst.race is not None:
         return "ended_early", f"ended early{repeated}: {_short(worst.reason)}"
-    if worst.outcome != "ok":
+    if not worst.has_numbers:
         return "failed", f"{worst.outcome}{repeated}: {_short(worst.reason)}"
     if worst.violations:
         return "broken", f"broke a constraint{repeated}: {'; '.join(worst.violations)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.api import Endpoint, RunningEngine
-from harness.choose.goals import goals_of
+from harness.choose.goals import Goals, goals_of
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.metrics_scraper import Scraper
@@ -24,13 +24,12 @@ from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.race import Race
 from harness.records import Doubt, Level, Metric, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
-from harness.trial.raced import Racing, as_bound, checks_of
+from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
 from harness.units import NS_PER_S
 
@@ -41,7 +40,7 @@ DEFAULT_ERROR_FRAC = 0.01
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """One measured window: raw result, resources, telemetry columns, what the server published, summary; `limited` is
-    '' or why it is void, `race` the evidence that ended it early."""
+    '' or why it is void, `racing` what may have ended it early."""
 
     result: LoadResult
     use: ResourceUse
@@ -49,7 +48,7 @@ class Window:
     engine_metrics: EngineMetrics
     summary: TrialSummary
     limited: str = ""
-    race: Race | None = None
+    racing: Racing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +217,9 @@ class Loads:
             summary = _with_limits(summary, found, result, limited)
         window = Window(
             result=result, use=use, telemetry=sampler.telemetry(), engine_metrics=found, summary=summary,
-            limited=limited,
+            limited=limited, racing=self._racing,
         )  # fmt: skip
-        return window if self._racing is None else _settled(window, self._racing)
+        return window if self._racing is None else _settled(window, self._racing, self._goals)
 
     def _why_limited(self, plan: LoadPlan, result: LoadResult, use: ResourceUse) -> str:
         """'' or why the window is void: its client was the bottleneck."""
@@ -314,10 +313,12 @@ def _phase(plan: LoadPlan, state: LoadState, total: int, text: str) -> Phase:
     return Phase(name="load", done=state.done, total=total, text=", ".join(parts))
 
 
-def _settled(window: Window, racing: Racing) -> Window:
+def _settled(window: Window, racing: Racing, goals: Goals) -> Window:
     """The window with what its race came to."""
     if racing.race is not None:
-        return replace(window, summary=as_bound(window.summary, racing.race), race=racing.race)
+        return replace(window, summary=as_bound(window.summary, racing.race))
+    if racing.broken:
+        return replace(window, summary=as_broken(window.summary, goals))
     result = replace(window.result, notes=(*window.result.notes, *([racing.spared] if racing.spared else [])))
     return replace(window, result=result)
 

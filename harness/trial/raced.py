@@ -5,9 +5,10 @@ It is judged at its checks, unless something from outside disturbs it; once lost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.choose.goals import Goals, Limit
 from harness.load.plan import LoadPlan
 from harness.load.so_far import Checks
 from harness.measure.doubts import doubts_of
@@ -16,6 +17,7 @@ from harness.race import Race
 from harness.records import ONLY_WORSE, DoubtKind, Metric, RequestRecord, TrialSummary
 from harness.store.layout import RunLayout
 from harness.store.requests_table import read_table
+from harness.trial.surely_broken import surely_broken
 from harness.tune.racing import Seen, Terms, lost, seen
 
 DISTURBANCES: frozenset[DoubtKind] = ONLY_WORSE | {
@@ -33,44 +35,53 @@ SHORT = ("few_samples", "short_window")
 
 @dataclass(slots=True, kw_only=True)
 class Racing:
-    """A trial's race against the requests of the best one; `race` is the evidence once it is lost, `spared` why a trial
-    that had lost by a check ran on ('': it had not)."""
+    """A trial's race against the requests of the best one, and within `limits`. `race` is the evidence once it is lost,
+    `broken` the constraint that ended it otherwise, `spared` why a trial that had lost by a check ran on."""
 
     terms: Terms
     best: Seen
+    limits: tuple[Limit, ...] = ()
     race: Race | None = None
+    broken: str = ""
     spared: str = ""
 
-    def checks(self, use_since: Callable[[int], ResourceUse], *, is_open_loop: bool) -> Checks:
-        """When and how the load is judged; `use_since` is what was used from a moment (ns) until now."""
+    def checks(self, use_since: Callable[[int], ResourceUse], planned: int, *, is_open_loop: bool) -> Checks:
+        """When and how a load of `planned` requests is judged; `use_since` is what was used from a moment (ns) until
+        now."""
 
         def why_over(check: int, records: Sequence[RequestRecord], until_ns: int) -> str:
             race = lost(self.terms, check, seen(records, until_ns), self.best)
-            if race is None:
+            broken = "" if race is not None else surely_broken(self.limits, records, planned)
+            why = broken if race is None else why_ended(race)
+            if not why:
                 return ""
             use = use_since(min(record.intended_ns for record in records))
             doubts = doubts_of(records, use, is_open_loop=is_open_loop)
             outside = next((doubt.sentence for doubt in doubts if doubt.kind in DISTURBANCES), "")
             if outside:
-                self.spared = f"not ended early, though by check {race.check} it had lost its race: {outside}"
+                self.spared = f"not ended early at check {check + 1}, though it had lost ({why}): {outside}"
                 return ""
-            self.race = race
-            return why_ended(race)
+            self.race, self.broken = race, broken
+            return why
 
         return Checks(after=self.terms.checks, why_over=why_over)
 
 
-def racing(terms: Terms, layout: RunLayout) -> Racing:
+def racing(terms: Terms, layout: RunLayout, goals: Goals) -> Racing:
     """The race that these terms state, against the stored requests of a trial of the run. Raises EnvironmentFault."""
     records = read_table(layout.requests(terms.against))
-    return Racing(terms=terms, best=seen(records, max(record.done_ns for record in records)))
+    best = seen(records, max(record.done_ns for record in records))
+    return Racing(terms=terms, best=best, limits=goals.limits)
 
 
 def checks_of(racing: Racing | None, plan: LoadPlan, sampler: ResourceSampler) -> Checks | None:
     """The checks of a load that `sampler` watches; None where it is not raced."""
     if racing is None:
         return None
-    return racing.checks(lambda begin_ns: sampler.use_so_far(begin_ns, plan.processes), is_open_loop=plan.is_open_loop)
+    planned = len(plan.offsets_ns) or plan.requests
+    return racing.checks(
+        lambda begin_ns: sampler.use_so_far(begin_ns, plan.processes), planned, is_open_loop=plan.is_open_loop
+    )
 
 
 def why_ended(race: Race) -> str:
@@ -99,9 +110,17 @@ def as_bound(summary: TrialSummary, race: Race) -> TrialSummary:
         low=bound if is_minimized else None,
         high=None if is_minimized else bound,
     )
-    doubts = [doubt for doubt in summary.doubts if doubt.kind not in SHORT]
-    metrics = {name: summary.metrics[name] for name in KEPT if name in summary.metrics}
-    found = TrialSummary(
-        metrics={race.metric: metric, **metrics}, unavailable=summary.unavailable, limits=summary.limits
-    )
-    return found.doubted(doubts)
+    return _with(summary, {race.metric: metric})
+
+
+def as_broken(summary: TrialSummary, goals: Goals) -> TrialSummary:
+    """The numbers of a trial that a broken constraint ended: those that the goals name, as far as it came."""
+    names = [*(one.metric for one in goals.objectives), *(limit.metric for limit in goals.limits)]
+    return _with(summary, {name: summary.metrics[name] for name in names if name in summary.metrics})
+
+
+def _with(summary: TrialSummary, metrics: Mapping[str, Metric]) -> TrialSummary:
+    """A summary of these metrics, and of what a part of the load does not bias."""
+    kept = {name: summary.metrics[name] for name in KEPT if name in summary.metrics}
+    found = TrialSummary(metrics={**metrics, **kept}, unavailable=summary.unavailable, limits=summary.limits)
+    return found.doubted(doubt for doubt in summary.doubts if doubt.kind not in SHORT)

@@ -84,7 +84,7 @@ class TrialRunner:
         come, `terms` are what it is raced on. Raises TrialInterrupted on Ctrl-C, EnvironmentFault on a full disk."""
         phase_s: dict[str, float] = {}
         try:
-            self._loads.prepare(order, racing(terms, self._writer.layout) if terms is not None else None)
+            self._loads.prepare(order, racing(terms, self._writer.layout, self._goals) if terms is not None else None)
             return self._measure(trial, start, phase_s, judged, drives_largest=order == FIRST_ROUND)
         except EngineError as error:
             outcome: TrialOutcome = outcome_of(error)
@@ -154,8 +154,12 @@ class TrialRunner:
         trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
-        if window.race is not None:
-            return replace(trial, outcome="ended_early", reason=why_ended(window.race), race=window.race)
+        if window.racing is not None and window.racing.race is not None:
+            race = window.racing.race
+            return replace(trial, outcome="ended_early", reason=why_ended(race), race=race)
+        if window.racing is not None and window.racing.broken:
+            broken = window.racing.broken
+            return replace(trial, outcome="ended_early", reason=broken, violations=(broken,))
         too_many = window.result.too_many_errors
         return replace(trial, violations=(*self._goals.violations(trial), *([too_many] if too_many else [])))
 

@@ -108,6 +108,16 @@ def test_one_that_ended_early_is_never_recommended_and_its_bound_is_the_reason()
         choose(run_of(lost))
 
 
+def test_one_that_a_broken_constraint_ended_lost_by_that_constraint() -> None:
+    best, why = trial(1, candidate(), (20.0, 19.8, 20.6)), "error_frac surely above 0"
+    broken = replace(trial(2, candidate(batch_size=4), (9.0, 8.9, 9.1)), outcome="ended_early", violations=(why,))
+    assert [(loss.kind, loss.why) for loss in choose(run_of(best, broken)).losses] == [
+        ("broken", f"broke a constraint: {why}")
+    ]
+    with pytest.raises(MeasurementInvalid, match=f"which broke {why}; relax that constraint"):
+        choose(run_of(broken))
+
+
 def test_repetitions_are_pooled_and_widen_the_interval() -> None:
     lucky, steady = candidate(batch_size=1), candidate(batch_size=4)
     found = choose(

@@ -8,8 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from harness.choose.goals import Limit
 from harness.load.so_far import Checks
 from harness.measure.machine.sampler import ResourceUse
 from harness.records import Candidate, Doubt, DoubtKind, Metric, RequestRecord, Trial, TrialSummary
@@ -20,6 +22,7 @@ from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
 from harness.trial.progress import Lines
 from harness.trial.raced import Racing, as_bound
+from harness.trial.surely_broken import surely_broken
 from harness.tune.racing import Terms, seen, terms_for
 from tests.harness.store.trials import a_manifest
 
@@ -29,6 +32,7 @@ workload: {load: {kind: closed, users: 2}, warmup_requests: 2, requests: 200}
 quality: {prompts: 2}
 space: [{engine: fake, options: {service_ms: [10, 20]}}]
 objectives: [{metric: %s, goal: %s}]
+constraints: {error_frac: {max: 0.1}}
 search: {trials: 2}
 """
 
@@ -42,11 +46,12 @@ def _bench(tmp_path: Path, metric: str, goal: str) -> Iterator[Bench]:
         yield bench
 
 
-def _raced(bench: Bench, service_ms: float, best: Trial | None = None) -> Trial:
+def _raced(bench: Bench, service_ms: float, best: Trial | None = None, **options: float) -> Trial:
     """A trial of the fake engine, stored; raced against `best` where there is one."""
     done = () if best is None else (best,)
     terms = terms_for("fake", done, bench.inputs.scenario)
-    trial = bench.run(Candidate(block=0, engine="fake", options={"service_ms": service_ms}), 1 + len(done), terms=terms)
+    candidate = Candidate(block=0, engine="fake", options={"service_ms": service_ms, **options})
+    trial = bench.run(candidate, 1 + len(done), terms=terms)
     trial = replace(trial, machine_class="")  # that of the made-up manifest is another
     bench.writer.append_trial(trial)
     return trial
@@ -76,6 +81,22 @@ def test_a_trial_that_surely_loses_ends_early_with_its_evidence(
         assert "latency_p99_ms" not in lost.summary.metrics
         assert not lost.is_feasible
         assert read_run(bench.writer.layout.root).trials == (best, lost)
+
+
+@pytest.mark.heavy
+def test_a_trial_that_surely_breaks_a_constraint_ends_early_and_is_not_feasible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.trial.raced.doubts_of", lambda *about, **more: ())
+    with _bench(tmp_path, "latency_p50_ms", "minimize") as bench:
+        broken = _raced(bench, 10, _raced(bench, 10), error_frac=0.6)
+        assert (broken.outcome, broken.race) == ("ended_early", None)
+        assert broken.violations == (broken.reason,)
+        assert broken.reason.startswith("error_frac surely above 0.1: ")
+        assert broken.reason.endswith(" requests failed, and 200 were planned")
+        assert broken.summary is not None
+        assert broken.summary.metrics["error_frac"].n < 200
+        assert not broken.is_feasible
 
 
 @pytest.mark.heavy
@@ -122,9 +143,10 @@ def _checks(use: Callable[[int], ResourceUse] = _use) -> tuple[Racing, Checks]:
     )  # fmt: skip
     best = seen([_record(seq, 10 + seq % 3) for seq in range(100)], 0)
     racing = Racing(terms=terms, best=best)
-    return racing, racing.checks(use, is_open_loop=False)
+    return racing, racing.checks(use, 100, is_open_loop=False)
 
 
+SLOW_30 = [_record(seq, 30) for seq in range(250)]
 SLOW = [_record(seq, 30 + seq % 5) for seq in range(100)]
 
 
@@ -146,11 +168,60 @@ def test_a_machine_that_is_disturbed_ends_nothing(kind: DoubtKind) -> None:
 def test_other_processes_and_a_late_client_end_nothing() -> None:
     racing, checks = _checks(partial(_use, other_s=1.0))
     assert checks.why_over(0, SLOW[:50], 0) == ""
-    assert racing.spared.startswith("not ended early, though by check 1 it had lost its race: other processes used 50%")
+    assert racing.spared.startswith("not ended early at check 1, though it had lost (latency_p50_ms at least ")
+    assert "): other processes used 50% of the machine" in racing.spared
     late = [replace(record, sent_ns=record.intended_ns + 20_000_000) for record in SLOW]
     quiet, checks = _checks()
     assert checks.why_over(1, late, 0) == ""
     assert (racing.race, quiet.race) == (None, None)
+
+
+def _limit(metric: str, high: float) -> Limit:
+    return Limit(metric=metric, low=None, high=high)
+
+
+@pytest.mark.parametrize(
+    ("metric", "high", "why"),
+    [
+        ("latency_p50_ms", 25.0, "surely above 25: 60 requests took longer, and 100 were planned"),
+        ("latency_p99_ms", 33.5, "surely above 33.5: 12 requests took longer, and 100 were planned"),
+        ("latency_mean_ms", 19.0, "surely above 19: 60 answers took 1920 ms together, and 100 were planned"),
+        ("error_frac", 0.01, ""),
+        ("latency_p50_ms", 32.0, ""),
+        ("latency_mean_ms", 19.3, ""),
+        ("peak_memory_mib", 1.0, ""),
+    ],
+)
+def test_a_constraint_is_surely_broken_only_where_no_answer_could_mend_it(metric: str, high: float, why: str) -> None:
+    found = surely_broken((_limit(metric, high),), SLOW[:60], 100)
+    assert found == (f"{metric} {why}" if why else "")
+
+
+def test_a_surely_broken_constraint_ends_a_trial_that_may_still_win_its_race() -> None:
+    racing, _ = _checks()
+    racing.limits = (_limit("error_frac", 0.02), _limit("latency_p99_ms", 11.0))
+    checks = racing.checks(_use, 100, is_open_loop=False)
+    quick = [_record(seq, 10 + seq % 3) for seq in range(50)]
+    assert (
+        checks.why_over(0, quick[:6], 0)
+        == "latency_p99_ms surely above 11: 2 requests took longer, and 100 were planned"
+    )
+    failing = [replace(record, outcome="server_error") if record.seq < 3 else record for record in quick]
+    assert checks.why_over(0, failing, 0) == "error_frac surely above 0.02: 3 requests failed, and 100 were planned"
+    assert racing.race is None
+
+
+def test_the_quantile_of_all_requests_is_above_what_is_surely_broken() -> None:
+    """Whatever the other requests bring, and however many there are at most."""
+    for q, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
+        for planned in (7, 100, 101, 250):
+            slow = next(
+                n
+                for n in range(1, planned + 1)
+                if surely_broken((_limit(f"latency_{name}_ms", 20.0),), SLOW_30[:n], planned)
+            )
+            for total in range(slow, planned + 1):
+                assert np.quantile([30.0] * slow + [1.0] * (total - slow), q) > 20
 
 
 def test_of_a_trial_that_ended_early_remain_a_bound_and_what_is_not_biased() -> None:
