@@ -288,6 +288,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):
         notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")
+    notes.extend(_machine_notes(run.trials))
     for trial in trials:
         for violation in trial.violations:
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
@@ -299,6 +300,17 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     if recommendation is not None and recommendation.is_tie:
         notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
     return tuple(notes)
+
+
+def _machine_notes(trials: Sequence[Trial]) -> Iterator[str]:
+    """Which trial ran where, if there were several machines."""
+    numbers: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.machine:
+            numbers.setdefault(trial.machine, []).append(str(trial.number))
+    if len(numbers) > 1:
+        where = "; ".join(f"{name}: trials {', '.join(each)}" for name, each in numbers.items())
+        yield f"measured on {len(numbers)} machines of one class, each trial on one. {where}."
 
 
 def _chat_notes(trials: Sequence[Trial]) -> Iterator[str]:

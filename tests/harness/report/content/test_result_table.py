@@ -82,6 +82,14 @@ def test_the_report_states_who_applied_the_chat_template_and_how_long_the_prompt
     ]
 
 
+def test_a_run_of_several_machines_names_the_machine_of_each_trial(run: Run) -> None:
+    assert not any("machines" in note for note in report_table(run).notes)
+    trials = [replace(each, machine="ab"[each.number % 2]) for each in run.trials]
+    assert "measured on 2 machines of one class, each trial on one. b: trials 1, 3, 5; a: trials 2, 4." in (
+        report_table(replace(run, trials=tuple(trials))).notes
+    )
+
+
 def test_rows_are_sorted_by_the_objective_and_broken_ones_come_last(run: Run) -> None:
     table = report_table(run)
     assert [row.trial.number for row in table.rows] == [2, 5, 1, 3]
