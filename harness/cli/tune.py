@@ -17,7 +17,7 @@ from harness.cli.load_options import load_hosts
 from harness.cli.progress import Display, open_display
 from harness.cli.signals import stopped_by_signals
 from harness.cli.tune_answer import answer
-from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, elsewhere, no_verification
+from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, elsewhere
 from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
@@ -167,11 +167,6 @@ class _Options:
     as_json: bool
     there: Elsewhere | None
 
-    @property
-    def verifies_here(self) -> bool:
-        """Whether the written file is measured at the end."""
-        return self.verifies and self.there is None
-
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     there = options.there
@@ -190,11 +185,10 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
             run_folder = partial(open_run, resolved, results, options.is_new, display.note, machine)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=options.web_ui, hosts=options.hosts)
             bench = until_end.enter_context(opening)
-            places = there.places(bench, resolved, display.note) if there else _here(bench)
-            result = _search(bench, plan, display, first, places, options)
-        if there is not None and options.verifies:
-            click.echo(no_verification(there.machine), err=True)
-        return answer(bench, result, verifies=options.verifies_here, as_json=options.as_json)
+            far = there.places(bench, resolved, display.note) if there else None
+            result = _search(bench, plan, display, first, far or _here(bench), options)
+        run_file = far.run_file if far else None
+        return answer(bench, result, verifies=options.verifies, as_json=options.as_json, run_file=run_file)
 
 
 def _plan(resolved: ResolvedScenario, there: Elsewhere | None) -> SpacePlan:
@@ -266,7 +260,7 @@ def _search(
             on_event=display.on_event,
             done=bench.stored,
             spent_before_s=bench.setup_s,
-            is_verified=options.verifies_here,
+            is_verified=options.verifies,
             first=first,
             memory_mib=_memory_mib(options.there),
             prunes=options.prunes,

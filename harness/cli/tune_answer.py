@@ -23,15 +23,18 @@ from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run, read_run
 from harness.trial.bench import Bench
-from harness.trial.verify import Verification, measurements, verify_written, why_not_started
+from harness.trial.verify import RunFile, Verification, measurements, verify_written, why_not_started
 from harness.tune.search_records import SearchResult
 
 MOST_LOSSES = 5
 """Candidates that lost, in the answer at the end of a search; `dyno report` has all of them."""
 
 
-def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool) -> int:
-    """Choose from the finished search, write and verify the files, print; returns the exit code."""
+def answer(
+    bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool, run_file: RunFile | None = None
+) -> int:
+    """Choose from the finished search, write and verify the files (by `run_file`, None: here), print; returns the exit
+    code."""
     run = read_run(bench.writer.layout.root)
     if not as_json:
         print_table(report_table(run), table_console())
@@ -47,7 +50,7 @@ def answer(bench: Bench, result: SearchResult, *, verifies: bool, as_json: bool)
     why_not = why_not_started(recommendation.trial.candidate, container)
     if verifies and written and not why_not:
         try:
-            found = _verify(bench, result, recommendation, written)
+            found = _verify(bench, result, recommendation, written, run_file)
         except (KeyboardInterrupt, Interrupted):
             click.echo(
                 f"interrupted while verifying; the recommendation is in {written.properties_path.parent}", err=True
@@ -109,9 +112,11 @@ def _show(written: Written) -> None:
         click.echo(findings_text(written.properties_path, written.warnings), err=True)
 
 
-def _verify(bench: Bench, result: SearchResult, recommendation: Recommendation, written: Written) -> Verification:
+def _verify(
+    bench: Bench, result: SearchResult, recommendation: Recommendation, written: Written, run_file: RunFile | None
+) -> Verification:
     promised, number = measurements(result.trials, recommendation), next_number(result.trials)
-    found = verify_written(bench, promised, written, number, lambda text: click.echo(text, err=True))
+    found = verify_written(bench, promised, written, number, lambda text: click.echo(text, err=True), run_file)
     write_text(written.properties_path.parent / "verification.json", json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 

@@ -19,6 +19,7 @@ from harness.places.open_cluster import open_cluster
 from harness.places.proof import proof
 from harness.places.requests import EngineThere, Question
 from harness.places.survey import chosen_class, survey
+from harness.properties.containers import parse_container
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.codec import from_json, to_json
 from harness.trial.bench import Bench
@@ -103,17 +104,15 @@ def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, oth
         return
     for option in [name for name, is_given in others.items() if is_given]:
         raise UsageError(f"{option} and --places are not combined: each place sends the load to its engine itself")
+    if not parse_container(resolved.scenario.recommend.container).is_own:
+        raise UsageError(
+            f"{resolved.path}: recommend.container {resolved.scenario.recommend.container}: with --places the file is "
+            "measured again where it was measured, which only our own server can; search for dynamometer-0.1, then run "
+            "`dyno recommend --container`"
+        )
     for block in resolved.scenario.space:
         if traits(block.engine).is_elsewhere or traits(block.engine).is_rented:
             raise UsageError(
                 f"{resolved.path}: --places is for engines that are launched on the machines; the server of "
                 f"{block.engine} is somewhere else already; leave --places out"
             )
-
-
-def no_verification(machine: Machine) -> str:
-    """The line that replaces the verification: this machine may be of another class, or busy."""
-    return (
-        "the written file is not verified with --places; run `dyno recommend --verify` on a machine of class "
-        f"{machine.machine_class}"
-    )

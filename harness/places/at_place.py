@@ -6,6 +6,7 @@ engine that it launched dies with it (engines/processes/supervisor.py). A refusa
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from harness.measure.machine.machine_class import TEST_PLACE, this_machine
 from harness.places.machine_lock import holder, machine_lock
 from harness.places.proof import engine_versions, proof
 from harness.places.requests import Described, EngineThere, Joined, Measure, Question, Verb
+from harness.records import Trial
 from harness.space.capabilities import engine_capabilities
 from harness.store.archive import DamagedArchive, pack
 from harness.store.codec import from_json, to_json
@@ -81,17 +83,27 @@ def measure(request: Any, folder: Path) -> bytes:
     with machine_lock(this_machine().machine_id):
         opening = Bench.open(resolved, new_run, progress=Lines(_note), reference=attempt.reference)
         with opening as bench:
-            trial = bench.run(
-                attempt.candidate,
-                attempt.number,
-                left_s=attempt.left_s,
-                judged=attempt.judged,
-                order=attempt.repetition,
-            )
+            trial = _run(bench, attempt, folder)
             if os.environ.get(TEST_PLACE):
                 note = f"{TEST_PLACE} named its machine, which stood for several places"
                 trial = replace(trial, notes=(*trial.notes, note))
             return pack(bench.writer.layout, trial, attempt.token)
+
+
+def _run(bench: Bench, attempt: Measure, folder: Path) -> Trial:
+    if attempt.started:
+        for name, content in attempt.written.items():
+            path = folder / "written" / Path(name).name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(base64.b64decode(content))
+        return bench.run_file(folder / "written" / attempt.started, attempt.candidate, attempt.number)
+    return bench.run(
+        attempt.candidate,
+        attempt.number,
+        left_s=attempt.left_s,
+        judged=attempt.judged,
+        order=attempt.repetition,
+    )
 
 
 VERBS: Mapping[Verb, Callable[[Any, Path], bytes]] = {

@@ -7,17 +7,20 @@ closed, and whatever still answers to it is handed on without a trial, to be dro
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import EnvironmentFault
 from harness.places.cluster import Cluster, Lost, Refused, Task
 from harness.places.proof import difference
 from harness.places.requests import Joined, Measure, Question
+from harness.records import Candidate, Trial
 from harness.store.archive import DamagedArchive, unpack
 from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
@@ -31,6 +34,8 @@ JOIN_S = 900.0
 NONE_LEFT_S = 60.0
 """How long a search without any place waits for one to join."""
 END_S = 20.0
+MOST_BYTES = 1 << 20
+"""No file that a server is started from is larger."""
 LOSSES = 3
 """So many questions to join may be lost with a node until it is left out."""
 
@@ -155,6 +160,20 @@ class FarPlaces:
         self._attempts.clear()
         self._joining.clear()
 
+    def run_file(self, path: Path, candidate: Candidate, number: int) -> Trial:
+        """The trial of a server started from a written file that describes `candidate`, on the finalists' machine; its
+        id is 'verify-...'. The files beside it are sent along. Raises EnvironmentFault where no machine answers."""
+        order = Order(number=number, candidate=candidate, repetition=1)
+        self._look()
+        if not self._places:
+            raise EnvironmentFault(f"{path}: not verified, no machine is left; run `dyno recommend --verify` on one")
+        self._begin(order, self._best(list(self._places.values()), order), path)
+        while (done := self.next_done()) is None:
+            pass
+        if done.trial is None:
+            raise EnvironmentFault(f"{path}: not verified, machine {done.machine} did not answer: {done.lost}")
+        return done.trial
+
     def _free(self) -> list[_Place]:
         busy = {attempt.place.node for attempt in self._attempts.values() if attempt.is_open}
         return [place for place in self._places.values() if place.node not in busy]
@@ -174,7 +193,7 @@ class FarPlaces:
             self._block = place.node
         return place
 
-    def _begin(self, order: Order, place: _Place) -> None:
+    def _begin(self, order: Order, place: _Place, path: Path | None = None) -> None:
         attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8))
         request = Measure(
             token=attempt.token,
@@ -185,6 +204,8 @@ class FarPlaces:
             left_s=self._asked.left_s(),
             judged=order.judged,
             repetition=order.repetition,
+            written={} if path is None else _beside(path),
+            started="" if path is None else path.name,
         )
         self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
 
@@ -272,6 +293,12 @@ class FarPlaces:
             return _lost(attempt, "it was given up before")
         arrived.write(self._layout)
         return Done(order=attempt.order, trial=arrived.trial, machine=attempt.place.machine_id)
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """The small files of the folder of a recommendation."""
+    files = [each for each in path.parent.iterdir() if each.is_file() and each.stat().st_size <= MOST_BYTES]
+    return {each.name: base64.b64encode(each.read_bytes()).decode("ascii") for each in files}
 
 
 def _lost(attempt: _Attempt, why: str) -> Done:

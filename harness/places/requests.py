@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.measure.machine.machine_class import Machine
@@ -71,7 +71,11 @@ class EngineThere:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search."""
+    """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search.
+
+    `started` is the one of the `written` files (name -> base64) from which the server is started, where a
+    recommendation is verified; '' where the candidate is launched.
+    """
 
     token: str
     question: Question
@@ -81,3 +85,5 @@ class Measure:
     left_s: float
     judged: Trial | None = None
     repetition: int = 0
+    written: Mapping[str, str] = field(default_factory=dict)
+    started: str = ""

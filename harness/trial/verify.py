@@ -32,6 +32,9 @@ REPRODUCIBLE_FRAC = 0.15
 counts as reproduced within this fraction even when both intervals are narrower (differences of 10 to 15 % were seen
 between repeated runs of one engine on a shared 2-core machine)."""
 
+RunFile = Callable[[Path, Candidate, int], Trial]
+"""Runs the trial, of that number, of a server started from a written file that describes the candidate."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
@@ -63,15 +66,21 @@ def why_not_started(candidate: Candidate, container: str) -> str:
 
 
 def verify_written(
-    bench: Bench, promised: Sequence[Trial], written: Written, number: int, progress: Callable[[str], None]
+    bench: Bench,
+    promised: Sequence[Trial],
+    written: Written,
+    number: int,
+    progress: Callable[[str], None],
+    run_file: RunFile | None = None,
 ) -> Verification:
     """Measure the server started from what was written against what `promised` recorded: every finished trial of the
-    recommended candidate, see `measurements`. The model folder of a container of DJL's is started by what this machine
-    has of DJL Serving, which the sentence names."""
+    recommended candidate, see `measurements`. `run_file` runs it (None: on this machine). The model folder of a
+    container of DJL's is started by what this machine has of DJL Serving, which the sentence names."""
     target = parse_container(written.container)
     if target.is_own:
         progress(f"starting the server from {written.properties_path}")
-        return _judged(bench.run_file(written.properties_path, promised[0].candidate, number), promised)
+        run_file = run_file or bench.run_file
+        return _judged(run_file(written.properties_path, promised[0].candidate, number), promised)
     folder = written.properties_path.parent
     server = server_for(target.version, promised[0].candidate.engine)
     with _with_its_python(server, target, folder) as placed:

@@ -205,6 +205,26 @@ def test_the_end_interrupts_everything_and_kills_what_does_not_stop(tmp_path: Pa
     assert [is_killed for _, is_killed in bench.cluster.cancelled] == [False]
 
 
+def test_a_written_file_is_measured_on_the_finalists_machine_with_what_is_beside_it(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    bench.places.begin(Order(number=1, candidate=ORDER.candidate, avoid=frozenset({"m1"}), repetition=1))
+    bench.places.next_done()
+    bench.places.end()
+    (tmp_path / "written" / "model").mkdir(parents=True)
+    for name, size in {"serving.properties": 10, "recommendation.json": 20, "weights.bin": 2 << 20}.items():
+        (tmp_path / "written" / name).write_bytes(bytes(size))
+    trial = bench.places.run_file(tmp_path / "written" / "serving.properties", ORDER.candidate, 9)
+    node, measure = bench.cluster.measured[-1]
+    assert (node, trial.number, trial.repetition) == ("n2", 9, 0)
+    assert (measure.started, set(measure.written)) == (
+        "serving.properties",
+        {"serving.properties", "recommendation.json"},
+    )
+    bench.cluster.machines.clear()
+    with pytest.raises(EnvironmentFault, match="not verified, no machine is left"):
+        bench.places.run_file(tmp_path / "written" / "serving.properties", ORDER.candidate, 10)
+
+
 @pytest.mark.parametrize(
     ("part", "got", "sentence"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -81,7 +83,8 @@ def _answer(folder: Path, verb: str, request: object) -> tuple[bytes, str]:
 
 
 def test_a_trial_comes_back_whole_from_the_machine_that_it_states(tmp_path: Path) -> None:
-    archive, name = _answer(tmp_path, "measure", _measure(_resolved(tmp_path, 0.5)))
+    measure = _measure(_resolved(tmp_path, 0.5))
+    archive, name = _answer(tmp_path, "measure", measure)
     arrived = unpack(archive, "fence")
     assert (arrived.trial.outcome, arrived.trial.number) == ("ok", 7)
     assert (arrived.trial.machine, arrived.trial.machine_class) == (name, this_machine().machine_class)
@@ -89,7 +92,11 @@ def test_a_trial_comes_back_whole_from_the_machine_that_it_states(tmp_path: Path
     layout, trial_id = RunLayout(Path()), arrived.trial.trial_id
     expected = {layout.requests(trial_id), layout.telemetry(trial_id), layout.outputs(trial_id)}
     assert expected <= set(map(Path, arrived.files))
-    assert any(path.startswith(f"logs/{trial_id}/") for path in arrived.files)
+    properties = arrived.files[f"logs/{trial_id}/serving.properties"]
+    written = {"serving.properties": base64.b64encode(properties).decode()}
+    archive, _ = _answer(tmp_path, "measure", replace(measure, written=written, started="serving.properties"))
+    again = unpack(archive, "fence").trial
+    assert (again.outcome, again.trial_id) == ("ok", f"verify-{measure.candidate.candidate_id}")
 
 
 def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path) -> None:
