@@ -81,11 +81,10 @@ def _override(source: _Source, override: str) -> None:
 
 def _step(inner: Any, part: str | int, path: tuple[str | int, ...], override: str) -> Any:
     """The container one step further down; a missing mapping is made."""
-    if isinstance(inner, list):
-        return inner[_index(inner, part, override)]
-    if inner.get(part) is None:
-        inner[part] = {}
-    below = inner[part]
+    place: Any = _index(inner, part, override) if isinstance(inner, list) else part
+    below = inner[place] if isinstance(inner, list) else inner.get(place)
+    if below is None:
+        below = inner[place] = {}
     if not isinstance(below, dict | list):
         raise ScenarioError(f"--set {override}: expected a mapping or list at {dotted(path)[:-2]}, got {below!r}")
     return below

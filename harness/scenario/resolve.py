@@ -151,7 +151,10 @@ def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
     """The resolved scenario that `as_dict` stored in a run's manifest. Raises StaleScenario."""
     try:
         written = {name: value for name, value in stored.items() if name != "resolved"}
-        return _STORED.validate_python({**stored["resolved"], "scenario": written})
+        resolved = _STORED.validate_python({**stored["resolved"], "scenario": written})
+        if not (odd := _without_its_file(resolved)):
+            return resolved
+        where, why = f"scenario.resolved.{odd}", "does not fit what the scenario names"
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = first["loc"] if first["loc"][:1] == ("scenario",) else ("scenario", "resolved", *first["loc"])
@@ -159,6 +162,18 @@ def resolved_from_dict(stored: Mapping[str, Any]) -> ResolvedScenario:
     except (AttributeError, KeyError, TypeError) as error:
         where, why = "scenario.resolved", f"not as this version writes it ({error!r:.200})"
     raise StaleScenario(f"{where}: {why}; measure the scenario again with this version")
+
+
+def _without_its_file(resolved: ResolvedScenario) -> str:
+    """'' or the field of a file that is not there though the scenario names one, or there though it names none."""
+    workload, quality = resolved.scenario.workload, resolved.scenario.quality
+    named = {
+        "trace_path": isinstance(workload.load, TraceLoad),
+        "locustfile_path": workload.locustfile is not None,
+        "reference_folder": quality.reference_folder is not None,
+    }
+    odd = (name for name, is_named in named.items() if is_named != (getattr(resolved, name) is not None))
+    return next(odd, "locustfile_sha256" if resolved.locustfile_sha256 and not workload.locustfile else "")
 
 
 def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:

@@ -187,6 +187,8 @@ def _with_every_known_value(test: Callable[..., None]) -> Callable[..., None]:
 @example(
     data=b"name: s\nspace: [{engine: attach}]\nworkload: {request: {body: {a: [.nan]}}}", overrides=[], place="file"
 )
+@example(data=b"name: s\nspace: [null]\nworkload: {slo: }", overrides=["space.0.engine=fake"], place="file")
+@example(data=b"name: s\nspace: [[3], 3]", overrides=["space.0.0.engine=fake", "space.1.engine=fake"], place="file")
 def test_a_mutated_scenario_is_read_or_refused(data: bytes, overrides: list[str], place: str) -> None:
     path = _at(place, placed(data))
     try:
@@ -247,6 +249,8 @@ STORED = [
 @example(stored=with_value(STORED[0], ("resolved", "model", "kind"), "paht"))
 @example(stored=with_value(STORED[0], ("resolved", "digest"), None))
 @example(stored=with_value(STORED[0], ("resolved", "prompts_path"), 7))
+@example(stored=with_value(STORED[0], ("resolved", "trace_path"), "/t.csv"))
+@example(stored=with_value(STORED[0], ("resolved", "locustfile_sha256"), "a" * 64))
 def test_a_mutated_scenario_of_a_run_is_read_or_stale(stored: Any) -> None:
     try:
         resolved = resolved_from_dict(stored)

@@ -412,6 +412,15 @@ def test_overrides_win_and_may_add_sections(tmp_path: Path) -> None:
     assert scenario.search.trials == 3
 
 
+def test_an_override_fills_a_block_that_is_not_written_yet(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: s\nspace:\n  -\n")
+    assert load_scenario(path, ["space.0.engine=fake"]).space[0].engine == "fake"
+    with pytest.raises(
+        ScenarioError, match=r"--set space\.0\.engine=fake: expected a mapping or list at space\.0, got 3"
+    ):
+        load_scenario(_write(tmp_path, "name: s\nspace: [3]\n"), ["space.0.engine=fake"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from harness.errors import StaleScenario
 from harness.scenario.resolve import (
     BUNDLED_DECODER,
     BUNDLED_MODEL,
@@ -88,3 +91,21 @@ def test_scenarios_without_younger_keys_keep_the_digest_of_runs_stored_before_th
     written = {"parameters": {"max_new_tokens": 80, "min_new_tokens": 0, "num_beams": 1}}
     assert digest_of(_scenario(workload=written)) == "7ca6399249"
     assert digest_of(_scenario(workload={"parameters": {"top_k": 5}})) != "7ca6399249"
+
+
+@pytest.mark.parametrize(
+    ("workload", "field", "value"),
+    [
+        ({"load": {"kind": "trace", "path": "t.csv"}}, "trace_path", None),
+        ({}, "trace_path", "/t.csv"),
+        ({"locustfile": "l.py"}, "locustfile_path", None),
+        ({}, "locustfile_sha256", "a" * 64),
+    ],
+)
+def test_a_stored_scenario_without_the_file_that_it_names_would_be_another_load(
+    workload: dict[str, object], field: str, value: str | None
+) -> None:
+    stored = resolve(_scenario(workload=workload), Path("s.yaml")).as_dict()
+    stored["resolved"][field] = value
+    with pytest.raises(StaleScenario, match=rf"scenario\.resolved\.{field}: does not fit what the scenario names"):
+        resolved_from_dict(stored)
