@@ -168,7 +168,7 @@ def _value(key: str, value: str) -> str:
     if key != "engine":
         return value
     if not _ENGINE.fullmatch(value):
-        raise UsageError(f"engine: expected letters such as Python, got {value!r:.80}; correct it")
+        raise UsageError(f"engine: expected letters such as Python, got {value!r:.60}; correct it")
     return f"test::{value}=/opt/ml/model"
 
 
