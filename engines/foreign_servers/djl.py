@@ -27,7 +27,7 @@ from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.foreign_servers.djl_folder import PACKAGES, backend_spec, write_djl_folder
 from engines.foreign_servers.djl_found import HOW_TO_GET_IT, Found, find_djl
-from engines.foreign_servers.djl_health import last_words, look
+from engines.foreign_servers.djl_health import SEARCHED_LINES, last_words, look
 from engines.foreign_servers.java import java_problem
 from engines.foreign_servers.multi_model_server import backend_engine
 from engines.foreign_servers.running import RunningForeignServer
@@ -226,6 +226,8 @@ def _ready(process: ServerProcess, port: int, workers: int) -> bool | None:
 
 def _failed(why: str, process: ServerProcess) -> LaunchFailed:
     """The error of a model that failed, with the last words of its worker."""
-    words = last_words(process.command.log_path)
+    words = last_words(process.log_tail(SEARCHED_LINES))
     kind = OutOfMemory if shows_out_of_memory(words) else LaunchFailed
+    if not words:
+        return kind(f"djl: {why}; its log {process.command.log_path} is empty")
     return kind(f"djl: {why}; its worker's last words (whole log: {process.command.log_path}):\n{words}")

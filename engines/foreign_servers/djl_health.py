@@ -7,16 +7,14 @@ import re
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engines.hosted import HOST
 from engines.processes.no_proxy import open_here
-from engines.processes.server_process import log_tail
 
 FROM_WORKER = re.compile(r"\bW-\d+-\S*?-?std(?:out|err): ?(.*)")
 """A line of the server's log that a Python worker wrote."""
-_SEARCHED_LINES = 400
+SEARCHED_LINES = 400
 _SHOWN_LINES = 6
 _LOOK_S = 5.0
 
@@ -59,9 +57,9 @@ def look(port: int, model: str, workers: int) -> Health:
     return health(ping, described, workers)
 
 
-def last_words(log: Path) -> str:
-    """The last lines that a Python worker wrote into the server's log, else the log's own last lines."""
-    lines = log_tail(log, _SEARCHED_LINES).splitlines()
+def last_words(log: str) -> str:
+    """The last lines of the server's log that a Python worker wrote, else the log's own last lines."""
+    lines = log.splitlines()
     written = [found.group(1) for line in lines if (found := FROM_WORKER.search(line)) and found.group(1).strip()]
     return "\n".join(written[-_SHOWN_LINES:]) or "\n".join(lines[-_SHOWN_LINES:])
 

@@ -69,6 +69,7 @@ class ServerProcess:
         argv = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), temp_dir]
         argv += [*command.last, "--", *command.argv]
         with command.log_path.open("ab") as log:
+            self._log_start = log.tell()  # an earlier launch may have written to it, and its words are not this one's
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
@@ -131,8 +132,8 @@ class ServerProcess:
         return self._exit_code
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> str:
-        """The last lines of its log."""
-        return log_tail(self.command.log_path, lines)
+        """The last lines that it wrote into its log."""
+        return log_tail(self.command.log_path, lines, self._log_start)
 
     def ended_error(self) -> LaunchFailed:
         """Why it ended, as an error: OutOfMemory where the log, or the kernel's count of OOM kills, reports it."""
@@ -200,11 +201,11 @@ class ServerProcess:
         return f"; its log {path} ends:\n{tail}" if tail else f"; its log {path} is empty"
 
 
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last `lines` lines of a text file (at most 64 KiB of it); '' when it does not exist."""
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:
+    """The last `lines` lines of a text file from byte `start` on (at most 64 KiB of it); '' when it does not exist."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65536))
+            file.seek(max(start, path.stat().st_size - 65536))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -204,5 +204,17 @@ def test_a_program_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
         process.wait_for(lambda: None, 60.0, "answer")
 
 
+def test_an_earlier_launch_s_words_in_the_same_log_are_not_this_one_s(tmp_path: Path) -> None:
+    for words, kind in (("CUDA out of memory", OutOfMemory), ("no such layer", LaunchFailed)):
+        with (
+            pytest.raises(LaunchFailed, match=words) as caught,
+            ServerProcess(python(tmp_path, f"import sys; sys.exit({words!r})")) as process,
+        ):
+            process.wait_for(lambda: None, 60.0, "answer")
+        assert type(caught.value) is kind
+    assert "CUDA" not in str(caught.value)
+    assert "CUDA" in process.command.log_path.read_text()
+
+
 def test_log_tail_of_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert log_tail(tmp_path / "none") == ""
