@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from harness.measure.machine.machine_class import TEST_PLACE, this_machine
+from harness.places.machine_lock import machine_lock
 from harness.places.proof import proof
 from harness.places.requests import Described, Joined, Measure, Question
 from harness.records import Candidate
@@ -26,12 +27,13 @@ from harness.store.archive import unpack
 from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
 from harness.trial.reference import Reference
-from tests.waiting import eventually
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.heavy
 
 WORKER = """
-import sys
+import os, sys
+os.environ["OMP_NUM_THREADS"] = "1"  # as Ray does for a task
 from pathlib import Path
 from harness.places.worker import ask_here
 reply, refused = ask_here(sys.argv[1], Path(sys.argv[2]).read_text())
@@ -61,9 +63,9 @@ def _measure(resolved: ResolvedScenario) -> Measure:
 
 
 @contextmanager
-def _place(folder: Path, verb: str, request: object) -> Iterator[tuple[psutil.Process, Path, str]]:
+def _place(folder: Path, verb: str, request: object, name: str = "") -> Iterator[tuple[psutil.Process, Path, str]]:
     """A daemon above a worker that is asked; the file of the answer, and the name of the place."""
-    asked, reply, name = folder / "asked", folder / "reply", f"place-{secrets.token_hex(4)}"
+    asked, reply, name = folder / f"{verb}.asked", folder / f"{verb}.reply", name or f"place-{secrets.token_hex(4)}"
     asked.write_text(json.dumps(to_json(request)))
     argv = [sys.executable, "-c", DAEMON, "-c", WORKER, verb, str(asked), str(reply)]
     env = {**os.environ, TEST_PLACE: name, "OMP_NUM_THREADS": "3"}
@@ -76,9 +78,9 @@ def _place(folder: Path, verb: str, request: object) -> Iterator[tuple[psutil.Pr
                     each.kill()
 
 
-def _answer(folder: Path, verb: str, request: object) -> tuple[bytes, str]:
-    with _place(folder, verb, request) as (daemon, reply, name):
-        assert daemon.wait(60) == 0
+def _answer(folder: Path, verb: str, request: object, name: str = "") -> tuple[bytes, str]:
+    with _place(folder, verb, request, name) as (daemon, reply, name):
+        assert daemon.wait(LIMIT_S) == 0
         return reply.read_bytes(), name
 
 
@@ -110,6 +112,19 @@ def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path
     assert joined.engines["fake"] == "available"
 
 
+def test_where_another_cluster_measures_the_machine_is_busy_and_a_trial_waits_for_its_end(tmp_path: Path) -> None:
+    name, measure = f"place-{secrets.token_hex(4)}", _measure(_resolved(tmp_path, 0.5))
+    with ExitStack() as other:
+        other.enter_context(machine_lock(name))
+        with _place(tmp_path, "measure", measure, name) as (daemon, reply, _):
+            answer, _ = _answer(tmp_path, "describe", None, name)
+            assert from_json(Described, json.loads(answer)).holder == str(os.getpid())
+            assert not _serving(daemon)
+            other.close()
+            assert daemon.wait(LIMIT_S) == 0
+            assert unpack(reply.read_bytes(), "fence").trial.outcome == "ok"
+
+
 def test_a_file_that_is_not_at_the_place_is_one_sentence(tmp_path: Path) -> None:
     resolved = _resolved(tmp_path, 0.5)
     question = Question.of(resolved)
@@ -124,6 +139,8 @@ def test_no_engine_runs_five_seconds_after_its_worker_or_daemon_was_killed(tmp_p
     with _place(tmp_path, "measure", _measure(_resolved(tmp_path, 30))) as (daemon, reply, _):
         below = eventually(lambda: _serving(daemon), "an engine that serves")
         victim = daemon if killed == "daemon" else daemon.children()[0]
+        at_place = next(each for each in below if "harness.places.at_place" in _command(each))
+        assert at_place.environ()["OMP_NUM_THREADS"] == "3", "the daemon's, not the worker's"
         below = [each for each in below if each.pid not in (victim.pid, daemon.pid)]
         victim.kill()
         _, alive = psutil.wait_procs(below, timeout=5)
