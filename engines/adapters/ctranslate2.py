@@ -43,6 +43,7 @@ BEAM_NOTE = (
     "beam search ends once num_beams answers are complete, which is early_stopping=true; the default, false, continues "
     "while a better answer is possible"
 )
+RANGE_NOTE = "where 0 < min_new_tokens < max_new_tokens, only prompts as long as each other share a batch"
 COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
 FAMILIES = (
     *("gpt2", "opt", "bloom", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma"),
@@ -129,6 +130,7 @@ class CTranslate2Backend(Backend):
                 f"converted model {folder}, ready in {loading - began:.1f} s (not part of load)",
                 f"{threads} threads",
                 BEAM_NOTE,
+                *([RANGE_NOTE] if self._kind.is_decoder else []),
                 *model_notes(spec.model_dir),
             ),
             converted_dir=str(folder),
