@@ -288,6 +288,15 @@ class PlacedEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class FolderEngine(Engine, Protocol):
+    """An Engine that finds out from a model's folder, before any launch, whether it would refuse it."""
+
+    def check_folder(self, model_dir: Path) -> None:
+        """Raises ModelInvalid for a model that a launch would refuse; reads no weights."""
+        ...
+
+
+@runtime_checkable
 class ScriptedEngine(Engine, Protocol):
     """An Engine with `has_start_file`: each launch starts the START_FILE that it has written."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments.locate import installed_python, interpreter
@@ -17,7 +18,15 @@ from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.docker_image import check_image
 from engines.foreign_servers.llamacpp_options import option_help, option_values, wheel_of
-from engines.foreign_servers.llamacpp_start import EFFECTIVE_DTYPES, MOST_CONTEXT, PROGRAM, WHEEL, Place, Start
+from engines.foreign_servers.llamacpp_start import (
+    EFFECTIVE_DTYPES,
+    MOST_CONTEXT,
+    PROGRAM,
+    WHEEL,
+    Place,
+    Start,
+    check_model,
+)
 from engines.foreign_servers.openai_engine import OpenAiServerEngine
 from engines.hosted import CONVERTED_FEATURES
 from engines.models.gguf_architectures import ARCHITECTURES
@@ -71,6 +80,10 @@ class LlamaCppEngine(OpenAiServerEngine):
             max_workers=1,
             changes_answers={"batch_size": tuple(EFFECTIVE_DTYPES)},  # sums depend on how many tokens run at once
         )
+
+    def check_folder(self, model_dir: Path) -> None:
+        """Raises ModelInvalid, for example for a tokenizer that llama.cpp has no equal of."""
+        check_model(model_dir)
 
     def prepared(self, spec: EngineSpec) -> Start:
         """The GGUF file is written unless it is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 from engines.adapters.attach_servers import LLAMACPP_UNCACHED
 from engines.api import Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
-from engines.errors import SpecInvalid
+from engines.errors import LaunchFailed, SpecInvalid
 from engines.foreign_servers.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, digest_of, in_container
 from engines.foreign_servers.llamacpp_options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.openai_server import get_json, post_json, wait_for_model
@@ -24,7 +25,7 @@ from engines.models.folder import special_ids
 from engines.models.gguf_architectures import architecture, positions
 from engines.models.gguf_cache import gguf_model
 from engines.models.gguf_model import gguf_file
-from engines.models.gguf_tokenizer import ends_by_text
+from engines.models.gguf_tokenizer import ends_by_text, gguf_tokenizer
 from engines.models.kind import ModelKind, kind_of, read_config, text_config
 from engines.processes.child_environment import import_variables
 from engines.processes.server_process import ServerProcess
@@ -53,6 +54,9 @@ EFFECTIVE_DTYPES = {
     "int8": "q8_0 weights, f16 KV",
     "int4": "q4_0 weights (q8_0 embeddings and head), f16 KV",
 }
+
+_NOT_LOADED = re.compile(r"error loading model: (?P<why>[^\n]{1,400})")
+"""llama.cpp's own line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,16 @@ def _positions(config: Mapping[str, Any], kind: ModelKind) -> int:
         return kind.max_positions or MOST_CONTEXT
     architecture(config, kind)
     return positions(config, kind)
+
+
+def check_model(model_dir: Path) -> None:
+    """Nothing, for a decoder-only folder that can be written as a GGUF file, as far as config and tokenizer show.
+    Raises ModelInvalid."""
+    config = read_config(model_dir)
+    kind = kind_of(config, model_dir)
+    if kind.is_decoder and not kind.gguf_weights:
+        _positions({**config, **text_config(config)}, kind)
+        gguf_tokenizer(model_dir, kind.vocab_size)
 
 
 def _check_options(spec: EngineSpec, head_dim: int) -> None:
@@ -197,8 +211,12 @@ class Start:
         return {**exact, **{name: value for name, value in self.spec.options.items() if name not in OURS}}
 
     def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
-        """Until it serves this model."""
-        wait_for_model(process, port, (name,), timeout_s)
+        """Until it serves this model; what llama.cpp could not load is put before the end of its log."""
+        try:
+            wait_for_model(process, port, (name,), timeout_s)
+        except LaunchFailed as error:
+            found = _NOT_LOADED.search(process.log_tail(400))
+            raise (type(error)(f"llamacpp: {found['why']}; {error}") if found else error) from None
 
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""

@@ -74,6 +74,9 @@ class OpenAiServerEngine:
     def capabilities(self) -> Capabilities:
         raise NotImplementedError
 
+    def check_folder(self, model_dir: Path) -> None:
+        """Raises ModelInvalid for a model that a launch would refuse; reads no weights."""
+
     def prepared(self, spec: EngineSpec) -> Start:
         """What the server of a checked `spec` is started with; whatever it reads is made by then. Raises Unavailable,
         SpecInvalid and ModelInvalid for what can be known before anything runs."""

@@ -79,6 +79,10 @@ def _config(path: Path, header: GgufHeader) -> dict[str, Any]:
         )
     tokens = values.get("tokenizer.ggml.tokens") or ()
     ends = [values[key] for end in _ENDS if (key := f"tokenizer.ggml.{end}_token_id") in values]
+    if not ends:
+        raise ModelInvalid(
+            f"{path}: expected tokenizer.ggml.eos_token_id in its metadata, the token that ends an answer"
+        )
     found = {
         "model_type": MODEL_TYPES[name],
         "num_hidden_layers": values.get(f"{name}.block_count"),

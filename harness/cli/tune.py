@@ -28,7 +28,7 @@ from harness.places.open_cluster import ADDRESS_HELP
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
-from harness.space.capabilities import engine_capabilities, model_kind_of, usable_cores
+from harness.space.capabilities import capabilities_for, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
 from harness.space.check_options import unchecked_options
@@ -198,7 +198,7 @@ def _plan(resolved: ResolvedScenario, there: Elsewhere | None) -> SpacePlan:
     if there is not None:
         cores = int(str(there.machine.facts["cores_usable"]))
         return plan_space(resolved, there.capabilities, cores, kind=kind, tokens=most)
-    plan = plan_space(resolved, engine_capabilities, usable_cores(), why_stale, kind, most)
+    plan = plan_space(resolved, capabilities_for(resolved), usable_cores(), why_stale, kind, most)
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 

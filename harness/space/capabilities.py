@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from engines.api import Availability, Capabilities
+from engines.api import Availability, Capabilities, FolderEngine
 from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.launching import load_engine
@@ -29,6 +30,25 @@ def engine_capabilities(name: str, python: str = "", command: str = "", image: s
         return Availability(is_available=False, reason=str(error))
     except Exception as error:  # house style 20: one engine probe; a broken install must not end the plan
         return Availability(is_available=False, reason=f"asking it failed: {type(error).__name__}: {error}")
+
+
+def capabilities_for(resolved: ResolvedScenario) -> Callable[..., Capabilities | Availability]:
+    """`engine_capabilities`, in which an engine that would refuse the scenario's model is not available, for that
+    reason."""
+    folder = folder_here(resolved) if resolved.scenario.reads_model else None
+
+    def able(name: str, python: str = "", command: str = "", image: str = "") -> Capabilities | Availability:
+        found = engine_capabilities(name, python, command, image)
+        if folder is not None and isinstance(found, Capabilities):
+            engine = load_engine(name, python or None, command, image)
+            try:
+                if isinstance(engine, FolderEngine):
+                    engine.check_folder(folder)
+            except EngineError as error:
+                return Availability(is_available=False, reason=str(error))
+        return found
+
+    return able
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ def test_damaged_files_are_one_sentence(file: Path, tmp_path: Path) -> None:
         (content[:4] + b"\x09" + content[5:], "GGUF version 9, expected 2 or 3"),
         (b"PK" + content, r"expected a GGUF file, got one that begins with b'PKGG'"),
         (b"", "not a readable GGUF file"),
+        (content.replace(b"_token_id", b"_tokex_id"), "expected tokenizer.ggml.eos_token_id in its metadata"),
         (content.replace(b"llama", b"rwkv7"), "general.architecture is 'rwkv7', expected one of llama, qwen2"),
     ):
         path = tmp_path / "cut.gguf"
