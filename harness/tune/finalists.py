@@ -1,4 +1,4 @@
-"""The race of finalists at the end of a search: the best candidates are measured again, interleaved.
+"""The finalists at the end of a search: the best candidates, measured again, interleaved.
 
 The best of many noisy trials is over-estimated (winner's curse), and a machine drifts: so the finalists of the search
 are measured `repetitions` more times in turns, the order reversed in every second round (ABBA). The recommendation

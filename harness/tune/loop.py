@@ -1,4 +1,4 @@
-"""The search loop: propose a candidate, run its trial, record, learn; then the race of the finalists.
+"""The search loop: propose a candidate, run its trial, record, learn; then the finalists again, in turns.
 
 Every finished trial is recorded before anything learns from it, so a kill at any moment loses the trial in flight and
 nothing else; the next session replays the recorded trials and continues as the first would have.

@@ -68,11 +68,11 @@ class Seen:
 
 
 def terms_for(engine: str, trials: Sequence[Trial], scenario: Scenario) -> Terms | None:
-    """What the next trial of `engine` is raced on, after these; None where nothing is raced, or nothing feasible was
-    measured yet."""
+    """What the next trial of `engine` is raced on, after these; None where nothing is raced. Nor is it before as many
+    feasible ones are measured whole as there shall be finalists: should the best fail later, another must stand in."""
     goals = goals_of(scenario)
     feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
-    if scenario.why_not_raced is not None or not feasible:
+    if scenario.why_not_raced is not None or len(feasible) < max(1, scenario.search.confirm.finalists):
         return None
     best = min(feasible, key=goals.costs)
     metric = goals.objectives[0].metric

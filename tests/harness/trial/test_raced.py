@@ -33,7 +33,7 @@ quality: {prompts: 2}
 space: [{engine: fake, options: {service_ms: [10, 20]}}]
 objectives: [{metric: %s, goal: %s}]
 constraints: {error_frac: {max: 0.1}}
-search: {trials: 2}
+search: {trials: 2, confirm: {finalists: 1}}
 """
 
 

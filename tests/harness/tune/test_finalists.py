@@ -46,7 +46,7 @@ def test_the_incumbent_is_measured_again_beside_the_finalists() -> None:
     assert finalists([replace(today, violations=("quality",)), B, C], scenario) == (B.candidate, C.candidate)
 
 
-def test_one_feasible_candidate_needs_no_race() -> None:
+def test_one_feasible_candidate_is_not_measured_again() -> None:
     assert finalists([A], _scenario()) == ()
     assert remaining([A, B, C], _scenario(finalist_count=0)) == ()
 

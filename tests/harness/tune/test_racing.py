@@ -182,8 +182,8 @@ def test_a_trial_races_the_best_feasible_one_and_shares_the_level() -> None:
     assert (terms.against, terms.margin_frac, terms.round_requests) == (fast.trial_id, 0.10, 8)
     assert terms.checks == (50, 100, 200, 300)
     assert terms.level == pytest.approx(0.05 / 10 / 4)
-    assert terms_for("fake", [broken], _scenario()) is None
-    assert terms_for("fake", [_trial(1, 20.0, answered=5)], _scenario()) is None
+    assert terms_for("fake", [fast, broken], _scenario()) is None
+    assert terms_for("fake", [_trial(1, 20.0), _trial(2, 10.0, answered=5)], _scenario()) is None
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,9 @@ def test_a_trial_races_the_best_feasible_one_and_shares_the_level() -> None:
     ],
 )
 def test_what_cannot_be_compared_by_blocks_is_not_raced(changes: Mapping[str, object]) -> None:
-    assert terms_for("fake", [_trial(1, 20.0)], _scenario(**changes)) is None
+    done = [_trial(1, 20.0), _trial(2, 10.0)]
+    assert terms_for("fake", done, _scenario()) is not None
+    assert terms_for("fake", done, _scenario(**changes)) is None
 
 
 def test_the_margin_is_twice_the_known_spread_and_never_below_three_percent() -> None:
