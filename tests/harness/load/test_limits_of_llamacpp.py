@@ -1,0 +1,41 @@
+"""The real llama.cpp with one slot and 8 users: requests wait before it, by its own metrics."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from engines.api import EngineSpec
+from engines.launching import load_engine
+from harness.load.metrics_scraper import Scraper
+from harness.measure.engine_metrics.limits import limits_of
+from tests.harness.load.plans import plan_of, run_load
+
+MODEL = Path(__file__).parents[3] / "scenarios" / "assets" / "llama-bench"
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed: pip install '.[llamacpp]'")
+def test_users_of_one_slot_wait_before_it(tmp_path: Path) -> None:
+    spec = EngineSpec(engine="llamacpp", model_dir=MODEL, dtype="fp32", threads=1)
+    with load_engine("llamacpp", None).launch(spec, tmp_path, 120.0) as running:
+        endpoint = running.endpoint
+        plan = plan_of(
+            endpoint.url,
+            protocol=endpoint.protocol,
+            model_name=endpoint.model_name,
+            dialect=endpoint.dialect,
+            parameters={"max_new_tokens": 32, "min_new_tokens": 32},
+            users=8,
+            requests=5000,
+            max_duration_s=8.0,
+            request_timeout_s=60.0,
+        )
+        with Scraper(endpoint) as scraper:
+            result = run_load(plan, tmp_path)
+    found = limits_of(scraper.metrics, result.records, (result.begin_ns, result.end_ns))
+    assert [limit.kind for limit in found] == ["queue"]
+    assert " and 1 ran, so waiting was " in found[0].sentence
+    assert scraper.metrics.scrapes[-1].values["prefix_queries"] > 0  # prompt tokens, by its own count
