@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.gate.launches import RAW_COLUMNS
-from harness.gate.quality_answers import QUALITY_PREFIX, answers_of
+from harness.gate.quality_answers import quality_rows
 from harness.store.codec import to_json
 from harness.store.disk import write_text, write_whole
 from harness.store.formats import FORMAT
@@ -34,12 +34,12 @@ def export_baseline(run: Run, folder: Path) -> tuple[Path, ...]:
             target = layout.requests(trial.trial_id)
             write_whole(target, lambda partial, source=source: _write_times(source, partial))  # type: ignore[misc]
             written.append(target)
-        if answers := answers_of(run.root, trial.trial_id):
-            lines = (json.dumps({"id": QUALITY_PREFIX + key, "text": text}) for key, text in sorted(answers.items()))
+        if rows := quality_rows(run.root, trial.trial_id):
+            lines = (json.dumps(row) for row in sorted(rows, key=lambda row: row["id"]))
             write_text(layout.outputs(trial.trial_id), "".join(f"{line}\n" for line in lines))
             written.append(layout.outputs(trial.trial_id))
-    rows = (json.dumps({"format": FORMAT, **to_json(trial)}, separators=(",", ":")) for trial in run.trials)
-    write_text(layout.trials_jsonl, "".join(f"{row}\n" for row in rows))
+    trials = (json.dumps({"format": FORMAT, **to_json(trial)}, separators=(",", ":")) for trial in run.trials)
+    write_text(layout.trials_jsonl, "".join(f"{trial}\n" for trial in trials))
     manifest = {**to_json(run.manifest), "scenario": _without_paths(to_json(run.manifest.scenario)), "command": []}
     write_text(layout.run_json, json.dumps(manifest, indent=2) + "\n")  # last: without it the folder is no run
     return (*written, layout.trials_jsonl, layout.run_json)

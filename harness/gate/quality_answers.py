@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness.store.answers import read_answer_rows, row_digest
 from harness.store.layout import RunLayout
-from harness.store.reader import read_outputs
 
 QUALITY_PREFIX = "q:"
 """How a run's outputs name the answers to the quality prompts; the rest are answers under load."""
@@ -15,25 +16,25 @@ QUALITY_PREFIX = "q:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Prompt id -> answer, before and now."""
+    """Prompt id -> digest of the answer, white space at its ends aside, before and now."""
 
     before: Mapping[str, str]
     now: Mapping[str, str]
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Prompts whose answers are not equal, white space at the ends aside; a missing answer differs."""
+        """Prompts whose answers are not equal; a missing answer differs."""
         ids = {**self.before, **self.now}
-        return tuple(key for key in ids if _clean(self.before.get(key)) != _clean(self.now.get(key)))
+        return tuple(key for key in ids if self.before.get(key) != self.now.get(key))
 
 
 def answers_of(root: Path, trial_id: str) -> dict[str, str]:
-    """The stored quality answers of a trial; empty when none are stored."""
+    """The digests of a trial's stored quality answers; empty when none are stored."""
+    return {row["id"].removeprefix(QUALITY_PREFIX): row_digest(row) for row in quality_rows(root, trial_id)}
+
+
+def quality_rows(root: Path, trial_id: str) -> list[dict[str, Any]]:
+    """A trial's stored quality answers as they stand in its file."""
     if not RunLayout(root).outputs(trial_id).is_file():
-        return {}
-    found = read_outputs(root, trial_id)
-    return {key.removeprefix(QUALITY_PREFIX): text for key, text in found.items() if key.startswith(QUALITY_PREFIX)}
-
-
-def _clean(text: str | None) -> str | None:
-    return None if text is None else text.strip()
+        return []
+    return [row for row in read_answer_rows(root, trial_id) if row["id"].startswith(QUALITY_PREFIX)]

@@ -106,9 +106,9 @@ def drive(
     """Run the plan and return its records; `on_progress` gets the number of measured requests done, `on_state` more.
     `model` is what is known of the model behind the endpoint. `checks` judge a load of this host's processes.
 
-    Files go to `workdir`/load. The load processes are ended whatever happens. Raises MeasurementInvalid when one of
-    them crashed or hung, or nothing could be measured; EnvironmentFault when the disk is full; UsageError when the
-    endpoint address cannot be used.
+    Files go to `workdir`/load; a load that fails leaves what it sent and got there. The load processes are ended
+    whatever happens. Raises MeasurementInvalid when one of them crashed or hung, or nothing could be measured;
+    EnvironmentFault when the disk is full; UsageError when the endpoint address cannot be used.
     """
     form_of(plan)
     users = min(plan.max_in_flight, len(plan.offsets_ns)) if plan.is_open_loop else plan.users
@@ -125,10 +125,14 @@ def drive(
         )  # fmt: skip
         begin_ns, stopped = watch.run()
     result = _collect(plan, folder, begin_ns, processes, stopped, model)
-    result = replace(result, too_many_errors=watch.too_many_errors)
+    clear(folder)
+    return replace(result, too_many_errors=watch.too_many_errors)
+
+
+def clear(folder: Path) -> None:
+    """Remove what was sent and came back from the folder of a load; the processes' logs stay."""
     for leftover in (*folder.glob("raw-*.jsonl"), *folder.glob("tickets-*"), folder / "plan.json"):
         leftover.unlink(missing_ok=True)
-    return result
 
 
 OpenProcesses = Callable[[LoadPlan, Path], AbstractContextManager[AnyProcesses]]

@@ -114,6 +114,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "max_error_frac"): None,
     ("workload", "engine_metrics"): True,
     ("search", "race"): None,
+    ("keep_texts",): True,
     ("quality", "reference"): None,
     ("quality", "reference_folder"): None,
     ("quality", "max_logprob_drop"): MAX_LOGPROB_DROP,

@@ -265,6 +265,9 @@ class Scenario(Strict):
         PositiveSeconds,
         Field(description="seconds an engine may take from its launch until it is ready, within search.max_minutes"),
     ] = READY_TIMEOUT_S
+    keep_texts: Annotated[
+        bool, Field(description="false: of answers only lengths and digests are stored, and no prompt or refusal")
+    ] = True
     search: Search = Search()
     recommend: Recommend = Recommend()
 

@@ -115,15 +115,6 @@ def read_engine_metrics(root: Path, trial_id: str) -> pd.DataFrame | None:
         return pd.read_parquet(path) if path.is_file() else None
 
 
-def read_outputs(root: Path, trial_id: str) -> dict[str, str]:
-    """Output id -> text. Raises UsageError when absent."""
-    path = RunLayout(root).outputs(trial_id)
-    if not path.is_file():
-        raise UsageError(f"{path}: no answers stored for trial {trial_id!r}; it ended before any came")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row["id"]: row["text"] for row in rows}
-
-
 def find_run(results_root: Path, ref: str | None) -> Path:
     """The run folder meant by `ref`: None or 'latest' (the newest of all), a scenario's name (its newest), a run
     folder's own name, or a path. Raises UsageError that states what there is."""

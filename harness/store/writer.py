@@ -13,6 +13,7 @@ from types import TracebackType
 
 from harness.errors import EnvironmentFault
 from harness.records import RequestRecord, Trial
+from harness.store.answers import answer_lines
 from harness.store.codec import to_json
 from harness.store.disk import append_line, disk_faults, write_text, write_whole
 from harness.store.formats import FORMAT, RunManifest
@@ -95,11 +96,12 @@ class RunWriter:
         """
         return _write_columns(self.layout.engine_metrics(trial_id), columns)
 
-    def write_outputs(self, trial_id: str, outputs: Mapping[str, str]) -> Path:
-        """Write a trial's answers; returns the path. Raises EnvironmentFault."""
+    def write_outputs(self, trial_id: str, outputs: Mapping[str, str], *, keeps_texts: bool = True) -> Path:
+        """Write a trial's answers, of each its length and digest alone where not `keeps_texts`; returns the path.
+
+        Raises EnvironmentFault."""
         path = self.layout.outputs(trial_id)
-        lines = (json.dumps({"id": name, "text": text}, ensure_ascii=True) for name, text in outputs.items())
-        write_text(path, "".join(line + "\n" for line in lines))
+        write_text(path, answer_lines(outputs, keeps_texts=keeps_texts))
         return path
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from harness.load.schedule.max_rate import RateSearch
 from harness.load.schedule.request_times import Schedule
 from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
-from harness.measure.engine_metrics.limits import limits_of
+from harness.measure.engine_metrics.limits import with_limits
 from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.metrics import metrics_in
@@ -31,6 +31,7 @@ from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
+from harness.trial.without_texts import texts_of, without_words
 from harness.units import NS_PER_S
 
 DEFAULT_ERROR_FRAC = 0.01
@@ -182,7 +183,8 @@ class Loads:
         if self._inputs.web_ui is not None:
             self._inputs.web_ui.watch(workdir / "load", plan, text or workdir.name)
         scraper = Scraper(engine.endpoint, is_wanted=self._workload.engine_metrics)
-        with ResourceSampler(lambda: engine.pids) as sampler, scraper:
+        keeps_texts = self._inputs.scenario.keep_texts
+        with ResourceSampler(lambda: engine.pids) as sampler, scraper, texts_of(workdir / "load", keeps_texts):
             result = drive(
                 plan,
                 workdir,
@@ -193,6 +195,7 @@ class Loads:
                 model=self._model,
                 checks=checks_of(self._racing, plan, sampler),
             )
+        result = result if keeps_texts else without_words(result)
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
         summary = summarize(
             result.records,
@@ -214,7 +217,7 @@ class Loads:
         limited = self._why_limited(plan, result, use)
         found = scraper.metrics
         if self._workload.engine_metrics:
-            summary = _with_limits(summary, found, result, limited)
+            summary = with_limits(summary, found, result.records, (result.begin_ns, result.end_ns), limited)
         window = Window(
             result=result, use=use, telemetry=sampler.telemetry(), engine_metrics=found, summary=summary,
             limited=limited, racing=self._racing,
@@ -340,16 +343,6 @@ def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
     if mixed := mixture(result.records):
         summary = summary.doubted([Doubt(kind="mixed_requests", sentence=mixed)])
     return replace(summary, unavailable=unavailable(result.records))
-
-
-def _with_limits(summary: TrialSummary, found: EngineMetrics, result: LoadResult, client: str) -> TrialSummary:
-    """The summary with the limits that the server's metrics and the requests name."""
-    missing = {"engine metrics": found.unavailable} if found.unavailable else {}
-    return replace(
-        summary,
-        limits=limits_of(found, result.records, (result.begin_ns, result.end_ns), client),
-        unavailable={**summary.unavailable, **missing},
-    )
 
 
 def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:

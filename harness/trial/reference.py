@@ -48,7 +48,8 @@ def reference_answers(
     """The reference of a run: what an earlier start of the run stored, else `known`, else asked now; stored.
 
     A scenario of engines without a model is its own reference. When the reference engine is missing, the comparison is
-    unavailable and reports it; exact match against the task references still works. Raises EnvironmentFault.
+    unavailable and reports it; exact match against the task references still works. Where the scenario keeps no texts
+    nothing is stored, and each start of the run asks again. Raises EnvironmentFault.
     """
     path = layout.reference_json
     if path.exists():
@@ -56,7 +57,7 @@ def reference_answers(
         reference = _read(stored)
     else:
         reference = known or _asked(inputs, layout, progress)
-        if reference.is_available:
+        if reference.is_available and inputs.scenario.keep_texts:
             write_text(path, _text_of(reference))
     if known is None:
         progress.note(f"reference: {reference.source}")
@@ -100,11 +101,11 @@ def _asked(inputs: TrialInputs, layout: RunLayout, progress: Progress) -> Refere
     answers = _answers_of(candidate, source, inputs, inputs.quality_prompts, layout, progress)
     reference = Reference(
         answers=answers.texts,
-        source=source + _left_out(answers, len(inputs.quality_prompts)),
+        source=source + _left_out(answers, len(inputs.quality_prompts), shows_why=inputs.scenario.keep_texts),
         token_ids=answers.token_ids if candidate.engine == REFERENCE_ENGINE and served is None else {},
         dtype=candidate.dtype,
     )
-    if kept is not None and not answers.failures:
+    if kept is not None and not answers.failures and inputs.scenario.keep_texts:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_text(kept, _text_of(reference))
     return reference
@@ -165,13 +166,14 @@ def _answers_of(
     return answers
 
 
-def _left_out(answers: Answers, asked: int) -> str:
+def _left_out(answers: Answers, asked: int, *, shows_why: bool) -> str:
     """'' or how many prompts the reference could not answer."""
     if not answers.failures:
         return ""
     failed = len(answers.failures)
     prompt_id, why = next(iter(answers.failures.items()))
-    return f" ({failed} of {asked} prompts failed there and are not compared, as {prompt_id!r}: {why[:160]})"
+    why = f": {why[:160]}" if shows_why else ""
+    return f" ({failed} of {asked} prompts failed there and are not compared, as {prompt_id!r}{why})"
 
 
 class FurtherAnswers:

@@ -204,7 +204,7 @@ class TrialRunner:
             if window.engine_metrics.scrapes:
                 self._writer.write_engine_metrics(name, window.engine_metrics.columns())
         texts = {**loaded.window.result.outputs, **{f"q:{k}": v for k, v in asked.texts.items()}}
-        self._writer.write_outputs(trial_id, texts)
+        self._writer.write_outputs(trial_id, texts, keeps_texts=self._inputs.scenario.keep_texts)
 
     def _judge(self, asked: Answers) -> QualityReport:
         rule, prompts = self._inputs.scenario.quality, self._inputs.quality_prompts

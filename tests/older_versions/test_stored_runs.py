@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import run as dyno
+from harness.store.answers import read_outputs
 from harness.store.codec import to_json
 from harness.store.layout import RunLayout
-from harness.store.reader import read_outputs, read_request_records, read_requests, read_run, read_telemetry
+from harness.store.reader import read_request_records, read_requests, read_run, read_telemetry
 from tests.older_versions import written_then
 from tests.older_versions.written_then import AFTER, BASELINE, BEFORE, BUNDLED, FOLDER, HALFWAY, LAWS, RUNS, printed
 

@@ -6,11 +6,11 @@ A rule names a limit only where its own numbers show it; where none does, no lim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.measure.doubts import measured
 from harness.measure.engine_metrics.scrapes import EngineMetrics, Scrape, increase, series
-from harness.records import LimitKind, NamedLimit, RequestRecord
+from harness.records import LimitKind, NamedLimit, RequestRecord, TrialSummary
 from harness.units import NS_PER_S
 
 PREEMPTED_FRAC, PREEMPTED_MIN = 0.05, 3
@@ -59,6 +59,19 @@ def limits_of(
     queue = _refused(load) or ("" if cache else _waited(load))
     found: tuple[tuple[LimitKind, str], ...] = (("kv_cache", cache), ("queue", queue), ("client", client))
     return tuple(NamedLimit(kind=kind, sentence=sentence) for kind, sentence in found if sentence)
+
+
+def with_limits(
+    summary: TrialSummary,
+    metrics: EngineMetrics,
+    records: Sequence[RequestRecord],
+    window_ns: tuple[int, int],
+    client: str,
+) -> TrialSummary:
+    """The summary with the limits that the numbers name, and why there are no metrics, if there are none."""
+    missing = {"engine metrics": metrics.unavailable} if metrics.unavailable else {}
+    limits = limits_of(metrics, records, window_ns, client)
+    return replace(summary, limits=limits, unavailable={**summary.unavailable, **missing})
 
 
 def _kv_cache(load: Load) -> str:

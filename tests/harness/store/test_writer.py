@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from harness.errors import EnvironmentFault, UsageError
 from harness.records import RequestRecord
 from harness.store import disk
-from harness.store.reader import read_outputs, read_request_records, read_requests, read_run
+from harness.store.answers import read_outputs
+from harness.store.reader import read_request_records, read_requests, read_run
 from harness.store.writer import RunWriter
 from tests.harness.store.trials import a_manifest, a_trial, requests
 
