@@ -68,7 +68,7 @@ WEIGHTS = (BUNDLED_MODEL / "model.safetensors").stat().st_size
         ),
         ("tokenizer.json", None, "{m}: no tokenizer; expected one of tokenizer.json, "),
         ("tokenizer.json", b"{", "{m}/tokenizer.json: not a readable tokenizer ("),
-        ("generation_config.json", b'{"eos_token_id": "x"}', "{m}/config.json: eos 'x', pad 0, decoder start 0: "),
+        ("generation_config.json", b'{"eos_token_id": "x"}', "{m}: eos 'x', pad 0, decoder start 0: "),
     ],
 )
 @pytest.mark.parametrize("place", ["model: {path: m}", "quality: {reference_folder: m}"])
