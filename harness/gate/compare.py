@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
+from statistics import fmean
 
 from harness.gate.evidence import Evidence, Launches, PairedShares, Shares
 from harness.gate.launches import Launch, Scale, launches, needed_samples, scale_of
@@ -114,14 +113,14 @@ class _Values:
         """Launch values; means of whole runs where there are enough baseline runs."""
         if len(self.groups) < SITTINGS_FROM:
             return [self.at(x) for x in self.before], [self.at(x) for x in self.now]
-        sittings = [float(np.mean([self.at(x) for x in group])) for group in self.groups if group]
-        return sittings, [float(np.mean([self.at(x) for x in self.now]))] if self.now else []
+        sittings = [fmean(self.at(x) for x in group) for group in self.groups if group]
+        return sittings, [fmean(self.at(x) for x in self.now)] if self.now else []
 
     @property
     def sampling_variance(self) -> float:
         """Mean squared standard error of a launch; 0 where it is not known."""
         known = [x.sampling**2 for x in (*self.before, *self.now) if x.sampling is not None]
-        return float(np.mean(known)) if known else 0.0
+        return fmean(known) if known else 0.0
 
 
 def compare(sides: Sides, rules: Rules) -> tuple[Comparison, ...]:
@@ -180,7 +179,7 @@ def _comparison(
 def _central(values: _Values, side: Sequence[Launch]) -> float | None:
     if not side:
         return None
-    mean = float(np.mean([values.at(launch) for launch in side]))
+    mean = fmean(values.at(launch) for launch in side)
     return math.exp(mean) if values.scale == "log" else mean
 
 
@@ -238,9 +237,15 @@ def _pooled_spread(all_values: Sequence[_Values]) -> _Spread:
     for values in all_values:
         for side in _sides_of(values):
             if len(side) > 1:
-                squares += float(np.var(side)) * len(side)
+                squares += _squares(side)
                 df += len(side) - 1
     return _Spread(value=math.sqrt(squares / df) if df else 0.0, df=df)
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squared distances from the mean."""
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values)
 
 
 def _sides_of(values: _Values) -> tuple[list[float], ...]:
@@ -264,7 +269,7 @@ def _evidence_maker(
 def _of_launches(values: _Values, pooled: _Spread, rules: Rules, sign: int) -> Launches:
     differences = values.differences
     before, now = values.units
-    estimate = float(np.mean(differences)) if differences else float(np.mean(now)) - float(np.mean(before))
+    estimate = fmean(differences) if differences else fmean(now) - fmean(before)
     own = _own_spread(values)
     chosen, source = (own, "its own launches") if own is not None else (pooled, "launches of all candidates")
     unit = "pairs" if differences else "runs" if len(values.groups) >= SITTINGS_FROM else "launches"
@@ -288,12 +293,14 @@ def _own_spread(values: _Values) -> _Spread | None:
     if values.differences:
         own = values.differences
         return (
-            _Spread(value=float(np.std(own, ddof=1)), df=len(own) - 1) if len(own) > 2 * OWN_SPREAD_FROM - 2 else None
+            _Spread(value=math.sqrt(_squares(own) / (len(own) - 1)), df=len(own) - 1)
+            if len(own) > 2 * OWN_SPREAD_FROM - 2
+            else None
         )
     before, now = values.units
     if min(len(before), len(now)) < OWN_SPREAD_FROM:
         return None
-    variances = [float(np.var(before, ddof=1)) / len(before), float(np.var(now, ddof=1)) / len(now)]
+    variances = [_squares(side) / (len(side) - 1) / len(side) for side in (before, now)]
     total = sum(variances)
     if total <= 0:
         return _Spread(value=0.0, df=len(before) + len(now) - 2)

@@ -233,9 +233,9 @@ def rate(done_ns: Sequence[int], amounts: Sequence[float], window: tuple[int, in
         weights = np.append(weights, 0.0)
         linear = weights - value * gaps
         length = _blocks_of(linear, block)
-        resampled = bootstrap_means(np.array([weights, gaps, linear]), length, 0)
-        rates = resampled[0] / np.maximum(resampled[1], 1e-12)
-        widening, note = _widening(linear, resampled[2], block)
+        amounts_of, gaps_of = bootstrap_means(np.array([weights, gaps]), length, 0)
+        rates = amounts_of / np.maximum(gaps_of, 1e-12)
+        widening, note = _widening(linear, amounts_of - value * gaps_of, block)
         low, high = _bounds(value, rates, widening)
     return Metric(
         value=value,
