@@ -10,12 +10,13 @@ import click
 import psutil
 
 from engines.serving_properties.java_text import PropertiesSyntaxError, format_properties, parse_properties
-from harness.choose.text import findings_text
+from harness.choose.text import findings_text, wrapped
 from harness.errors import UsageError
 from harness.properties.containers import parse_container
 from harness.properties.diff import Difference, container_differences, file_differences, known_keys, rule_text
 from harness.properties.environment_variables import from_environment, parse_environment, to_environment
 from harness.properties.lint.findings import lint
+from harness.properties.lint.meaning import meanings
 from harness.properties.lint.records import Finding, Place, model_facts
 from harness.properties.migrate import Migration, migrate
 from harness.store.disk import write_text
@@ -48,6 +49,7 @@ def command() -> None:
 def lint_command(file: Path, container: str, here: bool, as_json: bool) -> int:
     """List what is wrong with FILE in one container version, line by line.
 
+    A file without errors is followed by what its values mean there: the order of waiting requests, the queue, deaths.
     Reads the config.json, model.py and requirements.txt beside FILE too, where there are any.
 
     \b
@@ -60,10 +62,15 @@ def lint_command(file: Path, container: str, here: bool, as_json: bool) -> int:
     script, requirements = [_text(path) if path.is_file() else "" for path in beside]
     place = _this_place(file.parent) if here else None
     findings = lint(_text(file), container, model_facts(file.parent), script, requirements, place)
+    is_read = not any(finding.severity == "error" for finding in findings)
+    meaning = meanings(_values(file), parse_container(container)) if is_read else []
     if as_json:
-        click.echo(json.dumps({"file": str(file), "container": container, "findings": _rows(findings)}, indent=2))
+        answer = {"file": str(file), "container": container, "findings": _rows(findings), "meaning": meaning}
+        click.echo(json.dumps(answer, indent=2))
     else:
         click.echo(findings_text(file, findings))
+        for sentence in meaning:
+            click.echo(wrapped("there: ", sentence))
     return _status(findings)
 
 

@@ -29,7 +29,11 @@ def test_lint_prints_file_line_and_message_and_exits_1_on_errors(
     assert f"{path}:2: error: option.rolling_batch:" in capsys.readouterr().out
     path.write_text("engine=MPI\noption.rolling_batch=lmi-dist\n")
     assert dyno(["properties", "lint", str(path), "--container", "0.26.0"]) == 0
-    assert capsys.readouterr().out == f"{path}: clean\n"
+    clean, *meaning = capsys.readouterr().out.splitlines()
+    assert clean == f"{path}: clean"
+    assert meaning[0] == "there: waiting requests are served first in, first out (read in its source)"
+    assert dyno(["properties", "lint", str(path), "--container", "0.26.0", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["meaning"]) == 3
 
 
 def test_lint_reads_the_model_beside_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
