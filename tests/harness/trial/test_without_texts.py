@@ -103,6 +103,7 @@ def test_a_refusal_that_repeats_the_prompt_leaves_its_status(tmp_path: Path) -> 
     assert kept.summary is not None
     assert trial.summary is not None
     assert trial.summary.metrics.keys() == kept.summary.metrics.keys()
+    assert f"{url}/metrics answers 404" in trial.summary.unavailable["engine metrics"]
 
 
 @pytest.mark.heavy
