@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import le
+from textwrap import shorten
 
 from harness.choose.goals import Goals, dominates
 from harness.choose.paired import CANNOT_TELL, chance_better
@@ -31,6 +32,9 @@ from harness.wording import label, quantity
 
 MEMORY_FRAC = 0.10
 """Peak memory is one sample of a varying thing; a smaller difference does not make a candidate cheaper."""
+
+REASON_LENGTH = 400
+"""Characters of a failure in a sentence: what made it fail stands first, and the end of a log after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +186,7 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
         first = everyone[0].worst
         return (
             f"none of {len(everyone)} candidates finished ({counted}); first: {label(first.candidate)}: "
-            f"{first.reason}; see its log in the run folder"
+            f"{shorten(first.reason, REASON_LENGTH, placeholder=' ...')}; see its log in the run folder"
         )
     broken = [one for one in ran if one.worst.violations]
     if not broken:

@@ -236,6 +236,16 @@ def test_nothing_that_ran_counts_the_outcomes() -> None:
         choose(run_of(failed(1, candidate(batch_size=1)), failed(2, candidate(batch_size=2))))
 
 
+def test_the_log_of_a_failure_does_not_make_its_sentence_long() -> None:
+    log = "\n".join(f"  File {number}, line 1" for number in range(100))
+    died = replace(failed(1, candidate()), reason=f"vllm: no module; its log ends:\n{log}")
+    with pytest.raises(MeasurementInvalid) as caught:
+        choose(run_of(died))
+    message = str(caught.value)
+    assert "vllm: no module; its log ends: File 0, line 1 File 1" in message
+    assert (len(message.splitlines()), len(message) < 600) == (1, True)
+
+
 def test_candidates_that_answered_nothing_are_no_matter_of_constraints() -> None:
     failed_all = Doubt(kind="failed_requests", sentence="24 of 24 failed, for instance: HTTP 404: no such path")
     silent = trial(
