@@ -22,7 +22,7 @@ from harness.tune import loop
 from harness.tune.loop import search
 from harness.tune.sampler import Proposals
 from harness.tune.search_records import SearchResult
-from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
+from tests.harness.tune.landscape import Bench, NoStudy, best_latency_ms, latency_ms, plan, scenario, trial_of
 
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
 TRIALS = 14
@@ -30,16 +30,6 @@ TRIALS = 14
 
 def _ids(trials: Sequence[Trial]) -> list[str]:
     return [trial.candidate.candidate_id for trial in trials if trial.outcome != "interrupted"]
-
-
-class NoStudy:
-    """A study.db that is not written."""
-
-    def __init__(self, *place: object) -> None:
-        pass
-
-    def add(self, trial: Trial) -> None:
-        pass
 
 
 def _run(bench: Bench, *, writes_study: bool = False) -> SearchResult:

@@ -9,23 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import NOT_MEASURED, Candidate, Trial
+from harness.records import NOT_MEASURED, Candidate
 from harness.tune import loop
 from harness.tune.loop import search
 from harness.tune.places import Done
 from harness.tune.sampler import Proposals
 from harness.tune.search_records import SearchResult
 from tests.harness.tune.in_memory_places import InMemoryPlaces, Placement
-from tests.harness.tune.landscape import Bench, plan, scenario, trial_of
-
-
-class NoStudy:
-    """Instead of study.db: 10,000 transactions would be all that the tests do."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def add(self, trial: Trial) -> None: ...
-
+from tests.harness.tune.landscape import Bench, NoStudy, plan, scenario, trial_of
 
 PLACEMENTS = 2_000
 """Here; 10,000 were run once with the same result."""
