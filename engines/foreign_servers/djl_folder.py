@@ -20,7 +20,7 @@ from engines.foreign_servers.carried import CONVERSIONS, Conversion
 from engines.models.cache import FORM
 from engines.processes.threads import compute_threads
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import container_values
+from engines.serving_properties.write import carried_values
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "t5": ("numpy", "safetensors", "tokenizers"),
@@ -71,7 +71,7 @@ def write_djl_folder(
     """
     conversion = CONVERSIONS[inner.engine](inner, made) if inner.engine in CONVERSIONS else None
     folder.mkdir(parents=True, exist_ok=True)
-    values = format_properties(container_values(replace(inner, options={}), "model.py"), comment=_NOTE)
+    values = format_properties(carried_values(inner), comment=_NOTE)
     (folder / "serving.properties").write_text(values, encoding="ascii")
     (folder / "model.py").write_text(_MODEL_PY, encoding="ascii")
     (folder / SPEC_FILE).write_text(spec_text(inner), encoding="utf-8")

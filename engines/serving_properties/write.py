@@ -71,6 +71,13 @@ def container_values(
     return {**values, **(extra or {})}
 
 
+def carried_values(setting: Setting, *, can_disable: bool = True) -> dict[str, str]:
+    """`container_values` for a folder that carries our code, which reads dtype and options elsewhere."""
+    values = container_values(replace(setting, options={}), "model.py", can_disable=can_disable)
+    del values["option.dtype"]
+    return values
+
+
 def rolling_values(setting: Setting, rolling_batch: str, *, model_id: str = "") -> dict[str, str]:
     """Key -> text for an LMI container whose rolling batch is the measured engine itself, called `rolling_batch` there;
     the engine's own options go through to it."""

@@ -17,7 +17,13 @@ from engines.models.kind import holds_decoder
 from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import HF_DTYPES, container_values, property_values, rolling_values
+from engines.serving_properties.write import (
+    HF_DTYPES,
+    carried_values,
+    container_values,
+    property_values,
+    rolling_values,
+)
 from harness.errors import NothingToWrite, UsageError
 from harness.measure.metrics import metric_of, metrics_in
 from harness.properties.containers import (
@@ -218,8 +224,8 @@ def lmi_values(source: Source, target: Container) -> dict[str, str]:
         return rolling_values(candidate, rolling, model_id=_model_id(source, is_own=False))
     entry_point = traits(candidate.engine).container_entry_point
     if not entry_point:
-        if is_carried(candidate, is_decoder=source.is_decoder):  # backend.json has them
-            candidate = replace(candidate, options={}, threads=None)
+        if is_carried(candidate, is_decoder=source.is_decoder):
+            return carried_values(replace(candidate, threads=None), can_disable=can_disable)  # backend.json has them
         return container_values(candidate, "model.py", can_disable=can_disable)
     values = container_values(
         replace(candidate, options={}, threads=None),

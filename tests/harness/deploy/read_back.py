@@ -169,7 +169,9 @@ def carried_candidate(variables: Mapping[str, str], container: Container, spec: 
     inner = EngineSpec.from_message(json.loads(spec))
     server = candidate_of(format_properties({**values, "option.entryPoint": f"engines.{inner.engine}"}))
     found = Candidate(block=0, engine=inner.engine, **inner.values())
-    assert server == replace(found, threads=None, options={}), "the server batches as the handler computes"
+    assert server == replace(found, dtype="fp32", threads=None, options={}), (
+        "the server batches as the handler computes"
+    )
     return found
 
 
