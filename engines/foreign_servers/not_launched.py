@@ -176,7 +176,9 @@ def _asked(spec: EngineSpec, kind: ModelKind, server: NotLaunched) -> dict[str, 
     if not kind.is_decoder:
         raise SpecInvalid(f"{server.title} is written for decoder-only models; the folder holds {kind.model_type}")
     if spec.device != "cuda":
-        raise SpecInvalid(f"{server.title} computes on GPUs, and this was measured on the {spec.device}")
+        raise SpecInvalid(
+            f"{server.title}: its command is written for GPUs, and this was measured on the {spec.device}"
+        )
     plain = Setting()
     for name in _ONE_SERVER:
         if getattr(spec, name) != getattr(plain, name):

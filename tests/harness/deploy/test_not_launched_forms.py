@@ -143,7 +143,7 @@ def test_the_command_is_read_back_as_the_candidate_that_was_measured(
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"device": "cpu"}, "computes on GPUs, and this was measured on the cpu"),
+        ({"device": "cpu"}, "is written for GPUs, and this was measured on the cpu"),
         ({"workers": 2}, "has no argument for workers=2"),
         ({"max_batch_delay_ms": 5}, "has no argument for max_batch_delay_ms=5"),
         ({"options": {"block_size": 32}}, "has no argument for option block_size of vllm"),
