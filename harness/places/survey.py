@@ -14,8 +14,9 @@ from harness.places.cluster import Cluster, Lost, Refused, Task
 from harness.places.requests import Described
 from harness.store.codec import from_json
 
-ANSWER_S = 60.0
-"""Until a place that does not describe itself is left out; a first worker takes a second or two to start."""
+ANSWER_S = 120.0
+"""Until a place that does not describe itself is left out; a first worker takes a second or two to start, and a minute
+was seen where ten processes waited for each core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ def _place(folder: Path, verb: str, request: object, name: str = "") -> Iterator
     asked, reply, name = folder / f"{verb}.asked", folder / f"{verb}.reply", name or f"place-{secrets.token_hex(4)}"
     asked.write_text(json.dumps(to_json(request)))
     argv = [sys.executable, "-c", DAEMON, "-c", WORKER, verb, str(asked), str(reply)]
-    env = {**os.environ, TEST_PLACE: name, "OMP_NUM_THREADS": "3"}
+    env = {**os.environ, TEST_PLACE: name, "OMP_NUM_THREADS": "3", "TMPDIR": str(folder)}
     with subprocess.Popen(argv, env=env, start_new_session=True) as daemon:
         try:
             yield psutil.Process(daemon.pid), reply, name
@@ -115,7 +115,7 @@ def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path
 def test_where_another_cluster_measures_the_machine_is_busy_and_a_trial_waits_for_its_end(tmp_path: Path) -> None:
     name, measure = f"place-{secrets.token_hex(4)}", _measure(_resolved(tmp_path, 0.5))
     with ExitStack() as other:
-        other.enter_context(machine_lock(name))
+        other.enter_context(machine_lock(name, tmp_path))
         with _place(tmp_path, "measure", measure, name) as (daemon, reply, _):
             answer, _ = _answer(tmp_path, "describe", None, name)
             assert from_json(Described, json.loads(answer)).holder == str(os.getpid())
