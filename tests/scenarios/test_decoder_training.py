@@ -9,23 +9,20 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("default")
-PROMPTS = Path(__file__).parents[2] / "scenarios" / "assets" / "prompts" / "tasks.jsonl"
+ASSETS = Path(__file__).parents[2] / "scenarios" / "assets"
+PROMPTS = ASSETS / "prompts" / "tasks.jsonl"
 ODD_TEXTS = ["Zq7~ unseen, odd words!", "def f(x):\n\treturn x", "漢字 🙂", "  two  blanks  "]
 VOCAB = 1472
-BUILT: list[Any] = []
 
 
-def tokenizer_of(training_script) -> Any:
-    """The tokenizer, built once for the tests of this file."""
-    if not BUILT:
-        BUILT.append(training_script("decoder_vocabulary").build())
-    return BUILT[0]
+def bundled_tokenizer() -> Any:
+    """The bundled one, which is what its builder makes (test_bundled_decoder.py)."""
+    return pytest.importorskip("tokenizers").Tokenizer.from_file(str(ASSETS / "llama-bench" / "tokenizer.json"))
 
 
-def test_tokenizer_gives_every_text_back_and_a_word_of_a_reference_is_one_piece(training_script) -> None:
-    pytest.importorskip("tokenizers")
+def test_tokenizer_gives_every_text_back_and_a_word_of_a_reference_is_one_piece() -> None:
     rows = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
-    tokenizer = tokenizer_of(training_script)
+    tokenizer = bundled_tokenizer()
     assert tokenizer.get_vocab_size() == VOCAB
     for text in [row[side] for row in rows for side in ("prompt", "reference")] + ODD_TEXTS:
         ids = tokenizer.encode(text).ids
@@ -59,7 +56,7 @@ def test_stages_never_draw_a_held_out_prompt(training_script) -> None:
 def test_training_computes_what_transformers_computes(training_script) -> None:
     torch = pytest.importorskip("torch")
     script, shape = training_script("train_decoder"), training_script("decoder_shape")
-    model, tokenizer = shape.fresh_model(VOCAB, 1), tokenizer_of(training_script)
+    model, tokenizer = shape.fresh_model(VOCAB, 1), bundled_tokenizer()
     torch.nn.init.normal_(model.lm_head.weight, std=0.1)
     ids, wanted = script.batch_of(tokenizer, training_script("tasks").held_out_pairs("label", 5, 3))
     with torch.inference_mode():
@@ -72,7 +69,7 @@ def test_training_computes_what_transformers_computes(training_script) -> None:
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(training_script, tmp_path: Path, monkeypatch) -> None:
     torch = pytest.importorskip("torch")
     script, shape = training_script("train_decoder"), training_script("decoder_shape")
-    tokenizer = tokenizer_of(training_script)
+    tokenizer = bundled_tokenizer()
     monkeypatch.setattr(script, "STEP_TOKENS", 100)
     whole, progress = shape.fresh_model(VOCAB, 1), script.Progress()
     rules = script.optimizers(whole)
