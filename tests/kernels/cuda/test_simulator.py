@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -218,12 +219,14 @@ class Pair:
 
 
 @pytest.fixture
-def pair(clean: Sim) -> Iterator[Pair]:
-    with devices(clean, 2):
-        both = Pair(clean)
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Of a simulator that no engine of another test uses: contexts are one per device and process."""
+    sim = Sim(Path(shutil.copy(build(), tmp_path)))
+    with devices(sim, 2):
+        both = Pair(sim)
         yield both
         both.close()
-        clean.reset()
+        sim.reset()
 
 
 def test_memory_of_a_device_is_touched_by_others_with_peer_access_only(pair: Pair) -> None:
