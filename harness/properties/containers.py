@@ -84,10 +84,10 @@ def parse_container(name: str) -> Container:
         if name.removeprefix("dynamometer-") in own:
             return Container(name=name, is_own=True)
         raise UsageError(_unknown(name))
-    name = _SHORT.sub(r"\g<0>.0", name)
+    written, name = name, _SHORT.sub(r"\g<0>.0", name)
     match = _NAME.match(name)
     if match is None:
-        raise UsageError(_unknown(name))
+        raise UsageError(_unknown(written))
     version = parse_version(match["version"])
     wanted = parse_version(match["backend"].rstrip(".")) if match["backend"] else ()
     kind = _KINDS.get(match["kind"], match["kind"])
@@ -99,7 +99,7 @@ def parse_container(name: str) -> Container:
     ]
     fitting = [(k, b) for k, b in rows if b[: len(wanted)] == wanted]
     if not fitting:
-        raise UsageError(_unknown(name))
+        raise UsageError(_unknown(written))
     lmi = [backend for image_kind, backend in fitting if image_kind == "lmi"]
     backend = max(lmi) if lmi and kind in (None, "lmi") else max(b for _, b in fitting)
     is_lmi = kind == "lmi" or (kind is None and bool(lmi))

@@ -41,6 +41,7 @@ _HINTS = {
     "model_type": "indent 'key: value' lines below it",
     "bool_type": "write true or false without quotes",
 }
+_HINT_FOR_NUMBER = {"string_type": "write it in quotes"}
 _HINT_FOR_TEXT = {"int_type": "write it without quotes", "float_type": "write it without quotes"}
 
 
@@ -106,7 +107,8 @@ def explained(details: ErrorDetails, name: object, known: Sequence[str], words: 
     if words is not None and kind in words:
         hint = ""
     else:
-        hint = _HINT_FOR_TEXT.get(kind, "") if _is_quoted_number(got) else _HINTS.get(kind, "")
+        of_type = _HINT_FOR_TEXT if _is_quoted_number(got) else _HINT_FOR_NUMBER if isinstance(got, int | float) else {}
+        hint = (_HINTS | of_type).get(kind, "")
     return sentence(what, list(got) if isinstance(got, tuple) else got, hint)
 
 

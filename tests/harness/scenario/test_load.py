@@ -79,6 +79,11 @@ BROKEN = [
         "{f}:5: search.trials: expected every key once, got it again (first on line 4); keep one",
     ),
     (
+        "a number for text",
+        HEAD + "recommend: {container: 0.30}\n",
+        "{f}:3: recommend.container: expected text, got 0.3; write it in quotes",
+    ),
+    (
         "an unknown key",
         HEAD + "worklod: {}\n",
         "{f}:3: worklod: expected a known key, got 'worklod'; did you mean 'workload'?",
