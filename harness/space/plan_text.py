@@ -177,7 +177,8 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
 def _racing_text(scenario: Scenario) -> str:
     """What ends a trial early, or why nothing does."""
     if (why := scenario.why_not_raced) is not None:
-        return f"no trial; expected {why[0]}, got {why[1]}"
+        needed, got = why
+        return f"no trial: a race needs {needed}" + ("" if got is None else f" (here: {got})")
     metric = scenario.objectives[0].name
     return f"a trial ends early once it is surely worse in {metric} than the best so far, by more than launches differ"
 

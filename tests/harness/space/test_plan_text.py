@@ -67,7 +67,7 @@ def test_a_trace_s_own_time_and_requests_are_what_the_plan_counts(tmp_path: Path
         ),
         (
             "{metric: latency_p90_ms, goal: minimize}",
-            "no trial; expected latency_p50_ms, latency_mean_ms or throughput_rps ",
+            "no trial: a race needs latency_p50_ms, latency_mean_ms or throughput_rps ",
         ),
     ],
 )
