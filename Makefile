@@ -67,6 +67,7 @@ format: install      ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
+	$(BIN)/dyno engine install openvino
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench.engines.bench_engines $(BENCH)
 
 bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 50 minutes

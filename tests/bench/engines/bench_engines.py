@@ -30,6 +30,10 @@ from typing import Any
 
 import psutil
 
+from engines.api import Availability, Capabilities
+from engines.environments.describe import describe
+from engines.environments.locate import interpreter
+from engines.errors import Unavailable
 from engines.launching import load_engine
 from engines.registry import engine_names
 from tests.bench.engines import machine, shapes
@@ -53,6 +57,8 @@ class Variant:
     dtype: str
     precision: str
     options: tuple[tuple[str, Any], ...] = ()
+    python: str = ""
+    """"auto": runs in the engine's own environment."""
 
     @property
     def name(self) -> str:
@@ -75,6 +81,10 @@ VARIANTS = (
     Variant("onnxruntime", "int8", "int8"),
     Variant("openvino", "fp32", "fp32"),
     Variant("openvino", "fp32", "fp32", (("stateful", True),)),
+    Variant("transformers", "bf16", "bf16"),
+    Variant("ctranslate2", "bf16", "bf16"),
+    Variant("openvino", "bf16", "bf16", (("stateful", True),)),
+    Variant("openvino", "int8", "int8", (("stateful", True),), "auto"),
 )
 
 
@@ -84,9 +94,10 @@ class Worker:
     def __init__(self, variant: Variant, threads: int, folder: Path) -> None:
         self.variant, self.threads = variant, threads
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        python = str(interpreter(variant.python, variant.engine)) if variant.python else sys.executable
         arguments = [variant.engine, variant.dtype, str(threads), str(folder), json.dumps(dict(variant.options))]
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), *arguments],
+            [python, str(Path(__file__).with_name("worker.py")), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
         )  # fmt: skip
         began = time.monotonic()
@@ -140,15 +151,25 @@ def missing(variant: Variant) -> str:
     """Why a variant cannot run here, or ''."""
     if variant.engine not in engine_names():
         return "no adapter of this name is registered"
-    engine = load_engine(variant.engine)
-    availability = engine.probe()
-    if not availability.is_available:
+    try:
+        availability, capabilities = asked(variant)
+    except Unavailable as error:
+        return str(error)
+    if capabilities is None:
         return availability.reason
-    capabilities = engine.capabilities()
     if variant.dtype not in capabilities.effective_dtypes:
         return capabilities.reasons.get(variant.dtype, f"no {variant.dtype}")
     unknown = [name for name, _ in variant.options if name not in capabilities.options]
     return f"no option {unknown[0]}" if unknown else ""
+
+
+def asked(variant: Variant) -> tuple[Availability, Capabilities | None]:
+    """What the engine can do, in this interpreter or in its own. Raises Unavailable where it has none."""
+    if variant.python:
+        return describe(variant.engine, interpreter(variant.python, variant.engine))
+    engine = load_engine(variant.engine)
+    availability = engine.probe()
+    return availability, engine.capabilities() if availability.is_available else None
 
 
 def no_room(variant: Variant, folder: Path) -> str:
