@@ -70,7 +70,7 @@ bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids
 	$(BIN)/dyno engine install openvino
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench.engines.bench_engines $(BENCH)
 
-bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 50 minutes
+bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 40 minutes
 	$(BIN)/dyno engine install openvino
 	$(BIN)/dyno engine install vllm
 	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml $(BENCH)
