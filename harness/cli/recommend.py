@@ -124,7 +124,7 @@ def _recommend(
     for note in run.notes:
         click.echo(note, err=True)
     target = container or scenario_container(run)
-    parse_container(target)  # one that does not exist is said before the answer, not under it
+    parse_container(target)  # an unknown one is refused before the answer is printed, not below it
     recommendation, given_up = choose_for(run, target)
     if verify and (why := why_not_started(recommendation.trial.candidate, target)):
         raise UsageError(f"--verify: {why}")

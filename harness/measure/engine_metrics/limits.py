@@ -55,7 +55,7 @@ def limits_of(
         client=client,
     )
     cache = _kv_cache(load)
-    # What waits for the cache cannot be told from what waits for the engine: beside a full one only refusals count.
+    # A request that waits for the cache looks like one that waits for the engine: where it is full only refusals count.
     queue = _refused(load) or ("" if cache else _waited(load))
     found: tuple[tuple[LimitKind, str], ...] = (("kv_cache", cache), ("queue", queue), ("client", client))
     return tuple(NamedLimit(kind=kind, sentence=sentence) for kind, sentence in found if sentence)

@@ -1,4 +1,4 @@
-"""Options of engines with their own server: judged before the clock runs, and said where they could not be."""
+"""Options of engines with their own server: judged before the clock runs, or named as not judged."""
 
 from __future__ import annotations
 
