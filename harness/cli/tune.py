@@ -144,7 +144,7 @@ def command(
             prunes=not no_prune,
             is_new=is_new,
             web_ui=None if ui_port is None else WebUi(ui_port),
-            hosts=None if dry_run else load_hosts(resolved, expect_workers, bind, workers_timeout),
+            hosts=load_hosts(resolved, expect_workers, bind, workers_timeout),
             verifies=not no_verify,
             as_json=as_json,
             there=there,
@@ -167,6 +167,11 @@ class _Options:
     as_json: bool
     there: Elsewhere | None
 
+    @property
+    def not_here(self) -> str:
+        """The option by which something else than this machine sends the load, or ''."""
+        return "--places" if self.there else "--expect-workers" if self.hosts else ""
+
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     there = options.there
@@ -174,7 +179,7 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     first = _first(resolved, plan, options)
     if options.dry_run:
         check_model(resolved)
-        return _print_plan(resolved, plan, first, options.as_json)
+        return _print_plan(resolved, plan, first, options)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
@@ -272,14 +277,14 @@ def _search(
     return result
 
 
-def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candidate, ...], as_json: bool) -> int:
+def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candidate, ...], options: _Options) -> int:
     from harness.tune.sampler import first_candidates
 
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN, first)
-    if as_json:
-        click.echo(json.dumps(plan_dict(resolved, plan, order), indent=2))
+    if options.as_json:
+        click.echo(json.dumps(plan_dict(resolved, plan, order, not_here=options.not_here), indent=2))
     else:
-        click.echo("\n".join(plan_lines(resolved, plan, order)))
+        click.echo("\n".join(plan_lines(resolved, plan, order, not_here=options.not_here)))
     return 0
 
 

@@ -130,8 +130,11 @@ def _quality_text(resolved: ResolvedScenario) -> str:
     return f"{text}; compared with {who}, asked once in about {format_duration(asked_s)}"
 
 
-def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> Iterator[str]:
-    """The plan as a person reads it; `order` are the first candidates to be measured."""
+def plan_lines(
+    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], *, not_here: str = ""
+) -> Iterator[str]:
+    """The plan as a person reads it; `order` are the first candidates to be measured, `not_here` is the option by which
+    the load is not sent from this machine, where nothing is raced, or ''."""
 
     scenario, search = resolved.scenario, resolved.scenario.search
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
@@ -161,7 +164,7 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     expected = expectation(scenario, plan.size, trace)
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
-    yield f"racing     {_racing_text(scenario)}"
+    yield f"racing     {_racing_text(scenario, not_here)}"
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
     yield (
         f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
@@ -174,8 +177,10 @@ def plan_lines(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candida
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
 
 
-def _racing_text(scenario: Scenario) -> str:
+def _racing_text(scenario: Scenario, not_here: str) -> str:
     """What ends a trial early, or why nothing does."""
+    if not_here:
+        return f"no trial: a race needs load that this machine sends (here: {not_here})"
     if (why := scenario.why_not_raced) is not None:
         needed, got = why
         return f"no trial: a race needs {needed}" + ("" if got is None else f" (here: {got})")
@@ -224,7 +229,9 @@ def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: E
     return f"nothing is rented; priced at {price.usd_per_hour:g} USD/h ({price.origin})" if price else ""
 
 
-def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...]) -> dict[str, Any]:
+def plan_dict(
+    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], *, not_here: str = ""
+) -> dict[str, Any]:
     """The same plan, JSON-able."""
     trace = facts_of(resolved)
     expected = expectation(resolved.scenario, plan.size, trace)
@@ -248,7 +255,7 @@ def plan_dict(resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidat
             for each in plan.pruned
         ],
         "warnings": list(plan.warnings),
-        "racing": _racing_text(resolved.scenario),
+        "racing": _racing_text(resolved.scenario, not_here),
         "first": [candidate.axes() for candidate in order],
         "expected": {
             "trials": expected.trials,

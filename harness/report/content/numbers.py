@@ -38,9 +38,12 @@ def is_only_bounded_below(metric: Metric) -> bool:
 
 
 def interval_cell(metric: Metric | None) -> str:
-    """'19.8 – 20.6'."""
+    """'19.8 – 20.6'; 'at least 26.0 (race)' of a trial that ended early, whose bound has the race's error."""
     if metric is None or (metric.low is None and metric.high is None):
         return ABSENT
+    if metric.method == "race":
+        bound = f"at least {number(metric.low)}" if metric.low is not None else f"at most {number(metric.high or 0.0)}"
+        return f"{bound} (race)"
     low = number(metric.low) if metric.low is not None else "?"
     high = number(metric.high) if metric.high is not None else "?"
     return f"{low} – {high}"

@@ -283,7 +283,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     if ended := [trial.trial_id for trial in trials if trial.race is not None]:
         notes.append(
             f"ended early, since they surely lose: {_several(ended)}; of their objective a bound is shown, '>= x' or "
-            "'<= x', and nothing that needs the whole load."
+            "'<= x' (an error of 5 % for all of them together), and nothing that needs the whole load."
         )
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):

@@ -205,8 +205,10 @@ def _metric_facts(name: str, shown: Sequence[Pooled]) -> dict[str, Any]:
 
 
 def _ends(metric: Metric) -> list[float | None]:
+    """The value and the ends of its 95 % interval; a race's bound is none."""
     scale = 100 if metric.unit == "frac" else 1
-    values = (metric.value, metric.low, metric.high)
+    is_interval = metric.method != "race"
+    values = (metric.value, metric.low if is_interval else None, metric.high if is_interval else None)
     return [None if value is None else rounded([scale * value])[0] for value in values]
 
 

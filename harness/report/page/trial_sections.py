@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.measure.metrics import metric_row
+from harness.race import Race
 from harness.records import Metric, Trial
 from harness.report.content.limits import limits_text
 from harness.report.content.numbers import ABSENT, interval_cell, metric_text
@@ -22,6 +23,7 @@ SECTIONS = 200
 """Trials with their own section: about 10 KB each. The rest is in trials.jsonl, line by line."""
 TAILS = 40
 """Failed trials whose log is embedded."""
+INTERVAL = "95 % interval"
 TAIL_LINES, TAIL_BYTES = 60, 8000
 
 
@@ -51,9 +53,15 @@ def _trial(run: Run, trial: Trial, base: Path, line: int | None) -> dict[str, An
         "is_broke": bool(trial.violations),
         "files": _files(run, trial, base),
         "facts": _facts(trial),
+        "interval": INTERVAL if trial.race is None else f"{INTERVAL}, of the race a bound ({_sure(trial.race)})",
         "metrics": _metrics(trial),
         "raw": json.dumps(to_json(trial), indent=1, ensure_ascii=False),
     }
+
+
+def _sure(race: Race) -> str:
+    """How sure a race's bound is: more than 95 %, since a search has many races."""
+    return f"{100 - 100 * race.level:.4g} %"
 
 
 def _files(run: Run, trial: Trial, base: Path) -> list[Link]:
@@ -97,7 +105,7 @@ def _metric(name: str, metric: Metric) -> dict[str, Any]:
     row = metric_row(name)
     scale = 100 if metric.unit == "frac" else 1
     ends = Metric(
-        value=metric.value * scale, unit=metric.unit, estimator="", n=metric.n,
+        value=metric.value * scale, unit=metric.unit, estimator="", n=metric.n, method=metric.method,
         low=None if metric.low is None else metric.low * scale,
         high=None if metric.high is None else metric.high * scale,
     )  # fmt: skip

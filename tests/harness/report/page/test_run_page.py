@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from harness.report.content.comparison import compare
+from harness.report.content.numbers import interval_cell
 from harness.report.content.result_table import report_table
 from harness.report.content.run_summary import story_of
 from harness.report.figures import all as drawn
@@ -21,9 +23,19 @@ from harness.report.page import run_page as html
 from harness.report.page.comparison_page import comparison_page
 from harness.report.page.run_page import page, write_html
 from harness.report.page.templates import render
-from harness.report.page.trial_sections import SECTIONS, log_tail
+from harness.report.page.trial_sections import SECTIONS, log_tail, trial_sections
 from harness.store.reader import Run, read_requests, read_run
-from tests.harness.choose.runs import candidate, failed, measured_trial, records, store, trial
+from tests.harness.choose.runs import (
+    candidate,
+    ended,
+    failed,
+    measured_trial,
+    metric,
+    records,
+    run_of,
+    store,
+    trial,
+)
 
 MAX_BYTES = 7_000_000
 """Most of it is plotly's script."""
@@ -105,6 +117,19 @@ def test_the_page_asks_the_network_for_nothing_and_may_not(text: str) -> None:
     assert "unsafe-eval" not in policy[1]
     assert "script-src 'sha256-" in policy[1]
     assert "'unsafe-inline'" not in policy[1].partition("style-src")[0]
+
+
+def test_a_race_s_bound_is_not_called_a_95_percent_interval() -> None:
+    best = trial(1, candidate(), (20.0, 19.8, 20.6))
+    lost = ended(2, candidate(batch_size=4), best, 0.3)
+    of_best, of_lost = (trial_sections(run_of(best, lost), [each], Path()).inner for each in (best, lost))
+    assert ">95 % interval<" in of_best
+    assert ">95 % interval, of the race a bound (99.9 %)<" in of_lost
+    assert ">at least 26.0 (race)<" in of_lost
+    fewer = replace(metric(9.0, high=9.5, unit="requests/s", n=100), method="race")
+    assert interval_cell(fewer) == "at most 9.50 (race)"
+    drawn_ends = [drawn._ends(each.summary.metrics["latency_p50_ms"]) for each in (best, lost) if each.summary]
+    assert drawn_ends == [[20.0, 19.8, 20.6], [28.6, None, None]]
 
 
 def test_plotly_s_script_is_inlined_once(text: str) -> None:
