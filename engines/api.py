@@ -112,11 +112,10 @@ class Capabilities:
     device, model_type or trait of a model (or "tensor_parallel_degree", "workers") -> why, which a pruned candidate
     reports. `max_workers`, `max_batch_size`: None where any number will do. `has_open_options`: it takes more options
     than it can list. `has_minimum_length`: it can be asked for at least so many tokens; `ignored_parameters`:
-    generation parameters that have no effect there. `model_kinds` are those it serves (engines.models.kind; none: it
-    reads no model),
-    `architectures` the model_types (none named: all of those kinds). `leaves_out` maps a trait with a bound
-    (ModelKind.bounds) -> the model_types of which it computes no longer requests. `reads_gguf`: it serves a GGUF file
-    as it is.
+    generation parameters that have no effect there. `model_kinds` are those it serves
+    (engines.models.checkpoint.kind; none: it reads no model), `architectures` the model_types (none named: all of
+    those kinds). `leaves_out` maps a trait with a bound (ModelKind.bounds) -> the model_types of which it computes no
+    longer requests. `reads_gguf`: it serves a GGUF file as it is.
     `option_values` maps an option -> what it takes, where that is known before a launch. `context_option` names the one
     that holds the tokens of prompt and answer, of which there are at most `usual_context` without it (0: the model's).
     `only_for` maps a dtype, an option or 'rolling_batch' -> the one kind of model that gets it. `hints` maps a dtype ->
@@ -157,7 +156,7 @@ that the newest waiting request is served next and the oldest but one last."""
 
 FIRST_HEAP = (0, 34, 0)
 """Read in the source: DJL Serving's job queue is first in, first out until 0.33, and a PriorityBlockingQueue from 0.34
-on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl_recorded/schedules.json)."""
+on. Seen on a real 0.36.0 (tests/engines/foreign_servers/djl/recorded/schedules.json)."""
 
 
 def djl_queue_order(version: tuple[int, ...]) -> QueueOrder:

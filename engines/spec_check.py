@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engines.api import Capabilities, EngineSpec
 from engines.errors import SpecInvalid
-from engines.models.kind import ModelKind, model_kind, why_beyond
+from engines.models.checkpoint.kind import ModelKind, model_kind, why_beyond
 from engines.nearest import did_you_mean
 from engines.setting import AXES, DTYPES, OptionValue
 

@@ -20,10 +20,10 @@ from engines.errors import SpecInvalid
 from engines.generation.decoder_model import decode_model
 from engines.generation.torch_loop import TorchBackend
 from engines.hosted import HostedEngine
-from engines.models.folder import special_ids
-from engines.models.generation_defaults import model_notes
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, model_kind
+from engines.models.checkpoint.special_ids import special_ids
 from engines.models.hugging_face import default_attention, load_model
-from engines.models.kind import DECODER, SEQ2SEQ, model_kind
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, whole_number
 

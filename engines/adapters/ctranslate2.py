@@ -31,10 +31,10 @@ from engines.environments.packages import package_availability
 from engines.errors import RequestInvalid
 from engines.generation.token_choice import Decoding, check_request, renumbered
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
-from engines.models.ctranslate2_cache import converted
-from engines.models.folder import SpecialIds, special_ids
-from engines.models.generation_defaults import model_notes
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_beyond
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_beyond
+from engines.models.checkpoint.special_ids import SpecialIds, special_ids
+from engines.models.conversion.ctranslate2_cache import converted
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec
 

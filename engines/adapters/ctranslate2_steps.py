@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 HANDOVER_S = 0.005
 """Steps that follow each other faster than this are handed over together: waking the listener every step costs a small

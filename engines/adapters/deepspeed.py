@@ -32,10 +32,10 @@ from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import DecodeModel
 from engines.hosted import HostedEngine
-from engines.models.folder import SpecialIds, special_ids
-from engines.models.generation_defaults import model_notes
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
+from engines.models.checkpoint.special_ids import SpecialIds, special_ids
 from engines.models.hugging_face import default_attention, load_model
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
 from engines.processes.threads import compute_threads, usable_cores

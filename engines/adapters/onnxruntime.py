@@ -22,10 +22,10 @@ from engines.errors import ModelInvalid, RequestInvalid
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
-from engines.models.folder import special_ids
-from engines.models.generation_defaults import model_notes
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, ModelKind, model_kind, why_beyond
-from engines.models.onnx_cache import exported
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, ModelKind, model_kind, why_beyond
+from engines.models.checkpoint.special_ids import special_ids
+from engines.models.conversion.onnx_cache import exported
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag
 

@@ -28,11 +28,18 @@ from engines.generation.openvino_rolling import RollingDecoder
 from engines.generation.token_choice import Ids, Logits
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.cache import build_once, carried, model_digest
-from engines.models.folder import special_ids
-from engines.models.generation_defaults import model_notes
-from engines.models.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
-from engines.models.onnx_cache import exported
-from engines.models.openvino_cache import CARRIED, COMPRESSED, COMPRESSION, T5_INT8, decoder_form, decoder_graph
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
+from engines.models.checkpoint.special_ids import special_ids
+from engines.models.conversion.onnx_cache import exported
+from engines.models.conversion.openvino_cache import (
+    CARRIED,
+    COMPRESSED,
+    COMPRESSION,
+    T5_INT8,
+    decoder_form,
+    decoder_graph,
+)
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, whole_number

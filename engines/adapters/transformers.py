@@ -12,10 +12,10 @@ from engines.generation.decoder_model import StaticSteps, decode_model
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_static_step import StaticStep
 from engines.hosted import HostedEngine
-from engines.models.folder import special_ids
-from engines.models.generation_defaults import model_notes
+from engines.models.checkpoint.generation_defaults import model_notes
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
+from engines.models.checkpoint.special_ids import special_ids
 from engines.models.hugging_face import default_attention, load_model
-from engines.models.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
 from engines.processes.threads import compute_threads
 from engines.registry import REFERENCE_PACKAGES
 from engines.spec_check import check_spec, choice, flag, whole_number

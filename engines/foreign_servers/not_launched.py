@@ -14,9 +14,9 @@ from pathlib import Path
 
 from engines.api import Availability, Capabilities, EngineSpec, RunningEngine
 from engines.errors import SpecInvalid, Unavailable
-from engines.foreign_servers.sglang import SglangEngine
-from engines.foreign_servers.vllm import VllmEngine, with_defaults
-from engines.models.kind import DECODER, ModelKind
+from engines.foreign_servers.python_servers.sglang import SglangEngine
+from engines.foreign_servers.python_servers.vllm import VllmEngine, with_defaults
+from engines.models.checkpoint.kind import DECODER, ModelKind
 from engines.serving_properties.write import at_once
 from engines.setting import AXES, OptionValue, Setting
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.generation.decoder_model import Forward, positions_of
-from engines.models.folder import SpecialIds, special_ids
+from engines.models.checkpoint.special_ids import SpecialIds, special_ids
 from engines.models.hugging_face import default_attention, load_model
 from engines.processes.call_in_child import answer_call
 

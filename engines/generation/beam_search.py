@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engines.api import GenerateRequest, TokenEvent
 from engines.generation.token_choice import Ids, Logits, processed
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 _NEVER = np.float32(-1e9)
 

@@ -16,7 +16,7 @@ from engines.api import GenerateParams, GenerateRequest
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_model import DecodeModel, TorchModel, generation_config
 from engines.generation.torch_static_step import StaticStep
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 
 class DecoderModel(DecodeModel):

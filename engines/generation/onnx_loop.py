@@ -8,8 +8,8 @@ from typing import Any
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.generation.beam_search import BeamSearches
 from engines.generation.token_choice import Decoding, Ids, Logits, check_request, padded, renumbered
-from engines.models.folder import SpecialIds
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
+from engines.models.checkpoint.special_ids import SpecialIds
 
 
 class GraphBackend:

@@ -11,7 +11,7 @@ import numpy as np
 from engines.errors import ModelInvalid
 from engines.generation.onnx_loop import GraphBackend
 from engines.generation.token_choice import Ids, Logits
-from engines.models.openvino_cache import GRAPH
+from engines.models.conversion.openvino_cache import GRAPH
 
 
 class DecoderGraph(GraphBackend):

@@ -14,8 +14,8 @@ import numpy as np
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.generation.token_choice import check_request
-from engines.models.folder import SpecialIds
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
+from engines.models.checkpoint.special_ids import SpecialIds
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid
-from engines.models.folder import SpecialIds
-from engines.models.kind import why_too_long
+from engines.models.checkpoint.kind import why_too_long
+from engines.models.checkpoint.special_ids import SpecialIds
 
 Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]

@@ -12,8 +12,8 @@ from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
 from engines.generation.decoder_model import rope_groups
 from engines.generation.token_choice import Decoding, check_request, padded, renumbered
 from engines.generation.torch_model import DecodeModel, until_eos
-from engines.models.folder import SpecialIds
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
+from engines.models.checkpoint.special_ids import SpecialIds
 
 
 class TorchBackend(Backend):

@@ -10,7 +10,7 @@ import numpy as np
 from engines.api import GenerateParams
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_static_step import StaticStep
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 
 class DecodeModel(Protocol):

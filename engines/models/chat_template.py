@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engines.errors import ModelInvalid, RequestInvalid
-from engines.models.kind import json_entries, template_text
+from engines.models.checkpoint.kind import json_entries, template_text
 
 _SPECIAL_TOKENS = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",

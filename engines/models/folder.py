@@ -1,50 +1,33 @@
 """The local, checked model folder for the model that a scenario names: a path, hub id, S3 prefix or published shape.
 
-A checked folder holds: config.json of a known kind (`kind.py`), weights whose headers are complete and whose files have
-the length the headers promise, every shard of an index, and tokenizer files. The weights' values are not read.
+A checked folder holds: config.json of a known kind (`checkpoint/kind.py`), weights whose headers are complete and
+whose files have the length the headers promise, every shard of an index, and tokenizer files. The weights' values are
+not read.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engines.errors import ModelInvalid
-from engines.models.gguf_model import SUFFIX, gguf_file, gguf_folder
-from engines.models.kind import SEQ2SEQ, model_kind, read_config, read_json, text_config
-from engines.models.safetensors_header import stored_tensors
-from engines.models.unservable import Shapes, check_adapter, check_config, check_decoder_tensors, check_tensors
-from engines.models.weight_files import has_weights, weight_files, weight_map
+from engines.models.checkpoint.kind import model_kind, read_config
+from engines.models.checkpoint.safetensors_header import stored_tensors
+from engines.models.checkpoint.unservable import (
+    Shapes,
+    check_adapter,
+    check_config,
+    check_decoder_tensors,
+    check_tensors,
+)
+from engines.models.checkpoint.weight_files import has_weights, weight_files, weight_map
+from engines.models.gguf.as_folder import SUFFIX, gguf_file, gguf_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model")
 """Any one of these makes a folder's tokenizer. ByT5 needs none: its ids are bytes."""
 
 BYT5_CLASS = "ByT5Tokenizer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpecialIds:
-    """The ids that steer decoding; generation_config.json wins over config.json, as in Hugging Face.
-
-    A decoder-only model has no `start`: its answer continues the prompt. Where it has no pad, eos is used.
-    """
-
-    eos: tuple[int, ...]
-    pad: int
-    start: int | None
-    bos: int | None = None
-
-    @property
-    def is_decoder(self) -> bool:
-        """Whether answers continue the prompt itself."""
-        return self.start is None
-
-    def before_answer(self, input_ids: Sequence[int]) -> tuple[int, ...]:
-        """The ids that the decoder continues: the start id, or the prompt of a decoder-only model."""
-        return tuple(input_ids) if self.start is None else (self.start,)
 
 
 def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
@@ -57,15 +40,15 @@ def resolve_model(kind: str, value: str, seed: int, cache: Path) -> Path:
     elif kind == "gguf":
         folder = gguf_folder(Path(value), cache)
     elif kind == "hub":
-        from engines.models.download import download_hub
+        from engines.models.download.hub_and_s3 import download_hub
 
         folder = download_hub(value)
     elif kind == "s3":
-        from engines.models.download import download_s3
+        from engines.models.download.hub_and_s3 import download_s3
 
         folder = download_s3(value, cache)
     elif kind == "shape":
-        from engines.models.random_weights import random_model
+        from engines.models.random_weights.folders import random_model
 
         folder = random_model(value, seed, cache)
     else:
@@ -97,38 +80,6 @@ def check_model_folder(path: Path) -> None:
         raise ModelInvalid(
             f"{path}: no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}; copy it from the model's source"
         )
-
-
-def special_ids(path: Path) -> SpecialIds:
-    """The folder's eos, pad, decoder start and bos ids. Raises ModelInvalid when one that is needed is missing or not a
-    number."""
-    config = read_config(path)
-    kind = model_kind(path)
-    is_seq2seq = kind.name == SEQ2SEQ
-    merged = {name: value for name, value in {**text_config(config), **config}.items() if value is not None}
-    generation = path / "generation_config.json"
-    if generation.is_file():
-        merged |= {
-            name: value for name, value in read_json(generation, "correct or remove it").items() if value is not None
-        }
-    eos = merged.get("eos_token_id", 1 if is_seq2seq else None)
-    ids = tuple(eos) if isinstance(eos, list) else (eos,)
-    pad: Any = merged.get("pad_token_id", 0 if is_seq2seq else ids[0] if ids else None)
-    start = merged.get("decoder_start_token_id", pad) if is_seq2seq else None
-    bos = merged.get("bos_token_id")
-    vocab = kind.vocab_size
-    others = (pad, start) if is_seq2seq else (pad,)
-    are_numbers = all(isinstance(number, int) and number >= 0 for number in (*ids, *others))
-    if are_numbers:
-        ids = tuple(number for number in dict.fromkeys(ids) if number < vocab)  # no such token can be chosen
-    if not ids or not are_numbers or max(others) >= vocab:
-        begin = f", decoder start {start!r}" if is_seq2seq else ""
-        which = "config.json, or generation_config.json which goes before it" if generation.is_file() else "config.json"
-        raise ModelInvalid(
-            f"{path}: eos {eos!r:.80}, pad {pad!r:.80}{begin:.80}: expected token ids below vocab_size {vocab}; "
-            f"correct {which}"
-        )
-    return SpecialIds(eos=ids, pad=pad, start=start, bos=bos if isinstance(bos, int) else None)
 
 
 def _check_weights(path: Path, files: Sequence[Path]) -> Shapes | None:

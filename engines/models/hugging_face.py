@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
-from engines.models.kind import DECODER, model_kind, read_config
-from engines.models.unservable import lost_head
+from engines.models.checkpoint.kind import DECODER, model_kind, read_config
+from engines.models.checkpoint.unservable import lost_head
 
 
 def scales_outputs(model: Any) -> bool:

@@ -12,10 +12,10 @@ from math import prod
 from pathlib import Path
 
 from engines.errors import ModelInvalid
-from engines.models.kind import ModelKind, kind_of, model_kind
-from engines.models.safetensors_header import stored_tensors
-from engines.models.shapes import SHAPES
-from engines.models.weight_files import weight_files
+from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind
+from engines.models.checkpoint.safetensors_header import stored_tensors
+from engines.models.checkpoint.weight_files import weight_files
+from engines.models.random_weights.shapes import SHAPES
 
 VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0625, "int4": 0.5625}
 """Of one weight; integers with a 16-bit scale for each block of 32, as llama.cpp stores them."""

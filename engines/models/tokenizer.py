@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid, Unavailable
-from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer, special_ids
+from engines.models.checkpoint.special_ids import special_ids
+from engines.models.folder import TOKENIZER_FILES, is_byte_tokenizer
 
 FAST_FILE = "tokenizer.json"
 """The file that a tokenizer is read from without transformers."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engines.errors import SpecInvalid, Unavailable
-from engines.models.redaction import redact
-from engines.models.s5cmd import Access, s3_access
+from engines.models.download.redaction import redact
+from engines.models.download.s5cmd import Access, s3_access
 
 logger = logging.getLogger("dyno.sagemaker")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import EngineError, LaunchFailed, OutOfMemory
-from engines.models.redaction import redact
+from engines.models.download.redaction import redact
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import log_tail
 from engines.sagemaker.aws import Aws, NotFound

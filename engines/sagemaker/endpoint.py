@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
-from engines.models.redaction import redact
+from engines.models.download.redaction import redact
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.waiting import Waiting
 from engines.sagemaker.aws import AlreadyThere, Aws, NoCapacity, NotFound

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import EngineError, SpecInvalid
-from engines.models.kind import ModelKind, model_kind
+from engines.models.checkpoint.kind import ModelKind, model_kind
 from engines.models.memory import VALUE_BYTES, folder_size
 from engines.models.memory import Work as DecoderWork
 from engines.models.memory import memory as decoder_memory

@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.models.aws_region import check_registry, check_role, region_or_configured
+from engines.models.download.aws_region import check_registry, check_role, region_or_configured
 from engines.sagemaker.catalogue import Instance, check_region, image_uri, instance_of
 from engines.sagemaker.journal import EXPIRES_TAG, NAME_PREFIX, TAG
 from engines.setting import OptionValue

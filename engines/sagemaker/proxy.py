@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import uvloop
 
-from engines.models.redaction import redact
+from engines.models.download.redaction import redact
 from engines.sagemaker.route import open_route, route_to
 
 MAX_BODY_BYTES = 6 << 20

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from engines.errors import EngineError, Unavailable
-from engines.models.redaction import redact
+from engines.models.download.redaction import redact
 from engines.sagemaker.aws import AccessDenied, Aws, NotFound
 from engines.sagemaker.journal import EXPIRES_TAG, KINDS, NAME_PREFIX, TAG, Journal, Resource, journals
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from engines.errors import EngineError, ModelInvalid, Unavailable
 from engines.models.cache import folder_digest
-from engines.models.download import PICKLED, WANTED
-from engines.models.redaction import redact
-from engines.models.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
+from engines.models.download.hub_and_s3 import PICKLED, WANTED
+from engines.models.download.redaction import redact
+from engines.models.download.s5cmd import CONCURRENCY, PART_MIB, copy_all, s5cmd_path
 from engines.sagemaker.aws import Aws, NotFound
 from engines.sagemaker.converted import Converted
 from engines.sagemaker.guardian import Guarded

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate
-from engines.models.kind import ModelKind, template_text
+from engines.models.checkpoint.kind import ModelKind, template_text
 from engines.server.asking import (
     CLIENT_LEFT,
     STATUS_OF,

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from engines.api import EngineSpec
 from engines.errors import EngineError, RequestInvalid
-from engines.models.generation_defaults import generation_defaults
-from engines.models.kind import model_kind
+from engines.models.checkpoint.generation_defaults import generation_defaults
+from engines.models.checkpoint.kind import model_kind
 from engines.server.body import Body
 from engines.server.metrics import ServerMetrics
 from engines.server.queue import Job, JobQueue, QueueFull, collect_batch

@@ -19,7 +19,7 @@ from typing import Any, cast
 from engines.api import Backend, EngineFacts, EngineSpec, RollingBackend, TokenEvent
 from engines.errors import EngineError, RequestInvalid, SpecInvalid
 from engines.launching import load_backend
-from engines.models.generation_defaults import generation_defaults
+from engines.models.checkpoint.generation_defaults import generation_defaults
 from engines.processes.supervisor import dies_with
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message

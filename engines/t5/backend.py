@@ -21,7 +21,7 @@ from engines.api import (
 )
 from engines.errors import RequestInvalid, SpecInvalid, Unavailable
 from engines.hosted import HostedEngine
-from engines.models.generation_defaults import model_notes
+from engines.models.checkpoint.generation_defaults import model_notes
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native

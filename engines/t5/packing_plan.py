@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import SpecInvalid
-from engines.models.unservable import EMBEDDINGS
+from engines.models.checkpoint.unservable import EMBEDDINGS
 from engines.t5 import native
 from engines.t5.bias import LANES, bias_table
 from engines.t5.config import T5Config

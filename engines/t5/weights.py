@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import ModelInvalid, Unavailable
-from engines.models.safetensors_header import stored_tensors
-from engines.models.unservable import lost_head
-from engines.models.weight_files import weight_files
+from engines.models.checkpoint.safetensors_header import stored_tensors
+from engines.models.checkpoint.unservable import lost_head
+from engines.models.checkpoint.weight_files import weight_files
 
 FloatArray = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

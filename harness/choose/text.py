@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.api import START_FILE
 from engines.errors import EngineError
-from engines.models.aws_region import configured_region
+from engines.models.download.aws_region import configured_region
 from engines.sagemaker.catalogue import image_uri, regions
 from engines.serving_properties.java_text import parse_properties
 from harness.measure.metrics import adds_detail, metric_of, metrics_in

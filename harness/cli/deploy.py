@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from engines.errors import SpecInvalid
-from engines.models.aws_region import region_or_configured
-from engines.models.redaction import redact
+from engines.models.download.aws_region import region_or_configured
+from engines.models.download.redaction import redact
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import check_region
 from engines.sagemaker.endpoint import expires_s

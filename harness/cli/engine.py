@@ -15,8 +15,8 @@ from rich.table import Table
 from engines.environments import install as made
 from engines.environments.install import installable
 from engines.errors import Unavailable
-from engines.foreign_servers.djl_found import RELEASED, install_djl, remove_djl, version_of
-from engines.foreign_servers.java import java_problem
+from engines.foreign_servers.djl.found import RELEASED, install_djl, remove_djl, version_of
+from engines.foreign_servers.java_servers.java import java_problem
 from engines.launching import load_engine
 from engines.nearest import did_you_mean
 from engines.presets import PRESETS

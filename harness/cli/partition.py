@@ -9,7 +9,7 @@ import click
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
 from engines.models.folder import resolve_model
-from engines.models.t5_shapes import T5_SHAPES
+from engines.models.random_weights.t5_shapes import T5_SHAPES
 from engines.serving_properties.write import spec_to_properties
 from engines.t5.partition import partition
 from harness.cli.signals import stopped_by_signals

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from engines.api import START_FILE
-from engines.foreign_servers.start_script import served_script
+from engines.foreign_servers.starting.start_script import served_script
 from engines.server.serve import ServeOptions, serve
 from harness.cli.signals import stopped_by_signals
 from harness.errors import UsageError

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engines.foreign_servers import sglang
-from engines.foreign_servers.program_place import Place
-from engines.foreign_servers.sglang import SglangEngine
-from engines.foreign_servers.vllm import PROGRAM, USUAL_PORT, Served, VllmEngine
+from engines.foreign_servers.python_servers import sglang
+from engines.foreign_servers.python_servers.sglang import SglangEngine
+from engines.foreign_servers.python_servers.vllm import PROGRAM, USUAL_PORT, Served, VllmEngine
+from engines.foreign_servers.starting.program_place import Place
 from engines.registry import traits
 from engines.sagemaker.catalogue import image_uri
 from engines.serving_properties.java_text import format_properties

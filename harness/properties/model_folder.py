@@ -13,11 +13,11 @@ from pathlib import Path
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, ModelInvalid
-from engines.foreign_servers.carried import CONVERSIONS
-from engines.foreign_servers.djl_folder import put_conversion, write_djl_folder
+from engines.foreign_servers.djl.carried_weights import CONVERSIONS
+from engines.foreign_servers.djl.folder import put_conversion, write_djl_folder
 from engines.models.cache import model_digest
+from engines.models.checkpoint.weight_files import weight_files
 from engines.models.folder import resolve_model
-from engines.models.weight_files import weight_files
 from engines.processes.threads import compute_threads
 from engines.registry import traits
 from engines.sagemaker.converted import SMALL

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import START_FILE
-from engines.models.kind import holds_decoder
+from engines.models.checkpoint.kind import holds_decoder
 from engines.registry import traits
 from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
@@ -53,7 +53,7 @@ _DEATHS = (
     "option.predict_timeout (120 s) ends the model for good. With retry_threshold=3 and maxWorkers one above",
     "minWorkers a dead worker is replaced in 0.4 s (60 s without the spare one), for the memory of one more model.",
 )
-"""Seen on a real DJL Serving 0.36.0 (tests/engines/foreign_servers/djl_recorded/worker_death.json)."""
+"""Seen on a real DJL Serving 0.36.0 (tests/engines/foreign_servers/djl/recorded/worker_death.json)."""
 
 FIRST_PER_MODEL = (0, 21, 0)
 """From here a model's own file states its batch size, delay and devices; before, config.properties did for all."""

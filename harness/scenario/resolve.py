@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 import harness
-from engines.models.gguf_model import is_gguf
+from engines.models.gguf.as_folder import is_gguf
 from engines.setting import is_newer_default
 from harness.errors import StaleScenario
 from harness.scenario.load_kinds import TraceLoad

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from engines.models.shapes import SHAPES
+from engines.models.random_weights.shapes import SHAPES
 from engines.registry import traits
 from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.cost import Cost

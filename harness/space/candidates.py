@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, GenerateParams
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
 from engines.registry import traits
 from engines.setting import OptionValue
 from engines.spec_check import able_with, why_not, why_not_model

@@ -12,9 +12,9 @@ from engines.api import Availability, Capabilities, FolderEngine
 from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.launching import load_engine
-from engines.models.gguf_model import gguf_folder
-from engines.models.kind import ModelKind, kind_of, model_kind
-from engines.models.shapes import SHAPES
+from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind
+from engines.models.gguf.as_folder import gguf_folder
+from engines.models.random_weights.shapes import SHAPES
 from harness.scenario.resolve import ResolvedScenario
 
 

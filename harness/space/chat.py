@@ -8,10 +8,10 @@ from pathlib import Path
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate
-from engines.models.kind import model_kind, template_text
+from engines.models.checkpoint.kind import model_kind, template_text
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
-from harness.load.schedule.prompts import read_prompts
+from harness.load.prompts.prompts_file import read_prompts
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario
 

@@ -10,7 +10,7 @@ from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES
 from harness.errors import ScenarioError, UsageError
-from harness.load.schedule.prompts import read_prompts
+from harness.load.prompts.prompts_file import read_prompts
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import as_written, load_scenario

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.models.folder import check_model_folder, special_ids
+from engines.models.checkpoint.special_ids import special_ids
+from engines.models.folder import check_model_folder
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.scenario.resolve import BUNDLED, ResolvedScenario
 from harness.space.capabilities import folder_here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.models.kind import ModelKind, model_kind, why_too_long
+from engines.models.checkpoint.kind import ModelKind, model_kind, why_too_long
 from harness.errors import ScenarioError
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here

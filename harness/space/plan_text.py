@@ -11,8 +11,8 @@ from engines.registry import traits
 from engines.setting import Setting
 from harness.cost.price import price_of
 from harness.cost.spending import Spending
+from harness.load.prompts.prompts_file import PromptsFile, read_prompts_file
 from harness.load.schedule.estimate import load_requests, load_s, load_text
-from harness.load.schedule.prompts import PromptsFile, read_prompts_file
 from harness.load.schedule.trace_facts import TraceFacts, trace_facts
 from harness.records import Candidate
 from harness.scenario.load_kinds import TraceLoad

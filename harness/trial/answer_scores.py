@@ -15,7 +15,7 @@ from pathlib import Path
 from engines.environments.locate import installed_python
 from engines.environments.packages import package_availability
 from engines.errors import EngineError
-from engines.models.folder import special_ids
+from engines.models.checkpoint.special_ids import special_ids
 from engines.models.tokenizer import Tokenizer
 from engines.processes.call_in_child import call_in_child
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES

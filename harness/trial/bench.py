@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from engines.api import START_FILE, EngineSpec, QueueOrder, RunningEngine
-from engines.foreign_servers.djl_served import FolderServer, serve_folder
+from engines.foreign_servers.djl.served import FolderServer, serve_folder
 from engines.launching import launch_file
 from engines.processes.waiting import Waiting
 from engines.registry import traits

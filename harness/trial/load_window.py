@@ -12,8 +12,8 @@ from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.metrics_scraper import Scraper
 from harness.load.plan import LoadPlan
+from harness.load.prompts.lengths import token_rates
 from harness.load.schedule.arrivals import at_rate, schedule_of
-from harness.load.schedule.lengths import token_rates
 from harness.load.schedule.max_rate import RateSearch
 from harness.load.schedule.request_times import Schedule
 from harness.load.served_model import UNKNOWN, ServedModel

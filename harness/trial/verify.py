@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.foreign_servers.clean_python import REQUIREMENTS, clean_python
-from engines.foreign_servers.djl_served import FolderServer, server_for
+from engines.environments.clean_python import REQUIREMENTS, clean_python
+from engines.foreign_servers.djl.served import FolderServer, server_for
 from engines.registry import traits
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
 from harness.choose.goals import Goals, goals_of
 from harness.errors import StaleScenario, UsageError
 from harness.records import Candidate, Trial

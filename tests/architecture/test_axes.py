@@ -23,7 +23,7 @@ MAY_NAME_KEYS = {
     "engines/setting.py": "the table",
     "engines/serving_properties/": "reads and writes them",
     "harness/properties/": "checks and migrates files of every container",
-    "engines/foreign_servers/multi_model_server.py": "parameters of the servers' registration call",
+    "engines/foreign_servers/java_servers/multi_model_server.py": "parameters of the servers' registration call",
 }
 
 

@@ -13,6 +13,8 @@ MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
 MAX_WITH_KEYWORDS = 8
 """Parameters where those beyond MAX_PARAMETERS can only be given by name."""
+MAX_ROOM_FILES = 9
+"""Files of a room inside a room, its __init__ not counted."""
 
 EXEMPT: dict[str, str] = {
     "engines/t5/engine.py:load": "the promised Python interface: one call with keyword options",
@@ -51,6 +53,13 @@ def test_files_and_functions_stay_within_the_size_budget() -> None:
             if is_over and not is_command and key not in EXEMPT:
                 over.append(f"{key}: {count} parameters (at most {MAX_PARAMETERS}, {MAX_WITH_KEYWORDS} by keyword)")
     assert not over, "\n".join(over)
+
+
+def test_a_room_inside_a_room_can_be_seen_at_a_glance() -> None:
+    rooms = {path.parent for root in ("harness", "engines") for path in (ROOT / root).glob("*/*/**/__init__.py")}
+    sizes = {str(room.relative_to(ROOT)): len(list(room.glob("*.py"))) - 1 for room in rooms}
+    assert "engines/models/gguf" in sizes
+    assert not {room: size for room, size in sizes.items() if size > MAX_ROOM_FILES}
 
 
 def test_exemptions_name_things_that_exist() -> None:

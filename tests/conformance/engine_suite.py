@@ -27,7 +27,7 @@ from engines.api import FEATURES, Engine, EngineSpec, RunningEngine
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, ModelInvalid, SpecInvalid
 from engines.hosted import HostedEngine
-from engines.models.kind import DECODER, SEQ2SEQ
+from engines.models.checkpoint.kind import DECODER, SEQ2SEQ
 from engines.setting import DTYPES, OptionValue
 
 READY_TIMEOUT_S = 300.0

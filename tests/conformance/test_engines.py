@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from engines.api import EngineSpec
-from engines.foreign_servers.djl_found import find_djl
+from engines.foreign_servers.djl.found import find_djl
 from engines.launching import load_engine
-from engines.models.kind import SEQ2SEQ
+from engines.models.checkpoint.kind import SEQ2SEQ
 from engines.registry import engine_names
 from tests.conformance.engine_suite import PARALLEL, PROMPTS, EngineCase, EngineSuite
 

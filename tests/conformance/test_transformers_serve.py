@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from engines.api import EngineSpec, RunningEngine, ScriptedEngine
-from engines.foreign_servers.transformers_serve import TransformersServeEngine
+from engines.foreign_servers.python_servers.transformers_serve import TransformersServeEngine
 from engines.launching import load_engine
 from engines.models.chat_template import ChatTemplate
 from engines.models.tokenizer import Tokenizer

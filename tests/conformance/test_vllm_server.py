@@ -20,7 +20,7 @@ import pytest
 
 from engines.api import EngineSpec, RunningEngine
 from engines.environments.locate import environment_folder, installed_python
-from engines.foreign_servers import vllm
+from engines.foreign_servers.python_servers import vllm
 from engines.launching import load_engine
 from engines.models.tokenizer import Tokenizer
 from engines.presets import PRESETS

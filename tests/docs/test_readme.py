@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records import Trial
-from harness.report.content.numbers import metric_text
+from harness.report.wording.numbers import metric_text
 from harness.scenario.load import load_scenario
 from harness.store.reader import trial_from_json
 from tests.docs.pictures import PICTURES, data_flow

@@ -25,6 +25,14 @@ def test_the_readme_of_a_root_names_each_room_and_each_file_beside_them(root: st
     assert not {name for name in rooms | files if not re.search(rf"(?<![\w.]){re.escape(name)}", readme)}
 
 
+@pytest.mark.parametrize("root", ["engines", "harness"])
+def test_the_readme_of_a_root_names_each_room_inside_a_room(root: str) -> None:
+    readme = (ROOT / root / "README.md").read_text(encoding="utf-8")
+    inner = {f"{path.parent.name}/" for path in (ROOT / root).glob("*/*/**/__init__.py")}
+    assert inner
+    assert not {name for name in inner if not re.search(rf"(?<![\w.]){re.escape(name)}", readme)}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_path_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

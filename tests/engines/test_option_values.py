@@ -9,7 +9,7 @@ import annotated_types
 import pytest
 
 from engines.api import Capabilities
-from engines.foreign_servers.vllm_arguments import bounds_in
+from engines.foreign_servers.python_servers.vllm_arguments import bounds_in
 from engines.option_values import OptionValues
 from engines.setting import OptionValue
 from engines.spec_check import why_not

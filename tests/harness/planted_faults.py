@@ -35,9 +35,8 @@ class Fault:
 
 
 TRACE, COLUMNS = "harness/load/schedule/trace.py", "harness/load/schedule/trace_columns.py"
-TABLE = "harness/load/schedule/csv_table.py"
-LINES, TIMES = "harness/load/schedule/json_lines.py", "harness/load/schedule/request_times.py"
-PROMPTS, YAML = "harness/load/schedule/prompts.py", "harness/scenario/yaml_nodes.py"
+ROWS, TIMES = "harness/load/user_rows.py", "harness/load/schedule/request_times.py"
+PROMPTS, YAML = "harness/load/prompts/prompts_file.py", "harness/scenario/yaml_nodes.py"
 LOAD, PROBLEMS = "harness/scenario/load.py", "harness/scenario/problems.py"
 FIELDS, KINDS, REQUEST = "harness/scenario/fields.py", "harness/scenario/load_kinds.py", "harness/scenario/request.py"
 JAVA, READ = "engines/serving_properties/java_text.py", "engines/serving_properties/read.py"
@@ -56,13 +55,13 @@ FAULTS = (
         "except ValueError:\n        return None\n    return number",
     ),
     Fault(TRACE, "            if not isinstance(fields, dict):\n", "            if fields is None:\n"),
-    Fault(TABLE, "        except csv.Error as error:", "        except KeyError as error:"),
+    Fault(ROWS, "        except csv.Error as error:", "        except KeyError as error:"),
     Fault(TRACE, "_check_order(path, kept, rows)", ""),
     Fault(COLUMNS, "if odd := [name for name in names if not name.isprintable()]:", "if odd := []:"),
     Fault(COLUMNS, 'if "time" not in roles:', 'if "tine" in roles:'),
-    Fault(LINES, 'return data.decode("utf-8-sig")', 'return data.decode("latin-1")'),
+    Fault(ROWS, 'return data.decode("utf-8-sig")', 'return data.decode("latin-1")'),
     Fault(
-        LINES,
+        ROWS,
         "        return json.loads(line, object_pairs_hook=_once)\n    except (ValueError, RecursionError)",
         "        return json.loads(line, object_pairs_hook=_once)\n    except ValueError",
     ),

@@ -23,7 +23,7 @@ from engines.processes.server_process import Command, ServerProcess
 from engines.sagemaker.package import unpack
 from engines.serving_properties.java_text import format_properties, parse_properties
 
-DJL = Path(__file__).parents[1] / "engines" / "foreign_servers" / "djl_stand_in" / "serving.py"
+DJL = Path(__file__).parents[1] / "engines" / "foreign_servers" / "djl" / "stand_in" / "serving.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

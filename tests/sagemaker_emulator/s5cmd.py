@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.models.s5cmd import s5cmd_path
+from engines.models.download.s5cmd import s5cmd_path
 
 REAL = s5cmd_path()
 

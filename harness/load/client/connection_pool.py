@@ -16,9 +16,9 @@ from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
 from harness.load.plan import LoadPlan, part_of, share_of
+from harness.load.prompts.lengths import shaped
+from harness.load.prompts.prompts_file import RequestOrder
 from harness.load.protocol.request_form import form_of
-from harness.load.schedule.lengths import shaped
-from harness.load.schedule.prompts import RequestOrder
 from harness.records import Prompt
 from harness.units import NS_PER_S
 

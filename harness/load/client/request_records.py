@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from engines.adapters.api_key import without_key
 from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.plan import LoadPlan
+from harness.load.prompts.lengths import asked_input, asked_output, shaped
+from harness.load.prompts.prompts_file import RequestOrder
+from harness.load.protocol.answer.token_counts import CountedBy, count_in_header, total
 from harness.load.protocol.interface import Answer, NoAnswer
 from harness.load.protocol.request_form import form_of
-from harness.load.protocol.token_counts import CountedBy, count_in_header, total
-from harness.load.schedule.lengths import asked_input, asked_output, shaped
-from harness.load.schedule.prompts import RequestOrder
 from harness.load.served_model import ServedModel
 from harness.records import Prompt, RequestOutcome, RequestRecord
 

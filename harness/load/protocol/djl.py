@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.load.protocol.failures import raise_if_error, raise_if_failed
+from harness.load.protocol.answer.failures import raise_if_error, raise_if_failed
+from harness.load.protocol.answer.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
+from harness.load.protocol.answer.stream_times import first_output
+from harness.load.protocol.answer.token_counts import count, ids_of, total
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
-from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of, whole_text
-from harness.load.protocol.stream_times import first_output
-from harness.load.protocol.token_counts import count, ids_of, total
 from harness.records import Prompt
 
 _TEXT_KEYS = ("generated_text", "translation_text", "summary_text")

@@ -14,12 +14,12 @@ from typing import Any
 
 from engines.api import Dialect, GenerateParams
 from harness.errors import UsageError
-from harness.load.protocol.failures import raise_if_error, raise_if_failed
+from harness.load.protocol.answer.failures import raise_if_error, raise_if_failed
+from harness.load.protocol.answer.json_frames import Stream, json_bytes, parsed, short, stream_of
+from harness.load.protocol.answer.stream_times import StreamTimes
+from harness.load.protocol.answer.token_counts import Usage
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks
-from harness.load.protocol.json_frames import Stream, json_bytes, parsed, short, stream_of
 from harness.load.protocol.openai_choices import Written, choices_of, index_of
-from harness.load.protocol.stream_times import StreamTimes
-from harness.load.protocol.token_counts import Usage
 from harness.records import Prompt
 
 _BASE = "/v1"

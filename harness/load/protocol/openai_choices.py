@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.load.protocol.answer.json_frames import joined, short, whole_text
+from harness.load.protocol.answer.token_counts import ids_of
 from harness.load.protocol.interface import BadBody, Part
-from harness.load.protocol.json_frames import joined, short, whole_text
-from harness.load.protocol.token_counts import ids_of
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """What servers call the text that a model thinks before it answers; where two hold the same, it is taken once."""

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 from engines.adapters.api_key import authorization
 from harness.errors import UsageError
 from harness.load.plan import LoadPlan
+from harness.load.protocol.answer.json_frames import json_bytes
 from harness.load.protocol.interface import Answer, Form, Marks, RequestProtocol
-from harness.load.protocol.json_frames import json_bytes
 from harness.load.protocol.registry import PROTOCOLS
 from harness.records import Prompt
 

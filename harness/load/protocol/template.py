@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.load.protocol.failures import raise_if_error
+from harness.load.protocol.answer.failures import raise_if_error
+from harness.load.protocol.answer.json_frames import Stream, joined, parsed, short, stream_of, whole_text
+from harness.load.protocol.answer.stream_times import first_output
+from harness.load.protocol.answer.token_counts import Usage
 from harness.load.protocol.interface import Answer, BadBody, Form, Marks, Part
-from harness.load.protocol.json_frames import Stream, joined, parsed, short, stream_of, whole_text
-from harness.load.protocol.stream_times import first_output
-from harness.load.protocol.token_counts import Usage
 from harness.records import Prompt
 
 

@@ -1,1 +1,1 @@
-"""The schedule of a load: arrival times, traces, prompts and their lengths."""
+"""The schedule of a load: when each request leaves, recorded traces, the search for the largest rate."""

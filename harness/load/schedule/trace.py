@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
-from harness.load.schedule.csv_table import CsvTable
-from harness.load.schedule.json_lines import Problems, array_items, json_lines, read_utf8
 from harness.load.schedule.trace_columns import SECONDS, Columns, Unit, column_of, columns_of, unit_of
+from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, read_utf8
 
 MAX_LENGTH = 1_000_000
 """Tokens: the longest contexts that are served."""

@@ -30,8 +30,8 @@ from locust.util.load_locustfile import is_shape_class, load_locustfile
 from harness.load.client.connection_pool import publish, publish_on, watch_parent
 from harness.load.client.locust_runner import PROGRESS_S, leave
 from harness.load.plan import BAD_LOCUSTFILE_STATUS, LoadPlan, share_of
+from harness.load.prompts.prompts_file import RequestOrder
 from harness.load.protocol.request_form import form_of
-from harness.load.schedule.prompts import RequestOrder
 from harness.load.user_locustfile.events import FiredRequest
 from harness.records import DoubtKind, Prompt
 from harness.units import NS_PER_MS, NS_PER_S

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from harness.choose.goals import Objective
 from harness.choose.repetitions import Pooled
-from harness.report.content.titles import value_word
+from harness.report.wording.titles import value_word
 
 MIN_CANDIDATES = 8
 """Below it two or three values decide everything, and 95 % of chance covers nearly the whole range."""

@@ -16,10 +16,10 @@ from harness.choose.goals import run_goals
 from harness.choose.repetitions import Pooled
 from harness.measure.metrics import metrics_in
 from harness.records import Candidate, Metric, Trial
-from harness.report.content.numbers import ABSENT, is_only_bounded_below, metric_text
 from harness.report.content.run_summary import Story, headline, plain_value, verified
 from harness.report.content.sections import Cell, Head, Section
-from harness.report.content.titles import metric_title
+from harness.report.wording.numbers import ABSENT, is_only_bounded_below, metric_text
+from harness.report.wording.titles import metric_title
 from harness.wording import label
 
 LETTERS = "ABCDEFGHIJ"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from harness.measure.metrics import metric_row
 from harness.records import Probe, Trial
-from harness.report.content.numbers import ABSENT, number
 from harness.report.content.run_summary import Story
 from harness.report.content.sections import Cell, Head, Section
-from harness.report.content.titles import metric_title
+from harness.report.wording.numbers import ABSENT, number
+from harness.report.wording.titles import metric_title
 from harness.wording import label
 
 SEARCH_NOTE = "One window per rate; the largest that held is the answer."

@@ -18,9 +18,9 @@ from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import METRICS, MetricDef, adds_detail, metric_of, metric_row
 from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Recommendation, Trial
-from harness.report.content.limits import limit_notes
-from harness.report.content.numbers import ABSENT, interval_cell, metric_text, number
-from harness.report.content.titles import value_word
+from harness.report.wording.limits import limit_notes
+from harness.report.wording.numbers import ABSENT, interval_cell, metric_text, number
+from harness.report.wording.titles import value_word
 from harness.store.reader import Run
 from harness.wording import chat_text, label
 

@@ -18,7 +18,7 @@ from harness.records import Recommendation, Trial
 from harness.report.content.axis_importance import MIN_CANDIDATES, Importance, importances
 from harness.report.content.result_table import is_unfinished, model_name, one_line, recommendation_of, why_nothing
 from harness.report.content.sections import Cell, Head, Section, metric_cell
-from harness.report.content.titles import axis_title, metric_title, part_shown
+from harness.report.wording.titles import axis_title, metric_title, part_shown
 from harness.store.codec import DecodeError
 from harness.store.reader import Run, trial_from_json
 from harness.wording import label, quantity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records import Metric
-from harness.report.content.numbers import ABSENT, metric_text
+from harness.report.wording.numbers import ABSENT, metric_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,8 @@ from typing import Any
 from harness.choose.repetitions import Pooled
 from harness.measure.metrics import METRICS, metric_row
 from harness.records import Metric, Trial
-from harness.report.content.latency_curves import Samples, lost_sentence, samples_of
 from harness.report.content.levels import is_sweep
-from harness.report.content.numbers import is_only_bounded_below, metric_text
 from harness.report.content.run_summary import Story, best_per_engine
-from harness.report.content.timeline import timeline
-from harness.report.content.titles import hover, metric_title, part_shown
 from harness.report.figures.latency import latency_cdf, percentile_curves
 from harness.report.figures.levels import LINES, level_curves
 from harness.report.figures.search import (
@@ -27,6 +23,10 @@ from harness.report.figures.search import (
 )
 from harness.report.figures.style import SYMBOLS, Figure, colours, layout, log_axis, plain, rounded
 from harness.report.figures.timeline import timeline_figure
+from harness.report.series.latency_curves import Samples, lost_sentence, samples_of
+from harness.report.series.timeline import timeline
+from harness.report.wording.numbers import is_only_bounded_below, metric_text
+from harness.report.wording.titles import hover, metric_title, part_shown
 from harness.wording import label
 
 CURVES = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.content.latency_curves import Samples
 from harness.report.figures.style import DASHES, Figure, layout, log_axis, plain, rounded, stretched
+from harness.report.series.latency_curves import Samples
 
 SHOWN = 2
 """Distributions drawn at first besides each engine's best; the others are one click away in the legend."""

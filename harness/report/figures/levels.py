@@ -8,8 +8,8 @@ from typing import Any
 from harness.choose.repetitions import Pooled
 from harness.measure.levels import at_level
 from harness.records import Level, Metric
-from harness.report.content.titles import metric_title
 from harness.report.figures.style import DASHES, Figure, bars, layout, log_axis, plain, rounded
+from harness.report.wording.titles import metric_title
 from harness.wording import label, quantity
 
 LINES = 12

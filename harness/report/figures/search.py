@@ -13,7 +13,6 @@ from harness.measure.metrics import metric_of, metric_row
 from harness.records import Metric, Trial
 from harness.report.content.axis_importance import Importance
 from harness.report.content.result_table import axis_cell
-from harness.report.content.titles import axis_title, hover, metric_title
 from harness.report.figures.style import (
     CHOSEN,
     Figure,
@@ -25,6 +24,7 @@ from harness.report.figures.style import (
     rounded_to,
     stretched,
 )
+from harness.report.wording.titles import axis_title, hover, metric_title
 from harness.store.reader import Run
 from harness.wording import label
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.content.timeline import Floats, Timeline
 from harness.report.figures.style import Figure
+from harness.report.series.timeline import Floats, Timeline
 
 PANEL_HEIGHT = 118
 GAP_FRAC = 0.26

@@ -10,14 +10,14 @@ from markupsafe import Markup
 
 from harness.records import Candidate
 from harness.report.content.comparison import LETTERS, Comparison, raw_key, sections
-from harness.report.content.latency_curves import Samples, lost_sentence, samples_of
-from harness.report.content.titles import part_shown
 from harness.report.figures.all import Drawn
 from harness.report.figures.latency import latency_axis
 from harness.report.figures.style import Figure, layout, plain, rounded
 from harness.report.page.elements import Linker, Part, address, anchor, link
 from harness.report.page.run_page import document, drawn_part
 from harness.report.page.templates import render
+from harness.report.series.latency_curves import Samples, lost_sentence, samples_of
+from harness.report.wording.titles import part_shown
 from harness.store.disk import write_text
 
 OVERLAID = 30

@@ -16,7 +16,6 @@ from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as summary
 from harness.report.content.levels import levels
-from harness.report.content.numbers import interval_cell, metric_text, number
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
 from harness.report.content.sections import Cell, Head, Section
@@ -25,6 +24,7 @@ from harness.report.figures.style import engine_places
 from harness.report.page.elements import Linker, Part, Table, address, anchor, link
 from harness.report.page.templates import render, verbatim
 from harness.report.page.trial_sections import SECTIONS, failures, trial_sections
+from harness.report.wording.numbers import interval_cell, metric_text, number
 from harness.store.disk import write_text
 from harness.store.reader import Run
 from harness.wording import label

@@ -10,11 +10,11 @@ from typing import Any
 from harness.measure.metrics import metric_row
 from harness.race import Race
 from harness.records import Metric, Trial
-from harness.report.content.limits import limits_text
-from harness.report.content.numbers import ABSENT, interval_cell, metric_text
-from harness.report.content.titles import metric_title
 from harness.report.page.elements import Link, Part, anchor, link
 from harness.report.page.templates import render
+from harness.report.wording.limits import limits_text
+from harness.report.wording.numbers import ABSENT, interval_cell, metric_text
+from harness.report.wording.titles import metric_title
 from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.wording import chat_text, label

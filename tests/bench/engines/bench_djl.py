@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.api import EngineSpec, GenerateParams
-from engines.foreign_servers.djl_folder import backend_spec, write_djl_folder
+from engines.foreign_servers.djl.folder import backend_spec, write_djl_folder
 from engines.server.queue import Job
 from engines.server.worker_link import WorkerLink
-from tests.engines.foreign_servers.djl_worker import WHERE, DjlWorker, djl_worker
+from tests.engines.foreign_servers.djl.djl_worker import WHERE, DjlWorker, djl_worker
 
 MODEL_DIR = Path(__file__).parents[3] / "scenarios" / "assets" / "flan-t5-bench"
 PROMPTS = MODEL_DIR.with_name("prompts") / "tasks.jsonl"

@@ -96,7 +96,7 @@ def load_ctranslate2(folder: Path, dtype: str, degree: int, device: str) -> Gene
     import ctranslate2
 
     from engines.cache_folder import cache_root
-    from engines.models.ctranslate2_cache import converted
+    from engines.models.conversion.ctranslate2_cache import converted
 
     if degree > 1:
         raise RuntimeError("ctranslate2: shards decoder-only models only")

@@ -16,7 +16,8 @@ from engines.adapters import ctranslate2
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid, SpecInvalid
 from engines.launching import load_backend, load_engine
-from engines.models import ctranslate2_cache, hugging_face
+from engines.models import hugging_face
+from engines.models.conversion import ctranslate2_cache
 from engines.setting import OptionValue
 from tests.engines.models.t5_folders import (
     BUNDLED,

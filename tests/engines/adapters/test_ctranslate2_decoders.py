@@ -14,8 +14,8 @@ from engines.adapters.ctranslate2 import FAMILIES as SERVED
 from engines.adapters.ctranslate2 import capabilities
 from engines.api import GenerateParams, GenerateRequest
 from engines.errors import ModelInvalid, RequestInvalid, SpecInvalid
-from engines.models import ctranslate2_cache
-from engines.models.kind import kind_of, model_kind
+from engines.models.checkpoint.kind import kind_of, model_kind
+from engines.models.conversion import ctranslate2_cache
 from engines.models.tokenizer import Tokenizer
 from engines.spec_check import why_not_model
 from tests.engines.adapters.decoder_zoo import Zoo, opened_zoo

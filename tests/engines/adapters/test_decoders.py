@@ -13,8 +13,8 @@ import torch
 from engines.adapters import deepspeed
 from engines.api import EngineSpec, GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import RequestInvalid, SpecInvalid
+from engines.models.checkpoint.kind import model_kind
 from engines.models.hugging_face import default_attention, load_model
-from engines.models.kind import model_kind
 from engines.models.tokenizer import Tokenizer
 from engines.spec_check import why_not_model
 from tests.engines.models.decoder_folders import FAMILIES, POSITIONS, VOCAB, write_decoder

@@ -14,8 +14,8 @@ from engines.adapters.onnxruntime import FAMILIES as SERVED
 from engines.adapters.onnxruntime import capabilities
 from engines.api import GenerateParams, GenerateRequest
 from engines.errors import RequestInvalid
-from engines.models import onnx_cache
-from engines.models.kind import model_kind
+from engines.models.checkpoint.kind import model_kind
+from engines.models.conversion import onnx_cache
 from engines.models.tokenizer import Tokenizer
 from engines.spec_check import why_not_model
 from tests.engines.adapters.decoder_zoo import Zoo, opened_zoo

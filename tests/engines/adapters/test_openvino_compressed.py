@@ -8,7 +8,7 @@ import pytest
 
 from engines.adapters.openvino import capabilities
 from engines.models.cache import FORM
-from engines.models.openvino_cache import CARRIED, T5_INT8, decoder_form
+from engines.models.conversion.openvino_cache import CARRIED, T5_INT8, decoder_form
 
 
 @pytest.mark.parametrize(

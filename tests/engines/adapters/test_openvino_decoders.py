@@ -13,8 +13,8 @@ from engines.adapters.openvino import FAMILIES, OpenVinoBackend, capabilities
 from engines.api import EngineSpec, GenerateRequest, TokenEvent
 from engines.cache_folder import cache_root
 from engines.errors import ModelInvalid, RequestInvalid, SpecInvalid
-from engines.models import openvino_cache
-from engines.models.kind import model_kind
+from engines.models.checkpoint.kind import model_kind
+from engines.models.conversion import openvino_cache
 from engines.spec_check import why_not_model
 from tests.engines.adapters.test_decoders import Yardstick, requests
 from tests.engines.models import decoder_folders
@@ -32,7 +32,7 @@ _PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Exports of this module, made in this process: a child would import torch for each."""
-    from engines.models import openvino_export
+    from engines.models.conversion import openvino_export
 
     def call(module: str, function: str, arguments: Sequence[str]) -> None:
         getattr(openvino_export, function)(*arguments)

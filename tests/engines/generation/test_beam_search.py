@@ -12,7 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from engines.api import GenerateParams, GenerateRequest
 from engines.generation.beam_search import BeamSearches
 from engines.generation.torch_model import generation_config, until_eos
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 pytestmark = pytest.mark.heavy
 

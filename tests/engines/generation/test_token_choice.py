@@ -19,7 +19,7 @@ from transformers import (
 
 from engines.api import GenerateParams, GenerateRequest
 from engines.generation.token_choice import Decoding, Logits, _warped, padded, processed
-from engines.models.folder import SpecialIds
+from engines.models.checkpoint.special_ids import SpecialIds
 
 pytestmark = pytest.mark.heavy
 

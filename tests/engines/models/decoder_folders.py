@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from engines.models.random_bpe import BOS, EOS, PAD, STOP, write_bpe_tokenizer
+from engines.models.random_weights.decoder_tokenizer import BOS, EOS, PAD, STOP, write_bpe_tokenizer
 
 VOCAB = 512
 POSITIONS = 128

@@ -12,9 +12,9 @@ import torch
 from engines.api import Backend, EngineSpec, GenerateParams, GenerateRequest, TokenEvent
 from engines.launching import load_backend
 from engines.models.hugging_face import load_model
-from engines.models.random_tokenizer import write_tokenizer
-from engines.models.random_weights import write_random_model
-from engines.models.t5_shapes import T5Shape
+from engines.models.random_weights.folders import write_random_model
+from engines.models.random_weights.t5_shapes import T5Shape
+from engines.models.random_weights.t5_tokenizer import write_tokenizer
 
 ROOT = Path(__file__).parents[3]
 BUNDLED = ROOT / "scenarios" / "assets" / "flan-t5-bench"

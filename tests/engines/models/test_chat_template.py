@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate
-from engines.models.kind import template_text
+from engines.models.checkpoint.kind import template_text
 from engines.models.tokenizer import Tokenizer
 from tests.scenarios.test_bundled_decoder import MODEL
 

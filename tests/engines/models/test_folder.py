@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from engines.errors import ModelInvalid
-from engines.models.folder import check_model_folder, resolve_model, special_ids
-from engines.models.random_weights import write_random_model
-from engines.models.t5_shapes import T5Shape
+from engines.models.checkpoint.special_ids import special_ids
+from engines.models.folder import check_model_folder, resolve_model
+from engines.models.random_weights.folders import write_random_model
+from engines.models.random_weights.t5_shapes import T5Shape
 
 SHAPE = T5Shape(d_model=8, d_ff=16, num_heads=2, num_layers=1, d_kv=4, vocab_size=200)
 

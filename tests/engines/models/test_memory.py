@@ -22,8 +22,8 @@ from engines.models.memory import (
     shape_of_hub_id,
     shape_size,
 )
-from engines.models.random_tensor import Tensor
-from engines.models.random_weights import random_model
+from engines.models.random_weights.folders import random_model
+from engines.models.random_weights.tensor import Tensor
 
 LLAMA, MISTRAL = shape_size("llama-3.1-8b"), shape_size("mistral-7b")
 TOLERANCE = 0.2
@@ -105,7 +105,7 @@ def _zeros(file: BinaryIO, tensor: Tensor, seed: int, dtype: str) -> None:
 def test_a_real_process_of_135_m_weights_takes_what_the_sum_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.models.random_weights._write_values", _zeros)
+    monkeypatch.setattr("engines.models.random_weights.folders._write_values", _zeros)
     folder = random_model("smollm2-135m", 0, tmp_path)
     size = folder_size(folder)
     assert size is not None

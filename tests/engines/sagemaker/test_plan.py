@@ -12,7 +12,7 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.models.shapes import SHAPES
+from engines.models.random_weights.shapes import SHAPES
 from engines.sagemaker.catalogue import image_uri, instance_of, instances, regions
 from engines.sagemaker.engine import prepare
 from engines.sagemaker.memory import check_fit

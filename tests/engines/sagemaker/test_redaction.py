@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import EngineError
-from engines.models.redaction import MASK, Redactor
+from engines.models.download.redaction import MASK, Redactor
 from engines.sagemaker.engine import SageMakerEngine
 from engines.sagemaker.weights import release_weights
 from tests.sagemaker_emulator.fixtures import spec_for

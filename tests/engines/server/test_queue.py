@@ -218,7 +218,9 @@ def test_a_stream_that_waits_is_answered_when_the_queue_is_failed() -> None:
 SCHEDULES = {
     each["name"]: each
     for each in json.loads(
-        (Path(__file__).parents[1] / "foreign_servers" / "djl_recorded" / "schedules.json").read_text(encoding="utf-8")
+        (Path(__file__).parents[1] / "foreign_servers" / "djl" / "recorded" / "schedules.json").read_text(
+            encoding="utf-8"
+        )
     )
 }
 """What a real DJL Serving 0.36.0 did with these arrivals."""

@@ -14,9 +14,13 @@ from typing import Any
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
 from engines.errors import EngineError
 from engines.launching import load_backend, load_engine
-from engines.models import onnx_cache
+from engines.models.conversion import onnx_cache
 
-CONVERTING = ("engines.models.ctranslate2_cache", "engines.models.onnx_cache", "engines.adapters.openvino")
+CONVERTING = (
+    "engines.models.conversion.ctranslate2_cache",
+    "engines.models.conversion.onnx_cache",
+    "engines.adapters.openvino",
+)
 
 
 def here(module: str, function: str, arguments: list[str]) -> None:

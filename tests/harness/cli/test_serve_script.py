@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engines.foreign_servers.start_script import ADDRESS, MODEL_NAME, PORT, script_text
+from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.processes.no_proxy import open_here
 from tests.waiting import eventually
 

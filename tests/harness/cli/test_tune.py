@@ -15,7 +15,7 @@ import pytest
 
 from engines.adapters.fake import FakeEngine
 from engines.api import EngineSpec
-from engines.foreign_servers.djl_served import WORKER_VARIABLE
+from engines.foreign_servers.djl.served import WORKER_VARIABLE
 from harness.store.reader import read_run
 
 pytestmark = pytest.mark.heavy

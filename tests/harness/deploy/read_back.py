@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from engines.api import EngineSpec
-from engines.foreign_servers.sglang import SglangEngine
-from engines.foreign_servers.vllm import PROGRAM, VllmEngine
+from engines.foreign_servers.python_servers.sglang import SglangEngine
+from engines.foreign_servers.python_servers.vllm import PROGRAM, VllmEngine
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.read import HANDLERS, read_serving
 from engines.setting import OptionValue

@@ -25,8 +25,8 @@ from jsonschema import Draft7Validator
 from jsonschema.protocols import Validator
 
 from engines.environments.locate import installed_python
-from engines.foreign_servers.djl_folder import SPEC_FILE
-from engines.foreign_servers.vllm_arguments import QUIET
+from engines.foreign_servers.djl.folder import SPEC_FILE
+from engines.foreign_servers.python_servers.vllm_arguments import QUIET
 from engines.processes.child_environment import child_environment
 from engines.processes.server_process import free_port
 from engines.processes.threads import usable_cores

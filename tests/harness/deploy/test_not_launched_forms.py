@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from engines.foreign_servers.not_launched import WRITERS, tgi, trtllm_serve
 from engines.launching import load_engine
-from engines.models.kind import model_kind
+from engines.models.checkpoint.kind import model_kind
 from engines.setting import OptionValue
 from harness.cli.doctor import command as doctor
 from harness.deploy.forms import FORMS, Form, form

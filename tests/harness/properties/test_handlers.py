@@ -78,8 +78,8 @@ def _handler(engine: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny T5 of random weights, the same every time, with a tokenizer."""
-    from engines.models.random_weights import write_random_model
-    from engines.models.t5_shapes import T5Shape
+    from engines.models.random_weights.folders import write_random_model
+    from engines.models.random_weights.t5_shapes import T5Shape
 
     folder = tmp_path_factory.mktemp("tiny-t5")
     shape = T5Shape(d_model=64, d_ff=128, num_heads=3, num_layers=2, d_kv=16, vocab_size=1100)
@@ -93,11 +93,11 @@ def _folder(engine: str, weights: Path, tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(weights / name)
     cache = Path(os.environ["DYNO_CACHE"])
     if engine == "ctranslate2":
-        from engines.models.ctranslate2_cache import converted
+        from engines.models.conversion.ctranslate2_cache import converted
 
         (tmp_path / "ct2").symlink_to(converted(weights, "float32", cache))
     else:
-        from engines.models.onnx_cache import exported
+        from engines.models.conversion.onnx_cache import exported
 
         (tmp_path / "onnx").symlink_to(exported(weights, "fp32", cache, "onnxruntime"))
     return tmp_path

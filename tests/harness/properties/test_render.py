@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engines.foreign_servers import djl_handler
+from engines.foreign_servers.djl import handler as djl_handler
 from engines.serving_properties.java_text import parse_properties
 from engines.serving_properties.read import spec_from_properties
 from harness.errors import UsageError

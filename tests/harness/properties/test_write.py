@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engines.models import ctranslate2_cache
 from engines.models.cache import carried
+from engines.models.conversion import ctranslate2_cache
 from engines.serving_properties.java_text import parse_properties
 from harness.choose.recommendation import choose
 from harness.choose.text import next_command
@@ -84,7 +84,7 @@ def test_our_own_engine_comes_with_its_code(tmp_path: Path) -> None:
     assert (spec["engine"], spec["threads"], spec["model_dir"]) == ("t5", 2, ""), "two cores measured it"
     assert "numpy==2.0.1\n" in (folder / "requirements.txt").read_text()
     assert parse_properties(written.properties_path.read_text())["option.entryPoint"] == "model.py"
-    assert (folder / "engines" / "foreign_servers" / "djl_handler.py").is_file()
+    assert (folder / "engines" / "foreign_servers" / "djl" / "handler.py").is_file()
 
 
 def test_a_library_built_for_a_newer_glibc_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def _measured(tmp_path: Path, weights: Path) -> Run:
     (folder / "engines" / "api.py").write_text("code")
     (folder / "serving.properties").write_text("engine=Python\n")
     (folder / "backend.json").write_text('{"batch_size": 4}')
-    (folder / "model.py").write_text("from engines.foreign_servers.djl_handler import handle\n")
+    (folder / "model.py").write_text("from engines.foreign_servers.djl.handler import handle\n")
     weights.write_text("weights")
     (folder / "model.safetensors").symlink_to(weights)
     return run

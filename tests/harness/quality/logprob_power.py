@@ -132,8 +132,8 @@ def _answers(engine: str, folder: Path, prompts: Sequence[list[int]], batch: int
 
 def _model(folder: Path, seed: int) -> Path:
     from engines.models.cache import build_once
-    from engines.models.decoder_shapes import DECODER_SHAPES
-    from engines.models.random_weights import write_random_model
+    from engines.models.random_weights.decoder_shapes import DECODER_SHAPES
+    from engines.models.random_weights.folders import write_random_model
 
     shape = DECODER_SHAPES["smollm2-135m"]
     small: Mapping[str, Any] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.models.shapes import SHAPES
+from engines.models.random_weights.shapes import SHAPES
 from engines.registry import engine_names
 from harness.errors import ScenarioError
 from harness.scenario.load import load_scenario

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.api import Availability, Capabilities
-from engines.models.kind import ModelKind
+from engines.models.checkpoint.kind import ModelKind
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario

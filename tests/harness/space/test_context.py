@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engines.models.kind import model_kind
-from engines.models.random_bpe import write_bpe_tokenizer
+from engines.models.checkpoint.kind import model_kind
+from engines.models.random_weights.decoder_tokenizer import write_bpe_tokenizer
 from harness.errors import ScenarioError
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.scenario.schema import Scenario

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from engines.foreign_servers.djl_served import FolderServer
+from engines.foreign_servers.djl.served import FolderServer
 from harness.properties.containers import Container
 from harness.properties.write import Written
 from harness.records import Candidate, Doubt, Metric, Trial, TrialOutcome, TrialSummary

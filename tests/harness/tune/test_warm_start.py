@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.models.kind import kind_of
-from engines.models.shapes import SHAPES
+from engines.models.checkpoint.kind import kind_of
+from engines.models.random_weights.shapes import SHAPES
 from harness.errors import DynoError, UsageError
 from harness.records import Candidate, Metric, Trial
 from harness.scenario.schema import Scenario

@@ -15,9 +15,9 @@ from harness.errors import EnvironmentFault
 from harness.load.ceiling.measure import UNCHECKED_RPS, Ceilings
 from harness.load.driver import LoadState, drive
 from harness.load.plan import LoadPlan
+from harness.load.prompts.lengths import of_length, shaped, token_rates
+from harness.load.prompts.prompts_file import read_prompts
 from harness.load.schedule.arrivals import schedule_of
-from harness.load.schedule.lengths import of_length, shaped, token_rates
-from harness.load.schedule.prompts import read_prompts
 from harness.scenario.load_kinds import ConstantLoad, Open, PoissonLoad
 from harness.scenario.resolve import BUNDLED_MODEL, BUNDLED_PROMPTS
 from tests.harness.load.odd_server import Odd, echo, odd_server

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
-from harness.load.schedule.prompts import RequestOrder, read_prompts
+from harness.load.prompts.prompts_file import RequestOrder, read_prompts
 from harness.load.schedule.request_times import UNBOUNDED, trace_schedule
 from harness.load.schedule.trace import MAX_LENGTH, read_trace
 from tests.harness.mutations import FUZZ, as_cell, check_sentence, placed, torn, values

@@ -14,10 +14,10 @@ from rich.console import Console
 from harness.errors import UsageError
 from harness.measure.statistics.estimators import percentile
 from harness.records import ChatFacts, Doubt
-from harness.report.content.numbers import number, percent_cell, value_cell
 from harness.report.content.result_table import ReportTable, model_name, report_table
 from harness.report.content.run_summary import answer, story_of
 from harness.report.text.table_formats import as_csv, as_json, as_markdown, print_table
+from harness.report.wording.numbers import number, percent_cell, value_cell
 from harness.store.layout import RunLayout
 from harness.store.reader import Run, read_run
 from harness.wording import claim, label

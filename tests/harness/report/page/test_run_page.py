@@ -14,7 +14,6 @@ import pytest
 from jinja2 import UndefinedError
 
 from harness.report.content.comparison import compare
-from harness.report.content.numbers import interval_cell
 from harness.report.content.result_table import report_table
 from harness.report.content.run_summary import story_of
 from harness.report.figures import all as drawn
@@ -24,6 +23,7 @@ from harness.report.page.comparison_page import comparison_page
 from harness.report.page.run_page import page, write_html
 from harness.report.page.templates import render
 from harness.report.page.trial_sections import SECTIONS, log_tail, trial_sections
+from harness.report.wording.numbers import interval_cell
 from harness.store.reader import Run, read_requests, read_run
 from tests.harness.choose.runs import (
     candidate,

@@ -1,0 +1,233 @@
+"""DJL Serving, launched by its own program or its docker image on a model folder that holds our backend.
+
+Proven against its real Python worker and a stand-in that answers as a recorded 0.36.0 did; the whole server is in no
+package index, so only a machine that has one has run it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from engines.api import (
+    MODEL_FOLDER,
+    Availability,
+    Capabilities,
+    Endpoint,
+    EngineFacts,
+    EngineSpec,
+    djl_queue_order,
+)
+from engines.environments.locate import interpreter
+from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
+from engines.foreign_servers.djl.folder import PACKAGES, backend_spec, write_djl_folder
+from engines.foreign_servers.djl.found import HOW_TO_GET_IT, Found, find_djl
+from engines.foreign_servers.djl.health import SEARCHED_LINES, last_words, look
+from engines.foreign_servers.java_servers.java import java_problem
+from engines.foreign_servers.java_servers.multi_model_server import backend_engine
+from engines.foreign_servers.starting.running import RunningForeignServer
+from engines.foreign_servers.starting.start_script import removal
+from engines.hosted import HOST, STOP_GRACE_S
+from engines.metrics_page import DJL, page_at
+from engines.processes.out_of_memory import shows_out_of_memory
+from engines.processes.server_process import Command, ServerProcess, free_port
+from engines.processes.temp_folders import fresh_path
+from engines.spec_check import check_spec
+
+MODEL = "model"
+CONTAINER_PORT = 8080
+_OPTIONS = {
+    "backend": f"what model.py hosts: {', '.join(PACKAGES)} (default t5)",
+    "image": "docker image to run instead, an -lmi or -cpu-full one (the plain one has no Python)",
+    "command": "a DJL Serving: its program or its folder (default: DJL_SERVING_HOME, the path, an installed release)",
+}
+
+
+class DjlEngine:
+    """Engine `djl`. The front end, its queue and its batches are DJL Serving's; the answers are our backend's."""
+
+    name = "djl"
+    needs_model = True
+
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+
+    def placed(self, python: str, command: str, image: str = "") -> DjlEngine:
+        """DJL Serving by that program, folder or docker image; its workers' Python is looked for at launch."""
+        return DjlEngine(command or image)
+
+    def probe(self) -> Availability:
+        """Whether a DJL Serving is there, and which; for a named image docker, which looks for it when it starts."""
+        found = find_djl(self._wanted)
+        if found is not None:
+            if found.version and (problem := java_problem()):
+                return Availability(is_available=False, reason=problem)
+            version = found.version or "of unknown version"
+            note = f"DJL Serving {version}, {found.by}: {found.command}"
+            return Availability(is_available=True, note=note, versions={"djl-serving": version})
+        if self._wanted and shutil.which("docker"):
+            return Availability(is_available=True, note=f"by docker, image {self._wanted}")
+        return Availability(is_available=False, reason=f"no DJL Serving found: {HOW_TO_GET_IT}")
+
+    def capabilities(self) -> Capabilities:
+        """Those of the t5 backend, whole requests only."""
+        able = backend_engine("t5").capabilities()
+        return replace(
+            able,
+            can_stream=False,
+            has_rolling_batch=False,
+            features={**able.features, "streaming": "no"},
+            options={**_OPTIONS, **able.options},
+        )
+
+    @contextmanager
+    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningDjl]:
+        """Write the model folder to `workdir`/model, start DJL Serving on it, wait until its workers are ready."""
+        inner = self._checked(spec)
+        image = str(spec.options.get("image", ""))
+        found = None if image else _found(str(spec.options.get("command", "")))
+        folder = write_djl_folder(inner, workdir / MODEL_FOLDER, links_weights=not image)
+        port, temp_dir = free_port(), fresh_path("server")
+        if found is None:
+            command = Command(
+                argv=docker_argv(image, folder, port, temp_dir.name),
+                log_path=workdir / "server.log",
+                temp_dir=temp_dir,
+                cwd=workdir,
+                last=removal(temp_dir.name),
+            )
+        else:
+            python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
+            command = djl_command(found, python, folder, workdir, port, temp_dir)
+        process = ServerProcess(command)
+        try:
+            wait_for_workers(process, port, spec.workers, ready_timeout_s)
+            backend = backend_engine(inner.engine)
+            yield RunningDjl(
+                process,
+                endpoint_at(port),
+                EngineFacts(
+                    effective_dtype=backend.capabilities().effective_dtypes[spec.dtype],
+                    versions={
+                        **backend.probe().versions,
+                        "djl-serving": (found.version or "unknown") if found else image,
+                    },
+                    load_s=0.0,
+                    queue_order=djl_queue_order(found.numbers) if found and found.version else "",
+                    notes=(
+                        f"front end DJL Serving, workers run {inner.engine}",
+                        f"{inner.threads} threads, {inner.tensor_parallel_degree} tensor-parallel rank(s) per worker",
+                        "load time is part of the launch",
+                    ),
+                ),
+            )
+        finally:
+            process.stop(STOP_GRACE_S)
+
+    def _checked(self, spec: EngineSpec) -> EngineSpec:
+        """The spec of the backend inside. Raises what launch may raise before anything is started."""
+        inner = backend_spec(spec)
+        try:
+            backend_engine(inner.engine).check(inner)
+        except SpecInvalid as error:
+            check_spec(spec, self.capabilities())  # names this engine where the refusal is its own
+            raise SpecInvalid(f"{self.name}: {error}") from error
+        return inner
+
+
+class RunningDjl(RunningForeignServer):
+    """A RunningEngine: DJL Serving and its Python workers."""
+
+    def failure(self) -> EngineError | None:
+        """None while it serves; else why not. Where a worker has died, the server lives on and refuses everything."""
+        if (ended := super().failure()) is not None:
+            return ended
+        port = int(self.endpoint.url.split(":")[2].partition("/")[0])
+        found = look(port, MODEL, 0)
+        return _failed(found.failure, self._process) if found.failure else None
+
+
+def _found(wanted: str) -> Found:
+    found = find_djl(wanted)
+    if found is None:
+        named = f"{wanted!r} is no program and no folder of one" if wanted else "no DJL Serving found"
+        raise Unavailable(f"djl: {named}: {HOW_TO_GET_IT}")
+    if found.version and (problem := java_problem()):  # a program of another kind may bring its own Java
+        raise Unavailable(f"djl: {problem}")
+    return found
+
+
+def endpoint_at(port: int) -> Endpoint:
+    """Where DJL Serving, started by us, answers."""
+    url = f"http://{HOST}:{port}"
+    page = page_at(url, DJL, "/server/metrics")
+    return Endpoint(url=f"{url}/predictions/{MODEL}", protocol="djl", model_name=MODEL, metrics=page)
+
+
+def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
+    """What starts DJL Serving on a model folder, its files and its log in `workdir`. The temporary folder is the
+    server's own: the sockets of its workers have fixed names in there, and a second server that finds them kills the
+    first one's workers."""
+    (workdir / "models").mkdir(exist_ok=True)
+    config = workdir / "config.properties"
+    address = f"http://{HOST}:{port}"
+    lines = {
+        "inference_address": address, "management_address": address, "model_store": str(workdir / "models"),
+        "wait_model_loading": "true",
+    }  # fmt: skip
+    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
+    env = {
+        "JAVA_OPTS": f"{os.environ.get('JAVA_OPTS', '')} -Djava.io.tmpdir={temp_dir}".strip(),
+        "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python, "OPT_OUT_TRACKING": "true",
+        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "SERVING_PROMETHEUS": "true",
+    }  # fmt: skip
+    argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
+    return Command(argv=argv, log_path=workdir / "server.log", env=env, temp_dir=temp_dir, cwd=workdir)
+
+
+def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
+    """The command line that serves `folder` as SageMaker would: `serve`, the model at /opt/ml/model, read-only.
+
+    Raises Unavailable without docker, SpecInvalid for a name that would be read as an option.
+    """
+    docker = shutil.which("docker")
+    if docker is None:
+        raise Unavailable("djl: docker not found: install it, or leave options.image out and have a DJL Serving here")
+    if image.startswith("-"):
+        raise SpecInvalid(f"djl: option image is {image!r}, expected an image name")
+    return [
+        docker, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
+        "-v", f"{folder.resolve()}:/opt/ml/model:ro", "-e", f"SERVING_LOAD_MODELS={MODEL}::Python=/opt/ml/model",
+        "-e", "OPT_OUT_TRACKING=true", "-e", "SERVING_PROMETHEUS=true", image, "serve",
+    ]  # fmt: skip
+
+
+def wait_for_workers(process: ServerProcess, port: int, workers: int, timeout_s: float) -> None:
+    """Return when `workers` of them are ready. Raises NotReady; LaunchFailed with a worker's last words."""
+    try:
+        process.wait_for(lambda: _ready(process, port, workers), timeout_s, "ready workers")
+    except NotReady:
+        raise
+    except LaunchFailed as error:
+        raise _failed(f"the model failed to load ({str(error).partition(';')[0]})", process) from error
+
+
+def _ready(process: ServerProcess, port: int, workers: int) -> bool | None:
+    found = look(port, MODEL, workers)
+    if found.failure:
+        raise LaunchFailed(found.failure)
+    return True if found.is_ready else None
+
+
+def _failed(why: str, process: ServerProcess) -> LaunchFailed:
+    """The error of a model that failed, with the last words of its worker."""
+    words = last_words(process.log_tail(SEARCHED_LINES))
+    kind = OutOfMemory if shows_out_of_memory(words) else LaunchFailed
+    if not words:
+        return kind(f"djl: {why}; its log {process.command.log_path} is empty")
+    return kind(f"djl: {why}; its worker's last words (whole log: {process.command.log_path}):\n{words}")

@@ -1,0 +1,1 @@
+"""Servers that are Python programs: those of vLLM, SGLang and transformers, with their arguments."""

@@ -1,0 +1,1 @@
+"""The words of a report: titles of axes and metrics, numbers as cells, limits as sentences."""
