@@ -14,9 +14,9 @@ ENGINES: dict[str, str] = {
     "onnxruntime": "engines.adapters.onnxruntime:OnnxRuntimeEngine",
     "openvino": "engines.adapters.openvino:OpenVinoEngine",
     "t5": "engines.t5.backend:T5HostedEngine",
-    "fastertransformer": "engines.adapters.container_only:fastertransformer",
-    "tensorrt_llm": "engines.adapters.container_only:tensorrt_llm",
-    "neuronx": "engines.adapters.container_only:neuronx",
+    "fastertransformer": "engines.adapters.not_launched:fastertransformer",
+    "tensorrt_llm": "engines.adapters.not_launched:tensorrt_llm",
+    "neuronx": "engines.adapters.not_launched:neuronx",
     "multi-model-server": "engines.foreign_servers.java_servers.multi_model_server:MultiModelServerEngine",
     "sagemaker": "engines.sagemaker.engine:SageMakerEngine",
     "djl": "engines.foreign_servers.djl.engine:DjlEngine",
@@ -24,8 +24,8 @@ ENGINES: dict[str, str] = {
     "vllm": "engines.foreign_servers.python_servers.vllm:VllmEngine",
     "sglang": "engines.foreign_servers.python_servers.sglang:SglangEngine",
     "transformers_serve": "engines.foreign_servers.python_servers.transformers_serve:TransformersServeEngine",
-    "trtllm_serve": "engines.foreign_servers.not_launched:trtllm_serve",
-    "tgi": "engines.foreign_servers.not_launched:tgi",
+    "trtllm_serve": "engines.adapters.not_launched:trtllm_serve",
+    "tgi": "engines.adapters.not_launched:tgi",
 }
 
 BACKENDS: dict[str, str] = {

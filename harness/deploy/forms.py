@@ -10,9 +10,9 @@ from pathlib import Path
 from engines.cache_folder import cache_root
 from engines.errors import EngineError
 from engines.foreign_servers.djl.folder import SPEC_FILE, spec_text
-from engines.foreign_servers.not_launched import CONFIG, WRITERS
 from engines.foreign_servers.python_servers.sglang import SglangEngine
 from engines.foreign_servers.python_servers.vllm import VllmEngine
+from engines.foreign_servers.written_commands import CONFIG, WRITERS
 from engines.models.checkpoint.kind import model_kind
 from engines.models.folder import resolve_model
 from engines.registry import traits

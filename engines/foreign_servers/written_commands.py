@@ -1,4 +1,4 @@
-"""Servers that dyno starts nowhere yet, trtllm-serve and TGI's: what they are, and the start command of each.
+"""The start commands of two servers that dyno starts nowhere yet, trtllm-serve and TGI, for a measured configuration.
 
 No word of them was run. trtllm-serve's are read in its source (TensorRT-LLM 1.x, commit 00209af), TGI's in its
 launcher's reference and source (TGI 3, commits 032fc4c and 009c4e0). One that somebody started is measured by engine
@@ -8,85 +8,18 @@ launcher's reference and source (TGI 3, commits 032fc4c and 009c4e0). One that s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from engines.api import Availability, Capabilities, EngineSpec, RunningEngine
-from engines.errors import SpecInvalid, Unavailable
+from engines.adapters.not_launched import TGI, TRTLLM, OwnServer
+from engines.api import EngineSpec
+from engines.errors import SpecInvalid
 from engines.foreign_servers.python_servers.sglang import SglangEngine
 from engines.foreign_servers.python_servers.vllm import VllmEngine, with_defaults
-from engines.models.checkpoint.kind import DECODER, ModelKind
+from engines.models.checkpoint.kind import ModelKind
 from engines.serving_properties.write import at_once
 from engines.setting import AXES, OptionValue, Setting
 
 ADDRESS = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotLaunched:
-    """What is known of one of them. `title` is its own name, `form` the word of `dyno recommend --format`, `read_in`
-    the version whose words these are."""
-
-    name: str
-    title: str
-    form: str
-    read_in: str
-    features: Mapping[str, str]
-
-    def probe(self) -> Availability:
-        """Never available."""
-        return Availability(
-            is_available=False,
-            reason=f"nothing here starts {self.title} yet: measure one that runs with engine attach, options.server: "
-            f"{self.name}; `dyno recommend --format {self.form}` writes its start command",
-            note=f"{self.title} was not yet run here",
-        )
-
-    def capabilities(self) -> Capabilities:
-        """What its documents state."""
-        return Capabilities(
-            effective_dtypes={"bf16": "bf16", "fp16": "fp16"},
-            max_tensor_parallel_degree=1 << 8,
-            has_rolling_batch=True,
-            devices=("cuda",),
-            features=self.features,
-            model_kinds=(DECODER,),
-        )
-
-    def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> AbstractContextManager[RunningEngine]:
-        """Raises Unavailable."""
-        raise Unavailable(f"{self.name} cannot run here: {self.probe().reason}")
-
-
-_FEATURES = {
-    "model_parallel": "tensor",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "yes",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "not known",
-    "streaming": "yes",
-    "fast_loading": "not known",
-    "hardware": "NVIDIA GPU (not yet run)",
-    "model_kinds": "decoder-only",
-    "openai": "completions, chat",
-}
-
-
-def trtllm_serve() -> NotLaunched:
-    """TensorRT-LLM's own server, on its PyTorch backend."""
-    return NotLaunched(
-        name="trtllm_serve",
-        title="trtllm-serve",
-        form="trtllm-serve-command",
-        read_in="TensorRT-LLM 1.x",
-        features={**_FEATURES, "model_parallel": "tensor, pipeline"},
-    )
-
-
-def tgi() -> NotLaunched:
-    """Hugging Face's Text Generation Inference."""
-    return NotLaunched(name="tgi", title="TGI", form="tgi-command", read_in="TGI 3", features=_FEATURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +52,7 @@ _ONE_SERVER = ("threads", *(axis.name for axis in AXES if axis.is_scheduling and
 
 def trtllm_command(spec: EngineSpec, kind: ModelKind) -> StartCommand:
     """`trtllm-serve` for the configuration of `spec`. Raises SpecInvalid for what it has no word for."""
-    server = trtllm_serve()
+    server = TRTLLM
     asked = _asked(spec, kind, server)
     if spec.dtype != kind.dtype:
         raise SpecInvalid(
@@ -146,7 +79,7 @@ _TGI_CACHES = {"fp8_e5m2": "fp8_e5m2", "fp8_e4m3": "fp8_e4m3fn"}
 def tgi_command(spec: EngineSpec, kind: ModelKind) -> StartCommand:
     """TGI's `text-generation-launcher` for the configuration of `spec`. Raises SpecInvalid for what it has no word
     for."""
-    server = tgi()
+    server = TGI
     asked = _asked(spec, kind, server)
     if spec.dtype not in _TGI_DTYPES:
         raise SpecInvalid(f"{server.title} has no word for dtype {spec.dtype}: it takes {', '.join(_TGI_DTYPES)}")
@@ -171,7 +104,7 @@ def tgi_command(spec: EngineSpec, kind: ModelKind) -> StartCommand:
     return StartCommand(words=tuple(words), env={"PREFIX_CACHING": "1" if asked["caches_prompts"] else "0"})
 
 
-def _asked(spec: EngineSpec, kind: ModelKind, server: NotLaunched) -> dict[str, OptionValue]:
+def _asked(spec: EngineSpec, kind: ModelKind, server: OwnServer) -> dict[str, OptionValue]:
     """What the measured server's options mean. Raises SpecInvalid for what has no argument."""
     if not kind.is_decoder:
         raise SpecInvalid(f"{server.title} is written for decoder-only models; the folder holds {kind.model_type}")
@@ -193,7 +126,7 @@ def _asked(spec: EngineSpec, kind: ModelKind, server: NotLaunched) -> dict[str, 
     return asked
 
 
-def _refuse(server: NotLaunched, asked: Mapping[str, OptionValue], *names: str) -> None:
+def _refuse(server: OwnServer, asked: Mapping[str, OptionValue], *names: str) -> None:
     """Raises SpecInvalid where one of these is asked for otherwise than the server has it."""
     words = {
         "cache_dtype": "the type of the cache",
@@ -205,7 +138,7 @@ def _refuse(server: NotLaunched, asked: Mapping[str, OptionValue], *names: str) 
             raise SpecInvalid(f"{server.title} has no argument for {words[name]}, and it is {asked[name]}")
 
 
-WRITERS: Mapping[str, tuple[NotLaunched, Callable[[EngineSpec, ModelKind], StartCommand]]] = {
-    server.form: (server, writer) for server, writer in ((trtllm_serve(), trtllm_command), (tgi(), tgi_command))
+WRITERS: Mapping[str, tuple[OwnServer, Callable[[EngineSpec, ModelKind], StartCommand]]] = {
+    server.form: (server, writer) for server, writer in ((TRTLLM, trtllm_command), (TGI, tgi_command))
 }
 """Form -> the server, and the writer of its start command."""

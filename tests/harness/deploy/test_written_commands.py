@@ -12,7 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from engines.foreign_servers.not_launched import WRITERS, tgi, trtllm_serve
+from engines.adapters import not_launched
+from engines.foreign_servers.written_commands import WRITERS
 from engines.launching import load_engine
 from engines.models.checkpoint.kind import model_kind
 from engines.setting import OptionValue
@@ -27,7 +28,7 @@ from tests.harness.choose.runs import run_of, trial
 from tests.harness.deploy.read_back import script_server, value_of
 
 HOW_MANY = 100
-TRTLLM, TGI = trtllm_serve().form, tgi().form
+TRTLLM, TGI = not_launched.TRTLLM.form, not_launched.TGI.form
 LLAMA = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_attention_heads": 8,
     "num_key_value_heads": 4, "hidden_size": 512, "intermediate_size": 1024, "vocab_size": 1000,

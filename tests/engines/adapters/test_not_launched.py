@@ -1,4 +1,4 @@
-"""Engines of AWS's containers: a refusal with a way out, and what they can do where they are."""
+"""Engines that are never launched here: a refusal with a way out, and what they can do where they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.adapters.container_only import ContainerEngine
+from engines.adapters.not_launched import NotLaunched
 from engines.api import FEATURES, EngineSpec
 from engines.errors import Unavailable
 from engines.launching import engine_here
@@ -15,9 +15,9 @@ from engines.setting import DTYPES
 NAMES = ("fastertransformer", "tensorrt_llm", "neuronx")
 
 
-def engine(name: str) -> ContainerEngine:
+def engine(name: str) -> NotLaunched:
     found = engine_here(name)
-    assert isinstance(found, ContainerEngine)
+    assert isinstance(found, NotLaunched)
     assert found.name == name
     return found
 
