@@ -8,7 +8,8 @@ from harness.choose.decide import MEMORY_FRAC, Choice, overlap
 from harness.choose.goals import Objective, dominates
 from harness.choose.paired import launch_spread_frac, pairs
 from harness.choose.repetitions import DOUBT_FRAC, Pooled
-from harness.records import Loss, LossKind, Metric
+from harness.recommendation import Loss, LossKind
+from harness.records import Metric
 from harness.wording import label, quantity, unit_suffix
 
 REASON_LENGTH = 160

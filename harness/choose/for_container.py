@@ -10,7 +10,8 @@ from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import metric_of
 from harness.properties.containers import parse_container
 from harness.properties.render import Source, inside_the_endpoint, unavailable
-from harness.records import Recommendation, Trial
+from harness.recommendation import Recommendation
+from harness.records import Trial
 from harness.store.reader import Run
 from harness.wording import claim, label
 

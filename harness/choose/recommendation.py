@@ -8,7 +8,7 @@ from harness.choose.decide import Choice, decide
 from harness.choose.explain import gain, losses, margin
 from harness.choose.goals import run_goals
 from harness.choose.paired import launch_spread_frac
-from harness.records import Recommendation
+from harness.recommendation import Recommendation
 from harness.store.reader import Run
 
 

@@ -17,7 +17,7 @@ from harness.measure.metrics import adds_detail, metric_of, metrics_in
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.render import PROPERTIES
-from harness.records import Loss, Recommendation
+from harness.recommendation import Loss, Recommendation
 from harness.wording import claim, label
 
 EXAMPLE_REGION = "us-east-1"

@@ -25,7 +25,7 @@ from harness.properties.write import (
     source_of,
     write_recommendation,
 )
-from harness.records import Recommendation
+from harness.recommendation import Recommendation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.layout import DEFAULT_RESULTS

@@ -15,7 +15,8 @@ from harness.cli.terminal import table_console
 from harness.errors import Interrupted, MeasurementInvalid, NothingToWrite, UsageError
 from harness.properties.containers import newest_lmi
 from harness.properties.write import Written, write_recommendation
-from harness.records import Recommendation, next_number
+from harness.recommendation import Recommendation
+from harness.records import next_number
 from harness.report.content.result_table import report_table
 from harness.report.page.run_page import write_html
 from harness.report.text.table_formats import print_table

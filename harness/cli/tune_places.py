@@ -14,7 +14,7 @@ from engines.registry import traits
 from harness.errors import UsageError
 from harness.measure.machine.machine_class import Machine
 from harness.places.cluster import Cluster, Lost, Refused
-from harness.places.far import Asked, FarPlaces
+from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.open_cluster import open_cluster
 from harness.places.proof import proof
 from harness.places.requests import EngineThere, Question

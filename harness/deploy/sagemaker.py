@@ -24,7 +24,8 @@ from harness.cost.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
 from harness.properties.containers import image_tag, parse_container
 from harness.properties.write import scenario_container, write_recommendation
-from harness.records import Candidate, Recommendation, Trial, next_number
+from harness.recommendation import Recommendation
+from harness.records import Candidate, Trial, next_number
 from harness.scenario.resolve import ModelRef, ResolvedScenario
 from harness.space.plan_text import expectation
 from harness.store.codec import to_json

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.gate.compare import SITTINGS_FROM, Comparison, Sides, compare
+from harness.gate.compare import Comparison, compare
 from harness.gate.pairing import Finding, Match, match
 from harness.gate.rules import Rules
 from harness.gate.same_conditions import Comparability, compare_conditions
+from harness.gate.sides import SITTINGS_FROM, Sides
 from harness.gate.verdict import GateResult, Judged, Verdict, judge
 from harness.records import DoubtKind
 from harness.store.pairs import Pairs, read_pairs

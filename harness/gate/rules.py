@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from harness.measure.metrics import METRICS, MetricDef, metric_row
+from harness.measure.metric_def import MetricDef
+from harness.measure.metrics import METRICS, metric_row
 from harness.scenario.fields import Fraction, Strict, did_you_mean, expected
 
 Positive = Annotated[float, Field(gt=0.0)]

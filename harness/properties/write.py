@@ -16,7 +16,7 @@ from harness.properties.lint.records import Finding, model_facts
 from harness.properties.model_folder import put_model
 from harness.properties.queue_order import is_measured_order, order_notes
 from harness.properties.render import PROPERTIES, Source, inside_the_endpoint, render
-from harness.records import Recommendation
+from harness.recommendation import Recommendation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run

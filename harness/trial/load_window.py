@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from engines.api import Endpoint, RunningEngine
@@ -19,46 +18,19 @@ from harness.load.schedule.request_times import Schedule
 from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
 from harness.measure.engine_metrics.limits import with_limits
-from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
-from harness.measure.metrics import metrics_in
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Doubt, Level, Metric, Probe, RequestRecord, TrialSummary
+from harness.records import Doubt, Level, Probe, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
+from harness.trial.rate_search import largest_held, why_probe_broke
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
+from harness.trial.window import Loaded, Window, probe_of, why_bounded
 from harness.trial.without_texts import texts_of, without_words
-from harness.units import NS_PER_S
-
-DEFAULT_ERROR_FRAC = 0.01
-"""Share of failed requests that breaks a probe, where the SLO does not bound error_frac itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """One measured window: raw result, resources, telemetry columns, what the server published, summary; `limited` is
-    '' or why it is void, `racing` what may have ended it early."""
-
-    result: LoadResult
-    use: ResourceUse
-    telemetry: Mapping[str, Sequence[float | None]]
-    engine_metrics: EngineMetrics
-    summary: TrialSummary
-    limited: str = ""
-    racing: Racing | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What a trial's load gave. `window` is the trial's own; `others` are the remaining probes by their number."""
-
-    window: Window
-    probes: tuple[Probe, ...] = ()
-    others: Mapping[int, Window] = field(default_factory=dict)
 
 
 class Loads:
@@ -119,7 +91,7 @@ class Loads:
         ]
         own = own_index(self._goals, measured)
         probes = tuple(
-            _probe(number, one.level, one.why, window, is_own=number == own + 1)
+            probe_of(number, one.level, one.why, window, is_own=number == own + 1)
             for number, (one, window) in enumerate(zip(measured, windows, strict=True), 1)
         )
         asked = asked_levels(self._goals)
@@ -136,7 +108,7 @@ class Loads:
         )
 
     def _why_not_held(self, window: Window) -> str:
-        why = window.limited or window.result.too_many_errors or _why_bounded(window.result)
+        why = window.limited or window.result.too_many_errors or why_bounded(window.result)
         return why or why_broken(self._goals, window.summary.metrics)
 
     def _search(self, load: MaxRateLoad, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
@@ -147,36 +119,13 @@ class Loads:
             number = len(probes) + 1
             plan = self._open(at_rate(load, rate_rps), engine, number)
             window = self._window(plan, engine, workdir, launch_s, text=f"probe {number}, {rate_rps:.4g} requests/s")
-            why = self._why_broken(load, window, plan.window_s)
+            why = why_probe_broke(load, window, plan.window_s, has_slo=self._workload.slo is not None)
             windows[number] = window
-            probes.append(_probe(number, Level("rate_rps", rate_rps), why, window))
+            probes.append(probe_of(number, Level("rate_rps", rate_rps), why, window))
             search.observe(rate_rps, not why)
             if engine.failure() is not None:
                 break
-        return _found(search, load, tuple(probes), windows)
-
-    def _why_broken(self, load: MaxRateLoad, window: Window, window_s: float) -> str:
-        """'' when the probe met everything asked of it, else the first thing that it did not."""
-        if why := window.limited or window.result.too_many_errors or _why_bounded(window.result):
-            return why
-        bounds = {"error_frac": DEFAULT_ERROR_FRAC, **{name: bound.max for name, bound in load.slo.items()}}
-        for name, bound in bounds.items():
-            metric = window.summary.metrics.get(name)
-            if metric is None:
-                return f"{name} was not measured"
-            if metric.value > bound:
-                return f"{name} {metric.value:.4g} {metric.unit} > {bound:g}"
-        if self._workload.slo is not None:
-            good = window.summary.metrics.get("goodput_frac")
-            if good is None or good.value < load.good_frac:
-                return f"goodput_frac {good.value if good else 0:.4g} < {load.good_frac:g}"
-        delivered = _second_half_frac(window.result.records, window.result.begin_ns, window_s)
-        if delivered < load.min_delivered_frac:
-            return (
-                f"answers came at {delivered:.0%} of the rate of the requests in the second half "
-                f"(limit {load.min_delivered_frac:.0%}): the queue grew"
-            )
-        return ""
+        return largest_held(search, load, tuple(probes), windows)
 
     def _window(self, plan: LoadPlan, engine: RunningEngine, workdir: Path, launch_s: float, text: str = "") -> Window:
         total = len(plan.offsets_ns) or plan.requests
@@ -207,7 +156,7 @@ class Loads:
             asked_rps=result.open_loop.asked_rps if result.open_loop else None,
             is_open_loop=plan.is_open_loop,
         )
-        if bounded := _why_bounded(result):
+        if bounded := why_bounded(result):
             summary = summary.doubted([Doubt(kind="held_back", sentence=bounded)])
         if result.too_many_errors:
             summary = summary.doubted([Doubt(kind="ended_early", sentence=result.too_many_errors)])
@@ -326,68 +275,8 @@ def _settled(window: Window, racing: Racing, goals: Goals) -> Window:
     return replace(window, result=result)
 
 
-def _why_bounded(result: LoadResult) -> str:
-    """'' or why to doubt the window: requests that were due had to wait, since as many as allowed were outstanding."""
-    facts = result.open_loop
-    if facts is None or not facts.waited:
-        return ""
-    return (
-        f"{facts.waited} of {facts.planned} requests were due while max_in_flight = {facts.max_in_flight} were "
-        "outstanding, so the load was not the one asked for; lower the rate (the engine cannot keep up) or raise "
-        "max_in_flight"
-    )
-
-
 def _of_own_users(summary: TrialSummary, result: LoadResult) -> TrialSummary:
     """The note on what a user's own locustfile cannot measure."""
     if mixed := mixture(result.records):
         summary = summary.doubted([Doubt(kind="mixed_requests", sentence=mixed)])
     return replace(summary, unavailable=unavailable(result.records))
-
-
-def _second_half_frac(records: Sequence[RequestRecord], begin_ns: int, window_s: float) -> float:
-    """Good answers over intended sends, both in the second half of the window; below 1 while a queue grows."""
-    half_ns, end_ns = begin_ns + int(window_s / 2 * NS_PER_S), begin_ns + int(window_s * NS_PER_S)
-    chosen = [record for record in records if not record.is_warmup]
-    asked = sum(half_ns <= record.intended_ns < end_ns for record in chosen)
-    answered = sum(half_ns <= record.done_ns < end_ns and record.outcome == "ok" for record in chosen)
-    return answered / asked if asked else 1.0
-
-
-def _probe(number: int, level: Level, why: str, window: Window, *, is_own: bool = False) -> Probe:
-    metrics = window.summary.metrics
-    return Probe(
-        number=number,
-        rate_rps=level.value if level.axis == "rate_rps" else None,
-        users=int(level.value) if level.axis == "users" else None,
-        is_own=is_own,
-        is_held=not why,
-        reason=why,
-        values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
-    )
-
-
-def _found(search: RateSearch, load: MaxRateLoad, probes: tuple[Probe, ...], windows: Mapping[int, Window]) -> Loaded:
-    """The trial's own window is that of the largest rate that held, of the lowest probe if none did."""
-    held = [probe for probe in probes if probe.is_held]
-    chosen = max(held, key=lambda probe: probe.level.value) if held else probes[0]
-    window = windows[chosen.number]
-    breaking = min((probe for probe in probes if not probe.is_held), key=lambda probe: probe.level.value, default=None)
-    limited = windows[breaking.number].limited if breaking is not None else ""
-    note = f"broken at {breaking.level.value:.4g}: {breaking.reason}" if breaking else "the search's own bound held"
-    if not held:
-        note = f"even {load.low_rps:g} requests/s broke the SLO: {probes[0].reason}"
-    metric = Metric(
-        value=search.held_rps,
-        unit="requests/s",
-        estimator="largest probed rate that met the SLO; the interval is the final bracket",
-        method="bracket",
-        n=len(probes),
-        low=search.held_rps,
-        high=search.broken_rps,
-        note=note,
-    )
-    summary = replace(window.summary, metrics={**window.summary.metrics, "max_rate_rps": metric})
-    own = replace(window, summary=summary, limited=limited)
-    probes = tuple(replace(probe, is_own=probe is chosen) for probe in probes)
-    return Loaded(window=own, probes=probes, others={n: w for n, w in windows.items() if n != chosen.number})

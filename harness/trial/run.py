@@ -35,10 +35,11 @@ from harness.trial.endpoint_form import chat_facts
 from harness.trial.inputs import TrialInputs
 from harness.trial.largest_shape import PHASE, drive_largest
 from harness.trial.launch import Launched
-from harness.trial.load_window import Loaded, Loads, Window
+from harness.trial.load_window import Loads
 from harness.trial.progress import LAUNCH, Phase, Progress
 from harness.trial.raced import racing, why_ended
 from harness.trial.reference import FurtherAnswers, Reference
+from harness.trial.window import Loaded, Window
 from harness.tune.racing import Terms
 from harness.units import NS_PER_S
 

@@ -16,7 +16,8 @@ from harness.measure.metrics import metric_of
 from harness.properties.containers import Container, format_version, parse_container, python_version
 from harness.properties.render import why_nothing_to_write
 from harness.properties.write import Written
-from harness.records import Candidate, Recommendation, Trial, next_number
+from harness.recommendation import Recommendation
+from harness.records import Candidate, Trial, next_number
 from harness.store.codec import to_json
 from harness.store.reader import Run
 from harness.store.writer import RunWriter

@@ -23,7 +23,8 @@ from harness.gate.gate import gate
 from harness.gate.rules import Rules
 from harness.properties.render import PROPERTIES, Source, render
 from harness.properties.write import Written
-from harness.records import Candidate, Doubt, DoubtKind, Metric, Recommendation, Trial
+from harness.recommendation import Recommendation
+from harness.records import Candidate, Doubt, DoubtKind, Metric, Trial
 from harness.report.content import result_table
 from harness.report.content.result_table import report_table
 from harness.scenario.cost import Cost

@@ -16,8 +16,10 @@ from engines.setting import AXES
 from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
-from harness.measure.metrics import METRICS, MetricDef, adds_detail, metric_of, metric_row
-from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Recommendation, Trial
+from harness.measure.metric_def import MetricDef
+from harness.measure.metrics import METRICS, adds_detail, metric_of, metric_row
+from harness.recommendation import Recommendation
+from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Trial
 from harness.report.wording.limits import limit_notes
 from harness.report.wording.numbers import ABSENT, interval_cell, metric_text, number
 from harness.report.wording.titles import value_word

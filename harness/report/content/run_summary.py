@@ -14,7 +14,8 @@ from harness.choose.repetitions import Pooled, pool
 from harness.errors import MeasurementInvalid
 from harness.measure.metrics import metrics_in
 from harness.properties.render import why_nothing_to_write
-from harness.records import Recommendation, Trial
+from harness.recommendation import Recommendation
+from harness.records import Trial
 from harness.report.content.axis_importance import MIN_CANDIDATES, Importance, importances
 from harness.report.content.result_table import is_unfinished, model_name, one_line, recommendation_of, why_nothing
 from harness.report.content.sections import Cell, Head, Section, metric_cell

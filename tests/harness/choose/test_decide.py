@@ -8,7 +8,8 @@ import pytest
 
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid
-from harness.records import Candidate, Doubt, Loss, Recommendation
+from harness.recommendation import Loss, Recommendation
+from harness.records import Candidate, Doubt
 from tests.harness.choose.runs import candidate, ended, failed, metric, run_of, trial
 
 TWO_GOALS = [

@@ -13,7 +13,7 @@ import pytest
 
 from harness.cli.main import run as dyno
 from harness.properties.write import Written
-from harness.records import Recommendation
+from harness.recommendation import Recommendation
 from harness.store.reader import Run
 from harness.trial.verify import Verification
 from tests.harness.choose.runs import ON_DISK, candidate, conversion, store, trial

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.gate.compare import Sides
 from harness.gate.launches import Launch
 from harness.gate.pairing import Match
+from harness.gate.sides import Sides
 from harness.records import Candidate, Trial
 from harness.store.formats import RunManifest
 from harness.store.pairs import Pairs

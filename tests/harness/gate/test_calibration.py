@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from harness.gate import compare as compare_module
+from harness.gate import sides as sides_module
 from harness.gate import verdict as verdict_module
 from harness.gate.compare import compare
 from harness.gate.rules import Rules
@@ -43,7 +43,7 @@ def gates(
     monkeypatch.setattr(verdict_module, "factor_to_settle", lambda *_: None)
     rules = rules or Rules()
     replay = Replay(world.simulate(np.random.default_rng(20), count, launches, worse), world.requests)
-    monkeypatch.setattr(compare_module, "launches", replay)
+    monkeypatch.setattr(sides_module, "launches", replay)
     measured = sides(launches, is_paired=is_paired)
     counted: Counter[str] = Counter()
     for replay.gate in range(count):
@@ -87,7 +87,7 @@ def test_three_looks_together_keep_the_level(monkeypatch: pytest.MonkeyPatch) ->
     alarmed: set[int] = set()
     for look, share in LOOKS:
         replay = Replay(values, world.requests)
-        monkeypatch.setattr(compare_module, "launches", replay)
+        monkeypatch.setattr(sides_module, "launches", replay)
         measured = sides(look, is_paired=True)
         for replay.gate in range(count):
             judged = judge(compare(measured, NO_BUDGET), NO_BUDGET, share)

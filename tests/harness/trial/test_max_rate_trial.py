@@ -13,8 +13,8 @@ from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
-from harness.trial.load_window import _second_half_frac
 from harness.trial.progress import Phase
+from harness.trial.rate_search import _second_half_frac
 from tests.harness.store.trials import a_manifest
 
 SCENARIO = """

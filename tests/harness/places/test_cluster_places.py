@@ -10,7 +10,7 @@ import pytest
 from harness.clock import FakeClock
 from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import Machine
-from harness.places.far import Asked, FarPlaces
+from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.requests import Question
 from harness.places.survey import chosen_class, survey
 from harness.records import Candidate

@@ -1,0 +1,62 @@
+"""One measured window of a trial, and what the loads of a trial gave together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.load.driver import LoadResult
+from harness.measure.engine_metrics.scrapes import EngineMetrics
+from harness.measure.machine.sampler import ResourceUse
+from harness.measure.metrics import metrics_in
+from harness.records import Level, Probe, TrialSummary
+from harness.trial.raced import Racing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One measured window: raw result, resources, telemetry columns, what the server published, summary; `limited` is
+    '' or why it is void, `racing` what may have ended it early."""
+
+    result: LoadResult
+    use: ResourceUse
+    telemetry: Mapping[str, Sequence[float | None]]
+    engine_metrics: EngineMetrics
+    summary: TrialSummary
+    limited: str = ""
+    racing: Racing | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a trial's load gave. `window` is the trial's own; `others` are the remaining probes by their number."""
+
+    window: Window
+    probes: tuple[Probe, ...] = ()
+    others: Mapping[int, Window] = field(default_factory=dict)
+
+
+def probe_of(number: int, level: Level, why: str, window: Window, *, is_own: bool = False) -> Probe:
+    """The window as a probe of several; `why` is '' where it held."""
+    metrics = window.summary.metrics
+    return Probe(
+        number=number,
+        rate_rps=level.value if level.axis == "rate_rps" else None,
+        users=int(level.value) if level.axis == "users" else None,
+        is_own=is_own,
+        is_held=not why,
+        reason=why,
+        values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
+    )
+
+
+def why_bounded(result: LoadResult) -> str:
+    """'' or why to doubt the window: requests that were due had to wait, since as many as allowed were outstanding."""
+    facts = result.open_loop
+    if facts is None or not facts.waited:
+        return ""
+    return (
+        f"{facts.waited} of {facts.planned} requests were due while max_in_flight = {facts.max_in_flight} were "
+        "outstanding, so the load was not the one asked for; lower the rate (the engine cannot keep up) or raise "
+        "max_in_flight"
+    )
