@@ -1,4 +1,4 @@
-"""The values that an option of a foreign server takes, as far as its own schema states them: type, words, range."""
+"""The values that an option of an engine takes, as far as they are known before a launch: type, words, range."""
 
 from __future__ import annotations
 
@@ -73,3 +73,12 @@ class OptionValues:
         low, high = self.low, self.high
         is_above = low is None or number > low or (number == low and not self.is_low_out)
         return is_above and (high is None or number < high or (number == high and not self.is_high_out))
+
+
+AT_LEAST_ONE = OptionValues(kind="int", low=1)
+FLAG = OptionValues(kind="flag")
+
+
+def one_of(*words: str) -> OptionValues:
+    """The values of an option that takes one of these words."""
+    return OptionValues(kind="text", choices=words)

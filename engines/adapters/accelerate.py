@@ -24,6 +24,7 @@ from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, model_kind
 from engines.models.checkpoint.special_ids import special_ids
 from engines.models.hugging_face import default_attention, load_model
+from engines.option_values import AT_LEAST_ONE, one_of
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, whole_number
 
@@ -34,6 +35,11 @@ _OPTIONS = {
     "device_map": "how layers are dealt out: auto (default), balanced, balanced_low_0, sequential",
     "max_cpu_memory_mib": "weights kept in CPU memory at most; the rest is read from disk at every step (default: all)",
     "max_gpu_memory_mib": "weights kept on each GPU at most; the rest goes to CPU memory (default: what is free)",
+}
+_VALUES = {
+    "device_map": one_of(*_MAPS),
+    "max_cpu_memory_mib": AT_LEAST_ONE,
+    "max_gpu_memory_mib": AT_LEAST_ONE,
 }
 _FEATURES = {
     "model_parallel": "layers over devices",
@@ -67,6 +73,7 @@ def capabilities() -> Capabilities:
         effective_dtypes=dtypes_in_torch(),
         devices=torch_devices(),
         options=_OPTIONS,
+        option_values=_VALUES,
         reasons={
             "int8": "torch's int8 layers cannot be offloaded; use engine transformers",
             "int4": "torch has no int4 linear layers on this path",

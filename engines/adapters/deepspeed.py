@@ -36,6 +36,7 @@ from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.models.checkpoint.special_ids import SpecialIds, special_ids
 from engines.models.hugging_face import default_attention, load_model
+from engines.option_values import FLAG, one_of
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.rank_group import FOLLOW, Message, RankGroup, follow_rank_0
 from engines.processes.threads import compute_threads, usable_cores
@@ -51,6 +52,7 @@ _OPTIONS = {
     "communication": "how ranks add up on a CPU: shm (DeepSpeed's operator, compiled at first use; default) or gloo",
     "kernel_inject": "true: DeepSpeed's fused kernels where it has them (GPU only; the facts count them)",
 }
+_VALUES = {"communication": one_of("shm", "gloo"), "kernel_inject": FLAG}
 _FEATURES = {
     "model_parallel": "tensor",
     "loads_hugging_face": "yes",
@@ -90,6 +92,7 @@ def capabilities() -> Capabilities:
         max_tensor_parallel_degree=max(2, usable_cores()),
         devices=torch_devices(),
         options=_OPTIONS,
+        option_values=_VALUES,
         reasons={
             "fp16": "DeepSpeed casts T5's FFN output layer to fp16 too, where it overflows; use bf16",
             "int8": "DeepSpeed quantizes only models it has fused kernels for, and T5 is none",
@@ -105,7 +108,7 @@ def capabilities() -> Capabilities:
 
 def uses_shm(spec: EngineSpec) -> bool:
     """Whether the ranks of `spec` talk through shared memory. Raises SpecInvalid."""
-    communication = choice(spec, "communication", ("shm", "gloo"), "shm")
+    communication = choice(spec, "communication", _VALUES["communication"].choices, "shm")
     return communication == "shm" and spec.tensor_parallel_degree > 1 and spec.device == "cpu"
 
 

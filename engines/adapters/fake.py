@@ -22,6 +22,7 @@ from engines.api import (
 )
 from engines.errors import SpecInvalid
 from engines.hosted import HostedEngine
+from engines.option_values import FLAG, OptionValues, one_of
 from engines.setting import OptionValue
 
 DTYPES = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"}
@@ -51,6 +52,13 @@ OPTIONS = {
     "answers": "'echo', or a prompts file (JSON lines with prompt and reference) to answer from (default echo)",
     "slots": "rolling batch: requests decoded together (default 8)",
     "seed": "seed of every draw, with the worker's number (default 0)",
+}
+
+_VALUES = {
+    **dict.fromkeys(OPTIONS, OptionValues(kind="float", low=0)),
+    "law": one_of("constant", "lognormal", "bimodal", "stall"),
+    **dict.fromkeys(("oom_on_load", "hang_on_start"), FLAG),
+    **dict.fromkeys(("crash_on", "hang_on", "answers"), OptionValues(kind="text")),
 }
 
 _TIMES = (
@@ -225,6 +233,7 @@ class FakeEngine(HostedEngine):
             has_rolling_batch=True,
             devices=("cpu",),
             options=OPTIONS,
+            option_values=_VALUES,
             model_kinds=(),
             changes_answers={f"options.{name}": () for name in _TIMES},
         )

@@ -26,6 +26,7 @@ from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, ModelKind, model_kind, why_beyond
 from engines.models.checkpoint.special_ids import special_ids
 from engines.models.conversion.onnx_cache import exported
+from engines.option_values import FLAG
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag
 
@@ -60,6 +61,7 @@ def capabilities() -> Capabilities:
         features=CONVERTED_FEATURES,
         effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
         options=_OPTIONS,
+        option_values={"spinning": FLAG},
         changes_answers={"batch_size": ("int8",), "options.spinning": ()},  # int8 scales activations over the batch
         model_kinds=(SEQ2SEQ, DECODER),
         architectures=(*SEQ2SEQ_TYPES, *FAMILIES),

@@ -40,6 +40,7 @@ from engines.models.conversion.openvino_cache import (
     decoder_form,
     decoder_graph,
 )
+from engines.option_values import AT_LEAST_ONE, FLAG, one_of
 from engines.processes.call_in_child import answer_call, call_in_child
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, choice, flag, whole_number
@@ -73,6 +74,13 @@ _OPTIONS = {
     "(default as the activations)",
     "max_slots": f"with rolling_batch: requests in flight (default {ROLLING_SLOTS})",
     "max_batched_tokens": "with rolling_batch: tokens of one step; longer prompts take several (default 256)",
+}
+_VALUES = {
+    "stateful": FLAG,
+    "activations": one_of(*_ACTIVATIONS),
+    "kv_cache": one_of(*dict.fromkeys(word for words in _KV.values() for word in words)),
+    "max_slots": AT_LEAST_ONE,
+    "max_batched_tokens": AT_LEAST_ONE,
 }
 _ONLY_FOR = {
     "stateful": SEQ2SEQ,
@@ -128,6 +136,7 @@ def capabilities(model_dir: Path | None = None) -> Capabilities:
         effective_dtypes=effective,
         has_rolling_batch=find_spec(_ROLLING) is not None,
         options=_OPTIONS,
+        option_values=_VALUES,
         reasons=reasons,
         features=CONVERTED_FEATURES,
         model_kinds=(SEQ2SEQ, DECODER),

@@ -16,6 +16,7 @@ from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
 from engines.models.checkpoint.special_ids import special_ids
 from engines.models.hugging_face import default_attention, load_model
+from engines.option_values import AT_LEAST_ONE, FLAG, one_of
 from engines.processes.threads import compute_threads
 from engines.registry import REFERENCE_PACKAGES
 from engines.spec_check import check_spec, choice, flag, whole_number
@@ -27,6 +28,13 @@ _OPTIONS = {
     "cache_source_tokens": "longest prompt of the static cache; longer batches run as with dynamic (default 128)",
     "cache_new_tokens": "most new tokens of the static cache; longer batches run as with dynamic (default 128)",
     "attn": "attention implementation: sdpa (default where transformers has it for the model) or eager",
+}
+_VALUES = {
+    "compile": FLAG,
+    "cache": one_of("dynamic", "static"),
+    "cache_source_tokens": AT_LEAST_ONE,
+    "cache_new_tokens": AT_LEAST_ONE,
+    "attn": one_of("sdpa", "eager"),
 }
 _FEATURES = {
     "model_parallel": "no",
@@ -59,6 +67,7 @@ def capabilities() -> Capabilities:
         features=_FEATURES,
         effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
         options=_OPTIONS,
+        option_values=_VALUES,
         changes_answers={"batch_size": ("int8",)},  # torch scales int8 activations over the batch
         reasons={
             "int4": "torch has no int4 linear layers on this path",
@@ -103,9 +112,10 @@ class TransformersBackend(TorchBackend):
         check_spec(spec, capabilities())
         kind = model_kind(spec.model_dir)
         check_int8(spec, kind)
-        attention = choice(spec, "attn", ("sdpa", "eager"), default_attention(spec.model_dir))
+        attention = choice(spec, "attn", _VALUES["attn"].choices, default_attention(spec.model_dir))
         is_compiled = flag(spec, "compile", False)
-        is_static = choice(spec, "cache", ("dynamic", "static"), "static" if is_compiled else "dynamic") == "static"
+        usual = "static" if is_compiled else "dynamic"
+        is_static = choice(spec, "cache", _VALUES["cache"].choices, usual) == "static"
         check_compile(spec, is_compiled, is_static)
         import torch
 

@@ -22,6 +22,7 @@ from engines.api import (
 from engines.errors import RequestInvalid, SpecInvalid, Unavailable
 from engines.hosted import HostedEngine
 from engines.models.checkpoint.generation_defaults import model_notes
+from engines.option_values import AT_LEAST_ONE, FLAG
 from engines.processes.threads import compute_threads
 from engines.spec_check import check_spec, flag, whole_number
 from engines.t5 import cuda, native
@@ -111,6 +112,7 @@ def capabilities() -> Capabilities:
             "exact_head": "true: an int8 copy of the head finds the same greedy tokens with fewer bytes (fp32, bf16)",
             "max_slots": f"requests in flight (default: batch_size, or {ROLLING_SLOTS} with rolling_batch)",
         },
+        option_values={"exact_head": FLAG, "max_slots": AT_LEAST_ONE},
         changes_answers={"threads": ()},  # no token of 200 prompts in fp32, bf16 and int8
         hints=HINTS,
         reasons={

@@ -11,10 +11,11 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, FolderEngine
 from engines.cache_folder import cache_root
 from engines.errors import EngineError
-from engines.launching import load_engine
+from engines.launching import engine_here, load_engine
 from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind
 from engines.models.gguf.as_folder import gguf_folder
 from engines.models.random_weights.shapes import SHAPES
+from engines.registry import BACKENDS
 from harness.scenario.resolve import ResolvedScenario
 
 
@@ -62,7 +63,10 @@ class Known:
 
 @cache
 def known_options(name: str, python: str = "", command: str = "", image: str = "") -> Known:
-    """The options of an engine with its own server, also where that cannot be launched here."""
+    """The options of an engine, also where it cannot be launched here; those of one that our server hosts are its
+    adapter's, wherever it runs."""
+    if name in BACKENDS:
+        return _known_here(name)
     found = engine_capabilities(name, python, command, image)
     if isinstance(found, Capabilities):
         where = f"docker image {image}" if image else f"command {command!r}" if command else "the program found here"
@@ -72,6 +76,13 @@ def known_options(name: str, python: str = "", command: str = "", image: str = "
         return Known(able=load_engine(name, python or None, command, image).capabilities(), why_unchecked=found.reason)
     except EngineError:
         return Known(able=None, why_unchecked=found.reason)
+
+
+def _known_here(name: str) -> Known:
+    try:
+        return Known(able=engine_here(name).capabilities())
+    except ImportError:  # it asks its library what that can do
+        return Known(able=None, why_unchecked=f"{name} is not installed here")
 
 
 def model_kind_of(resolved: ResolvedScenario) -> ModelKind | None:

@@ -1,11 +1,11 @@
-"""The check of options for engines with their own server, against the arguments of the version that is there."""
+"""The check of options: an own server's against the version that is there, a hosted engine's against its adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from engines.errors import ModelInvalid
-from engines.registry import traits
+from engines.registry import BACKENDS, traits
 from engines.spec_check import why_not
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import did_you_mean, sentence
@@ -40,7 +40,7 @@ def unchecked_options(resolved: ResolvedScenario) -> list[str]:
         names = [name for name in others if able is None or (able.has_open_options and name not in able.options)]
         which = f"not checked ({', '.join(names)})" if names else "checked without it"
         if names or (able is not None and not able.has_open_options):
-            found[f"options of {block.engine}'s server were {which}: {known.why_unchecked}"] = None
+            found[f"options of {block.engine} were {which}: {known.why_unchecked}"] = None
     return list(found)
 
 
@@ -62,9 +62,9 @@ def _chat_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[s
 
 
 def _blocks(resolved: ResolvedScenario) -> Iterator[tuple[int, EngineBlock, Known]]:
-    """Each block with options of an engine with its own server, and what is known of these."""
+    """Each block with options of an engine whose options can be known, and what is known of these."""
     for index, block in enumerate(resolved.scenario.space):
-        if traits(block.engine).has_start_file and block.options:
+        if block.options and (traits(block.engine).has_start_file or block.engine in BACKENDS):
             yield index, block, known_options(block.engine, *place_of(block, resolved.path.parent))
 
 

@@ -76,7 +76,7 @@ def test_a_worker_that_dies_while_loading_is_a_failed_launch(tmp_path: Path) -> 
             {"options": {"servise_ms": 1}},
             "options.servise_ms 1 refused: fake has no such option; did you mean 'service_ms'?",
         ),
-        ({"options": {"law": "uniform"}}, "option law='uniform'"),
+        ({"options": {"law": "uniform"}}, "options.law 'uniform' refused: expected one of constant"),
         ({"dtype": "int3"}, "int3"),
         ({"workers": 0}, "workers 0 refused: expected a whole number >= 1"),
         ({"batch_size": 0}, "batch_size 0 refused"),

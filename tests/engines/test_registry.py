@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engines.registry import traits
+from engines.launching import engine_here
+from engines.registry import BACKENDS, traits
 from engines.setting import OptionValue
 
 
@@ -25,3 +26,12 @@ def test_which_servers_may_answer_from_a_prefix_cache(
     engine: str, options: dict[str, OptionValue], caches: bool
 ) -> None:
     assert traits(engine).caches_prompts(options) is caches
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+def test_every_option_of_an_engine_that_our_server_hosts_states_its_values(name: str) -> None:
+    if name == "ctranslate2":
+        pytest.importorskip("ctranslate2")
+    able = engine_here(name).capabilities()
+    assert able.options.keys() == able.option_values.keys()

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from engines.errors import SpecInvalid
-from engines.foreign_servers.starting.openai_engine import AT_LEAST_ONE, PROTOCOLS
-from engines.option_values import OptionValues
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS
+from engines.option_values import AT_LEAST_ONE, FLAG, OptionValues
 from engines.processes.child_environment import child_environment
 from engines.setting import OptionValue
 
@@ -116,7 +116,7 @@ OURS: Mapping[str, str] = {
 _OUR_VALUES: Mapping[str, OptionValues] = {
     "context": AT_LEAST_ONE,
     "n_parallel": AT_LEAST_ONE,
-    "cache_prompt": OptionValues(kind="flag"),
+    "cache_prompt": FLAG,
     "protocol": PROTOCOLS,
 }
 

@@ -17,14 +17,14 @@ from engines.api import Availability, Capabilities, Endpoint, EngineFacts, Engin
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.starting.arguments import Argument
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, in_container
-from engines.foreign_servers.starting.openai_engine import AT_LEAST_ONE, PROTOCOLS, OpenAiServerEngine
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.starting.openai_server import wait_for_model
 from engines.foreign_servers.starting.program_place import Place, Program, versions_at
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST
 from engines.metrics_page import SGLANG, page_at
 from engines.models.checkpoint.kind import DECODER, model_kind
-from engines.option_values import OptionValues
+from engines.option_values import AT_LEAST_ONE, FLAG
 from engines.processes.server_process import ServerProcess
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
@@ -68,7 +68,7 @@ _OPTIONS = {
 _VALUES = {
     "protocol": PROTOCOLS,
     "max_rolling_batch_size": AT_LEAST_ONE,
-    "radix_cache": OptionValues(kind="flag"),
+    "radix_cache": FLAG,
 }
 _FEATURES = {
     "model_parallel": "tensor",

@@ -17,13 +17,14 @@ from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.python_servers.vllm_arguments import QUIET, Arguments, arguments_of
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, in_container
-from engines.foreign_servers.starting.openai_engine import AT_LEAST_ONE, PROTOCOLS, OpenAiServerEngine
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.starting.openai_server import wait_for_model
 from engines.foreign_servers.starting.program_place import Place, Program, versions_at, versions_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST
 from engines.metrics_page import VLLM, page_at
 from engines.models.checkpoint.kind import DECODER, ModelKind, model_kind
+from engines.option_values import AT_LEAST_ONE
 from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads, usable_cores
 from engines.serving_properties.write import at_once

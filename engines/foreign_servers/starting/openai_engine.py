@@ -18,13 +18,12 @@ from engines.foreign_servers.starting.running import RunningForeignServer
 from engines.foreign_servers.starting.start_script import start, write_script
 from engines.hosted import STOP_GRACE_S
 from engines.models.folder import check_model_folder
-from engines.option_values import OptionValues
+from engines.option_values import one_of
 from engines.processes.server_process import ServerProcess, free_port
 from engines.spec_check import check_spec
 
-AT_LEAST_ONE = OptionValues(kind="int", low=1)
-PROTOCOLS = OptionValues(kind="text", choices=("openai", "openai-chat"))
-"""What options take that several of these engines have."""
+PROTOCOLS = one_of("openai", "openai-chat")
+"""What the option `protocol` of these engines takes."""
 
 
 class Start(Protocol):

@@ -102,13 +102,13 @@ def test_dry_run_prints_the_plan_and_leaves_nothing_behind(tmp_path: Path, capsy
 
 
 def test_dry_run_as_json_lists_what_is_ruled_out_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ["--set", "space.0.device=[cpu, cuda]", "--set", "space.0.options={service_mss: 5}"]
+    overrides = ["--set", "space.0.device=[cpu, cuda]", "--set", "space.0.tensor_parallel_degree=9"]
     assert run(["tune", FAKE, "--dry-run", "--json", *overrides]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["candidates"] == 0
     assert [(each["what"], each["why"]) for each in plan["ruled_out"]] == [
+        ("fake tensor_parallel_degree=9", "fake can split over at most 8 here"),
         ("fake device=cuda", "this machine has no cuda that fake can use"),
-        ("fake options.service_mss=5", "fake has no such option; did you mean 'service_ms'?"),
     ]
 
 

@@ -60,6 +60,33 @@ def test_a_wrong_option_is_refused_where_it_stands(tmp_path: Path, options: str,
     assert done.stderr == f"{tmp_path}/s.yaml:6: space.1.options.{message}\n"
 
 
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("transformers", "cache: staic", "cache: expected one of dynamic, static, got 'staic'; did you mean 'static'?"),
+        ("transformers", "cache_new_tokens: [128, 0]", "cache_new_tokens: expected a whole number >= 1, got 0"),
+        ("transformers", "compile: 1", "compile: expected true or false, got 1"),
+        (
+            "accelerate", "device_map: cpu",
+            "device_map: expected one of auto, balanced, balanced_low_0, sequential, got 'cpu'",
+        ),
+        ("deepspeed", "communication: tcp", "communication: expected one of shm, gloo, got 'tcp'"),
+        ("onnxruntime", "spinning: often", "spinning: expected true or false, got 'often'"),
+        ("openvino", "kv_cache: f64", "kv_cache: expected one of f32, f16, u8, bf16, got 'f64'"),
+        ("openvino", "max_slot: 4", "max_slot: openvino has no such option; did you mean 'max_slots'?"),
+        ("t5", "max_slots: many", "max_slots: expected a whole number >= 1, got 'many'"),
+        ("fake", "law: normal", "law: expected one of constant, lognormal, bimodal, stall, got 'normal'"),
+    ],
+)  # fmt: skip
+def test_options_of_the_engines_that_our_server_hosts_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, options: str, message: str
+) -> None:
+    monkeypatch.setattr("harness.space.check_options.known_options", known_options)
+    done = _check(tmp_path, f"{{engine: {engine}, options: {{{options}}}}}")
+    assert done.return_value == 2
+    assert done.stderr.startswith(f"{tmp_path}/s.yaml:5: space.0.options.{message}")
+
+
 def test_every_wrong_value_of_an_axis_is_named(tmp_path: Path) -> None:
     done = _check(tmp_path, "{engine: llamacpp, options: {steps: [0, 1, -3], word: three, stepz: 1}}")
     assert len(done.stderr.splitlines()) == 4
@@ -81,8 +108,8 @@ def test_what_could_not_be_checked_is_said(tmp_path: Path) -> None:
     right, *notes = [line.removeprefix(f"{tmp_path}/s.yaml: ") for line in done.stdout.splitlines()]
     assert right.startswith("right; s ")
     assert notes == [
-        "options of vllm's server were not checked (max_num_seq): vLLM not found: install it",
-        "options of transformers_serve's server were not checked (compil): nobody knows which version runs",
+        "options of vllm were not checked (max_num_seq): vLLM not found: install it",
+        "options of transformers_serve were not checked (compil): nobody knows which version runs",
     ]
 
 
