@@ -27,9 +27,14 @@ OWNER_CHECK_S = 0.5  # a forked sibling may hold our pipe open after the owner's
 KILL_DEADLINE_S = 4.0  # promise: nothing is alive 5 s after the owner's death
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - the kernel's own mount
 LAST_DEADLINE_S = 15.0
-LEFT_BEHIND = ("vllm_dist_", "psm_", "sem.mp-")
-"""Beginnings of names in shared memory that servers leave there: vLLM's ranks even after a clean end, and Python's
-multiprocessing after kill -9. Only files that one of the server's own processes has mapped are removed."""
+LEFT_BEHIND = ("vllm_", "psm_", "sem.mp-", "sem.loky-", "nccl-", "torch_")
+"""Beginnings of names in shared memory that servers leave there: vLLM's ranks even after a clean end (and its caches
+beside a GPU's), Python's multiprocessing, NCCL and torch after kill -9. Only files that one of the server's own
+processes has mapped are removed."""
+NAMED_BY_PROCESS = ("__KMP_REGISTERED_LIB_", "torch_")
+"""Beginnings of names whose next part is the id of the process that made them: Intel's OpenMP registers itself so where
+it is loaded and unmaps the page at once, torch closes what it has handed over. Only those of the server's own processes
+are removed."""
 
 
 def dies_with(parent: int) -> bool:
@@ -90,13 +95,57 @@ def mapped_shared_memory(pids: Iterable[int]) -> set[str]:
     return set()
 
 
-def kill_everything_below(leader: int) -> None:
+class Remains:
+    """What the server's processes have in shared memory: `files` that one of them has mapped, and whatever is named
+    after one of `pids`."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.pids: set[int] = set()
+        self._seen: set[str] = set()
+        self._new: set[str] = set()
+
+    def glance(self) -> None:
+        """Look if names are there that were not there at the last two glances: whoever made them may end unseen. A
+        listing takes microseconds, the maps of all processes milliseconds; a name may be there before it is mapped."""
+        try:
+            names = {name for name in os.listdir(SHARED_MEMORY) if name.startswith(LEFT_BEHIND)}
+        except OSError:
+            return
+        if not names <= self._seen:
+            self.look()
+        self._seen, self._new = names & (self._seen | self._new), names
+
+    def look(self) -> None:
+        """Remember what is there now, while the processes live."""
+        pids = descendants(os.getpid())
+        self.pids.update(pids)
+        self.files |= mapped_shared_memory(pids)
+
+    def remove(self) -> None:
+        """Once the processes have ended."""
+        with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as files:
+            self.files |= {file.path for file in files if maker_of(file.name) in self.pids}
+        for path in self.files:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def maker_of(name: str) -> int:
+    """The id of the process that a file in shared memory is named after, 0 where it is named after none."""
+    begin = next((begin for begin in NAMED_BY_PROCESS if name.startswith(begin)), "")
+    number = name.removeprefix(begin).partition("_")[0] if begin else ""
+    return int(number) if number.isdecimal() else 0
+
+
+def kill_everything_below(leader: int, remains: Remains) -> None:
     """SIGKILL to the leader's process group and to every descendant of this process, until none is left."""
     deadline = time.monotonic() + KILL_DEADLINE_S
     with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
     while time.monotonic() < deadline:
         for pid in descendants(os.getpid()):
+            remains.pids.add(pid)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         try:
@@ -141,7 +190,7 @@ def start(argv: list[str]) -> int:
     os._exit(127)
 
 
-def reap(server: int) -> int | None:
+def reap(server: int, remains: Remains) -> int | None:
     """The server's status once it has ended (negative: signal), else None; reaps adopted orphans on the way."""
     while True:
         try:
@@ -150,23 +199,25 @@ def reap(server: int) -> int | None:
             return 0
         if pid == 0:
             return None
+        remains.pids.add(pid)
         if pid == server:
             return os.waitstatus_to_exitcode(status)
 
 
-def watch(server: int, owner: int, wakeup: int, shared: set[str]) -> int:
-    """Serve the control pipe until the server has ended or must end; returns its status. Before an end that was asked
-    for, `shared` gets what the server has in shared memory."""
+def watch(server: int, owner: int, wakeup: int, remains: Remains) -> int:
+    """Serve the control pipe until the server has ended or must end; returns its status. `remains` learns what the
+    server has in shared memory: now and then, and before an end that was asked for."""
     while True:
-        status = reap(server)
+        status = reap(server, remains)
         if status is not None:
             return status
+        remains.glance()
         ready, _, _ = select.select([0, wakeup], [], [], OWNER_CHECK_S)
         if wakeup in ready:
             os.read(wakeup, 4096)
         command = os.read(0, 1) if 0 in ready else b"-"
         if command == b"T":
-            shared |= mapped_shared_memory(descendants(os.getpid()))
+            remains.look()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server, signal.SIGTERM)
         elif command in (b"K", b"") or os.getppid() != owner:
@@ -188,15 +239,13 @@ def main() -> None:
     server = start(argv)
     with contextlib.suppress(OSError):
         os.write(1, f"pid {server}\n".encode())
-    shared: set[str] = set()
-    status = watch(server, owner, wakeup, shared)
-    shared |= mapped_shared_memory(descendants(os.getpid()))
-    kill_everything_below(server)
+    remains = Remains()
+    status = watch(server, owner, wakeup, remains)
+    remains.look()
+    kill_everything_below(server, remains)
     if last:
         run_last(last)
-    for path in shared:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    remains.remove()
     if temp_dir:
         shutil.rmtree(temp_dir, ignore_errors=True)
     with contextlib.suppress(OSError):

@@ -53,7 +53,8 @@ def users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left_behind() -> set[str]:
-    return {path.name for path in SHARED.iterdir() if path.name.startswith(supervisor.LEFT_BEHIND)}
+    names = (*supervisor.LEFT_BEHIND, *supervisor.NAMED_BY_PROCESS)
+    return {path.name for path in SHARED.iterdir() if path.name.startswith(names)}
 
 
 @contextmanager

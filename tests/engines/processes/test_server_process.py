@@ -116,6 +116,8 @@ name = "/dev/shm/" + sys.argv[1]
 file = os.open(name, os.O_CREAT | os.O_RDWR)
 os.ftruncate(file, 4096)
 view = mmap.mmap(file, 4096)
+for named in ("__KMP_REGISTERED_LIB_%d_%d", "torch_%d_1_%d"):  # made and closed, as Intel's OpenMP and torch do
+    pathlib.Path("/dev/shm/" + named % (os.getpid(), os.getuid())).touch()
 if len(sys.argv) == 2:
     subprocess.Popen([sys.executable, __file__, sys.argv[1] + "-child", "end"])
 pathlib.Path(name + "-there").touch() if len(sys.argv) == 3 else None
@@ -123,12 +125,30 @@ time.sleep(600)
 """
 
 
+def _glance(process: ServerProcess) -> None:
+    """Wake the supervisor until it has looked at shared memory twice; it sleeps once a look."""
+    (guard,) = [pid for pid in supervisor.descendants(os.getpid()) if process.pid in supervisor.descendants(pid)]
+
+    def sleeps() -> int:
+        status = Path(f"/proc/{guard}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    def woken() -> bool:
+        os.kill(guard, signal.SIGUSR1)
+        return sleeps() >= before + 4
+
+    before = sleeps()
+    eventually(woken)
+
+
 @pytest.mark.parametrize("ends_by", ["stop", "its own death", "a hard stop"])
 def test_what_a_server_leaves_in_shared_memory_is_removed(tmp_path: Path, ends_by: str) -> None:
     ours, other = f"vllm_dist_{os.getpid()}_{ends_by[:4]}".replace(" ", ""), Path(f"/dev/shm/vllm_dist_{os.getpid()}_x")
     code = tmp_path / "sharer.py"
     code.write_text(SHARER)
-    other.touch()  # another server's: of no process here
+    strangers = Path(f"/dev/shm/__KMP_REGISTERED_LIB_{os.getpid()}_{os.getuid()}")
+    for each in (other, strangers):
+        each.touch()  # another server's: of no process of this one
     there = Path(f"/dev/shm/{ours}-child-there")
     try:
         command = Command(argv=[sys.executable, str(code), ours], log_path=tmp_path / "log.txt")
@@ -136,16 +156,57 @@ def test_what_a_server_leaves_in_shared_memory_is_removed(tmp_path: Path, ends_b
         eventually(there.exists)
         there.unlink()
         assert Path(f"/dev/shm/{ours}").exists()
+        named = {path for pid in process.pids for path in Path("/dev/shm").glob(f"*_{pid}_*")}
+        assert len(named) == 4
         if ends_by == "its own death":
+            _glance(process)
             os.kill(process.pid, signal.SIGKILL)
             eventually(lambda: process.exit_code() is not None)
         process.stop(grace_s=5.0 if ends_by == "stop" else 0)
-        left = [path.name for path in Path("/dev/shm").glob(f"{ours}*")]
-        assert left == ([ours] if ends_by == "its own death" else []), "only what a living process shows is known"
+        assert not list(Path("/dev/shm").glob(f"{ours}*"))
+        assert not [path for path in named if path.exists()]
         assert other.exists()
+        assert strangers.exists()
     finally:
-        for path in (other, *Path("/dev/shm").glob(f"{ours}*")):
+        for path in (other, strangers, *Path("/dev/shm").glob(f"{ours}*")):
             path.unlink()
+
+
+def test_what_an_ended_child_left_in_shared_memory_is_removed_with_its_server(tmp_path: Path) -> None:
+    code = "import os, pathlib; pathlib.Path(f'/dev/shm/__KMP_REGISTERED_LIB_{os.getpid()}_{os.getuid()}').touch(); "
+    code += "pathlib.Path('pid').write_text(str(os.getpid()))"
+    orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)"
+    family = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {orphan!r}]); time.sleep(600)"
+    process = ServerProcess(Command(argv=[sys.executable, "-c", family], log_path=tmp_path / "log.txt", cwd=tmp_path))
+    eventually(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not is_alive(pid))
+    process.stop(grace_s=0)
+    assert not list(Path("/dev/shm").glob(f"*_{pid}_*"))
+
+
+def test_shared_memory_is_looked_at_while_names_in_it_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["psm_1", "else"]
+    looks = []
+    monkeypatch.setattr(supervisor.os, "listdir", lambda folder: list(names))
+    remains = supervisor.Remains()
+    monkeypatch.setattr(remains, "look", lambda: looks.append(len(names)))
+    for _ in range(5):
+        remains.glance()
+    assert looks == [2, 2]
+    names += ["sem.mp-2"]
+    names.remove("psm_1")
+    for _ in range(5):
+        remains.glance()
+    assert looks == [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "pid"),
+    [("__KMP_REGISTERED_LIB_4711_0", 4711), ("torch_12_99_0", 12), ("torch_x", 0), ("psm_1a2b", 0), ("vllm_dist_3", 0)],
+)
+def test_which_process_a_file_is_named_after(name: str, pid: int) -> None:
+    assert supervisor.maker_of(name) == pid
 
 
 def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
