@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
+from engines.models.tokenizer import FAST_FILE
 from engines.registry import traits
 from engines.setting import Setting
 from harness.cost.price import price_of
@@ -64,6 +65,8 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
         text += f", {_chat_text(resolved, file)}"
     if file.unused:
         text += f" (not used: {', '.join(file.unused)})"
+    if resolved.model.kind == "gguf" and (folder := folder_here(resolved)) and not (folder / FAST_FILE).is_file():
+        text += ", their tokens not counted (the file's tokenizer is not known here)"
     if different < len(prompts):
         text += f", {different} of them different"
     workload = resolved.scenario.workload

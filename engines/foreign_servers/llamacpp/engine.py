@@ -15,7 +15,7 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, EngineSpec
 from engines.environments.locate import installed_python, interpreter
 from engines.environments.packages import package_availability
-from engines.errors import SpecInvalid, Unavailable
+from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.foreign_servers.llamacpp.options import option_help, option_values, wheel_of
 from engines.foreign_servers.llamacpp.start import (
     EFFECTIVE_DTYPES,
@@ -26,11 +26,14 @@ from engines.foreign_servers.llamacpp.start import (
     Start,
     check_model,
 )
+from engines.foreign_servers.llamacpp.vocabulary import why_no_vocabulary
 from engines.foreign_servers.starting.docker_image import check_image
 from engines.foreign_servers.starting.openai_engine import OpenAiServerEngine
 from engines.hosted import CONVERTED_FEATURES
-from engines.models.checkpoint.kind import DECODER
+from engines.models.checkpoint.kind import DECODER, model_kind
 from engines.models.gguf.architectures import ARCHITECTURES
+from engines.models.gguf.as_folder import gguf_file
+from engines.models.tokenizer import FAST_FILE
 
 _FEATURES = {**CONVERTED_FEATURES, "model_kinds": "decoder-only"}
 
@@ -84,6 +87,11 @@ class LlamaCppEngine(OpenAiServerEngine):
     def check_folder(self, model_dir: Path) -> None:
         """Raises ModelInvalid, for example for a tokenizer that llama.cpp has no equal of."""
         check_model(model_dir)
+        if not model_kind(model_dir).gguf_weights or (model_dir / FAST_FILE).is_file():
+            return
+        place, file = _place(self.command, self.python, self.image), gguf_file(model_dir)
+        if place and (why := why_no_vocabulary(file, place.python, place.program)):
+            raise ModelInvalid(f"{file}: llama.cpp does not read its vocabulary: {why}; another build may")
 
     def prepared(self, spec: EngineSpec) -> Start:
         """The GGUF file is written unless it is kept."""

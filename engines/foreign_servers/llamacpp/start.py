@@ -13,7 +13,7 @@ from typing import Any
 from engines.adapters.attach_servers import LLAMACPP_UNCACHED
 from engines.api import Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
-from engines.errors import LaunchFailed, SpecInvalid
+from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid
 from engines.foreign_servers.llamacpp.options import OPTIONS, OURS, flags, parameter, wheel_of
 from engines.foreign_servers.llamacpp.tokenizer_check import check_tokens
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, digest_of, in_container
@@ -27,6 +27,7 @@ from engines.models.gguf.architectures import architecture, positions
 from engines.models.gguf.as_folder import gguf_file
 from engines.models.gguf.cache import gguf_model
 from engines.models.gguf.tokenizer import ends_by_text, gguf_tokenizer
+from engines.models.tokenizer import FAST_FILE
 from engines.processes.child_environment import import_variables
 from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads
@@ -227,9 +228,8 @@ class Start:
 
     def facts(self, port: int, load_s: float) -> EngineFacts:
         """What runs: the wheel's version, or the build that the program names. Raises ModelInvalid where its tokenizer
-        is not the folder's."""
-        if not self.kind.gguf_weights or (self.spec.model_dir / "tokenizer.json").is_file():
-            check_tokens(self.spec.model_dir, lambda text: _encode(port, text), "llama.cpp")
+        is not the folder's; that of a GGUF file is llama.cpp's own matter."""
+        estimated = self._tokenizer_note(port)
         wheel = wheel_of(self.place.python) if self.place.python else None
         build = (get_json(port, "/props") or {}).get("build_info", "unknown")  # the wheel does not know its own
         versions = {WHEEL: wheel.version} if wheel else {"llama.cpp": str(build)}
@@ -239,9 +239,23 @@ class Start:
             effective_dtype=self.effective_dtype,
             versions=versions,
             load_s=load_s,
-            notes=(*self.notes, *((NOT_YET_RUN,) if self.place.image else ())),
+            notes=(*self.notes, *estimated, *((NOT_YET_RUN,) if self.place.image else ())),
             converted_dir="" if self.kind.gguf_weights else str(self.file.parent),
         )
+
+    def _tokenizer_note(self, port: int) -> tuple[str, ...]:
+        folder = self.spec.model_dir
+        if self.kind.gguf_weights and not (folder / FAST_FILE).is_file():
+            return ("the file's tokenizer is not known here: tokens were not counted before the load",)
+        try:
+            check_tokens(folder, lambda text: _encode(port, text), "llama.cpp")
+        except ModelInvalid:
+            if not self.kind.gguf_weights:
+                raise
+            return (
+                "llama.cpp splits some texts otherwise than its file was read here: counts before the load may be off",
+            )
+        return ()
 
     @property
     def effective_dtype(self) -> str:

@@ -20,7 +20,7 @@ from engines.models.gguf.tokenizer import tokenizer_json
 SUFFIX = ".gguf"
 FILE = "model.gguf"
 """The link's name in the folder."""
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raise it when what is written changes."""
 
 MODEL_TYPES: Mapping[str, str] = {

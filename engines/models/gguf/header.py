@@ -9,15 +9,18 @@ import math
 import mmap
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engines.errors import ModelInvalid
 
+T = TypeVar("T")
+
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+_ALIGNED = 32
 _NUMBERS: Mapping[int, str] = {
     0: "B",
     1: "b",
@@ -55,9 +58,18 @@ class GgufHeader:
 
 def read_header(path: Path) -> GgufHeader:
     """The header of `path`. Raises ModelInvalid for a file that is no GGUF, or is cut short."""
+    return _with_data(path, _read)
+
+
+def without_weights(path: Path) -> bytes:
+    """A GGUF file that states all that `path` does and holds one tensor of no use. Raises as `read_header`."""
+    return _with_data(path, _without_weights)
+
+
+def _with_data(path: Path, read: Callable[[Path, mmap.mmap], T]) -> T:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(path, data)
+            return read(path, data)
     except OSError as error:
         raise ModelInvalid(f"{path}: {error.strerror}; expected a GGUF file") from error
     except ValueError as error:  # nothing to map, or text that is none
@@ -66,7 +78,8 @@ def read_header(path: Path) -> GgufHeader:
         raise ModelInvalid(f"{path}: the file ends within its header; download it again") from error
 
 
-def _read(path: Path, data: mmap.mmap) -> GgufHeader:
+def _begin(path: Path, data: mmap.mmap) -> tuple[_Reader, int, dict[str, Any]]:
+    """The place behind the key-value pairs, the number of tensors and the pairs."""
     if data[:4] != _MAGIC:
         raise ModelInvalid(f"{path}: expected a GGUF file, got one that begins with {data[:4]!r}")
     reader = _Reader(data)
@@ -74,7 +87,20 @@ def _read(path: Path, data: mmap.mmap) -> GgufHeader:
     if version not in _VERSIONS:
         raise ModelInvalid(f"{path}: GGUF version {version}, expected {' or '.join(map(str, _VERSIONS))}")
     tensors, pairs = reader.number("Q"), reader.number("Q")
-    values = {reader.string(): reader.value(reader.number("I")) for _ in range(pairs)}
+    return reader, tensors, {reader.string(): reader.value(reader.number("I")) for _ in range(pairs)}
+
+
+def _without_weights(path: Path, data: mmap.mmap) -> bytes:
+    reader, _, _ = _begin(path, data)
+    name = b"none"
+    begin, count = len(_MAGIC) + struct.calcsize("I"), struct.calcsize("Q")
+    tensor = struct.pack(f"<Q{len(name)}sIQIQ", len(name), name, 1, 1, 0, 0)
+    head = data[:begin] + struct.pack("<Q", 1) + data[begin + count : reader.at] + tensor
+    return head + bytes(2 * _ALIGNED - len(head) % _ALIGNED)
+
+
+def _read(path: Path, data: mmap.mmap) -> GgufHeader:
+    reader, tensors, values = _begin(path, data)
     bytes_of: Counter[str] = Counter()
     end = 0
     for _ in range(tensors):
@@ -85,7 +111,7 @@ def _read(path: Path, data: mmap.mmap) -> GgufHeader:
         size = math.prod(shape) // block * block_bytes
         bytes_of[name] += size
         end = max(end, offset + size)
-    alignment = int(values.get("general.alignment", 32))
+    alignment = int(values.get("general.alignment", _ALIGNED))
     begin = -(-reader.at // alignment) * alignment
     if begin + end > len(data):
         raise ModelInvalid(f"{path}: {len(data)} bytes, its header promises {begin + end}; download it again")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelInvalid
+from engines.models.gguf import sentencepiece
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 """llama.cpp's token types."""
 ENDS_BY_TEXT = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
@@ -139,25 +140,42 @@ _WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")
 
 
 def tokenizer_json(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """tokenizer.json for what a GGUF file's key-value pairs state; None for a tokenizer that is not byte-level BPE, or
-    splits text in a way that is not known here."""
+    """tokenizer.json for what a GGUF file's key-value pairs state, SentencePiece's or byte-level BPE; None for another
+    kind, or one that splits text in a way that is not known here."""
     stated = {key.removeprefix("tokenizer.ggml."): value for key, value in values.items()}
-    pre, tokens = str(stated.get("pre", "")), stated.get("tokens") or ()
-    if stated.get("model") != "gpt2" or pre not in _SPLIT_OF or not tokens:
+    tokens = stated.get("tokens") or ()
+    is_pieces = stated.get("model") == sentencepiece.MODEL
+    known = is_pieces or stated.get("model") == "gpt2"
+    parts_of = sentencepiece.parts if is_pieces else _byte_level
+    if not known or not tokens or (parts := parts_of(stated, tokens)) is None:
         return None
     types = stated.get("token_type") or [NORMAL] * len(tokens)
-    used = [(number, token, kind) for number, (token, kind) in enumerate(zip(tokens, types, strict=False))]
-    added = [_added(*each) for each in used if each[2] in (CONTROL, USER_DEFINED)]
+    kinds = (CONTROL, USER_DEFINED, UNKNOWN) if is_pieces else (CONTROL, USER_DEFINED)
+    used = enumerate(zip(tokens, types, strict=False))
+    default = is_pieces or str(stated.get("pre", "")) in _WHOLE_WORDS_FIRST
     return {
         "version": "1.0",
-        "added_tokens": added,
+        "added_tokens": [_added(number, token, kind) for number, (token, kind) in used if kind in kinds],
+        "post_processor": _before_text(stated, tokens, default=default),
+        **parts,
+    }
+
+
+def _byte_level(stated: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any] | None:
+    """What differs from kind to kind, for byte-level BPE; None where its split is not known here."""
+    pre = str(stated.get("pre", ""))
+    if pre not in _SPLIT_OF:
+        return None
+    types = stated.get("token_type") or [NORMAL] * len(tokens)
+    return {
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_step(name) for name in _splits(pre)]},
-        "post_processor": _before_text(stated, tokens, default=pre in _WHOLE_WORDS_FIRST),
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",
-            "vocab": {token: number for number, token, kind in used if kind != UNUSED},
+            "vocab": {
+                token: number for number, (token, kind) in enumerate(zip(tokens, types, strict=False)) if kind != UNUSED
+            },
             "merges": list(stated.get("merges") or ()),
             "ignore_merges": pre in _WHOLE_WORDS_FIRST,
         },
@@ -180,7 +198,7 @@ def _step(name: str) -> dict[str, Any]:
 
 def _added(number: int, token: str, kind: int) -> dict[str, Any]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **plain, "special": kind == CONTROL}
+    return {"id": number, "content": token, **plain, "special": kind != USER_DEFINED}
 
 
 def _before_text(stated: Mapping[str, Any], tokens: Sequence[str], *, default: bool) -> dict[str, Any] | None:
