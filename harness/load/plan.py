@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.api import Dialect
+from harness.load.corpus.spans import Around, Cut
 from harness.records import Prompt
 
 DISK_FULL_STATUS = 74
@@ -31,9 +32,11 @@ class LoadPlan:
     sent or `max_duration_s` is over. Open loop, where `offsets_ns` states when each request leaves (from the opening of
     the window, never falling): `users`, `think_time_s` and `requests` mean nothing, `window_s` is the time the schedule
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
-    `input_lengths`, `output_lengths` (tokens, one per request or none at all) trim prompts and set max_new_tokens;
+    `input_lengths`, `output_lengths` (tokens, one per request or none at all) shape prompts and set max_new_tokens;
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
-    the estimate used for that. `template` is the request body of the 'template' protocol,
+    the estimate used for that in runs without a corpus: else `cuts` (one per prompt of each measured request, () for a
+    prompt as it is) and `warmup_cuts` state what of `corpus` they carry, and `around` what the chat template writes
+    around it. `template` is the request body of the 'template' protocol,
     `answer_path` where its answer stands. `body` and `headers` change every request, see Form.
 
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
@@ -73,6 +76,10 @@ class LoadPlan:
     output_lengths: tuple[int | None, ...] = ()
     tokens_per_word: Mapping[str, float] = field(default_factory=dict)
     end_tokens: int = 0
+    corpus: str = ""
+    cuts: tuple[Cut, ...] = ()
+    warmup_cuts: tuple[Cut, ...] = ()
+    around: Around | None = None
     template: str = ""
     answer_path: str = ""
     body: Mapping[str, object] = field(default_factory=dict)
@@ -112,6 +119,10 @@ class LoadPlan:
         fields["dialect"] = Dialect(**fields["dialect"])
         for name in ("offsets_ns", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])
+        for name in ("cuts", "warmup_cuts"):
+            fields[name] = tuple(tuple((begin, end) for begin, end in cut) for cut in fields[name])
+        if fields["around"] is not None:
+            fields["around"] = tuple(fields["around"])
         return cls(**fields)
 
 

@@ -6,15 +6,20 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from harness.measure.statistics.estimators import share
 from harness.measure.tokens import is_short
-from harness.records import RequestRecord
+from harness.records import Metric, RequestRecord
 
+SHORT_FRAC = 0.01
+"""So many answers may miss the output length asked for before that is a doubt ..."""
+VOID_SHORT_FRAC = 0.10
+"""... and so many before it is another load, whose numbers mean nothing beside others."""
 LONG_FRAC = 1.1
 """An answer this much longer than asked for, and by more than an end token, was not bounded by the length."""
 INPUT_FRAC = 0.1
 INPUT_TOKENS = 2
-"""Inputs are cut by an estimate of their tokens: one that misses by more than a tenth, and two tokens, is another
-load."""
+"""Inputs are cut by the model's tokenizer where it is known: one that misses by more than a tenth, and two tokens, is
+another load."""
 MISSED_FRAC = 0.05
 """So many inputs may miss their length before it is doubted."""
 REPEATED_FRAC = 0.1
@@ -22,15 +27,38 @@ REPEATED_FRAC = 0.1
 
 
 def short_answers(chosen: Sequence[RequestRecord]) -> str:
-    """'' or how many answers are shorter than the fixed output length asked for."""
+    """'' or how many answers are shorter than the fixed output length asked for, where more than 1 % are."""
     asked = _asked(chosen)
     short = [record for record in asked if is_short(record)]
-    if not short:
+    if len(short) <= SHORT_FRAC * len(asked):
         return ""
     return (
         f"{len(short)} of {len(asked)} answers are shorter than the output length asked for ({_medians(short)}), so "
         "the load was lighter than asked; they are not in goodput. Does the server know a least number of new tokens?"
     )
+
+
+def too_short_answers(chosen: Sequence[RequestRecord]) -> str:
+    """'' or why the load is void: more than a tenth of its answers are shorter than was asked for."""
+    asked = _asked(chosen)
+    short = [record for record in asked if is_short(record)]
+    if len(short) <= VOID_SHORT_FRAC * len(asked):
+        return ""
+    return (
+        f"{len(short)} of {len(asked)} answers ({len(short) / len(asked):.0%}) are shorter than the output length "
+        f"asked for ({_medians(short)}; limit {VOID_SHORT_FRAC:.0%}): this was a lighter load than other candidates "
+        "had. Name the server's word for a least number of new tokens by options.server or workload.request, or ask "
+        "for no length"
+    )
+
+
+def short_metric(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
+    """short_answers_frac, where answers of a fixed length were asked for and counted."""
+    asked = [record for record in _asked(chosen) if record.output_tokens is not None]
+    if not asked:
+        return {}
+    estimator = "share of answers with fewer tokens than the fixed output length asked for"
+    return {"short_answers_frac": share([is_short(record) for record in asked], estimator=estimator)}
 
 
 def long_answers(chosen: Sequence[RequestRecord]) -> str:
@@ -60,20 +88,22 @@ def uncounted(chosen: Sequence[RequestRecord]) -> str:
 
 
 def input_lengths(chosen: Sequence[RequestRecord]) -> str:
-    """'' or how far the inputs as counted are from the lengths that the trace asked for."""
+    """'' or how far the inputs as counted are from the lengths asked for."""
     asked = [record for record in chosen if record.outcome == "ok" and record.asked_input_tokens]
     counted = [record for record in asked if record.input_tokens is not None]
     if not asked:
         return ""
     advice = "they are cut by the tokenizer of model:, one token a word without it: is it the served model's?"
     if not counted:
-        return f"no answer came with a count of its input tokens, so the trace's input lengths are not proven; {advice}"
+        return (
+            f"no answer came with a count of its input tokens, so the input lengths asked for are not proven; {advice}"
+        )
     came, wanted = (np.array([getattr(r, name) for r in counted]) for name in ("input_tokens", "asked_input_tokens"))
     missed = int(np.sum(np.abs(came - wanted) > np.maximum(INPUT_TOKENS, INPUT_FRAC * wanted)))
     if missed <= MISSED_FRAC * len(counted):
         return ""
     return (
-        f"{missed} of {len(counted)} inputs miss the length that the trace asks for by more than {INPUT_FRAC:.0%}: in "
+        f"{missed} of {len(counted)} inputs miss the length asked for by more than {INPUT_FRAC:.0%}: in "
         f"the median they have {float(np.median(came / wanted)):.0%} of its tokens; {advice}"
     )
 

@@ -211,6 +211,13 @@ _DEFS = (
         shown_in=("answer", "aside", "deployed", "probe"),
     ),
     MetricDef(
+        "short_answers_frac",
+        "frac",
+        "minimize",
+        "share of answers shorter than the fixed output length asked for",
+        title="Answers too short",
+    ),
+    MetricDef(
         "peak_memory_mib",
         "MiB",
         "minimize",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from harness.measure.asked_lengths import short_metric
 from harness.measure.doubts import doubts_of, measured
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.schedule import connect_metrics, schedule_metrics
@@ -56,6 +57,7 @@ def summarize(
         metrics.update(schedule_metrics(chosen, begin_ns, asked_rps))
     metrics.update(connect_metrics(records))
     metrics.update(_errors(chosen))
+    metrics.update(short_metric(chosen))
     metrics.update(_resources(use))
     metrics.update(_energy(chosen, use))
     metrics["load_s"] = Metric(value=load_s, unit="s", estimator="one launch, start to ready", n=1)

@@ -29,6 +29,7 @@ def proof(resolved: ResolvedScenario) -> dict[str, str]:
         "scenario": digest_of(resolved.scenario),
         "prompts": _sha256(resolved.prompts_path),
         "trace": _sha256(resolved.trace_path),
+        "corpus": _sha256(resolved.corpus_path),
         "locustfile": _sha256(resolved.locustfile_path),
     }
     if resolved.scenario.reads_model:

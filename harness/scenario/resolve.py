@@ -26,6 +26,7 @@ BUNDLED = Path(harness.__file__).resolve().parents[1] / "scenarios" / "assets"
 BUNDLED_MODEL = BUNDLED / "flan-t5-bench"
 BUNDLED_DECODER = BUNDLED / "llama-bench"
 BUNDLED_PROMPTS = BUNDLED / "prompts" / "tasks.jsonl"
+BUNDLED_CORPUS = BUNDLED / "corpus" / "pride-and-prejudice.txt"
 
 NO_FP32 = (
     "a GGUF file does not answer in fp32; name its model's folder by quality.reference_folder, or a server by "
@@ -45,7 +46,9 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedScenario:
-    """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but the file's location."""
+    """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but the file's location.
+    `corpus_path` is None where nothing is cut from one, and in runs stored before there was one: their traces cut or
+    repeated the prompts."""
 
     scenario: Scenario
     path: Path
@@ -56,6 +59,7 @@ class ResolvedScenario:
     locustfile_path: Path | None = None
     locustfile_sha256: str = ""
     reference_folder: Path | None = None
+    corpus_path: Path | None = None
 
     @property
     def has_own_reference(self) -> bool:
@@ -73,6 +77,7 @@ class ResolvedScenario:
                 "digest": self.digest,
                 "trace_path": str(self.trace_path) if self.trace_path else None,
                 **({"reference_folder": str(self.reference_folder)} if self.reference_folder else {}),
+                **({"corpus_path": str(self.corpus_path)} if self.corpus_path else {}),
                 **(
                     {"locustfile_path": str(self.locustfile_path), "locustfile_sha256": self.locustfile_sha256}
                     if self.locustfile_path
@@ -86,7 +91,7 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
     """`scenario` as read from `path`: relative paths start at its folder, absent ones are the bundled assets."""
     folder = path.parent.absolute()
     prompts, load = scenario.workload.prompts, scenario.workload.load
-    measure = scenario.quality.reference_folder
+    measure, corpus = scenario.quality.reference_folder, scenario.workload.corpus
     return ResolvedScenario(
         scenario=scenario,
         path=path,
@@ -96,6 +101,7 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
         trace_path=_under(folder, load.path) if isinstance(load, TraceLoad) else None,
         locustfile_path=_under(folder, scenario.workload.locustfile) if scenario.workload.locustfile else None,
         reference_folder=_under(folder, measure) if measure else None,
+        corpus_path=(_under(folder, corpus) if corpus else BUNDLED_CORPUS) if scenario.workload.cuts_inputs else None,
     )
 
 
@@ -110,6 +116,9 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "spawn_per_s"): None,
     ("workload", "request"): None,
     ("workload", "chat"): False,
+    ("workload", "lengths"): None,
+    ("workload", "corpus"): None,
+    ("workload", "corpus_may_repeat"): False,
     ("workload", "load", "time_unit"): None,
     ("workload", "max_error_frac"): None,
     ("workload", "engine_metrics"): True,
@@ -133,6 +142,8 @@ def digest_of(scenario: Scenario) -> str:
             block = block[part]
         if name in block and block[name] == unset:
             del block[name]
+    if scenario.workload.cuts_inputs:  # a trace's prompts were once cut or repeated: that was another load
+        fields["workload"].setdefault("corpus", "")
     if fields["model"] and fields["model"]["bundled"] is None:
         del fields["model"]["bundled"]
     for block in fields["space"]:

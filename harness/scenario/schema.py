@@ -24,7 +24,8 @@ from harness.scenario.fields import (
     one_of,
 )
 from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
-from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template, TraceLoad
+from harness.scenario.lengths import Lengths, check_lengths, cuts_inputs
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 from harness.scenario.racing import why_not_raced
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
@@ -93,6 +94,16 @@ class Workload(Strict):
         Request | None, Field(description="body fields and headers set, added or removed, beside an engine attach")
     ] = None
     load: Load = ClosedLoad()
+    lengths: Annotated[Lengths | None, Field(description="tokens of every measured input and answer")] = None
+    corpus: Annotated[
+        Word | None,
+        Field(
+            description="text file from which inputs of a length are cut, relative to the scenario; default: bundled"
+        ),
+    ] = None
+    corpus_may_repeat: Annotated[
+        bool, Field(description="an input longer than the corpus begins it anew, and two may begin alike")
+    ] = False
     locustfile: Annotated[
         Word | None, Field(description="your own User classes as the closed load; runs your code, relative path")
     ] = None
@@ -126,17 +137,22 @@ class Workload(Strict):
             ("inputs_per_request above 1", self.inputs_per_request > 1),
             ("template", self.template is not None),
             ("locustfile", self.locustfile is not None),
-            ("a trace, whose lengths would cut the chat template", isinstance(self.load, TraceLoad)),
         ):
             if is_used:
                 raise expected(
                     "one prompt in each request of this tool's own beside chat: true", name, "remove one of them"
                 )
 
+    @property
+    def cuts_inputs(self) -> bool:
+        """Whether requests may carry texts of a corpus."""
+        return cuts_inputs(self.lengths, self.load)
+
     @model_validator(mode="after")
     def _load_fits(self) -> Workload:
         load = self.load
         self._locustfile_fits()
+        check_lengths(self.lengths, self.corpus, self.corpus_may_repeat, load, self.locustfile)
         if self.chat:
             self._chat_fits()
         if self.template is not None and self.inputs_per_request != 1:

@@ -154,6 +154,12 @@ def _why_not_asked(block: EngineBlock, workload: Workload, able: Capabilities, t
         value = getattr(parameters, name)
         if value is not None and value != getattr(neutral, name):
             return f"{engine} has no {name}, and it is {value}"
+    if (
+        workload.lengths is not None
+        and workload.lengths.output is not None
+        and "min_new_tokens" in able.ignored_parameters
+    ):
+        return f"{engine} has no min_new_tokens, and workload.lengths.output is {workload.lengths.output}"
     least, most = parameters.min_new_tokens or 0, parameters.max_new_tokens
     if least not in (0, most) and not able.has_minimum_length:
         return (

@@ -11,6 +11,7 @@ from engines.models.chat_template import ChatTemplate
 from engines.models.checkpoint.kind import model_kind, template_text
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
+from harness.load.corpus.spans import Around
 from harness.load.prompts.prompts_file import read_prompts
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario
@@ -26,19 +27,41 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
     prompts = read_prompts(resolved.prompts_path, is_chat=is_chat)
     if not is_chat or folder is None:
         return prompts
+    where, template = f"{resolved.path}: workload.chat: ", _template(resolved, folder)
+    return tuple(
+        replace(prompt, rendered=_rendered(template, prompt, f"{where}{resolved.prompts_path}: prompt "))
+        for prompt in prompts
+    )
+
+
+def around_of(resolved: ResolvedScenario, folder: Path | None) -> Around | None:
+    """What the chat template of the model in `folder` writes around one user message; None where no text is cut for a
+    chat, or no model is known. Raises ScenarioError."""
+    if not resolved.scenario.workload.chat or not resolved.scenario.workload.cuts_inputs or folder is None:
+        return None
+    before, mark, behind = _template(resolved, folder).render([{"role": "user", "content": _MARK}]).partition(_MARK)
+    if not mark or _MARK in behind:
+        raise ScenarioError(
+            f"{resolved.path}: workload.chat: expected a chat template that writes a message as it is beside inputs of "
+            f"a length, that of {folder} changes it; remove workload.chat, or the lengths"
+        )
+    return before, behind
+
+
+_MARK = "one-message-of-a-user"
+"""Stands for a text while the template is asked what it writes around it."""
+
+
+def _template(resolved: ResolvedScenario, folder: Path) -> ChatTemplate:
     where = f"{resolved.path}: workload.chat: "
     if not model_kind(folder).is_decoder or not template_text(folder):
         raise ScenarioError(
             f"{where}expected a decoder-only model with a chat template, {folder} has none; remove workload.chat"
         )
     try:
-        template = ChatTemplate.load(folder)
+        return ChatTemplate.load(folder)
     except ModelInvalid as error:
         raise ScenarioError(f"{where}{error}") from None
-    return tuple(
-        replace(prompt, rendered=_rendered(template, prompt, f"{where}{resolved.prompts_path}: prompt "))
-        for prompt in prompts
-    )
 
 
 def token_counts(prompts: Sequence[Prompt], folder: Path) -> tuple[int, ...]:

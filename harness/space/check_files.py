@@ -20,6 +20,7 @@ from harness.scenario.yaml_nodes import parse
 from harness.space.check_model import check_folder, check_model
 from harness.space.check_options import option_problems
 from harness.space.check_requests import request_problems
+from harness.space.check_texts import check_texts
 from harness.space.plan_text import facts_of
 
 
@@ -86,11 +87,18 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
         yield f"{at('workload', 'prompts')}{_not_there('a JSONL file', resolved.prompts_path)}"
     else:
         yield from _problems_of(lambda: read_prompts(resolved.prompts_path, is_chat=resolved.scenario.workload.chat))
+    in_trace: list[str] = []
     if resolved.trace_path is not None:
         if not resolved.trace_path.is_file():
-            yield f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"
+            in_trace = [f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"]
         else:
-            yield from _problems_of(lambda: facts_of(resolved))
+            in_trace = list(_problems_of(lambda: facts_of(resolved)))
+        yield from in_trace
+    corpus = resolved.corpus_path
+    if corpus is not None and not corpus.is_file():
+        yield f"{at('workload', 'corpus')}{_not_there('a text file', corpus)}"
+    elif not in_trace:
+        yield from _problems_of(lambda: check_texts(resolved, at), at("workload", "corpus"))
     code = resolved.locustfile_path
     if code is not None and not code.is_file():
         yield f"{at('workload', 'locustfile')}{_not_there('a Python file with User classes', code)}"

@@ -27,6 +27,11 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
             f"{resolved.path}: workload.parameters.max_new_tokens: prompt {prompts[longest].prompt_id!r} of "
             f"{resolved.prompts_path}: {reason}"
         )
+    lengths = resolved.scenario.workload.lengths
+    if lengths is not None and lengths.input is not None:
+        reason = why_too_long(lengths.input, lengths.output or new, kind.max_positions)
+        if reason:
+            raise ScenarioError(f"{resolved.path}: workload.lengths: {reason}")
 
 
 def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | None:
@@ -37,5 +42,9 @@ def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | Non
         return None
     if (folder := folder_here(resolved)) is None:
         return None
-    counts = token_counts(prompts_of(resolved, folder), folder)
-    return max(counts) + resolved.scenario.workload.parameters.max_new_tokens if counts else None
+    workload = resolved.scenario.workload
+    counts, new = token_counts(prompts_of(resolved, folder), folder), workload.parameters.max_new_tokens
+    if not counts or workload.lengths is None:
+        return max(counts) + new if counts else None
+    asked = (workload.lengths.input or max(counts)) + (workload.lengths.output or new)
+    return max(asked, max(counts) + new)

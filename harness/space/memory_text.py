@@ -45,8 +45,9 @@ def memory_lines(resolved: ResolvedScenario) -> Iterator[str]:
     if size is None:
         return
     yield f"{size.parameters / 1e6:,.0f} M parameters{of}; {_reference_text(resolved, size)}"
-    prompt = _longest_prompt(resolved)
-    new = resolved.scenario.workload.parameters.max_new_tokens
+    lengths = resolved.scenario.workload.lengths
+    prompt = max(_longest_prompt(resolved), (lengths and lengths.input) or 0)
+    new = max(resolved.scenario.workload.parameters.max_new_tokens, (lengths and lengths.output) or 0)
     seen: dict[str, None] = {}
     for block in resolved.scenario.space:
         for dtype in block.dtype:

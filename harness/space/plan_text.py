@@ -70,6 +70,10 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     if different < len(prompts):
         text += f", {different} of them different"
     workload = resolved.scenario.workload
+    if resolved.corpus_path is not None and (trace is None or any(trace.schedule.input_lengths)):
+        return (
+            f"{text}, for quality; the load's inputs are cut from {resolved.corpus_path.name}, each begins differently"
+        )
     sends = (len(trace.schedule.offsets_ns) if trace else load_requests(workload)) * workload.inputs_per_request
     if sends <= different:
         return f"{text}, none sent twice in a load"

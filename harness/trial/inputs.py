@@ -8,13 +8,14 @@ from pathlib import Path
 from engines.api import QueueOrder
 from engines.cache_folder import cache_root
 from engines.models.folder import check_model_folder, resolve_model
+from harness.load.corpus.spans import Around
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
 from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
-from harness.space.chat import prompts_of, token_counts
+from harness.space.chat import around_of, prompts_of, token_counts
 from harness.space.context import check_context
 
 
@@ -32,7 +33,8 @@ class TrialInputs:
     trace, `locustfile` the user's own code where the scenario names one, `web_ui` the page that shows the live load
     where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
     that answers in fp32, None where none does. `token_counts` are those of a chat's prompts as the model reads them, ()
-    where they cannot be counted here. `queue_order` is how our server takes waiting requests."""
+    where they cannot be counted here. `corpus_path` is the text from which inputs of a length are cut, `around` what
+    the model's chat template writes around one of them. `queue_order` is how our server takes waiting requests."""
 
     scenario: Scenario
     model_dir: Path
@@ -45,6 +47,8 @@ class TrialInputs:
     reference_dir: Path | None = None
     queue_order: QueueOrder = "fifo"
     token_counts: tuple[int, ...] = ()
+    corpus_path: Path | None = None
+    around: Around | None = None
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:
@@ -70,6 +74,8 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
         model_dir=folder,
         prompts=prompts,
         token_counts=token_counts(prompts, known) if known is not None and resolved.scenario.workload.chat else (),
+        corpus_path=resolved.corpus_path,
+        around=around_of(resolved, known),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),

@@ -11,7 +11,6 @@ from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.metrics_scraper import Scraper
 from harness.load.plan import LoadPlan
-from harness.load.prompts.lengths import token_rates
 from harness.load.schedule.arrivals import at_rate, schedule_of
 from harness.load.schedule.max_rate import RateSearch
 from harness.load.schedule.request_times import Schedule
@@ -28,8 +27,9 @@ from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.rate_search import largest_held, why_probe_broke
+from harness.trial.request_texts import RequestTexts
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
-from harness.trial.window import Loaded, Window, probe_of, why_bounded
+from harness.trial.window import Loaded, Window, probe_of, why_bounded, why_unusable
 from harness.trial.without_texts import texts_of, without_words
 
 
@@ -47,6 +47,7 @@ class Loads:
         self._engine = ""
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
         self._racing: Racing | None = None
+        self._texts = RequestTexts(inputs)
 
     def prepare(self, order: int = 0, racing: Racing | None = None) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
@@ -85,22 +86,22 @@ class Loads:
             windows.append(self._window(self._planned(load.at(level), engine), engine, workdir, launch_s, text=text))
             if engine.failure() is not None:
                 break
-        measured = [
+        levels = [
             Measured(level=level, summary=window.summary, why=self._why_not_held(window))
             for level, window in zip(load.levels, windows, strict=False)
         ]
-        own = own_index(self._goals, measured)
+        own = own_index(self._goals, levels)
         probes = tuple(
             probe_of(number, one.level, one.why, window, is_own=number == own + 1)
-            for number, (one, window) in enumerate(zip(measured, windows, strict=True), 1)
+            for number, (one, window) in enumerate(zip(levels, windows, strict=True), 1)
         )
         asked = asked_levels(self._goals)
         void = [
             f"at {one.level.text}: {window.limited}"
-            for place, (one, window) in enumerate(zip(measured, windows, strict=True))
+            for place, (one, window) in enumerate(zip(levels, windows, strict=True))
             if window.limited and (place == own or one.level in asked)
         ]
-        summary = with_levels(self._goals, measured, own)
+        summary = with_levels(self._goals, levels, own)
         return Loaded(
             window=replace(windows[own], summary=summary, limited=void[0] if void else ""),
             probes=probes,
@@ -108,8 +109,7 @@ class Loads:
         )
 
     def _why_not_held(self, window: Window) -> str:
-        why = window.limited or window.result.too_many_errors or why_bounded(window.result)
-        return why or why_broken(self._goals, window.summary.metrics)
+        return why_unusable(window) or why_broken(self._goals, window.summary.metrics)
 
     def _search(self, load: MaxRateLoad, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         search = RateSearch(load.low_rps, load.high_rps, load.probes, load.precision_frac)
@@ -187,26 +187,23 @@ class Loads:
         return verdict or ("" if plan.locustfile else self._ceilings.why_beyond(result)) or ""
 
     def _closed(self, load: ClosedLoad, endpoint: Endpoint) -> LoadPlan:
-        return replace(
+        plan = replace(
             self._plan(endpoint),
             users=load.most_users,
             think_time_s=load.think_time_s,
             processes=max(self._hosts, load.processes or 1),
         )
+        return self._texts.filled(plan, self._model.folder)
 
     def _open(self, load: Open, engine: RunningEngine, probe: int) -> LoadPlan:
         schedule = self._schedule(load, probe)
-        folder = self._model.folder if schedule.input_lengths else None
-        rates, end_tokens = token_rates(self._inputs.prompts, folder) if folder is not None else ({}, 0)
-        return replace(
+        plan = replace(
             self._plan(engine.endpoint),
             offsets_ns=schedule.offsets_ns,
             window_s=schedule.duration_s,
             max_in_flight=load.max_in_flight,
             input_lengths=schedule.input_lengths,
             output_lengths=schedule.output_lengths,
-            tokens_per_word=rates,
-            end_tokens=end_tokens,
             processes=max(
                 self._hosts,
                 load.processes
@@ -214,6 +211,7 @@ class Loads:
             ),
             warmup_requests=self._workload.warmup_requests if probe < 2 else 0,
         )
+        return self._texts.filled(plan, self._model.folder)
 
     def _schedule(self, load: Open, probe: int) -> Schedule:
         return schedule_of(

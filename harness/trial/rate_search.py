@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.load.schedule.max_rate import RateSearch
 from harness.records import Metric, Probe, RequestRecord
 from harness.scenario.load_kinds import MaxRateLoad
-from harness.trial.window import Loaded, Window, why_bounded
+from harness.trial.window import Loaded, Window, why_unusable
 from harness.units import NS_PER_S
 
 DEFAULT_ERROR_FRAC = 0.01
@@ -17,7 +17,7 @@ DEFAULT_ERROR_FRAC = 0.01
 
 def why_probe_broke(load: MaxRateLoad, window: Window, window_s: float, *, has_slo: bool) -> str:
     """'' when the probe met everything asked of it, else the first thing that it did not."""
-    if why := window.limited or window.result.too_many_errors or why_bounded(window.result):
+    if why := why_unusable(window):
         return why
     bounds = {"error_frac": DEFAULT_ERROR_FRAC, **{name: bound.max for name, bound in load.slo.items()}}
     for name, bound in bounds.items():

@@ -20,8 +20,8 @@ from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
 from harness.load.served_model import ServedModel, empty_ids
-from harness.measure.asked_lengths import repeated_prompts
-from harness.measure.doubts import crashed
+from harness.measure.asked_lengths import repeated_prompts, too_short_answers
+from harness.measure.doubts import crashed, measured
 from harness.measure.machine.machine_class import this_machine
 from harness.quality.equivalence import QualityRule, has_right_answers, judge
 from harness.quality.inheritance import inherited
@@ -161,8 +161,8 @@ class TrialRunner:
         if window.racing is not None and window.racing.broken:
             broken = window.racing.broken
             return replace(trial, outcome="ended_early", reason=broken, violations=(broken,))
-        too_many = window.result.too_many_errors
-        return replace(trial, violations=(*self._goals.violations(trial), *([too_many] if too_many else [])))
+        void = (window.result.too_many_errors, too_short_answers(measured(window.result.records)))
+        return replace(trial, violations=(*self._goals.violations(trial), *(why for why in void if why)))
 
     def _why_by_time(self, window: Window) -> str:
         """'' or that the load ended by time before as many requests as wanted were sent."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.load.driver import LoadResult
+from harness.measure.asked_lengths import too_short_answers
+from harness.measure.doubts import measured
 from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.metrics import metrics_in
@@ -48,6 +50,12 @@ def probe_of(number: int, level: Level, why: str, window: Window, *, is_own: boo
         reason=why,
         values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
     )
+
+
+def why_unusable(window: Window) -> str:
+    """'' or why the window shows nothing of the load that was asked for."""
+    why = window.limited or window.result.too_many_errors or why_bounded(window.result)
+    return why or too_short_answers(measured(window.result.records))
 
 
 def why_bounded(result: LoadResult) -> str:

@@ -16,8 +16,7 @@ from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
 from harness.load.plan import LoadPlan, part_of, share_of
-from harness.load.prompts.lengths import shaped
-from harness.load.prompts.prompts_file import RequestOrder
+from harness.load.prompts.lengths import SentPrompts, shaped
 from harness.load.protocol.request_form import form_of
 from harness.records import Prompt
 from harness.units import NS_PER_S
@@ -39,7 +38,7 @@ class Session:
         self.add_users: Callable[[int], None] = _no_users
         self._started = 0
         self._form = form_of(plan)
-        self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+        self._sent = SentPrompts(plan)
         self._requests: dict[tuple[str, ...], bytes] = {}
         self._warmup = Tickets(workdir / "tickets-warmup", share_of(plan.warmup_requests, plan.host, plan.hosts))
         self._measured = Tickets(workdir / "tickets-measured", share_of(plan.requests, plan.host, plan.hosts))
@@ -106,12 +105,12 @@ class Session:
     def take_warmup(self) -> tuple[int, bytes] | None:
         """The next warm-up request (seq, bytes on the wire), or None."""
         number = self._numbered(self._warmup.take())
-        return None if number is None else (WARMUP_BASE + number, self._wire(self._order.warmup(number)))
+        return None if number is None else (WARMUP_BASE + number, self._wire(self._sent.warmup(number)))
 
     def take_measured(self) -> tuple[int, bytes] | None:
         """The next measured request (seq, bytes on the wire), or None."""
         number = self._numbered(self._measured.take())
-        return None if number is None else (number, self._wire(self._order.measured(number)))
+        return None if number is None else (number, self._wire_of(number))
 
     def _numbered(self, ticket: int | None) -> int | None:
         """The request of a ticket of this host, unique over all hosts."""
@@ -134,7 +133,7 @@ class Session:
         self._measured.close()
 
     def _wire_of(self, seq: int) -> bytes:
-        prompts = self._order.measured(seq)
+        prompts = self._sent.measured(seq)
         plan = self.plan
         if not plan.input_lengths and not plan.output_lengths:
             return self._wire(prompts)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from engines.adapters.api_key import without_key
 from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.plan import LoadPlan
-from harness.load.prompts.lengths import asked_input, asked_output, shaped
-from harness.load.prompts.prompts_file import RequestOrder
+from harness.load.prompts.lengths import SentPrompts, asked_input, asked_output, shaped
 from harness.load.protocol.answer.token_counts import CountedBy, count_in_header, total
 from harness.load.protocol.interface import Answer, NoAnswer
 from harness.load.protocol.request_form import form_of
@@ -27,7 +26,7 @@ class RecordReader:
         self._model = model
         self._form = form_of(plan)
         self.unjudged: dict[str, Prompt] = {}
-        self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+        self._sent = SentPrompts(plan)
 
     def record_of(self, raw: Exchange) -> tuple[RequestRecord, dict[str, str]]:
         """The record of a raw request, and its answers by output id ('<seq>.<place in the request>').
@@ -36,7 +35,7 @@ class RecordReader:
         text. Never raises for what a server sends.
         """
         place = raw.seq - WARMUP_BASE if raw.is_warmup else raw.seq
-        prompts = self._order.warmup(place) if raw.is_warmup else self._order.measured(place)
+        prompts = self._sent.warmup(place) if raw.is_warmup else self._sent.measured(place)
         outcome, error, answer = self._judged(raw, prompts)
         asked, generated, counted_by = self._counts(raw, answer, prompts) if answer.parts else (None, None, "")
         if answer.parts and (blank := self._blank(answer, prompts, generated if counted_by == "server" else None)):

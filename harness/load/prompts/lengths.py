@@ -1,7 +1,8 @@
-"""Request lengths: prompts cut or repeated to a number of tokens, and max_new_tokens per request.
+"""Request lengths: what each request carries, cut from a corpus to a number of tokens, and max_new_tokens per request.
 
-Tokens are estimated from words (`tokens_per_word` and `end_tokens` of the plan), since no tokenizer runs in a load
-process; what the server counted stands in the records, so the error of the estimate can be seen.
+No tokenizer runs in a load process: where each text stands in the corpus was computed before, and is in the plan. Runs
+stored before there was a corpus cut or repeat each prompt's own words instead (`tokens_per_word` and `end_tokens` of
+the plan are the estimate); what the server counted stands in the records either way.
 """
 
 from __future__ import annotations
@@ -10,30 +11,69 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.load.corpus.spans import Cut, text_of
 from harness.load.plan import LoadPlan
+from harness.load.prompts.prompts_file import RequestOrder
 from harness.records import Prompt
+
+CORPUS = "corpus"
+"""The task of a prompt that was cut from the corpus, and how its id begins."""
+
+
+class SentPrompts:
+    """The prompts that each request of a plan carries: those of the prompts file in their seeded order, or texts cut
+    from its corpus."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._plan = plan
+        self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+
+    def measured(self, seq: int) -> tuple[Prompt, ...]:
+        """The prompts of measured request `seq`, from 0."""
+        return self._cut(self._plan.cuts, seq, "") or self._order.measured(seq)
+
+    def warmup(self, seq: int) -> tuple[Prompt, ...]:
+        """The prompts of warm-up request `seq`, from 0."""
+        return self._cut(self._plan.warmup_cuts, seq, "warmup-") or self._order.warmup(seq)
+
+    def _cut(self, cuts: Sequence[Cut], seq: int, prefix: str) -> tuple[Prompt, ...]:
+        """() where this request has no text of the corpus."""
+        begin = seq * self._plan.inputs_per_request
+        found = cuts[begin : begin + self._plan.inputs_per_request]
+        if not found or not all(found):
+            return ()
+        return tuple(
+            self._prompt(f"{CORPUS}-{prefix}{begin + place}", text_of(self._plan.corpus, cut))
+            for place, cut in enumerate(found)
+        )
+
+    def _prompt(self, prompt_id: str, text: str) -> Prompt:
+        around = self._plan.around
+        rendered = f"{around[0]}{text}{around[1]}" if around else None
+        return Prompt(prompt_id=prompt_id, task=CORPUS, text=text, reference=None, rendered=rendered)
 
 
 def shaped(plan: LoadPlan, seq: int, prompts: Sequence[Prompt]) -> tuple[tuple[Prompt, ...], dict[str, object] | None]:
     """The prompts of request `seq` at its input length, and its parameters at its output length (None: the plan's).
 
     A request of several prompts shares its lengths equally among them. An output length sets max_new_tokens, and
-    min_new_tokens too, so that an engine that honours it writes exactly as many.
+    min_new_tokens too where the server has a word for it, so that it writes exactly as many.
     """
     asked = asked_input(plan, seq)
     each = _output_each(plan, seq, len(prompts))
-    if asked is not None:
+    if asked is not None and not plan.cuts:
         length = asked / len(prompts) - plan.end_tokens
         prompts = [
             replace(p, text=of_length(p.text, length / plan.tokens_per_word.get(p.prompt_id, 1))) for p in prompts
         ]
     if each is None:
         return tuple(prompts), None
-    return tuple(prompts), {**plan.parameters, "max_new_tokens": each, "min_new_tokens": each}
+    least = {} if plan.dialect.exact_tokens == "none" else {"min_new_tokens": each}
+    return tuple(prompts), {**plan.parameters, "max_new_tokens": each, **least}
 
 
 def asked_input(plan: LoadPlan, seq: int) -> int | None:
-    """Tokens of measured request `seq` where a trace asks for so many."""
+    """Tokens of measured request `seq` where a trace or workload.lengths asks for so many."""
     return plan.input_lengths[seq] if plan.input_lengths else None
 
 

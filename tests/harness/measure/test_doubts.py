@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure.asked_lengths import repeated_prompts
-from harness.measure.doubts import client_verdict, doubts_of
+from harness.measure.asked_lengths import repeated_prompts, short_metric, too_short_answers
+from harness.measure.doubts import client_verdict, doubts_of, measured
 from harness.records import RequestRecord
 from tests.harness.measure.records import MS, closed_loop, request, use
 
@@ -101,6 +101,19 @@ def test_answers_shorter_than_the_length_asked_for() -> None:
     assert doubt.kind == "short_answers"
     assert "100 of 400 answers are shorter than the output length asked for (median 8 of 50 tokens)" in doubt.sentence
     assert doubts_of(tuple(replace(r, asked_tokens=10) for r in STEADY), use()) == ()
+    assert short_metric(measured(short))["short_answers_frac"].value == 0.25
+    assert short_metric(measured(STEADY)) == {}
+
+
+@pytest.mark.parametrize(("count", "is_doubted", "is_void"), [(4, False, False), (40, True, False), (41, True, True)])
+def test_few_short_answers_pass_some_are_doubted_and_many_void_a_load(
+    count: int, is_doubted: bool, is_void: bool
+) -> None:
+    short = [replace(r, asked_tokens=50, output_tokens=8 if k < count else 50) for k, r in enumerate(STEADY)]
+    assert [doubt.kind for doubt in doubts_of(short, use())] == ["short_answers"] * is_doubted
+    void = too_short_answers(short)
+    assert void.startswith(f"{count} of 400 answers (10%) are shorter than the output length asked for") == is_void
+    assert bool(void) == is_void
 
 
 def test_a_saturated_client_voids_the_trial() -> None:
@@ -141,9 +154,7 @@ def test_inputs_that_miss_the_trace_s_length(asked: int, counted: int, is_doubte
     assert [doubt.kind for doubt in found] == ["input_lengths"] * is_doubted
     if is_doubted:
         share = f"in the median they have {counted / asked:.0%} of its tokens"
-        assert found[0].sentence.startswith(
-            "400 of 400 inputs miss the length that the trace asks for by more than 10%"
-        )
+        assert found[0].sentence.startswith("400 of 400 inputs miss the length asked for by more than 10%")
         assert share in found[0].sentence
     few = [
         replace(r, asked_input_tokens=asked, input_tokens=counted if k < 20 else asked) for k, r in enumerate(STEADY)

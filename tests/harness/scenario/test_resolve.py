@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from harness.errors import StaleScenario
 from harness.scenario.resolve import (
+    BUNDLED_CORPUS,
     BUNDLED_DECODER,
     BUNDLED_MODEL,
     BUNDLED_PROMPTS,
@@ -91,6 +93,34 @@ def test_scenarios_without_younger_keys_keep_the_digest_of_runs_stored_before_th
     written = {"parameters": {"max_new_tokens": 80, "min_new_tokens": 0, "num_beams": 1}}
     assert digest_of(_scenario(workload=written)) == "7ca6399249"
     assert digest_of(_scenario(workload={"parameters": {"top_k": 5}})) != "7ca6399249"
+
+
+def test_a_trace_of_a_run_stored_before_there_was_a_corpus_is_replayed_as_it_was() -> None:
+    resolved = resolve(_scenario(workload={"load": {"kind": "trace", "path": "t.csv"}}), Path("/a/s.yaml"))
+    assert resolved.corpus_path == BUNDLED_CORPUS
+    stored = json.loads(json.dumps(resolved.as_dict()))
+    assert resolved_from_dict(stored) == resolved
+    del stored["resolved"]["corpus_path"]
+    assert resolved_from_dict(stored).corpus_path is None
+    own = _scenario(workload={"load": {"kind": "trace", "path": "t.csv"}, "corpus": "mine.txt"})
+    assert resolve(own, Path("/a/s.yaml")).corpus_path == Path("/a/mine.txt")
+    assert digest_of(own) != resolved.digest
+    assert resolve(_scenario(), Path("/a/s.yaml")).corpus_path is None
+
+
+@pytest.mark.parametrize(
+    ("workload", "problem"),
+    [
+        ({"corpus": "c.txt"}, "a corpus only beside lengths.input or load.kind trace"),
+        ({"corpus_may_repeat": True, "lengths": {"output": 5}}, "a corpus only beside lengths.input"),
+        ({"lengths": {}}, "expected input, output or both"),
+        ({"lengths": {"input": 5}, "load": {"kind": "trace", "path": "t"}}, "no lengths beside load.kind trace"),
+        ({"lengths": {"output": 5}, "locustfile": "l.py"}, "no lengths beside locustfile"),
+    ],
+)
+def test_lengths_and_a_corpus_that_nothing_is_cut_for_are_refused(workload: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        _scenario(workload=workload)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from harness.records import ChatFacts
 from harness.scenario.resolve import BUNDLED_DECODER, BUNDLED_MODEL, ResolvedScenario, resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import plan_space
-from harness.space.chat import prompts_of
+from harness.space.chat import around_of, prompts_of
 from harness.space.context import check_context
 from harness.space.plan_text import prompts_text
 from harness.trial.endpoint_form import asked, chat_facts
@@ -72,6 +72,19 @@ def test_a_template_that_is_missing_or_refuses_is_one_sentence(
     assert message in str(caught.value)
 
 
+def test_a_text_of_a_length_stands_inside_the_template(tmp_path: Path) -> None:
+    before, behind = around_of(_resolved(tmp_path, lengths={"input": 64}), BUNDLED_DECODER) or ("", "")
+    assert before + "spell: 42" + behind == prompts_of(_resolved(tmp_path), BUNDLED_DECODER)[0].rendered
+    assert around_of(_resolved(tmp_path), BUNDLED_DECODER) is None
+    assert around_of(_resolved(tmp_path, lengths={"input": 64}), None) is None
+    folder = tmp_path / "shouts"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(GPT2))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content | upper }}")
+    with pytest.raises(ScenarioError, match="a chat template that writes a message as it is beside inputs of a length"):
+        around_of(_resolved(tmp_path, lengths={"input": 64}), folder)
+
+
 def test_an_encoder_decoder_model_has_no_chat(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="expected a decoder-only model with a chat template"):
         prompts_of(_resolved(tmp_path), BUNDLED_MODEL)
@@ -82,7 +95,6 @@ def test_an_encoder_decoder_model_has_no_chat(tmp_path: Path) -> None:
     [
         {"inputs_per_request": 2},
         {"template": {"body": '"{prompt}"', "answer": "a"}},
-        {"load": {"kind": "trace", "path": "t"}},
     ],
 )
 def test_what_no_chat_can_have_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:

@@ -50,6 +50,38 @@ def test_prompts_and_trace_are_read_to_their_ends_and_every_mistake_is_named(tmp
     assert lines[3].startswith(f"{path}:4: recommend.container: expected a known container, got 'none-1'")
 
 
+@pytest.mark.parametrize(
+    ("workload", "problem"),
+    [
+        ("corpus: c.txt\n  lengths: {input: 9}", "4: workload.corpus: expected a text file, got '{folder}/c.txt'"),
+        (
+            "corpus: short.txt\n  lengths: {input: 512}",
+            "4: workload.corpus: expected text enough for an input of 512 tokens, got 3 words, each counted as a token "
+            "in 3 words of short.txt that stand in it once; name a longer text, or allow repetition",
+        ),
+        (
+            "corpus: short.txt\n  lengths: {input: 2}",
+            "4: workload.corpus: expected text enough for 216 texts that each begin at another word, got 3 words",
+        ),
+        ("lengths: {input: 0}", "4: workload.lengths.input: expected a number >= 1, got 0"),
+    ],
+)
+def test_a_corpus_that_holds_too_little_is_refused_with_its_line(tmp_path: Path, workload: str, problem: str) -> None:
+    (tmp_path / "short.txt").write_text("three short words\n")
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nspace: [{{engine: fake}}]\nworkload:\n  {workload}\n")
+    with pytest.raises(ScenarioError) as caught:
+        checked_scenario(path)
+    assert f"{path}:{problem.format(folder=tmp_path)}" in str(caught.value)
+
+
+def test_an_input_shorter_than_what_the_tokenizer_adds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nspace: [{engine: t5}]\nworkload: {lengths: {input: 1}}\n")
+    with pytest.raises(ScenarioError, match=r"s\.yaml:3: workload\.lengths\.input: expected more than the 1 tokens"):
+        checked_scenario(path)
+
+
 WEIGHTS = (BUNDLED_MODEL / "model.safetensors").stat().st_size
 
 

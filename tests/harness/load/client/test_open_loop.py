@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from engines.api import Dialect
 from harness.errors import EnvironmentFault
 from harness.load.ceiling.measure import UNCHECKED_RPS, Ceilings
 from harness.load.driver import LoadState, drive
@@ -157,6 +158,35 @@ def test_a_trace_sets_the_lengths_of_each_request(tmp_path: Path) -> None:
         )  # fmt: skip
         run_load(plan, tmp_path)
     assert sorted(seen) == [(1, 3), (1, 4), (2, 8), (3, 9)]
+
+
+@pytest.mark.heavy
+def test_a_closed_loop_sends_the_texts_that_the_plan_cuts_from_its_corpus(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def note(odd: Odd, body: dict[str, Any]) -> None:
+        seen.append((body["inputs"], body["parameters"]["max_new_tokens"]))
+        echo(odd, body)
+
+    with odd_server(note) as url:
+        result = run_load(
+            plan_of(
+                url, users=1, requests=3, warmup_requests=1, input_lengths=(2, None, 1), output_lengths=(5,) * 3,
+                corpus="a b c d", cuts=(((0, 1), (6, 7)), (), ((2, 5),)), warmup_cuts=(((4, 7),),), around=("<", ">"),
+            ),
+            tmp_path,
+        )  # fmt: skip
+    assert [text for text, _ in seen[:2]] == ["<c d>", "<a d>"]
+    assert seen[2][0].startswith("text ")
+    assert seen[3] == ("<b c>", 5)
+    assert [record.prompt_ids for record in measured_of(result)][::2] == [("corpus-0",), ("corpus-2",)]
+    assert [record.asked_input_tokens for record in measured_of(result)] == [2, None, 1]
+
+
+def test_a_server_without_a_word_for_a_minimum_is_asked_for_the_most_alone() -> None:
+    load = ConstantLoad(kind="constant", rate_rps=1.0)
+    plan = _plan("http://h", load, 1.0, output_lengths=(6,), dialect=Dialect(exact_tokens="none"))
+    assert shaped(plan, 0, PROMPTS[:1])[1] == {"max_new_tokens": 6}
 
 
 def test_a_text_is_cut_or_repeated_to_its_words() -> None:

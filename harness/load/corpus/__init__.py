@@ -1,0 +1,1 @@
+"""Texts of a wanted number of tokens, cut from a corpus of real text."""

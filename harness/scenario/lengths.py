@@ -1,0 +1,46 @@
+"""Lengths in a scenario (`workload.lengths`): how many tokens every measured request has, and its answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from harness.scenario.fields import AtLeastOne, Strict, expected
+from harness.scenario.load_kinds import Load, TraceLoad
+
+
+class Lengths(Strict):
+    """Tokens of every measured request; inputs are cut from a corpus of real text."""
+
+    input: Annotated[
+        AtLeastOne | None, Field(description="tokens of each prompt, with what tokenizer and chat template add")
+    ] = None
+    output: Annotated[AtLeastOne | None, Field(description="new tokens of each answer, neither fewer nor more")] = None
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Lengths:
+        if self.input is None and self.output is None:
+            raise expected("input, output or both", "neither", "write lengths: {input: 512, output: 128}")
+        return self
+
+
+def check_lengths(
+    lengths: Lengths | None, corpus: str | None, may_repeat: bool, load: Load, locustfile: str | None
+) -> None:
+    """Refuses lengths beside a load that has its own, and a corpus from which nothing would be cut."""
+    if lengths is not None and isinstance(load, TraceLoad):
+        raise expected("no lengths beside load.kind trace, which has its own", "both", "remove lengths")
+    if lengths is not None and locustfile is not None:
+        raise expected("no lengths beside locustfile", "both", "its classes make their own requests")
+    if not cuts_inputs(lengths, load) and (corpus is not None or may_repeat):
+        raise expected(
+            "a corpus only beside lengths.input or load.kind trace",
+            corpus or "corpus_may_repeat: true",
+            "write lengths: {input: 512}",
+        )
+
+
+def cuts_inputs(lengths: Lengths | None, load: Load) -> bool:
+    """Whether requests may carry texts of a corpus: where a trace or `lengths` may state how long they are."""
+    return isinstance(load, TraceLoad) or (lengths is not None and lengths.input is not None)

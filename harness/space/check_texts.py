@@ -1,0 +1,42 @@
+"""The check that the corpus of a scenario holds what its requests will be cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.errors import ScenarioError
+from harness.load.corpus.cuts import cutter_of
+from harness.load.schedule.estimate import load_requests
+from harness.scenario.resolve import ResolvedScenario
+from harness.space.capabilities import folder_here
+from harness.space.chat import around_of
+from harness.space.plan_text import facts_of
+
+
+def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
+    """Raises ScenarioError, with the numbers, for a corpus that is too short or an input shorter than what the
+    tokenizer adds to it; ModelInvalid for a damaged tokenizer. By words where the model is not here. Messages begin
+    with what `at` makes of a field's path."""
+    workload = resolved.scenario.workload
+    if resolved.corpus_path is None:
+        return
+    lengths = workload.lengths
+    if lengths is not None and lengths.input is not None:
+        longest, count = (
+            lengths.input,
+            (load_requests(workload) + workload.warmup_requests) * workload.inputs_per_request,
+        )
+    else:
+        trace = facts_of(resolved)
+        known = [length for length in trace.schedule.input_lengths if length is not None] if trace is not None else []
+        longest, count = max(known, default=0), len(known) * workload.inputs_per_request
+    if not count:
+        return
+    folder = folder_here(resolved) if resolved.scenario.reads_model else None
+    _, cutter = cutter_of(resolved.corpus_path, folder, around_of(resolved, folder), workload.corpus_may_repeat)
+    if lengths is not None and longest <= cutter.added:
+        raise ScenarioError(
+            f"{at('workload', 'lengths', 'input')}expected more than the {cutter.added} tokens that the model's "
+            f"tokenizer or chat template adds to a text, got {longest}"
+        )
+    cutter.check(longest, count, at("workload", "corpus"))

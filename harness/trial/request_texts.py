@@ -1,0 +1,66 @@
+"""The texts of a load's requests: cut from the scenario's corpus to the lengths that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.load.corpus.cuts import cutter_of
+from harness.load.corpus.spans import Cut
+from harness.load.plan import LoadPlan
+from harness.load.prompts.lengths import token_rates
+from harness.trial.inputs import TrialInputs
+
+
+class RequestTexts:
+    """Fills in what the requests of a plan carry."""
+
+    def __init__(self, inputs: TrialInputs) -> None:
+        self._inputs = inputs
+
+    def filled(self, plan: LoadPlan, folder: Path | None) -> LoadPlan:
+        """`plan` with the scenario's lengths where it states some, and with a text of the corpus for each of its inputs
+        and its warm-up, counted by the model in `folder` (None: by words). Raises ScenarioError: the corpus is too
+        short."""
+        plan = self._with_lengths(plan)
+        if not plan.input_lengths:
+            return plan
+        path = self._inputs.corpus_path
+        if path is None:
+            rates, end_tokens = token_rates(plan.prompts, folder) if folder is not None else ({}, 0)
+            return replace(plan, tokens_per_word=rates, end_tokens=end_tokens)
+        text, cutter = cutter_of(path, folder, self._inputs.around, self._inputs.scenario.workload.corpus_may_repeat)
+        known = [length for length in plan.input_lengths if length is not None]
+        warmup = (sorted(known, reverse=True)[:1] + known)[: plan.warmup_requests]
+        warmup += [known[number % len(known)] for number in range(plan.warmup_requests - len(warmup))]
+        each = [length for length in (*known, *warmup) for length in shares(length, plan.inputs_per_request)]
+        cuts = cutter.cuts(each, plan.seed)
+        measured, left = _placed(plan.input_lengths, cuts, plan.inputs_per_request)
+        return replace(plan, corpus=text, cuts=measured, warmup_cuts=left, around=self._inputs.around)
+
+    def _with_lengths(self, plan: LoadPlan) -> LoadPlan:
+        lengths, count = self._inputs.scenario.workload.lengths, len(plan.offsets_ns) or plan.requests
+        if lengths is None:
+            return plan
+        return replace(
+            plan,
+            input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * count,
+            output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * count,
+        )
+
+
+def shares(length: int, parts: int) -> list[int]:
+    """`length` in `parts` whole shares, which differ by one at most; each at least 1."""
+    return [max(1, length // parts + (part < length % parts)) for part in range(parts)]
+
+
+def _placed(lengths: Sequence[int | None], cuts: Sequence[Cut], each: int) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+    """The cuts at the places of their requests, () where a request has no length, and those that are left."""
+    found: list[Cut] = []
+    at = 0
+    for length in lengths:
+        taken = 0 if length is None else each
+        found += cuts[at : at + each] if taken else [()] * each
+        at += taken
+    return tuple(found), tuple(cuts[at:])
