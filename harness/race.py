@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Race:
     """The evidence that ended a trial early: in its first `requests` requests it was `worse_frac` worse in `metric`
     than trial `against` in the same ones, and at least `at_least_frac` but for an error probability of `level`; that is
-    more than `margin_frac`. Judged by `blocks` pairs of blocks of `block_requests` requests, at check number `check` of
-    `checks`. `against_value` is what that trial measured in the end."""
+    more than `margin_frac`, which `margin_why` explains ('' in older runs). Judged by `blocks` pairs of blocks of
+    `block_requests` requests, at check number `check` of `checks`. `against_value` is what that trial measured in the
+    end."""
 
     against: str
     metric: str
@@ -24,3 +25,4 @@ class Race:
     block_requests: int
     worse_frac: float
     at_least_frac: float
+    margin_why: str = ""

@@ -31,8 +31,10 @@ class Pooled:
 
     @property
     def telling(self) -> tuple[Trial, ...]:
-        """The trials that count for the candidate; all of them when none does."""
-        return tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT) or self.trials
+        """The trials that count for the candidate; all of them when none does. One that lost a race does not where the
+        candidate was measured whole later."""
+        ran = tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT)
+        return tuple(trial for trial in ran if trial.race is None) or ran or self.trials
 
     @property
     def is_confirmed(self) -> bool:

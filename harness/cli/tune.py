@@ -17,13 +17,13 @@ from harness.cli.load_options import load_hosts
 from harness.cli.progress import Display, open_display
 from harness.cli.signals import stopped_by_signals
 from harness.cli.tune_answer import answer
+from harness.cli.tune_earlier import EarlierRuns, spread_texts
 from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, elsewhere
 from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.web_ui.launch import WebUi
-from harness.measure.machine.facts import machine_facts
 from harness.places.open_cluster import ADDRESS_HELP
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
@@ -33,14 +33,14 @@ from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
 from harness.space.check_options import unchecked_options
 from harness.space.context import most_tokens
-from harness.space.plan_text import facts_of, plan_dict, plan_lines
+from harness.space.plan_text import Races, facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
-from harness.store.reader import find_run
 from harness.store.run_folder import finish_run, open_run
 from harness.trial.bench import Bench, interrupted
 from harness.trial.inputs import with_checked_code
 from harness.tune.places import Here, Places
 from harness.tune.search_records import SearchContext, SearchResult
+from harness.tune.spreads import Earlier
 from harness.units import BYTES_PER_MIB
 
 FIRST_SHOWN = 6
@@ -140,7 +140,7 @@ def command(
         options = _Options(
             results=results,
             dry_run=dry_run,
-            earlier=earlier,
+            runs=EarlierRuns(results, earlier, there.machine.facts if there else None),
             prunes=not no_prune,
             is_new=is_new,
             web_ui=None if ui_port is None else WebUi(ui_port),
@@ -158,7 +158,7 @@ class _Options:
 
     results: Path | None
     dry_run: bool
-    earlier: tuple[str, ...]
+    runs: EarlierRuns
     prunes: bool
     is_new: bool
     web_ui: WebUi | None
@@ -172,11 +172,19 @@ class _Options:
         """The option by which something else than this machine sends the load, or ''."""
         return "--places" if self.there else "--expect-workers" if self.hosts else ""
 
+    def spreads(self, resolved: ResolvedScenario, plan: SpacePlan, before: str = "") -> Earlier:
+        """What races need to know of launches, from earlier runs."""
+        return {} if self.not_here else self.runs.spreads(resolved, plan, before)
+
+    def spread_texts(self, resolved: ResolvedScenario, plan: SpacePlan, spreads: Earlier) -> tuple[str, ...]:
+        """How much launches differ, as far as something is raced."""
+        return () if self.not_here else spread_texts(resolved, plan, spreads)
+
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     there = options.there
     plan = _plan(resolved, there)
-    first = _first(resolved, plan, options)
+    first = options.runs.first(resolved, plan)
     if options.dry_run:
         check_model(resolved)
         return _print_plan(resolved, plan, first, options)
@@ -191,7 +199,7 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=options.web_ui, hosts=options.hosts)
             bench = until_end.enter_context(opening)
             far = there.places(bench, resolved, display.note) if there else None
-            result = _search(bench, plan, display, first, far or _here(bench), options)
+            result = _search(bench, resolved, plan, display, first=first, places=far or _here(bench), options=options)
         run_file = far.run_file if far else None
         return answer(bench, result, verifies=options.verifies, as_json=options.as_json, run_file=run_file)
 
@@ -230,22 +238,12 @@ def _resumable() -> Iterator[None]:
         raise Interrupted(f"{error}\nNext: the same command again continues from there (--new begins again)") from error
 
 
-def _first(resolved: ResolvedScenario, plan: SpacePlan, options: _Options) -> tuple[Candidate, ...]:
-    """The candidates that earlier runs put first."""
-    if not options.earlier:
-        return ()
-    from harness.tune.warm_start import Place, prior_order, read_hints
-
-    facts = options.there.machine.facts if options.there else machine_facts()
-    here = Place(model=resolved.model.value, kind=model_kind_of(resolved), machine=facts)
-    roots = [find_run(options.results or DEFAULT_RESULTS, name) for name in options.earlier]
-    return prior_order(plan, read_hints(roots, resolved, here, plan), resolved.scenario.search.trials)
-
-
 def _search(
     bench: Bench,
+    resolved: ResolvedScenario,
     plan: SpacePlan,
     display: Display,
+    *,
     first: tuple[Candidate, ...],
     places: Places,
     options: _Options,
@@ -253,6 +251,9 @@ def _search(
     """Raises Interrupted after a Ctrl-C; every finished trial is stored then."""
     from harness.tune.loop import search  # Optuna takes long to import: --help does not wait for it
 
+    spreads = options.spreads(resolved, plan, bench.writer.manifest.created_utc)
+    for text in options.spread_texts(resolved, plan, spreads):
+        display.note(f"races: {text}")
     result = search(
         SearchContext(
             scenario=bench.inputs.scenario,
@@ -267,6 +268,7 @@ def _search(
             spent_before_s=bench.setup_s,
             is_verified=options.verifies,
             first=first,
+            earlier=spreads,
             memory_mib=_memory_mib(options.there),
             prunes=options.prunes,
         )
@@ -281,10 +283,12 @@ def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candid
     from harness.tune.sampler import first_candidates
 
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN, first)
+    spreads = options.spread_texts(resolved, plan, options.spreads(resolved, plan))
+    races = Races(not_here=options.not_here, spreads=spreads)
     if options.as_json:
-        click.echo(json.dumps(plan_dict(resolved, plan, order, not_here=options.not_here), indent=2))
+        click.echo(json.dumps(plan_dict(resolved, plan, order, races), indent=2))
     else:
-        click.echo("\n".join(plan_lines(resolved, plan, order, not_here=options.not_here)))
+        click.echo("\n".join(plan_lines(resolved, plan, order, races)))
     return 0
 
 

@@ -137,11 +137,19 @@ def _quality_text(resolved: ResolvedScenario) -> str:
     return f"{text}; compared with {who}, asked once in about {format_duration(asked_s)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Races:
+    """What a plan states of races beyond the scenario: `not_here` is the option by which the load is not sent from this
+    machine, where nothing is raced, or ''; `spreads` how much launches of each engine differ."""
+
+    not_here: str = ""
+    spreads: tuple[str, ...] = ()
+
+
 def plan_lines(
-    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], *, not_here: str = ""
+    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], races: Races | None = None
 ) -> Iterator[str]:
-    """The plan as a person reads it; `order` are the first candidates to be measured, `not_here` is the option by which
-    the load is not sent from this machine, where nothing is raced, or ''."""
+    """The plan as a person reads it; `order` are the first candidates to be measured."""
 
     scenario, search = resolved.scenario, resolved.scenario.search
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
@@ -171,7 +179,8 @@ def plan_lines(
     expected = expectation(scenario, plan.size, trace)
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
-    yield f"racing     {_racing_text(scenario, not_here)}"
+    races = races or Races()
+    yield "racing     " + "\n           ".join((_racing_text(scenario, races.not_here), *races.spreads))
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
     yield (
         f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
@@ -237,9 +246,10 @@ def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: E
 
 
 def plan_dict(
-    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], *, not_here: str = ""
+    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], races: Races | None = None
 ) -> dict[str, Any]:
     """The same plan, JSON-able."""
+    races = races or Races()
     trace = facts_of(resolved)
     expected = expectation(resolved.scenario, plan.size, trace)
     return {
@@ -262,7 +272,8 @@ def plan_dict(
             for each in plan.pruned
         ],
         "warnings": list(plan.warnings),
-        "racing": _racing_text(resolved.scenario, not_here),
+        "racing": _racing_text(resolved.scenario, races.not_here),
+        "launches": list(races.spreads),
         "first": [candidate.axes() for candidate in order],
         "expected": {
             "trials": expected.trials,

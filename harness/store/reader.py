@@ -118,7 +118,7 @@ def read_engine_metrics(root: Path, trial_id: str) -> pd.DataFrame | None:
 def find_run(results_root: Path, ref: str | None) -> Path:
     """The run folder meant by `ref`: None or 'latest' (the newest of all), a scenario's name (its newest), a run
     folder's own name, or a path. Raises UsageError that states what there is."""
-    runs = _runs(results_root)
+    runs = runs_below(results_root)
     if ref is None or ref == "latest":
         if not runs:
             raise UsageError(f"{results_root}: no run here yet; start one with: dyno tune scenarios/quickstart.yaml")
@@ -147,7 +147,7 @@ def _known(runs: list[Path], ref: str) -> str:
     return f"{hint}; there are:{''.join(there)}"
 
 
-def _runs(results_root: Path) -> list[Path]:
+def runs_below(results_root: Path) -> list[Path]:
     """Every run folder, oldest first (folder names begin with the UTC time; equal seconds by creation time)."""
     found = [path.parent for path in results_root.glob("*/*/run.json")]
     return sorted(found, key=lambda run: (run.name.partition("-")[0], RunLayout(run).run_json.stat().st_mtime_ns))

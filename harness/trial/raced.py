@@ -86,10 +86,11 @@ def checks_of(racing: Racing | None, plan: LoadPlan, sampler: ResourceSampler) -
 
 def why_ended(race: Race) -> str:
     """The evidence as one sentence."""
+    luck = f"{100 * race.margin_frac:.0f} % may be the luck of two launches: {race.margin_why}"
+    how = f"{race.blocks} blocks of {race.block_requests} requests at check {race.check} of {race.checks}"
     return (
-        f"{race.metric} at least {100 * race.at_least_frac:.0f} % worse than {race.against}, and "
-        f"{100 * race.margin_frac:.0f} % may be the luck of two launches; by {race.blocks} blocks of "
-        f"{race.block_requests} requests at check {race.check} of {race.checks}, error {100 * race.level:.2g} %"
+        f"{race.metric} at least {100 * race.at_least_frac:.0f} % worse than {race.against}, and {luck}; by {how}, "
+        f"error {100 * race.level:.2g} %"
     )
 
 

@@ -23,13 +23,21 @@ def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     return tuple(first.values())
 
 
+def whole_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    """The first measurements, but of a candidate that ended early and was measured whole later the latter."""
+    trials = tuple(trials)
+    whole = {trial.candidate.candidate_id: trial for trial in reversed(trials) if _counts(trial)}
+    first = first_measurements(trials)
+    return tuple(each if each.race is None else whole.get(each.candidate.candidate_id, each) for each in first)
+
+
 def finalists(trials: Sequence[Trial], scenario: Scenario) -> tuple[Candidate, ...]:
     """The best feasible candidates by their first measurement, at most search.confirm.finalists, and the incumbent,
     whose number is one side of the gain; none below two, unless the one inherited its quality.
 
     With several objectives, undominated candidates come first, ordered by the first objective.
     """
-    feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
+    feasible = [trial for trial in whole_measurements(trials) if trial.is_feasible]
     goals = goals_of(scenario)
     costs = {trial.trial_id: goals.costs(trial) for trial in feasible}
 
@@ -61,7 +69,9 @@ def remaining(trials: Sequence[Trial], scenario: Scenario) -> tuple[tuple[Candid
 
 
 def repetitions(trials: Iterable[Trial], candidate: Candidate) -> int:
-    """How many finished trials `candidate` has."""
-    return sum(
-        trial.candidate.candidate_id == candidate.candidate_id and trial.outcome not in NOT_MEASURED for trial in trials
-    )
+    """How many finished trials `candidate` has that did not lose a race."""
+    return sum(trial.candidate.candidate_id == candidate.candidate_id and _counts(trial) for trial in trials)
+
+
+def _counts(trial: Trial) -> bool:
+    return trial.outcome not in NOT_MEASURED and trial.race is None

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from harness.choose.goals import goals_of
 from harness.quality.inheritance import judged_before
 from harness.records import NOT_MEASURED, Candidate, Trial, next_number
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
-from harness.tune.finalists import finalists, first_measurements, remaining
+from harness.tune.finalists import finalists, first_measurements, remaining, whole_measurements
 from harness.tune.implausible import implausible
 from harness.tune.lost_machines import losses, lost_once
 from harness.tune.memory_model import why_too_large
 from harness.tune.places import Done, Order, not_run
 from harness.tune.racing import Terms, terms_for
+from harness.tune.reopened import reopened
 from harness.tune.sampler import Proposals, StudyRecord
 from harness.tune.search_records import EventKind, SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
 from harness.units import NS_PER_S
+
+WHOLE = "measured whole: by what launches differ it may be as good as the best, although it had ended early"
+"""Why a candidate that lost its race is launched once more."""
 
 
 def search(context: SearchContext) -> SearchResult:
@@ -115,21 +120,37 @@ class _Session:
         return None
 
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
-        """Measure the finalists again, in turns, while time allows."""
-        for candidate, repetition in remaining(self.trials, self._context.scenario):
+        """Measure the finalists again, in turns, and whole what would not have lost its race by what is known then of
+        launches, while time allows."""
+        while (following := self._next_to_confirm()) is not None:
+            candidate, repetition = following
             late = self._budget.why_stop(candidate, self._verification_s()) or self._context.spending.why_stop(
                 candidate
             )
             if late is not None:
                 return stop, f"{reason}; finalists not all measured again ({late})"
-            self._begin(candidate, repetition)
+            self._begin_again(candidate, repetition)
             trial = None
             while trial is None:
                 trial = self._next_finished()
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}, a repetition"
-        again = len(finalists(self.trials, self._context.scenario)) * self._limits.confirm.repetitions
-        return stop, f"{reason}; finalists measured again ({again} trials)" if again else reason
+        again = sum(trial.repetition > 0 for trial in self.trials)
+        reason += f"; finalists measured again ({again} trials)" if again else ""
+        raced = (
+            sum(each.race is not None for each in of(self.trials)) for of in (first_measurements, whole_measurements)
+        )
+        whole = next(raced) - next(raced)
+        return stop, reason + (f"; measured whole after a race: {whole}" if whole else "")
+
+    def _next_to_confirm(self) -> tuple[Candidate, int] | None:
+        """(candidate, round of the finalists; 0: it had ended early and is measured whole) or None: all is done."""
+        scenario = self._context.scenario
+        left = remaining(self.trials, scenario)
+        if left or not self._limits.confirm.repetitions:
+            return next(iter(left), None)
+        again = reopened(self.trials, scenario, self._context.earlier)
+        return (again[0], 0) if again else None
 
     def event(self, kind: EventKind, trial: Trial | None = None, text: str = "") -> SearchEvent:
         """An event with the counters of now."""
@@ -141,18 +162,25 @@ class _Session:
             self._keep(not_run(order, "interrupted", "stopped by the user"))
         self._begun.clear()
 
-    def _begin(self, candidate: Candidate, repetition: int = 0) -> None:
-        order = Order(
-            number=max(next_number(self.trials), *(number + 1 for number in self._begun), 1),
-            candidate=candidate,
-            judged=None if repetition else self._judged(candidate),
-            repetition=repetition,
-            avoid=_machines(losses(self.trials, candidate)),
-            terms=None if repetition else self._terms(candidate),
-        )
-        launching = self.event("launching", text=f"repetition {repetition}" if repetition else "")
-        expected_s = self._budget.expected_s(candidate.engine)
-        self._context.on_event(replace(launching, candidate=candidate, number=order.number, expected_s=expected_s))
+    def _begin(self, candidate: Candidate) -> None:
+        self._launch(self._order(candidate, judged=self._judged(candidate), terms=self._terms(candidate)))
+
+    def _begin_again(self, candidate: Candidate, repetition: int) -> None:
+        """Launch a finalist in that round, or (0) whole what had ended early."""
+        again = f"repetition {repetition}: a finalist measured again" if repetition else WHOLE
+        judged = None if repetition else self._judged(candidate)
+        self._launch(self._order(candidate, judged=judged, repetition=repetition, again=again))
+
+    def _order(self, candidate: Candidate, **about: Any) -> Order:
+        number = max(next_number(self.trials), *(number + 1 for number in self._begun), 1)
+        return Order(number=number, candidate=candidate, avoid=_machines(losses(self.trials, candidate)), **about)
+
+    def _launch(self, order: Order) -> None:
+        text = f"repetition {order.repetition}" if order.repetition else order.again
+        launching = self.event("launching", text=text)
+        expected_s = self._budget.expected_s(order.candidate.engine)
+        about = replace(launching, candidate=order.candidate, number=order.number, expected_s=expected_s)
+        self._context.on_event(about)
         self._begun[order.number] = order, self._context.clock.now_ns()
         self._context.places.begin(order)
 
@@ -171,9 +199,8 @@ class _Session:
             return None
         order, begun_ns = self._begun[done.order.number]
         trial = done.trial or self._lost(done)
-        if order.repetition and done.trial is not None:
-            note = f"repetition {order.repetition}: a finalist measured again"
-            trial = replace(trial, repetition=order.repetition, notes=(*trial.notes, note))
+        if order.again and done.trial is not None:
+            trial = replace(trial, repetition=order.repetition, notes=(*trial.notes, order.again))
         self._keep(trial)
         del self._begun[order.number]
         if trial.outcome not in (*NOT_MEASURED, "ended_early"):
@@ -211,7 +238,7 @@ class _Session:
         """What its trial is raced on; nothing for the incumbent, which is one side of the gain."""
         if any(candidate == block.default for block in self._context.plan.blocks if block.is_incumbent):
             return None
-        return terms_for(candidate.engine, self.trials, self._context.scenario)
+        return terms_for(candidate.engine, self.trials, self._context.scenario, self._context.earlier)
 
     def _judged(self, candidate: Candidate) -> Trial | None:
         """The trial whose quality `candidate` inherits; None where no finalist would be judged itself afterwards."""

@@ -18,7 +18,8 @@ from harness.tune.racing import Terms
 class Order:
     """One trial to run. Its `number` is given when it begins and never twice, so a late answer to a lost order is
     recognized. `judged` is a trial whose quality holds for this one too, `repetition` the round of the finalists, 0 in
-    the search; `avoid` are machines that a trial of this candidate was lost with, `terms` what it is raced on."""
+    the search; `avoid` are machines that a trial of this candidate was lost with, `terms` what it is raced on, `again`
+    why a candidate that was launched before is launched once more."""
 
     number: int
     candidate: Candidate
@@ -26,6 +27,7 @@ class Order:
     repetition: int = 0
     avoid: frozenset[str] = frozenset()
     terms: Terms | None = None
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,16 +25,12 @@ from harness.records import RequestRecord, Trial
 from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.schema import Scenario
 from harness.tune.finalists import first_measurements
+from harness.tune.spreads import NOTHING_EARLIER, Earlier, margin_frac, spread_of
 
 Floats = npt.NDArray[np.float64]
 
 ERROR = 0.05
 """Probability that a search ends a trial by chance of its requests that is no more than the margin worse."""
-LEAST_MARGIN_FRAC = 0.03
-ASSUMED_SPREAD_FRAC = 0.05
-"""Standard deviation between two launches of one candidate, until it is known: the gate's assumption."""
-KNOWN_FROM = 2
-"""Degrees of freedom from which an engine's own spread is used, as in the gate."""
 CHECK_FRACS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """When a trial is judged, as shares of the requests that the best one answered. Later, nothing is saved."""
 MIN_BLOCKS = 8
@@ -45,14 +41,15 @@ DEPENDENCES = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a trial is raced on: that it is at most `margin_frac` worse in `metric` than trial `against`. Judged after
-    each of `checks` requests, each time with an error probability of `level`, by blocks of at least `round_requests`,
-    those of one round of all users. `against_value` is what that trial measured."""
+    """What a trial is raced on: that it is at most `margin_frac` worse in `metric` than trial `against`, because of
+    `margin_why`. Judged after each of `checks` requests, each time with an error probability of `level`, by blocks of
+    at least `round_requests`, those of one round of all users. `against_value` is what that trial measured."""
 
     against: str
     metric: str
     against_value: float
     margin_frac: float
+    margin_why: str
     checks: tuple[int, ...]
     level: float
     round_requests: int
@@ -67,9 +64,12 @@ class Seen:
     waited: Floats
 
 
-def terms_for(engine: str, trials: Sequence[Trial], scenario: Scenario) -> Terms | None:
-    """What the next trial of `engine` is raced on, after these; None where nothing is raced. Nor is it before as many
-    feasible ones are measured whole as there shall be finalists: should the best fail later, another must stand in."""
+def terms_for(
+    engine: str, trials: Sequence[Trial], scenario: Scenario, earlier: Earlier = NOTHING_EARLIER
+) -> Terms | None:
+    """What the next trial of `engine` is raced on, after these and `earlier` runs; None where nothing is raced. Nor is
+    it before as many feasible ones are measured whole as there shall be finalists: should the best fail later, another
+    must stand in."""
     goals = goals_of(scenario)
     feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
     if scenario.why_not_raced is not None or len(feasible) < max(1, scenario.search.confirm.finalists):
@@ -83,35 +83,18 @@ def terms_for(engine: str, trials: Sequence[Trial], scenario: Scenario) -> Terms
     checks = tuple(number for number in numbers if number >= MIN_BLOCKS)
     if not checks:
         return None
+    mine, its = (spread_of(each, trials, metric, earlier) for each in (engine, best.candidate.engine))
     challengers, load = max(1, scenario.search.trials - 1), scenario.workload.load
     return Terms(
         against=best.trial_id,
         metric=metric,
         against_value=measured.value,
-        margin_frac=margin_frac(trials, metric, engine, best.candidate.engine),
+        margin_frac=margin_frac(mine, its),
+        margin_why=mine.text if mine == its else f"{mine.text}; {its.text}",
         checks=checks,
         level=ERROR / (challengers * len(checks)),
         round_requests=load.most_users if isinstance(load, ClosedLoad) else 1,
     )
-
-
-def margin_frac(trials: Iterable[Trial], metric: str, *engines: str) -> float:
-    """Twice the spread between a launch of the one engine and a launch of the other, at least LEAST_MARGIN_FRAC."""
-    trials = tuple(trials)
-    return max(LEAST_MARGIN_FRAC, 2 * math.hypot(*(_launch_spread(trials, metric, engine) for engine in engines)))
-
-
-def _launch_spread(trials: Sequence[Trial], metric: str, engine: str) -> float:
-    """Standard deviation of the metric's logarithm over launches of one candidate, pooled over the engine's."""
-    logs: dict[str, list[float]] = {}
-    for trial in trials:
-        found = metric_of(trial, metric)
-        if trial.outcome == "ok" and trial.candidate.engine == engine and found is not None and found.value > 0:
-            logs.setdefault(trial.candidate.candidate_id, []).append(math.log(found.value))
-    freedom = sum(len(each) - 1 for each in logs.values())
-    if freedom < KNOWN_FROM:
-        return ASSUMED_SPREAD_FRAC / math.sqrt(2)
-    return math.sqrt(sum(len(each) * float(np.var(each)) for each in logs.values()) / freedom)
 
 
 def seen(records: Iterable[RequestRecord], now_ns: int) -> Seen:
@@ -156,6 +139,7 @@ def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
         metric=terms.metric,
         against_value=terms.against_value,
         margin_frac=terms.margin_frac,
+        margin_why=terms.margin_why,
         level=terms.level,
         check=check + 1,
         checks=len(terms.checks),

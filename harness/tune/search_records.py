@@ -14,6 +14,7 @@ from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.places import Places
+from harness.tune.spreads import Earlier
 
 EventKind = Literal["launching", "finished", "skipped", "dropped", "stopped"]
 StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
@@ -46,7 +47,7 @@ class SearchContext:
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
     began, the trials of `done` not counted. `is_verified`: the recommended one is launched once more afterwards.
     `first` are candidates to measure before the blocks' defaults. `memory_mib` is the machine's; with `prunes` a
-    candidate is skipped whose like failed, or that needs more.
+    candidate is skipped whose like failed, or that needs more. `earlier` is what other runs know of launches.
     """
 
     scenario: Scenario
@@ -63,6 +64,7 @@ class SearchContext:
     first: tuple[Candidate, ...] = ()
     memory_mib: float = math.inf
     prunes: bool = True
+    earlier: Earlier = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import EngineError
-from engines.models.checkpoint.kind import ModelKind
 from harness.choose.goals import Goals, goals_of
-from harness.errors import StaleScenario, UsageError
+from harness.errors import UsageError
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan
-from harness.space.capabilities import model_kind_of
 from harness.store.reader import Run, read_run
-from harness.tune.finalists import first_measurements
+from harness.tune.earlier_runs import Place, model_of
+from harness.tune.finalists import whole_measurements
 from harness.tune.surrogate import Distances, fitted
 
 OTHER_FAMILY = 4.0
@@ -40,15 +38,6 @@ class Hint:
     candidate: Candidate
     cost: float
     noise: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What a run was measured on: a model, of a kind where that is known, and a machine."""
-
-    model: str
-    kind: ModelKind | None
-    machine: Mapping[str, object]
 
 
 def read_hints(roots: Sequence[Path], resolved: ResolvedScenario, here: Place, plan: SpacePlan) -> tuple[Hint, ...]:
@@ -76,7 +65,7 @@ def _hints(run: Run, goals: Goals, here: Place, plan: SpacePlan) -> list[Hint]:
     noise = _noise(run, here)
     metric = goals.objectives[0]
     engines = {block.engine for block in plan.blocks}
-    trials = [trial for trial in first_measurements(run.trials) if trial.candidate.engine in engines]
+    trials = [trial for trial in whole_measurements(run.trials) if trial.candidate.engine in engines]
     if not trials:
         named = ", ".join(sorted(engines))
         raise UsageError(f"--warm-start {run.root}: expected a trial of {named}, got none; name a run that tried one")
@@ -100,20 +89,14 @@ def _hints(run: Run, goals: Goals, here: Place, plan: SpacePlan) -> list[Hint]:
 
 def _noise(run: Run, here: Place) -> float:
     """How much the trials of a run are distrusted. Raises UsageError for another kind of model."""
-    try:
-        then = run.resolved
-        model, kind = then.model.value, model_kind_of(then)
-    except (EngineError, StaleScenario):  # its folder is gone, or an older scenario: its trials can still be read
-        model, kind = "", None
+    _, model, kind = model_of(run)
     if kind is not None and here.kind is not None and kind.name != here.kind.name:
         raise UsageError(
             f"--warm-start {run.root}: expected a run of a {here.kind.name} model, got {model} ({kind.name}, "
             f"{kind.model_type}); nothing is learned here from candidates of another kind"
         )
-    families = [each.model_type for each in (kind, here.kind) if each is not None]
-    is_family = model == here.model or (len(families) == 2 and families[0] == families[1])
     is_machine = _class(run.manifest.machine) == _class(here.machine)
-    return (1.0 if is_family else OTHER_FAMILY) * (1.0 if is_machine else OTHER_MACHINE)
+    return (1.0 if here.is_family(model, kind) else OTHER_FAMILY) * (1.0 if is_machine else OTHER_MACHINE)
 
 
 def _class(machine: Mapping[str, object]) -> tuple[str, str]:

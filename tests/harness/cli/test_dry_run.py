@@ -52,6 +52,15 @@ def _nothing() -> Iterator[None]:
     yield None
 
 
+def test_a_plan_states_by_how_much_launches_differ_and_from_where_that_is_known(path: Path, tmp_path: Path) -> None:
+    command = [str(path), "--dry-run", "--results", str(tmp_path)]
+    printed = CliRunner().invoke(tune.command, command, catch_exceptions=False).output
+    text = "two launches of fake differ by 5 % (assumed: too few launches were repeated)"
+    assert f"by more than launches differ\n           {text}\n" in printed
+    as_json = CliRunner().invoke(tune.command, [*command, "--json"], catch_exceptions=False)
+    assert json.loads(as_json.stdout)["launches"] == [text]
+
+
 def test_a_race_that_is_demanded_does_not_go_with_places(path: Path) -> None:
     check_goes_elsewhere(resolve(load_scenario(path), path), "ray://head:1", others={})
     path.write_text(SCENARIO % "true")

@@ -11,7 +11,7 @@ import pytest
 
 from harness.records import Candidate, Metric, RequestRecord, Trial, TrialSummary
 from harness.scenario.schema import Scenario
-from harness.tune.racing import CHECK_FRACS, ERROR, MIN_BLOCKS, Floats, Seen, Terms, lost, margin_frac, seen, terms_for
+from harness.tune.racing import CHECK_FRACS, ERROR, MIN_BLOCKS, Floats, Seen, Terms, lost, seen, terms_for
 
 REQUESTS = 600
 MARGIN = 0.10
@@ -48,6 +48,7 @@ def _terms(challengers: int = 1, metric: str = "latency_p50_ms", margin: float =
         metric=metric,
         against_value=1.0,
         margin_frac=margin,
+        margin_why="",
         checks=checks,
         level=ERROR / challengers / len(checks),
         round_requests=8,
@@ -203,17 +204,3 @@ def test_what_cannot_be_compared_by_blocks_is_not_raced(changes: Mapping[str, ob
     done = [_trial(1, 20.0), _trial(2, 10.0)]
     assert terms_for("fake", done, _scenario()) is not None
     assert terms_for("fake", done, _scenario(**changes)) is None
-
-
-def test_the_margin_is_twice_the_known_spread_and_never_below_three_percent() -> None:
-    def launches(spread: float, engine: str) -> list[Trial]:
-        values = (10 * math.exp(-spread), 10 * math.exp(spread))
-        found = [_trial(workers, value) for workers in (1, 2) for value in values]
-        return [replace(each, candidate=replace(each.candidate, engine=engine)) for each in found]
-
-    one, other = launches(0.04, "one"), launches(0.001, "other")
-    of_one_launch = 0.04 * math.sqrt(2)
-    assert margin_frac(one, "latency_p50_ms", "one", "one") == pytest.approx(2 * math.sqrt(2) * of_one_launch)
-    assert margin_frac(other, "latency_p50_ms", "other", "other") == 0.03
-    assert margin_frac([*one, *other], "latency_p50_ms", "one", "other") == pytest.approx(2 * of_one_launch, abs=1e-3)
-    assert margin_frac(one[:2], "latency_p50_ms", "one", "one") == pytest.approx(0.10)
