@@ -14,6 +14,7 @@ from typing import Literal
 
 from engines.setting import OptionValue, Setting, is_newer_default
 from harness.race import Race
+from harness.reported import Reported
 
 TrialOutcome = Literal[
     "ok", "skipped", "infeasible", "launch_failed", "crashed", "out_of_memory", "timed_out", "client_limited",
@@ -126,7 +127,7 @@ DoubtKind = Literal[
     "cached_prompts", "failed_requests", "other_cpu", "client_cpu", "overload",
     "late_sends", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping",
     "overheated", "held_back", "task_errors", "cut_off", "ended_early",
-    "mixed_requests", "worker_clock", "worker_crashes", "unclassified",
+    "mixed_requests", "worker_clock", "worker_crashes", "imported", "unclassified",
 ]  # fmt: skip
 """Every reason to distrust a measurement. 'unclassified': a sentence stored before there were kinds."""
 
@@ -279,7 +280,8 @@ class Trial:
     that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
     requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
     '' in older runs and where nothing was launched. `repetition` is the round of the finalists that it belongs to, from
-    1; 0: a measurement of the search. `chat` is there where the scenario is one, `race` where it ended early."""
+    1; 0: a measurement of the search. `chat` is there where the scenario is one, `race` where it ended early.
+    `reported` is what another tool made of the same load, where that measured."""
 
     trial_id: str
     number: int
@@ -303,6 +305,7 @@ class Trial:
     repetition: int = 0
     chat: ChatFacts | None = None
     race: Race | None = None
+    reported: tuple[Reported, ...] = ()
 
     @property
     def has_numbers(self) -> bool:

@@ -18,6 +18,7 @@ from harness.cli.broken_pipe import Outlet
 VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
+    "import": "Read results of other tools into runs that report and gate read.",
     "gate": "Judge a run against a baseline: pass, regressed, or cannot tell.",
     "recommend": "Choose from a stored run, explain why the others lost, write serving.properties.",
     "properties": "Check, compare, migrate and translate serving.properties files.",
@@ -32,6 +33,8 @@ VERBS = {
 }
 """Verb -> one line. Each verb lives in harness/cli/<verb>.py (a dash becomes an underscore) as `command`; here so that
 --help imports none of them."""
+_FILES = {"import": "import_results"}
+"""Verbs that are no name of a Python module -> their file."""
 
 
 class LazyGroup(click.Group):
@@ -43,7 +46,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
+        file = _FILES.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = import_module(f"harness.cli.{file}").command
         return command
 
     def resolve_command(

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from harness.measure.machine.machine_class import deciding
+from harness.store.formats import Imported
 from harness.store.reader import Run
 
 MAY_DIFFER = ("kernel", "os", "clock_source", "swap_mib", "memory_mib", "python")
@@ -20,6 +21,10 @@ WORKLOAD_MUST_MATCH = (
     "locustfile", "spawn_per_s",
 )  # fmt: skip
 WORKLOAD_MAY_DIFFER = ("warmup_requests", "requests", "max_duration_s", "request_timeout_s")
+NO_MACHINE = (
+    "both runs are imported, and no file of theirs names the machine or the prompts: the verdict holds if they were "
+    "the same"
+)
 BUSY_LOAD_PER_CORE = 1.0
 """A load average above this when a run began: something else was already using the machine."""
 
@@ -47,6 +52,9 @@ def compare_conditions(baseline: Run, candidate: Run) -> Comparability:
     own, others = _mapping(one.scenario, "resolved"), _mapping(other.scenario, "resolved")
     question.append(_differs("workload.locustfile (SHA-256)", own, others, "locustfile_sha256"))
     question += [_model(one.scenario, other.scenario), _prompts(one.scenario, other.scenario)]
+    question += _measured_by(one.imported, other.imported)
+    if one.imported is not None and other.imported is not None:
+        notes.append(NO_MACHINE)
     return Comparability(machine=_listed(machine), question=_listed(question), notes=_listed(notes))
 
 
@@ -106,6 +114,13 @@ def _prompts(one: Mapping[str, object], other: Mapping[str, object]) -> str:
         return f"workload.prompts: baseline {left}, candidate {right}"
     count, others = _mapping(one, "quality").get("prompts"), _mapping(other, "quality").get("prompts")
     return "" if count == others else f"quality.prompts: baseline {count}, candidate {others}"
+
+
+def _measured_by(one: Imported | None, other: Imported | None) -> list[str]:
+    """Another tool, or another version, measures otherwise; another model answers otherwise."""
+    left, right = ({"by": each.by if each else "dyno", "model": each.model if each else ""} for each in (one, other))
+    found = [_differs("measured by", left, right, "by")]
+    return [*found, _differs("model", left, right)] if one is not None and other is not None else found
 
 
 def _mapping(outer: Mapping[str, object], name: str) -> Mapping[str, Any]:

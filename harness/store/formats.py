@@ -15,8 +15,25 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """Who measured a run that dyno only read: the tool, its version ('' where its files do not state it), the model as
+    it names it, and name and SHA-256 of each file."""
+
+    tool: str
+    version: str
+    model: str
+    files: Mapping[str, str]
+
+    @property
+    def by(self) -> str:
+        """'AIPerf 0.13.0'."""
+        return f"{self.tool} {self.version}" if self.version else f"{self.tool} (its files do not state the version)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunManifest:
-    """What was run, where, with what: run.json. `scenario` is the resolved scenario, `created_utc` ISO 8601."""
+    """What was run, where, with what: run.json. `scenario` is the resolved scenario, `created_utc` ISO 8601; `imported`
+    is there where another tool measured: then machine and versions are empty, since nobody recorded them."""
 
     format: int = FORMAT
     scenario: Mapping[str, object]
@@ -27,6 +44,7 @@ class RunManifest:
     created_utc: str = ""
     dyno_version: str = ""
     command: tuple[str, ...] = ()
+    imported: Imported | None = None
 
 
 def check_format(number: object, where: str) -> None:

@@ -21,6 +21,7 @@ from harness.report.content.result_table import is_unfinished, model_name, one_l
 from harness.report.content.sections import Cell, Head, Section, metric_cell
 from harness.report.wording.titles import axis_title, metric_title, part_shown
 from harness.store.codec import DecodeError
+from harness.store.formats import Imported
 from harness.store.reader import Run, trial_from_json
 from harness.wording import label, quantity
 
@@ -71,7 +72,7 @@ def story_of(run: Run) -> Story:
     goals = run_goals(run)
     everyone = pool(run.trials)
     try:
-        choice: Choice | None = decide(run.trials, goals)
+        choice: Choice | None = decide(run.trials, goals) if run.manifest.imported is None else None
     except MeasurementInvalid:
         choice = None
     return Story(
@@ -103,7 +104,8 @@ def verification_of(run: Run, chosen_id: str) -> Verification | None:
 def answer(story: Story) -> Section:
     """The recommendation in sentences: what, how good, against whom, verified or not."""
     if story.recommendation is None or story.choice is None:
-        return Section(key="answer", title="No recommendation", paragraphs=(story.why_nothing,))
+        title = "No recommendation" if story.run.manifest.imported is None else "Imported"
+        return Section(key="answer", title=title, paragraphs=(story.why_nothing,))
     title = "Recommended so far: the search has not ended" if is_unfinished(story.run) else "Recommended"
     title += " (a tie, the cheapest of it)" if story.recommendation.is_tie else ""
     paragraphs = (
@@ -236,6 +238,7 @@ def facts(story: Story) -> Section:
         "run": str(story.run.root),
         "model": model_name(story.run),
         "command": _command(manifest.command),
+        **_imported(manifest.imported),
         "created": manifest.created_utc,
         "scenario digest": manifest.digest,
         "dynamometer": f"{manifest.dyno_version} {manifest.git}".strip(),
@@ -272,6 +275,14 @@ def _command(words: Sequence[str]) -> str:
         return ""
     is_ours = Path(words[0]).name in ("__main__.py", "dyno")
     return " ".join(["dyno" if is_ours else words[0], *words[1:]])
+
+
+def _imported(imported: Imported | None) -> dict[str, str]:
+    """Who measured, and the first digits of each file's SHA-256."""
+    if imported is None:
+        return {}
+    files = ", ".join(f"{name} ({digest[:10]})" for name, digest in imported.files.items())
+    return {"measured by": imported.by, "imported files": files}
 
 
 def _engine_versions(trials: Sequence[Trial]) -> dict[str, str]:

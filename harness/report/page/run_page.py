@@ -16,6 +16,7 @@ from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as summary
 from harness.report.content.levels import levels
+from harness.report.content.reported import reported
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
 from harness.report.content.sections import Cell, Head, Section
@@ -86,6 +87,7 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
     body = [
         _answer(story, folder, linked),
         _results(table, linker),
+        _section(reported(story), linker),
         _figures("tradeoff", "Latency against everything else", ("front",), drawn),
         _figures("latency", "Latency", ("cdf", "percentiles"), drawn),
         _section(summary.engines(story), linker, drawn_part("engines", drawn)),

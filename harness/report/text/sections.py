@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.report.content import run_summary as summary
 from harness.report.content.comparison import LETTERS, Comparison, sections
 from harness.report.content.levels import levels
+from harness.report.content.reported import reported
 from harness.report.content.result_table import ReportTable
 from harness.report.content.run_summary import Story
 from harness.report.content.sections import Cell, Section
@@ -42,6 +43,7 @@ def report_markdown(story: Story, table: ReportTable) -> str:
 
 def _after_the_table(story: Story) -> list[Section]:
     parts = [
+        reported(story),
         summary.engines(story),
         levels(story),
         summary.importance(story),
