@@ -229,7 +229,9 @@ class EngineFacts:
     """What really runs, as the engine itself reports it after load. `converted_dir` is the folder of the converted or
     exported model that is served; '' where the model folder itself is. `served_model` is the name that a server of
     somebody else gives its model; '' where it does not. `crashes` counts the workers that ended and were started
-    again so far. `queue_order` is how waiting requests were taken; '' for a server that is not ours."""
+    again so far. `queue_order` is how waiting requests were taken; '' for a server that is not ours. `is_slow_to_warm`:
+    its times drift at first (a Java virtual machine compiles while it serves), so that its warm-up must go on until
+    they are steady."""
 
     effective_dtype: str
     versions: Mapping[str, str]
@@ -239,6 +241,7 @@ class EngineFacts:
     served_model: str = ""
     crashes: int = 0
     queue_order: str = ""
+    is_slow_to_warm: bool = False
 
 
 class RunningEngine(Protocol):

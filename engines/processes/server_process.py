@@ -31,12 +31,14 @@ LOG_TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run: arguments, where its output goes (appended), extra environment, a private temporary folder (made at
-    the start, given to it as TMPDIR, removed at the end), and what is run `last`, after kill -9 of this process too."""
+    """What to run: arguments, where its output goes (appended), extra environment, variables of this process that it is
+    to start `without`, a private temporary folder (made at the start, given to it as TMPDIR, removed at the end), and
+    what is run `last`, after kill -9 of this process too."""
 
     argv: Sequence[str]
     log_path: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    without: Sequence[str] = ()
     cwd: Path | None = None
     temp_dir: Path | None = None
     last: Sequence[str] = ()
@@ -61,7 +63,8 @@ class ServerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         command = self.command
         command.log_path.parent.mkdir(parents=True, exist_ok=True)
-        env = {**os.environ, **command.env}
+        kept = {name: value for name, value in os.environ.items() if name not in command.without}
+        env = {**kept, **command.env}
         if command.temp_dir:
             self._temp_lock = hold(command.temp_dir)
             env["TMPDIR"] = str(command.temp_dir)

@@ -18,6 +18,10 @@ HF_DTYPES = ("fp32", "bf16", "fp16")
 LOADING_TIMEOUT_S = 1200
 """Code, image and documentation disagree on the default (240, 1200, 1800 s), so it is always written."""
 
+MEASURED_WITH = {"OPT_OUT_TRACKING": "true", "SERVING_PROMETHEUS": "true"}
+"""Variables of every launch of DJL Serving here that change the server and that no file can hold: it reports nothing to
+its makers, and publishes /server/metrics. Forms of a recommendation that hold variables hold these."""
+
 
 def spec_to_properties(spec: EngineSpec, loading_timeout_s: float | None = None) -> str:
     """serving.properties text that `spec_from_properties` reads back as an equal spec (options that are strings

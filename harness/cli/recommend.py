@@ -17,11 +17,10 @@ from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.records import Finding
 from harness.properties.model_folder import put_model
-from harness.properties.render import PROPERTIES, inside_the_endpoint
+from harness.properties.render import PROPERTIES, inside_the_endpoint, scenario_container
 from harness.properties.write import (
     Written,
     measured_folder,
-    scenario_container,
     source_of,
     write_recommendation,
 )
@@ -87,7 +86,7 @@ def _write_form(
     run = read_run(find_run(results or DEFAULT_RESULTS, ref))
     for note in run.notes:
         click.echo(note, err=True)
-    target = container or scenario_container(run)
+    target = container or scenario_container(run.manifest)
     recommendation, given_up = choose_for(run, target)
     _note(given_up)
     folder = (out or run.layout.recommendation_dir / name).resolve()
@@ -123,7 +122,7 @@ def _recommend(
     run = read_run(find_run(results or DEFAULT_RESULTS, ref))
     for note in run.notes:
         click.echo(note, err=True)
-    target = container or scenario_container(run)
+    target = container or scenario_container(run.manifest)
     parse_container(target)  # an unknown one is refused before the answer is printed, not below it
     recommendation, given_up = choose_for(run, target)
     if verify and (why := why_not_started(recommendation.trial.candidate, target)):

@@ -23,7 +23,8 @@ from harness.choose.recommendation import choose
 from harness.cost.spending import CREATION_S
 from harness.errors import EnvironmentFault, UsageError
 from harness.properties.containers import image_tag, parse_container
-from harness.properties.write import scenario_container, write_recommendation
+from harness.properties.render import scenario_container
+from harness.properties.write import write_recommendation
 from harness.recommendation import Recommendation
 from harness.records import Candidate, Trial, next_number
 from harness.scenario.resolve import ModelRef, ResolvedScenario
@@ -82,7 +83,7 @@ def plan_deployment(run: Run, order: Order) -> Deployment:
     """
     resolved = run.resolved
     recommendation = _adapted(choose(run), order)
-    container = order.container or scenario_container(run)
+    container = order.container or scenario_container(run.manifest)
     options = dict(order.options)
     if order.files is None:
         check_host(recommendation.trial.candidate)

@@ -15,7 +15,7 @@ from engines.foreign_servers.starting.program_place import Place
 from engines.registry import traits
 from engines.sagemaker.catalogue import image_uri
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import property_values
+from engines.serving_properties.write import MEASURED_WITH, property_values
 from harness.choose.text import EXAMPLE_REGION
 from harness.errors import UsageError
 from harness.properties.containers import Container, image_tag, parse_container
@@ -111,6 +111,8 @@ def _in_djl(source: Source, target: Container) -> Started:
                 "--container dynamometer-0.1 starts vLLM's own image for CPUs"
             )
         variables = {name: str(value) for name, value in candidate.options.items() if name.startswith("VLLM_")}
+    elif traits(candidate.engine).has_model_folder:
+        variables = dict(MEASURED_WITH)
     elif traits(candidate.engine).container_entry_point and candidate.threads is not None:
         variables = {"OMP_NUM_THREADS": str(candidate.threads)}
     return Started(

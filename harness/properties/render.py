@@ -19,6 +19,7 @@ from engines.sagemaker.plan import hosted
 from engines.serving_properties.java_text import format_properties
 from engines.serving_properties.write import (
     HF_DTYPES,
+    MEASURED_WITH,
     carried_values,
     container_values,
     property_values,
@@ -50,15 +51,27 @@ OLDEST_PYTHON = (3, 11)
 OWN = "dynamometer-0.1"
 _DEATHS = (
     "Not written, and so 0: retry_threshold. There one dead worker, one request above 20 MiB, or one slower than",
-    "option.predict_timeout (120 s) ends the model for good. With retry_threshold=3 and maxWorkers one above",
-    "minWorkers a dead worker is replaced in 0.4 s (60 s without the spare one), for the memory of one more model.",
+    "option.predict_timeout (120 s, or the 240 s of an image's PREDICT_TIMEOUT) ends the model for good. With",
+    "retry_threshold=3 and maxWorkers one above minWorkers a dead worker is replaced in 0.4 s (60 s without the spare",
+    "one), for the memory of one more model.",
 )
 """Seen on a real DJL Serving 0.36.0 (tests/engines/foreign_servers/djl/recorded/worker_death.json)."""
+
+_AS_LAUNCHED = (
+    f"It was measured with {' and '.join(f'{name}={value}' for name, value in MEASURED_WITH.items())}, which this file",
+    "cannot hold (--format env, docker-compose and kubernetes do), and with the JVM options that the trial's notes",
+    "name; AWS's images set JAVA_OPTS themselves.",
+)
 
 FIRST_PER_MODEL = (0, 21, 0)
 """From here a model's own file states its batch size, delay and devices; before, config.properties did for all."""
 FIRST_TASK_FROM_HUB = (0, 23, 0)
 """Before it the handler inferred the task only from a config.json beside the file, not from a hub model's."""
+
+FIRST_WITH_PEFT = (0, 23, 0)
+HANDLER_IMPORTS = "numpy\npeft\npillow\npydantic\nrequests\ntorch\n"
+"""What Hugging Face's handler of 0.34.0 imports, seen by starting it; of transformers 5 it cannot use T5. No versions:
+what an image has, pip leaves as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +104,12 @@ class Source:
     def task(self) -> str:
         """The Hugging Face handler's word for what the model does."""
         return "text-generation" if self.is_decoder else "text2text-generation"
+
+
+def scenario_container(manifest: RunManifest) -> str:
+    """The container that the run's scenario is tuned for."""
+    section = manifest.scenario.get("recommend")
+    return str(section.get("container", OWN)) if isinstance(section, Mapping) else OWN
 
 
 def why_nothing_to_write(candidate: Candidate) -> str:
@@ -129,7 +148,9 @@ def render(source: Source, container: str) -> dict[str, str]:
     engine = source.trial.candidate.engine
     values = lmi_values(source, target)
     rendered = {PROPERTIES: _file(values, source, _lmi_note(source, target))}
-    if not (traits(engine).container_entry_point or is_rolling_batch or has_folder):
+    if traits(engine).container_entry_point and target.version >= FIRST_WITH_PEFT:
+        rendered["requirements.txt"] = HANDLER_IMPORTS + ("transformers\n" if source.is_decoder else "transformers<5\n")
+    elif not (traits(engine).container_entry_point or is_rolling_batch or has_folder):
         rendered["model.py"] = _handler(engine)
         rendered["requirements.txt"] = _requirements(source.trial)
     return rendered
@@ -327,7 +348,8 @@ def _beside(source: Source, target: Container) -> list[str]:
     if is_carried(candidate, is_decoder=source.is_decoder):
         is_its_own = traits(candidate.engine).has_model_folder
         first = "This folder is the one that was measured: our code" if is_its_own else "Beside this file: our code"
-        return [f"{first}, backend.json (which has batch_size too)", "and the weights as they were measured.", *index]
+        held = [f"{first}, backend.json (which has batch_size too)", "and the weights as they were measured."]
+        return [*held, *(_AS_LAUNCHED if is_its_own else ()), *index]
     if traits(candidate.engine).container_python is not None:
         reads = f"model.py reads config.json, tokenizer.json and {traits(candidate.engine).container_weights},"
         return [reads, "as they were measured, beside this file, or in the folder of option.model_id.", *index]
@@ -341,7 +363,9 @@ def _handler_notes(source: Source) -> list[str]:
     """What somebody else's handler makes of the candidate: its threads, and batches of unlike requests."""
     candidate = source.trial.candidate
     threads = measured_threads(source)
-    notes = []
+    notes = [
+        "requirements.txt names what the handler imports: the LMI images hold it, the -cpu-full image numpy alone.",
+    ]
     if threads:
         notes.append(f"Set the container's environment: OMP_NUM_THREADS={threads} (threads per worker, as measured;")
         notes.append("DJL's start script sets 1).")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,13 @@ from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
 from harness.properties.model_folder import put_model
 from harness.properties.queue_order import is_measured_order, order_notes
-from harness.properties.render import PROPERTIES, Source, inside_the_endpoint, render
+from harness.properties.render import OWN, PROPERTIES, Source, inside_the_endpoint, render, scenario_container
 from harness.recommendation import Recommendation
 from harness.store.codec import to_json
 from harness.store.disk import write_text
 from harness.store.reader import Run
 
 ANSWER = "recommendation.json"
-OWN = "dynamometer-0.1"
-"""Where a scenario is served that names no container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +40,6 @@ class Written:
         return self.paths[0]
 
 
-def scenario_container(run: Run) -> str:
-    """The container the run's scenario is tuned for."""
-    section = run.manifest.scenario.get("recommend")
-    return str(section.get("container", OWN)) if isinstance(section, Mapping) else OWN
-
-
 def write_recommendation(
     run: Run, recommendation: Recommendation, container: str, out: Path | None = None, *, has_model: bool = True
 ) -> Written:
@@ -61,7 +52,7 @@ def write_recommendation(
     Raises UsageError when the container cannot serve it or the model is gone, EnvironmentFault when the disk refuses.
     """
     top = run.layout.recommendation_dir
-    folder = out if out is not None else top if container == scenario_container(run) else top / container
+    folder = out if out is not None else top if container == scenario_container(run.manifest) else top / container
     if traits(recommendation.trial.candidate.engine).has_start_file and parse_container(container).is_own:
         return _write_start_file(run, recommendation, container, folder)
     source = inside_the_endpoint(source_of(run, recommendation))

@@ -6,9 +6,10 @@ package index, so only a machine that has one has run it.
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,9 +26,10 @@ from engines.api import (
 )
 from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
+from engines.foreign_servers.djl.command import MODEL, djl_command, started_with
 from engines.foreign_servers.djl.folder import PACKAGES, backend_spec, write_djl_folder
 from engines.foreign_servers.djl.found import HOW_TO_GET_IT, Found, find_djl
-from engines.foreign_servers.djl.health import SEARCHED_LINES, last_words, look
+from engines.foreign_servers.djl.health import BIND_FAILED, SEARCHED_LINES, last_words, look, ping_failure
 from engines.foreign_servers.java_servers.java import java_problem
 from engines.foreign_servers.java_servers.multi_model_server import backend_engine
 from engines.foreign_servers.starting.running import RunningForeignServer
@@ -37,10 +39,12 @@ from engines.metrics_page import DJL, page_at
 from engines.processes.out_of_memory import shows_out_of_memory
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.processes.temp_folders import fresh_path
+from engines.serving_properties.write import MEASURED_WITH
 from engines.spec_check import check_spec
 
-MODEL = "model"
 CONTAINER_PORT = 8080
+_LOOK_AGAIN_S = 1.0
+_LOOK_OFTEN_S = 5.0
 _OPTIONS = {
     "backend": f"what model.py hosts: {', '.join(PACKAGES)} (default t5)",
     "image": "docker image to run instead, an -lmi or -cpu-full one (the plain one has no Python)",
@@ -118,11 +122,13 @@ class DjlEngine:
                         "djl-serving": (found.version or "unknown") if found else image,
                     },
                     load_s=0.0,
+                    is_slow_to_warm=True,
                     queue_order=djl_queue_order(found.numbers) if found and found.version else "",
                     notes=(
                         f"front end DJL Serving, workers run {inner.engine}",
                         f"{inner.threads} threads, {inner.tensor_parallel_degree} tensor-parallel rank(s) per worker",
                         "load time is part of the launch",
+                        *(started_with() if found else ()),
                     ),
                 ),
             )
@@ -143,13 +149,28 @@ class DjlEngine:
 class RunningDjl(RunningForeignServer):
     """A RunningEngine: DJL Serving and its Python workers."""
 
+    _known: tuple[int, ...] = ()
+    _look_s = _look_often_s = -math.inf
+    _failure: EngineError | None = None
+
     def failure(self) -> EngineError | None:
-        """None while it serves; else why not. Where a worker has died, the server lives on and refuses everything."""
-        if (ended := super().failure()) is not None:
-            return ended
-        port = int(self.endpoint.url.split(":")[2].partition("/")[0])
-        found = look(port, MODEL, 0)
-        return _failed(found.failure, self._process) if found.failure else None
+        """None while it serves; else why not. Where a worker has died, the server lives on and refuses everything.
+
+        A load asks ten times a second, and the server, which is being measured, is asked once a second, and each time
+        for a while after one of its processes is gone: it learns of that by the next request.
+        """
+        if self._failure is not None or (ended := super().failure()) is not None:
+            return self._failure or ended
+        now_s = time.monotonic()
+        if any(not Path(f"/proc/{pid}").exists() for pid in self._known):
+            self._look_s, self._look_often_s = now_s, now_s + _LOOK_OFTEN_S
+        if now_s < self._look_s:
+            return None
+        self._known = self._process.pids
+        self._look_s = now_s + (0.0 if now_s < self._look_often_s else _LOOK_AGAIN_S)
+        if why := ping_failure(int(self.endpoint.url.split(":")[2].partition("/")[0])):
+            self._failure = _failed(why, self._process)
+        return self._failure
 
 
 def _found(wanted: str) -> Found:
@@ -169,27 +190,6 @@ def endpoint_at(port: int) -> Endpoint:
     return Endpoint(url=f"{url}/predictions/{MODEL}", protocol="djl", model_name=MODEL, metrics=page)
 
 
-def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
-    """What starts DJL Serving on a model folder, its files and its log in `workdir`. The temporary folder is the
-    server's own: the sockets of its workers have fixed names in there, and a second server that finds them kills the
-    first one's workers."""
-    (workdir / "models").mkdir(exist_ok=True)
-    config = workdir / "config.properties"
-    address = f"http://{HOST}:{port}"
-    lines = {
-        "inference_address": address, "management_address": address, "model_store": str(workdir / "models"),
-        "wait_model_loading": "true",
-    }  # fmt: skip
-    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
-    env = {
-        "JAVA_OPTS": f"{os.environ.get('JAVA_OPTS', '')} -Djava.io.tmpdir={temp_dir}".strip(),
-        "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python, "OPT_OUT_TRACKING": "true",
-        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "SERVING_PROMETHEUS": "true",
-    }  # fmt: skip
-    argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
-    return Command(argv=argv, log_path=workdir / "server.log", env=env, temp_dir=temp_dir, cwd=workdir)
-
-
 def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     """The command line that serves `folder` as SageMaker would: `serve`, the model at /opt/ml/model, read-only.
 
@@ -203,7 +203,7 @@ def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     return [
         docker, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
         "-v", f"{folder.resolve()}:/opt/ml/model:ro", "-e", f"SERVING_LOAD_MODELS={MODEL}::Python=/opt/ml/model",
-        "-e", "OPT_OUT_TRACKING=true", "-e", "SERVING_PROMETHEUS=true", image, "serve",
+        *(word for pair in MEASURED_WITH.items() for word in ("-e", "=".join(pair))), image, "serve",
     ]  # fmt: skip
 
 
@@ -214,6 +214,8 @@ def wait_for_workers(process: ServerProcess, port: int, workers: int, timeout_s:
     except NotReady:
         raise
     except LaunchFailed as error:
+        if BIND_FAILED in process.log_tail(SEARCHED_LINES):
+            raise LaunchFailed(f"djl: port {port} was taken by another program meanwhile; run it again") from error
         raise _failed(f"the model failed to load ({str(error).partition(';')[0]})", process) from error
 
 

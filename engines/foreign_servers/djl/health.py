@@ -14,9 +14,13 @@ from engines.processes.no_proxy import open_here
 
 FROM_WORKER = re.compile(r"\bW-\d+-\S*?-?std(?:out|err): ?(.*)")
 """A line of the server's log that a Python worker wrote."""
+BIND_FAILED = "Failed to bind to address"
+"""In the server's log (its ModelServer class) where somebody else listens on its port; the process then ends with 1."""
 SEARCHED_LINES = 400
 _SHOWN_LINES = 6
 _LOOK_S = 5.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Its console log is coloured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,8 @@ def health(ping: int | None, described: object, workers: int) -> Health:
     list of models; before 0.17 it was one model.
     """
     models = list(_models(described))
-    if ping in (500, 503):
-        return Health(is_ready=False, failure=f"/ping answers {ping}: the model failed")
+    if why := _why_failed(ping):
+        return Health(is_ready=False, failure=why)
     if any(str(model.get("status")).upper() == "FAILED" for model in models):
         return Health(is_ready=False, failure="GET /models answers FAILED: the model failed")
     ready = sum(
@@ -57,11 +61,20 @@ def look(port: int, model: str, workers: int) -> Health:
     return health(ping, described, workers)
 
 
+def ping_failure(port: int) -> str:
+    """Why the model of the server on that loopback port has failed for good; '' where it has not. Never raises."""
+    return _why_failed(_get(port, "/ping")[0])
+
+
 def last_words(log: str) -> str:
     """The last lines of the server's log that a Python worker wrote, else the log's own last lines."""
-    lines = log.splitlines()
+    lines = _COLOURS.sub("", log).splitlines()
     written = [found.group(1) for line in lines if (found := FROM_WORKER.search(line)) and found.group(1).strip()]
     return "\n".join(written[-_SHOWN_LINES:]) or "\n".join(lines[-_SHOWN_LINES:])
+
+
+def _why_failed(ping: int | None) -> str:
+    return f"/ping answers {ping}: the model failed" if ping in (500, 503) else ""
 
 
 def _models(described: object) -> Iterator[dict[str, Any]]:

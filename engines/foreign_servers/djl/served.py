@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from engines.api import EngineFacts, EngineSpec, RunningEngine, djl_queue_order
 from engines.errors import Unavailable
-from engines.foreign_servers.djl.engine import RunningDjl, djl_command, endpoint_at, wait_for_workers
+from engines.foreign_servers.djl.command import djl_command, started_with
+from engines.foreign_servers.djl.engine import RunningDjl, endpoint_at, wait_for_workers
 from engines.foreign_servers.djl.folder import backend_spec
 from engines.foreign_servers.djl.found import Found, find_djl
 from engines.foreign_servers.java_servers.java import java_problem
@@ -29,11 +30,12 @@ from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.processes.temp_folders import fresh_path
 from engines.processes.threads import compute_threads
 from engines.registry import traits
-from engines.serving_properties.write import spec_to_properties
+from engines.serving_properties.write import MEASURED_WITH, spec_to_properties
 
 WORKER_VARIABLE = "DYNO_DJL_WORKER"
 FIRST_WITHOUT_T5 = 5
 """From this transformers on DJL's Hugging Face handler ends with 'Unknown task text2text-generation'."""
+_LOOK_S = 30.0
 _JAR = re.compile(r"python-(\d+\.\d+\.\d+)\.jar")
 
 Version = tuple[int, ...]
@@ -51,17 +53,18 @@ class FolderServer:
     version: str = ""
 
 
-def server_for(version: Version, engine: str) -> FolderServer:
-    """What this machine has for a folder written for that version of DJL Serving and that measured engine."""
+def server_for(version: Version, engine: str, python: str = "") -> FolderServer:
+    """What this machine has for a folder written for that version of DJL Serving and that measured engine, in the
+    environment `python` ('': the engine's usual one)."""
     order = "newest first" if djl_queue_order(version) == "heap" else "first in, first out"
     ours = f"under our own server with its queue ({order})"
-    if traits(engine).container_entry_point and (problem := _handler_problem()):
+    if traits(engine).container_entry_point and (problem := _handler_problem(serving_python(engine, python or None))):
         return FolderServer(sentence=f"{ours}: {problem}")
     found = find_djl()
     if found is not None and not (found.version and java_problem()):
-        return FolderServer(
-            sentence=f"under DJL Serving {found.version or 'of unknown version'} ({found.by})", found=found
-        )
+        name = f"DJL Serving {found.version or 'of unknown version'}"
+        beside = ", ".join(f"{name}={value}" for name, value in MEASURED_WITH.items())
+        return FolderServer(sentence=f"under {name} ({found.by}) with {beside}", found=found)
     why = f"DJL Serving cannot run ({java_problem()})" if found else "no DJL Serving is here"
     jars = _jars()
     if jars:
@@ -132,8 +135,9 @@ def _facts(server: FolderServer, version: Version, inner: EngineSpec) -> EngineF
         effective_dtype=dtypes.get(inner.dtype, inner.dtype),  # measured in another environment, or not made here
         versions={**probed.versions, name: known},
         load_s=0.0,
+        is_slow_to_warm=server.found is not None,
         queue_order=order,
-        notes=(server.sentence, "load time is part of the launch"),
+        notes=(server.sentence, "load time is part of the launch", *(started_with() if server.found else ())),
     )
 
 
@@ -152,15 +156,31 @@ def _served_by_ours(
         yield running
 
 
-def _handler_problem() -> str:
-    """Why DJL's Hugging Face handler cannot run here; '' where it can. The images have what it imports."""
-    if find_spec("peft") is None:
-        return "DJL's Hugging Face handler imports peft, which is not installed here"
-    version = metadata.version("transformers")
-    is_older = int(version.partition(".")[0]) < FIRST_WITHOUT_T5
-    return (
-        "" if is_older else f"DJL's Hugging Face handler wants transformers 4 for T5, and {version} is installed here"
-    )
+def _handler_problem(python: Path | None) -> str:
+    """Why DJL's Hugging Face handler cannot run in that environment; '' where it can. The LMI images have what it
+    imports."""
+    where = f"in {python}" if python else "here"
+    if not _version_in(python, "peft"):
+        return f"DJL's Hugging Face handler imports peft, which is not installed {where}"
+    version = _version_in(python, "transformers")
+    is_older = version != "" and int(version.partition(".")[0]) < FIRST_WITHOUT_T5
+    found = f"{version} is" if version else "none is"
+    return "" if is_older else f"DJL's Hugging Face handler wants transformers 4 for T5, and {found} installed {where}"
+
+
+def _version_in(python: Path | None, package: str) -> str:
+    """The version of a package in the environment of `python` (None: this one); '' where it is not installed."""
+    if python is None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return ""
+    look = [str(python), "-c", f"from importlib import metadata; print(metadata.version({package!r}))"]
+    try:
+        done = subprocess.run(look, capture_output=True, text=True, timeout=_LOOK_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _jars() -> dict[Version, Path]:

@@ -22,7 +22,9 @@ def java() -> Path | None:
 
 def java_problem() -> str:
     """Why the Java of this machine cannot run it; '' where it can."""
-    program = java()
+    program, home = java(), os.environ.get("JAVA_HOME", "")
+    if home and not (Path(home) / "bin" / "java").is_file():  # start scripts look nowhere else then
+        return f"JAVA_HOME is {home}, which holds no bin/java: set it to a Java {OLDEST_JAVA} or newer, or unset it"
     if program is None:
         return (
             f"no java found: install a Java {OLDEST_JAVA} or newer (apt install default-jre-headless), or set JAVA_HOME"

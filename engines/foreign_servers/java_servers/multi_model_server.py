@@ -168,6 +168,7 @@ class MultiModelServerEngine:
                 effective_dtype=facts["effective_dtype"],
                 versions=versions,
                 load_s=facts["load_s"],
+                is_slow_to_warm=True,
                 notes=(f"front end {self.name}, workers run {spec.options.get('backend', 't5')}", *facts["notes"]),
             ),
         )

@@ -67,4 +67,4 @@ def test_a_latency_of_lists_is_promised_only_where_they_were_counted_alike(
 def test_a_file_for_djl_serving_explains_what_a_dead_worker_does_there() -> None:
     made = trial(1, candidate("transformers"), (20.0, 19.0, 21.0))
     text = render(Source(run_name="r", manifest=run_of().manifest, trial=made), "0.36.0-lmi20")[PROPERTIES]
-    assert "With retry_threshold=3 and maxWorkers one above" in text
+    assert "retry_threshold=3 and maxWorkers one above" in text

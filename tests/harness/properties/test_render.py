@@ -58,7 +58,10 @@ def test_the_comment_names_run_trial_numbers_and_quality() -> None:
 
 def test_the_hugging_face_handler_serves_t5_without_rolling_batch() -> None:
     files = render(_source(candidate(batch_size=4), {"kind": "hub", "value": "google/flan-t5-base"}), "0.36.0-lmi20")
-    assert set(files) == {PROPERTIES}
+    assert files["requirements.txt"].split() == [
+        "numpy", "peft", "pillow", "pydantic", "requests", "torch", "transformers<5",
+    ], "what the handler imports, and no versions that an image would have to fetch"  # fmt: skip
+    assert set(files) == {PROPERTIES, "requirements.txt"}
     values = parse_properties(files[PROPERTIES])
     assert values["option.entryPoint"] == "djl_python.huggingface"
     assert values["option.rolling_batch"] == "disable"

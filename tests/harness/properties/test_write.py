@@ -66,11 +66,12 @@ def test_the_hugging_face_handler_finds_the_model_beside_its_file(tmp_path: Path
     written = write_recommendation(run, choose(run), "0.36.0-lmi20")
     folder = written.properties_path.parent
     copied = {path.name for path in BUNDLED.iterdir()}
-    assert {path.name for path in folder.iterdir()} == {*copied, "serving.properties", "recommendation.json"}
+    written_files = {"serving.properties", "requirements.txt", "recommendation.json"}
+    assert {path.name for path in folder.iterdir()} == {*copied, *written_files}
     assert (folder / "model.safetensors").stat().st_size == (BUNDLED / "model.safetensors").stat().st_size
     assert "option.model_id" not in parse_properties(written.properties_path.read_text())
     without = write_recommendation(run, choose(run), "0.36.0-lmi20", tmp_path / "out", has_model=False)
-    assert {path.name for path in without.paths} == {"serving.properties", "recommendation.json"}
+    assert {path.name for path in without.paths} == written_files
 
 
 def test_our_own_engine_comes_with_its_code(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -56,7 +57,8 @@ def test_a_whole_server_comes_first_and_ours_last(tmp_path: Path, monkeypatch: p
     found = Found(command=tmp_path / "djl-serving", version="0.36.0", by="on the path")
     monkeypatch.setattr(djl_served, "find_djl", lambda: found)
     monkeypatch.setattr(djl_served, "java_problem", lambda: "")
-    assert server_for(V36, "t5").sentence == "under DJL Serving 0.36.0 (on the path)"
+    beside = "OPT_OUT_TRACKING=true, SERVING_PROMETHEUS=true"
+    assert server_for(V36, "t5").sentence == f"under DJL Serving 0.36.0 (on the path) with {beside}"
     monkeypatch.setattr(djl_served, "java_problem", lambda: "no java found")
     assert server_for(V36, "t5").sentence.endswith("DJL Serving cannot run (no java found)")
     monkeypatch.delenv(WORKER_VARIABLE)
@@ -68,13 +70,21 @@ def test_a_whole_server_comes_first_and_ours_last(tmp_path: Path, monkeypatch: p
 def test_somebody_else_s_handler_runs_where_what_it_imports_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(djl_served, "find_djl", lambda: None)
     monkeypatch.delenv(WORKER_VARIABLE, raising=False)
-    monkeypatch.setattr(djl_served, "find_spec", lambda name: None)
-    assert "handler imports peft, which is not installed" in server_for(V36, "transformers").sentence
-    monkeypatch.setattr(djl_served, "find_spec", lambda name: name)
-    monkeypatch.setattr(djl_served.metadata, "version", lambda name: "5.1.0")
+    installed = {"transformers": "5.1.0"}
+    monkeypatch.setattr(djl_served, "_version_in", lambda python, package: installed.get(package, ""))
+    assert "handler imports peft, which is not installed here" in server_for(V36, "transformers").sentence
+    assert f"not installed in {sys.executable}" in server_for(V36, "transformers", sys.executable).sentence
+    installed["peft"] = "0.15.2"
     assert "wants transformers 4 for T5, and 5.1.0 is installed" in server_for(V36, "transformers").sentence
-    monkeypatch.setattr(djl_served.metadata, "version", lambda name: "4.57.0")
+    installed["transformers"] = "4.57.0"
     assert "no DJL Serving is here" in server_for(V36, "transformers").sentence
+
+
+def test_what_an_environment_holds_is_asked_of_it() -> None:
+    assert djl_served._version_in(Path(sys.executable), "numpy") == metadata.version("numpy")
+    assert djl_served._version_in(None, "numpy") == metadata.version("numpy")
+    for python in (Path(sys.executable), None, Path("/nowhere/python")):
+        assert djl_served._version_in(python, "no-such-package") == ""
 
 
 def test_a_dtype_that_is_made_in_another_environment_is_named_as_it_was_asked_for() -> None:
