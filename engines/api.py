@@ -230,7 +230,7 @@ class EngineFacts:
     exported model that is served; '' where the model folder itself is. `served_model` is the name that a server of
     somebody else gives its model; '' where it does not. `crashes` counts the workers that ended and were started
     again so far. `queue_order` is how waiting requests were taken; '' for a server that is not ours. `is_slow_to_warm`:
-    its times drift at first (a Java virtual machine compiles while it serves), so that its warm-up must go on until
+    its times drift at first (a Java virtual machine compiles while it serves), so that its warm-up must last until
     they are steady."""
 
     effective_dtype: str

@@ -28,6 +28,7 @@ from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.rate_search import largest_held, why_probe_broke
 from harness.trial.request_texts import RequestTexts
+from harness.trial.steady_warm_up import steady_warm_up
 from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
 from harness.trial.window import Loaded, Window, probe_of, why_bounded, why_unusable
 from harness.trial.without_texts import texts_of, without_words
@@ -48,6 +49,7 @@ class Loads:
         self._hosts = inputs.hosts.expected if inputs.hosts else 1
         self._racing: Racing | None = None
         self._texts = RequestTexts(inputs)
+        self._warm: tuple[str, ...] = ()
 
     def prepare(self, order: int = 0, racing: Racing | None = None) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
@@ -69,6 +71,8 @@ class Loads:
     def run(self, engine: RunningEngine, name: str, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
         """Load the engine of this name, which serves `model`. Raises MeasurementInvalid: the load generator failed."""
         load, self._model, self._engine = self._workload.load, model, name
+        users = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._plan(engine.endpoint)
+        self._warm = steady_warm_up(users, engine, workdir, self._progress, load, hosts=self._inputs.hosts, model=model)
         if isinstance(load, MaxRateLoad):
             return self._search(load, engine, workdir, launch_s)
         if load.levels:
@@ -144,7 +148,7 @@ class Loads:
                 model=self._model,
                 checks=checks_of(self._racing, plan, sampler),
             )
-        result = result if keeps_texts else without_words(result)
+        result = replace(result if keeps_texts else without_words(result), notes=(*result.notes, *self._warm))
         use = sampler.use(result.begin_ns, result.end_ns, result.client_cpu_s, result.processes)
         summary = summarize(
             result.records,

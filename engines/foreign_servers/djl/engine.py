@@ -26,10 +26,10 @@ from engines.api import (
 )
 from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
-from engines.foreign_servers.djl.command import MODEL, djl_command, started_with
 from engines.foreign_servers.djl.folder import PACKAGES, backend_spec, write_djl_folder
 from engines.foreign_servers.djl.found import HOW_TO_GET_IT, Found, find_djl
 from engines.foreign_servers.djl.health import BIND_FAILED, SEARCHED_LINES, last_words, look, ping_failure
+from engines.foreign_servers.java_servers.djl_command import MODEL, djl_command, started_with
 from engines.foreign_servers.java_servers.java import java_problem
 from engines.foreign_servers.java_servers.multi_model_server import backend_engine
 from engines.foreign_servers.starting.running import RunningForeignServer
@@ -107,7 +107,7 @@ class DjlEngine:
             )
         else:
             python = str(interpreter(spec.python, spec.engine)) if spec.python else sys.executable
-            command = djl_command(found, python, folder, workdir, port, temp_dir)
+            command = djl_command(found.command, python, folder, workdir, port, temp_dir)
         process = ServerProcess(command)
         try:
             wait_for_workers(process, port, spec.workers, ready_timeout_s)

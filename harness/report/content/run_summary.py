@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.choose.decide import Choice, decide
+from harness.choose.for_container import choose_for
 from harness.choose.goals import Goals, run_goals
 from harness.choose.repetitions import Pooled, pool
-from harness.errors import MeasurementInvalid
+from harness.errors import MeasurementInvalid, UsageError
 from harness.measure.metrics import metrics_in
-from harness.properties.render import why_nothing_to_write
+from harness.properties.render import scenario_container, why_nothing_to_write
 from harness.recommendation import Recommendation
 from harness.records import Trial
 from harness.report.content.axis_importance import MIN_CANDIDATES, Importance, importances
@@ -30,6 +31,16 @@ LOSSES_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contained:
+    """The scenario's `container` where it cannot serve the best of all: the `best` that it can serve (None: nothing
+    measured) and, in one sentence, why and what that costs."""
+
+    container: str
+    best: Recommendation | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """A run with everything that is computed from it once."""
 
@@ -41,6 +52,7 @@ class Story:
     why_nothing: str
     importances: tuple[Importance, ...]
     verification: Verification | None
+    contained: Contained | None = None
 
     @property
     def chosen_id(self) -> str:
@@ -75,6 +87,9 @@ def story_of(run: Run) -> Story:
         choice: Choice | None = decide(run.trials, goals) if run.manifest.imported is None else None
     except MeasurementInvalid:
         choice = None
+    contained = contained_in(run) if choice is not None else None
+    best = contained.best if contained is not None else None
+    deployed = best.trial.candidate if best is not None else choice.chosen.candidate if choice is not None else None
     return Story(
         run=run,
         goals=goals,
@@ -83,8 +98,19 @@ def story_of(run: Run) -> Story:
         choice=choice,
         why_nothing=why_nothing(run),
         importances=importances(everyone, goals.objectives[0]),
-        verification=verification_of(run, choice.chosen.candidate.candidate_id if choice is not None else ""),
+        verification=verification_of(run, deployed.candidate_id if deployed is not None else ""),
+        contained=contained,
     )
+
+
+def contained_in(run: Run) -> Contained | None:
+    """What the run's own container serves instead of the best of all; None where it serves that."""
+    container = scenario_container(run.manifest)
+    try:
+        best, given_up = choose_for(run, container)
+    except UsageError as error:
+        return Contained(container=container, best=None, sentence=str(error))
+    return Contained(container=container, best=best, sentence=given_up) if given_up else None
 
 
 def verification_of(run: Run, chosen_id: str) -> Verification | None:
@@ -112,6 +138,7 @@ def answer(story: Story) -> Section:
         label(story.recommendation.trial.candidate),
         *([f"Gain: {story.recommendation.gain}"] if story.recommendation.gain else []),
         f"Why: {story.recommendation.margin}",
+        *([f"In {story.contained.container}: {story.contained.sentence}"] if story.contained is not None else []),
         f"Verification: {verified(story)}",
     )
     return Section(key="answer", title=title, paragraphs=paragraphs)
@@ -119,13 +146,15 @@ def answer(story: Story) -> Section:
 
 def verified(story: Story) -> str:
     """Whether the written file reproduced the numbers, in one sentence."""
-    if story.verification is None and story.recommendation is not None:
+    if story.verification is None and story.recommendation is not None and story.contained is None:
         nothing = why_nothing_to_write(story.recommendation.trial.candidate)
         if nothing:
             return f"none: {nothing}"
     if story.verification is None:
         return f"not done; dyno recommend {story.run.root} --verify measures a server started from the written file"
-    return story.verification.sentence
+    best = story.contained.best if story.contained is not None else None
+    of_which = f"of {label(best.trial.candidate)}, " if best is not None else ""
+    return of_which + story.verification.sentence
 
 
 def engines(story: Story) -> Section:

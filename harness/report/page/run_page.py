@@ -172,13 +172,21 @@ def _answer(story: Story, base: Path, linked: frozenset[str]) -> Part:
         figures=_headline(story.choice.chosen, trial, linked),
         gain=story.recommendation.gain,
         margin=story.recommendation.margin,
+        contained=story.contained,
         state=state,
         mark={"unverified": "not verified", "good": "verified", "bad": "failed"}[state],
         verified=summary.verified(story),
-        properties=None if why_nothing_to_write(trial.candidate) else link(properties, base, "serving.properties"),
+        properties=link(properties, base, "serving.properties") if _is_written(story, trial) else None,
         root=story.run.root,
     )
     return Part(key="answer", title=section.title, inner=inner, css="card")
+
+
+def _is_written(story: Story, trial: Trial) -> bool:
+    """Whether the run's own container has a file that serves something of what was measured."""
+    if story.contained is not None:
+        return story.contained.best is not None
+    return not why_nothing_to_write(trial.candidate)
 
 
 def _headline(chosen: Pooled, trial: Trial, linked: frozenset[str]) -> list[dict[str, str]]:

@@ -61,6 +61,24 @@ def test_a_second_value_counts_as_reproduced_within_the_drift_allowance(second: 
     assert ("inside" if is_inside else "outside") in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("latency_ms", "rate", "verdict"),
+    [(60, 100, "reproduced or better"), (100, 140, "reproduced or better"), (60, 60, "not reproduced"),
+     (140, 140, "not reproduced"), (60, 140, "reproduced or better")],
+)  # fmt: skip
+def test_a_second_measurement_that_is_better_breaks_no_promise(latency_ms: float, rate: float, verdict: str) -> None:
+    again = _trial(latency_ms)
+    assert again.summary is not None
+    rates = _trial(rate).summary
+    assert rates is not None
+    name = "throughput_inputs_per_s"
+    metrics = {**again.summary.metrics, name: rates.metrics[name]}
+    found = _verify([_trial(100)], replace(again, summary=replace(again.summary, metrics=metrics)))
+    assert found.is_inside is (verdict != "not reproduced")
+    assert found.sentence.startswith(f"{verdict}: ")
+    assert ("better than [85, 115]" in found.sentence) is (latency_ms < 80 or rate > 120)
+
+
 def test_a_value_just_outside_whose_interval_meets_is_not_called_inside() -> None:
     found = _verify([_trial(100)], _trial(116))
     assert found.is_inside
@@ -114,7 +132,7 @@ def test_a_number_that_nobody_promised_is_nothing_to_reproduce() -> None:
 
 def test_a_container_s_folder_is_started_whole_and_by_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "harness.trial.verify.server_for", lambda version, engine: FolderServer(sentence="by a stand-in")
+        "harness.trial.verify.server_for", lambda version, engine, python: FolderServer(sentence="by a stand-in")
     )
     written = Written(container="0.36.0", paths=(Path("model/serving.properties"),), warnings=())
     lines: list[str] = []

@@ -13,6 +13,7 @@ from harness.records import Probe
 from harness.report.content.levels import levels
 from harness.report.content.result_table import report_table
 from harness.report.content.run_summary import answer, engines, facts, importance, losses, story_of, verified
+from harness.report.page.run_page import page
 from harness.report.text.sections import print_report, print_section, report_markdown
 from harness.store.codec import to_json
 from harness.store.reader import read_run
@@ -64,6 +65,31 @@ def test_a_verification_counts_for_its_own_candidate_only(tmp_path: Path) -> Non
     assert verified(story_of(read_run(root))).startswith("not done")
     path.write_text("{")
     assert "cannot be read" in verified(story_of(read_run(root)))
+
+
+def test_the_container_s_best_stands_beside_the_best_of_all_with_what_it_costs(tmp_path: Path) -> None:
+    best = trial(1, candidate("accelerate"), (10.0, 9.9, 10.1))
+    servable = trial(2, candidate("t5"), (20.0, 19.9, 20.1))
+    recommend = {"container": "0.36.0-lmi20"}
+    story = story_of(run_of(best, servable, recommend=recommend))
+    what, _, contained, _ = answer(story).paragraphs
+    assert what.startswith("accelerate")
+    assert contained.startswith("In 0.36.0-lmi20: 0.36.0-lmi20 cannot serve the best of all, accelerate fp32")
+    assert "is t5 fp32, batch 1, 1 worker: latency_p50_ms 20 ms [19.9, 20.1] against 10 ms" in contained
+    assert contained.removeprefix("In 0.36.0-lmi20: ").replace("'", "&#39;") in page(story.run, report_table(story.run))
+    assert story_of(run_of(servable, recommend=recommend)).contained is None
+    nothing = answer(story_of(run_of(best, recommend=recommend))).paragraphs[2]
+    assert nothing.startswith("In 0.36.0-lmi20: --container 0.36.0-lmi20: cannot serve accelerate")
+
+
+def test_a_verification_of_the_container_s_best_names_it(tmp_path: Path) -> None:
+    trials = [trial(1, candidate("accelerate"), (10.0, 9.9, 10.1)), trial(2, candidate("t5"), (20.0, 19.9, 20.1))]
+    root = store(tmp_path, trials, recommend={"container": "0.36.0-lmi20"})
+    path = root / "recommendation" / "verification.json"
+    path.parent.mkdir()
+    again = to_json(replace(trials[1], trial_id="verify-1"))
+    path.write_text(json.dumps({"is_inside": True, "sentence": "reproduced: 20.1 ms", "trial": again}))
+    assert verified(story_of(read_run(root))) == "of t5 fp32, batch 1, 1 worker, reproduced: 20.1 ms"
 
 
 def test_engines_stand_side_by_side_with_their_best_and_failed_ones_say_so() -> None:

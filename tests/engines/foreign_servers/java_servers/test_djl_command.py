@@ -10,24 +10,23 @@ import pytest
 
 from engines.errors import LaunchFailed, Unavailable
 from engines.foreign_servers.djl import engine as djl
-from engines.foreign_servers.djl.command import IMAGE_JVM, djl_command, started_with
 from engines.foreign_servers.djl.engine import RunningDjl, endpoint_at, wait_for_workers
-from engines.foreign_servers.djl.found import Found
 from engines.foreign_servers.djl.health import last_words
+from engines.foreign_servers.java_servers.djl_command import IMAGE_JVM, djl_command, started_with
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.serving_properties.java_text import read_properties
 
 
-def _found(tmp_path: Path) -> Found:
+def _program(tmp_path: Path) -> Path:
     program = tmp_path / "release" / "bin" / "serving"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.touch()
-    return Found(command=program, version="0.36.0", by="installed")
+    return program
 
 
 def _command(tmp_path: Path, work: Path, temp_dir: Path = Path("/t/dyno")) -> Command:
     work.mkdir(parents=True, exist_ok=True)
-    return djl_command(_found(tmp_path), "/usr/bin/python3.11", work / "model", work, 9000, temp_dir)
+    return djl_command(_program(tmp_path), "/usr/bin/python3.11", work / "model", work, 9000, temp_dir)
 
 
 def test_what_the_server_would_read_from_the_environment_is_kept_back(

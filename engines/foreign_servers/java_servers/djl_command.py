@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engines.errors import Unavailable
-from engines.foreign_servers.djl.found import Found
 from engines.hosted import HOST
 from engines.processes.server_process import Command
 from engines.serving_properties.java_text import format_properties
@@ -27,7 +26,7 @@ _SOCKET = "djl_sock.19000"
 _LONGEST_SOCKET = 107
 
 
-def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
+def djl_command(program: Path, python: str, folder: Path, workdir: Path, port: int, temp_dir: Path) -> Command:
     """What starts DJL Serving on a model folder, its files and its log in `workdir`.
 
     The temporary folder is the server's own: the sockets of its workers have fixed names in there, and a second server
@@ -51,10 +50,10 @@ def djl_command(found: Found, python: str, folder: Path, workdir: Path, port: in
         "DJL_CACHE_DIR": str(temp_dir / "cache"), "PYTHON_EXECUTABLE": python,
         "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    home = found.command.resolve().parents[1]
+    home = program.resolve().parents[1]
     if not os.access(home, os.W_OK) and "MODEL_SERVER_HOME" not in os.environ:
         env["MODEL_SERVER_HOME"] = str(workdir)  # its logs go there, by default into the release
-    argv = [str(found.command), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
+    argv = [str(program), "-f", str(config), "-m", f"{MODEL}::Python={folder.absolute().as_uri()}/"]
     return Command(
         argv=argv, log_path=workdir / "server.log", env=env, without=kept_back(os.environ), temp_dir=temp_dir,
         cwd=workdir,
