@@ -20,6 +20,8 @@ HOW_TO_HAVE = (
     (r"dyno engine install (\w+)", r"dyno engine install \1"),
     (r"not installed: (pip install .+)", r"\1"),
     (r"could not import 'ray'", "pip install 'dynamometer[ray]'"),
+    (r"could not import '(mlflow|wandb)'", r"pip install 'dynamometer[\1]'"),
+    (r"could not import 'opentelemetry", "pip install 'dynamometer[otel]'"),
     (r"could not import '([\w.]+)'", r"pip install \1"),
     (r"only root", "run the tests as root"),
     (r"this CPU has no (\S+)", r"run `make test` on a CPU with \1"),

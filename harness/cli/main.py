@@ -19,6 +19,7 @@ VERBS = {
     "tune": "Search a scenario's space on real engines and recommend a measured configuration.",
     "report": "Print a stored run as the field's table, or write it as a page.",
     "import": "Read results of other tools into runs that report and gate read.",
+    "export": "Hand a run's numbers to MLflow, OpenTelemetry, Prometheus or Weights & Biases.",
     "gate": "Judge a run against a baseline: pass, regressed, or cannot tell.",
     "recommend": "Choose from a stored run, explain why the others lost, write serving.properties.",
     "properties": "Check, compare, migrate and translate serving.properties files.",

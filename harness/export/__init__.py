@@ -1,0 +1,1 @@
+"""Stored runs handed to other projects' stores: MLflow, OpenTelemetry, Prometheus, Weights & Biases."""
