@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import Unavailable
-from engines.foreign_servers.djl.carried_weights import CONVERSIONS
+from engines.foreign_servers.carried_weights import CONVERSIONS
 from engines.launching import engine_here
 
 SUMS = "weights.sha256"

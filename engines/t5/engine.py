@@ -6,7 +6,7 @@ import contextlib
 import ctypes as c
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -71,20 +71,8 @@ def load(
     `max_source` and `max_target` bound one request, in tokens. Raises ModelInvalid, SpecInvalid, Unavailable,
     MemoryError.
     """
-    if device not in ("cpu", *cuda.DEVICES):
-        raise SpecInvalid(f"device: expected 'cpu', 'cuda' or 'cuda-sim', got {device!r}")
-    if admission not in ("in_flight", "static"):
-        raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
-    folder = _checked_folder(path)
-    for name, value in (("max_slots", max_slots), ("max_source", max_source), ("max_target", max_target)):
-        _check_whole(name, value)
-    if threads is not None:
-        _check_whole("threads", threads)
-    if not isinstance(exact_head, bool):
-        raise SpecInvalid(f"exact_head: expected True or False, got {exact_head!r}")
-    dtype = resolve_dtype(dtype)
-    if dtype == "fp16" and device == "cpu":
-        raise SpecInvalid(f"dtype: the t5 engine has no fp16 on the CPU: {NO_FP16_ON_CPU}")
+    sizes = {"max_slots": max_slots, "max_source": max_source, "max_target": max_target}
+    folder, dtype = _checked(path, dtype, device, admission, sizes, threads=threads, exact_head=exact_head)
     on = None if device == "cpu" else cuda.target(device)
     config = read_config(folder)
     if not is_partition(folder):
@@ -97,7 +85,7 @@ def load(
     record = native_config(config, degree=tensor_parallel_degree, has_decoder=native.ROLES.index("head") in roles)
     record.activation = ACTIVATIONS[config.activation]
     record.threads = threads if threads is not None else len(os.sched_getaffinity(0))
-    record.max_slots, record.max_source, record.max_target = max_slots, max_source, max_target
+    record.max_slots, record.max_source, record.max_target = sizes.values()
     record.quantize_rows = dtype == "w8a8"
     record.is_static = admission == "static"
     if on is None:
@@ -107,6 +95,32 @@ def load(
     record.cuda_driver, record.cuda_image = on.driver.encode(), on.image
     record.activations = native.ACTIVATIONS[cuda.activations(dtype)]
     return T5Engine(config, dtype, model, record, on.name)
+
+
+def _checked(
+    path: object,
+    dtype: str,
+    device: str,
+    admission: str,
+    sizes: Mapping[str, object],
+    *,
+    threads: object,
+    exact_head: object,
+) -> tuple[Path, str]:
+    """The folder and the dtype that are asked for. Raises SpecInvalid for what can be known before anything is read."""
+    if device not in ("cpu", *cuda.DEVICES):
+        raise SpecInvalid(f"device: expected 'cpu', 'cuda' or 'cuda-sim', got {device!r}")
+    if admission not in ("in_flight", "static"):
+        raise SpecInvalid(f"admission: expected 'in_flight' or 'static', got {admission!r}")
+    folder = _checked_folder(path)
+    for name, value in {**sizes, **({} if threads is None else {"threads": threads})}.items():
+        _check_whole(name, value)
+    if not isinstance(exact_head, bool):
+        raise SpecInvalid(f"exact_head: expected True or False, got {exact_head!r}")
+    dtype = resolve_dtype(dtype)
+    if dtype == "fp16" and device == "cpu":
+        raise SpecInvalid(f"dtype: the t5 engine has no fp16 on the CPU: {NO_FP16_ON_CPU}")
+    return folder, dtype
 
 
 def _checked_folder(path: object) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from engines.api import EngineSpec
 from engines.cache_folder import cache_root
 from engines.errors import EngineError, ModelInvalid
-from engines.foreign_servers.djl.carried_weights import CONVERSIONS
+from engines.foreign_servers.carried_weights import CONVERSIONS
 from engines.foreign_servers.djl.folder import put_conversion, write_djl_folder
 from engines.models.cache import model_digest
 from engines.models.checkpoint.weight_files import weight_files

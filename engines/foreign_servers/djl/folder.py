@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
-from engines.foreign_servers.djl.carried_weights import CONVERSIONS, Conversion
+from engines.foreign_servers.carried_weights import CONVERSIONS, Conversion
 from engines.models.cache import FORM
 from engines.processes.threads import compute_threads
 from engines.serving_properties.java_text import format_properties

@@ -10,7 +10,6 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import evaluate
@@ -18,6 +17,7 @@ import shape
 import tasks
 import torch
 from torch.nn.functional import cross_entropy
+from train_options import options_of
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 from vocabulary import MODEL_DIR
 
@@ -132,13 +132,13 @@ def train(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of training, looks not counted")
-    parser.add_argument("--look-minutes", type=float, default=2.0, help="minutes between two looks at held-out prompts")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=MODEL_DIR)
-    parser.add_argument("--state", type=Path, required=True, help="what --resume needs, outside the repository")
+    parser = options_of(
+        __doc__,
+        MODEL_DIR,
+        minutes="minutes of training, looks not counted",
+        threads=2,
+        state="what --resume needs, outside the repository",
+    )
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -32,6 +32,7 @@ from decoder_vocabulary import DECODER_DIR, END, PAD
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
+from train_options import options_of
 from transformers import LlamaForCausalLM
 
 Pair = tuple[str, str]
@@ -278,13 +279,13 @@ def train(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of training, looks not counted")
-    parser.add_argument("--look-minutes", type=float, default=2.0, help="minutes between two looks at held-out prompts")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DECODER_DIR)
-    parser.add_argument("--state", type=Path, required=True, help="kept outside the repository; taken up if it exists")
+    parser = options_of(
+        __doc__,
+        DECODER_DIR,
+        minutes="processor minutes of training, looks not counted",
+        threads=1,
+        state="kept outside the repository; taken up if it exists",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     train(options)

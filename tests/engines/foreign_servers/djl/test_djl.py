@@ -17,9 +17,9 @@ import pytest
 
 from engines.api import EngineSpec
 from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid, Unavailable
+from engines.foreign_servers.carried_weights import Conversion
 from engines.foreign_servers.djl import engine as djl
 from engines.foreign_servers.djl import folder as djl_folder
-from engines.foreign_servers.djl.carried_weights import Conversion
 from engines.foreign_servers.djl.engine import DjlEngine, docker_argv
 from engines.foreign_servers.djl.folder import SPEC_FILE, backend_spec, write_djl_folder
 from engines.foreign_servers.djl.health import Health, health, last_words

@@ -17,7 +17,7 @@ import pytest
 
 import engines.t5 as t5
 from engines.api import EngineSpec
-from engines.foreign_servers.djl.carried_weights import CONVERSIONS
+from engines.foreign_servers.carried_weights import CONVERSIONS
 from engines.foreign_servers.djl.folder import backend_spec, write_djl_folder
 from engines.foreign_servers.djl.messages import Answered, message, read_answer
 from engines.models.random_weights.folders import write_random_model
