@@ -29,7 +29,7 @@ from engines.api import (
 from engines.cache_folder import cache_root
 from engines.environments.packages import package_availability
 from engines.errors import RequestInvalid
-from engines.generation.token_choice import Decoding, check_request, renumbered
+from engines.generation.token_choice import Decoding, check_request, renumbered, warm_up_request
 from engines.hosted import CONVERTED_FEATURES, HostedEngine
 from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind, why_beyond
@@ -119,8 +119,7 @@ class CTranslate2Backend(Backend):
         self._model: Any = runtime(
             str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
         )
-        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
-        for _ in self.generate([GenerateRequest(input_ids=(2, self._special.eos[0]), params=params)]):
+        for _ in self.generate([warm_up_request(self._special)]):
             pass
         return EngineFacts(
             effective_dtype=str(self._model.compute_type),

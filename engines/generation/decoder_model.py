@@ -14,17 +14,16 @@ import numpy as np
 
 from engines.api import GenerateParams, GenerateRequest
 from engines.generation.token_choice import Ids, Logits
-from engines.generation.torch_model import DecodeModel, TorchModel, generation_config
+from engines.generation.torch_model import DecodeModel, HuggingFaceModel, TorchModel, log_probabilities
 from engines.generation.torch_static_step import StaticStep
 from engines.models.checkpoint.special_ids import SpecialIds
 
 
-class DecoderModel(DecodeModel):
-    """The module in this process. `static` takes the batches that fit it; the others grow their caches.
+class DecoderModel(HuggingFaceModel):
+    """A decoder-only model. `static` takes the batches that fit it; the others grow their caches.
 
     `rope_switch` is the length above which longrope turns to its long factors, as Hugging Face does: the keys so far
     are then computed again, so a request that passes it must be alone in its batch (`rope_groups`).
-    inference_mode belongs to the thread and is never held across a return.
     """
 
     def __init__(
@@ -36,21 +35,12 @@ class DecoderModel(DecodeModel):
         device: str = "cpu",
         rope_switch: int | None = None,
     ) -> None:
-        import torch
-
-        self._torch = torch
-        self._model = model
-        self._special = special
+        super().__init__(model, special, device)
         self._static = static
-        self._device = device
         self._rope_switch = rope_switch
         self._forward = Forward(model)
         self._steps: StaticSteps | _GrowingSteps = _GrowingSteps(self._forward, rope_switch)
         self._first: Any = None
-        self.can_select = True
-
-    def _on_device(self, *arrays: Ids) -> list[Any]:
-        return [self._torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for array in arrays]
 
     def begin(self, ids: Ids, mask: Ids, target: int) -> None:
         inputs, masks = self._on_device(ids, mask)
@@ -76,13 +66,7 @@ class DecoderModel(DecodeModel):
             self._first = None if self._first is None else self._first[rows]
 
     def beams(self, ids: Ids, mask: Ids, params: GenerateParams) -> Ids:
-        inputs, masks = self._on_device(ids, mask)
-        with self._torch.inference_mode():
-            found = self._model.generate(
-                input_ids=inputs, attention_mask=masks, generation_config=generation_config(params, self._special)
-            )
-        rows: Ids = found[:, ids.shape[1] :].cpu().numpy()
-        return rows
+        return self._searched(ids, mask, params, ids.shape[1])
 
     def teacher_forced(self, ids: Ids, mask: Ids, rows: Ids) -> Logits:
         whole = np.concatenate([ids, rows[:, :-1]], axis=1)
@@ -90,9 +74,7 @@ class DecoderModel(DecodeModel):
         inputs, mask_all, targets = self._on_device(whole, masks, rows)
         with self._torch.inference_mode():
             logits = self._forward(inputs, mask_all, positions_of(mask_all))[:, ids.shape[1] - 1 :]
-            scores = logits.float().log_softmax(-1).gather(-1, targets[..., None].to(logits.device))
-        array: Logits = scores[..., 0].cpu().numpy()
-        return array
+            return log_probabilities(logits, targets)
 
 
 def decode_model(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engines.api import GenerateParams, GenerateRequest, TokenEvent
+from engines.api import GenerateRequest, TokenEvent
 from engines.generation.beam_search import BeamSearches
-from engines.generation.token_choice import Decoding, Ids, Logits, check_request, padded, renumbered
+from engines.generation.token_choice import Decoding, Ids, Logits, check_request, padded, renumbered, warm_up_request
 from engines.models.checkpoint.kind import ModelKind
 from engines.models.checkpoint.special_ids import SpecialIds
 
@@ -29,11 +29,10 @@ class GraphBackend:
         raise NotImplementedError
 
     def use(self, special: SpecialIds, kind: ModelKind) -> None:
-        """Serve, after one short request, so that no user's request pays for first-touch allocation."""
+        """Serve, once warm."""
         self._special = special
         self._kind = kind
-        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
-        for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
+        for _ in self.generate([warm_up_request(special)]):
             pass
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.api import GenerateParams, GenerateRequest, TokenEvent
 from engines.errors import ModelInvalid, RequestInvalid
-from engines.generation.token_choice import check_request
+from engines.generation.token_choice import check_request, warm_up_request
 from engines.models.checkpoint.kind import ModelKind
 from engines.models.checkpoint.special_ids import SpecialIds
 
@@ -49,8 +49,7 @@ class RollingDecoder:
         except RuntimeError as error:
             why = str(error).strip().splitlines()[-1]
             raise ModelInvalid(f"{folder}: OpenVINO GenAI cannot open it: {why}; delete it to export again") from error
-        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
-        self.admit(GenerateRequest(input_ids=(2, self._special.eos[0]), params=params))
+        self.admit(warm_up_request(self._special))
         while self._live:
             self.step()
 

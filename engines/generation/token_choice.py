@@ -22,6 +22,11 @@ Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
+def warm_up_request(special: SpecialIds) -> GenerateRequest:
+    """A short request before the first one, so that no user's request pays for first-touch allocation."""
+    return GenerateRequest(input_ids=(2, special.eos[0]), params=GenerateParams(max_new_tokens=4, min_new_tokens=4))
+
+
 def check_request(request: GenerateRequest, vocab_size: int, max_positions: int | None = None) -> None:
     """Nothing, or RequestInvalid naming the first parameter that means nothing. `max_positions` is the context that
     prompt and answer of a decoder-only model share; None: no limit."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from engines.api import Backend, GenerateParams, GenerateRequest, TokenEvent
 from engines.generation.decoder_model import rope_groups
-from engines.generation.token_choice import Decoding, check_request, padded, renumbered
+from engines.generation.token_choice import Decoding, check_request, padded, renumbered, warm_up_request
 from engines.generation.torch_model import DecodeModel, until_eos
 from engines.models.checkpoint.kind import ModelKind
 from engines.models.checkpoint.special_ids import SpecialIds
@@ -20,12 +20,11 @@ class TorchBackend(Backend):
     """A Backend over a DecodeModel; a subclass's `load` calls `_use`."""
 
     def _use(self, model: DecodeModel, special: SpecialIds, kind: ModelKind) -> None:
-        """Serve `model`, after one short request, so that no user's request pays for first-touch allocation."""
+        """Serve `model`, once it is warm."""
         self._model = model
         self._special = special
         self._kind = kind
-        params = GenerateParams(max_new_tokens=4, min_new_tokens=4)
-        for _ in self.generate([GenerateRequest(input_ids=(2, special.eos[0]), params=params)]):
+        for _ in self.generate([warm_up_request(special)]):
             pass
 
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:

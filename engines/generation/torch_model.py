@@ -40,25 +40,50 @@ class DecodeModel(Protocol):
         ...
 
 
-class TorchModel(DecodeModel):
-    """The module in this process. `static` takes the batches that fit it; the others grow their caches.
+class HuggingFaceModel(DecodeModel):
+    """A module of transformers in this process: numpy arrays in and out.
 
     inference_mode belongs to the thread and is never held across a return.
     """
 
-    def __init__(self, model: Any, special: SpecialIds, *, static: StaticStep | None = None, device: str = "cpu"):
+    def __init__(self, model: Any, special: SpecialIds, device: str) -> None:
         import torch
 
         self._torch = torch
         self._model = model
         self._special = special
-        self._static = static
         self._device = device
-        self._step: StaticStep | _DynamicStep = _DynamicStep(model)
         self.can_select = True
 
     def _on_device(self, *arrays: Ids) -> list[Any]:
         return [self._torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for array in arrays]
+
+    def _searched(self, ids: Ids, mask: Ids, params: GenerateParams, first: int) -> Ids:
+        """The best hypothesis of every row from column `first` on, by Hugging Face's own beam search."""
+        inputs, masks = self._on_device(ids, mask)
+        with self._torch.inference_mode():
+            found = self._model.generate(
+                input_ids=inputs, attention_mask=masks, generation_config=generation_config(params, self._special)
+            )
+        rows: Ids = found[:, first:].cpu().numpy()
+        return rows
+
+
+def log_probabilities(logits: Any, targets: Any) -> Logits:
+    """log P [B, T] of the ids `targets` [B, T] under logits [B, T, V]."""
+    scores: Logits = (
+        logits.float().log_softmax(-1).gather(-1, targets[..., None].to(logits.device))[..., 0].cpu().numpy()
+    )
+    return scores
+
+
+class TorchModel(HuggingFaceModel):
+    """An encoder-decoder. `static` takes the batches that fit it; the others grow their caches."""
+
+    def __init__(self, model: Any, special: SpecialIds, *, static: StaticStep | None = None, device: str = "cpu"):
+        super().__init__(model, special, device)
+        self._static = static
+        self._step: StaticStep | _DynamicStep = _DynamicStep(model)
 
     def begin(self, ids: Ids, mask: Ids, target: int) -> None:
         inputs, masks = self._on_device(ids, mask)
@@ -80,22 +105,14 @@ class TorchModel(DecodeModel):
             self._step.select(*self._on_device(positions))
 
     def beams(self, ids: Ids, mask: Ids, params: GenerateParams) -> Ids:
-        inputs, masks = self._on_device(ids, mask)
-        with self._torch.inference_mode():
-            found = self._model.generate(
-                input_ids=inputs, attention_mask=masks, generation_config=generation_config(params, self._special)
-            )
-        rows: Ids = found[:, 1:].cpu().numpy()
-        return rows
+        return self._searched(ids, mask, params, 1)
 
     def teacher_forced(self, ids: Ids, mask: Ids, rows: Ids) -> Logits:
         start = np.full((len(rows), 1), self._special.start, dtype=rows.dtype)
         inputs, masks, fed, targets = self._on_device(ids, mask, np.concatenate([start, rows[:, :-1]], axis=1), rows)
         with self._torch.inference_mode():
             logits = self._model(input_ids=inputs, attention_mask=masks, decoder_input_ids=fed, use_cache=False).logits
-            scores = logits.float().log_softmax(-1).gather(-1, targets[..., None].to(logits.device))
-        array: Logits = scores[..., 0].cpu().numpy()
-        return array
+            return log_probabilities(logits, targets)
 
 
 class _DynamicStep:

@@ -15,49 +15,34 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engines.errors import ModelInvalid
 from engines.models import hugging_face
 from engines.models.checkpoint.kind import ModelKind, model_kind
-from engines.models.conversion.decoder_past import Past
 from engines.models.conversion.onnx_export import OPSET, names
+from engines.models.conversion.traced_decoder import Past, TracedDecoder
 from engines.processes.call_in_child import answer_call
 
-_ATTENTION = "onnx"
 _HIDDEN = torch.finfo(torch.float32).min
 
 
-class Step(nn.Module):
+class Step(TracedDecoder):
     """See the module's docstring."""
 
     def __init__(self, model: Any, kind: ModelKind) -> None:
-        super().__init__()
-        self.model = model
+        slopes = None
+        if model.config.model_type == "bloom":
+            alibi = model.transformer.build_alibi_tensor(torch.ones((1, 2)), kind.heads, torch.float32)
+            slopes = alibi[:, 0, 1].reshape(1, -1, 1, 1)
+        super().__init__(model, "onnx")
+        self._slopes: Tensor | None = slopes
         self._window = kind.sliding_window
         self._last = (kind.max_positions or 0) - 1  # a row that has ended grows until its batch ends
-        self._masks: dict[bool, Tensor] = {}
-        self._slopes: Tensor | None = None
-        family = model.config.model_type
-        if family == "gptj":
-            for block in model.transformer.h:
-                block.attn._attn = self._gptj
-        elif family == "bloom":
-            alibi = model.transformer.build_alibi_tensor(torch.ones((1, 2)), kind.heads, torch.float32)
-            self._slopes = alibi[:, 0, 1].reshape(1, -1, 1, 1)
-            model.transformer.build_alibi_tensor = lambda *_, **__: None  # a part of the mask here
-            for block in model.transformer.h:
-                block.self_attention.forward = partial(self._bloom, block.self_attention)
-        else:
-            from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-            ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, self._attend)
-            model.config._attn_implementation = _ATTENTION
         if kind.rope_switch is not None:
             model.model.rotary_emb.rope_type = "default"  # short factors, and no look at the longest position
         known = inspect.signature(model.forward).parameters
@@ -75,7 +60,7 @@ class Step(nn.Module):
         if self._slopes is not None:
             full = full + self._slopes * keys.to(torch.float32)  # softmax does not see the query's own place
         near = causal if self._window is None else causal & (keys > queries - self._window)[None]
-        self._masks = {False: full, True: torch.where(near, 0.0, _HIDDEN)[:, None]}
+        self.masks = {False: full, True: torch.where(near, 0.0, _HIDDEN)[:, None]}
         given = dict(self._given)
         if self._has_positions:
             given["position_ids"] = (mask.cumsum(-1) - 1).clamp(0, self._last)[:, -new:]
@@ -83,47 +68,20 @@ class Step(nn.Module):
         logits = self.model(input_ids=ids, attention_mask=full, past_key_values=cache, use_cache=True, **given).logits
         return (logits[:, -1], *cache.present)
 
-    def _mixed(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None, softcap: float | None = None
+    def mixed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
     ) -> Tensor:
-        """[B,H,S,D], with [B,H,K,D] -> [B,S,H,D]."""
-        scores = (q * scale) @ k.transpose(2, 3)
+        scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(2, 3)
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        weights = torch.softmax(scores + self._masks[window is not None], dim=-1)
-        return (weights @ v).transpose(1, 2)
-
-    def _attend(
-        self,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        _mask: Any,
-        *,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        softcap: float | None = None,
-        **_: Any,
-    ) -> tuple[Tensor, None]:
-        """transformers' attention interface."""
-        from transformers.integrations.sdpa_attention import repeat_kv
-
-        groups = getattr(module, "num_key_value_groups", 1)
-        keys, values = (repeat_kv(part, groups) if groups > 1 else part for part in (key, value))
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return self._mixed(query, keys, values, scale, sliding_window, softcap), None
-
-    def _gptj(self, query: Tensor, key: Tensor, value: Tensor, _mask: Any = None) -> tuple[Tensor, None]:
-        return self._mixed(query, key, value, query.shape[-1] ** -0.5).transpose(1, 2), None
-
-    def _bloom(
-        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: Past, **_: Any
-    ) -> tuple[Tensor, None]:
-        query, key, value = module._reshape(module.query_key_value(hidden_states))
-        keys, values = layer_past.update(key, value, module.layer_idx)
-        mixed = self._mixed(query, keys, values, query.shape[-1] ** -0.5)
-        return module.dense(mixed.flatten(2)) + residual, None
+        weights = torch.softmax(scores + self.masks[window is not None], dim=-1)
+        return weights @ v
 
 
 def export(model_dir: str, folder: str) -> None:

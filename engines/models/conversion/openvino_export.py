@@ -32,43 +32,24 @@ from torch import Tensor, nn
 from engines.errors import ModelInvalid
 from engines.models import hugging_face
 from engines.models.checkpoint.kind import ModelKind, model_kind
-from engines.models.conversion.decoder_past import Past
 from engines.models.conversion.openvino_cache import GRAPH
+from engines.models.conversion.traced_decoder import Past, TracedDecoder
 from engines.processes.call_in_child import answer_call
 
 INT4_GROUP = 64
 """Weights that share a scale and a zero point in int4; a row that it does not divide gets smaller groups."""
-_ATTENTION = "openvino"
 _HIDDEN = np.finfo(np.float32).min
 
 
-class _Step(nn.Module):
+class _Step(TracedDecoder):
     """The traced module. `full` and `windowed` are the additive masks of layers that see all, and of those that look
     back a window."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self._masks: dict[bool, Tensor] = {}
-        family = model.config.model_type
-        if family == "gptj":
-            for block in model.transformer.h:
-                block.attn._attn = self._gptj
-        elif family == "bloom":
-            model.transformer.build_alibi_tensor = lambda *_, **__: None  # its slopes are part of the mask here
-            for block in model.transformer.h:
-                block.self_attention.forward = partial(self._bloom, block.self_attention)
-        else:
-            from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-            ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, self._attend)
-            model.config._attn_implementation = _ATTENTION
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, full: Tensor, windowed: Tensor, *past: Tensor
     ) -> tuple[Tensor, ...]:
         """Logits [B,S,V], then keys and values of every layer."""
-        self._masks = {False: full, True: windowed}
+        self.masks = {False: full, True: windowed}
         cache = Past(past)
         given = {} if self.model.config.model_type == "bloom" else {"position_ids": position_ids}
         logits = self.model(
@@ -76,39 +57,18 @@ class _Step(nn.Module):
         ).logits
         return (logits, *cache.present)
 
-    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, window: int | None = None) -> Tensor:
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._masks[window is not None], scale=scale
-        )
-
-    def _attend(
+    def mixed(
         self,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        _mask: Any,
-        *,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        **_: Any,
-    ) -> tuple[Tensor, None]:
-        """transformers' attention interface."""
-        from transformers.integrations.sdpa_attention import repeat_kv
-
-        groups = getattr(module, "num_key_value_groups", 1)
-        keys, values = (repeat_kv(part, groups) if groups > 1 else part for part in (key, value))
-        return self._mixed(query, keys, values, scaling, sliding_window).transpose(1, 2).contiguous(), None
-
-    def _gptj(self, query: Tensor, key: Tensor, value: Tensor, _mask: Any = None) -> tuple[Tensor, None]:
-        return self._mixed(query, key, value), None
-
-    def _bloom(
-        self, module: Any, hidden_states: Tensor, residual: Tensor, layer_past: Past, **_: Any
-    ) -> tuple[Tensor, None]:
-        query, key, value = module._reshape(module.query_key_value(hidden_states))
-        keys, values = layer_past.update(key, value, module.layer_idx)
-        return module.dense(self._mixed(query, keys, values).transpose(1, 2).flatten(2)) + residual, None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=self.masks[window is not None], scale=scale
+        )
 
 
 def export(model_dir: str, folder: str) -> None:
@@ -123,7 +83,7 @@ def export(model_dir: str, folder: str) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's: shapes are taken as constants in branches of no matter here
             telemetry_utils.tm = telemetry_stub  # else each conversion is reported to Google Analytics, or waits for it
-            graph = openvino.convert_model(_Step(model), example_input=_example(kind))
+            graph = openvino.convert_model(_Step(model, "openvino"), example_input=_example(kind))
         _complete(graph, kind, slopes)
     except (AttributeError, RuntimeError, ValueError, TypeError) as error:
         why = str(error).splitlines()[0]
