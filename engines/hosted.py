@@ -34,19 +34,23 @@ STOP_GRACE_S = 10.0
 DRAIN_S = 5
 
 
-CONVERTED_FEATURES = {
+LOADED_FEATURES = {
     "model_parallel": "no",
-    "loads_hugging_face": "converted once",
+    "loads_hugging_face": "yes",
     "runtime_partition": "no",
     "ahead_of_time_partition": "no",
     "partition_on_cpu_memory": "no",
     "streaming": "yes",
-    "fast_loading": "kept conversion",
+    "fast_loading": "memory-mapped safetensors",
     "hardware": "CPU",
     "model_kinds": "T5, decoder-only",
     "openai": "completions, chat",
 }
-"""Answers to the rows of api.FEATURES of an engine that converts the model folder and runs the result on the CPU."""
+"""Answers to the rows of api.FEATURES of an engine that loads the model folder as it is and runs it on the CPU."""
+CONVERTED_FEATURES = {**LOADED_FEATURES, "loads_hugging_face": "converted once", "fast_loading": "kept conversion"}
+"""The same of one that converts it first."""
+SHARDED_FEATURES = {**LOADED_FEATURES, "model_parallel": "tensor", "runtime_partition": "yes"}
+"""The same of one that deals the weights out over ranks while it loads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from engines.environments.packages import package_availability
 from engines.errors import SpecInvalid
 from engines.generation.decoder_model import decode_model
 from engines.generation.torch_loop import TorchBackend
-from engines.hosted import HostedEngine
+from engines.hosted import LOADED_FEATURES, HostedEngine
 from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, model_kind
 from engines.models.checkpoint.special_ids import special_ids
@@ -42,16 +42,11 @@ _VALUES = {
     "max_gpu_memory_mib": AT_LEAST_ONE,
 }
 _FEATURES = {
+    **LOADED_FEATURES,
     "model_parallel": "layers over devices",
-    "loads_hugging_face": "yes",
     "runtime_partition": "yes",
-    "ahead_of_time_partition": "no",
     "partition_on_cpu_memory": "yes, and on disk",
-    "streaming": "yes",
-    "fast_loading": "memory-mapped safetensors",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
-    "model_kinds": "T5, decoder-only",
-    "openai": "completions, chat",
 }
 
 

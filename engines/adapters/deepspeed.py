@@ -31,7 +31,7 @@ from engines.generation.decoder_model import decode_model
 from engines.generation.token_choice import Ids, Logits
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_model import DecodeModel
-from engines.hosted import HostedEngine
+from engines.hosted import SHARDED_FEATURES, HostedEngine
 from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, SEQ2SEQ_TYPES, model_kind
 from engines.models.checkpoint.special_ids import SpecialIds, special_ids
@@ -54,16 +54,11 @@ _OPTIONS = {
 }
 _VALUES = {"communication": one_of("shm", "gloo"), "kernel_inject": FLAG}
 _FEATURES = {
-    "model_parallel": "tensor",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "yes",
+    **SHARDED_FEATURES,
     "ahead_of_time_partition": "no (not for T5)",
     "partition_on_cpu_memory": "yes",
-    "streaming": "yes",
     "fast_loading": "no",
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
-    "model_kinds": "T5, decoder-only",
-    "openai": "completions, chat",
 }
 
 

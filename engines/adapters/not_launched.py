@@ -15,21 +15,17 @@ from types import MappingProxyType
 
 from engines.api import Availability, Capabilities, EngineSpec, RunningEngine
 from engines.errors import Unavailable
+from engines.hosted import SHARDED_FEATURES
 from engines.models.checkpoint.kind import DECODER
 from engines.setting import DTYPES
 
 _FP16_OVERFLOWS = "T5's FFN output overflows fp16 in it (garbage on XL, XXL and UL2); use bf16"
 _ANY_DEGREE = 1 << 8
 _FEATURES = {
-    "model_parallel": "tensor",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "yes",
-    "ahead_of_time_partition": "no",
+    **SHARDED_FEATURES,
     "partition_on_cpu_memory": "not known",
-    "streaming": "yes",
     "fast_loading": "not known",
     "hardware": "NVIDIA GPU",
-    "model_kinds": "T5, decoder-only",
     "openai": "not known",
 }
 """What most of them state; each names what differs."""

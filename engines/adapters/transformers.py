@@ -11,7 +11,7 @@ from engines.errors import SpecInvalid
 from engines.generation.decoder_model import StaticSteps, decode_model
 from engines.generation.torch_loop import TorchBackend
 from engines.generation.torch_static_step import StaticStep
-from engines.hosted import HostedEngine
+from engines.hosted import LOADED_FEATURES, HostedEngine
 from engines.models.checkpoint.generation_defaults import model_notes
 from engines.models.checkpoint.kind import DECODER, SEQ2SEQ, ModelKind, model_kind
 from engines.models.checkpoint.special_ids import special_ids
@@ -36,18 +36,6 @@ _VALUES = {
     "cache_new_tokens": AT_LEAST_ONE,
     "attn": one_of("sdpa", "eager"),
 }
-_FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "memory-mapped safetensors",
-    "hardware": "CPU",
-    "model_kinds": "T5, decoder-only",
-    "openai": "completions, chat",
-}
 
 
 class TransformersEngine(HostedEngine):
@@ -55,7 +43,7 @@ class TransformersEngine(HostedEngine):
 
     name = "transformers"
     packages = REFERENCE_PACKAGES
-    features = _FEATURES
+    features = LOADED_FEATURES
 
     def capabilities(self) -> Capabilities:
         return capabilities()
@@ -64,7 +52,7 @@ class TransformersEngine(HostedEngine):
 def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
-        features=_FEATURES,
+        features=LOADED_FEATURES,
         effective_dtypes={**dtypes_in_torch(), "int8": "int8 (dynamic, torch)"},
         options=_OPTIONS,
         option_values=_VALUES,

@@ -18,6 +18,7 @@ from engines.foreign_servers.llamacpp.options import OPTIONS, OURS, flags, param
 from engines.foreign_servers.llamacpp.tokenizer_check import check_tokens
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, digest_of, in_container
 from engines.foreign_servers.starting.openai_server import get_json, post_json, wait_for_model
+from engines.foreign_servers.starting.program_start import protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text, shell_words
 from engines.hosted import HOST
 from engines.metrics_page import LLAMACPP, page_at
@@ -32,7 +33,7 @@ from engines.processes.child_environment import import_variables
 from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads
 from engines.setting import OptionValue
-from engines.spec_check import choice, flag, whole_number
+from engines.spec_check import flag, whole_number
 
 WHEEL = "xllamacpp"
 PROGRAM = "llama-server"
@@ -146,16 +147,13 @@ class Start:
             raise SpecInvalid(f"llamacpp: option context is {context}, expected at most {known}: {why}")
         _check_options(spec, kind.head_dim)
         rolling = spec.rolling_batch != "disable"
-        protocol = choice(spec, "protocol", ("openai", "openai-chat"), "openai")
-        if protocol == "openai-chat" and not kind.has_chat_template:
-            raise SpecInvalid(f"llamacpp: option protocol is 'openai-chat', and {spec.model_dir} has no chat template")
         return cls(
             spec=spec,
             place=place,
             slots=whole_number(spec, "n_parallel", ROLLING_SLOTS if rolling else spec.batch_size),
             context=context,
             kind=kind,
-            protocol=protocol,
+            protocol=protocol_of(spec, has_template=kind.has_chat_template),
             notes=(f"{context} tokens of prompt and answer in each slot", *_ends_of_its_own(spec.model_dir, kind)),
             file=_weights(spec, kind, place),  # last: it may take minutes, and everything else is checked by then
         )

@@ -16,19 +16,18 @@ from engines.adapters.attach_servers import SERVERS
 from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.starting.arguments import Argument
-from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, in_container
-from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
-from engines.foreign_servers.starting.openai_server import wait_for_model
+from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, in_container
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS
 from engines.foreign_servers.starting.program_place import Place, Program, versions_at
+from engines.foreign_servers.starting.program_start import ProgramEngine, ProgramStart, protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
-from engines.hosted import HOST
+from engines.hosted import HOST, SHARDED_FEATURES
 from engines.metrics_page import SGLANG, page_at
 from engines.models.checkpoint.kind import DECODER, model_kind
 from engines.option_values import AT_LEAST_ONE, FLAG
-from engines.processes.server_process import ServerProcess
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
-from engines.spec_check import choice, flag, whole_number
+from engines.spec_check import flag, whole_number
 
 USUAL_PORT = 30000
 """SGLang's own; the start script names it."""
@@ -70,18 +69,7 @@ _VALUES = {
     "max_rolling_batch_size": AT_LEAST_ONE,
     "radix_cache": FLAG,
 }
-_FEATURES = {
-    "model_parallel": "tensor",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "yes",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "memory-mapped safetensors",
-    "hardware": "NVIDIA GPU (not yet run)",
-    "model_kinds": "decoder-only",
-    "openai": "completions, chat",
-}
+_FEATURES = {**SHARDED_FEATURES, "hardware": "NVIDIA GPU (not yet run)", "model_kinds": "decoder-only"}
 _QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -93,16 +81,17 @@ def known_arguments() -> tuple[str, Mapping[str, Argument]]:
     return found["version"], rows
 
 
-class SglangEngine(OpenAiServerEngine):
+class SglangEngine(ProgramEngine):
     """Engine `sglang`: one server a trial."""
 
     name = PROGRAM.engine
+    program = PROGRAM
     features = _FEATURES
 
     def probe(self) -> Availability:
         """Whether there is a SGLang to start, and its version; it is not imported."""
         try:
-            place = PROGRAM.place(self.command, self.python, self.image)
+            place = self.place()
         except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error), note=NOT_YET_RUN)
         versions = versions_at(place, PROGRAM.packages)
@@ -139,17 +128,12 @@ class SglangEngine(OpenAiServerEngine):
 
     def prepared(self, spec: EngineSpec) -> Served:
         """What is started, found in the order of program_place."""
-        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
+        return Served.of(spec, self.place())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(ProgramStart):
     """One spec, understood: what the server is started with."""
-
-    spec: EngineSpec
-    place: Place
-    arguments: tuple[str, ...]
-    protocol: str
 
     @classmethod
     def of(cls, spec: EngineSpec, place: Place) -> Served:
@@ -159,9 +143,7 @@ class Served:
             raise SpecInvalid(
                 f"sglang: tensor_parallel_degree {degree} refused: it does not divide the model's {kind.heads} heads"
             )
-        protocol = choice(spec, "protocol", ("openai", "openai-chat"), "openai")
-        if protocol == "openai-chat" and not kind.has_chat_template and "chat_template" not in spec.options:
-            raise SpecInvalid(f"sglang: option protocol is 'openai-chat', and {spec.model_dir} has no chat template")
+        protocol = protocol_of(spec, has_template=kind.has_chat_template or "chat_template" in spec.options)
         whole_number(spec, "max_rolling_batch_size", 1)
         return cls(spec=spec, place=place, arguments=_words(spec), protocol=protocol)
 
@@ -171,9 +153,7 @@ class Served:
             "--served-model-name": name, "--host": address, "--port": port, "--dtype": _DTYPES[self.spec.dtype],
             "--tp-size": self.spec.tensor_parallel_degree, "--max-running-requests": at_once(self.spec),
         }  # fmt: skip
-        pairs = (str(word) for pair in fixed.items() for word in pair)
-        model = MOUNT if self.place.image else str(self.spec.model_dir)
-        return [*self.place.argv, model, *pairs, *self.arguments]
+        return self.command_line(fixed)
 
     def script(self) -> str:
         """The start script; cached prompt tokens are counted, and there are metrics."""
@@ -184,10 +164,6 @@ class Served:
             return script_text(title, in_container(self.place.image, words, USUAL_PORT, self.spec, _QUIET), USUAL_PORT)
         words = [*self.argv(), *more]
         return script_text(title, words, USUAL_PORT, {**_QUIET, "PYTHONPATH": ""})
-
-    def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
-        """Until it serves this model."""
-        wait_for_model(process, port, (name,), timeout_s)
 
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it: in the words of its documents."""

@@ -16,17 +16,15 @@ from pathlib import Path
 from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.starting.arguments import Argument
-from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
-from engines.foreign_servers.starting.openai_server import wait_for_model
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS
 from engines.foreign_servers.starting.program_place import Place, Program, versions_of
+from engines.foreign_servers.starting.program_start import ProgramEngine, ProgramStart, protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
-from engines.hosted import HOST
+from engines.hosted import HOST, LOADED_FEATURES
 from engines.models.checkpoint.kind import DECODER, model_kind
 from engines.models.checkpoint.special_ids import special_ids
-from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads
 from engines.setting import AXES
-from engines.spec_check import choice
 
 USUAL_PORT = 8000
 """Its own; the start script names it."""
@@ -63,31 +61,25 @@ _OPTIONS = {
     "protocol": "'openai' (completions; the default) or 'openai-chat' (the model's chat template)",
 }
 _FEATURES = {
-    "model_parallel": "no",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "no",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "memory-mapped safetensors",
+    **LOADED_FEATURES,
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
     "model_kinds": "decoder-only",
-    "openai": "completions, chat",
 }
 _QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables with which it asks no model hub, not for a newer version of itself either."""
 
 
-class TransformersServeEngine(OpenAiServerEngine):
+class TransformersServeEngine(ProgramEngine):
     """Engine `transformers_serve`: one server a trial."""
 
     name = PROGRAM.engine
+    program = PROGRAM
     features = _FEATURES
 
     def probe(self) -> Availability:
         """Whether there is one to start, with all that it serves with; nothing is imported."""
         try:
-            place = PROGRAM.place(self.command, self.python, self.image)
+            place = self.place()
         except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error))
         versions = _versions(place)
@@ -98,7 +90,7 @@ class TransformersServeEngine(OpenAiServerEngine):
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version."""
-        place = PROGRAM.place(self.command, self.python, self.image)
+        place = self.place()
         known = arguments_of(place.python) if place.python else None
         return Capabilities(
             effective_dtypes={dtype: dtype for dtype in _DTYPES},
@@ -127,24 +119,17 @@ class TransformersServeEngine(OpenAiServerEngine):
         availability = self.probe()
         if not availability.is_available:
             raise Unavailable(f"{self.name} cannot run here: {availability.reason}")
-        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
+        return Served.of(spec, self.place())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(ProgramStart):
     """One spec, understood: what the server is started with."""
-
-    spec: EngineSpec
-    place: Place
-    arguments: tuple[str, ...]
-    protocol: str
 
     @classmethod
     def of(cls, spec: EngineSpec, place: Place) -> Served:
         """Raises SpecInvalid for what can be known before anything runs."""
-        protocol = choice(spec, "protocol", ("openai", "openai-chat"), "openai")
-        if protocol == "openai-chat" and not model_kind(spec.model_dir).has_chat_template:
-            raise SpecInvalid(f"{spec.engine}: option protocol is 'openai-chat', and {spec.model_dir} has no template")
+        protocol = protocol_of(spec, has_template=model_kind(spec.model_dir).has_chat_template)
         known = arguments_of(place.python) if place.python else None
         words: list[str] = []
         for name, value in spec.options.items():
@@ -172,10 +157,6 @@ class Served:
             env,
             before=[f'cd "$(mktemp -d)" && ln -s {folder} "$MODEL_NAME" || exit 1'],
         )
-
-    def wait(self, process: ServerProcess, port: int, name: str, timeout_s: float) -> None:
-        """Until it serves this model."""
-        wait_for_model(process, port, (name,), timeout_s)
 
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""

@@ -16,12 +16,13 @@ from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFac
 from engines.cache_folder import cache_root
 from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.python_servers.vllm_arguments import QUIET, Arguments, arguments_of
-from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, MOUNT, NOT_YET_RUN, in_container
-from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
+from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, NOT_YET_RUN, in_container
+from engines.foreign_servers.starting.openai_engine import PROTOCOLS
 from engines.foreign_servers.starting.openai_server import wait_for_model
 from engines.foreign_servers.starting.program_place import Place, Program, versions_at, versions_of
+from engines.foreign_servers.starting.program_start import ProgramEngine, ProgramStart, protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
-from engines.hosted import HOST
+from engines.hosted import HOST, SHARDED_FEATURES
 from engines.metrics_page import VLLM, page_at
 from engines.models.checkpoint.kind import DECODER, ModelKind, model_kind
 from engines.option_values import AT_LEAST_ONE
@@ -29,7 +30,7 @@ from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads, usable_cores
 from engines.serving_properties.write import at_once
 from engines.setting import OptionValue
-from engines.spec_check import choice, whole_number
+from engines.spec_check import whole_number
 
 USUAL_PORT = 8000
 """vLLM's own; the start script names it."""
@@ -73,16 +74,9 @@ _VALUES = {
 }
 """What options take that dyno reads itself."""
 _FEATURES = {
-    "model_parallel": "tensor",
-    "loads_hugging_face": "yes",
-    "runtime_partition": "yes",
-    "ahead_of_time_partition": "no",
-    "partition_on_cpu_memory": "no",
-    "streaming": "yes",
-    "fast_loading": "memory-mapped safetensors",
+    **SHARDED_FEATURES,
     "hardware": "CPU, NVIDIA GPU (not yet run on one)",
     "model_kinds": "decoder-only",
-    "openai": "completions, chat",
 }
 _QUANTIZED = "vLLM quantizes nothing while it loads on a CPU: serve a folder in AWQ, GPTQ or compressed-tensors format"
 _REASONS = {
@@ -105,16 +99,17 @@ _CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Those that vLLM's attention on a CPU was compiled for; any other ends its engine at the first request."""
 
 
-class VllmEngine(OpenAiServerEngine):
+class VllmEngine(ProgramEngine):
     """Engine `vllm`: one server a trial."""
 
     name = "vllm"
+    program = PROGRAM
     features = _FEATURES
 
     def probe(self) -> Availability:
         """Whether there is a vLLM to start, and its version; it is not imported."""
         try:
-            place = PROGRAM.place(self.command, self.python, self.image)
+            place = self.place()
         except (Unavailable, SpecInvalid) as error:
             return Availability(is_available=False, reason=str(error))
         if place.image:
@@ -127,7 +122,7 @@ class VllmEngine(OpenAiServerEngine):
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version and the environment variables that it reads."""
-        place = PROGRAM.place(self.command, self.python, self.image)
+        place = self.place()
         versions = _versions(place.python) if place.python else {}
         has_driver = Path("/dev/nvidiactl").exists()
         known = _arguments(place)
@@ -155,7 +150,7 @@ class VllmEngine(OpenAiServerEngine):
 
     def prepared(self, spec: EngineSpec) -> Served:
         """What is started, found in the order of program_place."""
-        return Served.of(spec, PROGRAM.place(self.command, self.python, self.image))
+        return Served.of(spec, self.place())
 
 
 def _devices(place: Place, is_cuda: bool, has_driver: bool) -> tuple[str, ...]:
@@ -178,14 +173,10 @@ def _arguments(place: Place) -> Arguments | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(ProgramStart):
     """One spec, understood: what the server is started with."""
 
-    spec: EngineSpec
-    place: Place
-    arguments: tuple[str, ...]
     env: Mapping[str, str]
-    protocol: str
     notes: tuple[str, ...]
 
     @classmethod
@@ -193,9 +184,7 @@ class Served:
         """Raises SpecInvalid and ModelInvalid for what can be known before anything runs."""
         kind = model_kind(spec.model_dir)
         _check_model(spec, kind)
-        protocol = choice(spec, "protocol", ("openai", "openai-chat"), "openai")
-        if protocol == "openai-chat" and not kind.has_chat_template and "chat_template" not in spec.options:
-            raise SpecInvalid(f"vllm: option protocol is 'openai-chat', and {spec.model_dir} has no chat template")
+        protocol = protocol_of(spec, has_template=kind.has_chat_template or "chat_template" in spec.options)
         known = _arguments(place)
         options = with_defaults(spec, kind)
         variables = {name: str(value) for name, value in options.items() if name.startswith("VLLM_")}
@@ -219,9 +208,7 @@ class Served:
             "--served-model-name": name, "--host": address, "--port": port, "--dtype": _DTYPES[self.spec.dtype],
             "--tensor-parallel-size": self.spec.tensor_parallel_degree,
         }  # fmt: skip
-        pairs = (str(word) for pair in fixed.items() for word in pair)
-        model = MOUNT if self.place.image else str(self.spec.model_dir)
-        return [*self.place.argv, model, *pairs, *self.arguments]
+        return self.command_line(fixed)
 
     def script(self) -> str:
         """The script that starts the server; the programs beside its interpreter come first: ninja compiles for it."""

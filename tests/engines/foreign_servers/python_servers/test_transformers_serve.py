@@ -75,7 +75,7 @@ def test_a_rolling_batch_is_its_continuous_batching_which_masks_no_end_token(tmp
         ({"cb_num_blocks": "many"}, "option cb_num_blocks is 'many', expected a whole number"),
         ({"compile": "perhaps"}, "option compile is 'perhaps', expected true or false"),
         ({"protocol": "djl"}, "option protocol is 'djl', expected one of openai, openai-chat"),
-        ({"protocol": "openai-chat"}, "has no template"),
+        ({"protocol": "openai-chat"}, "has no chat template"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
