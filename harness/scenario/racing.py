@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.scenario.goals import Objective
-from harness.scenario.load_kinds import ClosedLoad, Load
+from harness.scenario.load_kinds import ClosedLoad, Load, Slo
 
-RACED = ("latency_p50_ms", "latency_mean_ms", "throughput_rps")
-"""Objectives that blocks of requests compare. A p90, p99 or goodput needs an interval of that difference, the
-largest rate, memory and cost are known at the end of a trial only: none of them is raced."""
+LATENCIES = ("latency_p50_ms", "latency_mean_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms")
+"""Objectives that requests of any load compare while it runs. The largest rate, memory and cost are known at the end of
+a trial only; of several objectives, one that is worse does not rule a candidate out while another may be better."""
 
 
-def why_not_raced(objectives: Sequence[Objective], load: Load, locustfile: str | None) -> tuple[str, object] | None:
+def why_not_raced(
+    objectives: Sequence[Objective], load: Load, locustfile: str | None, slo: Slo | None
+) -> tuple[str, object] | None:
     """None where trials can be raced, else (what is expected, what is written)."""
-    first, is_closed = objectives[0], isinstance(load, ClosedLoad)
-    raced = RACED if is_closed else RACED[:2]
+    first = objectives[0]
+    raced = LATENCIES + _rates(load, slo)
     needs = (
         (len(objectives) == 1, "one objective", ", ".join(each.name for each in objectives)),
         (not load.levels, "one level of load", "several"),
@@ -23,3 +25,12 @@ def why_not_raced(objectives: Sequence[Objective], load: Load, locustfile: str |
         (locustfile is None, "requests that dyno makes itself", "locustfile"),
     )
     return next(((what, got) for is_there, what, got in needs if not is_there), None)
+
+
+def _rates(load: Load, slo: Slo | None) -> tuple[str, ...]:
+    """Throughput where the load waits for answers; the share of good requests where their latency alone decides that,
+    since token times are read after the load; and their rate where the schedule sets how many there are."""
+    is_closed = isinstance(load, ClosedLoad)
+    is_read_at_once = slo is not None and slo.latency_ms is not None and not slo.needs_stream
+    goodput = ("goodput_frac",) if is_closed else ("goodput_frac", "goodput_rps")
+    return (("throughput_rps",) if is_closed else ()) + (goodput if is_read_at_once else ())

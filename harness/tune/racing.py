@@ -14,36 +14,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.choose.goals import goals_of
+from harness.gate.launches import quantile_of
 from harness.measure.metrics import metric_of
-from harness.measure.statistics.dependence import inefficiency
-from harness.measure.statistics.distributions import t_quantile
 from harness.race import Race
 from harness.records import RequestRecord, Trial
 from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.schema import Scenario
 from harness.tune.finalists import first_measurements
+from harness.tune.race_bounds import MIN_BLOCKS, Bound, Floats, length_of, of_good, of_ratios, of_tails
 from harness.tune.spreads import NOTHING_EARLIER, Earlier, margin_frac, spread_of
-
-Floats = npt.NDArray[np.float64]
+from harness.units import NS_PER_MS
 
 ERROR = 0.05
 """Probability that a search ends a trial by chance of its requests that is no more than the margin worse."""
 CHECK_FRACS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """When a trial is judged, as shares of the requests that the best one answered. Later, nothing is saved."""
-MIN_BLOCKS = 8
-"""Fewer blocks hardly show how much they vary."""
-DEPENDENCES = 4.0
-"""A block is this many times as long as the number of neighbours that are worth one independent request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What a trial is raced on: that it is at most `margin_frac` worse in `metric` than trial `against`, because of
     `margin_why`. Judged after each of `checks` requests, each time with an error probability of `level`, by blocks of
-    at least `round_requests`, those of one round of all users. `against_value` is what that trial measured."""
+    at least `round_requests`, those of one round of all users. `against_value` is what that trial measured,
+    `good_within` the time (unit of Seen) in which a good request is answered."""
 
     against: str
     metric: str
@@ -53,6 +48,7 @@ class Terms:
     checks: tuple[int, ...]
     level: float
     round_requests: int
+    good_within: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,8 @@ def terms_for(
     if not checks:
         return None
     mine, its = (spread_of(each, trials, metric, earlier) for each in (engine, best.candidate.engine))
-    challengers, load = max(1, scenario.search.trials - 1), scenario.workload.load
+    challengers = max(1, scenario.search.trials - 1)
+    load, slo = scenario.workload.load, scenario.workload.slo
     return Terms(
         against=best.trial_id,
         metric=metric,
@@ -94,6 +91,7 @@ def terms_for(
         checks=checks,
         level=ERROR / (challengers * len(checks)),
         round_requests=load.most_users if isinstance(load, ClosedLoad) else 1,
+        good_within=math.inf if slo is None or slo.latency_ms is None else slo.latency_ms * NS_PER_MS,
     )
 
 
@@ -116,23 +114,8 @@ def seen(records: Iterable[RequestRecord], now_ns: int) -> Seen:
 def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
     """The race that a trial has lost by check number `check` (from 0), as evidence; None while it has not."""
     count = min(terms.checks[check], len(mine.waited), len(best.waited))
-    pairs = np.array([mine.waited[:count], best.waited[:count]])
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]  # what failed on either side counts on neither
-    dependence = inefficiency(np.log(pairs[0] / pairs[1]), terms.round_requests)
-    length = max(terms.round_requests, math.ceil(DEPENDENCES * dependence))
-    if terms.metric.startswith("throughput_"):
-        worse = _of_spans(mine.began[:count], best.began[:count], length)
-    else:
-        middle = np.mean if "_mean_" in terms.metric else np.median
-        blocks = pairs[:, : pairs.shape[1] // length * length].reshape(2, -1, length)
-        worse = np.log(middle(blocks[0], axis=1) / middle(blocks[1], axis=1))
-    if len(worse) < MIN_BLOCKS:
-        return None
-    worth = len(worse) / inefficiency(worse)
-    error = float(worse.std(ddof=1)) / math.sqrt(worth)
-    estimate = float(worse.mean())
-    least = estimate - t_quantile(1 - terms.level, worth - 1) * error
-    if least <= math.log1p(terms.margin_frac):
+    found = _bound(terms, *(Seen(each.began[:count], each.waited[:count]) for each in (mine, best)))
+    if found is None or found.at_least_frac <= terms.margin_frac:
         return None
     return Race(
         against=terms.against,
@@ -144,11 +127,33 @@ def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
         check=check + 1,
         checks=len(terms.checks),
         requests=count,
-        blocks=len(worse),
-        block_requests=length,
-        worse_frac=math.expm1(estimate),
-        at_least_frac=math.expm1(least),
+        blocks=found.blocks,
+        block_requests=found.block_requests,
+        worse_frac=found.worse_frac,
+        at_least_frac=found.at_least_frac,
     )
+
+
+def _bound(terms: Terms, mine: Seen, best: Seen) -> Bound | None:
+    """How much worse the trial is than the best, in its objective."""
+    users, level, margin = terms.round_requests, terms.level, terms.margin_frac
+    if terms.metric.startswith("goodput_"):
+        # What failed or whose time is not known is good here and not good there: neither ends a trial.
+        mine_good, best_good = ~(mine.waited > terms.good_within), best.waited <= terms.good_within
+        return of_good(mine_good.astype(np.float64), best_good.astype(np.float64), level, users, margin)
+    pairs = np.array([mine.waited, best.waited])
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]  # what failed on either side counts on neither
+    q = quantile_of(terms.metric)
+    if pairs.shape[1] < MIN_BLOCKS:
+        return None
+    if q is not None and q > 0.5:
+        return of_tails(pairs[0], pairs[1], q, level, users, margin)
+    length = length_of(np.log(pairs[0] / pairs[1]), users)
+    if terms.metric.startswith("throughput_"):
+        return of_ratios(_of_spans(mine.began, best.began, length), length, level)
+    middle = np.mean if "_mean_" in terms.metric else np.median
+    blocks = pairs[:, : pairs.shape[1] // length * length].reshape(2, -1, length)
+    return of_ratios(np.log(middle(blocks[0], axis=1) / middle(blocks[1], axis=1)), length, level)
 
 
 def _of_spans(mine: Floats, best: Floats, length: int) -> Floats:

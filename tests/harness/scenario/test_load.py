@@ -30,9 +30,10 @@ BROKEN = [
     ),
     (
         "a race for what no raced trial can have",
-        HEAD + "objectives: [{metric: latency_p99_ms, goal: minimize}]\nsearch: {race: true}\n",
-        "{f}:1: expected latency_p50_ms, latency_mean_ms or throughput_rps as the objective beside search.race: true, "
-        "got 'latency_p99_ms'; remove race: then no trial is raced",
+        HEAD + "objectives: [{metric: latency_max_ms, goal: minimize}]\nsearch: {race: true}\n",
+        "{f}:1: expected latency_p50_ms, latency_mean_ms, latency_p90_ms, latency_p95_ms, latency_p99_ms or "
+        "throughput_rps as the objective beside search.race: true, got 'latency_max_ms'; remove race: then no trial is "
+        "raced",
     ),
     (
         "a race over a sweep",

@@ -66,8 +66,9 @@ def test_a_trace_s_own_time_and_requests_are_what_the_plan_counts(tmp_path: Path
             "a trial ends early once it is surely worse in latency_mean_ms than ",
         ),
         (
-            "{metric: latency_p90_ms, goal: minimize}",
-            "no trial: a race needs latency_p50_ms, latency_mean_ms or throughput_rps ",
+            "{metric: latency_max_ms, goal: minimize}",
+            "no trial: a race needs latency_p50_ms, latency_mean_ms, latency_p90_ms, latency_p95_ms, latency_p99_ms or "
+            "throughput_rps as the objective (here: latency_max_ms)",
         ),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 
 from harness.records import Candidate, Metric, RequestRecord, Trial, TrialSummary
 from harness.scenario.schema import Scenario
-from harness.tune.racing import CHECK_FRACS, ERROR, MIN_BLOCKS, Floats, Seen, Terms, lost, seen, terms_for
+from harness.tune.race_bounds import MIN_BLOCKS, Floats
+from harness.tune.racing import CHECK_FRACS, ERROR, Seen, Terms, lost, seen, terms_for
 
 REQUESTS = 600
 MARGIN = 0.10
@@ -71,7 +72,9 @@ def _ended_frac(races: int, worse: float, kind: Kind, terms: Terms, launch_sd: f
 
 
 @pytest.mark.parametrize("kind", [INDEPENDENT, DEPENDENT, BATCHES], ids=["independent", "dependent", "batches"])
-@pytest.mark.parametrize("metric", ["latency_p50_ms", "latency_mean_ms", "throughput_rps"])
+@pytest.mark.parametrize(
+    "metric", ["latency_p50_ms", "latency_mean_ms", "throughput_rps", "latency_p90_ms", "latency_p99_ms"]
+)
 def test_what_is_worse_by_just_the_margin_is_ended_no_more_often_than_the_level(kind: Kind, metric: str) -> None:
     assert _ended_frac(200, 1 + MARGIN, kind, _terms(metric=metric)) <= ERROR
 
@@ -126,6 +129,17 @@ def test_the_evidence_states_a_bound_below_the_truth_and_above_the_margin() -> N
     assert race.blocks * race.block_requests <= race.requests
 
 
+def test_a_tail_that_is_surely_worse_is_ended_from_fewer_requests_the_nearer_it_is_to_the_median() -> None:
+    """As one of eleven challengers, by 30 % more than the margin; a p99 needs more than these 600 requests for that."""
+    p90, p99 = (
+        _ended_frac(100, (1 + MARGIN) * 1.3, BATCHES, _terms(challengers=11, metric=metric))
+        for metric in ("latency_p90_ms", "latency_p99_ms")
+    )
+    assert p90 >= 0.95
+    assert 0.4 <= p99 < p90
+    assert _ended_frac(50, (1 + MARGIN) * 1.8, BATCHES, _terms(challengers=11, metric="latency_p99_ms")) >= 0.95
+
+
 def test_few_blocks_and_failed_requests_end_nothing() -> None:
     waits = np.full(REQUESTS, 1.0)
     best = Seen(np.cumsum(waits), waits)
@@ -176,6 +190,17 @@ def _trial(workers: int, latency_ms: float, number: int = 1, answered: int = 400
     )
 
 
+def test_good_means_what_the_slo_says_and_only_of_latencies() -> None:
+    goal = {"objectives": [{"metric": "goodput_frac", "goal": "maximize"}]}
+    share = Metric(value=0.9, unit="frac", estimator="t", n=400)
+    done = [replace(_trial(n, 10.0), summary=TrialSummary(metrics={"goodput_frac": share})) for n in (1, 2)]
+    terms = terms_for("fake", done, _scenario(workload={"slo": {"latency_ms": 200}}, **goal))
+    assert terms is not None
+    assert terms.good_within == 200e6
+    token_times = {"stream": True, "slo": {"latency_ms": 200, "ttft_ms": 50}}
+    assert terms_for("fake", done, _scenario(workload=token_times, **goal)) is None
+
+
 def test_a_trial_races_the_best_feasible_one_and_shares_the_level() -> None:
     slow, fast, broken = _trial(1, 20.0), _trial(2, 10.0), replace(_trial(3, 5.0), violations=("quality",))
     terms = terms_for("fake", [slow, fast, broken], _scenario())
@@ -192,7 +217,7 @@ def test_a_trial_races_the_best_feasible_one_and_shares_the_level() -> None:
     [
         {"search": {"race": False}},
         {"search": {"sampler": "grid"}},
-        {"objectives": [{"metric": "latency_p99_ms", "goal": "minimize"}]},
+        {"objectives": [{"metric": "latency_max_ms", "goal": "minimize"}]},
         {"objectives": [{"metric": m, "goal": "minimize"} for m in ("latency_p50_ms", "peak_memory_mib")]},
         {
             "workload": {"load": {"kind": "poisson", "rate_rps": 5}},
