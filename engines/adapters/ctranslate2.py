@@ -1,9 +1,10 @@
 """Adapter for CTranslate2: its C++ runtime on a model converted here from the Hugging Face folder and cached.
 
-Prompts of a decoder-only model that are longer than the shortest of their batch are fed step by step from there on,
-while the others answer already; penalties count only what went through the steps, so with them every prompt does. One
-minimum holds for a whole batch, counted from its first step: answers of exactly so many tokens have ended before the
-longer minimum of a longer prompt could change them, others with a minimum share a batch with prompts as long.
+Prompts of a decoder-only model that are longer than the shortest of their group are fed step by step from there on,
+while the others answer already, so a batch is decoded in groups of similar lengths, one after the other. Penalties
+count only what went through the steps, so with them every prompt does. One minimum holds for a whole group, counted
+from its first step: answers of exactly so many tokens have ended before the longer minimum of a longer prompt could
+change them, others with a minimum share a group with prompts as long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.adapters.ctranslate2_steps import Steps, continued, is_penalized, words
+from engines.adapters.ctranslate2_steps import Steps, continued, is_penalized, length_groups, words
 from engines.api import (
     Backend,
     Capabilities,
@@ -138,13 +139,23 @@ class CTranslate2Backend(Backend):
     def generate(self, batch: Sequence[GenerateRequest]) -> Iterator[Sequence[TokenEvent]]:
         for request in batch:
             self._check(request)
-        groups: dict[tuple[GenerateParams, int], list[int]] = {}
+        alike: dict[tuple[GenerateParams, int], list[int]] = {}
         for index, request in enumerate(batch):
             shared = _shared(request.params)
             has_range = 0 < shared.min_new_tokens < request.params.max_new_tokens
             is_alike = self._kind.is_decoder and (shared.num_beams > 1 or has_range)
-            groups.setdefault((shared, len(request.input_ids) if is_alike else 0), []).append(index)
+            alike.setdefault((shared, len(request.input_ids) if is_alike else 0), []).append(index)
+        groups = [(params, part) for (params, _), indices in alike.items() for part in self._parts(batch, indices)]
         return self._events(batch, groups)
+
+    def _parts(self, batch: Sequence[GenerateRequest], indices: Sequence[int]) -> list[Sequence[int]]:
+        """The requests in groups that are decoded one after the other; see length_groups. With penalties every prompt
+        goes token by token whatever its length, and an encoder's prompts are padded."""
+        if not self._kind.is_decoder or is_penalized(batch[indices[0]].params):
+            return [indices]
+        lengths = [len(batch[index].input_ids) for index in indices]
+        found = length_groups(lengths, [batch[index].params.max_new_tokens for index in indices])
+        return [[indices[place] for place in group] for group in found]
 
     def _check(self, request: GenerateRequest) -> None:
         params, kind = request.params, self._kind
@@ -165,9 +176,9 @@ class CTranslate2Backend(Backend):
             )
 
     def _events(
-        self, batch: Sequence[GenerateRequest], groups: dict[tuple[GenerateParams, int], list[int]]
+        self, batch: Sequence[GenerateRequest], groups: Sequence[tuple[GenerateParams, Sequence[int]]]
     ) -> Iterator[Sequence[TokenEvent]]:
-        for (params, _), indices in groups.items():
+        for params, indices in groups:
             requests = [batch[index] for index in indices]
             if params.num_beams > 1:
                 yield self._beam_search(requests, indices)

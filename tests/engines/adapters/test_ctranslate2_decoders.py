@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from engines.adapters.ctranslate2 import FAMILIES as SERVED
 from engines.adapters.ctranslate2 import capabilities
+from engines.adapters.ctranslate2_steps import FURTHER_ROW, TOKEN_READ, length_groups
 from engines.api import GenerateParams, GenerateRequest
 from engines.errors import ModelInvalid, RequestInvalid, SpecInvalid
 from engines.models.checkpoint.kind import kind_of, model_kind
@@ -123,7 +126,7 @@ def test_exact_lengths_share_a_batch_and_a_range_of_lengths_does_where_prompts_a
     monkeypatch.setattr(
         backend, "_run", lambda group, *rest, **more: (runs.append(len(group)), run(group, *rest, **more))[1]
     )
-    for least, groups in ((24, [4]), (12, [1] * 4)):
+    for least, groups in ((24, [2, 2]), (12, [1] * 4)):
         batch = [
             replace(one, input_ids=(ends[0], *one.input_ids))
             for one in requests(4, max_new_tokens=24, min_new_tokens=least)
@@ -221,3 +224,35 @@ def test_a_model_with_an_odd_part_is_one_sentence(zoo: Zoo, tmp_path: Path) -> N
         zoo.backend(folder)
     with pytest.raises(SpecInvalid, match="soft caps"):
         zoo.backend(zoo.folder("gemma2"))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "groups"),
+    [
+        ([10, 10, 10, 10], 16, [[0, 1, 2, 3]]),
+        ([150, 11, 155, 13], 16, [[1, 3], [0, 2]]),
+        ([500, 10], 32, [[1], [0]]),
+        ([40, 60], 256, [[0, 1]]),
+        ([9], 4, [[0]]),
+    ],
+)
+def test_prompts_of_similar_lengths_are_decoded_together(lengths: list[int], new: int, groups: list[list[int]]) -> None:
+    assert length_groups(lengths, [new] * len(lengths)) == groups
+
+
+def test_no_grouping_takes_less_time_than_the_chosen_one() -> None:
+    rng = random.Random(2)
+    for _ in range(30):
+        lengths = [rng.randint(1, 200) for _ in range(6)]
+        chosen = sum(_time(lengths, group, 16) for group in length_groups(lengths, [16] * 6))
+        order = sorted(range(6), key=lambda place: lengths[place])
+        for cuts in itertools.product((False, True), repeat=5):
+            edges = [0, *(place + 1 for place, cut in enumerate(cuts) if cut), 6]
+            other = [order[begin:end] for begin, end in itertools.pairwise(edges)]
+            assert chosen <= sum(_time(lengths, group, 16) for group in other) + 1e-9
+
+
+def _time(lengths: list[int], group: list[int], new: int) -> float:
+    shortest, longest = min(lengths[place] for place in group), max(lengths[place] for place in group)
+    steps = longest - shortest + new
+    return steps * (1 + FURTHER_ROW * (len(group) - 1)) + TOKEN_READ * shortest * len(group)
