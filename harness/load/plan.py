@@ -36,7 +36,8 @@ class LoadPlan:
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
     the estimate used for that in runs without a corpus: else `cuts` (one per prompt of each measured request, () for a
     prompt as it is) and `warmup_cuts` state what of `corpus` they carry, and `around` what the chat template writes
-    around it. `template` is the request body of the 'template' protocol,
+    around it; `unlimited_hit_frac` is what a prefix cache without bound would have of the inputs, None where they share
+    nothing on purpose. `template` is the request body of the 'template' protocol,
     `answer_path` where its answer stands. `body` and `headers` change every request, see Form.
 
     `locustfile` is a user's own, whose User classes then drive the endpoint: `users` of them, `spawn_per_s` begun per
@@ -80,6 +81,7 @@ class LoadPlan:
     cuts: tuple[Cut, ...] = ()
     warmup_cuts: tuple[Cut, ...] = ()
     around: Around | None = None
+    unlimited_hit_frac: float | None = None
     template: str = ""
     answer_path: str = ""
     body: Mapping[str, object] = field(default_factory=dict)

@@ -120,6 +120,29 @@ def cached_prompts(chosen: Sequence[RequestRecord]) -> str:
     )
 
 
+def cache_metrics(chosen: Sequence[RequestRecord], unlimited_hit_frac: float | None) -> dict[str, Metric]:
+    """cached_input_frac where the server counts what its prefix cache had, and cached_input_unlimited_frac beside it
+    where the load states what a cache without bound would have."""
+    metrics: dict[str, Metric] = {}
+    if unlimited_hit_frac is not None:
+        metrics["cached_input_unlimited_frac"] = Metric(
+            value=unlimited_hit_frac,
+            unit="frac",
+            estimator="tokens of leading blocks that stood in an earlier request, over all input tokens of the trace",
+            n=len(chosen),
+        )
+    counted = [record for record in chosen if record.cached_tokens is not None and record.input_tokens]
+    if counted:
+        total = sum(record.input_tokens or 0 for record in counted)
+        metrics["cached_input_frac"] = Metric(
+            value=sum(record.cached_tokens or 0 for record in counted) / total,
+            unit="frac",
+            estimator="input tokens that the server counts as cached, over all input tokens",
+            n=len(counted),
+        )
+    return metrics
+
+
 def repeated_prompts(records: Sequence[RequestRecord], texts: Mapping[str, str], asked_before: Collection[str]) -> str:
     """'' or how many measured requests carry only prompts that the server had got before, whose beginning its prefix
     cache may hold. `texts`: prompt id -> text; `asked_before`: ids of the prompts asked before the load."""

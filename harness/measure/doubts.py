@@ -141,8 +141,11 @@ def _lag_ms(chosen: Sequence[RequestRecord], q: float) -> float:
     return float(np.quantile([ms_from_ns(record.sent_ns - record.intended_ns) for record in chosen], q))
 
 
-def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False) -> tuple[Doubt, ...]:
-    """Every reason to doubt the numbers made from these records; empty when there is none."""
+def doubts_of(
+    records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loop: bool = False, shares_prefixes: bool = False
+) -> tuple[Doubt, ...]:
+    """Every reason to doubt the numbers made from these records; empty when there is none. `shares_prefixes`: inputs
+    share their beginnings on purpose, so that what a cache had of them is the load."""
     chosen = measured(records)
     found: tuple[tuple[DoubtKind, str], ...] = (
         ("few_samples", _few_samples(chosen)),
@@ -158,7 +161,7 @@ def doubts_of(records: Sequence[RequestRecord], use: ResourceUse, *, is_open_loo
         ("short_answers", short_answers(chosen)),
         ("long_answers", long_answers(chosen)),
         ("input_lengths", input_lengths(chosen)),
-        ("cached_prompts", cached_prompts(chosen)),
+        ("cached_prompts", "" if shares_prefixes else cached_prompts(chosen)),
     )
     return (*(Doubt(kind=kind, sentence=sentence) for kind, sentence in found if sentence), *use.disturbances)
 

@@ -218,6 +218,22 @@ _DEFS = (
         title="Answers too short",
     ),
     MetricDef(
+        "cached_input_frac",
+        "frac",
+        "maximize",
+        "share of the input tokens that a prefix cache had, by the server's own count",
+        title="Input from a cache",
+        shown_in=("aside",),
+    ),
+    MetricDef(
+        "cached_input_unlimited_frac",
+        "frac",
+        "maximize",
+        "the same of a prefix cache without bound, by the blocks that a trace names",
+        title="Of a cache without bound",
+        shown_in=("aside",),
+    ),
+    MetricDef(
         "peak_memory_mib",
         "MiB",
         "minimize",

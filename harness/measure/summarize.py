@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.measure.asked_lengths import short_metric
+from harness.measure.asked_lengths import cache_metrics, short_metric
 from harness.measure.doubts import doubts_of, measured
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.schedule import connect_metrics, schedule_metrics
@@ -37,11 +37,13 @@ def summarize(
     slo: Mapping[str, float] | None = None,
     asked_rps: float | None = None,
     is_open_loop: bool = False,
+    unlimited_hit_frac: float | None = None,
 ) -> TrialSummary:
     """The summary of one load. Latency and throughput are absent when no request was answered.
 
     `slo` holds the thresholds of one request (any of latency_ms, ttft_ms, tpot_ms, itl_ms); without it there is no
-    goodput. `asked_rps` is the rate of the schedule, `is_open_loop` whether there was one.
+    goodput. `asked_rps` is the rate of the schedule, `is_open_loop` whether there was one. `unlimited_hit_frac` is what
+    a prefix cache without bound would have of the inputs, where they share their beginnings on purpose.
     """
     chosen = measured(records)
     # Requests of one round of users meet in the same batches; arrivals of an open loop know no rounds.
@@ -58,10 +60,12 @@ def summarize(
     metrics.update(connect_metrics(records))
     metrics.update(_errors(chosen))
     metrics.update(short_metric(chosen))
+    metrics.update(cache_metrics(chosen, unlimited_hit_frac))
     metrics.update(_resources(use))
     metrics.update(_energy(chosen, use))
     metrics["load_s"] = Metric(value=load_s, unit="s", estimator="one launch, start to ready", n=1)
-    return TrialSummary(metrics=metrics).doubted(doubts_of(records, use, is_open_loop=is_open_loop))
+    doubts = doubts_of(records, use, is_open_loop=is_open_loop, shares_prefixes=unlimited_hit_frac is not None)
+    return TrialSummary(metrics=metrics).doubted(doubts)
 
 
 def _latency(chosen: Sequence[RequestRecord], block: int) -> dict[str, Metric]:

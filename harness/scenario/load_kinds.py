@@ -232,6 +232,7 @@ class TraceLoad(Open):
         Literal["s", "ms", "us", "ns"] | None,
         Field(description="of its times; null: by the column's name or the format's columns"),
     ] = None
+    block_tokens: Annotated[AtLeastOne, Field(description="tokens of a block, of a trace with hash_ids")] = 512
 
     def seconds(self, requests: int, max_duration_s: float) -> float:
         return max_duration_s

@@ -120,6 +120,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "corpus"): None,
     ("workload", "corpus_may_repeat"): False,
     ("workload", "load", "time_unit"): None,
+    ("workload", "load", "block_tokens"): 512,
     ("workload", "max_error_frac"): None,
     ("workload", "engine_metrics"): True,
     ("search", "race"): None,

@@ -28,8 +28,15 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
         )
     else:
         trace = facts_of(resolved)
+        if trace is not None and trace.schedule.blocks and workload.inputs_per_request > 1:
+            raise ScenarioError(
+                f"{at('workload', 'inputs_per_request')}expected 1 beside a trace with hash_ids, which are those of "
+                f"one input, got {workload.inputs_per_request}"
+            )
         known = [length for length in trace.schedule.input_lengths if length is not None] if trace is not None else []
         longest, count = max(known, default=0), len(known) * workload.inputs_per_request
+        if trace is not None and trace.schedule.blocks:
+            longest, count = trace.block_tokens, 1
     if not count:
         return
     folder = folder_here(resolved) if resolved.scenario.reads_model else None

@@ -21,7 +21,7 @@ from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
 from harness.records import Doubt, Level, Probe, TrialSummary
-from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open
+from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open, TraceLoad
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Phase, Progress
@@ -159,6 +159,7 @@ class Loads:
             slo=self._workload.slo.thresholds() if self._workload.slo else None,
             asked_rps=result.open_loop.asked_rps if result.open_loop else None,
             is_open_loop=plan.is_open_loop,
+            unlimited_hit_frac=plan.unlimited_hit_frac,
         )
         if bounded := why_bounded(result):
             summary = summary.doubted([Doubt(kind="held_back", sentence=bounded)])
@@ -208,6 +209,7 @@ class Loads:
             max_in_flight=load.max_in_flight,
             input_lengths=schedule.input_lengths,
             output_lengths=schedule.output_lengths,
+            unlimited_hit_frac=schedule.unlimited_hit_frac(load.block_tokens) if isinstance(load, TraceLoad) else None,
             processes=max(
                 self._hosts,
                 load.processes
@@ -215,7 +217,7 @@ class Loads:
             ),
             warmup_requests=self._workload.warmup_requests if probe < 2 else 0,
         )
-        return self._texts.filled(plan, self._model.folder)
+        return self._texts.filled(plan, self._model.folder, schedule.blocks)
 
     def _schedule(self, load: Open, probe: int) -> Schedule:
         return schedule_of(

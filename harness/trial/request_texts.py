@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
-from harness.load.corpus.cuts import cutter_of
+from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
 from harness.load.plan import LoadPlan
 from harness.load.prompts.lengths import token_rates
+from harness.scenario.load_kinds import TraceLoad
 from harness.trial.inputs import TrialInputs
 
 
@@ -19,10 +21,10 @@ class RequestTexts:
     def __init__(self, inputs: TrialInputs) -> None:
         self._inputs = inputs
 
-    def filled(self, plan: LoadPlan, folder: Path | None) -> LoadPlan:
+    def filled(self, plan: LoadPlan, folder: Path | None, blocks: Sequence[Sequence[int]] = ()) -> LoadPlan:
         """`plan` with the scenario's lengths where it states some, and with a text of the corpus for each of its inputs
-        and its warm-up, counted by the model in `folder` (None: by words). Raises ScenarioError: the corpus is too
-        short."""
+        and its warm-up, counted by the model in `folder` (None: by words); made of `blocks`, equal where their ids are,
+        where a trace names them for each request. Raises ScenarioError: the corpus is too short."""
         plan = self._with_lengths(plan)
         if not plan.input_lengths:
             return plan
@@ -31,6 +33,9 @@ class RequestTexts:
             rates, end_tokens = token_rates(plan.prompts, folder) if folder is not None else ({}, 0)
             return replace(plan, tokens_per_word=rates, end_tokens=end_tokens)
         text, cutter = cutter_of(path, folder, self._inputs.around, self._inputs.scenario.workload.corpus_may_repeat)
+        if blocks:
+            measured, warm = self._of_blocks(plan, cutter, blocks)
+            return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
         known = [length for length in plan.input_lengths if length is not None]
         warmup = (sorted(known, reverse=True)[:1] + known)[: plan.warmup_requests]
         warmup += [known[number % len(known)] for number in range(plan.warmup_requests - len(warmup))]
@@ -39,14 +44,30 @@ class RequestTexts:
         measured, left = _placed(plan.input_lengths, cuts, plan.inputs_per_request)
         return replace(plan, corpus=text, cuts=measured, warmup_cuts=left, around=self._inputs.around)
 
+    def _of_blocks(
+        self, plan: LoadPlan, cutter: Cutter, blocks: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+        """The texts of measured and of warm-up requests; the blocks of these are unknown to every cache."""
+        load = self._inputs.scenario.workload.load
+        assert isinstance(load, TraceLoad)
+        size, fresh = load.block_tokens, count(1 + max(block for ids in blocks for block in ids))
+
+        def own(length: int) -> list[int]:
+            return list(islice(fresh, -(-length // size)))
+
+        rows = [(ids or own(n), n) for ids, n in zip(blocks, plan.input_lengths, strict=True) if n is not None]
+        lengths = [max(n for _, n in rows), *(n for _, n in rows)][: plan.warmup_requests]
+        cuts = cutter.blocks([*rows, *((own(n), n) for n in lengths)], size, plan.seed)
+        return _placed(plan.input_lengths, cuts, 1)
+
     def _with_lengths(self, plan: LoadPlan) -> LoadPlan:
-        lengths, count = self._inputs.scenario.workload.lengths, len(plan.offsets_ns) or plan.requests
+        lengths, number = self._inputs.scenario.workload.lengths, len(plan.offsets_ns) or plan.requests
         if lengths is None:
             return plan
         return replace(
             plan,
-            input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * count,
-            output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * count,
+            input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
+            output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
         )
 
 

@@ -20,6 +20,9 @@ from harness.load.corpus.words import Corpus, Words
 Range = tuple[int, int]
 """Words from the first to before the second."""
 
+Opening = tuple[int, int]
+"""The word that a block begins with, and the round of the corpus in which it was taken."""
+
 LOOK_AHEAD = 400
 """Words among which one is looked for that fills what is missing at the end of a cut: most words have one token."""
 TRIES = 4
@@ -70,33 +73,40 @@ class Cutter:
             cuts[part] = corrected
         return tuple(cuts)
 
-    def blocks(self, rows: Sequence[tuple[Sequence[int], int]], block_tokens: int) -> tuple[Cut, ...]:
+    def blocks(self, rows: Sequence[tuple[Sequence[int], int]], block_tokens: int, seed: int = 0) -> tuple[Cut, ...]:
         """One cut for each (ids of its blocks, number of tokens): equal ids are equal texts of `block_tokens` tokens,
-        different ones begin differently; the last one is cut to what is left. Raises ScenarioError: more different
-        blocks than the corpus has beginnings."""
-        different = {block for ids, _ in rows for block in ids}
-        self._check_openings(len(different), f"blocks of {block_tokens} tokens")
+        different ones differ from their first words on; the last one is cut to what is left. Blocks that come first
+        together follow each other in the corpus. Raises ScenarioError: a block is longer than the corpus."""
         if block_tokens > self.total:
             raise ScenarioError(_WHERE + self._too_short(f"a block of {block_tokens} tokens"))
-        opening, used, at = dict[int, int](), set[int](), 0
-        for ids, _ in rows:
-            for block in ids:
-                if block not in opening:
-                    while at in used:
-                        at = (at + 1) % len(self._words)
-                    used.add(at)
-                    opening[block] = at
-                    at = self._behind(at, block_tokens)
+        opening, used = dict[int, Opening](), set[int]()
+        at, round_ = seed * self._step % len(self._words), 0
+        for block in dict.fromkeys(block for ids, _ in rows for block in ids):
+            if len(used) == len(self._words):
+                used, round_ = set(), round_ + 1
+            while at in used:
+                at = (at + 1) % len(self._words)
+            used.add(at)
+            opening[block] = at, round_
+            at = self._behind(at, block_tokens)
         return tuple(self._of_blocks(opening, ids, length, block_tokens) for ids, length in rows)
 
-    def _of_blocks(self, opening: Mapping[int, int], ids: Sequence[int], length: int, block_tokens: int) -> Cut:
+    def _of_blocks(self, opening: Mapping[int, Opening], ids: Sequence[int], length: int, block_tokens: int) -> Cut:
         left, ranges = max(1, length - self.added), list[Range]()
         for block in ids:
             if left <= 0:
                 break
-            ranges += self._ranges(opening[block], min(left, block_tokens))
+            ranges += self._block(opening[block], min(left, block_tokens))
             left -= block_tokens
         return self._spans(ranges)
+
+    def _block(self, opening: Opening, tokens: int) -> list[Range]:
+        """The words of a block. In further rounds, once every word has opened one, the rest comes from elsewhere."""
+        start, round_ = opening
+        if round_ == 0 or int(self._words.tokens[start]) >= tokens:
+            return self._ranges(start, tokens)
+        behind = (start + 1 + round_ * self._step) % len(self._words)
+        return [(start, start + 1), *self._ranges(behind, tokens - int(self._words.tokens[start]))]
 
     def _corrected(self, starts: Sequence[int], lengths: Sequence[int], cuts: Sequence[Cut]) -> list[Cut]:
         """The cuts, where their whole text has not the length that the sum of its words promised, tried again."""

@@ -31,7 +31,7 @@ def schedule_of(
     """
     if isinstance(load, TraceLoad):
         assert trace_path is not None
-        return trace_schedule(read_trace(trace_path, load.time_unit), load.speed, max_duration_s)
+        return trace_schedule(read_trace(trace_path, load.time_unit, load.block_tokens), load.speed, max_duration_s)
     parts, limit = _course(load, requests, max_duration_s)
     expected = min(sum(part.requests for part in parts), limit)
     if expected > MAX_REQUESTS:

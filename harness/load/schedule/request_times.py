@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.errors import ScenarioError
 from harness.load.schedule.trace import Trace
+from harness.load.schedule.trace_blocks import unlimited_hit_frac
 from harness.units import NS_PER_S
 
 MAX_REQUESTS = 5_000_000
@@ -20,7 +21,8 @@ PEAK_WINDOW_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Offsets (ns from the opening, never falling), one per request; lengths in tokens where a trace asks for them.
+    """Offsets (ns from the opening, never falling), one per request; lengths in tokens where a trace asks for them, and
+    the ids of the blocks that make each input where it names them.
 
     `duration_s` is the time the schedule covers, so `asked_rps` x `duration_s` is the number of requests.
     """
@@ -29,11 +31,19 @@ class Schedule:
     duration_s: float
     input_lengths: tuple[int | None, ...] = ()
     output_lengths: tuple[int | None, ...] = ()
+    blocks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def asked_rps(self) -> float:
         """Mean rate over the whole schedule."""
         return len(self.offsets_ns) / self.duration_s if self.duration_s > 0 else 0.0
+
+    def unlimited_hit_frac(self, block_tokens: int) -> float | None:
+        """What a prefix cache without bound would have of the input tokens; None where no blocks are named."""
+        if not self.blocks:
+            return None
+        lengths = [length or 0 for length in self.input_lengths]
+        return unlimited_hit_frac(zip(self.blocks, lengths, strict=True), block_tokens)
 
     @property
     def peak_rps(self) -> float:
@@ -68,6 +78,7 @@ def trace_schedule(trace: Trace, speed: float, max_duration_s: float) -> Schedul
         duration_s=max(offsets[-1] / NS_PER_S, 1 / NS_PER_S) if len(kept) == len(rows) else max_duration_s,
         input_lengths=tuple(row.input_length for row in kept) if has_input else (),
         output_lengths=tuple(row.output_length for row in kept) if has_output else (),
+        blocks=tuple(row.blocks for row in kept) if any(row.blocks for row in kept) else (),
     )
 
 

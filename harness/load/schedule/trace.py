@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.load.schedule.trace_blocks import BLOCK_TOKENS, blocks_of, check_blocks
 from harness.load.schedule.trace_columns import SECONDS, Columns, Unit, column_of, columns_of, unit_of
 from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, read_utf8
 
@@ -24,11 +25,13 @@ MAX_TIME_S = 1e11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRow:
-    """One arrival, seconds from an origin of the trace's own; lengths in tokens, None where the trace has none."""
+    """One arrival, seconds from an origin of the trace's own; lengths in tokens, None where the trace has none; the ids
+    of the blocks that make its input, none where it names none."""
 
     at_s: float
     input_length: int | None
     output_length: int | None
+    blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +45,17 @@ class Trace:
     unused: tuple[str, ...] = ()
 
 
-def read_trace(path: Path, time_unit: Unit | None = None) -> Trace:
-    """The arrivals of a trace; `time_unit` is the scenario's own word for the unit. Raises ScenarioError, one line
-    'file:line: ...' per problem."""
+def read_trace(path: Path, time_unit: Unit | None = None, block_tokens: int = BLOCK_TOKENS) -> Trace:
+    """The arrivals of a trace; `time_unit` is the scenario's own word for the unit, `block_tokens` the size of the
+    blocks that it may name. Raises ScenarioError, one line 'file:line: ...' per problem."""
     text = read_utf8(path, "trace", "name a JSONL or CSV file")
     is_json = text.lstrip()[:1] in ("{", "[")
     problems = Problems(path)
     lines = _json_rows(path, text, problems) if is_json else _csv_rows(path, text, problems)
     raw = [row for number, fields, columns in lines if (row := _raw_row(path, number, fields, columns, problems))]
+    for row in raw:
+        with problems:
+            check_blocks(row.blocks, row.input_length, block_tokens, f"{path}:{row.number}")
     problems.raise_if_any()
     kept = [row for row in raw if 0 not in (row.input_length, row.output_length)]
     if not kept:
@@ -62,6 +68,7 @@ def read_trace(path: Path, time_unit: Unit | None = None) -> Trace:
             at_s=row.time * (1.0 if row.is_date else SECONDS[unit]),
             input_length=row.input_length,
             output_length=row.output_length,
+            blocks=row.blocks,
         )
         for row in kept
     )
@@ -79,6 +86,7 @@ class _RawRow:
     is_date: bool
     input_length: int | None
     output_length: int | None
+    blocks: tuple[int, ...]
     columns: Columns
 
 
@@ -119,6 +127,7 @@ def _raw_row(
             is_date,
             _length(fields, columns.input, where),
             _length(fields, columns.output, where),
+            blocks_of(fields[columns.blocks], columns.blocks, where) if columns.blocks is not None else (),
             columns,
         )
     return None

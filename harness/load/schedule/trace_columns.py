@@ -42,11 +42,15 @@ _WHOLE_NAMES: Mapping[str, Literal["input", "output"]] = {
 }  # fmt: skip
 """AIPerf's, and Splitwise's."""
 
+HASH_IDS = "hash_ids"
+"""Mooncake's: equal ids are equal blocks of tokens."""
+
 KNOWN_TIMES = "timestamp_s, timestamp_ms, timestamp, arrival_time or arrived_at"
 KNOWN_LENGTHS = "input_length, prompt_tokens, ContextTokens; output_length, completion_tokens, GeneratedTokens"
 
-Role = Literal["time", "input", "output", "total", "length", "other"]
-"""'total': input and output together. 'length': some length that cannot be placed."""
+Role = Literal["time", "input", "output", "total", "length", "blocks", "other"]
+"""'total': input and output together. 'length': some length that cannot be placed. 'blocks': ids of the blocks of an
+input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,8 @@ def column_of(name: str) -> Column:
         return Column(role="time")
     if "_".join(words[:-1]) in _TIMES and words[-1] in _UNIT_WORDS:
         return Column(role="time", unit=_UNIT_WORDS[words[-1]])
+    if key == HASH_IDS:
+        return Column(role="blocks")
     if key in _WHOLE_NAMES:
         return Column(role=_WHOLE_NAMES[key])
     if not _MEASURES.intersection(words):
@@ -89,12 +95,14 @@ def key_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The columns of one header or line: all names, that of the time, and of the lengths (None: there is none)."""
+    """The columns of one header or line: all names, that of the time, of the lengths and of the ids of blocks (None:
+    there is none)."""
 
     names: tuple[str, ...]
     time: str
     input: str | None
     output: str | None
+    blocks: str | None
 
 
 def columns_of(names: Collection[str], where: str) -> Columns:
@@ -126,6 +134,7 @@ def columns_of(names: Collection[str], where: str) -> Columns:
         time=roles["time"][0],
         input=next(iter(roles.get("input", [])), None),
         output=next(iter(roles.get("output", [])), None),
+        blocks=next(iter(roles.get("blocks", [])), None),
     )
 
 
@@ -134,7 +143,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "none"
 
 
-_MOONCAKE = frozenset(("timestamp", "input_length", "output_length", "hash_ids"))
+_MOONCAKE = frozenset(("timestamp", "input_length", "output_length", HASH_IDS))
 _FORMATS: tuple[tuple[str, frozenset[str], Unit], ...] = (
     ("BurstGPT", frozenset(("timestamp", "model", "request_tokens", "response_tokens", "log_type")), "s"),
     ("Vidur", frozenset(("arrived_at", "num_prefill_tokens", "num_decode_tokens")), "s"),

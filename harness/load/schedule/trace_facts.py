@@ -22,6 +22,12 @@ class TraceFacts:
     trace: Trace
     schedule: Schedule
     speed: float
+    block_tokens: int
+
+    @property
+    def unlimited_hit_frac(self) -> float | None:
+        """What a prefix cache without bound would have of the input tokens; None where the trace names no blocks."""
+        return self.schedule.unlimited_hit_frac(self.block_tokens)
 
     def lines(self) -> Iterator[str]:
         """What is sent: requests, seconds and rates; lengths; and what of the file is not replayed."""
@@ -41,6 +47,12 @@ class TraceFacts:
             )
         else:
             yield "lengths: none in the trace; each prompt is sent at its own, with max_new_tokens for all"
+        if (hit_frac := self.unlimited_hit_frac) is not None:
+            different = len({block for blocks in self.schedule.blocks for block in blocks})
+            yield (
+                f"blocks: {different:,} different ones of {self.block_tokens} tokens; a prefix cache without bound "
+                f"would have {hit_frac:.1%} of the input tokens"
+            )
         if self.trace.skipped:
             yield f"skipped: {self.trace.skipped} rows that ask for 0 tokens"
         if self.trace.unused:
@@ -57,6 +69,7 @@ class TraceFacts:
             "times": self.trace.times,
             "input_length": _numbers(self.schedule.input_lengths),
             "output_length": _numbers(self.schedule.output_lengths),
+            "unlimited_hit_frac": self.unlimited_hit_frac,
             "skipped": self.trace.skipped,
             "unused": list(self.trace.unused),
         }
@@ -64,9 +77,9 @@ class TraceFacts:
 
 def trace_facts(load: TraceLoad, path: Path, max_duration_s: float) -> TraceFacts:
     """The facts of the trace in `path`, of which a trial replays `max_duration_s`. Raises ScenarioError."""
-    trace = read_trace(path, load.time_unit)
+    trace = read_trace(path, load.time_unit, load.block_tokens)
     schedule = trace_schedule(trace, load.speed, max_duration_s)
-    return TraceFacts(name=path.name, trace=trace, schedule=schedule, speed=load.speed)
+    return TraceFacts(name=path.name, trace=trace, schedule=schedule, speed=load.speed, block_tokens=load.block_tokens)
 
 
 def _spread(lengths: Sequence[int | None], sent: int) -> str:

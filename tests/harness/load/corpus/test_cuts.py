@@ -84,3 +84,39 @@ def test_a_seed_moves_the_beginnings_and_equal_seeds_give_equal_texts() -> None:
     first, again, other = (cutter.cuts([50] * 20, seed) for seed in (0, 0, 1_000))
     assert first == again
     assert not {text_of(text, cut) for cut in first} & {text_of(text, cut) for cut in other}
+
+
+@MODELS
+def test_equal_blocks_are_equal_tokens_and_different_ones_differ(folder: Path | None, around: tuple[str, str]) -> None:
+    text, cutter = cutter_of(BUNDLED_CORPUS, folder, around, may_repeat=False)
+    size = 64
+    rows = [((1, 2, 3), 3 * size), ((1, 2, 4, 5), 4 * size - 10), ((1, 2, 3), 3 * size), ((6, 2), 2 * size), ((7,), 40)]
+    texts = [text_of(text, cut) for cut in cutter.blocks(rows, size)]
+    counted = TextCounts(folder, around).of_texts(texts)
+    assert all(abs(came - length) <= 1 for came, (_, length) in zip(counted, rows, strict=True)), counted
+    assert texts[0] == texts[2]
+    ids = [_tokens(folder, one) for one in texts]
+    assert _common(ids[0], ids[1]) in range(2 * size, 2 * size + 8)
+    assert _common(ids[0], ids[3]) < 8
+    assert ids[3][size : size + 40] == ids[0][size : size + 40], "block 2 has the same tokens behind another block"
+
+
+def _tokens(folder: Path | None, text: str) -> list[int]:
+    """Word by word; whether a tokenizer agrees is what the counts above show."""
+    return [one for ids in TextCounts(folder).of_words(text.split(" ")) for one in ids]
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+
+
+def test_more_blocks_than_words_still_differ(tmp_path: Path) -> None:
+    corpus = _corpus(tmp_path, " ".join(f"w{number}" for number in range(60)))
+    cutter = Cutter(corpus, TextCounts(None))
+    texts = [text_of(corpus.text, cut) for cut in cutter.blocks([((n,), 20) for n in range(170)], 20)]
+    assert len(set(texts)) == 170
+    assert {len(one.split()) for one in texts} == {20}
+    with pytest.raises(ScenarioError, match="enough for a block of 61 tokens"):
+        cutter.blocks([((1,), 61)], 61)

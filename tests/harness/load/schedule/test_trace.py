@@ -168,7 +168,7 @@ def test_a_line_that_is_no_json_and_a_file_that_is_not_there(tmp_path: Path) -> 
         ("response_token_count", "output", None), ("tokens_out", "output", None), ("osl", "output", None),
         ("Total tokens", "total", None), ("max_tokens", "length", None), ("cached_tokens", "length", None),
         ("tokens", "length", None), ("prompt_chars", "length", None), ("output_size", "length", None),
-        ("Model", "other", None), ("hash_ids", "other", None), ("batch_size", "other", None), ("", "other", None),
+        ("Model", "other", None), ("hash_ids", "blocks", None), ("batch_size", "other", None), ("", "other", None),
     ],
 )  # fmt: skip
 def test_usual_names_of_columns_are_known_and_unknown_lengths_are_seen(name: str, role: str, unit: str | None) -> None:
