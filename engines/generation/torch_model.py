@@ -14,7 +14,7 @@ from engines.models.checkpoint.special_ids import SpecialIds
 
 
 class DecodeModel(Protocol):
-    """What torch_backend drives: one batch at a time, begun, then stepped."""
+    """What torch_loop drives: one batch at a time, begun, then stepped."""
 
     can_select: bool
     """Whether `select` may be called for the batch that was begun last."""

@@ -1,1 +1,1 @@
-"""Model folders: finding, downloading, checking, tokenizing, converting and caching them."""
+"""Model folders: found or downloaded, checked, tokenized, converted, cached; random ones in published shapes; GGUF."""

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from engines.api import (
@@ -26,12 +25,12 @@ from engines.api import (
 )
 from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
+from engines.foreign_servers.djl.command import MODEL, djl_command, started_with
 from engines.foreign_servers.djl.folder import PACKAGES, backend_spec, write_djl_folder
 from engines.foreign_servers.djl.found import HOW_TO_GET_IT, Found, find_djl
 from engines.foreign_servers.djl.health import BIND_FAILED, SEARCHED_LINES, last_words, look, ping_failure
-from engines.foreign_servers.java_servers.djl_command import MODEL, djl_command, started_with
 from engines.foreign_servers.java_servers.java import java_problem
-from engines.foreign_servers.java_servers.multi_model_server import backend_engine
+from engines.foreign_servers.java_servers.multi_model_server import backend_engine, of_whole_requests
 from engines.foreign_servers.starting.running import RunningForeignServer
 from engines.foreign_servers.starting.start_script import removal
 from engines.hosted import HOST, STOP_GRACE_S
@@ -80,14 +79,7 @@ class DjlEngine:
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, whole requests only."""
-        able = backend_engine("t5").capabilities()
-        return replace(
-            able,
-            can_stream=False,
-            has_rolling_batch=False,
-            features={**able.features, "streaming": "no"},
-            options={**_OPTIONS, **able.options},
-        )
+        return of_whole_requests(_OPTIONS)
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningDjl]:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from engines.api import EngineFacts, EngineSpec, RunningEngine, djl_queue_order
 from engines.errors import Unavailable
+from engines.foreign_servers.djl.command import djl_command, started_with
 from engines.foreign_servers.djl.engine import RunningDjl, endpoint_at, wait_for_workers
 from engines.foreign_servers.djl.folder import backend_spec
 from engines.foreign_servers.djl.found import Found, find_djl
-from engines.foreign_servers.java_servers.djl_command import djl_command, started_with
 from engines.foreign_servers.java_servers.java import java_problem
 from engines.hosted import HERE, STOP_GRACE_S, serve_file
 from engines.launching import engine_here, serving_python

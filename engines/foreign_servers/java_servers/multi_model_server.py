@@ -72,14 +72,7 @@ class MultiModelServerEngine:
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, without streaming and without joining a running batch."""
-        able = backend_engine("t5").capabilities()
-        return replace(
-            able,
-            can_stream=False,
-            has_rolling_batch=False,
-            features={**able.features, "streaming": "no"},
-            options={"backend": f"what its workers run: {', '.join(BACKENDS)} (default t5)", **able.options},
-        )
+        return of_whole_requests({"backend": f"what its workers run: {', '.join(BACKENDS)} (default t5)"})
 
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningForeignServer]:
@@ -184,6 +177,18 @@ def low_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise LaunchFailed(f"expected {count} free ports between 20000 and 32000, found {len(found)}")
+
+
+def of_whole_requests(options: Mapping[str, str]) -> Capabilities:
+    """Those of the t5 backend behind a server that hands over whole requests; `options` are the server's own."""
+    able = backend_engine("t5").capabilities()
+    return replace(
+        able,
+        can_stream=False,
+        has_rolling_batch=False,
+        features={**able.features, "streaming": "no"},
+        options={**options, **able.options},
+    )
 
 
 def backend_engine(name: str) -> HostedEngine:

@@ -1,1 +1,1 @@
-"""Statements of a model folder's files: its kind, special ids, generation defaults, weights; or why it is refused."""
+"""The files of a model folder, read without loading it: its kind, special ids, generation defaults, weights, faults."""

@@ -1,1 +1,1 @@
-"""The content of a report, independent of its format."""
+"""The content of a report, independent of its format: the result table, sections about a run, comparisons."""

@@ -1,1 +1,1 @@
-"""The meaning of an answer's bytes in any protocol: frames, token counts, arrival times, failures."""
+"""The reading of answers in any protocol: frames, token counts, arrival times, failures."""

@@ -10,9 +10,9 @@ import pytest
 
 from engines.errors import LaunchFailed, Unavailable
 from engines.foreign_servers.djl import engine as djl
+from engines.foreign_servers.djl.command import IMAGE_JVM, djl_command, started_with
 from engines.foreign_servers.djl.engine import RunningDjl, endpoint_at, wait_for_workers
 from engines.foreign_servers.djl.health import last_words
-from engines.foreign_servers.java_servers.djl_command import IMAGE_JVM, djl_command, started_with
 from engines.processes.server_process import Command, ServerProcess, free_port
 from engines.serving_properties.java_text import read_properties
 
