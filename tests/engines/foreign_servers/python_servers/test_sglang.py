@@ -11,6 +11,7 @@ import pytest
 from engines.api import EngineSpec
 from engines.errors import SpecInvalid
 from engines.foreign_servers.python_servers.sglang import FACTS, NOT_YET_RUN, Served, SglangEngine, known_arguments
+from engines.foreign_servers.starting.arguments import Argument
 from engines.foreign_servers.starting.program_place import Place
 from engines.launching import load_engine
 from engines.spec_check import why_not
@@ -30,7 +31,22 @@ class ServerArgs:
     named: A[str, Arg(help="x", cli_name="--other"), NS("p")] = ""
     python_only: A[str, Arg(help="x", no_cli=True), NS("p")] = ""
     by_hand: A[Optional[str], NS("p")] = None
+    steps: A[int, "x", NS("p")] = 1
+    port: A[Optional[int], "x", NS("p")] = None
+    rows: A[Optional[int], "x", NS("p")] = None
     plain: int = 3
+    def check(self):
+        assert self.tp_size > 0, "why"
+        if not 0 < self._resolved().share <= 1.0:
+            raise ValueError
+        assert self.rows is None or self.rows >= 1
+        if self.port is not None:
+            if self.port < 1:
+                raise ValueError
+            assert self.steps > 5, "only beside a port"
+        if self.is_on:
+            return
+        assert self.steps > 7, "only without is_on"
     def add_cli_args(parser):
         parser.add_argument("--by-hand", type=str, choices=["auto"] + computed)
         parser.add_argument("--old-name", action=Deprecated)
@@ -47,7 +63,13 @@ def test_arguments_are_read_from_the_source_as_sglang_makes_them() -> None:
     found = arguments_in(SOURCE)
     assert {name: row["kind"] for name, row in found.items()} == {
         "tp_size": "int", "share": "float", "is_on": "switch", "both": "flag", "word": "text", "one_of": "text",
-        "several": "list", "long": "text", "named": "text", "by_hand": "text",
+        "several": "list", "long": "text", "named": "text", "by_hand": "text", "steps": "int", "port": "int",
+        "rows": "int",
+    }  # fmt: skip
+    ranges = {name: Argument.from_row(found[name]).expected for name in ("tp_size", "share", "rows", "port", "steps")}
+    assert ranges == {
+        "tp_size": "a whole number > 0", "share": "a number > 0 and <= 1", "rows": "a whole number >= 1",
+        "port": "a whole number >= 1", "steps": "a whole number",
     }  # fmt: skip
     assert (found["word"]["choices"], found["one_of"]["choices"]) == (("a", "b"), ("c", "d"))
     assert (found["both"]["negative"], found["named"]["flag"]) == ("--no-both", "--other")
