@@ -8,16 +8,16 @@ from typing import Literal
 
 from harness.records import Candidate, Trial
 
-LossKind = Literal["failed", "broken", "unmeasured", "tie", "off_knee", "dominated", "worse", "ended_early"]
+LossKind = Literal["failed", "broken", "unranked", "unmeasured", "tie", "off_knee", "dominated", "worse", "ended_early"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """Why a candidate was not chosen: the kind decides, `why` is for people.
 
-    'failed' (no usable measurement), 'broken' (a constraint), 'unmeasured' (no value for an objective), 'tie'
-    (separated by its cost alone), 'off_knee' (on the Pareto front, further from the ideal), 'dominated', 'worse',
-    'ended_early' (it lost its race).
+    'failed' (no usable measurement), 'broken' (a constraint), 'unranked' (its machine differs), 'unmeasured' (no value
+    for an objective), 'tie' (separated by its cost alone), 'off_knee' (on the Pareto front, further from the ideal),
+    'dominated', 'worse', 'ended_early' (it lost its race).
     """
 
     trial_id: str

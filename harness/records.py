@@ -277,11 +277,11 @@ class ChatFacts:
 class Trial:
     """One candidate, launched, checked, loaded and stopped - or the reason why not. `converted_dir` is where the
     converted or exported model lay that was served; '' where the model folder itself was. `served_model` is the name
-    that a server of somebody else gave its model; '' where it gave none. `queue_order` is how our server took waiting
-    requests: 'fifo' or 'heap'; '' for others and in older runs. `machine` and `machine_class` are those it ran on;
-    '' in older runs and where nothing was launched. `repetition` is the round of the finalists that it belongs to, from
-    1; 0: a measurement of the search. `chat` is there where the scenario is one, `race` where it ended early.
-    `reported` is what another tool made of the same load, where that measured."""
+    that a server of somebody else gave its model, `queue_order` how our server took waiting requests ('fifo', 'heap'),
+    `machine` and `machine_class` those it ran on: each '' where there is none and in older runs. `repetition` is the
+    round of the finalists that it belongs to, 0: a measurement of the search. `chat` is there where the scenario is
+    one, `race` where it ended early. `reported` is what another tool made of the same load, where that measured.
+    `unranked` is why it does not count, from run.json: its machine differs."""
 
     trial_id: str
     number: int
@@ -306,6 +306,7 @@ class Trial:
     chat: ChatFacts | None = None
     race: Race | None = None
     reported: tuple[Reported, ...] = ()
+    unranked: str = ""
 
     @property
     def has_numbers(self) -> bool:
@@ -314,8 +315,8 @@ class Trial:
 
     @property
     def is_feasible(self) -> bool:
-        """It ran and broke no constraint."""
-        return self.outcome == "ok" and not self.violations
+        """It ran and broke no constraint, on a machine whose numbers count."""
+        return self.outcome == "ok" and not self.violations and not self.unranked
 
     @property
     def is_judged(self) -> bool:

@@ -19,6 +19,7 @@ HOW_TO_HAVE = (
     (r"shallow clone", "git fetch --unshallow"),
     (r"dyno engine install (\w+)", r"dyno engine install \1"),
     (r"not installed: (pip install .+)", r"\1"),
+    (r"could not import 'distributed'", "pip install 'dynamometer[dask]'"),
     (r"could not import 'ray'", "pip install 'dynamometer[ray]'"),
     (r"could not import '(mlflow|wandb)'", r"pip install 'dynamometer[\1]'"),
     (r"could not import 'opentelemetry", "pip install 'dynamometer[otel]'"),

@@ -189,6 +189,8 @@ def _nothing_feasible(everyone: Sequence[Pooled], goals: Goals) -> str:
             f"{shorten(first.reason, REASON_LENGTH, placeholder=' ...')}; see its log in the run folder"
         )
     broken = [one for one in ran if one.worst.violations]
+    if not broken and (aside := next((one.worst.unranked for one in ran if one.worst.unranked), "")):
+        return f"{len(ran)} candidates ran, but none on a machine whose numbers count: {aside}"
     if not broken:
         names = ", ".join(objective.metric for objective in goals.objectives)
         return f"{len(ran)} candidates ran, but none has a value for every objective ({names})"

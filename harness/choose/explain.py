@@ -90,6 +90,8 @@ def _why_lost(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
         return "failed", f"{worst.outcome}{repeated}: {_short(worst.reason)}"
     if worst.violations:
         return "broken", f"broke a constraint{repeated}: {'; '.join(worst.violations)}"
+    if worst.unranked:
+        return "unranked", f"measured on machine {worst.machine} alone, whose trials are not ranked: {worst.unranked}"
     missing = [o.metric for o in choice.goals.objectives if one.metric(o.metric) is None]
     if missing:
         return "unmeasured", f"has no value for {', '.join(missing)}"

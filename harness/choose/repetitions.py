@@ -32,9 +32,10 @@ class Pooled:
     @property
     def telling(self) -> tuple[Trial, ...]:
         """The trials that count for the candidate; all of them when none does. One that lost a race does not where the
-        candidate was measured whole later."""
-        ran = tuple(trial for trial in self.trials if trial.outcome not in NOT_ITS_FAULT)
-        return tuple(trial for trial in ran if trial.race is None) or ran or self.trials
+        candidate was measured whole later, nor one of a machine that is not ranked."""
+        ranked = tuple(trial for trial in self.trials if not trial.unranked) or self.trials
+        ran = tuple(trial for trial in ranked if trial.outcome not in NOT_ITS_FAULT)
+        return tuple(trial for trial in ran if trial.race is None) or ran or ranked
 
     @property
     def is_confirmed(self) -> bool:

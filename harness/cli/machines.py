@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 from rich.table import Table
@@ -11,18 +12,24 @@ from rich.table import Table
 from harness.cli.terminal import table_console
 from harness.errors import EnvironmentFault
 from harness.measure.machine.machine_class import deciding
+from harness.places.cluster import short
 from harness.places.open_cluster import ADDRESS_HELP, open_cluster
 from harness.places.survey import Found, survey
+from harness.store.codec import to_json
+from harness.store.layout import DEFAULT_RESULTS
+from harness.store.reader import LastCalibration, last_calibrations
 
 
 @click.command(name="machines", short_help="Show the machines of a cluster that can take trials.")
 @click.option("--places", "address", required=True, metavar="ADDRESS", help=ADDRESS_HELP)
+@click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every fact.")
-def command(address: str, as_json: bool) -> int:
+def command(address: str, results: Path | None, as_json: bool) -> int:
     """Show the machines of a cluster that can take trials: id, class, facts, busy or free.
 
     Values of two classes are never compared, so a search runs on the machines of one: `dyno tune --machines CLASS`
-    chooses it. A machine is busy while a trial holds its lock, whoever placed it.
+    chooses it. A machine is busy while a trial holds its lock, whoever placed it. Its calibration is that of the newest
+    run here in which it took part: how slow it was against its class.
 
     \b
     Examples:
@@ -31,16 +38,17 @@ def command(address: str, as_json: bool) -> int:
     """
     with open_cluster(address) as cluster:
         found = survey(cluster)
+    last = last_calibrations(results or DEFAULT_RESULTS)
     if as_json:
-        click.echo(json.dumps({"machines": [_as_dict(each) for each in found]}, indent=2, default=str))
+        click.echo(json.dumps({"machines": [_as_dict(each, last) for each in found]}, indent=2, default=str))
     else:
-        _print(found)
+        _print(found, last)
     if not any(each.described for each in found):
         raise EnvironmentFault("no machine of the cluster answered")
     return 0
 
 
-def _as_dict(found: Found) -> dict[str, object]:
+def _as_dict(found: Found, last: Mapping[str, LastCalibration]) -> dict[str, object]:
     if found.described is None:
         return {"node": found.node, "why_not": found.why}
     machine = found.described.machine
@@ -49,20 +57,29 @@ def _as_dict(found: Found) -> dict[str, object]:
         "id": machine.machine_id,
         "class": machine.machine_class,
         "busy_with_process": found.described.holder or None,
+        "calibration": to_json(last.get(machine.machine_id)),
         "facts": dict(machine.facts),
     }
 
 
-def _print(found: Sequence[Found]) -> None:
-    table = Table("machine", "class", "state", "facts", box=None)
+def _print(found: Sequence[Found], last: Mapping[str, LastCalibration]) -> None:
+    table = Table("machine", "class", "state", "calibration", "facts", box=None)
     for each in found:
         if each.described is None:
-            table.add_row(f"node {each.node[:8]}", "", "silent", each.why)
+            table.add_row(f"node {short(each.node)}", "", "silent", "", each.why)
             continue
         machine, holder = each.described.machine, each.described.holder
         state = f"busy (process {holder})" if holder else "free"
-        table.add_row(machine.machine_id, machine.machine_class, state, facts_text(machine.facts))
+        calibration = _calibration_text(last.get(machine.machine_id))
+        table.add_row(machine.machine_id, machine.machine_class, state, calibration, facts_text(machine.facts))
     table_console().print(table)
+
+
+def _calibration_text(last: LastCalibration | None) -> str:
+    if last is None or last.machine.ratio is None:
+        return "none"
+    is_ranked = last.machine.ranked == "ranked"
+    return f"{last.machine.ratio.text}{'' if is_ranked else ', not ranked'} ({last.run})"
 
 
 def facts_text(facts: Mapping[str, object]) -> str:

@@ -198,7 +198,7 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
             run_folder = partial(open_run, resolved, results, options.is_new, display.note, machine)
             opening = Bench.open(resolved, run_folder, progress=display, web_ui=options.web_ui, hosts=options.hosts)
             bench = until_end.enter_context(opening)
-            far = there.places(bench, resolved, display.note) if there else None
+            far = there.places(bench, resolved, plan.blocks[0].default, display.note) if there else None
             result = _search(bench, resolved, plan, display, first=first, places=far or _here(bench), options=options)
         run_file = far.run_file if far else None
         return answer(bench, result, verifies=options.verifies, as_json=options.as_json, run_file=run_file)

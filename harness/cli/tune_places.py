@@ -13,15 +13,18 @@ from engines.api import Availability, Capabilities
 from engines.registry import traits
 from harness.errors import UsageError
 from harness.measure.machine.machine_class import Machine
-from harness.places.cluster import Cluster, Lost, Refused
+from harness.places.calibrator import CalibrationTerms, metric_for
+from harness.places.cluster import Cluster, Lost, Refused, short
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.open_cluster import open_cluster
 from harness.places.proof import proof
 from harness.places.requests import EngineThere, Question
 from harness.places.survey import chosen_class, survey
 from harness.properties.containers import parse_container
+from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.store.codec import from_json, to_json
+from harness.store.reader import read_calibrations
 from harness.trial.bench import Bench
 
 TRIALS_PER_MACHINE = 6
@@ -61,8 +64,11 @@ class Elsewhere:
             return from_json(Capabilities, reply["able"])
         return from_json(Availability, reply["not"])
 
-    def places(self, bench: Bench, resolved: ResolvedScenario, note: Callable[[str], None]) -> FarPlaces:
-        """The places of the search, each proven. Raises EnvironmentFault where there is none."""
+    def places(
+        self, bench: Bench, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]
+    ) -> FarPlaces:
+        """The places of the search, each proven; `cheap` is the candidate that compares them. Raises EnvironmentFault
+        where there is none."""
         search = resolved.scenario.search
         asked = Asked(
             question=Question.of(resolved),
@@ -70,6 +76,16 @@ class Elsewhere:
             machine_class=self.machine.machine_class,
             reference=bench.reference,
             left_s=bench.left_s,
+            calibration=CalibrationTerms(
+                candidate=cheap,
+                metric=metric_for(resolved.scenario),
+                keep=bench.writer.append_calibration,
+                publish=bench.writer.set_machines,
+                note=note,
+                machines=bench.writer.manifest.machines,
+                trials=len(bench.stored),
+                launches=len(read_calibrations(bench.writer.layout.root)),
+            ),
         )
         # A grid's order depends on no result.
         most = ALL if search.sampler == "grid" else max(1, search.trials // TRIALS_PER_MACHINE)
@@ -91,7 +107,7 @@ def elsewhere(address: str | None, machine_class: str | None) -> Iterator[Elsewh
         found = survey(cluster)
         for each in found:
             if each.described is None:
-                click.echo(f"left out: node {each.node[:8]}: {each.why}", err=True)
+                click.echo(f"left out: node {short(each.node)}: {each.why}", err=True)
         chosen = chosen_class(found, machine_class)
         node = next(each.node for each in found if each.described == chosen)
         yield Elsewhere(cluster=cluster, machine=chosen.machine, node=node)

@@ -100,6 +100,7 @@ def _run(bench: Bench, attempt: Measure, folder: Path) -> Trial:
     return bench.run(
         attempt.candidate,
         attempt.number,
+        prefix=attempt.prefix,
         left_s=attempt.left_s,
         judged=attempt.judged,
         order=attempt.repetition,

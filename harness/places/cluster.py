@@ -12,6 +12,11 @@ Task = Hashable
 """A question under way, as the engine names it."""
 
 
+def short(node: str) -> str:
+    """A node's name as people read it: an address whole, of a long hash its beginning."""
+    return node if len(node) < 32 else node[:8]
+
+
 class Lost(Exception):
     """A question that was never answered: its node, daemon or worker ended. The message is the engine's."""
 

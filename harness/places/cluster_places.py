@@ -12,12 +12,13 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import EnvironmentFault
-from harness.places.cluster import Cluster, Lost, Refused, Task
+from harness.places.calibrator import CalibrationTerms, Calibrator
+from harness.places.cluster import Cluster, Lost, Refused, Task, short
 from harness.places.proof import difference
 from harness.places.requests import Joined, Measure, Question
 from harness.records import Candidate, Trial
@@ -43,13 +44,14 @@ LOSSES = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What every place of a run is asked and must prove. `proof` is the coordinator's, `left_s` what is left of the
-    search."""
+    search, `calibration` how the machines are compared."""
 
     question: Question
     proof: dict[str, str]
     machine_class: str
     reference: Reference
     left_s: Callable[[], float]
+    calibration: CalibrationTerms
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class _Attempt:
     place: _Place
     token: str
     is_open: bool = True
+    is_calibration: bool = False
 
 
 class FarPlaces:
@@ -82,6 +85,7 @@ class FarPlaces:
     ) -> None:
         self._cluster, self._asked, self._layout = cluster, asked, layout
         self._most, self._note, self._now = most, note, now
+        self._calibrator = Calibrator(asked.calibration, now)
         self._known: set[str] = set()
         self._losses: Counter[str] = Counter()
         self._joining: dict[Task, str] = {}
@@ -92,6 +96,7 @@ class FarPlaces:
         self._engines: dict[str, str] | None = None
         self._refusals: list[str] = []
         self._block = ""
+        self._calibrations, self._judged = asked.calibration.launches, asked.calibration.judged
         self._reserve: list[_Place] = []
 
     def admit(self, timeout_s: float = JOIN_S) -> None:
@@ -104,7 +109,7 @@ class FarPlaces:
                 self._joined(task)
         for task, node in self._joining.items():
             self._cluster.cancel(task, is_killed=True)
-            self._refuse(f"node {node[:8]}: no proof within {timeout_s:g} s")
+            self._refuse(f"node {short(node)}: no proof within {timeout_s:g} s")
         self._joining.clear()
         if not self._places:
             raise EnvironmentFault(f"no machine of the cluster can run this search: {'; '.join(self._refusals)}")
@@ -113,6 +118,28 @@ class FarPlaces:
     def machines(self) -> tuple[str, ...]:
         """Ids of the machines that take trials now."""
         return tuple(place.machine_id for place in self._places.values())
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """Machine -> why its trials are not ranked."""
+        return self._calibrator.set_aside
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Machine -> by what factor it is slower than its class."""
+        return self._calibrator.scales
+
+    def check_machines(self) -> None:
+        """Calibrate each machine that ran trials since its last calibration; without time left none. Raises
+        EnvironmentFault as `next_done` does."""
+        if self._asked.left_s() <= 0:
+            self._note("no time is left to calibrate the machines once more")
+        else:
+            self._calibrator.check_again()
+            while self._calibrator.is_busy:
+                self.next_done()
+        if self._places:
+            self._choose_block(self._places.get(self._block) or next(iter(self._places.values())))
 
     def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
         """Whether another order may begin now, on a machine that is not to be avoided."""
@@ -134,6 +161,10 @@ class FarPlaces:
             task = self._cluster.wait([*self._attempts, *self._joining], LOOK_S)
             if task in self._joining:
                 if self._joined(task):
+                    return None
+            elif task is not None and self._attempts[task].is_calibration:
+                self._calibrated(task)
+                if self._free():
                     return None
             elif task is not None and (done := self._ended(task)) is not None:
                 return done
@@ -175,10 +206,18 @@ class FarPlaces:
         return done.trial
 
     def _free(self) -> list[_Place]:
+        return [place for place in self._idle() if self._calibrator.is_ready(place.machine_id)]
+
+    def _idle(self) -> list[_Place]:
         busy = {attempt.place.node for attempt in self._attempts.values() if attempt.is_open}
         return [place for place in self._places.values() if place.node not in busy]
 
     def _place_waiting(self) -> None:
+        for place in self._idle():
+            if self._calibrator.wants(place.machine_id):
+                self._calibrations += 1
+                order = Order(number=self._calibrations, candidate=self._calibrator.candidate, judged=self._judged)
+                self._begin(order, place, is_calibration=True)
         while self._waiting and (free := self._free()):
             order = self._waiting.pop(0)
             self._begin(order, self._best(free, order))
@@ -189,12 +228,16 @@ class FarPlaces:
         place = min(
             free, key=lambda each: (each.machine_id in order.avoid, order.repetition and each.node != self._block)
         )
-        if order.repetition:
-            self._block = place.node
+        if order.repetition and self._block != place.node:
+            self._choose_block(place)
         return place
 
-    def _begin(self, order: Order, place: _Place, path: Path | None = None) -> None:
-        attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8))
+    def _choose_block(self, place: _Place) -> None:
+        self._block = place.node
+        self._calibrator.rank_alone(place.machine_id)
+
+    def _begin(self, order: Order, place: _Place, path: Path | None = None, *, is_calibration: bool = False) -> None:
+        attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8), is_calibration=is_calibration)
         request = Measure(
             token=attempt.token,
             question=self._asked.question,
@@ -206,6 +249,7 @@ class FarPlaces:
             repetition=order.repetition,
             written={} if path is None else _beside(path),
             started="" if path is None else path.name,
+            prefix=f"calibration{order.number:04d}" if is_calibration else "",
         )
         self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
 
@@ -216,11 +260,12 @@ class FarPlaces:
             self._known.add(node)
             self._joining[self._cluster.ask(node, "join", json.dumps(to_json(self._asked.question)))] = node
         for node in [node for node in self._places if node not in nodes]:
-            self._note(f"machine {self._places.pop(node).machine_id} left the cluster")
+            self._note(f"machine {self._give_up(node).machine_id} left the cluster")
             for attempt in self._attempts.values():
                 if attempt.place.node == node and attempt.is_open:
                     attempt.is_open = False
-                    self._lost.append(_lost(attempt, "its node left the cluster"))
+                    if not attempt.is_calibration:
+                        self._lost.append(_lost(attempt, "its node left the cluster"))
         self._reserve = [place for place in self._reserve if place.node in nodes]
         while self._reserve and len(self._places) < self._most:
             self._take(self._reserve.pop(0))
@@ -231,14 +276,14 @@ class FarPlaces:
         try:
             joined = from_json(Joined, json.loads(self._cluster.answer(task)))
         except Refused as error:
-            self._refuse(f"node {node[:8]}: {error}")
+            self._refuse(f"node {short(node)}: {error}")
             return False
         except Lost as error:
             self._losses[node] += 1
             if self._losses[node] < LOSSES:
                 self._known.discard(node)  # asked again at the next look, if it is still there
             else:
-                self._refuse(f"node {node[:8]}: {error}")
+                self._refuse(f"node {short(node)}: {error}")
             return False
         name = joined.machine.machine_id
         if (why := self._why_not(joined)) != "":
@@ -252,8 +297,14 @@ class FarPlaces:
         self._take(_Place(node, name))
         return True
 
+    def _give_up(self, node: str) -> _Place:
+        place = self._places.pop(node)
+        self._calibrator.leave(place.machine_id)
+        return place
+
     def _take(self, place: _Place) -> None:
         self._places[place.node] = place
+        self._calibrator.join(place.machine_id, self._asked.machine_class)
         self._note(f"machine {place.machine_id} of class {self._asked.machine_class} takes trials")
 
     def _why_not(self, joined: Joined) -> str:
@@ -267,11 +318,24 @@ class FarPlaces:
             return f"its engines are not those of the other machines ({differs})"
         if machine.machine_id in (*self.machines, *(place.machine_id for place in self._reserve)):
             return "another node stands for it already"
+        if why := self.set_aside.get(machine.machine_id):
+            return f"it was set aside in this run: {why}"
         return ""
 
     def _refuse(self, why: str) -> None:
         self._refusals.append(why)
         self._note(f"left out: {why}")
+
+    def _calibrated(self, task: Task) -> None:
+        """Take in a launch of the calibration candidate; a machine that it sets aside is a place no longer."""
+        place = self._attempts[task].place
+        done = self._ended(task)
+        if done is not None and done.trial is not None:
+            self._calibrator.took(place.machine_id, done.trial)
+            if done.trial.has_numbers and done.trial.is_judged:
+                self._judged = done.trial  # the same candidate gives the same answers
+            for each in [each for each in self._places.values() if each.machine_id in self.set_aside]:
+                self._give_up(each.node)
 
     def _ended(self, task: Task) -> Done | None:
         """What became of an attempt; None where its loss was handed on before."""
@@ -281,17 +345,21 @@ class FarPlaces:
             if arrived.trial.machine != attempt.place.machine_id:
                 raise DamagedArchive(f"it is of machine {arrived.trial.machine}, expected {attempt.place.machine_id}")
         except Refused as error:
-            self._places.pop(attempt.place.node, None)
+            if attempt.place.node in self._places:
+                self._give_up(attempt.place.node)
             self._refuse(f"machine {attempt.place.machine_id}: {error}")
             return _lost(attempt, str(error)) if attempt.is_open else None
         except (Lost, DamagedArchive) as error:
             # It proves itself again before it gets another: a node may be gone for seconds before the engine knows.
-            self._places.pop(attempt.place.node, None)
+            if attempt.place.node in self._places:
+                self._give_up(attempt.place.node)
             self._known.discard(attempt.place.node)
             return _lost(attempt, str(error)) if attempt.is_open else None
         if not attempt.is_open:
             return _lost(attempt, "it was given up before")
         arrived.write(self._layout)
+        if not attempt.is_calibration:
+            self._calibrator.trial_ended(attempt.place.machine_id)
         return Done(order=attempt.order, trial=arrived.trial, machine=attempt.place.machine_id)
 
 

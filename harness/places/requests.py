@@ -74,7 +74,7 @@ class Measure:
     """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search.
 
     `started` is the one of the `written` files (name -> base64) from which the server is started, where a
-    recommendation is verified; '' where the candidate is launched.
+    recommendation is verified; '' where the candidate is launched. `prefix` begins the trial's id.
     """
 
     token: str
@@ -87,3 +87,4 @@ class Measure:
     repetition: int = 0
     written: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
+    prefix: str = ""

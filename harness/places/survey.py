@@ -35,7 +35,8 @@ def survey(
     nodes = sorted(cluster.nodes())
     if not nodes:
         raise EnvironmentFault(
-            "the cluster has no node that offers a machine; start each with --resources '{\"machine\": 1}'"
+            "the cluster has no node that offers a machine; start each of Ray's with --resources '{\"machine\": 1}', "
+            "each worker of Dask's with --resources machine=1"
         )
     waiting: dict[Task, str] = {cluster.ask(node, "describe", "null"): node for node in nodes}
     found: dict[str, Found] = {}

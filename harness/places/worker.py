@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from engines.processes.child_environment import import_variables
@@ -28,18 +29,27 @@ class DaemonEnded(RuntimeError):
     """The daemon above this worker ended; nobody waits for the answer any more."""
 
 
-def ask_here(verb: Verb, request: str) -> tuple[bytes, str]:
+def ask_here(
+    verb: Verb, request: str, is_stopped: Callable[[], bool] = lambda: False, started: int | None = None
+) -> tuple[bytes, str]:
     """The reply and '', or nothing and the sentence why this machine refuses. Raises RuntimeError where the process
-    ended without either, DaemonEnded."""
+    ended without either or is stopped, DaemonEnded. The process has the variables that `started`, a process of the
+    cluster (None: this one), was started with."""
     with owned_folder("place") as folder:
         reply, log = folder / "reply", folder / "log"
         argv = [sys.executable, "-P", "-m", "harness.places.at_place", verb, str(reply), str(os.getpid())]
+        env = _environment(folder, started or os.getpid())
         with log.open("wb") as errors:
             child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=errors, stderr=errors, env=_environment(folder), cwd=folder
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=errors,
+                stderr=errors,
+                env=env,
+                cwd=folder,
             )
             try:
-                _watch(child, request)
+                _watch(child, request, is_stopped)
             finally:
                 _end(child)
         if child.returncode == 0:
@@ -50,7 +60,7 @@ def ask_here(verb: Verb, request: str) -> tuple[bytes, str]:
         raise RuntimeError(f"{verb} ended with status {child.returncode}; its log ends:\n{log_tail(log)}")
 
 
-def _watch(child: subprocess.Popen[bytes], request: str) -> None:
+def _watch(child: subprocess.Popen[bytes], request: str, is_stopped: Callable[[], bool]) -> None:
     daemon = os.getppid()
     assert child.stdin is not None
     try:
@@ -63,6 +73,8 @@ def _watch(child: subprocess.Popen[bytes], request: str) -> None:
         if os.getppid() != daemon:
             child.kill()
             raise DaemonEnded("the daemon of this place ended")
+        if is_stopped():
+            return
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -77,10 +89,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, started: int) -> dict[str, str]:
     """The environment with which the daemon was started: a worker's own has what its engine set for a task, such as one
     OpenMP thread and no GPU."""
-    begun = Path("/proc/self/environ").read_bytes().decode(errors="surrogateescape")
+    begun = Path(f"/proc/{started}/environ").read_bytes().decode(errors="surrogateescape")
     env = dict(line.split("=", 1) for line in begun.split("\0") if "=" in line)
     for name, value in import_variables().items():
         env[name] = (

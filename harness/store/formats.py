@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import EnvironmentFault
+from harness.measure.machine.calibration import MachineOfRun
 
 FORMAT = 1
 
@@ -33,7 +34,8 @@ class Imported:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunManifest:
     """What was run, where, with what: run.json. `scenario` is the resolved scenario, `created_utc` ISO 8601; `imported`
-    is there where another tool measured: then machine and versions are empty, since nobody recorded them."""
+    is there where another tool measured: then machine and versions are empty, since nobody recorded them. `machines`
+    are those of a search on several, as they were last calibrated."""
 
     format: int = FORMAT
     scenario: Mapping[str, object]
@@ -45,6 +47,7 @@ class RunManifest:
     dyno_version: str = ""
     command: tuple[str, ...] = ()
     imported: Imported | None = None
+    machines: tuple[MachineOfRun, ...] = ()
 
 
 def check_format(number: object, where: str) -> None:

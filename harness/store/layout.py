@@ -31,6 +31,11 @@ class RunLayout:
         return self.root / "trials.jsonl"
 
     @property
+    def calibration_jsonl(self) -> Path:
+        """One launch of the calibration candidate per line, appended; a search on several machines has it."""
+        return self.root / "calibration.jsonl"
+
+    @property
     def study_db(self) -> Path:
         """Optuna's own storage."""
         return self.root / "study.db"

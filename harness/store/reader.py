@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.nearest import did_you_mean
 from harness.errors import EnvironmentFault, StaleScenario, UsageError
+from harness.measure.machine.calibration import Calibration, MachineOfRun
 from harness.records import RequestRecord, Trial
 from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
 from harness.store.codec import DecodeError, from_json
@@ -56,12 +57,55 @@ def read_run(root: Path) -> Run:
     path = RunLayout(root).trials_jsonl
     data = path.read_bytes() if path.exists() else b""
     lines = whole_lines(data)
-    trials = tuple(_trial(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    unranked = {each.machine_id: each.why for each in manifest.machines if each.ranked != "ranked"}
+    trials = tuple(marked(_trial(line, f"{path}:{number}"), unranked) for number, line in enumerate(lines, start=1))
     notes: tuple[str, ...] = ()
     if data and not data.endswith(b"\n"):
         notes = (f"{path}:{len(lines) + 1}: the last line is torn (the writer was killed); that trial is left out",)
     check_class(root, manifest, trials)
     return Run(root=root, manifest=manifest, trials=trials, notes=notes)
+
+
+def marked(trial: Trial, unranked: Mapping[str, str]) -> Trial:
+    """The trial with the reason why its machine's numbers are not ranked, by machine; '' where they are."""
+    why = unranked.get(trial.machine, "")
+    return trial if trial.unranked == why else replace(trial, unranked=why)
+
+
+def read_calibrations(root: Path) -> tuple[Calibration, ...]:
+    """The launches of the calibration candidate, as they were stored; a torn last line is left out. Raises
+    EnvironmentFault where it is damaged."""
+    path = RunLayout(root).calibration_jsonl
+    lines = whole_lines(path.read_bytes()) if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            check_format(fields.pop("format", None) if isinstance(fields, dict) else None, f"{path}:{number}")
+            found.append(from_json(Calibration, fields, f"{path}:{number}"))
+        except ValueError as error:
+            raise EnvironmentFault(f"{path}:{number}: damaged ({error}); cut this line out and read again") from error
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastCalibration:
+    """How a machine stood in the newest run in which it was calibrated."""
+
+    run: str
+    machine: MachineOfRun
+
+
+def last_calibrations(results_root: Path) -> dict[str, LastCalibration]:
+    """Machine -> its last calibration, of every run below `results_root` that can be read."""
+    found: dict[str, LastCalibration] = {}
+    for root in runs_below(results_root):
+        try:
+            machines = read_manifest(root).machines
+        except EnvironmentFault:
+            continue  # damaged, or of a newer version: `dyno report` explains it
+        found |= {each.machine_id: LastCalibration(run=root.name, machine=each) for each in machines}
+    return found
 
 
 def read_manifest(root: Path) -> RunManifest:

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from harness.errors import EnvironmentFault
+from harness.measure.machine.calibration import Calibration, MachineOfRun
 from harness.records import RequestRecord, Trial
 from harness.store.answers import answer_lines
 from harness.store.codec import to_json
@@ -53,7 +55,7 @@ class RunWriter:
 
     @classmethod
     def resume(cls, root: Path) -> RunWriter:
-        """Continue writing an existing run. A torn last line of trials.jsonl (the writer was killed) is cut off.
+        """Continue writing an existing run. A torn last line of its files (the writer was killed) is cut off.
 
         Raises UsageError when `root` is no run, EnvironmentFault when another dyno is writing it.
         """
@@ -62,6 +64,7 @@ class RunWriter:
         lock = _lock(layout)
         try:
             _cut_torn_line(layout.trials_jsonl)
+            _cut_torn_line(layout.calibration_jsonl)
             for leftover in root.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
         except BaseException:
@@ -75,6 +78,17 @@ class RunWriter:
         check_class(self.layout.root, self.manifest, [trial])
         line = json.dumps({"format": FORMAT, **to_json(trial)}, separators=(",", ":"))
         append_line(self.layout.trials_jsonl, line.encode("utf-8"))
+
+    def append_calibration(self, calibration: Calibration) -> None:
+        """Add a launch of the calibration candidate; on the disk when this returns. Raises EnvironmentFault."""
+        check_class(self.layout.root, self.manifest, [calibration.trial])
+        line = json.dumps({"format": FORMAT, **to_json(calibration)}, separators=(",", ":"))
+        append_line(self.layout.calibration_jsonl, line.encode("utf-8"))
+
+    def set_machines(self, machines: Sequence[MachineOfRun]) -> None:
+        """Replace the machines that run.json lists. Raises EnvironmentFault."""
+        self.manifest = replace(self.manifest, machines=tuple(machines))
+        write_text(self.layout.run_json, json.dumps(to_json(self.manifest), indent=2) + "\n")
 
     def write_requests(self, trial_id: str, records: Sequence[RequestRecord]) -> Path:
         """Write a trial's raw records; returns the path. Raises EnvironmentFault."""

@@ -15,10 +15,11 @@ from harness.scenario.schema import Scenario
 
 
 def first_measurements(trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """The first trial of every candidate that was neither interrupted nor lost: what the search itself learned from."""
+    """The first trial of every candidate that was neither interrupted nor lost, on a machine whose numbers count: what
+    the search itself learned from."""
     first: dict[str, Trial] = {}
     for trial in trials:
-        if trial.outcome not in NOT_MEASURED:
+        if trial.outcome not in NOT_MEASURED and not trial.unranked:
             first.setdefault(trial.candidate.candidate_id, trial)
     return tuple(first.values())
 
@@ -69,9 +70,9 @@ def remaining(trials: Sequence[Trial], scenario: Scenario) -> tuple[tuple[Candid
 
 
 def repetitions(trials: Iterable[Trial], candidate: Candidate) -> int:
-    """How many finished trials `candidate` has that did not lose a race."""
+    """How many finished trials `candidate` has that count and did not lose a race."""
     return sum(trial.candidate.candidate_id == candidate.candidate_id and _counts(trial) for trial in trials)
 
 
 def _counts(trial: Trial) -> bool:
-    return trial.outcome not in NOT_MEASURED and trial.race is None
+    return trial.outcome not in NOT_MEASURED and trial.race is None and not trial.unranked

@@ -6,13 +6,14 @@ nothing else; the next session replays the recorded trials and continues as the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.choose.goals import goals_of
 from harness.quality.inheritance import judged_before
 from harness.records import NOT_MEASURED, Candidate, Trial, next_number
+from harness.store.reader import marked
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
 from harness.tune.finalists import finalists, first_measurements, remaining, whole_measurements
@@ -23,6 +24,7 @@ from harness.tune.places import Done, Order, not_run
 from harness.tune.racing import Terms, terms_for
 from harness.tune.reopened import reopened
 from harness.tune.sampler import Proposals, StudyRecord
+from harness.tune.scaled import scaled
 from harness.tune.search_records import EventKind, SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
 from harness.units import NS_PER_S
@@ -41,6 +43,8 @@ def search(context: SearchContext) -> SearchResult:
     session = _Session(context)
     try:
         stop, reason = session.explore()
+        while stop != "interrupted" and session.is_short_after_check():
+            stop, reason = session.explore()
         if stop != "interrupted":
             stop, reason = session.confirm(stop, reason)
     except KeyboardInterrupt:
@@ -66,7 +70,9 @@ class _Session:
         self._distances = Distances(context.plan.candidates)
         self._goals = goals_of(context.scenario)
         self._proposals = Proposals(context.plan, context.scenario, context.first)
-        for trial in first_measurements(context.done):
+        self._unranked: Mapping[str, str] | None = None
+        self._mark()
+        for trial in first_measurements(self._comparable()):
             self._proposals.learn(trial)
         spent_s = context.spent_before_s + stored_duration_s(context.done)
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
@@ -89,7 +95,7 @@ class _Session:
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}"
             if trial.outcome not in NOT_MEASURED:
-                self._proposals.learn(trial)
+                self._proposals.learn(scaled(trial, self._context.places.scales))
 
     def _begin_next(self) -> tuple[StopKind, str] | None:
         """Begin the next candidate's trial, or skip it; what ends the search, and why, where nothing may begin."""
@@ -119,6 +125,13 @@ class _Session:
         self._begin(candidate)
         return None
 
+    def is_short_after_check(self) -> bool:
+        """Whether trials are missing now: the machines were compared once more, and one was set aside with its own."""
+        measured = self._measured()
+        self._context.places.check_machines()
+        self._mark()
+        return self._measured() < measured
+
     def confirm(self, stop: StopKind, reason: str) -> tuple[StopKind, str]:
         """Measure the finalists again, in turns, and whole what would not have lost its race by what is known then of
         launches, while time allows."""
@@ -146,10 +159,10 @@ class _Session:
     def _next_to_confirm(self) -> tuple[Candidate, int] | None:
         """(candidate, round of the finalists; 0: it had ended early and is measured whole) or None: all is done."""
         scenario = self._context.scenario
-        left = remaining(self.trials, scenario)
+        left = remaining(self._comparable(), scenario)
         if left or not self._limits.confirm.repetitions:
             return next(iter(left), None)
-        again = reopened(self.trials, scenario, self._context.earlier)
+        again = reopened(self._comparable(), scenario, self._context.earlier)
         return (again[0], 0) if again else None
 
     def event(self, kind: EventKind, trial: Trial | None = None, text: str = "") -> SearchEvent:
@@ -191,6 +204,7 @@ class _Session:
         """The next trial that ended, recorded; None when a machine became free instead, or an answer was dropped: one
         to an order that had been given up."""
         done = self._context.places.next_done()
+        self._mark()
         if done is None:
             return None
         if done.order.number not in self._begun:
@@ -226,7 +240,7 @@ class _Session:
         """None while the next trial should gain something; else the sentence. A grid is measured whole."""
         if self._limits.sampler == "grid" or self._proposals.is_at_first:
             return None
-        first = first_measurements(self.trials)
+        first = first_measurements(self._comparable())
         seen = {trial.candidate.candidate_id for trial in first}
         left = [each for each in self._context.plan.candidates if each.candidate_id not in seen]
         gain = expected_gain_frac(self._distances, self._goals, first, left)
@@ -266,6 +280,18 @@ class _Session:
         self.trials.append(trial)
         self._study.add(trial)
 
+    def _mark(self) -> None:
+        """Mark the trials of machines that were set aside since."""
+        unranked = self._context.places.set_aside
+        if unranked != self._unranked:
+            self._unranked = dict(unranked)
+            self.trials = [marked(trial, unranked) for trial in self.trials]
+
+    def _comparable(self) -> Sequence[Trial]:
+        """The trials as machines of equal speed would have measured them: what finalists are chosen by."""
+        scales = self._context.places.scales
+        return [scaled(trial, scales) for trial in self.trials] if scales else self.trials
+
     def _measured(self) -> int:
         return sum(trial.outcome != "skipped" for trial in first_measurements(self.trials))
 
@@ -274,14 +300,14 @@ class _Session:
         since an engine that was never measured is the larger gap."""
         if any(candidate == block.default for block in self._context.plan.blocks):
             return 0.0
-        left = remaining(self.trials, self._context.scenario)
+        left = remaining(self._comparable(), self._context.scenario)
         return self._verification_s() + sum(self._budget.expected_s(candidate.engine) for candidate, _ in left)
 
     def _verification_s(self) -> float:
         """What a launch of the written file would take: as long as a trial of the engine that leads, else of any."""
         if not self._context.is_verified:
             return 0.0
-        leads = finalists(self.trials, self._context.scenario)
+        leads = finalists(self._comparable(), self._context.scenario)
         return self._budget.expected_s(leads[0].engine if leads else "")
 
 

@@ -1,4 +1,4 @@
-"""Candidates whose machine went away during their trial: once is not their fault, twice is."""
+"""Candidates to begin again: their machine was lost during their trial, once not their fault, or set aside since."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def losses(trials: Iterable[Trial], candidate: Candidate) -> tuple[Trial, ...]:
 
 
 def lost_once(trials: Sequence[Trial], pending: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates to begin again, in the order they were lost: no other trial of them ended or is under way."""
+    """Candidates to begin again, in the order they were lost: no other trial of them that counts ended or is under
+    way."""
     known = {trial.candidate.candidate_id for trial in first_measurements(trials)}
     known |= {candidate.candidate_id for candidate in pending}
-    lost = {trial.candidate.candidate_id: trial.candidate for trial in trials if trial.outcome == "machine_lost"}
+    void = [trial for trial in trials if trial.outcome == "machine_lost" or trial.unranked]
+    lost = {trial.candidate.candidate_id: trial.candidate for trial in void}
     return tuple(candidate for name, candidate in lost.items() if name not in known)

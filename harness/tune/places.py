@@ -6,7 +6,9 @@ The search proposes, numbers, records and learns; a place measures one candidate
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from harness.errors import Interrupted
@@ -44,6 +46,20 @@ class Places(Protocol):
     """Machines of one class. One order per machine, none is ever run again without being asked: a second run of an
     order would be a measurement that nobody knows of."""
 
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """Machine -> why its trials are not ranked: it differs from the others. It gets no more orders."""
+        ...
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Machine -> by what factor it is slower than its class."""
+        ...
+
+    def check_machines(self) -> None:
+        """Compare the machines once more, those that ran orders since; `set_aside` may hold more of them then."""
+        ...
+
     def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
         """Whether another order may begin now, on a machine that is not to be avoided."""
         ...
@@ -53,8 +69,8 @@ class Places(Protocol):
         ...
 
     def next_done(self) -> Done | None:
-        """The next order that ended, waited for; None when a machine became free instead. An interruption passes
-        through."""
+        """The next order that ended, waited for; None when a machine became free or was set aside instead. An
+        interruption passes through."""
         ...
 
     def end(self) -> None:
@@ -76,9 +92,15 @@ class RunTrial(Protocol):
 class Here:
     """This machine: one trial at a time, run while its end is waited for."""
 
+    set_aside: Mapping[str, str] = MappingProxyType({})
+    scales: Mapping[str, float] = MappingProxyType({})
+
     def __init__(self, run_trial: RunTrial) -> None:
         self._run_trial = run_trial
         self._waiting: list[Order] = []
+
+    def check_machines(self) -> None:
+        """One machine has nobody to be compared with."""
 
     def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
         """While no order waits."""

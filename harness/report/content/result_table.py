@@ -26,7 +26,7 @@ from harness.report.wording.titles import value_word
 from harness.store.reader import Run
 from harness.wording import chat_text, label
 
-Mark = Literal["best", "tie", "broke constraint", "ended early", ""]
+Mark = Literal["best", "tie", "broke constraint", "ended early", "not ranked", ""]
 
 Cell = Callable[[Trial], str]
 
@@ -248,6 +248,8 @@ def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
         return "ended early"
     if trial.violations:
         return "broke constraint"
+    if trial.unranked:
+        return "not ranked"
     candidate_id = trial.candidate.candidate_id
     return "best" if candidate_id == best else "tie" if candidate_id in tied else ""
 
@@ -290,7 +292,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):
         notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")
-    notes.extend(_machine_notes(run.trials))
+    notes.extend(_machine_notes(run))
     for trial in trials:
         for violation in trial.violations:
             notes.append(f"{trial.trial_id} broke a constraint: {violation}")
@@ -304,15 +306,18 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     return tuple(notes)
 
 
-def _machine_notes(trials: Sequence[Trial]) -> Iterator[str]:
-    """Which trial ran where, if there were several machines."""
+def _machine_notes(run: Run) -> Iterator[str]:
+    """Which trial ran where, if there were several machines, and which of them are not ranked."""
     numbers: dict[str, list[str]] = {}
-    for trial in trials:
+    for trial in run.trials:
         if trial.machine:
             numbers.setdefault(trial.machine, []).append(str(trial.number))
     if len(numbers) > 1:
         where = "; ".join(f"{name}: trials {', '.join(each)}" for name, each in numbers.items())
         yield f"measured on {len(numbers)} machines of one class, each trial on one. {where}."
+    for machine in run.manifest.machines:
+        if machine.ranked != "ranked" and machine.machine_id in numbers:
+            yield f"not ranked: the trials of machine {machine.machine_id}, since {machine.why}."
 
 
 def _chat_notes(trials: Sequence[Trial]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,17 +39,21 @@ LINES_SHOWN = 150
 """Candidates drawn as parallel coordinates, the best first: more is a carpet."""
 
 
+def _by_kind(shown: Sequence[Trial]) -> Iterator[tuple[str, list[Trial], str]]:
+    """The kinds of trials with numbers: name, trials, symbol."""
+    yield "feasible", [t for t in shown if t.is_feasible], "circle"
+    yield "broke a constraint", [t for t in shown if t.violations], "circle-open"
+    yield "not ranked", [t for t in shown if t.unranked and not t.violations], "square-open"
+    yield "ended early, as estimated", [t for t in shown if t.race is not None], "triangle-up-open"
+
+
 def progress(run: Run) -> Figure:
     """The first objective over the trials in the order they ran, the best feasible so far as a step line."""
     objective = run_goals(run).objectives[0]
     data: list[dict[str, Any]] = []
     shown = [trial for trial in run.trials if trial.has_numbers and metric_of(trial, objective.metric)]
     tints = colours(run.trials)
-    for name, trials, symbol in (
-        ("feasible", [t for t in shown if t.is_feasible], "circle"),
-        ("broke a constraint", [t for t in shown if t.violations], "circle-open"),
-        ("ended early, as estimated", [t for t in shown if t.race is not None], "triangle-up-open"),
-    ):
+    for name, trials, symbol in _by_kind(shown):
         if trials:
             data.append(
                 _progress_points(name, trials, symbol, objective.metric)

@@ -16,6 +16,7 @@ from harness.properties.render import why_nothing_to_write
 from harness.records import Trial
 from harness.report.content import run_summary as summary
 from harness.report.content.levels import levels
+from harness.report.content.machines import machines
 from harness.report.content.reported import reported
 from harness.report.content.result_table import ReportTable, model_name
 from harness.report.content.run_summary import Story, story_of
@@ -67,7 +68,14 @@ CAPTIONS = {
     "phases": ("Where the time went", "Seconds per trial from launch to stop."),
 }
 FILE = "file of "
-_ROW_CLASS = {"best": "best", "tie": "tie", "broke constraint": "broke", "ended early": "broke", "": ""}
+_ROW_CLASS = {
+    "best": "best",
+    "tie": "tie",
+    "broke constraint": "broke",
+    "ended early": "broke",
+    "not ranked": "broke",
+    "": "",
+}
 
 
 def write_html(run: Run, table: ReportTable, path: Path) -> None:
@@ -99,6 +107,7 @@ def page(run: Run, table: ReportTable, base: Path | None = None) -> str:
         failures(run, run.trials, folder, linked),
         Part(key="doubts", title="Reasons to read with care", inner=render("doubts.html", notes=table.notes)),
         trial_sections(run, kept, folder),
+        _section(machines(story), linker),
         _section(summary.facts(story), linker),
     ]
     description = str(run.manifest.scenario.get("description") or "")

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.report.content import run_summary as summary
 from harness.report.content.comparison import LETTERS, Comparison, sections
 from harness.report.content.levels import levels
+from harness.report.content.machines import machines
 from harness.report.content.reported import reported
 from harness.report.content.result_table import ReportTable
 from harness.report.content.run_summary import Story
@@ -48,6 +49,7 @@ def _after_the_table(story: Story) -> list[Section]:
         levels(story),
         summary.importance(story),
         summary.losses(story),
+        machines(story),
         summary.facts(story),
     ]
     return [part for part in parts if part is not None]

@@ -19,8 +19,15 @@ from harness.report.content.result_table import HIGH_PRIORITY, Column, ReportTab
 from harness.store.codec import to_json
 from harness.store.reader import Run
 
-_STYLE = {"best": "bold green", "tie": "green", "broke constraint": "dim", "ended early": "dim", "": ""}
-_SIGN = {"best": "★", "tie": "≈", "broke constraint": "✗", "ended early": "⋯", "": ""}
+_STYLE = {
+    "best": "bold green",
+    "tie": "green",
+    "broke constraint": "dim",
+    "ended early": "dim",
+    "not ranked": "dim",
+    "": "",
+}
+_SIGN = {"best": "★", "tie": "≈", "broke constraint": "✗", "ended early": "⋯", "not ranked": "⊘", "": ""}
 UNBOUNDED_WIDTH = 400
 """Columns given to a pipe: nothing is left out and nothing wraps there."""
 
@@ -45,7 +52,9 @@ def print_table(table: ReportTable, console: Console) -> None:
         shown.add_row(*map(Text, cells), style=_STYLE[row.mark])
     console.print(shown)
     legend = [
-        f"{_SIGN[mark]} {mark}" for mark in ("best", "tie", "broke constraint", "ended early") if _has(table, mark)
+        f"{_SIGN[mark]} {mark}"
+        for mark in ("best", "tie", "broke constraint", "ended early", "not ranked")
+        if _has(table, mark)
     ]
     if legend:
         console.print(Text("   ".join(legend), style="dim"))

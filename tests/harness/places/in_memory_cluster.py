@@ -72,8 +72,8 @@ class InMemoryCluster:
 
     def _measured(self, node: str, measure: Measure) -> tuple[float, bytes | Exception]:
         self.measured.append((node, measure))
-        machine, fate = self.machines[node], self.fates.pop(0) if self.fates else ""
-        name = f"t{measure.number:04d}-{measure.candidate.candidate_id}"
+        machine, fate = self.machines[node], self.fates.pop(0) if self.fates and not measure.prefix else ""
+        name = f"{measure.prefix or f't{measure.number:04d}'}-{measure.candidate.candidate_id}"
         trial = a_trial(measure.number, trial_id=name, candidate=measure.candidate)
         trial = replace(trial, machine=machine.machine_id, machine_class=machine.machine_class)
         layout = RunLayout(self._folder / name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.clock import FakeClock
 from harness.errors import EnvironmentFault, UsageError
+from harness.measure.machine.calibration import Calibration, MachineOfRun
 from harness.measure.machine.machine_class import Machine
+from harness.places.calibrator import CalibrationTerms
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.requests import Question
 from harness.places.survey import chosen_class, survey
@@ -17,6 +21,7 @@ from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.space.candidates import plan_space
+from harness.store.codec import to_json
 from harness.store.formats import RunManifest
 from harness.store.layout import RunLayout
 from harness.store.reader import read_run
@@ -25,6 +30,7 @@ from harness.trial.reference import Reference
 from harness.tune.loop import search
 from harness.tune.places import Order
 from harness.tune.search_records import SearchContext, SearchResult
+from tests.harness.places.contract import a_measure, keeps_the_contract
 from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
 from tests.harness.tune.landscape import able
 
@@ -50,6 +56,8 @@ class Bench:
         self.cluster = InMemoryCluster(folder / "there", machines, fates)
         self.layout = RunLayout(folder / "run")
         self.notes: list[str] = []
+        self.launches: list[Calibration] = []
+        self.known: tuple[MachineOfRun, ...] = ()
         self.places = self._places()
 
     def _places(self, most: int = 99) -> FarPlaces:
@@ -59,10 +67,27 @@ class Bench:
             machine_class=CLASS,
             reference=Reference(answers={}, source="none"),
             left_s=lambda: math.inf,
+            calibration=CalibrationTerms(
+                candidate=ORDER.candidate,
+                metric="latency_p50_ms",
+                keep=self.launches.append,
+                publish=self._publish,
+                note=self.notes.append,
+                machines=self.known,
+            ),
         )
         return FarPlaces(
             self.cluster, asked, self.layout, most=most, note=self.notes.append, now=lambda: self.cluster.now_s
         )
+
+    def _publish(self, machines: tuple[MachineOfRun, ...]) -> None:
+        self.known = machines
+
+    def calibrate(self) -> None:
+        """Launch what machines are compared by, and forget it."""
+        self.places.check_machines()
+        self.cluster.measured.clear()
+        shutil.rmtree(self.layout.root)
 
     def at_most(self, most: int) -> FarPlaces:
         self.places = self._places(most)
@@ -72,6 +97,7 @@ class Bench:
 def _admitted(folder: Path, *fates: str) -> Bench:
     bench = Bench(folder, fates)
     bench.places.admit()
+    bench.calibrate()
     return bench
 
 
@@ -167,11 +193,12 @@ def test_a_node_that_is_dead_before_the_cluster_lists_it_so_loses_one_trial(tmp_
 
 def test_a_node_that_leaves_loses_its_trial_at_once_and_its_late_answer_has_no_trial(tmp_path: Path) -> None:
     bench = _admitted(tmp_path, "late")
+    begun_s = bench.cluster.now_s
     bench.places.begin(ORDER)
     first = bench.places.next_done()
     assert first is not None
     assert (first.trial, first.lost) == (None, "its node left the cluster")
-    assert bench.cluster.now_s < 10, "before the answer"
+    assert bench.cluster.now_s < begun_s + 10, "before the answer"
     late = bench.places.next_done()
     assert late is not None
     assert late.trial is None
@@ -344,5 +371,11 @@ def test_a_silent_machine_is_listed_and_nothing_hangs(tmp_path: Path) -> None:
 
 
 def test_a_cluster_without_machines_shows_how_a_node_gets_one(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match=r"start each with --resources '\{\"machine\": 1\}'"):
+    with pytest.raises(EnvironmentFault, match=r"start each of Ray's with --resources '\{\"machine\": 1\}'"):
         survey(InMemoryCluster(tmp_path, {}))
+
+
+def test_the_cluster_in_memory_keeps_the_contract_of_the_real_ones(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ("no space left on the disk", "lost"))
+    measure = ("measure", json.dumps(to_json(a_measure(bench.resolved))))
+    keeps_the_contract(bench.cluster, refused=measure, lost=measure, long=measure)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from harness.clock import FakeClock
 from harness.records import Candidate, Trial
@@ -42,6 +43,12 @@ class InMemoryPlaces:
         self._rng = random.Random(seed)
         self._free = [f"m{index}" for index in range(count)]
         self._ends: list[tuple[int, int, str, Done | None]] = []
+
+    set_aside: Mapping[str, str] = MappingProxyType({})
+    scales: Mapping[str, float] = MappingProxyType({})
+
+    def check_machines(self) -> None:
+        """Machines in memory are equal."""
 
     def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
         return bool(set(self._free) - avoid)

@@ -1,0 +1,203 @@
+"""Dask distributed as the cluster: each question a task bound to one worker process, never run again (DECISIONS 80).
+
+The only file that imports Dask, and only when a cluster is opened. A task holds no code but the name of `ask_as`, which
+the worker looks up in the package installed there. `machine: 1` is a resource that each worker is started with.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import urlsplit
+
+from harness.errors import EnvironmentFault, UsageError
+from harness.places.cluster import Lost, Refused, Task
+from harness.places.requests import Verb
+from harness.places.worker import ask_here
+
+RESOURCE = "machine"
+CONNECT_S = 10.0
+LOOK_S = 1.0
+EXPECTED = "expected dask://HOST:8786, the address of a Dask scheduler"
+_STOPS: dict[str, threading.Event] = {}
+"""In a worker: the questions under way there, by the name of their task; set: it shall end."""
+
+
+class DaskCluster:
+    """A connection to a Dask scheduler. A node is a worker process by its address."""
+
+    def __init__(self, address: str) -> None:
+        """`address` as in EXPECTED. Raises UsageError, EnvironmentFault: Dask is not installed, or nobody answers."""
+        self.address = address
+        where = _scheduler_of(address)
+        try:
+            import distributed
+        except ImportError as error:
+            raise EnvironmentFault("--places needs Dask: pip install 'dynamometer[dask]'") from error
+        self._distributed: Any = distributed
+        self._nodes: dict[str, str] = {}
+        try:
+            self._client: Any = distributed.Client(where, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise EnvironmentFault(
+                f"{address}: nobody answers ({type(error).__name__}); `dask scheduler` prints its address"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close(timeout=5)
+
+    def nodes(self) -> frozenset[str]:
+        """Workers that the scheduler knows and that offer `machine`."""
+        with self._connected():
+            return frozenset(self._workers())
+
+    def _workers(self) -> dict[str, str]:
+        """Address -> the folder of that worker process, which no other one has, of those that offer `machine`."""
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {
+            address: each["local_directory"]
+            for address, each in found.items()
+            if each["resources"].get(RESOURCE, 0) >= 1
+        }
+
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
+        """A task bound to the worker."""
+        key = f"{verb}-{uuid.uuid4().hex}"
+        with self._connected():
+            folder = self._workers().get(node, "")
+            future: Task = self._client.submit(
+                ask_as,
+                key,
+                folder,
+                verb,
+                request,
+                key=key,
+                workers=[node],
+                allow_other_workers=False,
+                retries=0,
+                pure=False,
+                resources={RESOURCE: 1} if verb == "measure" else None,
+            )
+        self._nodes[key] = node
+        return future
+
+    def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
+        """The first that has ended, or whose worker is gone: Dask keeps such a task for a worker to come."""
+        if not tasks:
+            threading.Event().wait(timeout_s)
+            return None
+        left_s = timeout_s
+        while True:
+            gone = self._gone(tasks)
+            if gone is not None or left_s <= 0:
+                return gone
+            with self._connected(), self._client.as_current():
+                try:
+                    ended = self._distributed.wait(
+                        list(tasks), timeout=min(left_s, LOOK_S), return_when="FIRST_COMPLETED"
+                    )
+                    return cast("Task", next(iter(ended.done)))
+                except TimeoutError:
+                    left_s -= LOOK_S
+
+    def answer(self, task: Any) -> bytes:
+        """Raises Lost for every error of Dask's and of the worker."""
+        node = self._nodes.pop(task.key)
+        if not task.done():
+            self._client.cancel([task], force=True)
+            raise Lost(f"worker {node} left the cluster")
+        with self._connected():
+            try:
+                reply, refused = task.result(timeout=60)
+            except (
+                self._distributed.CancelledError,
+                self._distributed.KilledWorker,
+                RuntimeError,
+                TimeoutError,
+            ) as error:
+                raise Lost(f"{type(error).__name__}: {_last_line(error)}") from error
+        if refused:
+            raise Refused(refused)
+        return bytes(reply)
+
+    def cancel(self, task: Any, *, is_killed: bool = False) -> None:
+        """A task under way cannot be interrupted from outside: the worker is asked to end it, or to end."""
+        node = self._nodes.get(task.key, "")
+        if task.done() or node not in self.nodes():
+            return
+        with self._connected():
+            try:
+                self._client.run(end_here if is_killed else stop_here, task.key, workers=[node], on_error="ignore")
+            except (self._distributed.comm.CommClosedError, KeyError, ValueError):
+                return  # it has ended meanwhile
+
+    def _gone(self, tasks: Collection[Any]) -> Task | None:
+        here = self.nodes()
+        return next((task for task in tasks if not task.done() and self._nodes.get(task.key) not in here), None)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            if self._client.status not in ("running", "connecting"):
+                raise ConnectionError(f"its connection is {self._client.status}")
+            yield
+        except (ConnectionError, self._distributed.comm.CommClosedError) as error:
+            raise EnvironmentFault(
+                f"{self.address}: the connection to the Dask scheduler is lost ({_last_line(error)}); what has "
+                "finished is kept, the same command continues from there"
+            ) from error
+
+
+def ask_as(key: str, folder: str, verb: Verb, request: str) -> tuple[bytes, str]:
+    """`ask_here` in the worker of that folder, until `stop_here`. Raises RuntimeError in any other: Dask runs a task
+    again in a worker that was started in the place of one that ended, at the same address."""
+    from distributed import get_worker
+
+    if get_worker().local_directory != folder:
+        raise RuntimeError("the worker ended, and another was started in its place")
+    stop = _STOPS[key] = threading.Event()
+    try:
+        # A nanny gives its worker variables, such as one OpenMP thread, that it was not started with.
+        return ask_here(verb, request, stop.is_set, started=os.getppid() if get_worker().nanny else os.getpid())
+    finally:
+        del _STOPS[key]
+
+
+def stop_here(key: str) -> None:
+    """Interrupt a question under way in this worker."""
+    if key in _STOPS:
+        _STOPS[key].set()
+
+
+def end_here(key: str) -> None:
+    """End this worker with a question that does not end; its nanny starts another."""
+    if key in _STOPS:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _scheduler_of(address: str) -> str:
+    """'tcp://HOST:PORT' or 'tls://...'."""
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port or parts.scheme not in ("dask", "dask+tls"):
+        raise UsageError(f"--places: {EXPECTED}, got {address!r}")
+    return f"{'tls' if parts.scheme == 'dask+tls' else 'tcp'}://{host}:{port}"
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,27 @@
+"""Trials of machines that are not equally fast, as the class would have measured them: for the search alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.measure.machine.calibration import is_rate
+from harness.records import Metric, Trial
+
+
+def scaled(trial: Trial, scales: Mapping[str, float]) -> Trial:
+    """The trial with its times and rates divided by how slow its machine is against the class; what is stored and
+    reported stays as it was measured. A candidate may differ between machines by more than its machine does."""
+    slowness = scales.get(trial.machine, 1.0)
+    if trial.summary is None or slowness == 1.0:
+        return trial
+    metrics = {name: _scaled(metric, slowness) for name, metric in trial.summary.metrics.items()}
+    return replace(trial, summary=replace(trial.summary, metrics=metrics))
+
+
+def _scaled(metric: Metric, slowness: float) -> Metric:
+    if metric.unit != "ms" and not is_rate(metric.unit):
+        return metric
+    factor = slowness if is_rate(metric.unit) else 1 / slowness
+    low, high = (None if end is None else end * factor for end in (metric.low, metric.high))
+    return replace(metric, value=metric.value * factor, low=low, high=high)

@@ -1,0 +1,55 @@
+"""What every cluster must do, whichever engine is behind it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.places.cluster import Cluster, Lost, Refused
+from harness.places.requests import Described, Measure, Question, Verb
+from harness.records import Candidate
+from harness.scenario.resolve import ResolvedScenario
+from harness.store.codec import from_json
+from harness.trial.reference import Reference
+
+Asked = tuple[Verb, str]
+
+
+def a_measure(resolved: ResolvedScenario) -> Measure:
+    """An order for a trial of the fake engine."""
+    return Measure(
+        token="fence",
+        question=Question.of(resolved),
+        reference=Reference(answers={}, source="none"),
+        number=1,
+        candidate=Candidate(block=0, engine="fake", options={"service_ms": 5}),
+        left_s=1000.0,
+    )
+
+
+def keeps_the_contract(cluster: Cluster, *, refused: Asked, lost: Asked, long: Asked) -> None:
+    """Asks each of two nodes who it is, one question that it refuses, one whose process fails, and interrupts one."""
+    nodes = sorted(cluster.nodes())
+    assert len(nodes) == 2
+    assert cluster.wait([], 0.1) is None
+    asked = {cluster.ask(node, "describe", "null"): node for node in nodes}
+    seen = set()
+    while asked:
+        task = cluster.wait(list(asked), 100)
+        assert task is not None
+        del asked[task]
+        seen.add(from_json(Described, json.loads(cluster.answer(task))).machine.machine_id)
+    assert len(seen) == 2, "one answer from each machine"
+    for (verb, request), kind in ((refused, Refused), (lost, Lost)):
+        task = cluster.ask(nodes[0], verb, request)
+        assert cluster.wait([task], 100) == task
+        with pytest.raises(kind, match=r"\w"):
+            cluster.answer(task)
+    task = cluster.ask(nodes[1], *long)
+    assert cluster.wait([task], 2) is None
+    cluster.cancel(task)
+    assert cluster.wait([task], 100) == task, "an interrupted question ends"
+    with pytest.raises(Lost):
+        cluster.answer(task)
+    assert sorted(cluster.nodes()) == nodes, "no node is lost by it"

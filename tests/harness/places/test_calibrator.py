@@ -1,0 +1,261 @@
+"""The calibration of machines: when it is due, who is set aside, and what two that differ mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from harness.choose.decide import decide
+from harness.choose.goals import goals_of
+from harness.choose.recommendation import choose
+from harness.errors import MeasurementInvalid
+from harness.measure.machine.calibration import Calibration, MachineOfRun, Ratio, compared_metric, ratios
+from harness.places.calibrator import EVERY_S, EVERY_TRIALS, CalibrationTerms, Calibrator
+from harness.records import Candidate, Metric, Trial, TrialSummary
+from harness.store.formats import RunManifest
+from harness.store.reader import last_calibrations, read_calibrations, read_run
+from harness.store.writer import RunWriter
+from harness.tune.scaled import scaled
+from tests.bench.machines.simulation import LAWS, ODD, run
+from tests.harness.tune.landscape import scenario
+
+CHEAP = Candidate(block=0, engine="fake")
+
+
+def _trial(value: float, machine: str = "a", outcome: str = "ok") -> Trial:
+    metrics = {
+        "latency_p50_ms": Metric(value=value, unit="ms", estimator="", n=100),
+        "throughput_rps": Metric(value=1000 / value, unit="requests/s", estimator="", n=100),
+        "peak_memory_mib": Metric(value=7.0, unit="MiB", estimator="", n=1),
+    }
+    summary = TrialSummary(metrics=metrics) if outcome == "ok" else None
+    return Trial(trial_id="c", number=1, candidate=CHEAP, outcome=outcome, summary=summary, machine=machine)  # type: ignore[arg-type]
+
+
+@dataclass
+class Bench:
+    """A calibrator whose machines measure what `ms` holds, with a ripple."""
+
+    ms: dict[str, float]
+    metric: str = "latency_p50_ms"
+    known: tuple[MachineOfRun, ...] = ()
+    now_s: float = 0.0
+    ripple: float = 0.01
+    launches: list[Calibration] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    machines: tuple[MachineOfRun, ...] = ()
+
+    def __post_init__(self) -> None:
+        terms = CalibrationTerms(
+            candidate=CHEAP,
+            metric=self.metric,
+            keep=self.launches.append,
+            publish=lambda machines: setattr(self, "machines", machines),
+            note=self.notes.append,
+            machines=self.known,
+        )
+        self.it = Calibrator(terms, lambda: self.now_s)
+        for name in self.ms:
+            self.it.join(name, "class")
+
+    def launch(self) -> Counts:
+        """Every launch that is wanted, in turns."""
+        count = dict.fromkeys(self.ms, 0)
+        while wanting := [name for name in self.ms if name not in self.it.set_aside and self.it.wants(name)]:
+            for name in wanting:
+                value = self.ms[name] * (1 + self.ripple * (len(self.launches) // len(wanting) % 3 - 1))
+                self.it.took(name, _trial(value, name) if value > 0 else _trial(1.0, name, "crashed"))
+                count[name] += 1
+        return count
+
+
+Counts = dict[str, int]
+
+
+def test_machines_that_agree_take_three_launches_each_and_then_trials() -> None:
+    bench = Bench({"a": 10.0, "b": 10.2, "c": 10.1})
+    assert not bench.it.is_ready("a")
+    assert bench.launch() == {"a": 3, "b": 3, "c": 3}
+    assert all(bench.it.is_ready(name) for name in "abc")
+    assert not bench.it.set_aside
+    assert [each.ranked for each in bench.machines] == ["ranked"] * 3
+    assert [each.round for each in bench.launches] == [1] * 9
+
+
+def test_a_machine_that_is_slower_by_a_tenth_is_set_aside_by_name_and_ratio() -> None:
+    bench = Bench({"a": 10.0, "b": 10.1, "c": 11.2})
+    bench.launch()
+    assert list(bench.it.set_aside) == ["c"]
+    why = bench.it.set_aside["c"]
+    assert why.startswith("it is slower than its class, latency_p50_ms by a factor of 1.1")
+    assert f"machine c is set aside, its trials are shown and not ranked: {why}" in bench.notes
+    assert "c" not in bench.it.scales
+    again = Bench({"a": 10.0, "b": 10.1}, known=bench.machines)
+    assert again.it.set_aside == {"c": why}, "in the run that is resumed"
+
+
+def test_a_faster_machine_is_set_aside_by_a_rate_as_well() -> None:
+    bench = Bench({"a": 10.0, "b": 10.1, "c": 10.1, "d": 8.0}, metric="throughput_rps")
+    bench.launch()
+    assert "faster than its class" in bench.it.set_aside["d"]
+
+
+def test_an_unclear_machine_is_launched_six_and_twelve_times_with_those_beside_it() -> None:
+    bench = Bench({"a": 10.0, "b": 10.0, "c": 10.7}, ripple=0.05)
+    assert set(bench.launch().values()) == {12}
+    assert not bench.it.set_aside
+    assert bench.it.is_ready("c")
+    assert bench.it.scales["c"] == pytest.approx(1.07)
+
+
+def test_of_two_that_differ_none_is_set_aside_and_the_finalists_machine_ranks_alone() -> None:
+    bench = Bench({"a": 10.0, "b": 12.0})
+    bench.launch()
+    assert not bench.it.set_aside
+    assert bench.it.scales["b"] / bench.it.scales["a"] == pytest.approx(1.2, rel=0.02)
+    assert bench.it.scales["b"] * bench.it.scales["a"] == pytest.approx(1.0), "as far from the middle"
+    bench.it.rank_alone("b")
+    assert {each.machine_id: each.ranked for each in bench.machines} == {"a": "one_of_two", "b": "ranked"}
+    assert bench.machines[0].why == "it differs from machine b, which ranks alone"
+    assert bench.notes[-1].startswith("the machines differ and no majority agrees: the finalists run on b")
+
+
+def test_two_that_agree_rank_together() -> None:
+    bench = Bench({"a": 10.0, "b": 10.1})
+    bench.launch()
+    bench.it.rank_alone("b")
+    assert {each.ranked for each in bench.machines} == {"ranked"}
+
+
+def test_a_third_machine_shows_which_of_two_is_the_odd_one() -> None:
+    bench = Bench({"a": 10.0, "b": 12.0})
+    bench.launch()
+    bench.ms["c"] = 12.1
+    bench.it.join("c", "class")
+    assert bench.launch() == {"a": 0, "b": 0, "c": 3}
+    assert list(bench.it.set_aside) == ["a"]
+
+
+def test_a_single_machine_has_nobody_to_be_compared_with_until_another_joins() -> None:
+    bench = Bench({"a": 10.0})
+    assert bench.it.is_ready("a")
+    bench.ms["b"] = 10.0
+    bench.it.join("b", "class")
+    assert bench.launch() == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("due", ["trials", "time", "end", "lost"])
+def test_it_is_done_again_when_it_is_due(due: str) -> None:
+    bench = Bench({"a": 10.0, "b": 10.1})
+    bench.launch()
+    for _ in range(EVERY_TRIALS - 1):
+        bench.it.trial_ended("a")
+    assert bench.launch() == {"a": 0, "b": 0}
+    if due == "trials":
+        bench.it.trial_ended("a")
+    elif due == "time":
+        bench.now_s += EVERY_S
+        bench.it.trial_ended("gone")
+    elif due == "end":
+        bench.it.check_again()
+    else:
+        bench.it.leave("a")
+        bench.it.join("a", "class")
+    one = due in ("end", "lost")
+    assert bench.launch() == {"a": 3, "b": 0 if one else 3}, "b ran no trial, and nothing since"
+
+
+def test_a_machine_that_drifts_is_found_by_its_newest_launches_alone() -> None:
+    bench = Bench({"a": 10.0, "b": 10.0, "c": 10.0})
+    bench.launch()
+    bench.ms["c"] = 11.5
+    bench.it.trial_ended("c")
+    bench.it.check_again()
+    bench.launch()
+    assert list(bench.it.set_aside) == ["c"]
+
+
+def test_a_machine_on_which_the_candidate_fails_is_set_aside_and_where_all_fail_none() -> None:
+    bench = Bench({"a": 10.0, "b": 10.0, "c": -1.0})
+    bench.launch()
+    assert bench.it.set_aside == {"c": "the calibration candidate fails on it and runs on the others"}
+    bench = Bench({"a": -1.0, "b": -1.0})
+    bench.launch()
+    assert not bench.it.set_aside
+    assert bench.it.is_ready("a")
+    assert bench.notes[-1] == "machines not compared: the calibration candidate fails on half of them or more"
+
+
+def test_the_interval_is_that_of_student_with_the_spread_pooled() -> None:
+    found = ratios({"a": [0.0, 0.1], "b": [0.2, 0.3]})
+    # the difference 0.2, pooled variance 0.005 with 2 degrees of freedom (t 4.3027), two means of 2
+    assert found["b"].value == pytest.approx(2.718281828**0.2)
+    assert found["b"].low == pytest.approx(2.718281828 ** (0.2 - 4.3027 * 0.005**0.5), rel=1e-4)
+    assert found["a"].high == pytest.approx(1 / found["b"].low)
+    assert ratios({"a": [0.0, 0.1]}) == {} == ratios({"a": [0.0, 0.1], "b": [0.2]})
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "standing"),
+    [
+        (1.04, 0.9, 1.2, "within"), (0.96, 0.9, 1.2, "within"), (1.06, 1.04, 1.08, "unclear"),
+        (1.06, 1.051, 1.08, "differs"), (0.94, 0.9, 0.96, "unclear"), (0.94, 0.92, 0.951, "differs"),
+    ],
+)  # fmt: skip
+def test_only_an_interval_beyond_five_percent_differs(value: float, low: float, high: float, standing: str) -> None:
+    assert Ratio(value=value, low=low, high=high, launches=3).standing == standing
+
+
+def test_machines_are_compared_by_a_time_or_a_rate_and_never_by_a_tail() -> None:
+    assert compared_metric(["throughput_rps", "latency_p50_ms"]) == "throughput_rps"
+    assert compared_metric(["latency_p99_ms", "ttft_p50_ms"]) == "ttft_p50_ms"
+    assert compared_metric(["peak_memory_mib"]) == "latency_p50_ms"
+
+
+def test_times_and_rates_are_scaled_for_the_search_and_nothing_else_is() -> None:
+    trial = scaled(_trial(12.0), {"a": 1.2})
+    assert trial.summary is not None
+    values = {name: metric.value for name, metric in trial.summary.metrics.items()}
+    assert values == pytest.approx({"latency_p50_ms": 10.0, "throughput_rps": 100.0, "peak_memory_mib": 7.0})
+    assert scaled(_trial(12.0), {"b": 1.2}) == _trial(12.0)
+
+
+def test_a_run_keeps_launches_and_machines_and_ranks_no_trial_of_one_set_aside(tmp_path: Path) -> None:
+    manifest = RunManifest(
+        scenario={"name": "s", "objectives": [{"metric": "latency_p50_ms", "goal": "minimize"}]}, digest="0"
+    )
+    aside = MachineOfRun(machine_id="b", machine_class="k", ranked="set_aside", why="it is slower")
+    with RunWriter.create(tmp_path, manifest) as writer:
+        writer.append_trial(replace(_trial(20.0), trial_id="t1"))
+        faster = replace(CHEAP, batch_size=8)
+        writer.append_trial(replace(_trial(10.0, "b"), trial_id="t2", number=2, candidate=faster))
+        calibration = Calibration(round=1, after_trials=2, metric="latency_p50_ms", trial=_trial(12.0, "b"))
+        writer.append_calibration(calibration)
+        writer.set_machines([MachineOfRun(machine_id="a", machine_class="k"), aside])
+        root = writer.layout.root
+    assert read_calibrations(root) == (calibration,)
+    found = read_run(root)
+    assert [trial.unranked for trial in found.trials] == ["", "it is slower"]
+    recommended = choose(found)
+    assert recommended.trial.trial_id == "t1"
+    assert [(loss.kind, loss.why) for loss in recommended.losses] == [
+        ("unranked", "measured on machine b alone, whose trials are not ranked: it is slower")
+    ]
+    with pytest.raises(MeasurementInvalid, match="none on a machine whose numbers count: it is slower"):
+        decide(found.trials[1:], goals_of(scenario({}, constraints={})))
+    last = last_calibrations(tmp_path)
+    assert (last["b"].run, last["b"].machine) == (root.name, aside)
+
+
+@pytest.mark.parametrize("law", LAWS[:3], ids=lambda law: law.name)
+def test_searches_on_four_machines_find_the_odd_one_and_no_other(tmp_path: Path, law: object) -> None:
+    """A few of the searches of `make bench-machines`."""
+    named = next(each for each in LAWS if each is law)
+    outcomes = [run(named, seed, tmp_path, calibrates=True, finalists=3) for seed in range(3)]
+    assert {name for each in outcomes for name in each.set_aside} <= {ODD}
+    if named.factor > 1.05:
+        assert all(not each.is_odd_ranked for each in outcomes)
+        assert all(each.trials >= 57 for each in outcomes), "what the odd machine measured is measured again"
+    assert all(each.loss_frac < 0.1 for each in outcomes)
