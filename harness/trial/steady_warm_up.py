@@ -24,6 +24,8 @@ from harness.units import ms_from_ns
 
 MOST_S = 60.0
 """A server that drifts for longer is measured as it is, with the doubt that its window then gets."""
+QUARTER = 4
+"""The first round is a quarter of what will be measured, by requests and by time."""
 NAME = "warm-up"
 
 Clock = Callable[[], float]
@@ -49,14 +51,14 @@ def steady_warm_up(
         return ()
     if plan.locustfile:
         return (f"{NAME} was not prolonged until latencies were steady: a locustfile decides the load",)
-    begun_s, sent, rounds = now_s(), 0, 0
-    how = f"without becoming steady (at most {MOST_S:g} s)"
-    count = max(SMALLEST_N, plan.requests // 4)
+    begun_s, sent, rounds, most_ok = now_s(), 0, 0, 0
+    how = f"{MOST_S:g} s without becoming steady"
+    count, lasts_s = max(SMALLEST_N, plan.requests // QUARTER), plan.max_duration_s / QUARTER
     if isinstance(load, Open):
         plan = replace(plan, users=min(load.max_in_flight, START_USERS), processes=hosts.expected if hosts else 1)
     while (left_s := MOST_S - (now_s() - begun_s)) > 0 and engine.failure() is None:
         result = drive(
-            replace(plan, requests=count, warmup_requests=0, max_duration_s=left_s),
+            replace(plan, requests=count, warmup_requests=0, max_duration_s=min(lasts_s, left_s)),
             workdir / NAME,
             should_stop=engine.failure,
             on_progress=lambda done: None,
@@ -65,16 +67,17 @@ def steady_warm_up(
             model=model,
         )
         rounds, sent = rounds + 1, sent + len(result.records)
+        count, lasts_s = max(SMALLEST_N, sent), now_s() - begun_s
         ok_ms = [ms_from_ns(record.latency_ns) for record in result.records if record.outcome == "ok"]
+        most_ok = max(most_ok, len(ok_ms))
         if result.stopped or result.too_many_errors:
+            how = "until it was stopped"
             break
-        if len(ok_ms) < SMALLEST_N:
-            how = f"for {MOST_S:g} s at most, too few requests to judge by"
-            break
-        if unsteadiness(ok_ms) is None:
+        if len(ok_ms) >= SMALLEST_N and unsteadiness(ok_ms) is None:
             how = "until latencies were steady"
             break
-        count = sent
+    else:
+        how = how if most_ok >= SMALLEST_N else f"{MOST_S:g} s with too few requests to judge by"
     return (f"{NAME} lasted {how}: {sent} requests in {rounds} round(s), {now_s() - begun_s:.1f} s",)
 
 

@@ -77,7 +77,7 @@ class MultiModelServerEngine:
     @contextmanager
     def launch(self, spec: EngineSpec, workdir: Path, ready_timeout_s: float) -> Iterator[RunningForeignServer]:
         """Write its configuration and model archive to `workdir`, start it, register the model. As Engine.launch."""
-        inner = self._checked(spec)
+        inner, workdir = self._checked(spec), workdir.absolute()  # it stands in there, and is handed paths
         workdir.mkdir(parents=True, exist_ok=True)
         store = workdir / "model-store"
         store.mkdir(exist_ok=True)

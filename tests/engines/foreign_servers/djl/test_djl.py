@@ -54,8 +54,9 @@ def _spec(command: Path, **changes: Any) -> EngineSpec:
 
 
 @pytest.mark.heavy
-def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path) -> None:
-    with DjlEngine().launch(_spec(command, dtype="int8"), tmp_path / "work", 60.0) as running:
+def test_the_folder_serves_the_measured_backend(command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a run's folder is named from there, as `dyno tune` does by default
+    with DjlEngine().launch(_spec(command, dtype="int8"), Path("work"), 60.0) as running:
         known = [json.loads(line) for line in PROMPTS.read_text().splitlines()[:4]]
         ask = {"inputs": [each["prompt"] for each in known], "parameters": {"max_new_tokens": 64}}
         with httpx.Client(timeout=60.0, trust_env=False) as client:

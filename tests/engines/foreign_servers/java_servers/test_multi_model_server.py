@@ -52,8 +52,11 @@ def _at_once(running: RunningEngine, count: int) -> tuple[Counter[int], float]:
     return codes, time.monotonic() - begin
 
 
-def test_requests_that_come_together_are_answered_in_one_batch(engine: MultiModelServerEngine, tmp_path: Path) -> None:
-    with engine.launch(_spec(engine, tmp_path), tmp_path / "work", READY_S) as running:
+def test_requests_that_come_together_are_answered_in_one_batch(
+    engine: MultiModelServerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a run's folder is named from there, as `dyno tune` does by default
+    with engine.launch(_spec(engine, tmp_path), Path("work"), READY_S) as running:
         codes, batched_s = _at_once(running, 4)
         assert codes == {200: 4}
     alone = replace(_spec(engine, tmp_path), batch_size=1, max_batch_delay_ms=0)
