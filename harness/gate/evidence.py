@@ -103,22 +103,18 @@ class Shares:
         return self.bad_candidate / self.n_candidate - self.bad_baseline / self.n_baseline
 
     def lower(self, level: float) -> float:
-        z = NormalDist().inv_cdf(1 - level)
-        p, q = self.bad_candidate / self.n_candidate, self.bad_baseline / self.n_baseline
-        below, above = (
-            wilson_interval(self.bad_candidate, self.n_candidate, z)[0],
-            wilson_interval(self.bad_baseline, self.n_baseline, z)[1],
-        )
-        return p - q - math.hypot(p - below, above - q)
+        (now, low, _), (before, _, high) = self._shares(level)
+        return now - before - math.hypot(now - low, high - before)
 
     def upper(self, level: float) -> float:
+        (now, _, high), (before, low, _) = self._shares(level)
+        return now - before + math.hypot(high - now, before - low)
+
+    def _shares(self, level: float) -> list[tuple[float, float, float]]:
+        """Now and before: the share of bad ones and its bounds."""
         z = NormalDist().inv_cdf(1 - level)
-        p, q = self.bad_candidate / self.n_candidate, self.bad_baseline / self.n_baseline
-        above, below = (
-            wilson_interval(self.bad_candidate, self.n_candidate, z)[1],
-            wilson_interval(self.bad_baseline, self.n_baseline, z)[0],
-        )
-        return p - q + math.hypot(above - p, q - below)
+        sides = ((self.bad_candidate, self.n_candidate), (self.bad_baseline, self.n_baseline))
+        return [(bad / n, *wilson_interval(bad, n, z)) for bad, n in sides]
 
     def p_above(self, limit: float) -> float:
         return _p_by_search(self, limit)
