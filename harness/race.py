@@ -1,4 +1,4 @@
-"""The evidence of a race that a trial lost."""
+"""The evidence of a race that a trial lost: the comparison for which its load was ended early, as a record."""
 
 from __future__ import annotations
 

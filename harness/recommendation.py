@@ -1,4 +1,4 @@
-"""The answer of a run as a record: the candidate that is recommended, and why each other one lost."""
+"""The record of a recommendation: the chosen candidate with its evidence, and why each other one lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recommendation of a stored run: the chosen candidate, and why each other one lost."""
+"""From a stored run to its recommendation: the choice, its margin, its gain, and the reasons against the others."""
 
 from __future__ import annotations
 

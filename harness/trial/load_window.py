@@ -1,4 +1,4 @@
-"""The load windows of a trial: one load, a sweep over several, or the search for the largest rate within a bound."""
+"""Loading an engine for a trial: one load, a sweep over several, or the search for the largest rate within a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One measured window of a trial, and what the loads of a trial gave together."""
+"""The records of a trial's load: one measured window with its summary, and what several windows gave together."""
 
 from __future__ import annotations
 
