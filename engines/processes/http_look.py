@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
+import threading
+import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 LOOK_TIMEOUT_S = 2.0
@@ -42,16 +46,45 @@ def trusted() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@contextmanager
+def bounded(connection: http.client.HTTPConnection, timeout_s: float) -> Iterator[socket.socket]:
+    """The socket of a new connection, which is cut when `timeout_s` are over in all: a socket's own timeout bounds each
+    read alone, and a page that comes byte by byte has no end. Raises TimeoutError for whatever the cut broke."""
+    deadline = time.monotonic() + timeout_s
+    connection.connect()
+    held, is_late = connection.sock, threading.Event()
+
+    def cut() -> None:
+        is_late.set()
+        with contextlib.suppress(OSError):
+            held.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield held
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if is_late.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+    if is_late.is_set():  # what came ends where it was cut
+        raise TimeoutError
+
+
 def look(url: str, timeout_s: float = LOOK_TIMEOUT_S, headers: Mapping[str, str] | None = None) -> Look:
-    """GET `url`, its query included; redirects are not followed."""
+    """GET `url`, its query included, within `timeout_s` in all; redirects are not followed."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request("GET", target, headers=dict(headers or {}))
-        response = connection.getresponse()
-        body = response.read(1 << 20)
+        with bounded(connection, timeout_s):
+            connection.request("GET", target, headers=dict(headers or {}))
+            response = connection.getresponse()
+            body = response.read(1 << 20)
         location = response.getheader("Location", "") if 300 <= response.status < 400 else ""
         return Look(url=url, status=response.status, location=location or "", body=body)
     except (OSError, http.client.HTTPException) as error:

@@ -14,6 +14,7 @@ from types import TracebackType
 from engines.adapters.api_key import authorization
 from engines.api import Endpoint
 from engines.metrics_page import Meaning, MetricsPage
+from engines.processes.http_look import bounded
 from harness.measure.engine_metrics.read import MOST_BYTES, read_metrics
 from harness.measure.engine_metrics.scrapes import EngineMetrics, Scrape
 from harness.units import NS_PER_S
@@ -131,20 +132,13 @@ class _Connection:
         parts = urllib.parse.urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-        deadline = time.monotonic() + TIMEOUT_S
         try:
-            connection.connect()
-            self._socket = connection.sock
-            connection.request("GET", parts.path or "/", headers=self._headers)
-            with connection.getresponse() as response:
-                if response.status != 200:
-                    raise PageError(f"{url} answers {response.status}", is_final=400 <= response.status < 500)
-                body = b""
-                while (part := response.read1(1 << 16)) and len(body) < MOST_BYTES:
-                    body += part
-                    if time.monotonic() > deadline:
-                        raise TimeoutError
-                return body
+            with bounded(connection, TIMEOUT_S) as self._socket:
+                connection.request("GET", parts.path or "/", headers=self._headers)
+                with connection.getresponse() as response:
+                    if response.status != 200:
+                        raise PageError(f"{url} answers {response.status}", is_final=400 <= response.status < 500)
+                    return response.read(MOST_BYTES)
         except TimeoutError:
             raise PageError(f"{url}: no answer within {TIMEOUT_S:g} s") from None
         except ConnectionRefusedError:

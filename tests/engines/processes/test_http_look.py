@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
 from engines.processes.http_look import is_refused, look
 from engines.processes.server_process import free_port
+from tests.harness.load.odd_server import Odd, odd_server
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -58,3 +61,37 @@ def test_nobody_there_is_refused(url: str) -> None:
     assert look(nobody).failure == "connection refused: nothing listens there"
     assert is_refused(nobody)
     assert not is_refused(url)
+
+
+def _drip_headers(odd: Odd, body: dict[str, Any]) -> None:
+    for _ in range(60):
+        odd.wfile.write(b"H")
+        time.sleep(0.05)
+
+
+def _drip_body(odd: Odd, body: dict[str, Any]) -> None:
+    odd.send_response(200)
+    odd.end_headers()
+    for _ in range(60):
+        odd.wfile.write(b"#")
+        time.sleep(0.05)
+
+
+def _drip_counted_body(odd: Odd, body: dict[str, Any]) -> None:
+    odd.send_response(200)
+    odd.send_header("Content-Length", "1000")
+    odd.end_headers()
+    for _ in range(60):
+        odd.wfile.write(b"#")
+        time.sleep(0.05)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("behave", [_drip_headers, _drip_body, _drip_counted_body])
+def test_a_page_that_comes_byte_by_byte_is_given_up_in_time(behave: Callable[[Odd, dict[str, Any]], None]) -> None:
+    with odd_server(behave) as url:
+        begin = time.monotonic()
+        seen = look(url, timeout_s=0.3)
+        assert time.monotonic() - begin < 2.0  # the drip takes 3 s
+    assert seen.status is None
+    assert seen.failure == "no answer within 0.3 s"
