@@ -234,6 +234,21 @@ _DEFS = (
         shown_in=("aside",),
     ),
     MetricDef(
+        "prefix_hit_frac",
+        "frac",
+        "maximize",
+        "share of prompt tokens that a prefix cache had, by the counters on the server's metrics page",
+    ),
+    MetricDef(
+        "draft_accepted_frac", "frac", "maximize", "share of drafted speculative tokens that the server accepted"
+    ),
+    MetricDef(
+        "preemptions_per_request",
+        "preemptions/request",
+        "minimize",
+        "times that the server put a request back for want of KV cache, per request answered",
+    ),
+    MetricDef(
         "peak_memory_mib",
         "MiB",
         "minimize",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.measure.doubts import measured
+from harness.measure.engine_metrics.counted import counted
 from harness.measure.engine_metrics.scrapes import EngineMetrics, Scrape, increase, series
 from harness.records import LimitKind, NamedLimit, RequestRecord, TrialSummary
 from harness.units import NS_PER_S
@@ -68,10 +69,14 @@ def with_limits(
     window_ns: tuple[int, int],
     client: str,
 ) -> TrialSummary:
-    """The summary with the limits that the numbers name, and why there are no metrics, if there are none."""
+    """The summary with the server's counters as metrics, the limits that its numbers name, and why it has none."""
     missing = {"engine metrics": metrics.unavailable} if metrics.unavailable else {}
-    limits = limits_of(metrics, records, window_ns, client)
-    return replace(summary, limits=limits, unavailable={**summary.unavailable, **missing})
+    return replace(
+        summary,
+        metrics={**summary.metrics, **counted(metrics, records, window_ns)},
+        limits=limits_of(metrics, records, window_ns, client),
+        unavailable={**summary.unavailable, **missing},
+    )
 
 
 def _kv_cache(load: Load) -> str:
