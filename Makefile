@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-scrape bench-gpu bench-gate bench-tuner clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-scrape bench-tools bench-gpu bench-gate bench-tuner clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -87,6 +87,9 @@ bench-load: install  ## load generators against one C server: rate, timing error
 
 bench-scrape: install ## what asking a server's metrics page costs its throughput: 10 minutes an engine
 	$(BIN)/python -m tests.bench.load.bench_scrape $(BENCH)
+
+bench-tools: install ## the same load by AIPerf, GuideLLM and ours against one law server, beside the truth
+	$(BIN)/python -m tests.bench.load.bench_tools $(BENCH)
 
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
 	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)
