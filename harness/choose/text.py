@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def findings_text(path: Path, findings: Sequence[Finding]) -> str:
     )
 
 
-def next_command(container: str, folder: Path) -> str:
-    """What to type next: serve the file in `folder` here, or start the image it was written for."""
+def next_command(container: str, folder: Path, variables: Mapping[str, str] | None = None) -> str:
+    """What to type next: serve the file in `folder` here, or start the image it was written for, with `variables`."""
     target = parse_container(container)
     path = folder / PROPERTIES
     if (folder / START_FILE).is_file() and not path.exists():
@@ -88,11 +88,12 @@ def next_command(container: str, folder: Path) -> str:
     if target.is_own:
         has_model = "option.model_id" in parse_properties(path.read_text(encoding="ascii"))
         return f"dyno serve --properties {folder}{'' if has_model else ' --model-dir MODEL_FOLDER'}"
-    image, note = _image(image_tag(target))
-    return f"docker run --rm -p 8080:8080 -v {shlex.quote(str(folder.resolve()))}:/opt/ml/model {image}{note}"
+    image, note = image_here(image_tag(target))
+    given = "".join(f" -e {shlex.quote(f'{name}={value}')}" for name, value in (variables or {}).items())
+    return f"docker run --rm -p 8080:8080{given} -v {shlex.quote(str(folder.resolve()))}:/opt/ml/model {image}{note}"
 
 
-def _image(tag: str) -> tuple[str, str]:
+def image_here(tag: str) -> tuple[str, str]:
     """AWS's image in the user's region; else in the example's, and a shell comment that explains this."""
     with suppress(EngineError):
         region = configured_region()

@@ -142,7 +142,7 @@ def _recommend(
     else:
         if verdict is not None:
             click.echo(wrapped("Measured again from the written file: ", verdict["sentence"]))
-        click.echo(f"Next: {next_command(target, written.properties_path.parent)}")
+        click.echo(f"Next: {next_command(target, written.properties_path.parent, written.variables)}")
     return MeasurementInvalid.exit_code if verdict is not None and not verdict["is_inside"] else 0
 
 

@@ -58,9 +58,9 @@ def answer(
             )
             return 130
         _write_page(run)  # again: now it says whether the written file reproduced the numbers
-    following = (
-        next_command(written.container, written.properties_path.parent) if written else f"dyno report {run.root}"
-    )
+    following = f"dyno report {run.root}"
+    if written:
+        following = next_command(written.container, written.properties_path.parent, written.variables)
     if as_json:
         _print_json(run, result, recommendation, written, found, following)
     else:

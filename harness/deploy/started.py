@@ -15,13 +15,13 @@ from engines.foreign_servers.python_servers.vllm import PROGRAM, USUAL_PORT, Ser
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS
 from engines.foreign_servers.starting.program_place import Place, Program
 from engines.registry import traits
-from engines.sagemaker.catalogue import image_uri
 from engines.serving_properties.java_text import format_properties
-from engines.serving_properties.write import MEASURED_WITH, property_values
-from harness.choose.text import EXAMPLE_REGION
+from engines.serving_properties.write import property_values
+from harness.choose.text import image_here
 from harness.errors import UsageError
 from harness.properties.containers import Container, image_tag, parse_container
 from harness.properties.environment_variables import MAX_BYTES, MAX_ENTRIES, to_environment
+from harness.properties.model_folder import variables_beside
 from harness.properties.render import PROPERTIES, Source, lmi_values, unavailable
 from harness.records import Candidate
 from harness.trial.launch import spec_of
@@ -113,12 +113,10 @@ def _in_djl(source: Source, target: Container) -> Started:
                 "--container dynamometer-0.1 starts vLLM's own image for CPUs"
             )
         variables = {name: str(value) for name, value in candidate.options.items() if name.startswith("VLLM_")}
-    elif traits(candidate.engine).has_model_folder:
-        variables = dict(MEASURED_WITH)
-    elif traits(candidate.engine).container_entry_point and candidate.threads is not None:
-        variables = {"OMP_NUM_THREADS": str(candidate.threads)}
+    else:
+        variables = variables_beside(source, target)
     return Started(
-        image=image_uri(image_tag(target), EXAMPLE_REGION),
+        image=image_here(image_tag(target))[0],
         port=OWN_PORT,
         health="/ping",
         environment={**to_environment(values, target), **variables},

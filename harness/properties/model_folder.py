@@ -21,6 +21,7 @@ from engines.models.folder import resolve_model
 from engines.processes.threads import compute_threads
 from engines.registry import traits
 from engines.sagemaker.converted import SMALL
+from engines.serving_properties.write import MEASURED_WITH
 from harness.errors import EnvironmentFault, UsageError
 from harness.properties.containers import Container, format_version, glibc_version
 from harness.properties.render import Source, is_carried, measured_threads
@@ -134,6 +135,18 @@ def measured_spec(source: Source, model_dir: Path) -> EngineSpec:
     candidate = source.trial.candidate
     spec = EngineSpec(engine=candidate.engine, model_dir=model_dir, **candidate.values())
     return replace(spec, threads=measured_threads(source) or compute_threads(spec))
+
+
+def variables_beside(source: Source, target: Container) -> dict[str, str]:
+    """What a container of DJL's needs in its environment to do what was measured, and no file can hold: the threads of
+    a handler that is not ours, and what a launch of DJL Serving sets."""
+    engine = traits(source.trial.candidate.engine)
+    if target.is_own:
+        return {}
+    if engine.has_model_folder:
+        return dict(MEASURED_WITH)
+    threads = measured_threads(source) if engine.container_entry_point else 0
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
 
 def _copy(files: Iterable[Path], folder: Path) -> None:

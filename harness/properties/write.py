@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.api import MODEL_FOLDER, START_FILE
@@ -12,7 +13,7 @@ from harness.errors import MeasurementInvalid, UsageError
 from harness.properties.containers import parse_container
 from harness.properties.lint.findings import lint
 from harness.properties.lint.records import Finding, model_facts
-from harness.properties.model_folder import put_model
+from harness.properties.model_folder import put_model, variables_beside
 from harness.properties.queue_order import is_measured_order, order_notes
 from harness.properties.render import OWN, PROPERTIES, Source, inside_the_endpoint, render, scenario_container
 from harness.recommendation import Recommendation
@@ -27,12 +28,13 @@ ANSWER = "recommendation.json"
 class Written:
     """The files of one container: serving.properties first, or the START_FILE of a server that reads none. `warnings`
     are our own linter's; `order_note` states which latencies are not promised there, where that server takes waiting
-    requests in another order than the measured one."""
+    requests in another order than the measured one; `variables` are what the container needs beside them."""
 
     container: str
     paths: tuple[Path, ...]
     warnings: tuple[Finding, ...]
     order_note: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def properties_path(self) -> Path:
@@ -78,7 +80,13 @@ def write_recommendation(
     measured = recommendation.trial.queue_order
     notes = [] if is_measured_order(measured, target, has_lists=source.has_lists) else order_notes(measured, target)
     paths += [path for path in came if path not in paths]
-    return Written(container=container, paths=(*paths, answer), warnings=tuple(findings), order_note=" ".join(notes))
+    return Written(
+        container=container,
+        paths=(*paths, answer),
+        warnings=tuple(findings),
+        order_note=" ".join(notes),
+        variables=variables_beside(source, target),
+    )
 
 
 def source_of(run: Run, recommendation: Recommendation) -> Source:

@@ -44,8 +44,10 @@ def meanings(values: Mapping[str, str], container: Container) -> list[str]:
 
 def _deaths(values: Mapping[str, str]) -> str:
     allowed = _whole(values, "retry_threshold", 0)
-    timeout_s = _whole(values, "option.predict_timeout", 120)
-    slow = f"a request longer than option.predict_timeout ({timeout_s} s)"
+    timeout = f"{_whole(values, 'option.predict_timeout', 120)} s"
+    if "option.predict_timeout" not in values:
+        timeout += ", or the 240 s of an image's PREDICT_TIMEOUT"
+    slow = f"a request longer than option.predict_timeout ({timeout})"
     causes = f"a worker's death, a body above {_BODY_MIB} MiB or {slow}"
     if allowed <= 0:
         return (

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,21 @@ def test_the_image_of_the_next_command_lies_in_the_user_s_region(
     own = next_command("0.36.0-lmi20", tmp_path)
     assert "692866216735.dkr.ecr.eu-south-1.amazonaws.com/djl-inference:0.36.0-lmi20" in own
     assert "#" not in own
+
+
+def test_what_no_file_can_hold_is_in_the_next_command_and_in_forms_with_variables(tmp_path: Path) -> None:
+    run = _measured(tmp_path, tmp_path / "weights")
+    written = write_recommendation(run, choose(run), "0.36.0-lmi20")
+    assert written.variables == {"OPT_OUT_TRACKING": "true", "SERVING_PROMETHEUS": "true"}
+    text = written.properties_path.read_text()
+    assert "measured with OPT_OUT_TRACKING=true and SERVING_PROMETHEUS=true, which this file" in text
+    following = next_command("0.36.0-lmi20", tmp_path, written.variables)
+    assert "docker run --rm -p 8080:8080 -e OPT_OUT_TRACKING=true -e SERVING_PROMETHEUS=true -v " in following
+    handler = _run(tmp_path / "other", "transformers")
+    made = write_recommendation(handler, choose(handler), "0.36.0-lmi20")
+    threads = made.variables.get("OMP_NUM_THREADS", "0")
+    assert (f"OMP_NUM_THREADS={threads} (threads" in made.properties_path.read_text()) is (threads != "0")
+    machine = replace(handler.manifest, machine={"cores": 8, "cores_usable": 6})
+    counted = write_recommendation(replace(handler, manifest=machine), choose(handler), "0.36.0-lmi20")
+    assert counted.variables == {"OMP_NUM_THREADS": "6"}
+    assert write_recommendation(handler, choose(handler), "dynamometer-0.1").variables == {}
