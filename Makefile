@@ -94,7 +94,7 @@ bench-tools: install ## the same load by AIPerf, GuideLLM and ours against one l
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
 	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)
 
-bench-tuner: install ## the search on six programmed laws, beside random, grid and a hill climb (BENCH='--seeds 20')
+bench-tuner: install ## the search on six programmed laws, beside others; pip install -e '.[bench-tuner]' adds SMAC3 (BENCH='--seeds 20')
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)

@@ -1,8 +1,9 @@
-"""How well and how soon the search finds the best of programmed laws, beside plain samplers and a hill climb.
+"""How well and how soon the search finds the best of programmed laws, beside plain samplers, other tools, a hill climb.
 
     python -m tests.bench.tuner.bench_tuner --seeds 50 --out results/published/bench-tuner
 
-Nothing is launched and no time is measured: a trial costs what the law says, so a busy machine changes nothing.
+Nothing is launched and no time is measured: a trial costs what the law says, so a busy machine changes nothing. Tools
+that are not installed are left out (`pip install -e '.[bench-tuner]'` installs them).
 """
 
 from __future__ import annotations
@@ -10,94 +11,204 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from harness.measure.machine.facts import machine_facts
-from tests.bench.tuner.laws import LAWS, Law, plan
+from harness.measure.statistics.distributions import wilson_interval
+from tests.bench.tuner.laws import LAUNCH_S, LAWS, LOAD_S, QUALITY_S, Law, plan
 from tests.bench.tuner.replay import CONTESTANTS, TRIALS, Outcome, run
+from tests.bench.tuner.rivals import RIVALS
 
-HEAD = (
-    "| law | contestant | median loss | within 5 % | 10 % or more lost | launches | ended early | missed so | minutes "
-    "| minutes to within 5 % |"
-)
+Row = dict[str, Any]
+COLUMNS = (
+    ("median loss", "median_loss_frac"), ("within 5 %", "within_5_percent"), ("10 % or more lost", "lost_10_percent"),
+    ("launches", "mean_launches"), ("ended early", "mean_ended"), ("measured whole after all", "mean_reopened"),
+    ("better, but ended", "missed"), ("and never whole", "lost_unmeasured"), ("minutes", "mean_minutes"),
+    ("minutes to within 5 %", "median_found_min"),
+)  # fmt: skip
+"""Title and key of each column behind law, contestant and seeds."""
+WHOLE_TPE, ENOUGH, RACING = "TPE, all trials", "dyno (TPE, ends when enough)", "dyno, racing"
+SLOW = ("SMAC3", "Optuna GP")
+"""Contestants of which a search takes some seconds."""
+LEVELS = 3
+"""Levels of load, where the saving of one launch for all of them is stated."""
 
 
-def row(law: Law, contestant: str, seeds: int) -> dict[str, object]:
-    """Medians and counts over `seeds` searches of `law` by `contestant`."""
+def row(law: Law, contestant: str, seeds: int) -> Row:
+    """Medians, means and counts over `seeds` searches of `law` by `contestant`."""
     outcomes: list[Outcome] = [run(law, contestant, seed) for seed in range(seeds)]
     losses = [each.loss_frac for each in outcomes]
     found = statistics.median([each.found_min for each in outcomes])
     return {
         "law": law.name,
         "contestant": contestant,
+        "seeds": seeds,
         "median_loss_frac": round(statistics.median(losses), 4),
         "within_5_percent": sum(loss <= 0.05 for loss in losses),
         "lost_10_percent": sum(loss >= 0.10 for loss in losses),
-        "median_launches": statistics.median([each.launches for each in outcomes]),
-        "median_ended": statistics.median([each.ended for each in outcomes]),
+        "mean_launches": _mean(each.launches for each in outcomes),
+        "mean_ended": _mean(each.ended for each in outcomes),
+        "mean_reopened": _mean(each.reopened for each in outcomes),
         "missed": sum(each.is_missed for each in outcomes),
-        "median_minutes": round(statistics.median([each.minutes for each in outcomes]), 1),
+        "lost_unmeasured": sum(each.is_lost for each in outcomes),
+        "mean_minutes": _mean(each.minutes for each in outcomes),
         "median_found_min": round(found, 1) if found < float("inf") else None,
-        "seeds": seeds,
+        "judged_each_min": _mean(each.judged_each_min for each in outcomes),
+        "judged_once_min": _mean(each.judged_once_min for each in outcomes),
+        "chances": [(round(each.chance, 4), each.is_better) for each in outcomes if each.chance is not None],
     }
 
 
-def _named_row(law: str, contestant: str, seeds: int) -> dict[str, object]:
+def _mean(values: Iterator[float]) -> float:
+    return round(statistics.fmean(values), 2)
+
+
+def _named_row(law: str, contestant: str, seeds: int) -> Row:
     return row(next(each for each in LAWS if each.name == law), contestant, seeds)
 
 
-def table(found: Sequence[dict[str, object]]) -> str:
-    """The rows as a Markdown table, with what they are."""
-    seeds = found[0]["seeds"]
+def table(found: Sequence[Row], left_out: Sequence[str] = ()) -> str:
+    """The rows as Markdown, with what they are and what follows from them."""
     shares = ", ".join(f"{law.name} {law.good_frac():.1%}" for law in LAWS)
+    heads = ["law", "contestant", "seeds", *(title for title, _ in COLUMNS)]
     lines = [
         "# The search on six programmed laws",
         "",
-        f"{seeds} seeds each; {plan().size} candidates, {TRIALS} trials at most, then two finalists four times each",
-        "(the hill climb has none). Written by `make bench-tuner`; the formulas are in tests/bench/tuner/laws.py.",
-        "Missed so: searches in which a candidate that ended early is truly 2 % better than what they recommend.",
-        f"Nothing was launched: minutes are what the laws charge. Candidates within 5 % of the best: {shares}.",
+        f"{plan().size} candidates, {TRIALS} trials at most, then two finalists four times each (the hill climb has",
+        "none). Written by `make bench-tuner`; the formulas are in tests/bench/tuner/laws.py. Seeds are 0, 1, 2 ...",
+        f"Nothing was launched: a launch is charged {LAUNCH_S:g} s and a whole load {LOAD_S:g} s, on whatever machine.",
+        f"Candidates within 5 % of the best: {shares}.",
         f"Computed on {machine_facts()['cpu_model']}.",
+        "'Better, but ended': searches in which a candidate that ended early is truly 2 % better than the recommended",
+        "one; 'and never whole': it was not measured whole afterwards either. 'Launches known': from ten repeated",
+        "launches in an earlier run. Loss, and minutes to within 5 %: medians; launches, ended and minutes: means.",
+        *([f"Left out: {'; '.join(left_out)}."] if left_out else []),
         "",
-        HEAD,
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *_markdown(heads, [[_cell(key, one) for key in ("law", "contestant", "seeds", *_keys())] for one in found], 2),
+        "",
+        *_savings(found),
+        *_chances(found),
     ]
-    for one in found:
-        first = "never" if one["median_found_min"] is None else f"{one['median_found_min']}"
-        shown = (
-            one["law"],
-            one["contestant"],
-            f"{one['median_loss_frac']:.1%}",
-            f"{one['within_5_percent']}/{seeds}",
-            f"{one['lost_10_percent']}/{seeds}",
-            f"{one['median_launches']:g}",
-            f"{one['median_ended']:g}",
-            f"{one['missed']}/{seeds}",
-            one["median_minutes"],
-            first,
-        )
-        lines.append(f"| {' | '.join(map(str, shown))} |")
     return "\n".join(lines) + "\n"
+
+
+def _keys() -> tuple[str, ...]:
+    return tuple(key for _, key in COLUMNS)
+
+
+def _cell(key: str, one: Row) -> str:
+    value = one[key]
+    if key == "median_found_min":
+        return "never" if value is None else f"{value:g}"
+    if key == "median_loss_frac":
+        return f"{value:.1%}"
+    return f"{value:.1f}" if key.startswith("mean_") else str(value)
+
+
+def _savings(found: Sequence[Row]) -> Iterator[str]:
+    """What each part of the search saves, where all of its contestants ran."""
+    by_name = {(one["law"], one["contestant"]): one for one in found}
+    names = ("random", WHOLE_TPE, ENOUGH, RACING)
+    laws = [law.name for law in LAWS if all((law.name, name) in by_name for name in names)]
+    if not laws:
+        return
+    yield from (
+        "## What each part saves",
+        "",
+        f"Minutes of a whole search by TPE whose trials are each judged ({QUALITY_S:g} s), and what is saved of it: by",
+        "judging each numeric path (here a dtype) once, by ending when the next trial should gain too little, and by",
+        "racing. Sampler: the loss that random sampling leaves beyond TPE's with the same trials. One launch for",
+        f"{LEVELS} levels of load saves the launches of {LEVELS - 1} of {LEVELS} searches that measure one level each.",
+        "",
+    )
+    shared_title = f"one launch, {LEVELS} levels"
+    heads = ["law", "minutes", "quality once", "ends when enough", "racing", shared_title, "sampler (loss)"]
+    rows = []
+    for law in laws:
+        random, whole, enough, racing = (by_name[law, name] for name in names)
+        minutes = whole["mean_minutes"] + whole["judged_each_min"]
+        launches_min = (LEVELS - 1) * whole["mean_launches"] * LAUNCH_S / 60
+        saved = (
+            whole["judged_each_min"] - whole["judged_once_min"],
+            whole["mean_minutes"] - enough["mean_minutes"],
+            enough["mean_minutes"] - racing["mean_minutes"],
+        )
+        shares = [f"{each:.1f} ({each / minutes:.0%})" for each in saved]
+        shared = f"{launches_min:.1f} of {LEVELS * minutes:.1f} ({launches_min / LEVELS / minutes:.0%})"
+        gained = f"{100 * (random['median_loss_frac'] - whole['median_loss_frac']):.1f} points"
+        rows.append([law, f"{minutes:.1f}", *shares, shared, gained])
+    yield from _markdown(heads, rows, 1)
+    yield ""
+
+
+def _chances(found: Sequence[Row]) -> Iterator[str]:
+    """Whether the chance that is stated of a runner-up is how often it is better, over all searches by racing."""
+    stated = [pair for one in found if one["contestant"] == RACING for pair in one["chances"]]
+    unsure = [(chance, is_better) for chance, is_better in stated if 0.10 <= chance <= 0.40]
+    if not unsure:
+        return
+    better = sum(is_better for _, is_better in unsure)
+    low, high = wilson_interval(better, len(unsure))
+    yield from (
+        "## The chance of the runner-up",
+        "",
+        f"Of {len(stated)} searches by racing that state a chance, {len(unsure)} state 10 to 40 %: "
+        f"{statistics.fmean(chance for chance, _ in unsure):.0%} on average.",
+        f"The runner-up is truly better in {better} of them: {better / len(unsure):.0%}, "
+        f"95 % interval {low:.0%} to {high:.0%}.",
+    )
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"| {' | '.join(['---'] * left + ['---:'] * (len(heads) - left))} |"
+    yield from (f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def left_out() -> dict[str, str]:
+    """Contestant -> why it cannot be asked here, in one sentence."""
+    found = {}
+    for name, (_, packages) in RIVALS.items():
+        if missing := [each for each in packages if find_spec(each) is None]:
+            found[name] = f"{name} needs {' and '.join(missing)}, not installed: pip install -e '.[bench-tuner]'"
+    return found
 
 
 def main() -> None:
     """Measure every contestant on every law, print the table, write it where `--out` says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--slow-seeds", type=int, help=f"seeds of {' and '.join(SLOW)}")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    if given.seeds < 1:
-        parser.error(f"--seeds: expected 1 or more, got {given.seeds}")
-    asked = [(law.name, name, given.seeds) for law in LAWS for name in CONTESTANTS]
+    slow = given.seeds if given.slow_seeds is None else given.slow_seeds
+    if min(given.seeds, slow) < 1:
+        parser.error(f"--seeds, --slow-seeds: expected 1 or more, got {min(given.seeds, slow)}")
+    missing = left_out()
+    for why in missing.values():
+        print(f"left out: {why}", file=sys.stderr)
+    names = [name for name in CONTESTANTS if name not in missing]
+    asked = [(law.name, name, slow if name in SLOW else given.seeds) for law in LAWS for name in names]
+    found: list[Row] = []
     with ProcessPoolExecutor() as pool:
-        found = list(pool.map(_named_row, *zip(*asked, strict=True)))
-    print(table(found))
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "table.md").write_text(table(found))
-        (given.out / "rows.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
+        for one in pool.map(_named_row, *zip(*asked, strict=True)):
+            print(f"{one['law']}, {one['contestant']}: {one['mean_minutes']} min", file=sys.stderr, flush=True)
+            found.append(one)
+            if given.out is not None:
+                _write(given.out, found, tuple(missing.values()))
+    print(table(found, tuple(missing.values())))
+
+
+def _write(folder: Path, found: Sequence[Row], missing: Sequence[str]) -> None:
+    """What is known by now: a run that is interrupted leaves its finished rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(table(found, missing))
+    (folder / "rows.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
 
 
 if __name__ == "__main__":

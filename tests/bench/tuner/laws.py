@@ -29,8 +29,11 @@ AXES: Mapping[str, Sequence[str | int]] = {
 }
 WORK_MS = {"fp32": 40.0, "bf16": 32.0, "int8": 22.0}
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}
-LAUNCH_S, LOAD_S = 10.0, 20.0
-"""What a trial costs; one that crashes costs its launch."""
+LAUNCH_S, LOAD_S, QUALITY_S = 10.0, 20.0, 2.5
+"""What a trial costs; one that crashes costs its launch. Judging its answers is counted apart: everybody could judge
+each numeric path once, which here is a dtype."""
+TRIALS = 24
+"""Candidates measured at most, finalists apart."""
 REQUESTS = 400
 PROMPT_SD, BATCH_SD, OWN_SD = 0.3, 0.1, 0.15
 """Of the logarithm of a request's latency: from prompt to prompt, the same for all trials of a search; from batch to

@@ -18,24 +18,32 @@ from harness.tune import loop
 from harness.tune.places import Here
 from harness.tune.racing import Terms, lost
 from harness.tune.search_records import SearchContext
-from tests.bench.tuner.laws import AXES, LOAD_S, REQUESTS, Law, plan, scenario
-
-TRIALS = 24
-"""Candidates measured at most, finalists apart."""
+from harness.tune.spreads import Earlier, squares
+from tests.bench.tuner.laws import AXES, LOAD_S, QUALITY_S, REQUESTS, TRIALS, Law, plan, scenario
+from tests.bench.tuner.rivals import RIVALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One search: the true loss of what it recommends against the best, minutes on its clock, the minute at which a
     candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included. `ended` of
-    them ended early; `is_missed`: one of these is truly at least 2 % better than the recommended one."""
+    them ended early, `reopened` of these were measured whole later. `is_missed`: one that ended early is truly at least
+    2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging answers: each
+    trial's, and each dtype's once, finalists again. `chance` is what is stated of the runner-up, if anything, and
+    `is_better` whether it is better."""
 
     loss_frac: float
     minutes: float
     found_min: float
     launches: int
     ended: int
+    reopened: int
     is_missed: bool
+    is_lost: bool
+    judged_each_min: float
+    judged_once_min: float
+    chance: float | None
+    is_better: bool
 
 
 def run(law: Law, contestant: str, seed: int) -> Outcome:
@@ -67,7 +75,18 @@ def _raced(law: Law, trial: Trial, terms: Terms | None, done: list[Trial], seed:
     return trial
 
 
-def _searched(sampler: str, *, ends_when_enough: bool, races: bool = False) -> Callable[[Law, int], list[Trial]]:
+KNOWN_LAUNCHES = 11
+"""Launches of one candidate in an earlier run, of a contestant that has one: ten degrees of freedom."""
+
+
+def _earlier(law: Law, seed: int) -> Earlier:
+    launches = [law.trial(plan().candidates[0], number, 1000 + seed) for number in range(1, KNOWN_LAUNCHES + 1)]
+    return squares(launches, "latency_p50_ms")
+
+
+def _searched(
+    sampler: str, *, ends_when_enough: bool, races: bool = False, has_earlier: bool = False
+) -> Callable[[Law, int], list[Trial]]:
     def searched(law: Law, seed: int) -> list[Trial]:
         clock, trials = FakeClock(), list[Trial]()
 
@@ -85,6 +104,7 @@ def _searched(sampler: str, *, ends_when_enough: bool, races: bool = False) -> C
             places=Here(run_trial),
             record_trial=trials.append,
             clock=clock,
+            earlier=_earlier(law, seed) if has_earlier else {},
         )
         with patch.object(loop, "StudyRecord", _NoStudy):
             if ends_when_enough:
@@ -137,26 +157,47 @@ CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
     "TPE, all trials": _searched("tpe", ends_when_enough=False),
     "dyno (TPE, ends when enough)": _searched("tpe", ends_when_enough=True),
     "dyno, racing": _searched("tpe", ends_when_enough=True, races=True),
+    "dyno, racing, launches known": _searched("tpe", ends_when_enough=True, races=True, has_earlier=True),
+    **{name: search for name, (search, _) in RIVALS.items()},
 }
 
 
 def _outcome(law: Law, trials: list[Trial]) -> Outcome:
+    loss_frac, chance, is_better = math.inf, None, False
     try:
-        loss_frac = law.loss_frac(decide(trials, goals_of(scenario())).chosen.candidate)
+        choice = decide(trials, goals_of(scenario()))
+        loss_frac = law.loss_frac(choice.chosen.candidate)
+        if choice.runner_up is not None:
+            chance = choice.chance_better(choice.runner_up)
+            is_better = law.loss_frac(choice.runner_up.candidate) < loss_frac
     except MeasurementInvalid:
-        loss_frac = math.inf
-    spent_s, found_s = 0.0, math.inf
+        pass
     launched = [trial for trial in trials if trial.outcome != "skipped"]
-    for trial in launched:
-        spent_s += trial.duration_s
-        if math.isinf(found_s) and law.loss_frac(trial.candidate) <= 0.05:
-            found_s = spent_s
     ended = [trial for trial in launched if trial.race is not None]
+    whole = {trial.candidate.candidate_id for trial in launched if trial.outcome == "ok"}
+    missed = [each for each in ended if (1 + law.loss_frac(each.candidate)) * 1.02 <= 1 + loss_frac]
+    ran = [trial for trial in launched if trial.has_numbers]
+    paths = {trial.candidate.dtype for trial in ran}
     return Outcome(
         loss_frac=loss_frac,
-        minutes=spent_s / 60,
-        found_min=found_s / 60,
+        minutes=sum(trial.duration_s for trial in launched) / 60,
+        found_min=_found_s(law, launched) / 60,
         launches=len(launched),
         ended=len(ended),
-        is_missed=any((1 + law.loss_frac(each.candidate)) * 1.02 <= 1 + loss_frac for each in ended),
+        reopened=sum(each.candidate.candidate_id in whole for each in ended),
+        is_missed=bool(missed),
+        is_lost=any(each.candidate.candidate_id not in whole for each in missed),
+        judged_each_min=QUALITY_S * len(ran) / 60,
+        judged_once_min=QUALITY_S * (len(paths) + sum(trial.repetition > 0 for trial in ran)) / 60,
+        chance=chance,
+        is_better=is_better,
     )
+
+
+def _found_s(law: Law, launched: list[Trial]) -> float:
+    spent_s = 0.0
+    for trial in launched:
+        spent_s += trial.duration_s
+        if law.loss_frac(trial.candidate) <= 0.05:
+            return spent_s
+    return math.inf

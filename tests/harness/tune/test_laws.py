@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from tests.bench.tuner.bench_tuner import row, table
+from tests.bench.tuner import bench_tuner
+from tests.bench.tuner.bench_tuner import left_out, row, table
 from tests.bench.tuner.laws import LAWS, Law, plan
 from tests.bench.tuner.replay import CONTESTANTS, TRIALS, run
 
@@ -59,10 +60,12 @@ def test_noise_and_drift_are_what_the_law_states() -> None:
 
 @pytest.mark.parametrize("contestant", CONTESTANTS)
 def test_a_replay_is_a_function_of_its_seed(contestant: str) -> None:
+    if why := left_out().get(contestant):
+        pytest.skip(why)
     law = BY_NAME["crash region"]
     first, again = run(law, contestant, 3), run(law, contestant, 3)
     assert first == again
-    assert first.launches <= TRIALS + 2 * 4
+    assert first.launches - first.reopened <= TRIALS + 2 * 4
     assert first.loss_frac >= 0
 
 
@@ -71,3 +74,32 @@ def test_the_search_beats_a_grid_on_a_smooth_law() -> None:
     losses = {name: float(str(one["median_loss_frac"])) for name, one in found.items()}
     assert losses["TPE, all trials"] < losses["grid"]
     assert "| drift | grid |" in table([found["grid"]])
+
+
+def test_where_launches_differ_by_much_races_are_judged_again_and_nothing_better_stays_unmeasured() -> None:
+    noisy, quiet = (run(BY_NAME[name], "dyno, racing", 0) for name in ("heavy noise", "drift"))
+    assert noisy.reopened > 0
+    assert not noisy.is_lost
+    assert (quiet.reopened, quiet.is_missed) == (0, False)
+    assert quiet.ended > 5
+
+
+def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_tuner, "find_spec", lambda name: None if name == "smac" else name)
+    sentence = "SMAC3 needs smac, not installed: pip install -e '.[bench-tuner]'"
+    assert left_out() == {"SMAC3": sentence}
+    assert f"Left out: {sentence}." in table([row(BY_NAME["tie"], "grid", 1)], tuple(left_out().values()))
+
+
+def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_against_the_truth() -> None:
+    made = dict(row(BY_NAME["tie"], "grid", 1))
+    minutes = {"random": 16.0, "TPE, all trials": 16.0, "dyno (TPE, ends when enough)": 15.0, "dyno, racing": 12.0}
+    chances = [(0.2, False), (0.3, True), (0.05, True), (0.45, False)]
+    rows = [
+        {**made, "contestant": name, "mean_minutes": each, "judged_each_min": 1.0, "judged_once_min": 0.2}
+        for name, each in minutes.items()
+    ]
+    text = table([{**one, "mean_launches": 30.0, "chances": chances} for one in rows])
+    assert "| tie | 17.0 | 0.8 (5%) | 1.0 (6%) | 3.0 (18%) | 10.0 of 51.0 (20%) | 0.0 points |" in text
+    assert "Of 4 searches by racing that state a chance, 2 state 10 to 40 %: 25% on average." in text
+    assert "The runner-up is truly better in 1 of them: 50%, 95 % interval 9% to 91%." in text

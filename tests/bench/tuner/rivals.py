@@ -1,0 +1,197 @@
+"""Other tools on a law: Optuna's GP sampler, its WilcoxonPruner on blocks of requests, and SMAC3.
+
+Each is used as its documentation shows, with axes in their order where it takes any. All search TRIALS candidates and
+measure two finalists again as dyno does. Packages that dyno does not need are imported by whoever needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import optuna
+
+from harness.race import Race
+from harness.records import Candidate, Trial
+from harness.tune.finalists import remaining
+from tests.bench.tuner.laws import AXES, BATCH, LOAD_S, REQUESTS, TRIALS, Law, plan, scenario
+
+NUMBERS = tuple(axis for axis in AXES if axis != "dtype")
+"""Axes whose values have an order."""
+FAILED_MS = 400.0
+"""The cost of what crashes, as a tool is given it: about twice the largest latency of a law."""
+REPEATS = 24
+"""How often a tool may propose what it has measured before an unseen candidate is drawn instead."""
+P50 = "latency_p50_ms"
+
+
+def confirmed(law: Law, seed: int, trials: list[Trial]) -> list[Trial]:
+    """The trials, then those of the two best again, in turns."""
+    for candidate, repetition in remaining(trials, scenario()):
+        trials.append(replace(law.trial(candidate, len(trials) + 1, seed), repetition=repetition))
+    return trials
+
+
+def by_gp(law: Law, seed: int) -> list[Trial]:
+    """Optuna's Gaussian process, on the logarithm of the latency."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _by_optuna(law, seed, optuna.samplers.GPSampler(seed=seed), None, is_ordered=True)
+
+
+def by_wilcoxon(law: Law, seed: int) -> list[Trial]:
+    """TPE as in the baseline, and Optuna's pruner of paired blocks, at its default level."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # beside others one that nothing is pruned while the best has crashed
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=TRIALS // 3)
+        return _by_optuna(law, seed, sampler, optuna.pruners.WilcoxonPruner(n_startup_steps=2), is_ordered=False)
+
+
+def _by_optuna(
+    law: Law,
+    seed: int,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner | None,
+    is_ordered: bool,
+) -> list[Trial]:
+    optuna.logging.set_verbosity(logging.ERROR)
+    study = optuna.create_study(sampler=sampler, pruner=pruner)
+    trials: dict[str, Trial] = {}
+    costs: dict[str, float] = {}
+    rng = np.random.default_rng(seed)
+    while len(trials) < TRIALS:
+        for _ in range(REPEATS):
+            asked = study.ask()
+            candidate = _suggested(asked, is_ordered)
+            if candidate.candidate_id not in trials:
+                break
+            study.tell(asked, costs[candidate.candidate_id])
+        else:
+            candidate = _unseen(trials, rng)
+            study.enqueue_trial(_params(candidate, is_ordered))
+            asked = study.ask()
+            _suggested(asked, is_ordered)
+        trial = law.trial(candidate, len(trials) + 1, seed)
+        trial, cost = _pruned(law, trial, seed, asked) if pruner is not None else (trial, math.log(cost_of(trial)))
+        trials[candidate.candidate_id], costs[candidate.candidate_id] = trial, cost
+        study.tell(asked, cost)
+    return confirmed(law, seed, list(trials.values()))
+
+
+def _pruned(law: Law, trial: Trial, seed: int, asked: optuna.Trial) -> tuple[Trial, float]:
+    """The trial as far as the pruner lets it run, and what the study is given: the mean of its blocks' medians, as the
+    pruner's documentation asks for."""
+    if trial.summary is None:
+        return trial, FAILED_MS
+    medians = np.median(law.answers(trial.candidate, trial.number, seed).waited.reshape(-1, BATCH), axis=1)
+    for step, value in enumerate(medians):
+        asked.report(float(value), step)
+        if asked.should_prune() and step + 1 < len(medians):
+            return _ended(trial, step + 1), float(medians[: step + 1].mean())
+    return trial, float(medians.mean())
+
+
+def _ended(trial: Trial, blocks: int) -> Trial:
+    """Its record, with a race that states no bound: the pruner knows none."""
+    race = Race(
+        against="", metric=P50, against_value=cost_of(trial), margin_frac=0.0, level=0.1, check=blocks,
+        checks=REQUESTS // BATCH, requests=blocks * BATCH, blocks=blocks, block_requests=BATCH, worse_frac=0.0,
+        at_least_frac=0.0,
+    )  # fmt: skip
+    phase_s = {**trial.phase_s, "load": LOAD_S * blocks * BATCH / REQUESTS}
+    return replace(trial, outcome="ended_early", race=race, phase_s=phase_s)
+
+
+def by_smac(law: Law, seed: int) -> list[Trial]:
+    """SMAC3's facade for tuning hyperparameters: a random forest, one measurement of each configuration."""
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tool, trials = _smac(seed, Path(folder)), dict[str, Trial]()
+        for info in _asked(tool):
+            candidate = _candidate(dict(info.config))
+            name = candidate.candidate_id
+            if name not in trials:
+                trials[name] = law.trial(candidate, len(trials) + 1, seed)
+            _answer(tool, info, trials[name])
+            if len(trials) >= TRIALS:
+                break
+    return confirmed(law, seed, list(trials.values()))
+
+
+def _smac(seed: int, folder: Path) -> Any:
+    from ConfigSpace import ConfigurationSpace, OrdinalHyperparameter
+    from smac import HyperparameterOptimizationFacade as Facade
+    from smac import Scenario
+
+    space = ConfigurationSpace({"dtype": list(AXES["dtype"])}, seed=seed)
+    space.add([OrdinalHyperparameter(axis, list(AXES[axis])) for axis in NUMBERS])
+    about = Scenario(space, deterministic=True, n_trials=4 * TRIALS, seed=seed, output_directory=folder)
+    start = Facade.get_initial_design(about, n_configs=TRIALS // 3)
+    return Facade(about, _never, initial_design=start, overwrite=True, logging_level=logging.ERROR)
+
+
+def _never(config: object, seed: int = 0) -> float:
+    raise AssertionError("asked and answered, never called")
+
+
+def _asked(tool: Any) -> Iterator[Any]:
+    while True:
+        try:
+            yield tool.ask()
+        except StopIteration:
+            return
+
+
+def _answer(tool: Any, info: Any, trial: Trial) -> None:
+    from smac.runhistory.dataclasses import TrialValue
+    from smac.runhistory.enumerations import StatusType
+
+    status = StatusType.SUCCESS if trial.summary is not None else StatusType.CRASHED
+    tool.tell(info, TrialValue(cost=cost_of(trial), time=trial.duration_s, status=status))
+
+
+def cost_of(trial: Trial) -> float:
+    """Milliseconds; FAILED_MS of what crashed."""
+    return FAILED_MS if trial.summary is None else trial.summary.metrics[P50].value
+
+
+def _suggested(asked: optuna.Trial, is_ordered: bool) -> Candidate:
+    chosen: dict[str, Any] = {"dtype": asked.suggest_categorical("dtype", AXES["dtype"])}
+    for axis in NUMBERS:
+        values = AXES[axis]
+        if is_ordered:
+            chosen[axis] = values[asked.suggest_int(axis, 0, len(values) - 1)]
+        else:
+            chosen[axis] = asked.suggest_categorical(axis, values)
+    return _candidate(chosen)
+
+
+def _params(candidate: Candidate, is_ordered: bool) -> dict[str, Any]:
+    chosen = {axis: getattr(candidate, axis) for axis in AXES}
+    places = {axis: AXES[axis].index(chosen[axis]) for axis in NUMBERS} if is_ordered else {}
+    return {**chosen, **places}
+
+
+def _candidate(chosen: Mapping[str, Any]) -> Candidate:
+    plain = {axis: str(chosen[axis]) if axis == "dtype" else int(chosen[axis]) for axis in AXES}
+    return replace(plan().candidates[0], **plain)  # type: ignore[arg-type]
+
+
+def _unseen(trials: Mapping[str, Trial], rng: np.random.Generator) -> Candidate:
+    left = [each for each in plan().candidates if each.candidate_id not in trials]
+    return left[int(rng.integers(len(left)))]
+
+
+RIVALS: dict[str, tuple[Callable[[Law, int], list[Trial]], tuple[str, ...]]] = {
+    "Optuna GP": (by_gp, ("torch", "scipy")),
+    "TPE, WilcoxonPruner": (by_wilcoxon, ("scipy",)),
+    "SMAC3": (by_smac, ("smac",)),
+}
+"""Name -> the search, and the packages without which it is left out."""
