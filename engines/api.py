@@ -41,11 +41,12 @@ FEATURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """Whether an engine can run here. `reason` explains why not and what to install; `versions` are package
-    versions; `note` is what a user should know of what was found."""
+    """Whether an engine can run here. `reason` explains why not and what to install; `is_of_model`: it is the model,
+    on any machine; `versions` are package versions; `note` is what a user should know of what was found."""
 
     is_available: bool
     reason: str = ""
+    is_of_model: bool = False
     note: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,7 +73,8 @@ class Traits:
     answers come from a model, so that they can be compared with that model's in fp32. `may_cache_prompts`: its server
     may have a prefix cache, which serves a prompt that it has seen before without reading it again;
     `prompt_cache_option`: it has one where this option is true. `takes_request`: its server is not ours, so that a
-    scenario's workload.request and workload.template apply to it.
+    scenario's workload.request and workload.template apply to it. `model_kinds`: those it serves, where that is known
+    without asking it.
     """
 
     is_rented: bool = False
@@ -90,6 +92,7 @@ class Traits:
     may_cache_prompts: bool = False
     prompt_cache_option: str = ""
     takes_request: bool = False
+    model_kinds: tuple[str, ...] = ()
 
     def caches_prompts(self, options: Mapping[str, OptionValue]) -> bool:
         """Whether a server with these options may answer a repeated prompt from a prefix cache."""

@@ -55,6 +55,8 @@ ATTACHED_ENGINE = "attach"
 HF_ENTRY_POINT = "djl_python.huggingface"
 """DJL's own handler for Hugging Face models, in every container."""
 
+_DECODERS = ("decoder",)
+
 TRAITS: dict[str, Traits] = {
     "fake": Traits(needs_reference=False),
     "t5": Traits(is_ours=True, is_carried=True),
@@ -62,18 +64,31 @@ TRAITS: dict[str, Traits] = {
     "sagemaker": Traits(is_rented=True),
     "djl": Traits(has_own_front=True, has_model_folder=True),
     "multi-model-server": Traits(has_own_front=True),
-    "llamacpp": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="cache_prompt"),
+    "llamacpp": Traits(
+        has_own_front=True,
+        has_start_file=True,
+        takes_request=True,
+        prompt_cache_option="cache_prompt",
+        model_kinds=_DECODERS,
+    ),
     "vllm": Traits(
         has_own_front=True,
         has_start_file=True,
         takes_request=True,
         container_rolling_batch="vllm",
         prompt_cache_option="enable_prefix_caching",
+        model_kinds=_DECODERS,
     ),
-    "sglang": Traits(has_own_front=True, has_start_file=True, takes_request=True, prompt_cache_option="radix_cache"),
-    "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True),
-    "trtllm_serve": Traits(has_own_front=True, takes_request=True),
-    "tgi": Traits(has_own_front=True, takes_request=True),
+    "sglang": Traits(
+        has_own_front=True,
+        has_start_file=True,
+        takes_request=True,
+        prompt_cache_option="radix_cache",
+        model_kinds=_DECODERS,
+    ),
+    "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True, model_kinds=_DECODERS),
+    "trtllm_serve": Traits(has_own_front=True, takes_request=True, model_kinds=_DECODERS),
+    "tgi": Traits(has_own_front=True, takes_request=True, model_kinds=_DECODERS),
     "torchserve": Traits(has_own_front=True),  # stored runs name it
     "transformers": Traits(container_entry_point=HF_ENTRY_POINT),
     "openvino": Traits(is_carried=True),

@@ -84,8 +84,8 @@ def why_not_model(engine: str, kind: ModelKind, able: Capabilities, tokens: int 
     prompt and answer; '' when it can."""
     if not able.model_kinds:
         return ""
-    if kind.name not in able.model_kinds:
-        return f"{engine} serves {' and '.join(able.model_kinds)} models; the folder holds {kind.model_type}"
+    if reason := why_not_kind(engine, kind, able.model_kinds):
+        return reason
     if kind.gguf_weights:
         return "" if able.reads_gguf else f"{engine} reads Hugging Face folders, no GGUF file; llamacpp serves one"
     because = next((able.reasons[word] for word in (kind.model_type, *kind.traits) if word in able.reasons), "")
@@ -94,6 +94,13 @@ def why_not_model(engine: str, kind: ModelKind, able: Capabilities, tokens: int 
     if able.architectures and kind.model_type not in able.architectures:
         return f"{engine} does not serve {kind.model_type}; it serves {', '.join(able.architectures)}"
     return why_beyond(engine, kind, tokens, [word for word, of in able.leaves_out.items() if kind.model_type in of])
+
+
+def why_not_kind(engine: str, kind: ModelKind, served: Sequence[str]) -> str:
+    """Why an engine that serves these kinds of models does not serve `kind`; '' when it does."""
+    if kind.name in served:
+        return ""
+    return f"{engine} serves {' and '.join(served)} models; the folder holds {kind.model_type}"
 
 
 _LOWEST = {axis.name: axis.low for axis in AXES if not axis.is_word}

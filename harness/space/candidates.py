@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from engines.api import Availability, Capabilities, GenerateParams
 from engines.models.checkpoint.kind import ModelKind
 from engines.registry import traits
 from engines.setting import OptionValue
-from engines.spec_check import able_with, why_not, why_not_model
+from engines.spec_check import able_with, why_not, why_not_kind, why_not_model
 from harness.errors import EnvironmentFault, ScenarioError
 from harness.properties.containers import parse_container
 from harness.records import Candidate
@@ -29,12 +30,14 @@ Values = tuple[OptionValue | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was ruled out before any launch, why, and how many candidates went with it."""
+    """What was ruled out before any launch, why, and how many candidates went with it. `is_everywhere`: by the model or
+    by what is asked of it, so that another machine would not do."""
 
     block: int
     description: str
     reason: str
     count: int
+    is_everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,11 @@ class SpacePlan:
         """How many candidates can be measured."""
         return len(self.candidates)
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether this or another machine could measure some."""
+        return bool(self.candidates) or not all(each.is_everywhere for each in self.pruned)
+
 
 def plan_space(
     resolved: ResolvedScenario,
@@ -103,20 +111,15 @@ def plan_space(
                 f"{resolved.path}: space.{index} ({block.engine}): expected at most {MAX_CANDIDATES} candidates, "
                 f"got {size}; list fewer values per axis"
             )
-        python, *place = place_of(block, resolved.path.parent)
-        able = capabilities(block.engine, python, *place)
+        place = place_of(block, resolved.path.parent)
+        able = _able(block, resolved.scenario.workload, kind, tokens or 0, partial(capabilities, block.engine, *place))
         if isinstance(able, Availability):
-            named = f"{block.engine} (python: {block.python})" if block.python else block.engine
-            pruned.append(Pruned(block=index, description=named, reason=able.reason, count=size))
-            continue
-        reason = "" if kind is None else why_not_model(block.engine, kind, able, tokens or 0)
-        if reason := reason or _why_not_asked(block, resolved.scenario.workload, able, tokens or 0):
-            pruned.append(Pruned(block=index, description=block.engine, reason=reason, count=size))
+            pruned.append(_without(index, block, able, size))
             continue
         able = _inside(resolved.scenario.recommend.container, block.engine, able_with(kind, able))
         axes, gone = _prune(index, block.engine, axes, able, tokens or 0)
         pruned += gone
-        blocks.append(_block_plan(index, resolved.scenario.space, axes, able, python))
+        blocks.append(_block_plan(index, resolved.scenario.space, axes, able, place[0]))
     blocks = sorted((block for block in blocks if block.candidates), key=lambda block: not block.is_incumbent)
     unique: dict[str, Candidate] = {}
     for planned in blocks:
@@ -129,11 +132,40 @@ def plan_space(
     return SpacePlan(blocks=tuple(blocks), candidates=candidates, pruned=tuple(pruned), warnings=warnings)
 
 
+def _able(
+    block: EngineBlock,
+    workload: Workload,
+    kind: ModelKind | None,
+    tokens: int,
+    ask: Callable[[], Capabilities | Availability],
+) -> Capabilities | Availability:
+    """What the block's engine can do, by `ask`; not available where the model or the workload rules it out."""
+    reason, served = "", traits(block.engine).model_kinds
+    if kind is not None and served:  # before it is looked for: nobody installs what would not do
+        reason = why_not_kind(block.engine, kind, served)
+    able = ask() if not reason else Availability(is_available=False, reason=reason, is_of_model=True)
+    if isinstance(able, Availability):
+        return able
+    reason = "" if kind is None else why_not_model(block.engine, kind, able, tokens)
+    reason = reason or _why_not_asked(block, workload, able, tokens)
+    return Availability(is_available=False, reason=reason, is_of_model=True) if reason else able
+
+
+def _without(index: int, block: EngineBlock, why: Availability, count: int) -> Pruned:
+    """A whole block that is ruled out."""
+    is_named = block.python and not why.is_of_model
+    named = f"{block.engine} (python: {block.python})" if is_named else block.engine
+    return Pruned(block=index, description=named, reason=why.reason, count=count, is_everywhere=why.is_of_model)
+
+
 def require_candidates(plan: SpacePlan, resolved: ResolvedScenario) -> None:
-    """Raises when every candidate is ruled out: EnvironmentFault where another machine could run some."""
+    """Raises when every candidate is ruled out: EnvironmentFault where another machine could run some, else
+    ScenarioError."""
     if plan.candidates:
         return
     reasons = "; ".join(dict.fromkeys(f"{each.description}: {each.reason}" for each in plan.pruned))
+    if not plan.is_possible:
+        raise ScenarioError(f"{resolved.path}: space: none of the candidates can be served on any machine: {reasons}")
     raise EnvironmentFault(
         f"{resolved.path}: space: none of the candidates can be launched on this machine: {reasons}; "
         "`dyno doctor` lists what this machine can launch"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.api import Availability, Capabilities, FolderEngine
 from engines.cache_folder import cache_root
-from engines.errors import EngineError
+from engines.errors import EngineError, ModelInvalid
 from engines.launching import engine_here, load_engine
 from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind
 from engines.models.gguf.as_folder import gguf_folder
@@ -46,7 +46,7 @@ def capabilities_for(resolved: ResolvedScenario) -> Callable[..., Capabilities |
                 if isinstance(engine, FolderEngine):
                     engine.check_folder(folder)
             except EngineError as error:
-                return Availability(is_available=False, reason=str(error))
+                return Availability(is_available=False, reason=str(error), is_of_model=isinstance(error, ModelInvalid))
         return found
 
     return able

@@ -172,6 +172,9 @@ def plan_lines(
             yield f"  {each.description} ({each.count}): {each.reason}"
     for warning in plan.warnings:
         yield f"warning    {warning}"
+    if not plan.is_possible:
+        yield "nothing is left to measure, on this machine or another"
+        return
     if not plan.candidates:
         yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
         yield from _elsewhere(resolved, plan, trace)
@@ -212,11 +215,12 @@ def _numbered(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
 def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | None) -> Iterator[str]:
     """What the same search would be where all that was ruled out can be launched."""
     scenario = resolved.scenario
-    size = sum(each.count for each in plan.pruned)
+    size = sum(each.count for each in plan.pruned if not each.is_everywhere)
+    never = {each.block for each in plan.pruned if each.is_everywhere}
     expected = expectation(scenario, size, trace)
     where = "where all of them can be launched"
     yield f"elsewhere  {where}: {scenario.search.sampler}, {expected.trials} of {size} candidates"
-    for block in scenario.space:
+    for block in (block for index, block in enumerate(scenario.space) if index not in never):
         axes = {**{name: getattr(block, name) for name in Setting().axes()}, **block.options}
         several = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items() if len(values) > 1)
         yield f"           {block.engine}: {several or 'one candidate'}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engines.launching import engine_here
-from engines.registry import BACKENDS, traits
+from engines.models.checkpoint.kind import DECODER
+from engines.registry import BACKENDS, TRAITS, traits
 from engines.setting import OptionValue
 
 
@@ -35,3 +38,11 @@ def test_every_option_of_an_engine_that_our_server_hosts_states_its_values(name:
         pytest.importorskip("ctranslate2")
     able = engine_here(name).capabilities()
     assert able.options.keys() == able.option_values.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, each in TRAITS.items() if each.model_kinds])
+def test_kinds_of_models_that_are_known_without_asking_are_the_engines(name: str) -> None:
+    engine: Any = engine_here(name)
+    assert traits(name).model_kinds == (DECODER,)
+    features = engine.features if hasattr(engine, "features") else engine.capabilities().features
+    assert features["model_kinds"] == "decoder-only"

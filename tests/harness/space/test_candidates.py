@@ -14,12 +14,16 @@ from harness.errors import EnvironmentFault, ScenarioError
 from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space, require_candidates
+from harness.space.plan_text import plan_lines
 
 CPU = Capabilities(
     effective_dtypes={"fp32": "fp32", "bf16": "fp32"},
     reasons={"fp16": "no half floats on this CPU"},
     options={"compile": "torch.compile"},
 )
+
+
+_T5 = ModelKind(name="seq2seq", model_type="t5", layers=2, heads=4, kv_heads=4, head_dim=16, hidden=64, vocab_size=512)
 
 
 def _plan(
@@ -254,3 +258,32 @@ def test_a_prompt_beyond_the_window_rules_out_an_engine_without_windows(tokens: 
     assert [each.reason for each in plan.pruned] == is_beyond * [
         "prompt and answer make 13 tokens; beyond 12, the model's window, fake would give other answers"
     ]
+
+
+def test_a_model_that_no_machine_serves_so_is_the_scenarios_fault_and_nothing_is_installed_for_it() -> None:
+    of = Scenario.model_validate({"name": "s", "space": [{"engine": "vllm"}, {"engine": "ctranslate2"}]})
+    resolved = resolve(of, Path("s.yaml"))
+    asked: list[str] = []
+
+    def able(engine: str, python: str) -> Capabilities | Availability:
+        asked.append(engine)
+        return replace(CPU, model_kinds=("decoder",))
+
+    plan = plan_space(resolved, able, kind=_T5)
+    assert [(each.description, each.is_everywhere) for each in plan.pruned] == [("vllm", True), ("ctranslate2", True)]
+    assert asked == ["ctranslate2"]
+    assert not plan.is_possible
+    lines = list(plan_lines(resolved, plan, ()))
+    assert lines[-1] == "nothing is left to measure, on this machine or another"
+    with pytest.raises(
+        ScenarioError, match="none of the candidates can be served on any machine: vllm: vllm serves decoder"
+    ):
+        require_candidates(plan, resolved)
+
+    missing = Availability(is_available=False, reason="it is not installed")
+    other = plan_space(resolved, lambda engine, python: missing, kind=_T5)
+    assert [each.is_everywhere for each in other.pruned] == [True, False]
+    lines = list(plan_lines(resolved, other, ()))
+    assert "elsewhere  where all of them can be launched: tpe, 1 of 1 candidates" in lines
+    assert "           ctranslate2: one candidate" in lines
+    assert "           vllm: one candidate" not in lines
