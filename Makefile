@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-scrape bench-tools bench-gpu bench-gate bench-tuner clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -96,6 +96,10 @@ bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, po
 
 bench-tuner: install ## the search on six programmed laws, beside others; pip install -e '.[bench-tuner]' adds SMAC3 (BENCH='--seeds 20')
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
+
+bench-machines: install ## calibration of simulated machines; BENCH='--nodes 2 4 8': the speed-up, 40 quiet minutes
+	$(PIP) install -q 'distributed>=2026.8'
+	$(BIN)/python -m tests.bench.machines.bench_machines $(BENCH)
 
 clean:               ## remove the venv and build products (results stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -20,7 +20,7 @@ from harness.store.disk import write_bytes
 from harness.store.layout import RunLayout
 
 RECORD = "record.json"
-FOLDERS = ("requests", "telemetry", "outputs", "logs")
+FOLDERS = ("requests", "telemetry", "engine_metrics", "outputs", "logs")
 """Where the files of a trial are in a run folder."""
 LIMIT_BYTES = 512 << 20
 """An archive travels in memory, through the engine that placed the trial. 50 MB of Parquet are a million requests."""

@@ -13,6 +13,7 @@ from harness.errors import EnvironmentFault, StaleScenario, UsageError
 from harness.measure.machine.calibration import Calibration, MachineOfRun
 from harness.records import RequestRecord, Trial
 from harness.scenario.resolve import ResolvedScenario, resolved_from_dict
+from harness.store.blocks import without_void_block
 from harness.store.codec import DecodeError, from_json
 from harness.store.formats import RunManifest, check_format
 from harness.store.layout import RunLayout
@@ -58,7 +59,8 @@ def read_run(root: Path) -> Run:
     data = path.read_bytes() if path.exists() else b""
     lines = whole_lines(data)
     unranked = {each.machine_id: each.why for each in manifest.machines if each.ranked != "ranked"}
-    trials = tuple(marked(_trial(line, f"{path}:{number}"), unranked) for number, line in enumerate(lines, start=1))
+    stored = (marked(_trial(line, f"{path}:{number}"), unranked) for number, line in enumerate(lines, start=1))
+    trials = without_void_block(stored)
     notes: tuple[str, ...] = ()
     if data and not data.endswith(b"\n"):
         notes = (f"{path}:{len(lines) + 1}: the last line is torn (the writer was killed); that trial is left out",)

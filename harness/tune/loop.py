@@ -13,6 +13,7 @@ from typing import Any
 from harness.choose.goals import goals_of
 from harness.quality.inheritance import judged_before
 from harness.records import NOT_MEASURED, Candidate, Trial, next_number
+from harness.store.blocks import without_void_block
 from harness.store.reader import marked
 from harness.tune.budget import Budget, stored_duration_s
 from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
@@ -290,7 +291,7 @@ class _Session:
     def _comparable(self) -> Sequence[Trial]:
         """The trials as machines of equal speed would have measured them: what finalists are chosen by."""
         scales = self._context.places.scales
-        return [scaled(trial, scales) for trial in self.trials] if scales else self.trials
+        return [scaled(trial, scales) for trial in without_void_block(self.trials)]
 
     def _measured(self) -> int:
         return sum(trial.outcome != "skipped" for trial in first_measurements(self.trials))

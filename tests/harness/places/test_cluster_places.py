@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -341,6 +342,22 @@ def test_a_search_over_losses_measures_each_candidate_once_and_every_line_has_it
     measured = [trial.candidate.candidate_id for trial in trials if trial.outcome == "ok" and not trial.repetition]
     assert len(measured) == len(set(measured)) == 6
     assert sum(trial.outcome == "machine_lost" for trial in trials) == 3
+
+
+def test_a_block_of_finalists_whose_machine_leaves_is_void_and_begun_again_on_another(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ("",) * 7 + ("node",))
+    result = _search(bench, tmp_path / "results")
+    (root,) = (tmp_path / "results" / "s").iterdir()
+    again = [trial for trial in read_run(root).trials if trial.repetition]
+    counted = [trial for trial in again if not trial.unranked]
+    assert len({trial.machine for trial in counted}) == 1
+    confirm = bench.resolved.scenario.search.confirm
+    assert Counter(trial.candidate.candidate_id for trial in counted) == dict.fromkeys(
+        {trial.candidate.candidate_id for trial in counted}, confirm.repetitions
+    )
+    (void,) = [trial for trial in again if trial.unranked and trial.outcome == "ok"]
+    assert void.unranked == f"the finalists were begun again on machine {counted[0].machine}, a block is of one machine"
+    assert len(result.trials) == 6 + 2 + confirm.finalists * confirm.repetitions
 
 
 def test_the_class_of_most_machines_is_taken_or_the_one_asked_for(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def _place(root: Path) -> RunLayout:
     files = {
         layout.requests("t0003-x"): b"PAR1",
         layout.telemetry("t0003-x"): b"",
+        layout.engine_metrics("t0003-x"): b"PAR1",
         layout.outputs("t0003-x"): '{"id": "ü"}\n'.encode(),
         layout.logs("t0003-x") / "load" / "front.log": b"\xff\x00",
         layout.run_json: b"{}",
@@ -48,6 +49,7 @@ def test_a_trial_and_its_files_come_out_as_they_were(tmp_path: Path) -> None:
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} - {"run.json", ".lock"}
     assert found == {
         "requests/t0003-x.parquet", "telemetry/t0003-x.parquet", "outputs/t0003-x.jsonl", "logs/t0003-x/load/front.log",
+        "engine_metrics/t0003-x.parquet",
     }  # fmt: skip
     assert (root / "logs/t0003-x/load/front.log").read_bytes() == b"\xff\x00"
 

@@ -18,8 +18,6 @@ from harness.tune.search_records import SearchResult
 from tests.harness.tune.in_memory_places import InMemoryPlaces, Placement
 from tests.harness.tune.landscape import Bench, NoStudy, plan, scenario, trial_of
 
-PLACEMENTS = 2_000
-"""Here; 10,000 were run once with the same result."""
 SMALL = [
     {"engine": "ctranslate2", "workers": [1, 2, 4], "batch_size": [1, 2, 4, 8], "threads": [1, 2]},
     {"engine": "onnxruntime", "workers": [1, 2, 4], "batch_size": [1, 2, 4], "threads": [1, 2]},
@@ -50,7 +48,8 @@ def _double_placements(placements: list[Placement]) -> int:
     return sum(second.begin_ns < first.end_ns for group in groups.values() for first, second in pairwise(group))
 
 
-def test_of_many_placements_none_is_double_and_no_candidate_is_proposed_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("placements", [1_000, pytest.param(10_000, marks=pytest.mark.heavy)])
+def test_of_many_placements_none_is_double_and_no_candidate_is_proposed_twice(tmp_path: Path, placements: int) -> None:
     placed = 0
     for seed in range(1000):
         of = scenario({"sampler": "grid", "trials": 99, "seed": seed, "max_minutes": 1e5}, space=SMALL)
@@ -69,9 +68,9 @@ def test_of_many_placements_none_is_double_and_no_candidate_is_proposed_twice(tm
         assert all(begun[name] <= 1 + lost[name] for name in begun), "proposed twice without a loss"
         blamed = {t.candidate.candidate_id for t in result.trials if t.outcome == "crashed"}
         assert blamed <= set(lost), "a candidate is blamed that lost no machine before"
-        if placed >= PLACEMENTS:
+        if placed >= placements:
             break
-    assert placed >= PLACEMENTS
+    assert placed >= placements
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "nsga2"])
