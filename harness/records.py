@@ -60,9 +60,10 @@ class RequestRecord:
     stream: of its last frame). `hidden_tokens` are counted in `output_tokens` and were never sent, `counted_by` is who
     counted ('server', or the served model's 'tokenizer'), `asked_tokens` the output length where a fixed one was asked
     for, `asked_input_tokens` the input length where a trace asked for one, `cached_tokens` the input tokens that a
-    prefix cache had (None: not counted). `output_ids` name the answers in outputs/<trial>.jsonl. `connect_ns` is the
-    set-up time of the connection (a duration) where this request was the first one on it. `name` is set by a user's own
-    locustfile only; there no schedule exists, `intended_ns` is the send,
+    prefix cache had (None: not counted). `planned_ns` is the own time by the schedule of a turn that follows another in
+    its conversation; `intended_ns` is later where that one's answer came late. `output_ids` name the answers in
+    outputs/<trial>.jsonl. `connect_ns` is the set-up time of the connection (a duration) where this request was the
+    first one on it. `name` is set by a user's own locustfile only; there no schedule exists, `intended_ns` is the send,
     and `prompt_ids` may be empty.
     """
 
@@ -89,6 +90,7 @@ class RequestRecord:
     asked_tokens: int | None = None
     asked_input_tokens: int | None = None
     cached_tokens: int | None = None
+    planned_ns: int | None = None
 
     @property
     def latency_ns(self) -> int:
@@ -125,7 +127,8 @@ class Metric:
 DoubtKind = Literal[
     "few_samples", "short_window", "short_answers", "long_answers", "input_lengths", "repeated_prompts",
     "cached_prompts", "failed_requests", "other_cpu", "client_cpu", "overload",
-    "late_sends", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota", "swapping",
+    "late_sends", "late_turns", "client_pause", "drift", "short_warmup", "token_counts", "stolen_cpu", "cpu_quota",
+    "swapping",
     "overheated", "held_back", "task_errors", "cut_off", "ended_early",
     "mixed_requests", "worker_clock", "worker_crashes", "imported", "unclassified",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.errors import MeasurementInvalid
 from harness.load.client.raw_records import read_raw, shifted
 from harness.load.client.request_records import RecordReader
-from harness.load.plan import NOBODY, START_USERS, LoadPlan
+from harness.load.plan import NOBODY, START_USERS, LoadPlan, most_turns
 from harness.load.processes import AnyProcesses, LoadProcesses
 from harness.load.protocol.request_form import form_of
 from harness.load.served_model import UNKNOWN, ServedModel
@@ -172,8 +172,9 @@ class _Watch:
 
     def _load_s(self) -> float:
         plan = self.plan
-        if plan.is_open_loop:  # the last request may wait one timeout to be sent, and one for its answer
-            return plan.offsets_ns[-1] / NS_PER_S + 2 * plan.request_timeout_s + GRACE_S
+        if plan.is_open_loop:  # each turn may wait one timeout to be sent, and one for its answer
+            turns_s = most_turns(plan) * (2 * plan.request_timeout_s + plan.think_time_s)
+            return plan.offsets_ns[-1] / NS_PER_S + turns_s + GRACE_S
         return plan.max_duration_s + plan.think_time_s + plan.request_timeout_s + GRACE_S
 
     def _why_too_many(self, done: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ START_USERS = 8
 """Users that each load process of an open loop begins with, and warms up with; more follow as they are needed."""
 NOBODY = -1
 """The user of a request that was never sent."""
+NO_TURN = -1
+"""Stands for the turn before one that begins a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +32,10 @@ class LoadPlan:
 
     Closed loop: `users` users, each sends its next request `think_time_s` after its last answer, until `requests` are
     sent or `max_duration_s` is over. Open loop, where `offsets_ns` states when each request leaves (from the opening of
-    the window, never falling): `users`, `think_time_s` and `requests` mean nothing, `window_s` is the time the schedule
+    the window, never falling): `users` and `requests` mean nothing, `window_s` is the time the schedule
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
+    `follows` names for each request the turn before it in its conversation, NO_TURN for none (() where no request waits
+    for another): it is due at its offset, or `think_time_s` after that one's answer, whichever is later.
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) shape prompts and set max_new_tokens;
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
     the estimate used for that in runs without a corpus: else `cuts` (one per prompt of each measured request, () for a
@@ -71,6 +75,7 @@ class LoadPlan:
     seed: int
     processes: int = 1
     offsets_ns: tuple[int, ...] = ()
+    follows: tuple[int, ...] = ()
     window_s: float = 0.0
     max_in_flight: int = 1000
     input_lengths: tuple[int | None, ...] = ()
@@ -119,7 +124,7 @@ class LoadPlan:
         fields: dict[str, Any] = json.loads(text)
         fields["prompts"] = tuple(_prompt(prompt) for prompt in fields["prompts"])
         fields["dialect"] = Dialect(**fields["dialect"])
-        for name in ("offsets_ns", "input_lengths", "output_lengths"):
+        for name in ("offsets_ns", "follows", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])
         for name in ("cuts", "warmup_cuts"):
             fields[name] = tuple(tuple((begin, end) for begin, end in cut) for cut in fields[name])
@@ -141,3 +146,25 @@ def share_of(total: int, part: int, parts: int) -> int:
 def part_of(requests: int, part: int, parts: int) -> range:
     """The request numbers that load process `part` of `parts` sends in an open loop."""
     return range(part, requests, parts)
+
+
+def firsts_of(plan: LoadPlan, part: int) -> Sequence[int]:
+    """The requests of an open loop that load process `part` sends at their own times: all of its part, or those that
+    begin its conversations, whose further turns it sends too."""
+    if not plan.follows:
+        return part_of(len(plan.offsets_ns), part, plan.processes)
+    firsts = [seq for seq, before in enumerate(plan.follows) if before == NO_TURN]
+    return firsts[part :: plan.processes]
+
+
+def next_turns(plan: LoadPlan) -> dict[int, int]:
+    """Request -> the turn that follows it."""
+    return {before: seq for seq, before in enumerate(plan.follows) if before != NO_TURN}
+
+
+def most_turns(plan: LoadPlan) -> int:
+    """Turns of the longest conversation, 1 where nothing depends."""
+    turns: list[int] = []
+    for before in plan.follows:
+        turns.append(1 if before == NO_TURN else turns[before] + 1)
+    return max(turns, default=1)

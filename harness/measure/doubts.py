@@ -12,7 +12,7 @@ import numpy as np
 from harness.measure.asked_lengths import cached_prompts, input_lengths, long_answers, short_answers, uncounted
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.overload import overload
-from harness.measure.schedule import was_sent
+from harness.measure.schedule import late_turns, was_sent
 from harness.measure.statistics.estimators import smallest_n
 from harness.measure.statistics.steady_state import SMALLEST_N, unsteadiness
 from harness.measure.tokens import more_pieces
@@ -161,6 +161,7 @@ def doubts_of(
         ("short_answers", short_answers(chosen)),
         ("long_answers", long_answers(chosen)),
         ("input_lengths", input_lengths(chosen)),
+        ("late_turns", late_turns(chosen)),
         ("cached_prompts", "" if shares_prefixes else cached_prompts(chosen)),
     )
     return (*(Doubt(kind=kind, sentence=sentence) for kind, sentence in found if sentence), *use.disturbances)

@@ -211,6 +211,13 @@ _DEFS = (
         shown_in=("answer", "aside", "deployed", "probe"),
     ),
     MetricDef(
+        "slip_p50_ms", "ms", "minimize", "median time that later turns of conversations are due behind the trace"
+    ),
+    MetricDef("slip_p99_ms", "ms", "minimize", "99th percentile of that slip", column=4, shown_in=("answer", "aside")),
+    MetricDef(
+        "slip_late_frac", "frac", "minimize", "share of later turns that are due behind the trace", title="Late turns"
+    ),
+    MetricDef(
         "short_answers_frac",
         "frac",
         "minimize",
@@ -222,16 +229,10 @@ _DEFS = (
         "frac",
         "maximize",
         "share of the input tokens that a prefix cache had, by the server's own count",
-        title="Input from a cache",
         shown_in=("aside",),
     ),
     MetricDef(
-        "cached_input_unlimited_frac",
-        "frac",
-        "maximize",
-        "the same of a prefix cache without bound, by the blocks that a trace names",
-        title="Of a cache without bound",
-        shown_in=("aside",),
+        "cached_input_unlimited_frac", "frac", "maximize", "the same of a prefix cache without bound, by a trace"
     ),
     MetricDef(
         "prefix_hit_frac",

@@ -233,6 +233,10 @@ class TraceLoad(Open):
         Field(description="of its times; null: by the column's name or the format's columns"),
     ] = None
     block_tokens: Annotated[AtLeastOne, Field(description="tokens of a block, of a trace with hash_ids")] = 512
+    think_time_s: Annotated[
+        float,
+        Field(ge=0.0, description="from an answer to the next turn of its conversation, of a trace that names them"),
+    ] = 0.0
 
     def seconds(self, requests: int, max_duration_s: float) -> float:
         return max_duration_s

@@ -361,6 +361,7 @@ class Scenario(Strict):
                 workload.load.kind,
             ),
             (("load_level",), bool(workload.load.levels), "several levels in workload.load.users or rate_rps", "one"),
+            (("slip_",), workload.load.kind == "trace", "workload.load.kind: trace", workload.load.kind),
             (("rate_", "lag_"), workload.is_open_loop, "an open loop such as poisson", workload.load.kind),
         )
         names = list(self.goal_names)

@@ -20,8 +20,7 @@ from harness.scenario.yaml_nodes import parse
 from harness.space.check_model import check_folder, check_model
 from harness.space.check_options import option_problems
 from harness.space.check_requests import request_problems
-from harness.space.check_texts import check_texts
-from harness.space.plan_text import facts_of
+from harness.space.check_texts import check_texts, check_turns
 
 
 def checked_scenario(path: Path, overrides: Sequence[str] = (), *, reads_models: bool = False) -> ResolvedScenario:
@@ -92,7 +91,7 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
         if not resolved.trace_path.is_file():
             in_trace = [f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"]
         else:
-            in_trace = list(_problems_of(lambda: facts_of(resolved)))
+            in_trace = list(_problems_of(lambda: check_turns(resolved, at)))
         yield from in_trace
     corpus = resolved.corpus_path
     if corpus is not None and not corpus.is_file():

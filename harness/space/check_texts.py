@@ -7,6 +7,7 @@ from collections.abc import Callable
 from harness.errors import ScenarioError
 from harness.load.corpus.cuts import cutter_of
 from harness.load.schedule.estimate import load_requests
+from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here
 from harness.space.chat import around_of
@@ -47,3 +48,18 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
             f"tokenizer or chat template adds to a text, got {longest}"
         )
     cutter.check(longest, count, at("workload", "corpus"))
+
+
+def check_turns(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
+    """Raises ScenarioError for a trace that cannot be read, or whose rows follow no others though a goal is about that
+    or a think time is stated."""
+    trace, load = facts_of(resolved), resolved.scenario.workload.load
+    if trace is None or trace.schedule.follows:
+        return
+    asked = [name for name in resolved.scenario.goal_names if name.startswith("slip_")]
+    asked += ["workload.load.think_time_s"] if isinstance(load, TraceLoad) and load.think_time_s else []
+    if asked:
+        raise ScenarioError(
+            f"{at('workload', 'load', 'path')}expected conversations of several turns (a column session_id), because "
+            f"{asked[0]} is asked for, got none in what is replayed of {trace.name}"
+        )

@@ -18,7 +18,7 @@ _COLUMNS = (
     ("output_ids", "list<string>"), ("is_warmup", "bool"), ("error", "string"), ("token_ns", "list<int64>"),
     ("connect_ns", "int64"), ("name", "string"), ("first_output_ns", "int64"), ("hidden_tokens", "int64"),
     ("counted_by", "string"), ("asked_tokens", "int64"), ("asked_input_tokens", "int64"),
-    ("cached_tokens", "int64"),
+    ("cached_tokens", "int64"), ("planned_ns", "int64"),
 )  # fmt: skip
 
 

@@ -207,6 +207,8 @@ class Loads:
             offsets_ns=schedule.offsets_ns,
             window_s=schedule.duration_s,
             max_in_flight=load.max_in_flight,
+            follows=schedule.follows,
+            think_time_s=load.think_time_s if isinstance(load, TraceLoad) else 0.0,
             input_lengths=schedule.input_lengths,
             output_lengths=schedule.output_lengths,
             unlimited_hit_frac=schedule.unlimited_hit_frac(load.block_tokens) if isinstance(load, TraceLoad) else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
-from harness.load.plan import LoadPlan
+from harness.load.plan import NO_TURN, LoadPlan
 from harness.load.prompts.lengths import token_rates
 from harness.scenario.load_kinds import TraceLoad
 from harness.trial.inputs import TrialInputs
@@ -26,7 +26,7 @@ class RequestTexts:
         and its warm-up, counted by the model in `folder` (None: by words); made of `blocks`, equal where their ids are,
         where a trace names them for each request. Raises ScenarioError: the corpus is too short."""
         plan = self._with_lengths(plan)
-        if not plan.input_lengths:
+        if all(length is None for length in plan.input_lengths):
             return plan
         path = self._inputs.corpus_path
         if path is None:
@@ -36,13 +36,22 @@ class RequestTexts:
         if blocks:
             measured, warm = self._of_blocks(plan, cutter, blocks)
             return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
-        known = [length for length in plan.input_lengths if length is not None]
-        warmup = (sorted(known, reverse=True)[:1] + known)[: plan.warmup_requests]
-        warmup += [known[number % len(known)] for number in range(plan.warmup_requests - len(warmup))]
-        each = [length for length in (*known, *warmup) for length in shares(length, plan.inputs_per_request)]
-        cuts = cutter.cuts(each, plan.seed)
-        measured, left = _placed(plan.input_lengths, cuts, plan.inputs_per_request)
-        return replace(plan, corpus=text, cuts=measured, warmup_cuts=left, around=self._inputs.around)
+        measured, warm = self._of_lengths(plan, cutter)
+        return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
+
+    def _of_lengths(self, plan: LoadPlan, cutter: Cutter) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+        """The texts of measured and of warm-up requests, each with a beginning that no other has but the turns of its
+        conversation."""
+        firsts = conversations(plan.follows) or range(len(plan.input_lengths))
+        rows = [(first, n) for first, n in zip(firsts, plan.input_lengths, strict=True) if n is not None]
+        fresh = count(max(firsts) + 1)
+        longest = max(n for _, n in rows)
+        warm = [longest, *(rows[number % len(rows)][1] for number in range(plan.warmup_requests))]
+        rows += [(next(fresh), n) for n in warm[: plan.warmup_requests]]
+        each = plan.inputs_per_request
+        parts = [(first * each + k, part) for first, n in rows for k, part in enumerate(shares(n, each))]
+        cuts = cutter.cuts([part for _, part in parts], plan.seed, [first for first, _ in parts])
+        return _placed(plan.input_lengths, cuts, each)
 
     def _of_blocks(
         self, plan: LoadPlan, cutter: Cutter, blocks: Sequence[Sequence[int]]
@@ -69,6 +78,14 @@ class RequestTexts:
             input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
             output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
         )
+
+
+def conversations(follows: Sequence[int]) -> list[int]:
+    """For each request the first one of its conversation; [] where nothing depends."""
+    firsts: list[int] = []
+    for seq, before in enumerate(follows):
+        firsts.append(seq if before == NO_TURN else firsts[before])
+    return firsts
 
 
 def shares(length: int, parts: int) -> list[int]:

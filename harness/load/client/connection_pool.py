@@ -15,7 +15,7 @@ from harness.load.client.open_loop import Pool, PoolUser
 from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
-from harness.load.plan import LoadPlan, part_of, share_of
+from harness.load.plan import LoadPlan, share_of
 from harness.load.prompts.lengths import SentPrompts, shaped
 from harness.load.protocol.request_form import form_of
 from harness.records import Prompt
@@ -65,8 +65,7 @@ class Session:
     def run_schedule(self, begin_ns: int) -> None:
         """Open loop: send this process's part of the schedule. Returns when everything is answered."""
         assert self.pool is not None
-        offsets_ns = self.plan.offsets_ns
-        self.pool.run(begin_ns, part_of(len(offsets_ns), self._part, self.plan.processes), offsets_ns, self._wire_of)
+        self.pool.run(begin_ns, self._wire_of)
         self.is_finished.set()
 
     def _warm_up_and_load(self, user: int) -> None:

@@ -2,7 +2,9 @@
 
 The sender itself writes to the socket (nothing stands between the timer and the send), then wakes the user that owns
 the connection. Idle, connected users are kept ahead of need, so that set-up is no part of a latency unless a burst is
-larger than the reserve. With `limit` requests outstanding a due request waits, its latency running, and is counted.
+larger than the reserve. With `limit` requests outstanding a due request waits, its latency running, and is counted. A
+turn that follows another is due at its own time, or a think time after that one's answer where that is later, and is
+sent by a greenlet that lives so long.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from gevent.hub import Waiter
 from harness.load.client.http import Connection
 from harness.load.client.raw_records import Exchange
 from harness.load.client.timer import Timer
-from harness.load.plan import START_USERS, LoadPlan, share_of
+from harness.load.plan import START_USERS, LoadPlan, firsts_of, next_turns, share_of
 from harness.units import NS_PER_S
 
 RESERVE_FRAC = 0.25
@@ -78,6 +80,14 @@ class Pool:
         self._idle: list[PoolUser] = []
         self._backlog: deque[tuple[Exchange, bytes]] = deque()
         self._users = 0
+        self._plan = plan
+        self._firsts = firsts_of(plan, part)
+        self._next_turns = next_turns(plan)
+        self._think_ns = int(plan.think_time_s * NS_PER_S)
+        self._begin_ns = 0
+        self._wire: Callable[[int], bytes] = _no_wire
+        self._coming = 0
+        self._failed: BaseException | None = None
         self.in_flight = 0
         self.peak_in_flight = 0
         self.waited = 0
@@ -88,11 +98,12 @@ class Pool:
         self._users = min(START_USERS, self.limit)
         return self._users
 
-    def run(self, begin_ns: int, seqs: range, offsets_ns: tuple[int, ...], wire: Callable[[int], bytes]) -> None:
-        """Send everything, each at its time; returns when every answer is in or has timed out."""
+    def run(self, begin_ns: int, wire: Callable[[int], bytes]) -> None:
+        """Send everything of this part, each at its time; returns when every answer is in or has timed out."""
+        self._begin_ns, self._wire, offsets_ns = begin_ns, wire, self._plan.offsets_ns
         timer = Timer(priority=True)
         behind = 0
-        for seq in seqs:
+        for seq in self._firsts:
             request = wire(seq)
             intended_ns = begin_ns + offsets_ns[seq]
             if intended_ns > time.monotonic_ns():
@@ -101,10 +112,12 @@ class Pool:
             elif (behind := behind + 1) >= BURST_SENDS:
                 gevent.sleep(0)
                 behind = 0
-            self._send(seq, intended_ns, request)
+            self._send(Exchange(seq=seq, intended_ns=intended_ns), request)
         timer.close()
-        while self.in_flight or self._backlog:
+        while self.in_flight or self._backlog or self._coming:
             gevent.sleep(DRAIN_POLL_S)
+            if self._failed is not None:
+                raise self._failed
             self._expire(time.monotonic_ns())
         for user in self._idle:
             user.wake(None)
@@ -118,11 +131,33 @@ class Pool:
         """`user` has its answer: keep it; the next waiting request, or None and it is idle."""
         self.in_flight -= 1
         due.user = user.number
-        self._finished(due)
+        self._over(due)
         return self._next(user)
 
-    def _send(self, seq: int, intended_ns: int, request: bytes) -> None:
-        due = Exchange(seq=seq, intended_ns=intended_ns)
+    def _over(self, request: Exchange) -> None:
+        """Keep a finished request; the turn that follows it, if any, has a time now, whatever became of this one."""
+        self._finished(request)
+        seq = self._next_turns.get(request.seq)
+        if seq is not None:
+            self._coming += 1
+            planned_ns = self._begin_ns + self._plan.offsets_ns[seq]
+            due_ns = max(planned_ns, request.done_ns + self._think_ns)
+            turn = Exchange(seq=seq, intended_ns=due_ns, planned_ns=planned_ns)
+            gevent.spawn(self._send_later, turn).link_exception(self._note_failure)
+
+    def _send_later(self, turn: Exchange) -> None:
+        request = self._wire(turn.seq)
+        if turn.intended_ns > time.monotonic_ns():
+            timer = Timer(priority=True)
+            timer.wait_until(turn.intended_ns)
+            timer.close()
+        self._send(turn, request)
+        self._coming -= 1
+
+    def _note_failure(self, greenlet: gevent.Greenlet) -> None:
+        self._failed = greenlet.exception
+
+    def _send(self, due: Exchange, request: bytes) -> None:
         if self._idle and not self._backlog:
             user = self._idle.pop()
             user.connection.start(due, request)
@@ -165,8 +200,12 @@ class Pool:
                 f"not sent within {self._timeout_ns / NS_PER_S:g} s: {self.in_flight} requests were outstanding in "
                 f"this load process (max_in_flight = {self._bound} over all)"
             )
-            self._finished(due)
+            self._over(due)
 
 
 def _nothing() -> None:
     return
+
+
+def _no_wire(seq: int) -> bytes:
+    raise RuntimeError(f"request {seq} wanted before the load began")

@@ -19,7 +19,9 @@ class Exchange:
     """One request and its answer as the load process sees it; filled in while it runs, then written as a line.
 
     `failure`: '' where an HTTP answer came, else 'timed_out', 'connection_failed' or 'bad_body'. `sent_ns` is 0 until
-    it was sent. `connect_ns`: set-up time of the connection, on its first request only. `marks`: (monotonic ns, body
+    it was sent. `connect_ns`: set-up time of the connection, on its first request only.
+    `planned_ns`: of a turn that follows another, its own time by the schedule, which `intended_ns` is behind where that
+    one's answer came late. `marks`: (monotonic ns, body
     bytes so far) of each read of a stream.
     """
 
@@ -35,6 +37,7 @@ class Exchange:
     input_header: str = ""
     output_header: str = ""
     connect_ns: int | None = None
+    planned_ns: int | None = None
     marks: list[tuple[int, int]] = field(default_factory=list)
     body: bytes = b""
 
@@ -85,5 +88,6 @@ def shifted(raw: Exchange, by_ns: int) -> Exchange:
         intended_ns=raw.intended_ns + by_ns,
         sent_ns=raw.sent_ns + by_ns,
         done_ns=raw.done_ns + by_ns,
+        planned_ns=None if raw.planned_ns is None else raw.planned_ns + by_ns,
         marks=[(at_ns + by_ns, length) for at_ns, length in raw.marks],
     )

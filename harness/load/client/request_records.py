@@ -59,6 +59,7 @@ class RecordReader:
             error=without_key(error, self._form.api_key_env) if error else "",
             token_ns=answer.token_ns,
             connect_ns=raw.connect_ns,
+            planned_ns=raw.planned_ns,
             first_output_ns=answer.first_output_ns,
             hidden_tokens=answer.hidden_tokens,
             cached_tokens=answer.cached_tokens,

@@ -57,11 +57,12 @@ class Cutter:
         """Tokens of the corpus without what stands in it twice."""
         return self._words.total
 
-    def cuts(self, lengths: Sequence[int], seed: int = 0) -> tuple[Cut, ...]:
-        """One cut for each number of tokens, all with different beginnings, which `seed` moves. Raises ScenarioError
-        with the numbers: the corpus is too short."""
-        self.check(max(lengths, default=0), len(lengths))
-        starts = [(number + seed) * self._step % len(self._words) for number in range(len(lengths))]
+    def cuts(self, lengths: Sequence[int], seed: int = 0, openings: Sequence[int] = ()) -> tuple[Cut, ...]:
+        """One cut for each number of tokens, all with different beginnings, which `seed` moves; `openings` numbers the
+        beginnings where some are the same. Raises ScenarioError with the numbers: the corpus is too short."""
+        numbers = openings or range(len(lengths))
+        self.check(max(lengths, default=0), len(set(numbers)))
+        starts = [(number + seed) * self._step % len(self._words) for number in numbers]
         cuts = [self._cut(start, length - self.added) for start, length in zip(starts, lengths, strict=True)]
         is_proven = True
         for begin in range(0, len(cuts), PROVEN):

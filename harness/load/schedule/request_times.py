@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import ScenarioError
+from harness.load.plan import NO_TURN
 from harness.load.schedule.trace import Trace
 from harness.load.schedule.trace_blocks import unlimited_hit_frac
 from harness.units import NS_PER_S
@@ -22,7 +24,8 @@ PEAK_WINDOW_S = 1.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """Offsets (ns from the opening, never falling), one per request; lengths in tokens where a trace asks for them, and
-    the ids of the blocks that make each input where it names them.
+    the ids of the blocks that make each input where it names them. `follows` names for each request the one before
+    it in its conversation, NO_TURN for none; it is empty where the trace names no conversation of several turns.
 
     `duration_s` is the time the schedule covers, so `asked_rps` x `duration_s` is the number of requests.
     """
@@ -32,6 +35,7 @@ class Schedule:
     input_lengths: tuple[int | None, ...] = ()
     output_lengths: tuple[int | None, ...] = ()
     blocks: tuple[tuple[int, ...], ...] = ()
+    follows: tuple[int, ...] = ()
 
     @property
     def asked_rps(self) -> float:
@@ -39,11 +43,17 @@ class Schedule:
         return len(self.offsets_ns) / self.duration_s if self.duration_s > 0 else 0.0
 
     def unlimited_hit_frac(self, block_tokens: int) -> float | None:
-        """What a prefix cache without bound would have of the input tokens; None where no blocks are named."""
-        if not self.blocks:
-            return None
+        """What a prefix cache without bound would have of the input tokens; None where inputs share nothing."""
         lengths = [length or 0 for length in self.input_lengths]
-        return unlimited_hit_frac(zip(self.blocks, lengths, strict=True), block_tokens)
+        if self.blocks:
+            return unlimited_hit_frac(zip(self.blocks, lengths, strict=True), block_tokens)
+        if not self.follows or not sum(lengths):
+            return None
+        return sum(min(lengths[before], length) for before, length in self._turns(lengths)) / sum(lengths)
+
+    def _turns(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(the turn before, the length) of each turn that follows one."""
+        return ((before, n) for before, n in zip(self.follows, lengths, strict=True) if before != NO_TURN)
 
     @property
     def peak_rps(self) -> float:
@@ -79,7 +89,19 @@ def trace_schedule(trace: Trace, speed: float, max_duration_s: float) -> Schedul
         input_lengths=tuple(row.input_length for row in kept) if has_input else (),
         output_lengths=tuple(row.output_length for row in kept) if has_output else (),
         blocks=tuple(row.blocks for row in kept) if any(row.blocks for row in kept) else (),
+        follows=follows_of([row.session for row in kept]),
     )
+
+
+def follows_of(sessions: Sequence[str]) -> tuple[int, ...]:
+    """For each row the one before it of the same conversation, NO_TURN for the first and for rows of none; () where
+    no conversation has two."""
+    last: dict[str, int] = {}
+    found: list[int] = []
+    for number, session in enumerate(sessions):
+        found.append(last.get(session, NO_TURN) if session else NO_TURN)
+        last[session] = number
+    return tuple(found) if any(each != NO_TURN for each in found) else ()
 
 
 def too_many(requests: float) -> str:

@@ -26,12 +26,13 @@ MAX_TIME_S = 1e11
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRow:
     """One arrival, seconds from an origin of the trace's own; lengths in tokens, None where the trace has none; the ids
-    of the blocks that make its input, none where it names none."""
+    of the blocks that make its input, none where it names none; the conversation of which it is a turn, '' for none."""
 
     at_s: float
     input_length: int | None
     output_length: int | None
     blocks: tuple[int, ...] = ()
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ def read_trace(path: Path, time_unit: Unit | None = None, block_tokens: int = BL
             input_length=row.input_length,
             output_length=row.output_length,
             blocks=row.blocks,
+            session=row.session,
         )
         for row in kept
     )
@@ -87,6 +89,7 @@ class _RawRow:
     input_length: int | None
     output_length: int | None
     blocks: tuple[int, ...]
+    session: str
     columns: Columns
 
 
@@ -128,9 +131,16 @@ def _raw_row(
             _length(fields, columns.input, where),
             _length(fields, columns.output, where),
             blocks_of(fields[columns.blocks], columns.blocks, where) if columns.blocks is not None else (),
+            _session(fields[columns.session], columns.session, where) if columns.session is not None else "",
             columns,
         )
     return None
+
+
+def _session(value: Any, name: str, where: str) -> str:
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return "" if value is None else str(value).strip()
+    raise ScenarioError(f"{where}: expected {name} as a text or a whole number, got {value!r:.80}")
 
 
 def _time(value: Any, name: str, where: str) -> tuple[float, bool]:

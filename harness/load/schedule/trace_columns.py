@@ -48,7 +48,12 @@ HASH_IDS = "hash_ids"
 KNOWN_TIMES = "timestamp_s, timestamp_ms, timestamp, arrival_time or arrived_at"
 KNOWN_LENGTHS = "input_length, prompt_tokens, ContextTokens; output_length, completion_tokens, GeneratedTokens"
 
-Role = Literal["time", "input", "output", "total", "length", "blocks", "other"]
+_SESSIONS = frozenset(
+    ("session", "session_id", "conversation", "conversation_id", "chat_id", "dialog_id", "dialogue_id")
+)
+"""Columns that name the conversation of which a row is a turn; BurstGPT's is 'Session ID'."""
+
+Role = Literal["time", "input", "output", "total", "length", "blocks", "session", "other"]
 """'total': input and output together. 'length': some length that cannot be placed. 'blocks': ids of the blocks of an
 input."""
 
@@ -70,6 +75,8 @@ def column_of(name: str) -> Column:
         return Column(role="time")
     if "_".join(words[:-1]) in _TIMES and words[-1] in _UNIT_WORDS:
         return Column(role="time", unit=_UNIT_WORDS[words[-1]])
+    if key in _SESSIONS:
+        return Column(role="session")
     if key == HASH_IDS:
         return Column(role="blocks")
     if key in _WHOLE_NAMES:
@@ -103,6 +110,7 @@ class Columns:
     input: str | None
     output: str | None
     blocks: str | None
+    session: str | None
 
 
 def columns_of(names: Collection[str], where: str) -> Columns:
@@ -113,7 +121,12 @@ def columns_of(names: Collection[str], where: str) -> Columns:
     roles: dict[Role, list[str]] = {}
     for name in names:
         roles.setdefault(column_of(name).role, []).append(name)
-    for role, what in (("time", "time"), ("input", "input length"), ("output", "output length")):
+    for role, what in (
+        ("time", "time"),
+        ("input", "input length"),
+        ("output", "output length"),
+        ("session", "conversation"),
+    ):
         if len(found := roles.get(role, [])) > 1:  # type: ignore[call-overload]
             raise ScenarioError(f"{where}: expected one column of the {what}, got {_listed(found)}; keep one of them")
     if "time" not in roles:
@@ -135,6 +148,7 @@ def columns_of(names: Collection[str], where: str) -> Columns:
         input=next(iter(roles.get("input", [])), None),
         output=next(iter(roles.get("output", [])), None),
         blocks=next(iter(roles.get("blocks", [])), None),
+        session=next(iter(roles.get("session", [])), None),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.load.plan import NO_TURN
 from harness.load.schedule.request_times import Schedule, trace_schedule
 from harness.load.schedule.trace import Trace, read_trace
 from harness.scenario.load_kinds import TraceLoad
@@ -47,12 +48,13 @@ class TraceFacts:
             )
         else:
             yield "lengths: none in the trace; each prompt is sent at its own, with max_new_tokens for all"
+        if self.schedule.follows:
+            turns = sum(before != NO_TURN for before in self.schedule.follows)
+            yield f"conversations: {sent - turns}, in which {turns} turns wait for the answer before them"
         if (hit_frac := self.unlimited_hit_frac) is not None:
             different = len({block for blocks in self.schedule.blocks for block in blocks})
-            yield (
-                f"blocks: {different:,} different ones of {self.block_tokens} tokens; a prefix cache without bound "
-                f"would have {hit_frac:.1%} of the input tokens"
-            )
+            named = f"blocks: {different:,} different ones of {self.block_tokens} tokens; " if different else ""
+            yield f"{named}a prefix cache without bound would have {hit_frac:.1%} of the input tokens"
         if self.trace.skipped:
             yield f"skipped: {self.trace.skipped} rows that ask for 0 tokens"
         if self.trace.unused:

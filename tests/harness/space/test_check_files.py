@@ -75,6 +75,21 @@ def test_a_corpus_that_holds_too_little_is_refused_with_its_line(tmp_path: Path,
     assert f"{path}:{problem.format(folder=tmp_path)}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [("constraints: {slip_p99_ms: {max: 100}}", "slip_p99_ms"), ("", "workload.load.think_time_s")],
+)
+def test_what_is_asked_of_turns_needs_a_trace_that_has_some(tmp_path: Path, more: str, what: str) -> None:
+    (tmp_path / "t.csv").write_text("timestamp_s,session_id\n0,a\n1,b\n")
+    path = tmp_path / "s.yaml"
+    load = "{kind: trace, path: t.csv, think_time_s: 1}" if not more else "{kind: trace, path: t.csv}"
+    path.write_text(f"name: s\nspace: [{{engine: fake}}]\nworkload:\n  load: {load}\n{more}\n")
+    with pytest.raises(ScenarioError) as caught:
+        checked_scenario(path)
+    expected = f"{path}:4: workload.load.path: expected conversations of several turns (a column session_id), because "
+    assert str(caught.value).startswith(f"{expected}{what} is asked for, got none in what is replayed of t.csv")
+
+
 def test_an_input_shorter_than_what_the_tokenizer_adds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: s\nspace: [{engine: t5}]\nworkload: {lengths: {input: 1}}\n")
