@@ -284,11 +284,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     middles = [metric_of(t, name) for t in trials for name in ("latency_p50_ms", "latency_p90_ms")]
     if any(metric is not None and metric.is_unproven for metric in middles):
         notes.append("'x (n=...)': so few requests bound it on neither side; it is what was seen, no percentile.")
-    if ended := [trial.trial_id for trial in trials if trial.race is not None]:
-        notes.append(
-            f"ended early, since they surely lose: {_several(ended)}; of their objective a bound is shown, '>= x' or "
-            "'<= x' (an error of 5 % for all of them together), and nothing that needs the whole load."
-        )
+    notes.extend(_race_notes(trials))
     ids = [t.candidate.candidate_id for t in trials]
     if len(set(ids)) < len(ids):
         notes.append("Repetitions of one candidate are listed row by row; the choice pools them.")
@@ -304,6 +300,19 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     if recommendation is not None and recommendation.is_tie:
         notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
     return tuple(notes)
+
+
+def _race_notes(trials: Sequence[Trial]) -> Iterator[str]:
+    """What ended early, what is shown of it, and how much launches were taken to differ by."""
+    races = {trial.trial_id: trial.race for trial in trials if trial.race is not None}
+    if not races:
+        return
+    yield (
+        f"ended early, since they surely lose: {_several(list(races))}; of their objective a bound is shown, '>= x' or "
+        "'<= x' (an error of 5 % for all of them together), and nothing that needs the whole load."
+    )
+    for why in dict.fromkeys(race.margin_why for race in races.values() if race.margin_why):
+        yield f"races allowed for what launches differ by: {why}."
 
 
 def _machine_notes(run: Run) -> Iterator[str]:

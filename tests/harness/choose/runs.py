@@ -87,7 +87,7 @@ def ended(number: int, what: Candidate, against: Trial, at_least_frac: float) ->
     race = Race(
         against=against.trial_id, metric="latency_p50_ms", against_value=best, margin_frac=0.1, level=0.001, check=2,
         checks=4, requests=100, blocks=12, block_requests=8, worse_frac=(1 + at_least_frac) * 1.1 - 1,
-        at_least_frac=at_least_frac,
+        at_least_frac=at_least_frac, margin_why="two launches of t5 differ by 5 % (assumed)",
     )  # fmt: skip
     bound = Metric(
         value=best * (1 + race.worse_frac), unit="ms", estimator="race", method="race", n=100,

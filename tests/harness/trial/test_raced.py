@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -150,6 +151,11 @@ def _checks(use: Callable[[int], ResourceUse] = _use) -> tuple[Racing, Checks]:
     return racing, racing.checks(use, 100, is_open_loop=False)
 
 
+OUTSIDE = {
+    "other_cpu", "client_cpu", "late_sends", "client_pause", "drift", "short_warmup", "stolen_cpu", "cpu_quota",
+    "swapping", "overheated",
+}  # fmt: skip
+"""What happens to a trial; few answers, a short window or what it was sent is no disturbance."""
 SLOW_30 = [_record(seq, 30) for seq in range(250)]
 SLOW = [_record(seq, 30 + seq % 5) for seq in range(100)]
 
@@ -160,6 +166,24 @@ def test_a_check_ends_what_is_surely_worse() -> None:
     assert racing.race is not None
     assert why.startswith("latency_p50_ms at least ")
     assert " worse than t1, and 10 % may be the luck of two launches" in why
+
+
+@pytest.mark.parametrize("kind", sorted(get_args(DoubtKind)))
+def test_a_disturbance_from_outside_ends_nothing_and_what_the_trial_is_itself_spares_it_not(
+    kind: DoubtKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is a constraint that is surely broken."""
+    is_outside = kind in OUTSIDE
+    monkeypatch.setattr("harness.trial.raced.doubts_of", lambda *about, **more: (Doubt(kind=kind, sentence="s"),))
+    racing, checks = _checks()
+    assert (checks.why_over(0, SLOW[:50], 0) == "") == is_outside
+    assert (racing.race is None) == is_outside
+    assert racing.spared.endswith("): s") == is_outside
+    bound, _ = _checks()
+    bound.limits = (_limit("latency_p99_ms", 5.0),)
+    quick = [_record(seq, 10 + seq % 3) for seq in range(50)]
+    assert (bound.checks(_use, 100, is_open_loop=False).why_over(0, quick, 0) == "") == is_outside
+    assert (bound.broken == "") == is_outside
 
 
 @pytest.mark.parametrize("kind", ["stolen_cpu", "swapping"])

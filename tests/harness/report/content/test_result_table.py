@@ -108,6 +108,7 @@ def test_a_trial_that_ended_early_is_a_row_with_a_bound_and_no_percentile_of_its
     assert [failure.trial_id[:5] for failure in table.failures] == ["t0003"]
     assert any(note.startswith(f"ended early, since they surely lose: {lost.trial_id};") for note in table.notes)
     assert "⋯ ended early" in _printed(table, 120)
+    assert "races allowed for what launches differ by: two launches of t5 differ by 5 % (assumed)." in table.notes
     rows = list(csv.DictReader(io.StringIO(as_csv(made, table))))
     assert [row["outcome"] for row in rows] == ["ok", "ended_early", "launch_failed"]
     assert (rows[1]["latency_p50_ms_low"], rows[1]["latency_p50_ms_high"], rows[1]["latency_p99_ms"]) == (
