@@ -203,6 +203,7 @@ class Dialect:
     its parameters, in Hugging Face's words, are one JSON text in the field generation_config; exactly so many tokens
     come by min_new_tokens. With 'no_end' there, which is its continuous batching, they come by an end token that is
     none, so that the real one ends no answer; other answers end at `end_ids`, which it does not know by itself.
+    `knows_details`: it adds our own details about an answer's quality; another handler refuses the request for them.
     """
 
     exact_tokens: Literal["min_tokens", "ignore_eos", "no_end", "none"] = "min_tokens"
@@ -211,6 +212,7 @@ class Dialect:
     returns_ids: bool = False
     takes_generation_config: bool = False
     end_ids: tuple[int, ...] = ()
+    knows_details: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

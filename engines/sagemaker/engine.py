@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.environments.packages import package_availability
 from engines.errors import EngineError, LaunchFailed
 from engines.processes.child_environment import child_environment
 from engines.processes.no_proxy import open_here
 from engines.processes.server_process import Command, ServerProcess
+from engines.registry import traits
 from engines.sagemaker.aws import Aws
 from engines.sagemaker.catalogue import instances
 from engines.sagemaker.cloudwatch import Reading, summary, wait_for_metrics
@@ -74,8 +75,11 @@ def check_access(plan: EndpointPlan) -> None:
 class RunningEndpoint:
     """A RunningEngine whose processes are elsewhere."""
 
-    def __init__(self, live: LiveEndpoint, proxy: ServerProcess, port: int, facts: EngineFacts) -> None:
-        self.endpoint = Endpoint(url=f"http://127.0.0.1:{port}", protocol="djl", model_name=live.name)
+    def __init__(
+        self, live: LiveEndpoint, proxy: ServerProcess, port: int, facts: EngineFacts, *, is_ours: bool = True
+    ) -> None:
+        address, dialect = f"http://127.0.0.1:{port}", Dialect(knows_details=is_ours)
+        self.endpoint = Endpoint(url=address, protocol="djl", model_name=live.name, dialect=dialect)
         self.facts = facts
         self.pids: tuple[int, ...] = ()
         self.live = live
@@ -150,7 +154,9 @@ class SageMakerEngine:
         window_begin = time.time()
         try:
             with deployed(aws, plan, files) as live, _proxy(aws, plan, workdir) as (process, port):
-                running = RunningEndpoint(live, process, port, _facts(spec, prepared, live))
+                is_lmi = "/djl-inference:" in plan.image
+                is_ours = not (is_lmi and traits(hosted(spec.options)[0]).container_entry_point)
+                running = RunningEndpoint(live, process, port, _facts(spec, prepared, live), is_ours=is_ours)
                 if route.proxy:
                     running.learn(f"requests went through the proxy {route.proxy}: its time is in every latency")
                 try:

@@ -64,7 +64,8 @@ def quality_form(endpoint: Endpoint, workload: Workload, engine: str) -> Request
     own server adds every detail about their quality, which others may not know."""
     fields = asked(endpoint, workload, engine)
     address, protocol = address_of(fields["endpoint_url"], fields["protocol"]), PROTOCOLS[fields["protocol"]]
-    details = dict(protocol.detail_parameters) if not traits(engine).takes_request else {}
+    knows_details = fields["dialect"].knows_details and not traits(engine).takes_request
+    details = dict(protocol.detail_parameters) if knows_details else {}
     if fields["dialect"].returns_ids:
         details["return_token_ids"] = True
     form = Form(

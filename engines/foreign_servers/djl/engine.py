@@ -18,6 +18,7 @@ from engines.api import (
     MODEL_FOLDER,
     Availability,
     Capabilities,
+    Dialect,
     Endpoint,
     EngineFacts,
     EngineSpec,
@@ -42,6 +43,7 @@ from engines.serving_properties.write import MEASURED_WITH
 from engines.spec_check import check_spec
 
 CONTAINER_PORT = 8080
+_OURS = Dialect()
 _LOOK_AGAIN_S = 1.0
 _LOOK_OFTEN_S = 5.0
 _OPTIONS = {
@@ -175,11 +177,12 @@ def _found(wanted: str) -> Found:
     return found
 
 
-def endpoint_at(port: int) -> Endpoint:
-    """Where DJL Serving, started by us, answers."""
+def endpoint_at(port: int, dialect: Dialect = _OURS) -> Endpoint:
+    """Where DJL Serving, started by us, answers; `dialect` is that of the folder's handler."""
     url = f"http://{HOST}:{port}"
     page = page_at(url, DJL, "/server/metrics")
-    return Endpoint(url=f"{url}/predictions/{MODEL}", protocol="djl", model_name=MODEL, metrics=page)
+    name = f"{url}/predictions/{MODEL}"
+    return Endpoint(url=name, protocol="djl", model_name=MODEL, dialect=dialect, metrics=page)
 
 
 def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from engines.api import EngineFacts, EngineSpec, RunningEngine, djl_queue_order
+from engines.api import Dialect, EngineFacts, EngineSpec, RunningEngine, djl_queue_order
 from engines.errors import Unavailable
 from engines.foreign_servers.djl.command import djl_command, started_with
 from engines.foreign_servers.djl.engine import RunningDjl, endpoint_at, wait_for_workers
@@ -102,7 +102,7 @@ def serve_folder(
         wait_for_workers(process, port, spec.workers, ready_timeout_s)
         yield RunningDjl(
             process,
-            endpoint_at(port),
+            endpoint_at(port, Dialect(knows_details=not traits(inner.engine).container_entry_point)),
             _facts(server, version, inner),
         )
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engines.api import Endpoint, EngineFacts
+from engines.api import Dialect, Endpoint, EngineFacts
 from engines.errors import EngineError
 from harness.records import Prompt
 from harness.scenario.load_kinds import Template
@@ -120,3 +120,13 @@ def test_a_template_whose_answers_are_streams_is_read_as_one() -> None:
     template = Template(body='{"q": "{prompt}", "stream": true}', answer="choices.0.delta.content")
     with server({"choices": [{"delta": {"content": "hi"}}]}) as (url, _):
         assert answers_of(Endpoint(url=url), template=template, stream=True).texts == {"p1": "hi"}
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_handler_that_is_not_ours_is_asked_for_no_details(knows: bool) -> None:
+    """Hugging Face's handler in DJL Serving answers 424 to a parameter that generate() does not know."""
+    with server([{"generated_text": "four"}]) as (url, seen):
+        endpoint = Endpoint(url=url, protocol="djl", dialect=Dialect(knows_details=knows))
+        answers_of(endpoint, "transformers")
+    assert seen
+    assert all(("return_logprobs" in body["parameters"]) is knows for _, body in seen)
