@@ -10,6 +10,8 @@ from harness.imported.result import Result
 from harness.reported import Reported
 
 TOOL = "llama-bench"
+UNSTATED = "unknown"
+"""Its commit where it was built from an archive."""
 _NO_REQUESTS = (
     "llama-bench sends no requests: it calls the model in one process, one batch after the other, so there is no "
     "latency, no server and no load"
@@ -29,7 +31,8 @@ def results(documents: Sequence[Node], path: Path) -> list[Result]:
     for test in tests:
         if not recognizes(test):
             raise test.refused("a test of llama-bench, with build_commit, n_prompt, n_gen and avg_ts,")
-        build = f"build {test.at('build_number').whole()} ({test.at('build_commit').text()})"
+        commit = test.at("build_commit").text()
+        build = "" if commit == UNSTATED else f"build {test.at('build_number').whole()} ({commit})"
         groups.setdefault((Path(test.at("model_filename").text()).name, build), []).append(test)
     return [
         Result(

@@ -89,6 +89,9 @@ def summary_of(result: Result) -> TrialSummary:
         load_s=0.0, asked_rps=load.amount if load.is_open_loop else None, is_open_loop=load.is_open_loop,
     )  # fmt: skip
     metrics = {name: metric for name, metric in made.metrics.items() if name not in _NOT_OURS}
+    if load.is_open_loop and all(record.sent_ns == record.intended_ns for record in chosen):
+        unavailable["lag, delivered rate"] = f"{result.tool} does not record when a request was to be sent"
+        metrics = {name: metric for name, metric in metrics.items() if not name.startswith(("lag_", "rate_delivered"))}
     for prefix, title in (("ttft_", "ttft"), ("itl_", "itl"), ("tpot_", "tpot")):
         is_missing = not any(name.startswith(prefix) for name in metrics)
         if is_missing and not any(prefix[:-1] in names for names in result.unavailable):

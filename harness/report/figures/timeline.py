@@ -51,6 +51,9 @@ def timeline_figure(line: Timeline) -> Figure:
         "xaxis": {"title": {"text": "Seconds from the first measured request"}, "zeroline": False, "anchor": "free"},
     }
     layout["xaxis"] |= {"position": 0, "hoverformat": ".2f", "ticksuffix": ""}
+    seen = np.concatenate([one.x for panel in panels for one in panel.lines] or [np.zeros(1)])
+    if len(seen):  # plotly leaves room for marks beside the first and last moment
+        layout["xaxis"]["range"] = _numbers([seen.min(), seen.max()])
     data: list[dict[str, Any]] = []
     for number, panel in enumerate(panels):
         suffix = "" if number == 0 else str(number + 1)
@@ -109,12 +112,15 @@ def _load_panels(line: Timeline) -> list[Panel]:
             ),
             axis={},
         ),
-        Panel(
-            title="Lag of the load generator (ms, largest)",
-            lines=(series("lag", "@e5", line.lag_max_ms, " ms", line={"width": 1.4}),),
-            axis={},
-        ),
+        *_lag_panel(series("lag", "@e5", line.lag_max_ms, " ms", line={"width": 1.4})),
     ]
+
+
+def _lag_panel(lag: Line) -> list[Panel]:
+    """Nothing where every send stands as intended: another tool measured, which did not record what it intended."""
+    if not np.nanmax(np.nan_to_num(lag.y), initial=0.0) > 0:
+        return []
+    return [Panel(title="Lag of the load generator (ms, largest)", lines=(lag,), axis={})]
 
 
 _SHARES = (
@@ -151,17 +157,22 @@ def _engine_panels(line: Timeline) -> list[Panel]:
                 colour=colour,
                 x=line.engine_s,
                 y=scale * line.engine[key],
-                style={"line": {"width": 1.6}},
+                style={"line": {"width": 1.6}}
+                | (_DOTTED | {"marker": {"size": 4, "color": colour}} if scale > 1 else {}),
                 suffix=suffix,
             )
             for key, name, colour in rows
             if key in line.engine and (key not in _RARE or np.nanmax(line.engine[key]) > 0)
         )
         if lines:
-            panels.append(Panel(title=title, lines=lines, axis={}))
+            panels.append(Panel(title=title, lines=lines, axis=_WHOLE if scale > 1 else {}))
     return panels
 
 
+_DOTTED = {"mode": "lines+markers"}
+"""For shares of what was counted since the scrape before: between two in which nothing was, one has no line."""
+_WHOLE = {"range": [-4, 104], "tickvals": [0, 50, 100]}
+"""A share of nothing, or of all, is a line inside the panel, not one on its edge."""
 _RARE = ("preemptions_per_s", "refused_per_s")
 """Series that are drawn only where they ever left 0."""
 

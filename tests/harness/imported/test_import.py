@@ -28,8 +28,8 @@ GUIDELLM = FILES / "guidellm" / "benchmarks.json"
 AIPERF = FILES / "aiperf" / "profile_export.jsonl"
 INFERENCE_PERF = FILES / "inference-perf" / "per_request_lifecycle_metrics.json"
 LLAMA_BENCH = FILES / "llama-bench" / "tests.json"
-WITH_REQUESTS = [path for path in (VLLM, GUIDELLM, AIPERF, INFERENCE_PERF) if path.is_file()]
-ALL = [path for path in (*WITH_REQUESTS, LLAMA_BENCH) if path.is_file()]
+WITH_REQUESTS = [VLLM, GUIDELLM, AIPERF, INFERENCE_PERF]
+ALL = [*WITH_REQUESTS, LLAMA_BENCH]
 
 
 def _named(path: Path) -> str:
@@ -45,8 +45,8 @@ def _ours(result: Result) -> dict[str, Metric]:
     return dict(summary_of(result).metrics)
 
 
-def test_there_is_a_file_of_each_tool_that_could_be_installed() -> None:
-    assert {result.tool for path in ALL for result in results_in([path])} >= {"vllm bench serve", "GuideLLM", "AIPerf"}
+def test_there_is_a_file_that_each_tool_wrote() -> None:
+    assert {result.tool for path in ALL for result in results_in([path])} == {reader.tool for reader in READERS}
     assert all(file.stat().st_size <= 100_000 for file in FILES.rglob("*") if file.is_file())
 
 
@@ -118,6 +118,15 @@ def _slower(folder: Path, factor: float) -> Path:
     fields["start_times"] = [begin + (at - begin) * factor for at in fields["start_times"]]
     (folder / "slower.json").write_text(json.dumps(fields))
     return folder / "slower.json"
+
+
+def test_each_test_of_llama_bench_is_a_rate_that_is_shown_and_not_ranked(tmp_path: Path) -> None:
+    stored = _imported(LLAMA_BENCH, tmp_path)
+    (trial,) = stored.trials
+    assert [one.name.partition(",")[0] for one in trial.reported if "avg_ts" in one.name] == ["pp64", "tg16"]
+    assert trial.summary is not None
+    assert trial.summary.metrics == {}
+    assert "sends no requests" in trial.summary.unavailable["every metric"]
 
 
 def test_two_imported_runs_are_gated_by_their_requests(tmp_path: Path) -> None:
@@ -207,3 +216,15 @@ def test_the_command_names_the_run_and_what_to_do_next(tmp_path: Path, capsys: p
 
 def test_every_reader_has_a_name_of_its_own() -> None:
     assert len({reader.tool for reader in READERS}) == len(READERS)
+
+
+def test_an_open_loop_without_its_schedule_claims_no_lag(tmp_path: Path) -> None:
+    (tmp_path / "open.json").write_bytes(_vllm(request_rate=4.0, max_concurrency=None, queue_times=[0.0] * 48))
+    (result,) = results_in([tmp_path / "open.json"])
+    assert result.load is not None
+    assert (result.load.kind, result.load.amount) == ("poisson", 4.0)
+    summary = summary_of(result)
+    assert not [name for name in summary.metrics if name.startswith(("lag_", "rate_delivered"))]
+    assert "does not record when" in summary.unavailable["lag, delivered rate"]
+    (doubt,) = (doubt for doubt in summary.doubts if doubt.kind == "imported")
+    assert "a late client is forgiven" in doubt.sentence

@@ -144,3 +144,31 @@ def test_damaged_metrics_of_the_server_leave_the_rest_of_the_time_line(run: Run)
     line = timeline(run, run.trials[0])
     assert line is not None
     assert line.engine == {}
+
+
+def test_a_share_of_nothing_is_drawn_inside_its_panel_and_every_moment_has_a_mark(run: Run) -> None:
+    times = [float(second * 1_000_000_000) for second in (-2, 0, 1, 3, 4)]
+    columns = {
+        "t_ns": times, "took_ms": [1.0] * 5, "prefix_hits": [0.0] * 5, "prefix_queries": [0.0, 9.0, 9.0, 18.0, 18.0],
+    }  # fmt: skip
+    path = run.layout.engine_metrics(run.trials[0].trial_id)
+    path.parent.mkdir(exist_ok=True)
+    write_columns(path, {name: list(values) for name, values in columns.items()})
+    made = timeline(run, run.trials[0])
+    assert made is not None
+    figure = timeline_figure(made)
+    (hits,) = (trace for trace in figure["data"] if trace["name"] == "hits")
+    assert hits["mode"] == "lines+markers"  # no two of its moments are neighbours, so lines alone would show none
+    axis = figure["layout"][hits["yaxis"].replace("y", "yaxis")]
+    assert axis["range"][0] < 0 < 100 < axis["range"][1]
+    first, last = figure["layout"]["xaxis"]["range"]
+    assert first == pytest.approx(min(made.engine_s))
+    assert last == pytest.approx(max(made.at_s))
+
+
+def test_without_recorded_intentions_no_lag_is_drawn(run: Run) -> None:
+    made = timeline(run, run.trials[0])
+    assert made is not None
+    none = replace(made, lag_max_ms=np.zeros_like(made.lag_max_ms))
+    assert "lag" in [trace["name"] for trace in timeline_figure(made)["data"]]
+    assert "lag" not in [trace["name"] for trace in timeline_figure(none)["data"]]
