@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from harness.scenario.fields import AtLeastOne, Strict, expected
+from harness.scenario.fields import AtLeastOne, AtLeastZero, Strict, expected
 from harness.scenario.load_kinds import Load, TraceLoad
 
 
@@ -16,12 +16,17 @@ class Lengths(Strict):
     input: Annotated[
         AtLeastOne | None, Field(description="tokens of each prompt, with what tokenizer and chat template add")
     ] = None
+    shared: Annotated[
+        AtLeastZero, Field(description="tokens of each input that all of them begin with, as with a system prompt")
+    ] = 0
     output: Annotated[AtLeastOne | None, Field(description="new tokens of each answer, neither fewer nor more")] = None
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Lengths:
         if self.input is None and self.output is None:
             raise expected("input, output or both", "neither", "write lengths: {input: 512, output: 128}")
+        if self.shared and (self.input is None or self.shared >= self.input):
+            raise expected("shared below lengths.input", self.shared, "each input needs tokens that no other has")
         return self
 
 

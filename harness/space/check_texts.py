@@ -41,7 +41,8 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
     if not count:
         return
     folder = folder_here(resolved) if resolved.scenario.reads_model else None
-    _, cutter = cutter_of(resolved.corpus_path, folder, around_of(resolved, folder), workload.corpus_may_repeat)
+    shared, around = lengths.shared if lengths is not None else 0, around_of(resolved, folder)
+    _, cutter = cutter_of(resolved.corpus_path, folder, around, workload.corpus_may_repeat, shared)
     if lengths is not None and longest <= cutter.added:
         raise ScenarioError(
             f"{at('workload', 'lengths', 'input')}expected more than the {cutter.added} tokens that the model's "

@@ -32,7 +32,9 @@ class RequestTexts:
         if path is None:
             rates, end_tokens = token_rates(plan.prompts, folder) if folder is not None else ({}, 0)
             return replace(plan, tokens_per_word=rates, end_tokens=end_tokens)
-        text, cutter = cutter_of(path, folder, self._inputs.around, self._inputs.scenario.workload.corpus_may_repeat)
+        workload = self._inputs.scenario.workload
+        shared = workload.lengths.shared if workload.lengths is not None else 0
+        text, cutter = cutter_of(path, folder, self._inputs.around, workload.corpus_may_repeat, shared)
         if blocks:
             measured, warm = self._of_blocks(plan, cutter, blocks)
             return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
@@ -75,6 +77,7 @@ class RequestTexts:
             return plan
         return replace(
             plan,
+            unlimited_hit_frac=lengths.shared / lengths.input if lengths.input and lengths.shared else None,
             input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
             output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
         )

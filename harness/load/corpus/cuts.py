@@ -40,29 +40,43 @@ _GOLDEN = 0.6180339887
 
 class Cutter:
     """Cuts texts from a corpus as `counts` counts them. `may_repeat`: a text longer than the corpus begins it anew, and
-    two may have one beginning; else both are refused."""
+    two may have one beginning; else both are refused. `shared` tokens stand before every text, the same of all."""
 
-    def __init__(self, corpus: Corpus, counts: TextCounts, *, may_repeat: bool = False) -> None:
+    def __init__(self, corpus: Corpus, counts: TextCounts, *, may_repeat: bool = False, shared: int = 0) -> None:
         self._corpus = corpus
         self._counts = counts
         self._may_repeat = may_repeat
         self._words = Words(corpus, counts)
-        self._step = _step(len(self._words))
+        self._first = 0
         sample = self._spans([(0, min(8, len(self._words)))])
         counted = counts.of_texts([text_of(corpus.text, sample)])[0]
         self.added = max(0, counted - int(self._words.before[min(8, len(self._words))]))
+        if shared > self.total:
+            raise ScenarioError(_WHERE + self._too_short(f"{shared:,} tokens that all inputs share"))
+        self._shared = self._ranges(0, shared - self.added) if shared > self.added else []
+        self._first = self._shared[-1][1] if self._shared else 0
+        self._step = _step(len(self._words) - self._first)
 
     @property
     def total(self) -> int:
-        """Tokens of the corpus without what stands in it twice."""
-        return self._words.total
+        """Tokens of the corpus without what stands in it twice, and without what all texts share."""
+        return self._words.total - int(self._words.before[self._first])
+
+    @property
+    def _openings(self) -> int:
+        """Words that a text may begin with."""
+        return len(self._words) - self._first
+
+    @property
+    def _shared_tokens(self) -> int:
+        return sum(int(self._words.before[end] - self._words.before[first]) for first, end in self._shared)
 
     def cuts(self, lengths: Sequence[int], seed: int = 0, openings: Sequence[int] = ()) -> tuple[Cut, ...]:
         """One cut for each number of tokens, all with different beginnings, which `seed` moves; `openings` numbers the
         beginnings where some are the same. Raises ScenarioError with the numbers: the corpus is too short."""
         numbers = openings or range(len(lengths))
         self.check(max(lengths, default=0), len(set(numbers)))
-        starts = [(number + seed) * self._step % len(self._words) for number in numbers]
+        starts = [self._first + (number + seed) * self._step % self._openings for number in numbers]
         cuts = [self._cut(start, length - self.added) for start, length in zip(starts, lengths, strict=True)]
         is_proven = True
         for begin in range(0, len(cuts), PROVEN):
@@ -81,7 +95,7 @@ class Cutter:
         if block_tokens > self.total:
             raise ScenarioError(_WHERE + self._too_short(f"a block of {block_tokens} tokens"))
         opening, used = dict[int, Opening](), set[int]()
-        at, round_ = seed * self._step % len(self._words), 0
+        at, round_ = seed * self._step % self._openings, 0
         for block in dict.fromkeys(block for ids, _ in rows for block in ids):
             if len(used) == len(self._words):
                 used, round_ = set(), round_ + 1
@@ -127,7 +141,7 @@ class Cutter:
         return found
 
     def _cut(self, start: int, tokens: int) -> Cut:
-        return self._spans(self._ranges(start, max(1, tokens)))
+        return self._spans([*self._shared, *self._ranges(start, max(1, tokens - self._shared_tokens))])
 
     def _ranges(self, start: int, tokens: int) -> list[Range]:
         """Words from `start` on that have so many tokens together; where the next one has more than are missing, some
@@ -140,7 +154,7 @@ class Cutter:
                 left -= int(before[end] - before[at])
             if end < len(self._words):
                 break
-            at = end = 0
+            at = end = self._first
             if left <= 0:
                 break
         for word in range(end, min(end + LOOK_AHEAD, len(self._words))):
@@ -169,29 +183,31 @@ class Cutter:
         """Raises ScenarioError, beginning with `where`, if it cannot give `count` texts of up to `longest` tokens."""
         if self._may_repeat:
             return
-        if longest - self.added > self.total:
+        if longest - self.added - self._shared_tokens > self.total:
             raise ScenarioError(where + self._too_short(f"an input of {longest:,} tokens"))
         self._check_openings(count, "texts", where)
 
     def _check_openings(self, count: int, what: str, where: str = _WHERE) -> None:
-        if count > len(self._words):
+        if count > self._openings:
             raise ScenarioError(where + self._too_short(f"{count:,} {what} that each begin at another word"))
 
     def _too_short(self, wanted: str) -> str:
         counted = "words, each counted as a token" if self._counts.is_by_words else "tokens by the model's tokenizer"
         allowed = "" if self._may_repeat else ", or allow repetition by corpus_may_repeat: true"
         return (
-            f"expected text enough for {wanted}, got {self.total:,} {counted} in {len(self._words):,} "
+            f"expected text enough for {wanted}, got {self.total:,} {counted} in {self._openings:,} "
             f"words of {self._corpus.path.name} that stand in it once; name a longer text{allowed}"
         )
 
 
 @lru_cache(maxsize=2)
-def cutter_of(path: Path, folder: Path | None, around: Around | None, may_repeat: bool) -> tuple[str, Cutter]:
+def cutter_of(
+    path: Path, folder: Path | None, around: Around | None, may_repeat: bool, shared: int = 0
+) -> tuple[str, Cutter]:
     """The text of the corpus in `path`, and what cuts it for the model in `folder`; read and counted once. Raises
     ScenarioError for a file that cannot be read, ModelInvalid for a damaged tokenizer."""
     corpus = Corpus.read(path)
-    return corpus.text, Cutter(corpus, TextCounts(folder, around), may_repeat=may_repeat)
+    return corpus.text, Cutter(corpus, TextCounts(folder, around), may_repeat=may_repeat, shared=shared)
 
 
 def _step(size: int) -> int:

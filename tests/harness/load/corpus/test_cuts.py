@@ -79,6 +79,22 @@ def test_a_corpus_that_is_too_short_is_refused_with_the_numbers(tmp_path: Path) 
         _corpus(tmp_path, " \n")
 
 
+@MODELS
+def test_shared_tokens_stand_before_every_text_and_nothing_else_does(
+    folder: Path | None, around: tuple[str, str]
+) -> None:
+    text, cutter = cutter_of(BUNDLED_CORPUS, folder, around, may_repeat=False, shared=400)
+    texts = [text_of(text, cut) for cut in cutter.cuts([500] * 200)]
+    counted = TextCounts(folder, around).of_texts(texts)
+    assert all(abs(came - 500) <= 5 for came in counted), counted
+    ids = [_tokens(folder, one) for one in texts]
+    added = cutter.added
+    assert {_common(ids[0], other) for other in ids[1:]} <= set(range(400 - added, 400 - added + WINDOW))
+    for each in ids[:50]:
+        hashes = window_hashes(np.array(each, dtype=np.uint64))
+        assert len(np.unique(hashes)) == len(hashes)
+
+
 def test_a_seed_moves_the_beginnings_and_equal_seeds_give_equal_texts() -> None:
     text, cutter = cutter_of(BUNDLED_CORPUS, None, None, may_repeat=False)
     first, again, other = (cutter.cuts([50] * 20, seed) for seed in (0, 0, 1_000))
