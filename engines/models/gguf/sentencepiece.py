@@ -1,4 +1,4 @@
-"""SentencePiece's kind of tokenizer in a GGUF file (llama.cpp's model 'llama') as a tokenizer.json.
+"""SentencePiece's kind of tokenizer, in a GGUF file (llama.cpp's model 'llama') and as a tokenizer.json.
 
 llama.cpp joins, of all neighbours whose joint text is a token, those of the highest score first. The same is a BPE
 whose merges are every way to make a token of two others, ordered by the token's score.
@@ -7,7 +7,10 @@ whose merges are every way to make a token of two others, ordered by the token's
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from engines.errors import ModelInvalid
 
 MODEL = "llama"
 """What a GGUF file calls it."""
@@ -52,3 +55,43 @@ def _merges(tokens: Sequence[str], scores: Sequence[float]) -> Iterator[tuple[st
         for cut in range(1, len(token)):
             if token[:cut] in known and token[cut:] in known:
                 yield token[:cut], token[cut:]
+
+
+_NEVER_JOINED = -1e6
+"""The score of a token that nothing is joined to."""
+
+
+def scores_of(tokens: Sequence[str], merges: Sequence[Sequence[str]]) -> tuple[float, ...]:
+    """A score for each token: the earlier a merge makes it, the higher."""
+    first: dict[str, float] = {}
+    for place, pair in enumerate(merges):
+        first.setdefault("".join(pair), -1.0 - place)
+    return tuple(first.get(token, _NEVER_JOINED) for token in tokens)
+
+
+def types_of(tokens: Sequence[str], types: Sequence[int], unknown: str | None) -> tuple[int, ...]:
+    """llama.cpp's types of the tokens: the unknown one and those of bytes named too."""
+    names = {f"<0x{byte:02X}>": _BYTE for byte in range(256)} | ({unknown: _UNKNOWN} if unknown else {})
+    return tuple(names.get(token, kind) for token, kind in zip(tokens, types, strict=True))
+
+
+def has_prefix(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json puts a blank before a text. Raises ModelInvalid where it does more to a text than that
+    and writing blanks as SentencePiece does."""
+    normalizer, before = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
+    steps = normalizer.get("normalizers") or ([normalizer] if normalizer else [])
+    prepends = [step for step in steps if step.get("type") == "Prepend" and step.get("prepend") == _BLANK]
+    blanks = [step for step in steps if step.get("type") == "Replace" and step.get("content") == _BLANK]
+    is_meta = (
+        before.get("type") == "Metaspace" and before.get("replacement") == _BLANK and not before.get("split", True)
+    )
+    is_idle = before.get("type") in (None, "Split") and before.get("pattern", {}).get("String", " ") == " "
+    if len(prepends) + len(blanks) < len(steps) or not (is_meta or (blanks and is_idle)):
+        raise ModelInvalid(f"{path}: it changes or splits a text otherwise than SentencePiece's do in llama.cpp")
+    scheme = before.get("prepend_scheme", "always") if is_meta else "never"
+    if scheme == "first":
+        raise ModelInvalid(
+            f"{path}: it puts a blank before the first word alone, llama.cpp after each special token too; name a GGUF "
+            "file of the model, or another engine"
+        )
+    return bool(prepends) or scheme == "always"

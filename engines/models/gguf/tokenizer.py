@@ -42,13 +42,17 @@ _BY_SPLIT: Mapping[tuple[str, ...], str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufTokenizer:
-    """What a GGUF file states of a tokenizer. `bos` is the id that goes before every text, None where none does."""
+    """What a GGUF file states of a tokenizer. `bos` is the id that goes before every text, None where none does. Byte
+    level BPE has `merges` and `pre`; SentencePiece's (`model`) `scores` and, where a text begins with one, a blank."""
 
     tokens: tuple[str, ...]
     types: tuple[int, ...]
-    merges: tuple[str, ...]
-    pre: str
     bos: int | None
+    model: str = "gpt2"
+    merges: tuple[str, ...] = ()
+    pre: str = "default"
+    scores: tuple[float, ...] = ()
+    has_prefix: bool = False
 
 
 def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
@@ -59,22 +63,31 @@ def gguf_tokenizer(model_dir: Path, rows: int) -> GgufTokenizer:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         model = content["model"]
         vocabulary = {str(token): int(number) for token, number in model["vocab"].items()}
-        merges = tuple(each if isinstance(each, str) else " ".join(each) for each in model["merges"])
+        merges = tuple(tuple(each.split(" ") if isinstance(each, str) else each) for each in model["merges"])
     except FileNotFoundError as error:
         raise ModelInvalid(f"{model_dir}: no tokenizer.json, which a GGUF file is written from") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelInvalid(f"{path}: llama.cpp takes byte-level BPE only, and this tokenizer is none") from error
+        raise ModelInvalid(
+            f"{path}: llama.cpp takes byte-level BPE or SentencePiece's, and this tokenizer is neither"
+        ) from error
     added = {int(each["id"]): each for each in content.get("added_tokens") or ()}
     tokens = {number: token for token, number in vocabulary.items()}
     tokens |= {number: str(each["content"]) for number, each in added.items()}
     if not tokens or max(tokens) >= rows:
         raise ModelInvalid(f"{path}: token id {max(tokens, default=0)} is outside the model's {rows} vocabulary rows")
+    written = tuple(tokens.get(number, f"[PAD{number}]") for number in range(rows))
+    types = tuple(_type(number, tokens, added) for number in range(rows))
+    bos = _bos(path, content)
+    if not model.get("byte_fallback"):
+        joined = tuple(" ".join(pair) for pair in merges)
+        return GgufTokenizer(tokens=written, types=types, bos=bos, merges=joined, pre=_pre(path, content))
     return GgufTokenizer(
-        tokens=tuple(tokens.get(number, f"[PAD{number}]") for number in range(rows)),
-        types=tuple(_type(number, tokens, added) for number in range(rows)),
-        merges=merges,
-        pre=_pre(path, content),
-        bos=_bos(path, content),
+        tokens=written,
+        types=sentencepiece.types_of(written, types, model.get("unk_token")),
+        bos=bos,
+        model=sentencepiece.MODEL,
+        scores=sentencepiece.scores_of(written, merges),
+        has_prefix=sentencepiece.has_prefix(path, content),
     )
 
 

@@ -19,7 +19,7 @@ from engines.models.checkpoint.kind import ModelKind, kind_of, read_config, temp
 from engines.models.checkpoint.safetensors_header import StoredTensor, stored_tensors
 from engines.models.checkpoint.special_ids import special_ids
 from engines.models.gguf.architectures import Array, GgufArchitecture, architecture, rope_factors
-from engines.models.gguf.tokenizer import ENDS_BY_TEXT, GgufTokenizer, gguf_tokenizer
+from engines.models.gguf.tokenizer import ENDS_BY_TEXT, UNKNOWN, GgufTokenizer, gguf_tokenizer
 from engines.processes.call_in_child import answer_call
 
 WRITER = 1
@@ -146,11 +146,17 @@ class _Writing:
             add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
             add(f"{self._architecture.name}.{key}", value)
         tokenizer = gguf_tokenizer(self._dir, self._kind.vocab_size)
-        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_model(tokenizer.model)
         writer.add_tokenizer_pre(tokenizer.pre)
         writer.add_token_list(tokenizer.tokens)
         writer.add_token_types(tokenizer.types)
-        writer.add_token_merges(tokenizer.merges)
+        if tokenizer.scores:
+            writer.add_token_scores(tokenizer.scores)
+            writer.add_add_space_prefix(tokenizer.has_prefix)
+            if UNKNOWN in tokenizer.types:
+                writer.add_unk_token_id(tokenizer.types.index(UNKNOWN))
+        else:
+            writer.add_token_merges(tokenizer.merges)
         self._add_special_ids(writer, tokenizer)
         if template := template_text(self._dir):
             writer.add_chat_template(template)

@@ -23,7 +23,7 @@ from harness.space.capabilities import capabilities_for
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "llama.cpp takes byte-level BPE only"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "llama.cpp takes byte-level BPE or SentencePiece's"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "it splits text by Whitespace; known to llama.cpp and us"),
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer changes the text before it is split"),
     ],

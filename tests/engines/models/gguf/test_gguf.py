@@ -112,7 +112,7 @@ def _split(pattern: str) -> dict[str, Any]:
         ({"pre_tokenizer": _split("[a-z]+|.")}, "it splits text by [a-z]+|.; known to llama.cpp and us: gpt-2"),
         ({"pre_tokenizer": None}, "it splits text by nothing"),
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer changes the text"),
-        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "llama.cpp takes byte-level BPE only"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "llama.cpp takes byte-level BPE or SentencePiece's"),
     ],
 )
 def test_a_tokenizer_that_gguf_cannot_name_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

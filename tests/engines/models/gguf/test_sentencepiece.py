@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from engines.foreign_servers.llamacpp.engine import LlamaCppEngine
 from engines.foreign_servers.llamacpp.tokenizer_check import texts
 from engines.launching import load_engine
 from engines.models.gguf.as_folder import gguf_folder
-from engines.models.gguf.tokenizer import tokenizer_json
+from engines.models.gguf.tokenizer import gguf_tokenizer, tokenizer_json
 from engines.models.tokenizer import Tokenizer
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
@@ -76,6 +78,62 @@ def test_llama_cpps_server_counts_the_same(made: tuple[Path, Any], tmp_path: Pat
     spec = EngineSpec(engine="llamacpp", model_dir=folder, threads=1)
     with load_engine("llamacpp").launch(spec, tmp_path / "work", 60.0) as running:
         assert not [note for note in running.facts.notes if "tokens" in note and "slot" not in note]
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed: pip install '.[llamacpp]'")
+def test_a_folder_with_such_a_tokenizer_is_written_and_served(made: tuple[Path, Any], tmp_path: Path) -> None:
+    """Before it serves, its server's ids of 200 texts are compared with the folder's."""
+    from tests.engines.models.decoder_folders import write_decoder
+
+    folder = write_decoder(tmp_path / "mistral", "mistral", vocab_size=900, sliding_window=None)
+    shutil.copy(gguf_folder(made[0], tmp_path / "cache") / "tokenizer.json", folder / "tokenizer.json")
+    spec = EngineSpec(engine="llamacpp", model_dir=folder, threads=1)
+    with load_engine("llamacpp").launch(spec, tmp_path / "work", 60.0) as running:
+        assert running.facts.converted_dir
+
+
+def _content(**changes: Any) -> dict[str, Any]:
+    found = tokenizer_json(STATED)
+    assert found is not None
+    return {**found, **changes}
+
+
+def _metaspace(scheme: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "prefix"),
+    [
+        ({}, True),
+        ({"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}}, False),
+        ({"normalizer": None, "pre_tokenizer": _metaspace("always")}, True),
+        ({"normalizer": None, "pre_tokenizer": _metaspace("never")}, False),
+    ],
+)
+def test_a_folders_tokenizer_has_scores_in_the_order_of_its_merges(
+    changes: dict[str, Any], prefix: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(_content(**changes)))
+    found = gguf_tokenizer(tmp_path, 263)
+    assert (found.model, found.has_prefix, found.bos, found.merges) == ("llama", prefix, 1, ())
+    assert found.types == (2, 3, *[6] * 256, 1, 1, 1, 1, 5)
+    assert found.scores[-2] > found.scores[-3] > found.scores[-4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"pre_tokenizer": _metaspace("first"), "normalizer": None}, "it puts a blank before the first word alone"),
+        ({"normalizer": {"type": "NFKC"}}, "it changes or splits a text otherwise"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "it changes or splits a text otherwise"),
+    ],
+)
+def test_one_that_does_more_to_a_text_is_refused(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(_content(**changes)))
+    with pytest.raises(ModelInvalid, match=why):
+        gguf_tokenizer(tmp_path, 262)
 
 
 @pytest.mark.heavy
