@@ -161,7 +161,10 @@ class _Asked:
     def check_alone(self, option: str) -> None:
         """Raises UsageError where another way to measure is asked for too."""
         if self.baselines or self.scenario is not None or self.baseline_ref is not None or self.overrides:
-            raise UsageError(f"{option}: measures both sides itself; leave --baseline, --scenario and --set out")
+            raise UsageError(
+                f"{option}: measures both sides itself; leave --baseline, --scenario and --set out (the run is its "
+                "--candidate)"
+            )
 
     def _check(self) -> None:
         if self.scenario is None and self.baseline_ref is not None:

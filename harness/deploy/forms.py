@@ -94,21 +94,23 @@ def form(source: Source, name: str, container: str, folder: Path) -> Form:
         )
     server, target = started(source, container, model_dir), parse_container(container)
     comment = comment if target.is_own else "\n".join([comment, *server_notes(source, target)])
-    beside = _beside(source, container, model_dir)
+    beside, note = _beside(source, container, model_dir), ""
     if name == "docker-compose":
         text, run = as_compose(server, comment), f"docker compose -f {shlex.quote(str(path))} up"
         is_model_s = server.mounts_model and beside is None
         run = f"MODEL_DIR={shlex.quote(str(model_dir))} {run}" if is_model_s else run
     elif name == "kubernetes":
-        claimed = "the folder of this file" if beside is not None else "that folder"
-        comment += f"\nThe PersistentVolumeClaim {CLAIM!r} must hold {claimed}." if server.mounts_model else ""
+        claimed = "the folder of this file" if beside is not None else "the model's folder"
+        note = f"the PersistentVolumeClaim {CLAIM!r} must hold {claimed}" if server.mounts_model else ""
+        comment += f"\n{note}." if note else ""
         text, run = as_kubernetes(server, comment), f"kubectl apply -f {shlex.quote(str(path))}"
     else:
         text = env_text(server.environment, comment)
         mounted = folder.resolve() if beside is not None else model_dir
         mount = f" -v {shlex.quote(str(mounted))}:{MODEL_MOUNT}" if server.mounts_model else ""
         run = f"docker run --rm -p 8080:8080 --env-file {shlex.quote(str(path))}{mount} {server.image}"
-    return Form(files={path.name: text, **(beside or {})}, next_command=run, needs_model=beside is not None)
+    files = {path.name: text, **(beside or {})}
+    return Form(files=files, next_command=run, needs_model=beside is not None, note=note)
 
 
 def env_text(variables: Mapping[str, str], comment: str) -> str:

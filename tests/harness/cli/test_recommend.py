@@ -194,3 +194,7 @@ def test_the_folder_of_a_compose_file_is_whole_too(
         "ct2",
     }  # fmt: skip
     assert f"Next: docker compose -f {out / 'compose.yaml'} up" in capsys.readouterr().out
+    asked[3] = "kubernetes"
+    assert dyno(["recommend", "--results", str(results), *asked]) == 0
+    noted = " ".join(capsys.readouterr().err.split())
+    assert "Note: the PersistentVolumeClaim 'model' must hold the folder of this file" in noted

@@ -53,10 +53,15 @@ class DjlWorker:
         return self.exchange(batch_message(requests, content_type, self._version))
 
     def exchange(self, data: bytes) -> Answered:
-        """The answer to the message `data`."""
+        """The answer to the message `data`; also inside a running event loop, as nothing of it waits for one."""
         self._stream.write(data)
         self._stream.flush()
-        return asyncio.run(read_answer(cast(asyncio.StreamReader, self), self._version))
+        reading = read_answer(cast(asyncio.StreamReader, self), self._version)
+        try:
+            reading.send(None)
+        except StopIteration as done:
+            return cast(Answered, done.value)
+        raise AssertionError("the answer was waited for")
 
     async def readexactly(self, size: int) -> bytes:
         """As of an asyncio.StreamReader."""

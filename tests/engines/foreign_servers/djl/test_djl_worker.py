@@ -6,8 +6,11 @@ import asyncio
 import base64
 import json
 import os
+import re
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -259,3 +262,11 @@ def test_recorded_bytes_are_answered(handler: str, folder: Callable[[str], Path]
                     assert "generated_text" not in json.loads(body), (name, body)
                 else:
                     assert _texts(body) == expected[word], name
+
+
+def test_the_bench_of_both_workers_runs() -> None:
+    jar("0.34.0")
+    command = [sys.executable, "-m", "tests.bench.engines.bench_djl", "--batches", "2", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    assert re.search(r"ratio +\d\.\d+ \(aim: 0\.9 or more\)", done.stdout), done.stderr
+    assert done.returncode in (0, 1)
