@@ -33,7 +33,8 @@ ROLLING_ROWS = 32
 REFERENCE_BATCH_SIZE = 8
 READ_BYTES_PER_S = 10e9
 """Assumed: weights that a CPU reads from memory while it decodes."""
-_ROWS = ("max_num_seqs", "max_rolling_batch_size")
+_ROWS = ("max_num_seqs", "max_rolling_batch_size", "n_parallel", "max_slots")
+"""What engines call the requests that they compute at once."""
 _CHARACTERS_A_TOKEN = 3
 """Assumed where the tokenizer is not here."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
+from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
+from harness.space.memory_text import memory_lines
 from harness.space.plan_text import expectation, facts_of, plan_dict, plan_lines
 
 NOTHING = SpacePlan(blocks=(), candidates=(), pruned=(), warnings=())
@@ -86,3 +89,19 @@ def test_an_attached_server_s_model_is_not_said_to_be_the_bundled_one(tmp_path: 
     attached = "attach, options: {url: 'http://127.0.0.1:1'}"
     assert _lines(tmp_path, ["a"], "{users: 1}", attached)["model"] == "what the attached server serves; not known here"
     assert _lines(tmp_path, ["a"], "{users: 1}")["model"].endswith("flan-t5-bench")
+
+
+@pytest.mark.parametrize(
+    ("block", "rows"),
+    [
+        ({"engine": "llamacpp", "rolling_batch": "auto"}, 32),
+        ({"engine": "llamacpp", "rolling_batch": "auto", "options": {"n_parallel": [1, 4]}}, 4),
+        ({"engine": "openvino", "rolling_batch": "auto", "options": {"max_slots": 6}}, 6),
+        ({"engine": "vllm", "rolling_batch": "auto", "options": {"max_num_seqs": [8, 64]}}, 64),
+        ({"engine": "ctranslate2", "batch_size": [1, 8]}, 8),
+    ],
+)
+def test_memory_is_that_of_the_most_requests_at_once_in_each_engines_words(block: dict[str, Any], rows: int) -> None:
+    of = Scenario.model_validate({"name": "s", "model": {"shape": "llama-3.1-8b"}, "space": [block]})
+    (line,) = list(memory_lines(resolve(of, Path("s.yaml"))))[1:]
+    assert f"({rows} rows x" in line
