@@ -9,11 +9,13 @@ from typing import Literal, cast
 Meaning = Literal[
     "running", "waiting", "kv_frac", "batch_size", "batch_sum", "batch_count", "prefix_hits", "prefix_queries",
     "preemptions", "accepted", "drafted", "served", "refused", "queue_s", "queue_count",
+    "prefill_s", "decode_s",
 ]  # fmt: skip
 """What a published number means, whatever its server calls it. Now: requests that are computed and that wait, the share
 of the KV cache in use, requests in a step. Since the server's start: requests in all steps and steps, prompt tokens
 that a prefix cache had and was asked for, requests put back for want of KV cache, speculative tokens accepted and
-drafted, requests answered and refused, seconds that requests waited and how many did."""
+drafted, requests answered and refused, seconds that requests waited and how many did,
+seconds that they spent on their prompts and, after the first token, on their answers."""
 
 GAUGES: frozenset[Meaning] = frozenset({"running", "waiting", "kv_frac", "batch_size"})
 """Those that hold for the moment; every other one counts up from the server's start."""
@@ -68,6 +70,7 @@ VLLM = _names(
     preemptions="vllm:num_preemptions_total", accepted="vllm:spec_decode_num_accepted_tokens_total",
     drafted="vllm:spec_decode_num_draft_tokens_total", served="vllm:request_success_total",
     queue_s="vllm:request_queue_time_seconds_sum", queue_count="vllm:request_queue_time_seconds_count",
+    prefill_s="vllm:request_prefill_time_seconds_sum", decode_s="vllm:request_decode_time_seconds_sum",
 )  # fmt: skip
 """vLLM 0.32.0, run. Its 'perc' is a share from 0 to 1; it publishes no batch size but `running`."""
 
@@ -76,6 +79,7 @@ LLAMACPP = _names(
     batch_size="llamacpp:n_busy_slots_per_decode", accepted="llamacpp:spec_decode_num_accepted_tokens_total",
     drafted="llamacpp:spec_decode_num_draft_tokens_total", prefix_hits="llamacpp:prompt_tokens_cached_total",
     prefix_queries=Word(name="llamacpp:prompt_tokens_total", plus="llamacpp:prompt_tokens_cached_total"),
+    prefill_s="llamacpp:prompt_seconds_total", decode_s="llamacpp:tokens_predicted_seconds_total",
 )  # fmt: skip
 """llama.cpp's server of xllamacpp 2026.10.11549, run with --metrics. The batch size is its mean since the start;
 its prompt tokens leave out those that the cache had."""

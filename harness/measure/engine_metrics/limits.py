@@ -22,6 +22,8 @@ OFTEN_FRAC = 0.60
 """In so many of the scrapes something waited. With one server half busy, by random arrivals, it does in 25 %."""
 QUEUE_FRAC = 0.50
 """So much of the time at the server was spent waiting."""
+PREFILL_FRAC = 0.60
+"""So much of the time in the engine went into prompts. Of an answer as long as its prompt it is a few per cent."""
 MIN_SCRAPES = 5
 """Fewer are no measure of how often something waited."""
 REFUSED_FRAC = 0.01
@@ -58,7 +60,9 @@ def limits_of(
     cache = _kv_cache(load)
     # A request that waits for the cache looks like one that waits for the engine: where it is full only refusals count.
     queue = _refused(load) or ("" if cache else _waited(load))
-    found: tuple[tuple[LimitKind, str], ...] = (("kv_cache", cache), ("queue", queue), ("client", client))
+    found: tuple[tuple[LimitKind, str], ...] = (
+        ("kv_cache", cache), ("queue", queue), ("prefill", _prefill(load)), ("client", client),
+    )  # fmt: skip
     return tuple(NamedLimit(kind=kind, sentence=sentence) for kind, sentence in found if sentence)
 
 
@@ -147,6 +151,24 @@ def _by_counters(load: Load) -> str:
     return (
         f"queue before the engine: {count:.0f} requests waited {mean_s:.3g} s on average, "
         f"{min(1.0, mean_s / latency_s):.0%} of the {latency_s:.3g} s from send to answer"
+    )
+
+
+def _prefill(load: Load) -> str:
+    """Where something ran most of the time: a server that is idle between requests is not held back by prompts."""
+    seen = [scrape.values["running"] for scrape in load.inside if "running" in scrape.values]
+    busy = sum(running >= 1 for running in seen)
+    if len(seen) < MIN_SCRAPES or busy < OFTEN_FRAC * len(seen) or load.done < MIN_SCRAPES:
+        return ""
+    prefill_s, decode_s = increase(load.around, "prefill_s"), increase(load.around, "decode_s")
+    if prefill_s is None or decode_s is None or prefill_s + decode_s <= 0:
+        return ""
+    share = prefill_s / (prefill_s + decode_s)
+    if share < PREFILL_FRAC:
+        return ""
+    return (
+        f"prefill bound: {share:.0%} of the {prefill_s + decode_s:.3g} s that requests spent in the engine went into "
+        f"their prompts; something ran in {busy} of {len(seen)} scrapes"
     )
 
 

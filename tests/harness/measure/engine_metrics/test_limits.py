@@ -166,6 +166,43 @@ def test_without_evidence_no_limit_is_named(rows: list[Mapping[Meaning, float]])
     assert limits_of(_metrics(*rows), TEN, WINDOW) == ()
 
 
+def _phases(share: float, running: float, seconds: int = 11) -> EngineMetrics:
+    """A second of work in the engine each second, `share` of it for prompts."""
+    return _metrics(
+        *({"running": running, "prefill_s": share * n, "decode_s": (1 - share) * n} for n in range(seconds))
+    )
+
+
+def test_prompts_that_take_most_of_the_time_are_named() -> None:
+    limit = _only(limits_of(_phases(0.8, running=2.0), TEN, WINDOW))
+    assert limit == NamedLimit(
+        kind="prefill",
+        sentence="prefill bound: 80% of the 10 s that requests spent in the engine went into their prompts; something "
+        "ran in 11 of 11 scrapes",
+    )
+
+
+def test_prompts_are_named_where_they_take_most_of_a_busy_engine_and_nowhere_else() -> None:
+    chance, wrong = random.Random(SEED), []
+    for number in range(80):
+        is_wanted = number % 2 == 0
+        share = chance.uniform(0.65, 0.98) if is_wanted else chance.uniform(0.02, 0.55)
+        is_idle = not is_wanted and number % 4 == 1
+        rows: list[Mapping[Meaning, float]] = []
+        prefill = decode = 0.0
+        for _ in range(21):
+            runs = float(chance.random() < 0.4) if is_idle else float(chance.randint(1, 8))
+            work = runs * chance.uniform(0.5, 1.0)
+            part = min(1.0, max(0.0, chance.gauss(0.9 if is_idle else share, 0.05)))
+            prefill, decode = prefill + part * work, decode + (1 - part) * work
+            rows.append({"running": runs, "prefill_s": prefill, "decode_s": decode})
+        records = tuple(request(n, 500.0 * n, 400.0) for n in range(40))
+        found = {limit.kind for limit in limits_of(_metrics(*rows), records, (0, 20 * NS))}
+        if found != ({"prefill"} if is_wanted else set()):
+            wrong.append((number, share, found))
+    assert len(wrong) <= 4, wrong
+
+
 def test_the_client_is_named_with_its_own_sentence() -> None:
     records = closed_loop(users=2, rounds=5, latency_ms=100.0)
     assert _only(limits_of(EngineMetrics(), records, WINDOW, "it was late")) == NamedLimit(

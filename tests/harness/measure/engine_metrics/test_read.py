@@ -16,13 +16,14 @@ PAGES: tuple[tuple[str, Words, dict[str, float]], ...] = (
         "vllm-0.32.0",
         VLLM,
         {"running": 6.0, "waiting": 2.0, "kv_frac": 1.0, "prefix_hits": 0.0, "prefix_queries": 1200.0,
-            "preemptions": 49.0, "served": 17.0, "queue_s": 8.478373482001189, "queue_count": 17.0},
+            "preemptions": 49.0, "served": 17.0, "queue_s": 8.478373482001189, "queue_count": 17.0,
+            "prefill_s": 2.2540831069982232, "decode_s": 118.52854732800097},
     ),
     (
         "llamacpp-2026.10.11549",
         LLAMACPP,
         {"running": 1.0, "waiting": 6.0, "batch_size": 1.0, "accepted": 0.0, "drafted": 0.0,
-            "prefix_hits": 0.0, "prefix_queries": 1200.0},
+            "prefix_hits": 0.0, "prefix_queries": 1200.0, "prefill_s": 1.10521, "decode_s": 4.86585},
     ),
     (
         "dynamometer-0.1.0",
