@@ -35,7 +35,8 @@ class LoadPlan:
     the window, never falling): `users` and `requests` mean nothing, `window_s` is the time the schedule
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
     `follows` names for each request the turn before it in its conversation, NO_TURN for none (() where no request waits
-    for another): it is due at its offset, or `think_time_s` after that one's answer, whichever is later.
+    for another): it is due at its offset, or `think_time_s` after that one's answer, whichever is later; in a closed
+    loop the same user sends it then. `turns` are the prompts of the measured requests where each is such a turn.
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) shape prompts and set max_new_tokens;
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
     the estimate used for that in runs without a corpus: else `cuts` (one per prompt of each measured request, () for a
@@ -76,6 +77,7 @@ class LoadPlan:
     processes: int = 1
     offsets_ns: tuple[int, ...] = ()
     follows: tuple[int, ...] = ()
+    turns: tuple[Prompt, ...] = ()
     window_s: float = 0.0
     max_in_flight: int = 1000
     input_lengths: tuple[int | None, ...] = ()
@@ -123,6 +125,7 @@ class LoadPlan:
         """The plan that `to_json` gave."""
         fields: dict[str, Any] = json.loads(text)
         fields["prompts"] = tuple(_prompt(prompt) for prompt in fields["prompts"])
+        fields["turns"] = tuple(_prompt(prompt) for prompt in fields["turns"])
         fields["dialect"] = Dialect(**fields["dialect"])
         for name in ("offsets_ns", "follows", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])
@@ -153,8 +156,14 @@ def firsts_of(plan: LoadPlan, part: int) -> Sequence[int]:
     begin its conversations, whose further turns it sends too."""
     if not plan.follows:
         return part_of(len(plan.offsets_ns), part, plan.processes)
-    firsts = [seq for seq, before in enumerate(plan.follows) if before == NO_TURN]
-    return firsts[part :: plan.processes]
+    return firsts_in(plan)[part :: plan.processes]
+
+
+def firsts_in(plan: LoadPlan) -> Sequence[int]:
+    """The requests that follow none: those that begin a conversation, or all."""
+    if not plan.follows:
+        return range(plan.requests)
+    return [seq for seq, before in enumerate(plan.follows) if before == NO_TURN]
 
 
 def next_turns(plan: LoadPlan) -> dict[int, int]:

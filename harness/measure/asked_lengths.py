@@ -128,7 +128,7 @@ def cache_metrics(chosen: Sequence[RequestRecord], unlimited_hit_frac: float | N
         metrics["cached_input_unlimited_frac"] = Metric(
             value=unlimited_hit_frac,
             unit="frac",
-            estimator="tokens of leading blocks that stood in an earlier request, over all input tokens of the trace",
+            estimator="beginnings of inputs that an earlier request had, over all of the inputs, by the load itself",
             n=len(chosen),
         )
     counted = [record for record in chosen if record.cached_tokens is not None and record.input_tokens]

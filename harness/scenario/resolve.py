@@ -117,6 +117,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "request"): None,
     ("workload", "chat"): False,
     ("workload", "lengths"): None,
+    ("workload", "conversations"): None,
     ("workload", "corpus"): None,
     ("workload", "corpus_may_repeat"): False,
     ("workload", "load", "time_unit"): None,

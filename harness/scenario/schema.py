@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from engines.models.random_weights.shapes import SHAPES
 from engines.registry import traits
 from harness.scenario.blocks import one_block_per_engine
+from harness.scenario.conversations import Conversations, check_conversations
 from harness.scenario.cost import Cost
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import (
@@ -93,6 +94,9 @@ class Workload(Strict):
     request: Annotated[
         Request | None, Field(description="body fields and headers set, added or removed, beside an engine attach")
     ] = None
+    conversations: Annotated[
+        Conversations | None, Field(description="send every question of a conversation, not the last one alone")
+    ] = None
     load: Load = ClosedLoad()
     lengths: Annotated[Lengths | None, Field(description="tokens of every measured input and answer")] = None
     corpus: Annotated[
@@ -152,6 +156,7 @@ class Workload(Strict):
     def _load_fits(self) -> Workload:
         load = self.load
         self._locustfile_fits()
+        check_conversations(self.conversations, load, is_chat=self.chat, has_lengths=self.cuts_inputs)
         check_lengths(self.lengths, self.corpus, self.corpus_may_repeat, load, self.locustfile)
         if self.chat:
             self._chat_fits()

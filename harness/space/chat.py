@@ -34,6 +34,31 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
     )
 
 
+def conversations_of(
+    resolved: ResolvedScenario, folder: Path | None, prompts: Sequence[Prompt]
+) -> tuple[tuple[Prompt, ...], ...]:
+    """The turns of each prompt: one for every question, with all that the file has before it. () where the scenario
+    sends no conversations. Raises ScenarioError: a template that refuses a turn."""
+    if resolved.scenario.workload.conversations is None:
+        return ()
+    template = _template(resolved, folder) if folder is not None else None
+    where = f"{resolved.path}: workload.conversations: {resolved.prompts_path}: prompt "
+
+    def turn(prompt: Prompt, end: int, number: int) -> Prompt:
+        messages = prompt.turns[: end + 1]
+        text = "\n\n".join(content for _, content in messages)
+        one = replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", text=text, messages=messages, rendered=None)
+        return one if template is None else replace(one, rendered=_rendered(template, one, where))
+
+    return tuple(
+        tuple(turn(prompt, end, number) for number, end in enumerate(_questions(prompt), 1)) for prompt in prompts
+    )
+
+
+def _questions(prompt: Prompt) -> list[int]:
+    return [place for place, (role, _) in enumerate(prompt.turns) if role == "user"]
+
+
 def around_of(resolved: ResolvedScenario, folder: Path | None) -> Around | None:
     """What the chat template of the model in `folder` writes around one user message; None where no text is cut for a
     chat, or no model is known. Raises ScenarioError."""

@@ -15,7 +15,7 @@ from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
-from harness.space.chat import around_of, prompts_of, token_counts
+from harness.space.chat import around_of, conversations_of, prompts_of, token_counts
 from harness.space.context import check_context
 
 
@@ -34,7 +34,8 @@ class TrialInputs:
     where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
     that answers in fp32, None where none does. `token_counts` are those of a chat's prompts as the model reads them, ()
     where they cannot be counted here. `corpus_path` is the text from which inputs of a length are cut, `around` what
-    the model's chat template writes around one of them. `queue_order` is how our server takes waiting requests."""
+    the model's chat template writes around one of them, `conversations` the turns of each prompt where each is sent.
+    `queue_order` is how our server takes waiting requests."""
 
     scenario: Scenario
     model_dir: Path
@@ -49,6 +50,7 @@ class TrialInputs:
     token_counts: tuple[int, ...] = ()
     corpus_path: Path | None = None
     around: Around | None = None
+    conversations: tuple[tuple[Prompt, ...], ...] = ()
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:
@@ -76,6 +78,7 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
         token_counts=token_counts(prompts, known) if known is not None and resolved.scenario.workload.chat else (),
         corpus_path=resolved.corpus_path,
         around=around_of(resolved, known),
+        conversations=conversations_of(resolved, known, prompts),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),

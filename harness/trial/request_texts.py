@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, islice
@@ -11,6 +12,7 @@ from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
 from harness.load.plan import NO_TURN, LoadPlan
 from harness.load.prompts.lengths import token_rates
+from harness.records import Prompt
 from harness.scenario.load_kinds import TraceLoad
 from harness.trial.inputs import TrialInputs
 
@@ -26,6 +28,8 @@ class RequestTexts:
         and its warm-up, counted by the model in `folder` (None: by words); made of `blocks`, equal where their ids are,
         where a trace names them for each request. Raises ScenarioError: the corpus is too short."""
         plan = self._with_lengths(plan)
+        if self._inputs.conversations:
+            return self._with_turns(plan)
         if all(length is None for length in plan.input_lengths):
             return plan
         path = self._inputs.corpus_path
@@ -40,6 +44,23 @@ class RequestTexts:
             return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
         measured, warm = self._of_lengths(plan, cutter)
         return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
+
+    def _with_turns(self, plan: LoadPlan) -> LoadPlan:
+        """`plan` with the turns of whole conversations, in a fresh seeded order each time round, until it has its
+        requests."""
+        rng, turns, follows = random.Random(f"conversations:{plan.seed}"), list[Prompt](), list[int]()
+        while len(turns) < plan.requests:
+            for conversation in rng.sample(self._inputs.conversations, len(self._inputs.conversations)):
+                follows += [NO_TURN, *range(len(turns), len(turns) + len(conversation) - 1)]
+                turns += conversation
+        turns, follows = turns[: plan.requests], follows[: plan.requests]
+        known = sum(
+            _common(turn.model_text, turns[before].model_text)
+            for turn, before in zip(turns, follows, strict=True)
+            if before != NO_TURN
+        )
+        hit_frac = known / sum(len(turn.model_text) for turn in turns)  # by characters, about that of tokens
+        return replace(plan, turns=tuple(turns), follows=tuple(follows), unlimited_hit_frac=hit_frac)
 
     def _of_lengths(self, plan: LoadPlan, cutter: Cutter) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
         """The texts of measured and of warm-up requests, each with a beginning that no other has but the turns of its
@@ -81,6 +102,13 @@ class RequestTexts:
             input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
             output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
         )
+
+
+def _common(one: str, other: str) -> int:
+    """Characters with which both begin."""
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
 
 
 def conversations(follows: Sequence[int]) -> list[int]:

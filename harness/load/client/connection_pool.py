@@ -15,7 +15,7 @@ from harness.load.client.open_loop import Pool, PoolUser
 from harness.load.client.raw_records import WARMUP_BASE, Exchange
 from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
-from harness.load.plan import LoadPlan, share_of
+from harness.load.plan import LoadPlan, firsts_in, next_turns, share_of
 from harness.load.prompts.lengths import SentPrompts, shaped
 from harness.load.protocol.request_form import form_of
 from harness.records import Prompt
@@ -41,7 +41,9 @@ class Session:
         self._sent = SentPrompts(plan)
         self._requests: dict[tuple[str, ...], bytes] = {}
         self._warmup = Tickets(workdir / "tickets-warmup", share_of(plan.warmup_requests, plan.host, plan.hosts))
-        self._measured = Tickets(workdir / "tickets-measured", share_of(plan.requests, plan.host, plan.hosts))
+        self._firsts, self._next_turns = firsts_in(plan), next_turns(plan)
+        measured = share_of(len(self._firsts), plan.host, plan.hosts)
+        self._measured = Tickets(workdir / "tickets-measured", measured)
         self._file = (workdir / f"raw-{part}.jsonl").open("wb", buffering=1 << 20)
         self.done_requests = self.failed_requests = 0
         self._waiting = 0
@@ -106,10 +108,14 @@ class Session:
         number = self._numbered(self._warmup.take())
         return None if number is None else (WARMUP_BASE + number, self._wire(self._sent.warmup(number)))
 
-    def take_measured(self) -> tuple[int, bytes] | None:
-        """The next measured request (seq, bytes on the wire), or None."""
-        number = self._numbered(self._measured.take())
-        return None if number is None else (number, self._wire_of(number))
+    def take_measured(self, last: int | None) -> tuple[int, bytes] | None:
+        """The measured request (seq, bytes on the wire) that follows a user's last one in its conversation, else the
+        next one that follows none, or None."""
+        seq = None if last is None else self._next_turns.get(last)
+        if seq is None:
+            number = self._numbered(self._measured.take())
+            seq = None if number is None else self._firsts[number]
+        return None if seq is None else (seq, self._wire_of(seq))
 
     def _numbered(self, ticket: int | None) -> int | None:
         """The request of a ticket of this host, unique over all hosts."""
@@ -180,13 +186,15 @@ class UserRun:
         think_ns = int(plan.think_time_s * NS_PER_S)
         stop_ns = begin_ns + int(plan.max_duration_s * NS_PER_S)
         intended_ns = begin_ns + think_ns * self._user // plan.users
+        last: int | None = None
         while intended_ns < stop_ns:
             if intended_ns > time.monotonic_ns():
                 self._timer.wait_until(intended_ns)
-            ticket = self._session.take_measured()
+            ticket = self._session.take_measured(last)
             if ticket is None:
                 break
             raw = self._send(ticket, intended_ns=intended_ns, is_warmup=False)
+            last = raw.seq
             pause_ns = 0 if raw.is_answered else FAILURE_PAUSE_NS
             intended_ns = self.connection.free_ns + max(think_ns, pause_ns)
         self._write()

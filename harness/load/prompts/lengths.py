@@ -30,6 +30,8 @@ class SentPrompts:
 
     def measured(self, seq: int) -> tuple[Prompt, ...]:
         """The prompts of measured request `seq`, from 0."""
+        if self._plan.turns:
+            return (self._plan.turns[seq],)
         return self._cut(self._plan.cuts, seq, "") or self._order.measured(seq)
 
     def warmup(self, seq: int) -> tuple[Prompt, ...]:
