@@ -88,7 +88,8 @@ def verify_written(
         return _judged(run_file(written.properties_path, promised[0].candidate, number), promised)
     folder = written.properties_path.parent
     candidate = promised[0].candidate
-    server = server_for(target.version, candidate.engine, candidate.python)
+    command = str(candidate.options.get("command", "")) if traits(candidate.engine).has_model_folder else ""
+    server = server_for(target.version, candidate.engine, candidate.python, command)
     with _with_its_python(server, target, folder, candidate) as placed:
         progress(f"starting {folder} {placed.sentence}")
         trial = bench.run_folder(placed, target, folder, promised[0], number)

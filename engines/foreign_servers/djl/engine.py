@@ -28,7 +28,7 @@ from engines.environments.locate import interpreter
 from engines.errors import EngineError, LaunchFailed, NotReady, OutOfMemory, SpecInvalid, Unavailable
 from engines.foreign_servers.djl.command import MODEL, djl_command, started_with
 from engines.foreign_servers.djl.folder import PACKAGES, backend_spec, write_djl_folder
-from engines.foreign_servers.djl.found import HOW_TO_GET_IT, Found, find_djl
+from engines.foreign_servers.djl.found import Found, find_djl, why_not_found
 from engines.foreign_servers.djl.health import BIND_FAILED, SEARCHED_LINES, last_words, look, ping_failure
 from engines.foreign_servers.java_servers.java import java_problem
 from engines.foreign_servers.java_servers.multi_model_server import backend_engine, of_whole_requests
@@ -77,7 +77,7 @@ class DjlEngine:
             return Availability(is_available=True, note=note, versions={"djl-serving": version})
         if self._wanted and shutil.which("docker"):
             return Availability(is_available=True, note=f"by docker, image {self._wanted}")
-        return Availability(is_available=False, reason=f"no DJL Serving found: {HOW_TO_GET_IT}")
+        return Availability(is_available=False, reason=why_not_found(self._wanted))
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, whole requests only."""
@@ -170,8 +170,7 @@ class RunningDjl(RunningForeignServer):
 def _found(wanted: str) -> Found:
     found = find_djl(wanted)
     if found is None:
-        named = f"{wanted!r} is no program and no folder of one" if wanted else "no DJL Serving found"
-        raise Unavailable(f"djl: {named}: {HOW_TO_GET_IT}")
+        raise Unavailable(f"djl: {why_not_found(wanted)}")
     if found.version and (problem := java_problem()):  # a program of another kind may bring its own Java
         raise Unavailable(f"djl: {problem}")
     return found

@@ -57,6 +57,16 @@ def find_djl(wanted: str = "") -> Found | None:
     return on_path or next((found for home in installed_homes() if (found := _at(home, "installed"))), None)
 
 
+def why_not_found(wanted: str = "") -> str:
+    """Why `find_djl` finds none, and what to do."""
+    home = os.environ.get(HOME_VARIABLE)
+    if wanted:
+        return f"{wanted!r} is no program and no folder of one: {HOW_TO_GET_IT}"
+    if home:
+        return f"{HOME_VARIABLE} is {home!r}, which holds no bin/djl-serving and no bin/serving: correct or unset it"
+    return f"no DJL Serving found: {HOW_TO_GET_IT}"
+
+
 def installed_homes() -> list[Path]:
     """The folders that `install_djl` made, newest version first."""
     found = cache_root().joinpath("engines").glob("djl-serving-*")
@@ -70,6 +80,10 @@ def install_djl(source: Path) -> Path:
     """
     if not source.exists():
         raise Unavailable(f"--from {source}: nothing there; name a release archive of DJL Serving, or its folder")
+    if source.suffix == ".deb":
+        raise Unavailable(
+            f"--from {source}: a Debian package: install it with `dpkg -i`, and djl-serving is on the path"
+        )
     parent = cache_root() / "engines"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".djl-", dir=parent) as partial:

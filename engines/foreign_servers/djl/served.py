@@ -53,14 +53,15 @@ class FolderServer:
     version: str = ""
 
 
-def server_for(version: Version, engine: str, python: str = "") -> FolderServer:
+def server_for(version: Version, engine: str, python: str = "", command: str = "") -> FolderServer:
     """What this machine has for a folder written for that version of DJL Serving and that measured engine, in the
-    environment `python` ('': the engine's usual one)."""
+    environment `python` ('': the engine's usual one). `command` is the DJL Serving that was measured, where one was
+    named."""
     order = "newest first" if djl_queue_order(version) == "heap" else "first in, first out"
     ours = f"under our own server with its queue ({order})"
     if traits(engine).container_entry_point and (problem := _handler_problem(serving_python(engine, python or None))):
         return FolderServer(sentence=f"{ours}: {problem}")
-    found = find_djl()
+    found = find_djl(command)
     if found is not None and not (found.version and java_problem()):
         name = f"DJL Serving {found.version or 'of unknown version'}"
         beside = ", ".join(f"{name}={value}" for name, value in MEASURED_WITH.items())

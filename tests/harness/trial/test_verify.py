@@ -132,7 +132,8 @@ def test_a_number_that_nobody_promised_is_nothing_to_reproduce() -> None:
 
 def test_a_container_s_folder_is_started_whole_and_by_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "harness.trial.verify.server_for", lambda version, engine, python: FolderServer(sentence="by a stand-in")
+        "harness.trial.verify.server_for",
+        lambda version, engine, python, command: FolderServer(sentence="by a stand-in"),
     )
     written = Written(container="0.36.0", paths=(Path("model/serving.properties"),), warnings=())
     lines: list[str] = []

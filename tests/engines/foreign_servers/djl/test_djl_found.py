@@ -88,6 +88,16 @@ def test_the_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert find_djl(str(tmp_path / "none")) is None
 
 
+def test_why_none_is_found_names_what_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJL_SERVING_HOME", str(tmp_path))
+    assert f"DJL_SERVING_HOME is '{tmp_path}', which holds no bin/djl-serving" in DjlEngine().probe().reason
+    assert "'/nowhere' is no program and no folder of one: install it" in DjlEngine("/nowhere").probe().reason
+    package = tmp_path / "djl-serving_0.36.0-1_all.deb"
+    package.touch()
+    with pytest.raises(Unavailable, match=r"a Debian package: install it with `dpkg -i`"):
+        install_djl(package)
+
+
 def _escaping(path: Path) -> Path:
     with tarfile.open(path, "w") as archive:
         entry = tarfile.TarInfo("../outside")

@@ -43,7 +43,7 @@ def _jars(folder: Path, *versions: str) -> str:
 def test_the_nearest_worker_that_is_no_newer_stands_in_for_the_server(
     version: tuple[int, ...], chosen: str, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(djl_served, "find_djl", lambda: None)
+    monkeypatch.setattr(djl_served, "find_djl", lambda wanted: None)
     monkeypatch.setenv(WORKER_VARIABLE, _jars(tmp_path, "0.25.0", "0.34.0"))
     server = server_for(version, "t5")
     assert (server.version, server.jar) == (chosen, tmp_path / f"python-{chosen}.jar")
@@ -55,10 +55,11 @@ def test_the_nearest_worker_that_is_no_newer_stands_in_for_the_server(
 def test_a_whole_server_comes_first_and_ours_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WORKER_VARIABLE, _jars(tmp_path, "0.34.0"))
     found = Found(command=tmp_path / "djl-serving", version="0.36.0", by="on the path")
-    monkeypatch.setattr(djl_served, "find_djl", lambda: found)
+    monkeypatch.setattr(djl_served, "find_djl", lambda wanted: None if wanted else found)
     monkeypatch.setattr(djl_served, "java_problem", lambda: "")
     beside = "OPT_OUT_TRACKING=true, SERVING_PROMETHEUS=true"
     assert server_for(V36, "t5").sentence == f"under DJL Serving 0.36.0 (on the path) with {beside}"
+    assert "no DJL Serving is here" in server_for(V36, "t5", command="/nowhere").sentence, "the one that was measured"
     monkeypatch.setattr(djl_served, "java_problem", lambda: "no java found")
     assert server_for(V36, "t5").sentence.endswith("DJL Serving cannot run (no java found)")
     monkeypatch.delenv(WORKER_VARIABLE)
@@ -68,7 +69,7 @@ def test_a_whole_server_comes_first_and_ours_last(tmp_path: Path, monkeypatch: p
 
 
 def test_somebody_else_s_handler_runs_where_what_it_imports_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(djl_served, "find_djl", lambda: None)
+    monkeypatch.setattr(djl_served, "find_djl", lambda wanted: None)
     monkeypatch.delenv(WORKER_VARIABLE, raising=False)
     installed = {"transformers": "5.1.0"}
     monkeypatch.setattr(djl_served, "_version_in", lambda python, package: installed.get(package, ""))
