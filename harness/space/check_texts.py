@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import ScenarioError
-from harness.load.corpus.cuts import cutter_of
 from harness.load.schedule.estimate import load_requests
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import ResolvedScenario
@@ -21,6 +20,8 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
     workload = resolved.scenario.workload
     if resolved.corpus_path is None:
         return
+    from harness.load.corpus.cuts import cutter_of  # it needs numpy, which other checks do without
+
     lengths = workload.lengths
     if lengths is not None and lengths.input is not None:
         longest, count = (
