@@ -83,7 +83,11 @@ class Calibrator:
         self._terms, self._now = terms, now
         self._trials = terms.trials
         self._machines: dict[str, _Machine] = {}
-        self._is_split = False
+        # Two that differed, of which one alone may be here now: their trials are still of two speeds.
+        self._is_split = any(
+            each.ratio is not None and each.ranked != "set_aside" and each.ratio.standing == "differs"
+            for each in terms.machines
+        )
         for each in terms.machines:
             is_aside = each.ranked == "set_aside"
             self._machines[each.machine_id] = _Machine(

@@ -56,8 +56,8 @@ def table(found: Sequence[dict[str, object]]) -> str:
         "",
         "Searches over all 48 candidates of a formula, 4 % of noise on each launch, three finalists three times each.",
         "Loss: how much worse than the best the recommended candidate truly is, mean. 'odd' counts searches that set",
-        f"the differing machine aside, 'good' those that set another aside; {found[0]['seeds']} searches a row, for",
-        f"the other two losses {found[0]['seeds_of_the_others']}.",
+        "the differing machine aside, 'good' those that set another aside; the last loss is of as many searches, the",
+        f"other two of {found[0]['seeds_of_the_others']}.",
         "Written by `make bench-machines` (tests/bench/machines).",
         "",
         "| one machine is slower by | loss: raw | finalists on one machine | calibrated as well | odd | good | trials "

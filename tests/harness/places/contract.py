@@ -1,16 +1,21 @@
-"""What every cluster must do, whichever engine is behind it."""
+"""What every cluster must do, whichever engine is behind it: `python -m tests.harness.places.contract ADDRESS FILE`."""
 
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.places.cluster import Cluster, Lost, Refused
+from harness.places.open_cluster import open_cluster
 from harness.places.requests import Described, Measure, Question, Verb
 from harness.records import Candidate
-from harness.scenario.resolve import ResolvedScenario
-from harness.store.codec import from_json
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import ResolvedScenario, resolve
+from harness.store.codec import from_json, to_json
 from harness.trial.reference import Reference
 
 Asked = tuple[Verb, str]
@@ -53,3 +58,21 @@ def keeps_the_contract(cluster: Cluster, *, refused: Asked, lost: Asked, long: A
     with pytest.raises(Lost):
         cluster.answer(task)
     assert sorted(cluster.nodes()) == nodes, "no node is lost by it"
+
+
+def main() -> None:
+    """Ask the real cluster at an address. The questions that fail are one for prompts that are not there, and none."""
+    path = Path(sys.argv[2])
+    resolved = resolve(load_scenario(path), path)
+    gone = Question.of(replace(resolved, prompts_path=path.with_name("gone.jsonl")))
+    with open_cluster(sys.argv[1]) as there:
+        keeps_the_contract(
+            there,
+            refused=("join", json.dumps(to_json(gone))),
+            lost=("join", "{}"),
+            long=("measure", json.dumps(to_json(a_measure(resolved)))),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -122,6 +122,15 @@ def test_of_two_that_differ_none_is_set_aside_and_the_finalists_machine_ranks_al
     assert bench.notes[-1].startswith("the machines differ and no majority agrees: the finalists run on b")
 
 
+def test_two_that_differed_are_not_ranked_together_by_a_run_that_goes_on_with_one() -> None:
+    bench = Bench({"a": 10.0, "b": 12.0})
+    bench.launch()
+    again = Bench({"b": 12.0}, known=bench.machines)
+    assert again.it.is_ready("b")
+    again.it.rank_alone("b")
+    assert {each.machine_id: each.ranked for each in again.machines} == {"a": "one_of_two", "b": "ranked"}
+
+
 def test_two_that_agree_rank_together() -> None:
     bench = Bench({"a": 10.0, "b": 10.1})
     bench.launch()

@@ -13,9 +13,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -23,20 +24,17 @@ import pytest
 from engines.processes.server_process import free_port
 from harness.measure.machine.machine_class import TEST_PLACE
 from harness.places.open_cluster import open_cluster
-from harness.places.requests import Question
-from harness.scenario.load import load_scenario
-from harness.scenario.resolve import resolve
-from harness.store.codec import to_json
-from tests.harness.places.contract import a_measure, keeps_the_contract
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.heavy
 
+ROOT = Path(__file__).parents[3]
+TRIES = 3
 SCENARIO = """
 name: two-places
-workload: {load: {kind: closed, users: 1}, requests: 100000, max_duration_s: 1}
+workload: {load: {kind: closed, users: 1}, requests: 100000, max_duration_s: 2}
 quality: {prompts: 2}
-space: [{engine: fake, options: {service_ms: [5, 10, 15, 20]}}]
+space: [{engine: fake, options: {service_ms: [300, 350, 400, 450]}}]
 objectives: [{metric: latency_p50_ms, goal: minimize}]
 search: {sampler: grid, trials: 4, confirm: {finalists: 0}}
 """
@@ -86,14 +84,24 @@ def _ray(folder: str, processes: list[subprocess.Popen[bytes]]) -> RealCluster:
     nodes = {"alpha": [*head, f"--temp-dir={folder}"], "beta": [f"--address=127.0.0.1:{port}"]}
     for name, options in nodes.items():
         argv = ["ray", "start", *options, *ports, "--num-cpus=1", '--resources={"machine": 1}', "--disable-usage-stats"]
-        processes.append(node := _process([*argv, "--block"], {**env, TEST_PLACE: name}))
-        eventually(partial(_has_raylet, node), f"Ray's node {name}")
+        _started_node([*argv, "--block"], {**env, TEST_PLACE: name}, Path(folder) / name, processes)
     return RealCluster(f"127.0.0.1:{port}", env, "RAY_AUTH_TOKEN")
 
 
-def _has_raylet(node: subprocess.Popen[bytes]) -> bool:
-    assert node.poll() is None, "ray start ended"
-    return any("raylet" in each.name() for each in psutil.Process(node.pid).children(recursive=True))
+def _started_node(argv: list[str], env: dict[str, str], log: Path, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Until it prints that it runs; begun again where it ends before, since Ray gives a node 30 s, and a busy machine
+    needs longer."""
+    for _ in range(TRIES):
+        with log.open("wb") as printed:
+            processes.append(node := _process(argv, env, printed))
+        eventually(partial(_runs_or_ended, node, log), f"Ray's node {env[TEST_PLACE]}")
+        if node.poll() is None:
+            return
+    pytest.fail(f"ray start ended {TRIES} times: {log.read_text(errors='replace')}")
+
+
+def _runs_or_ended(node: subprocess.Popen[bytes], log: Path) -> bool:
+    return node.poll() is not None or b"Ray runtime started" in log.read_bytes()
 
 
 def _dask(folder: str, processes: list[subprocess.Popen[bytes]]) -> RealCluster:
@@ -112,9 +120,9 @@ def _dask(folder: str, processes: list[subprocess.Popen[bytes]]) -> RealCluster:
     return found
 
 
-def _process(argv: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def _process(argv: list[str], env: dict[str, str], out: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).with_name(argv[0])
-    return subprocess.Popen([str(program), *argv[1:]], env=env, cwd="/", stdout=subprocess.DEVNULL)
+    return subprocess.Popen([str(program), *argv[1:]], env=env, cwd="/", stdout=out or subprocess.DEVNULL)
 
 
 def _answers(port: int) -> bool:
@@ -122,22 +130,12 @@ def _answers(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_real_cluster_keeps_the_contract(
-    cluster: RealCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        if name in cluster.env:
-            monkeypatch.setenv(name, cluster.env[name])
-    (tmp_path / "s.yaml").write_text(SCENARIO.replace("max_duration_s: 1", "max_duration_s: 600"))
-    resolved = resolve(load_scenario(tmp_path / "s.yaml"), tmp_path / "s.yaml")
-    gone = Question.of(replace(resolved, prompts_path=tmp_path / "gone.jsonl"))
-    with open_cluster(cluster.address) as there:
-        keeps_the_contract(
-            there,
-            refused=("join", json.dumps(to_json(gone))),
-            lost=("join", "{}"),
-            long=("measure", json.dumps(to_json(a_measure(resolved)))),
-        )
+def test_a_real_cluster_keeps_the_contract(cluster: RealCluster, tmp_path: Path) -> None:
+    """In another process: Ray's library reads the token once."""
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("max_duration_s: 2", "max_duration_s: 600"))
+    contract = [sys.executable, "-m", "tests.harness.places.contract", cluster.address, str(tmp_path / "s.yaml")]
+    done = subprocess.run(contract, env=cluster.env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
     eventually(lambda: not cluster.workers(), "the end of the interrupted trial")
 
 
