@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 
 from harness.imported.nodes import Node, documents
-from harness.imported.result import AskedLoad, Result, ns_of_ms, with_users
+from harness.imported.result import LATEST_S, AskedLoad, Result, ns_of_ms, with_users
 from harness.records import RequestOutcome, RequestRecord
 from harness.reported import Reported
+from harness.units import NS_PER_S
 
 TOOL = "AIPerf"
 _BESIDE = "_aiperf.json"
@@ -49,7 +51,6 @@ def results(roots: Sequence[Node], path: Path) -> list[Result]:
     records = _records(lines, is_scheduled=load is not None and load.is_open_loop)
     unavailable = {} if records else {"every metric": f"{TOOL} kept no requests beside this file: {requests_path.name}"}
     version = summary.maybe("aiperf_version") if summary is not None else None
-    started = summary.maybe("start_time") if summary is not None else None
     unknown = []
     if load is not None and load.is_open_loop:
         unknown.append("when its schedule wanted a request sent: latency counts from when it was let out to be sent")
@@ -65,9 +66,17 @@ def results(roots: Sequence[Node], path: Path) -> list[Result]:
             reported=_reported(summary) if summary is not None else (),
             unavailable=unavailable,
             unknown=tuple(unknown),
-            started_utc=started.text() if started is not None else "",
+            started_utc=_started_utc(lines),
         )
     ]
+
+
+def _started_utc(lines: Sequence[Node]) -> str:
+    """By the wall clock of its first request; the summary's own start has no time zone."""
+    if not lines:
+        return ""
+    first_ns = min(line.at("metadata").at("request_start_ns").nanoseconds() for line in lines)
+    return datetime.fromtimestamp(min(first_ns / NS_PER_S, LATEST_S), UTC).isoformat(timespec="seconds")
 
 
 def _records(lines: Sequence[Node], *, is_scheduled: bool) -> tuple[RequestRecord, ...]:

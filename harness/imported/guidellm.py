@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.imported.nodes import Node
-from harness.imported.result import AskedLoad, Result, ns_after, with_users
+from harness.imported.result import LATEST_S, AskedLoad, Result, ns_after, with_users
 from harness.records import RequestOutcome, RequestRecord
 from harness.reported import Reported
 
@@ -68,7 +68,9 @@ def _result(benchmark: Node, version: str, path: Path) -> Result:
         reported=_reported(benchmark.at("metrics")),
         unavailable=unavailable,
         unknown=tuple(unknown),
-        started_utc=datetime.fromtimestamp(start.number(), UTC).isoformat(timespec="seconds") if start else "",
+        started_utc=datetime.fromtimestamp(min(start.number(), LATEST_S), UTC).isoformat(timespec="seconds")
+        if start
+        else "",
     )
 
 

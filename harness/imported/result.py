@@ -12,6 +12,9 @@ from harness.records import RequestRecord
 from harness.reported import Reported
 from harness.units import NS_PER_MS, NS_PER_S
 
+LATEST_S = 250_000_000_000.0
+"""The year 9892: later moments of a wall clock cannot be written as a date."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedLoad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.imported.files import results_in
-from harness.imported.runs import summary_of
+from harness.imported.runs import summary_of, write_runs
 from tests.harness.imported.test_import import ALL
-from tests.harness.mutations import FUZZ, check_sentence, placed, torn, values
+from tests.harness.mutations import FUZZ, PLACE, check_sentence, placed, torn, values
 
 REQUESTS = 3
 """So many are enough to be changed, and few enough that a change often meets something else."""
@@ -50,8 +51,11 @@ def _files(draw: st.DrawFn) -> bytes:
 @given(torn(_files()))
 def test_an_import_gives_finite_metrics_or_one_sentence(data: bytes) -> None:
     path = placed(data)
+    shutil.rmtree(PLACE / "runs", ignore_errors=True)
     try:
-        summaries = [summary_of(result) for result in results_in([path])]
+        results = results_in([path])
+        summaries = [summary_of(result) for result in results]
+        write_runs(results, PLACE / "runs")
     except UsageError as error:
         check_sentence(str(error), path)
         return

@@ -180,6 +180,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         _guidellm(lambda one: one["requests"]["successful"][3]["info"]["timings"].update(request_start="noon")),
         "benchmarks[0].requests.successful[3].info.timings.request_start: expected a number",
     ),
+    "times that are years apart": (_vllm(start_times=[1e12, *range(47)]), "some that are years apart"),
+    "an answer before its request": (
+        _guidellm(lambda one: one["requests"]["successful"][3]["info"]["timings"].update(request_end=1.0)),
+        "expected answers after their requests",
+    ),
     "a load that no scenario can state": (_vllm(request_rate=1e12), "its load cannot be stated"),
 }
 
@@ -197,6 +202,12 @@ def test_what_is_no_result_is_refused_in_one_sentence(
     assert str(path) in error
     assert expected in error
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_clock_beyond_every_calendar_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "late.json").write_bytes(_guidellm(lambda one: one.update(start_time=9e14)))
+    (result,) = results_in([tmp_path / "late.json"])
+    assert result.started_utc.startswith("9892-")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
