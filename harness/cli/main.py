@@ -38,6 +38,11 @@ _FILES = {"import": "import_results"}
 """Verbs that are no name of a Python module -> their file."""
 
 
+def file_of(verb: str) -> str:
+    """The module beside this one that has the verb."""
+    return _FILES.get(verb, verb.replace("-", "_"))
+
+
 class LazyGroup(click.Group):
     """A group whose verbs are imported only when they run, so that `dyno --help` stays fast."""
 
@@ -47,8 +52,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        file = _FILES.get(cmd_name, cmd_name.replace("-", "_"))
-        command: click.Command = import_module(f"harness.cli.{file}").command
+        command: click.Command = import_module(f"harness.cli.{file_of(cmd_name)}").command
         return command
 
     def resolve_command(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness.cli.main import VERBS
+from harness.cli.main import VERBS, file_of
 
 pytestmark = pytest.mark.heavy
 
@@ -32,7 +32,7 @@ STATEMENTS = (
     f"{EVERY_ENGINE}; [engine.probe() for engine in engines]",
     "import harness.scenario.load, harness.scenario.resolve",
     "import harness.load.driver",
-    *(f"import harness.cli.{verb.replace('-', '_')}" for verb in VERBS),  # what `dyno VERB --help` imports
+    *(f"import harness.cli.{file_of(verb)}" for verb in VERBS),  # what `dyno VERB --help` imports
 )
 
 
