@@ -233,7 +233,7 @@ def _why_too_short(name: str, value: OptionValue | None, able: Capabilities, tok
     """Why `value` tokens of context are too few for the longest prompt and its answer; '' for another axis."""
     if name != f"options.{able.context_option}" or not isinstance(value, int) or value >= tokens:
         return ""
-    return f"prompt and answer make up to {tokens} tokens, and {value} fit; raise {name}"
+    return f"prompt and answer need {tokens} tokens, and {value} fit; raise {name}"
 
 
 def place_of(block: EngineBlock, folder: Path) -> list[str]:

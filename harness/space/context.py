@@ -35,16 +35,15 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
 
 
 def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | None:
-    """Tokens of the longest prompt and its answer, which not every engine computes or makes room for; None for a model
-    that is not decoder-only, where a trace sets the lengths, or where they cannot be counted. Raises as
+    """Tokens of the longest prompt and its answer, which not every engine computes or makes room for; of a prompt that
+    cannot be counted one. None for a model that is not decoder-only, or where a trace sets the lengths. Raises as
     `check_context`."""
     if kind is None or not kind.is_decoder or resolved.trace_path is not None:
         return None
-    if (folder := folder_here(resolved)) is None:
-        return None
-    workload = resolved.scenario.workload
-    counts, new = token_counts(prompts_of(resolved, folder), folder), workload.parameters.max_new_tokens
-    if not counts or workload.lengths is None:
-        return max(counts) + new if counts else None
-    asked = (workload.lengths.input or max(counts)) + (workload.lengths.output or new)
-    return max(asked, max(counts) + new)
+    folder, workload = folder_here(resolved), resolved.scenario.workload
+    counts = token_counts(prompts_of(resolved, folder), folder) if folder is not None else ()
+    longest, new = max(counts, default=1), workload.parameters.max_new_tokens
+    if workload.lengths is None:
+        return longest + new
+    asked = (workload.lengths.input or longest) + (workload.lengths.output or new)
+    return max(asked, longest + new)

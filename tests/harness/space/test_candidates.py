@@ -239,7 +239,7 @@ def test_a_context_too_short_for_prompt_and_answer_rules_a_server_out() -> None:
         plan = plan_space(resolve(of, Path("s.yaml")), lambda engine, python: able, tokens=tokens)
         return [f"{each.description} ({each.count}): {each.reason}" for each in plan.pruned]
 
-    why = "prompt and answer make up to 41 tokens, and {} fit; raise options.room"
+    why = "prompt and answer need 41 tokens, and {} fit; raise options.room"
     assert gone(None) == gone(40) == gone(41, options={"room": 41}) == []
     assert gone(41, workers=[1, 2]) == [f"fake (2): {why.format(40)}"]
     assert gone(41, options={"room": [16, 64]}) == [f"fake options.room=16 (1): {why.format(16)}"]
