@@ -71,6 +71,7 @@ class Loads:
     def run(self, engine: RunningEngine, name: str, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
         """Load the engine of this name, which serves `model`. Raises MeasurementInvalid: the load generator failed."""
         load, self._model, self._engine = self._workload.load, model, name
+        self._texts.begin_launch()
         users = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._plan(engine.endpoint)
         self._warm = steady_warm_up(users, engine, workdir, self._progress, load, hosts=self._inputs.hosts, model=model)
         if isinstance(load, MaxRateLoad):

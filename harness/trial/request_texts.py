@@ -22,6 +22,11 @@ class RequestTexts:
 
     def __init__(self, inputs: TrialInputs) -> None:
         self._inputs = inputs
+        self._given = 0
+
+    def begin_launch(self) -> None:
+        """From now on texts go to a server that has got none: each launch is asked the same."""
+        self._given = 0
 
     def filled(self, plan: LoadPlan, folder: Path | None, blocks: Sequence[Sequence[int]] = ()) -> LoadPlan:
         """`plan` with the scenario's lengths where it states some, and with a text of the corpus for each of its inputs
@@ -73,7 +78,9 @@ class RequestTexts:
         rows += [(next(fresh), n) for n in warm[: plan.warmup_requests]]
         each = plan.inputs_per_request
         parts = [(first * each + k, part) for first, n in rows for k, part in enumerate(shares(n, each))]
-        cuts = cutter.cuts([part for _, part in parts], plan.seed, [first for first, _ in parts])
+        # Further levels and probes of a launch get other texts: the server may still hold the ones before.
+        cuts = cutter.cuts([part for _, part in parts], plan.seed + self._given, [first for first, _ in parts])
+        self._given += len(parts)
         return _placed(plan.input_lengths, cuts, each)
 
     def _of_blocks(

@@ -67,6 +67,24 @@ def test_the_turns_of_a_conversation_begin_alike_and_others_differently(tmp_path
     assert len({*begins, *warm}) == 3 + plan.warmup_requests
 
 
+def test_a_further_load_of_a_launch_gets_other_texts_and_the_next_launch_the_same(tmp_path: Path) -> None:
+    workload = {"lengths": {"input": 50}, "load": {"kind": "closed", "users": [1, 2]}}
+    scenario = {"name": "s", "space": [{"engine": "fake"}], "workload": workload}
+    objective = {"metric": "throughput_rps", "goal": "maximize"}
+    resolved = resolve(Scenario.model_validate({**scenario, "objectives": [objective]}), tmp_path / "s.yaml")
+    texts, plan = RequestTexts(read_inputs(resolved)), plan_of("http://h", requests=30)
+
+    def begins() -> set[tuple[int, int]]:
+        filled = texts.filled(plan, None)
+        return {cut[0] for cut in (*filled.cuts, *filled.warmup_cuts)}
+
+    first, second = begins(), begins()
+    assert len(first) == len(second) == 30 + plan.warmup_requests
+    assert not first & second
+    texts.begin_launch()
+    assert begins() == first
+
+
 @pytest.mark.parametrize("value", ["[1]", "true"])
 def test_a_conversation_that_is_no_name_is_refused(tmp_path: Path, value: str) -> None:
     path = tmp_path / "t.jsonl"
