@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-server bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -90,6 +90,9 @@ bench-scrape: install ## what asking a server's metrics page costs its throughpu
 
 bench-tools: install ## the same load by AIPerf, GuideLLM and ours against one law server, beside the truth
 	$(BIN)/python -m tests.bench.load.bench_tools $(BENCH)
+
+bench-server: install ## what our server costs beside the engine, what it carries; LitServe, MMS and DJL beside it
+	$(BIN)/python -m tests.bench.server.bench_server $(BENCH)
 
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
 	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)

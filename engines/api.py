@@ -382,7 +382,8 @@ class RollingBackend(Backend, Protocol):
         ...
 
     def step(self) -> Sequence[TokenEvent]:
-        """One decode step over all slots; empty when idle."""
+        """One decode step over all slots; empty when idle. A backend may also have `several_steps(at_most_s)`: the
+        events of as many steps as take that long, until a request ends; it is called while nobody streams."""
         ...
 
     def cancel(self, index: int) -> None: ...

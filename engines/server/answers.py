@@ -41,6 +41,8 @@ class Answer:
         self._finish: str | None = None
         self._stops = StopStrings(job["stop"]) if job.get("stop") else None
         self._shown: list[str] = []
+        self.is_quiet = not (job["wants_stream"] or self._stops or job.get("wants_pieces"))
+        """Nothing is looked at before its end: its tokens need only be noted."""
 
     @property
     def is_finished(self) -> bool:
@@ -64,11 +66,8 @@ class Answer:
         if self._finish is not None:
             raise RuntimeError(f"the backend sent an event after request {event.index} had finished")
         self._finish = event.finish
-        if event.token_id is None:
-            return []
-        self._ids.append(event.token_id)
-        self._logprobs.append(event.logprob)
-        if not (self.job["wants_stream"] or self._stops or self.job.get("wants_pieces")):
+        self.note(event)
+        if event.token_id is None or self.is_quiet:
             return []
         piece = self._text.grow(event.token_id)
         self._pieces.append(piece)
@@ -90,6 +89,12 @@ class Answer:
         if self.job.get("wants_pieces"):
             message |= {"piece": piece, "input_tokens": len(self.request.input_ids)}
         return [message]
+
+    def note(self, event: TokenEvent) -> None:
+        """Keep the event's token."""
+        if event.token_id is not None:
+            self._ids.append(event.token_id)
+            self._logprobs.append(event.logprob)
 
     def done_message(self) -> Message:
         """The finished answer. Raises RuntimeError when the backend stopped before it was finished."""

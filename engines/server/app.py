@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from engines.errors import RequestInvalid
 from engines.server.answers import details, shape
@@ -24,6 +25,7 @@ from engines.server.asking import (
     CLIENT_LEFT,
     STATUS_OF,
     Answer,
+    AnswerResponse,
     BodyTooLarge,
     all_results,
     first_token,
@@ -47,8 +49,9 @@ class Front:
     def __init__(self, pool: WorkerPool, metrics: ServerMetrics, model_name: str, notes: Sequence[str] = ()) -> None:
         self._pool = pool
         self._metrics = metrics
-        self._model_name = model_name
+        self.model_name = model_name
         self._notes = notes
+        self._answered = metrics.requests.labels("200")
 
     async def ping(self, request: Request) -> Response:
         """200 Healthy while the model serves, else 503 with why not."""
@@ -61,7 +64,7 @@ class Front:
         """What really runs."""
         facts = self._pool.facts()
         facts["notes"] = [*self._notes, *facts["notes"]]
-        return JSONResponse({"model_name": self._model_name, "state": self._pool.status.state, **facts})
+        return JSONResponse({"model_name": self.model_name, "state": self._pool.status.state, **facts})
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -70,8 +73,8 @@ class Front:
     async def predictions(self, request: Request) -> Response:
         """/predictions/<name>: as /invocations, 404 for a model this server does not have."""
         name = request.path_params["name"]
-        if name != self._model_name:
-            return self._refuse(404, "ModelNotFound", f"no model {name!r} here; this server has {self._model_name!r}")
+        if name != self.model_name:
+            return self._refuse(404, "ModelNotFound", f"no model {name!r} here; this server has {self.model_name!r}")
         return await self.invocations(request)
 
     async def invocations(self, request: Request) -> Response:
@@ -89,7 +92,7 @@ class Front:
             return self._refuse(STATUS_OF[type(error)], type(error).__name__, str(error))
         if isinstance(answer, StreamingResponse):
             return answer
-        self._metrics.requests.labels("200").inc()
+        self._answered.inc()
         self._metrics.latency_s.observe(time.monotonic() - begin)
         return answer
 
@@ -114,7 +117,7 @@ class Front:
             # The one header of a container's that SageMaker hands on to the caller.
             "x-amzn-sagemaker-custom-attributes": f"tokens={output_tokens},input-tokens={input_tokens}",
         }
-        return JSONResponse(shaped if body.is_list else shaped[0], headers=headers)
+        return AnswerResponse(shaped if body.is_list else shaped[0], headers=headers)
 
     async def _stream(self, body: Body, job: Job) -> StreamingResponse:
         first = await first_token(job)
@@ -156,18 +159,36 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def build_app(front: Front, openai: OpenAiFront, lifespan: Callable[[Starlette], Any]) -> Starlette:
-    """The ASGI application."""
-    routes = [
+class Application:
+    """The ASGI application. A request for an answer reaches its handler at once; Starlette's layers do the rest."""
+
+    def __init__(self, front: Front, model_name: str, rest: Starlette) -> None:
+        self._paths = dict.fromkeys(("/invocations", f"/predictions/{model_name}"), front.invocations)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or do what the server asks of an application."""
+        handler = self._paths.get(scope["path"]) if scope.get("method") == "POST" else None
+        if handler is None:
+            await self._rest(scope, receive, send)
+            return
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def build_app(front: Front, openai: OpenAiFront, lifespan: Callable[[Starlette], Any]) -> Application:
+    """The ASGI application of one model."""
+    routes = [  # looked through in this order
+        Route("/invocations", front.invocations, methods=["POST"]),
+        Route("/predictions/{name}", front.predictions, methods=["POST"]),
         Route("/ping", front.ping, methods=["GET"]),
         Route("/health", front.ping, methods=["GET"]),
         Route("/facts", front.facts, methods=["GET"]),
         Route("/metrics", front.metrics, methods=["GET"]),
-        Route("/invocations", front.invocations, methods=["POST"]),
-        Route("/predictions/{name}", front.predictions, methods=["POST"]),
         *openai.routes,
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: http_error})
+    rest = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: http_error})
+    return Application(front, front.model_name, rest)
 
 
 def _line(value: Answer) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from engines.errors import RequestInvalid
 from engines.server.pool import NoWorkers, WorkerPool
@@ -24,6 +25,17 @@ STATUS_OF: dict[type[Exception], int] = {
 CLIENT_LEFT = 499
 
 Answer = dict[str, Any]
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class AnswerResponse(JSONResponse):
+    """A JSONResponse whose encoder is made once."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes that JSONResponse gives."""
+        return _ENCODER.encode(content).encode()
 
 
 class BodyTooLarge(Exception):
@@ -46,6 +58,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 async def all_results(pool: WorkerPool, jobs: Sequence[Job]) -> list[Answer]:
     """Every job's answer; where one fails the others are cancelled."""
+    if len(jobs) == 1:
+        return [await jobs[0].result]
     try:
         return list(await asyncio.gather(*(job.result for job in jobs)))
     except Exception:
@@ -67,20 +81,31 @@ async def first_token(job: Job) -> Answer | None:
 async def unless_client_leaves(
     pool: WorkerPool, request: Request, jobs: Sequence[Job], result: Awaitable[Response]
 ) -> Response:
-    """`result`, unless the client goes away first: then the jobs are cancelled and ClientDisconnect raised."""
-    waiting = asyncio.ensure_future(result)
-    leaving = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientDisconnect
-        return waiting.result()
-    except (ClientDisconnect, asyncio.CancelledError):
+    """`result`, unless the client goes away first: then the jobs are cancelled, which ends the waiting for them, and
+    ClientDisconnect is raised."""
+    has_left = False
+
+    def cancel() -> None:
         for job in jobs:
             pool.cancel(job)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+            if job.tokens is not None:
+                job.tokens.put_nowait(None)
+
+    def leave(watch: asyncio.Future[Any]) -> None:
+        nonlocal has_left
+        if not watch.cancelled():
+            has_left = True
+            cancel()
+
+    leaving = asyncio.ensure_future(request.receive())
+    leaving.add_done_callback(leave)
+    try:
+        return await result
+    except asyncio.CancelledError:
+        cancel()
+        if has_left:
+            raise ClientDisconnect from None
         raise
     finally:
+        leaving.remove_done_callback(leave)
         leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)

@@ -146,8 +146,10 @@ def checked_text(where: str, text: Any) -> str:
     """`text`, a string of whole characters. Raises RequestInvalid."""
     if not isinstance(text, str):
         raise RequestInvalid(f"{where}: expected a string, got {kind_word(text)}")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise RequestInvalid(f"{where}: the text holds a lone surrogate escape; send whole characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestInvalid(f"{where}: the text holds a lone surrogate escape; send whole characters") from None
     return text
 
 
@@ -157,8 +159,8 @@ def _parameters(parameters: dict[str, Any], defaults: Mapping[str, Any]) -> tupl
     wants_details = bool(values.pop("details", False))
     adds_special = bool(values.pop("add_special_tokens", True))
     params = GenerateParams(**{**defaults, **values})
-    if "min_new_tokens" not in values:
-        params = replace(params, min_new_tokens=min(params.min_new_tokens, params.max_new_tokens))
+    if params.min_new_tokens > params.max_new_tokens and "min_new_tokens" not in values:
+        params = replace(params, min_new_tokens=params.max_new_tokens)
     if params.do_sample and params.num_beams > 1 and not {"do_sample", "num_beams"} <= set(values):
         raise RequestInvalid(
             f"parameters: do_sample with num_beams {params.num_beams} is not offered, and one of them is the model's "

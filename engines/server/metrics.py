@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -45,10 +45,14 @@ class ServerMetrics:
         self.running = Gauge("dyno_running", "Jobs that workers have now", registry=self.registry)
         self.workers = Gauge("dyno_workers", "Workers by state", ["state"], registry=self.registry)
 
-    def watch(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
-        """Count the jobs that wait and those that workers have when asked for the text."""
+    def watch(
+        self, waiting: Callable[[], int], running: Callable[[], int], workers: Mapping[str, Callable[[], int]]
+    ) -> None:
+        """Count the jobs that wait, those that workers have, and the workers of each state, when asked for the text."""
         self.queue_length.set_function(lambda: float(waiting()))
         self.running.set_function(lambda: float(running()))
+        for state, count in workers.items():
+            self.workers.labels(state).set_function(count)
 
     def text(self) -> bytes:
         """Everything, in Prometheus text format."""

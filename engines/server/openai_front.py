@@ -22,6 +22,7 @@ from engines.server.asking import (
     CLIENT_LEFT,
     STATUS_OF,
     Answer,
+    AnswerResponse,
     BodyTooLarge,
     all_results,
     first_token,
@@ -122,7 +123,7 @@ class OpenAiFront:
     async def _whole(self, answers: Answers, jobs: list[Job]) -> Response:
         found = await all_results(self._pool, jobs)
         self._metrics.tokens.inc(sum(answer["generated_tokens"] for answer in found))
-        return JSONResponse(answers.whole(found))
+        return AnswerResponse(answers.whole(found))
 
     async def _stream(self, answers: Answers, job: Job) -> Response:
         first = await first_token(job)

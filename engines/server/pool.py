@@ -9,11 +9,12 @@ several requests that a crashed worker had, each is asked again alone, so that o
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engines.api import EngineSpec
 from engines.errors import EngineError, RequestInvalid
@@ -78,7 +79,10 @@ class WorkerPool:
         self.workers: list[Worker] = []
         self._last_job = 0
         self._last_worker = 0
-        metrics.watch(lambda: len(self.queue), self._running)
+        self._rolling: list[tuple[Worker, WorkerLink]] = []
+        """Workers with in-flight batching that serve now."""
+        count = {state: functools.partial(self._in_state, state) for state in get_args(WorkerState)}
+        metrics.watch(lambda: len(self.queue), self._running, count)
 
     def start(self) -> None:
         """Start the permanent workers, all at once."""
@@ -117,6 +121,7 @@ class WorkerPool:
         except QueueFull:
             self._scale_up()
             raise
+        self._hand_out()
         if len(self.queue) > 2 * self.spec.batch_size:
             self._scale_up()
         return jobs
@@ -206,7 +211,6 @@ class WorkerPool:
         try:
             while self.status.state in ("loading", "ready"):
                 worker.state = "starting"
-                self._count_states()
                 if not await self._start(worker):
                     break
                 is_over = await self._serve_until_gone(worker)
@@ -214,7 +218,6 @@ class WorkerPool:
                     break
         finally:
             worker.state = "stopped"
-            self._count_states()
             if worker.is_temporary and worker in self.workers:
                 self.workers.remove(worker)
 
@@ -223,7 +226,7 @@ class WorkerPool:
         afterwards."""
         while True:
             try:
-                worker.link = await WorkerLink.start(self.spec, worker.number, self._ask_again)
+                worker.link = await WorkerLink.start(self.spec, worker.number, self._ask_again, self._hand_out)
                 await worker.link.load(self.spec, self.settings.model_loading_timeout_s)
                 break
             except EngineError as error:
@@ -237,7 +240,6 @@ class WorkerPool:
                 if not self._may_restart(worker):
                     return False
         worker.state = "ready"
-        self._count_states()
         permanent = [other for other in self.workers if not other.is_temporary]
         if self.status.state == "loading" and all(other.state != "starting" for other in permanent):
             self._set_state("ready")
@@ -251,7 +253,7 @@ class WorkerPool:
         gone = asyncio.create_task(link.gone.wait())
         try:
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
+            if link.gone.is_set():
                 return False
             serving.result()
             await link.stop(grace_s=5.0)
@@ -277,45 +279,51 @@ class WorkerPool:
                 return
             if not jobs:
                 continue
-            self._set_worker(worker, "busy")
+            worker.state = "busy"
             self._count_batch(jobs)
             jobs = [each for job in jobs for each in job.apart()]
             await link.serve_batch(jobs, self.settings.predict_timeout_s)
-            self._set_worker(worker, "ready")
+            worker.state = "ready"
 
     async def _roll(self, worker: Worker, link: WorkerLink) -> None:
-        """In-flight batching: hand over jobs while the worker has fewer than max_rolling_batch_size."""
-        limit = self.settings.max_rolling_batch_size
-        watching = asyncio.create_task(self._watch_rolling(link))
+        """In-flight batching: the worker is among those that `_hand_out` knows, until it is gone."""
+        self._rolling.append((worker, link))
         try:
-            while True:
-                while not self._has_room(link, limit):
-                    self._set_worker(worker, "busy")
-                    link.changed.clear()
-                    await link.changed.wait()
-                self._set_worker(worker, "ready")
-                job = await self.queue.take()
-                if job is not None and link.gone.is_set():
-                    self.queue.put_back([job])
-                    return
-                if job is not None and job.is_suspect and link.in_flight:
-                    self.queue.put_back([job])
-                elif job is not None and not job.is_cancelled:
-                    link.admit(job)
-                    self._count_batch([job], in_flight=len(link.in_flight))
+            self._hand_out()
+            await self._watch_rolling(link)
+            await link.gone.wait()
         finally:
-            watching.cancel()
+            self._rolling.remove((worker, link))
 
-    def _has_room(self, link: WorkerLink, limit: int) -> bool:
-        """Whether the worker may have one more job; a suspect is in flight alone."""
-        jobs = link.in_flight.values()
-        is_alone = self.queue.is_suspect_next or any(job.is_suspect for job in jobs)
-        return not jobs if is_alone else len(jobs) < limit
+    def _hand_out(self) -> None:
+        """Give what waits to the workers with in-flight batching, each job to the one that has fewest, at once: no
+        task is woken between a request, or a place that became free, and the worker."""
+        while len(self.queue) and (link := self._roomiest()) is not None:
+            job = self.queue.next()
+            if not job.is_cancelled:
+                link.admit(job)
+                self._count_batch([job], in_flight=len(link.in_flight))
+        for worker, link in self._rolling:
+            worker.state = "ready" if self._has_room(link) else "busy"
+
+    def _roomiest(self) -> WorkerLink | None:
+        links = [link for _, link in self._rolling if self._has_room(link)]
+        return min(links, key=lambda link: len(link.in_flight), default=None)
+
+    def _has_room(self, link: WorkerLink) -> bool:
+        """Whether the worker may have one more job, at most max_rolling_batch_size; a suspect is in flight alone."""
+        jobs = link.in_flight
+        if link.cut.is_set():
+            return False
+        if self.queue.is_suspect_next or (len(jobs) == 1 and next(iter(jobs.values())).is_suspect):
+            return not jobs
+        return len(jobs) < self.settings.max_rolling_batch_size
 
     def _ask_again(self, jobs: Sequence[Job]) -> None:
         self.status.unexplained += bool(jobs)
         if self.status.state in ("loading", "ready"):
             self.queue.put_back(jobs)
+            self._hand_out()
         else:
             for job in jobs:
                 job.fail(NoWorkers(f"the model is {self.status.state}"))
@@ -365,14 +373,8 @@ class WorkerPool:
         self.status.state = state
         self.status.changed.set()
 
-    def _set_worker(self, worker: Worker, state: WorkerState) -> None:
-        if worker.state != state:
-            worker.state = state
-            self._count_states()
-
-    def _count_states(self) -> None:
-        for state in ("starting", "ready", "busy", "stopped"):
-            self.metrics.workers.labels(state).set(sum(worker.state == state for worker in self.workers))
+    def _in_state(self, state: WorkerState) -> int:
+        return sum(worker.state == state for worker in self.workers)
 
     def _running(self) -> int:
         return sum(len(worker.link.in_flight) for worker in self.workers if worker.link is not None)

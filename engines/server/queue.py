@@ -119,25 +119,27 @@ class JobQueue:
         """What is waiting now, at most `at_most`, without waiting and up to the first that is to be asked alone."""
         jobs: list[Job] = []
         while self._jobs and len(jobs) < at_most and not self.is_suspect_next:
-            jobs.append(self._next())
+            jobs.append(self.next())
         return jobs
 
     async def take(self, timeout_s: float | None = None) -> Job | None:
         """The next job; None when none came within `timeout_s`. Takers are served in the order they came."""
         if self._jobs:
-            return self._next()
+            return self.next()
         if timeout_s is not None and timeout_s <= 0:
             return None
         taker: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
         try:
+            if timeout_s is None:
+                return await taker
             await asyncio.wait([taker], timeout=timeout_s)
         except asyncio.CancelledError:
-            if taker.done():
+            if taker.done() and not taker.cancelled():
                 self.put_back([taker.result()])
             raise
         finally:
-            if not taker.done():
+            if taker in self._takers:
                 self._takers.remove(taker)
         return taker.result() if taker.done() else None
 
@@ -145,8 +147,8 @@ class JobQueue:
         """Return jobs that were taken but not served, in their old order, to the head of the queue."""
         for job in reversed(jobs):
             self._jobs.appendleft(job)
-        while self._takers and self._jobs:
-            self._takers.popleft().set_result(self._next())
+        while self._jobs and (taker := self._next_taker()):
+            taker.set_result(self.next())
 
     def fail_all(self, error: Exception) -> None:
         """Answer every waiting job with `error`."""
@@ -154,13 +156,23 @@ class JobQueue:
             self._jobs.popleft().fail(error)
 
     def _hand_over(self, job: Job) -> None:
-        if self._takers:
-            self._takers.popleft().set_result(self._taken(job))
+        taker = self._next_taker()
+        if taker is not None:
+            taker.set_result(self._taken(job))
         else:
             self._jobs.append(job)
 
-    def _next(self) -> Job:
-        """The job at the head. In a heap of equals the last one moves to the head behind it, and sinks nowhere."""
+    def _next_taker(self) -> asyncio.Future[Job] | None:
+        """Who has waited longest; a taker whose task was cancelled has not left the line yet and is passed over."""
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                return taker
+        return None
+
+    def next(self) -> Job:
+        """The job at the head, without waiting. In a heap of equals the last one moves to the head behind it, and sinks
+        nowhere."""
         job = self._jobs.popleft()
         if self.order == "heap" and self._jobs:
             self._jobs.appendleft(self._jobs.pop())

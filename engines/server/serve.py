@@ -30,6 +30,7 @@ from engines.processes.waiting import EVERY_S
 from engines.server.app import Front, build_app
 from engines.server.listening import BACKLOG, listen
 from engines.server.metrics import ServerMetrics
+from engines.server.one_write import OneWriteProtocol
 from engines.server.openai_front import OpenAiFront
 from engines.server.pool import WorkerPool
 from engines.server.worker_link import WorkersOutOfMemory
@@ -156,6 +157,7 @@ class _Running:
         app = build_app(front, OpenAiFront(self._pool, metrics, options.model_name), self._lifespan)
         config = uvicorn.Config(
             app,
+            http=OneWriteProtocol,
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -163,6 +165,7 @@ class _Running:
             lifespan="on",
             backlog=BACKLOG,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=options.drain_s,
         )

@@ -6,13 +6,14 @@ native code), or when the backend cannot load. The only place in the server wher
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +25,9 @@ from engines.processes.supervisor import dies_with
 from engines.server.answers import Answer, TextCodec
 from engines.server.wire import BlockingWire, Message
 
+LOOK_EVERY_S = 0.001
+"""How long a new request may wait for the steps under way: far below an answer's time, far above what a look costs."""
+
 
 def main() -> None:
     """Serve the socket whose file descriptor is the only argument."""
@@ -33,6 +37,8 @@ def main() -> None:
     if load is None:
         return
     loaded = _load_or_exit(wire, load)
+    gc.collect()
+    gc.freeze()  # what is alive now stays; later collections are short
     is_rolling = load["spec"]["rolling_batch"] != "disable"
     wire.send({"kind": "loaded", "facts": loaded.facts, "is_rolling": is_rolling})
     try:
@@ -215,6 +221,7 @@ class RollingLoop:
     def __init__(self, wire: BlockingWire, backend: RollingBackend, codec: TextCodec) -> None:
         self._wire = wire
         self._backend = backend
+        self._steps: Callable[[float], Sequence[TokenEvent]] | None = getattr(backend, "several_steps", None)
         self._codec = codec
         self._waiting: deque[Answer] = deque()
         self._suspects: deque[Answer] = deque()
@@ -274,7 +281,7 @@ class RollingLoop:
 
     def _step(self) -> None:
         try:
-            events: Sequence[TokenEvent] = self._backend.step()
+            events: Sequence[TokenEvent] = self._next_events()
         except Exception as error:  # one step serves every active request; the worker lives on
             traceback.print_exc()
             failed, self._active = self._active, {}
@@ -285,15 +292,24 @@ class RollingLoop:
                 else:
                     self._suspects.append(Answer(one.job, self._codec))
             return
-        messages = [message for event in events for message in self._taken(event)]
+        messages: list[Message] = []
+        for event in events:
+            answer = self._active.get(event.index)
+            if answer is not None and answer.is_quiet and event.finish is None:
+                answer.note(event)
+            elif answer is not None:
+                messages += self._taken(answer, event)
         if messages:
             self._wire.send(*messages)
 
-    def _taken(self, event: TokenEvent) -> list[Message]:
+    def _next_events(self) -> Sequence[TokenEvent]:
+        """One step's where somebody streams, else those of LOOK_EVERY_S: nobody sees them one by one."""
+        if self._steps is None or any(answer.job["wants_stream"] for answer in self._active.values()):
+            return self._backend.step()
+        return self._steps(LOOK_EVERY_S)
+
+    def _taken(self, answer: Answer, event: TokenEvent) -> list[Message]:
         """What one event adds to the answer it belongs to."""
-        answer = self._active.get(event.index)
-        if answer is None:
-            return []
         try:
             messages = answer.take(event)
             if answer.is_finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -12,14 +13,14 @@ from dataclasses import asdict
 from typing import Any
 
 from engines import errors
-from engines.api import EngineSpec
+from engines.api import EngineSpec, GenerateParams
 from engines.errors import EngineError, LaunchFailed, OutOfMemory, RequestInvalid
 from engines.launching import serving_python
 from engines.processes.child_environment import child_environment
 from engines.processes.out_of_memory import oom_kills
 from engines.processes.threads import compute_threads
-from engines.server.queue import Job
-from engines.server.wire import Message, pack, read_message
+from engines.server.queue import NO_MORE, Job
+from engines.server.wire import FrontWire, Message, pack
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -37,14 +38,15 @@ class WorkersOutOfMemory(WorkerCrashed):
 
 
 class WorkerLink:
-    """One worker process. `in_flight` are the jobs it has; `gone` is set when its socket closes. `ask_again` takes the
-    jobs of a worker that ended which may not be the cause."""
+    """One worker process. `in_flight` are the jobs it has; `cut` is set when its socket closes, `gone`
+    when it has ended. `ask_again` takes the
+    jobs of a worker that ended which may not be the cause; `on_room` is called when it has a job less."""
 
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         ask_again: Callable[[Sequence[Job]], None],
+        on_room: Callable[[], None],
     ) -> None:
         self.process = process
         self.in_flight: dict[int, Job] = {}
@@ -55,15 +57,23 @@ class WorkerLink:
         self.ran_out_of_memory = False
         self.found_culprit = False
         """It ended on a job that was asked again alone: the cause of an earlier crash."""
-        self.changed = asyncio.Event()
-        self._reader, self._writer = streams
         self._ask_again = ask_again
+        self._on_room = on_room
         self._oom_kills = oom_kills()
+        self._loading: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         self._batch_done: asyncio.Future[None] | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self.cut = asyncio.Event()
 
     @classmethod
-    async def start(cls, spec: EngineSpec, number: int, ask_again: Callable[[Sequence[Job]], None]) -> WorkerLink:
+    async def start(
+        cls,
+        spec: EngineSpec,
+        number: int,
+        ask_again: Callable[[Sequence[Job]], None],
+        on_room: Callable[[], None] = lambda: None,
+    ) -> WorkerLink:
         """A worker process before it has loaded."""
         ours, theirs = socket.socketpair()
         python = str(serving_python(spec.engine, spec.python) or sys.executable)
@@ -79,14 +89,18 @@ class WorkerLink:
             except OSError as error:
                 ours.close()
                 raise LaunchFailed(f"cannot start a worker process: {error}") from error
-        return cls(process, await asyncio.open_connection(sock=ours), ask_again)
+        link = cls(process, ask_again, on_room)
+        link._transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: FrontWire(link._on_message, link._on_cut), sock=ours
+        )
+        return link
 
     async def load(self, spec: EngineSpec, timeout_s: float) -> None:
         """Have it load `spec`. Raises what the backend raised, or LaunchFailed, OutOfMemory, NotReady."""
         self._send({"kind": "load", "spec": spec.as_message()})
         try:
             async with asyncio.timeout(timeout_s):
-                message = await read_message(self._reader)
+                message = await asyncio.shield(self._loading)
         except TimeoutError:
             raise errors.NotReady(
                 f"a worker had not loaded {spec.model_dir} after option.model_loading_timeout={timeout_s:g} s"
@@ -98,7 +112,8 @@ class WorkerLink:
             raise kind(message["message"])
         self.facts = message["facts"]
         self.is_rolling = message["is_rolling"]
-        self._listener = asyncio.create_task(self._listen())
+        if self.cut.is_set():
+            self._end()
 
     async def serve_batch(self, jobs: Sequence[Job], timeout_s: float) -> None:
         """Send a batch and return when all of it is answered. Ends the worker when that takes longer than
@@ -126,7 +141,7 @@ class WorkerLink:
             self._send({"kind": "cancel", "jobs": [job.job_id]})
             if self.is_rolling:
                 del self.in_flight[job.job_id]
-                self.changed.set()
+                self._on_room()
 
     def kill(self) -> None:
         """End the process now."""
@@ -147,13 +162,16 @@ class WorkerLink:
     async def close(self) -> None:
         """Release the socket once the process has ended."""
         await self.process.wait()
-        if self._listener is not None:
-            await self._listener
-        self._writer.close()
+        if self.facts:
+            await self.cut.wait()
+        if self._ending is not None:
+            await self._ending
+        if self._transport is not None:
+            self._transport.close()
 
     def _send(self, message: Message) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(pack(message))
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(pack(message))
 
     async def _died_loading(self) -> LaunchFailed:
         how = exit_words(await self.process.wait())
@@ -161,16 +179,28 @@ class WorkerLink:
             return OutOfMemory(f"a worker ran out of memory while loading ({how}, the kernel ended it)")
         return LaunchFailed(f"a worker {how} while loading, without saying why; see the log above")
 
-    async def _listen(self) -> None:
-        while (message := await read_message(self._reader)) is not None:
-            kind = message["kind"]
-            if kind == "token":
-                self._on_token(message)
-            elif kind == "done":
-                self._settle(message)
-            elif kind == "batch_done" and self._batch_done is not None and not self._batch_done.done():
+    def _on_message(self, message: Message) -> None:
+        kind = message["kind"]
+        if kind == "token":
+            self._on_token(message)
+        elif kind == "done":
+            self._settle(message)
+        elif kind == "batch_done":
+            if self._batch_done is not None and not self._batch_done.done():
                 self._batch_done.set_result(None)
-        await self._on_gone()
+        elif not self._loading.done():  # loaded, or failed
+            self._loading.set_result(message)
+
+    def _on_cut(self) -> None:
+        """The socket closed: the process is ending."""
+        self.cut.set()
+        if not self._loading.done():
+            self._loading.set_result(None)
+        if self.facts:
+            self._end()
+
+    def _end(self) -> None:
+        self._ending = asyncio.create_task(self._on_gone())
 
     def _on_token(self, message: Message) -> None:
         job = self.in_flight.get(message["job"])
@@ -180,7 +210,7 @@ class WorkerLink:
 
     def _settle(self, message: Message) -> None:
         job = self.in_flight.pop(message["job"], None)
-        self.changed.set()
+        self._on_room()
         if job is None or job.result.done():
             return
         if "error" not in message:
@@ -193,8 +223,8 @@ class WorkerLink:
             job.tokens.put_nowait(None)
 
     async def _on_gone(self) -> None:
-        """The socket closed: the process is ending. A job that was in flight alone is answered with an error, and so
-        is a stream that has begun; of several, each of the others is asked again alone."""
+        """What the process had: a job that was in flight alone is answered with an error, and so is a stream that has
+        begun; of several, each of the others is asked again alone."""
         self.kill()
         how = exit_words(await self.process.wait())
         if not self.crash_reason:
@@ -212,7 +242,6 @@ class WorkerLink:
         if self._batch_done is not None and not self._batch_done.done():
             self._batch_done.set_exception(WorkerCrashed(self.crash_reason))
         self.gone.set()
-        self.changed.set()
         for job in suspects:
             job.is_suspect = True
         self._ask_again(suspects)
@@ -222,12 +251,17 @@ def _wire_job(job: Job) -> Message:
     return {
         "id": job.job_id,
         "text": job.text,
-        "params": {name: getattr(job.params, name) for name in job.params.__slots__},
+        "params": _wire_params(job.params),
         "wants_stream": job.tokens is not None,
         "wants_details": job.wants_details,
         "ids": job.ids,
-        **asdict(job.asked),
+        **({} if job.asked is NO_MORE else asdict(job.asked)),
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _wire_params(params: GenerateParams) -> Message:
+    return asdict(params)
 
 
 def exit_words(status: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -58,6 +59,9 @@ HINTS = {
 """Of the CPU's dtypes. The answers were compared for scenarios/assets/flan-t5-bench/README.md."""
 
 MAX_RANKS = 16
+
+# Decode steps between two looks for new requests, however fast they are.
+MOST_STEPS = 16
 
 # Slots of a rolling worker when the option is not given: DJL's max_rolling_batch_size.
 ROLLING_SLOTS = 32
@@ -145,6 +149,7 @@ class T5Backend(RollingBackend):
         )
         self._engine.generate([[2, self._engine.config.eos_ids[0]]], max_new_tokens=2)
         self._wants_logprob: dict[int, bool] = {}
+        self._step_s = 1.0
         return EngineFacts(
             effective_dtype=(EFFECTIVE_DTYPES if spec.device == "cpu" else CUDA_DTYPES)[spec.dtype],
             versions=T5HostedEngine().probe().versions,
@@ -180,11 +185,22 @@ class T5Backend(RollingBackend):
 
     def admit(self, request: GenerateRequest) -> int | None:
         """Take the request into a free slot; None when every slot is taken. Raises RequestInvalid."""
-        return self._submit(request) if sum(self._engine.load()) < self._slots else None
+        return self._submit(request) if len(self._wants_logprob) < self._slots else None
 
-    def step(self) -> Sequence[TokenEvent]:
-        """One decode step over all slots; empty when idle."""
-        return [self._token_event(event, event.handle) for event in self._engine.step() if event.finish != "cancelled"]
+    def step(self, count: int = 1) -> Sequence[TokenEvent]:
+        """One decode step over all slots, or up to `count` until a request ends; empty when idle."""
+        events = self._engine.step(count)
+        return [self._token_event(event, event.handle) for event in events if event.finish != "cancelled"]
+
+    def several_steps(self, at_most_s: float) -> Sequence[TokenEvent]:
+        """As many decode steps as the last ones' pace puts into `at_most_s`, at least one, until a request ends."""
+        count = min(MOST_STEPS, max(1, int(at_most_s / self._step_s)))
+        began = time.perf_counter()
+        events = self.step(count)
+        if events:
+            ran = sum(event.index == events[0].index for event in events)  # each request running has one in each step
+            self._step_s = max(1e-6, (time.perf_counter() - began) / ran)
+        return events
 
     def cancel(self, index: int) -> None:
         """End a request and free its slot."""
@@ -210,12 +226,12 @@ class T5Backend(RollingBackend):
 
     def _token_event(self, event: Event, index: int) -> TokenEvent:
         """NaN is passed on whether wanted or not: it shows that the model's logits were not finite."""
-        wants = self._wants_logprob[event.handle]
-        if event.finish is not None:
-            del self._wants_logprob[event.handle]
-        is_shown = wants or event.logprob != event.logprob
-        finish = "eos" if event.finish == "stop" else event.finish
-        return TokenEvent(index=index, token_id=event.token, logprob=event.logprob if is_shown else None, finish=finish)
+        handle, token, finish, _, logprob = event
+        is_shown = self._wants_logprob[handle] or logprob != logprob
+        if finish is not None:
+            del self._wants_logprob[handle]
+            finish = "eos" if finish == "stop" else finish
+        return TokenEvent(index=index, token_id=token, logprob=logprob if is_shown else None, finish=finish)
 
 
 def _check_device(spec: EngineSpec) -> None:
@@ -237,6 +253,7 @@ def _check_device(spec: EngineSpec) -> None:
         )
 
 
+@functools.lru_cache(maxsize=256)
 def params_of(params: GenerateParams) -> Params:
     """The engine's parameters for a request's. Raises ValueError."""
     return Params(**asdict(params))

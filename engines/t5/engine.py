@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes as c
 import os
+import struct
 import threading
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.t5 import cuda, native
 from engines.t5.config import ACTIVATIONS, T5Config, read_config
 from engines.t5.packing_plan import PackedModel, native_config, pack_in_memory, resolve_dtype
-from engines.t5.params import Params, id_array
+from engines.t5.params import Params, checked_ids, id_array, native_record
 from engines.t5.partition import is_partition, open_partition
 
 FloatArray = npt.NDArray[np.float32]
@@ -28,12 +30,14 @@ _OK, _INVALID, _NO_MEMORY = 0, 1, 2
 
 NO_FP16_ON_CPU = "CPUs have no fp16 arithmetic worth using; bf16 halves the weights as well"
 
+# native.Event, read as bytes: a ctypes record for each token costs as much as the rest of its way to the caller.
+_EVENT = struct.Struct("=qiiif")
+
 # Decode steps of generate() per crossing: long enough that Python costs nothing, short enough that Ctrl-C is answered.
 STEPS_PER_CROSSING = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One new token of the request `handle`, or (token None) only its end.
 
     finish: None while the hypothesis continues, else 'eos', 'length', 'stop' or 'cancelled'. With beams all tokens come
@@ -233,36 +237,42 @@ class T5Engine:
         return self._submit(ids, params or Params(), "ids")
 
     def _submit(self, ids: Sequence[int], params: Params, name: str) -> int:
-        array, handle, record = id_array(name, ids), c.c_int64(), params.to_native()
+        numbers, handle, record = array("i", checked_ids(name, ids)), c.c_int64(), native_record(params)
         with self._lock:
             status = self._library.t5k_submit(
-                self._open(), array, len(array), c.byref(record), c.byref(handle), c.byref(self._error)
-            )
+                self._open(), numbers.buffer_info()[0], len(numbers), c.byref(record), c.byref(handle),
+                c.byref(self._error),
+            )  # fmt: skip
             self._check(status, name)
             self._requests[handle.value] = params.num_return_sequences
         return handle.value
 
     def step(self, max_steps: int = 1) -> list[Event]:
-        """Admit what fits, run up to `max_steps` decode steps, and return their events in order; [] when idle."""
+        """Admit what fits, run up to `max_steps` decode steps, fewer when a request ends, and return their events in
+        order; [] when idle."""
         steps, events, count = _int("max_steps", max_steps), c.POINTER(native.Event)(), c.c_int64()
         with self._lock:
             engine = self._open()
             status = self._library.t5k_step(engine, steps, c.byref(events), c.byref(count), c.byref(self._error))
-            self._kept += [self._event(events[i]) for i in range(count.value)]
+            if count.value:
+                for raw in _EVENT.iter_unpack(c.string_at(events, count.value * _EVENT.size)):
+                    handle, token, number, hypothesis, logprob = raw
+                    finish = native.FINISHES[number]
+                    if finish is not None:
+                        self._has_ended(handle, finish)
+                    self._kept.append(Event(handle, token if token >= 0 else None, finish, hypothesis, logprob))
             self._check(status)
             found, self._kept = self._kept, []
         return found
 
-    def _event(self, raw: native.Event) -> Event:
-        finish = native.FINISHES[raw.finish]
+    def _has_ended(self, handle: int, finish: str) -> None:
+        """Count a hypothesis that ended; its request is over with the last one, or when it is cancelled."""
         if finish == "cancelled":
-            self._requests.pop(raw.handle, None)
-        elif finish is not None:
-            self._requests[raw.handle] -= 1
-            if self._requests[raw.handle] == 0:
-                del self._requests[raw.handle]
-        token = None if raw.token < 0 else int(raw.token)
-        return Event(int(raw.handle), token, finish, int(raw.hypothesis), float(raw.logprob))
+            self._requests.pop(handle, None)
+            return
+        self._requests[handle] -= 1
+        if self._requests[handle] == 0:
+            del self._requests[handle]
 
     def cancel(self, handle: int) -> None:
         """End a request; the next step reports it as cancelled and its slot is free. Raises ValueError if unknown."""

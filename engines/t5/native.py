@@ -139,7 +139,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "t5k_create": (c.c_int32, (c.POINTER(Config), c.POINTER(Tensor), c.c_int32, c.POINTER(_ENGINE), _ERROR)),
     "t5k_destroy": (None, (_ENGINE,)),
     "t5k_about": (c.c_char_p, (_ENGINE,)),
-    "t5k_submit": (c.c_int32, (_ENGINE, _I32P, c.c_int32, c.POINTER(Params), c.POINTER(c.c_int64), _ERROR)),
+    "t5k_submit": (c.c_int32, (_ENGINE, c.c_void_p, c.c_int32, c.POINTER(Params), c.POINTER(c.c_int64), _ERROR)),
     "t5k_cancel": (c.c_int32, (_ENGINE, c.c_int64, _ERROR)),
     "t5k_step": (c.c_int32, (_ENGINE, c.c_int32, c.POINTER(c.POINTER(Event)), c.POINTER(c.c_int64), _ERROR)),
     "t5k_load": (None, (_ENGINE, _I32P, _I32P)),

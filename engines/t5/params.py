@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import functools
 import math
 import operator
 import secrets
@@ -92,8 +93,29 @@ class Params:
         return record
 
 
+def native_record(params: Params) -> native.Params:
+    """`params.to_native()`, made once for equal parameters where no seed is drawn; to be read only."""
+    if params.do_sample and params.seed is None:
+        return params.to_native()
+    try:
+        return _shared_record(params)
+    except TypeError:  # lists of ids, which may change
+        return params.to_native()
+
+
+@functools.lru_cache(maxsize=256)
+def _shared_record(params: Params) -> native.Params:
+    return params.to_native()
+
+
 def id_array(name: str, ids: Sequence[int]) -> Any:
-    """Token ids as a C array. Raises ValueError naming the first index that is not an int of 32 bits."""
+    """Token ids as a C array. Raises ValueError as `checked_ids`."""
+    values = checked_ids(name, ids)
+    return (c.c_int32 * len(values))(*values)
+
+
+def checked_ids(name: str, ids: Sequence[int]) -> list[int]:
+    """Token ids as plain ints. Raises ValueError naming the first index that is not an int of 32 bits."""
     try:
         values = [*ids]
     except TypeError:
@@ -103,7 +125,7 @@ def id_array(name: str, ids: Sequence[int]) -> Any:
     is_plain = {*map(type, values)} <= {int} and -(2**31) <= min(values, default=0) <= max(values, default=0) < 2**31
     if not is_plain:  # the usual list of ints costs no call per id
         values = [_id(name, index, value) for index, value in enumerate(values)]
-    return (c.c_int32 * len(values))(*values)
+    return values
 
 
 def _id(name: str, index: int, value: Any) -> int:

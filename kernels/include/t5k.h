@@ -166,7 +166,8 @@ T5K_API t5k_status t5k_submit(t5k_engine *engine, const int32_t *ids, int32_t co
                               int64_t *handle, t5k_error *error);
 /* Ends a request at the next step, which reports it with finish T5K_CANCELLED. Unknown handles are invalid. */
 T5K_API t5k_status t5k_cancel(t5k_engine *engine, int64_t handle, t5k_error *error);
-/* Admits what fits, then runs up to max_steps decode steps (fewer when idle); events of all of them, in order. */
+/* Admits what fits, then runs up to max_steps decode steps, fewer when idle or when a request ends, so that its answer
+ * waits for nobody; events of all of them, in order. */
 T5K_API t5k_status t5k_step(t5k_engine *engine, int32_t max_steps, const t5k_event **events, int64_t *count,
                             t5k_error *error);
 /* Requests waiting and running. */

@@ -146,8 +146,13 @@ Status Scheduler::step(int32_t max_steps) {
         T5K_TRY(admit());
         if (running() == 0) break;
         T5K_TRY(model_->device().runs_ahead() ? decode_ahead() : decode_once());
+        if (has_ended()) break;
     }
     return Status::good();
+}
+
+bool Scheduler::has_ended() const {
+    return std::any_of(events_.begin(), events_.end(), [](const t5k_event &e) { return e.finish != T5K_GOES_ON; });
 }
 
 Status Scheduler::decode_once() {

@@ -50,6 +50,7 @@ class Scheduler {
     Status prepare_slot(Slot &slot);
     Status decode_once();
     Status decode_ahead();
+    bool has_ended() const;  // some request, among this step's events
     bool needs_binding() const;
     Status bind();
     Status issue();

@@ -231,6 +231,35 @@ def test_a_prompt_that_fails_a_rolling_step_fails_alone() -> None:
     assert by_job[2]["message"] == "MemoryError: a huge prompt"
 
 
+class Counting(FakeBackend):
+    """Can take several steps at once, and counts how often it is asked which way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def step(self) -> Sequence[TokenEvent]:
+        self.asked.add("one")
+        return super().step()
+
+    def several_steps(self, at_most_s: float) -> Sequence[TokenEvent]:
+        assert at_most_s > 0
+        self.asked.add("several")
+        return [*super().step(), *super().step()]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_several_steps_are_taken_at_once_while_nobody_streams(is_streamed: bool) -> None:
+    backend = Counting()
+    backend.load(EngineSpec(engine="fake", model_dir=Path(), options={"service_ms": 0}))
+    jobs = [job(number, "a b c", wants_stream=is_streamed) for number in range(4)]
+    answers = _until_four_are_done(
+        lambda wire: RollingLoop(wire, backend, backend.tokenizer), [{"kind": "admit", "job": one} for one in jobs]
+    )
+    assert [answer["text"] for answer in answers if answer["kind"] == "done"] == ["a b c"] * 4
+    assert backend.asked == ({"one"} if is_streamed else {"several"})
+
+
 def test_a_stream_sends_its_tokens_as_they_come() -> None:
     answers = converse(batch_loop(Programmed(steps=3)), batch(job(1, "a", wants_stream=True), job(2, "b")))
     assert [(answer["kind"], answer.get("job")) for answer in answers] == [

@@ -54,6 +54,20 @@ def test_batch_mates_do_not_matter_in_any_dtype(dtype, flan):
     assert engine.generate(prompts, max_new_tokens=16) == [engine.generate([p], max_new_tokens=16)[0] for p in prompts]
 
 
+def test_several_steps_end_when_a_request_does(flan):
+    model, load = flan
+    prompts = ck.prompts(2, model.config.vocab_size, seed=6)
+    engine = load(max_slots=2)
+    short, long = (
+        engine.submit(prompt, Params(max_new_tokens=count, ignore_eos=True))
+        for prompt, count in zip(prompts, (3, 5), strict=True)
+    )
+    first, second = engine.step(100), engine.step(100)
+    assert [event.handle for event in first] == [short, long] * 3
+    assert [event.finish for event in first if event.finish] == ["length"]
+    assert [event.handle for event in second] == [long] * 2
+
+
 def test_requests_join_and_leave_while_others_run(flan):
     model, load = flan
     prompts = ck.prompts(6, model.config.vocab_size, seed=3)
