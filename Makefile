@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-server bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-lengths bench-server bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -69,6 +69,9 @@ format: install      ## rewrite the sources in the house format
 bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids, interleaved medians
 	$(BIN)/dyno engine install openvino
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench.engines.bench_engines $(BENCH)
+
+bench-lengths: install  ## long inputs and answers: ours beside rivals on flan-t5-base, and memory by length
+	$(BIN)/python -m tests.bench.engines.bench_lengths $(BENCH)
 
 bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 40 minutes
 	$(BIN)/dyno engine install openvino

@@ -3,7 +3,7 @@
 T5 is two graphs (onnx_export), a decoder-only model one that reads prompts and takes steps (onnx_decoder_export). The
 loop around them is plain Python; keys and values stay OrtValues from step to step, so only logits and ids cross into
 numpy. int8 is ONNX Runtime's dynamic quantization: activations get one scale for the whole batch, so an answer may
-change with its batch mates.
+change with its batch mates. int4 is its MatMulNBits: a scale for 32 weights, activations rounded row by row.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def capabilities() -> Capabilities:
     """The same for the engine and its backend."""
     return Capabilities(
         features=CONVERTED_FEATURES,
-        effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)"},
+        effective_dtypes={"fp32": "fp32", "int8": "int8 (dynamic)", "int4": "int4 weights, int8 activations"},
         options=_OPTIONS,
         option_values={"spinning": FLAG},
         changes_answers={"batch_size": ("int8",), "options.spinning": ()},  # int8 scales activations over the batch
@@ -70,7 +70,6 @@ def capabilities() -> Capabilities:
             "rope_dynamic": "the exported graph has one set of rotary factors, and dynamic scaling changes them",
             "bf16": "ONNX Runtime's CPU kernels for these operators have no bf16",
             "fp16": "ONNX Runtime's CPU kernels compute fp16 in fp32 behind casts: slower, and no smaller in memory",
-            "int4": "this adapter quantizes to int8 only",
             "tensor_parallel_degree": "ONNX Runtime runs one graph on one device",
         },
     )

@@ -16,6 +16,9 @@ EXPORT = 2
 CARRIED = "onnx"
 """The folder inside a model folder that may carry its graphs along, with what `form` gives in its cache.FORM file."""
 
+QUANTIZERS = {"int8": "quantize", "int4": "quantize_int4"}
+"""The function of onnx_export that makes graphs of this dtype from those of fp32."""
+
 _EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 
 
@@ -25,7 +28,7 @@ def form(dtype: str) -> str:
 
 
 def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
-    """The folder with encoder.onnx and decoder.onnx, fp32 or int8 (onnxruntime's quantizer), for `engine`.
+    """The folder with encoder.onnx and decoder.onnx, fp32, int8 or int4 (onnxruntime's quantizers), for `engine`.
 
     Raises ModelInvalid, Unavailable.
     """
@@ -33,19 +36,16 @@ def exported(model_dir: Path, dtype: str, cache: Path, engine: str) -> Path:
         return found
     digest = model_digest(model_dir)
     versions = package_availability(("onnxruntime", "torch"), engine).versions
-    quantizer = f"-ort{versions.get('onnxruntime', '')}" if dtype == "int8" else ""
+    quantizer = f"-ort{versions.get('onnxruntime', '')}" if dtype in QUANTIZERS else ""
     name = f"{digest}-{dtype}{quantizer}-torch{versions.get('torch', '')}-v{EXPORT}"
 
     def build(folder: Path) -> None:
         available = package_availability(_EXPORT_PACKAGES, engine)
         if not available.is_available:
             raise Unavailable(f"{engine} must export {model_dir} first: {available.reason}")
-        if dtype == "int8":
-            call_in_child(
-                "engines.models.conversion.onnx_export",
-                "quantize",
-                [str(exported(model_dir, "fp32", cache, engine)), str(folder)],
-            )
+        if dtype in QUANTIZERS:
+            exact = exported(model_dir, "fp32", cache, engine)
+            call_in_child("engines.models.conversion.onnx_export", QUANTIZERS[dtype], [str(exact), str(folder)])
         else:
             module = "onnx_decoder_export" if model_kind(model_dir).is_decoder else "onnx_export"
             call_in_child(f"engines.models.conversion.{module}", "export", [str(model_dir), str(folder)])

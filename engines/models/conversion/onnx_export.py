@@ -287,5 +287,23 @@ def quantize(exact: str, folder: str) -> None:
         )
 
 
+BLOCK = 32
+"""Weights of int4 that share a scale."""
+
+
+def quantize_int4(exact: str, folder: str) -> None:
+    """The graphs of folder `exact` with int4 weights, one scale for BLOCK of them, in every product with a constant
+    matrix (MatMulNBits). Its activations are quantized to int8 on the fly, block by block of each row.
+    """
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    logging.getLogger().setLevel(logging.ERROR)
+    for path in sorted(Path(exact).glob("*.onnx")):
+        quantizer = MatMulNBitsQuantizer(onnx.load(path), bits=4, block_size=BLOCK, is_symmetric=True, accuracy_level=4)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(Path(folder) / path.name), use_external_data_format=True)
+
+
 if __name__ == "__main__":
-    answer_call(export, quantize)
+    answer_call(export, quantize, quantize_int4)

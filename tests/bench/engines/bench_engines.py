@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 SOURCE_TOKENS, NEW_TOKENS = 64, 64
 GROUPS = (("fp32",), ("bf16", "int8", "int4"))
-"""Precisions that are loaded together: int4 is compared with the rivals' int8."""
+"""Precisions that are loaded together: int4 is compared with the rivals' int8 too."""
 PEAK_OF_CHECKPOINT = {"openvino": 3.0, "transformers": 1.6}
 """Peak memory over the fp32 checkpoint's size, flan-t5-base in results/published/bench-engines; 1.3 for the others."""
 BATCHES = (1, 4, 8)
@@ -79,6 +79,7 @@ VARIANTS = (
     Variant("ctranslate2", "int8", "int8"),
     Variant("onnxruntime", "fp32", "fp32"),
     Variant("onnxruntime", "int8", "int8"),
+    Variant("onnxruntime", "int4", "int4"),
     Variant("openvino", "fp32", "fp32"),
     Variant("openvino", "fp32", "fp32", (("stateful", True),)),
     Variant("transformers", "bf16", "bf16"),
@@ -91,11 +92,19 @@ VARIANTS = (
 class Worker:
     """A variant loaded in its own process."""
 
-    def __init__(self, variant: Variant, threads: int, folder: Path) -> None:
+    def __init__(self, variant: Variant, threads: int, folder: Path, most: int = 8) -> None:
+        """Loads; `most` rows come in one batch."""
         self.variant, self.threads = variant, threads
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         python = str(interpreter(variant.python, variant.engine)) if variant.python else sys.executable
-        arguments = [variant.engine, variant.dtype, str(threads), str(folder), json.dumps(dict(variant.options))]
+        arguments = [
+            variant.engine,
+            variant.dtype,
+            str(threads),
+            str(folder),
+            json.dumps(dict(variant.options)),
+            str(most),
+        ]
         self._process = subprocess.Popen(
             [python, str(Path(__file__).with_name("worker.py")), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
@@ -182,9 +191,9 @@ def no_room(variant: Variant, folder: Path) -> str:
     return f"needs about {need / 1e9:.1f} GB beside the engines loaded before it, {free / 1e9:.1f} are available"
 
 
-def inputs(count: int, seed: int) -> list[list[int]]:
+def inputs(count: int, seed: int, length: int = SOURCE_TOKENS) -> list[list[int]]:
     rng = random.Random(seed)
-    return [[rng.randrange(3, 32000) for _ in range(SOURCE_TOKENS - 1)] + [1] for _ in range(count)]
+    return [[rng.randrange(3, 32000) for _ in range(length - 1)] + [1] for _ in range(count)]
 
 
 def same_ids(ready: Sequence[Worker]) -> dict[str, bool]:
@@ -241,7 +250,7 @@ def summary(samples: Sequence[dict[str, Any]], streamed: dict[str, int], read_bp
             other["tokens_per_s"]
             for (t, b, n), other in cells.items()
             if (t, b) == (threads, batch) and not n.startswith("t5 ")
-            and other["precision"] == ("int8" if row["precision"] == "int4" else row["precision"])
+            and other["precision"] in (("int8", "int4") if row["precision"] == "int4" else (row["precision"],))
         ]  # fmt: skip
         if rivals and name.startswith("t5 "):
             row["ratio_to_best_rival"] = row["tokens_per_s"] / max(rivals)
@@ -358,9 +367,9 @@ def write(out: Path, run: dict[str, Any], repetitions: int) -> None:
     cpu = run["machine"]
     text = (
         f"# Engines side by side\n\n{cpu['cores']} cores of an {cpu['cpu']} ({cpu['isa']}), {SOURCE_TOKENS} tokens in, "
-        f"{NEW_TOKENS} out, median of {repetitions}. int4 is compared with the best rival's int8. Roofline: of the "
-        "read bandwidth measured in every repetition (median), for the weights of a step; caches are not counted, and "
-        "what fits the CPU's own caches may come faster. Load: from the Hugging Face folder or the rival's own.\n\n"
+        f"{NEW_TOKENS} out, median of {repetitions}. int4 is compared with the best rival's int8 or int4. Roofline: of "
+        "the read bandwidth measured in every repetition (median), for the weights of a step; caches are not counted, "
+        "and what fits the CPU's own caches may come faster. Load: from the Hugging Face folder or the rival's own.\n\n"
     )
     for model in run["models"]:
         text += table(model) + "\n"

@@ -14,10 +14,10 @@ from tests.bench.engines.memory import peak_bytes
 
 
 def main() -> None:
-    """argv: engine, dtype, threads, model folder, options as JSON. Ends when stdin does."""
-    engine, dtype, threads, folder, options = sys.argv[1:]
+    """argv: engine, dtype, threads, model folder, options as JSON, rows at most. Ends when stdin does."""
+    engine, dtype, threads, folder, options, most = sys.argv[1:]
     spec = EngineSpec(
-        engine=engine, dtype=dtype, threads=int(threads), model_dir=Path(folder), batch_size=8,
+        engine=engine, dtype=dtype, threads=int(threads), model_dir=Path(folder), batch_size=int(most),
         options=json.loads(options),
     )  # fmt: skip
     backend = load_backend(engine)

@@ -231,7 +231,12 @@ def test_beams_score_at_least_as_well_as_greedy(bench: Bench, engine: str) -> No
         assert sum(event.logprob or 0 for event in found) >= sum(event.logprob or 0 for event in plain) - 1e-3
 
 
-REDUCED = (*((engine, "int8") for engine in ENGINES), ("transformers", "bf16"), ("transformers", "fp16"))
+REDUCED = (
+    *((engine, "int8") for engine in ENGINES),
+    ("onnxruntime", "int4"),
+    ("transformers", "bf16"),
+    ("transformers", "fp16"),
+)
 
 
 @pytest.mark.parametrize(("engine", "dtype"), REDUCED)
