@@ -36,7 +36,7 @@ from engines.environments.locate import interpreter
 from engines.errors import Unavailable
 from engines.launching import load_engine
 from engines.registry import engine_names
-from tests.bench.engines import machine, shapes
+from tests.bench.engines import llama_t5, machine, shapes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -59,6 +59,8 @@ class Variant:
     options: tuple[tuple[str, Any], ...] = ()
     python: str = ""
     """"auto": runs in the engine's own environment."""
+    rows: int = 1 << 10
+    """Of one batch at most: larger ones are not measured."""
 
     @property
     def name(self) -> str:
@@ -86,6 +88,7 @@ VARIANTS = (
     Variant("ctranslate2", "bf16", "bf16"),
     Variant("openvino", "bf16", "bf16", (("stateful", True),)),
     Variant("openvino", "int8", "int8", (("stateful", True),), "auto"),
+    *(Variant(llama_t5.NAME, dtype, dtype, rows=1) for dtype in llama_t5.FORMS),
 )
 
 
@@ -158,6 +161,8 @@ def workers(folder: Path, variants: Sequence[Variant], threads: int, absent: dic
 
 def missing(variant: Variant) -> str:
     """Why a variant cannot run here, or ''."""
+    if variant.engine == llama_t5.NAME:
+        return llama_t5.missing()
     if variant.engine not in engine_names():
         return "no adapter of this name is registered"
     try:
@@ -214,7 +219,8 @@ def measure(
     for repetition in range(-1, repetitions):  # -1 warms up
         if repetition >= 0:
             read.append(machine.read_bytes_per_s(threads))
-        jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)]
+        jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)
+                if batch <= worker.variant.rows]  # fmt: skip
         rng.shuffle(jobs)
         for worker, batch, new in jobs:
             result = worker.run(inputs(batch, 2), new)

@@ -10,6 +10,7 @@ from typing import Any
 
 from engines.api import EngineSpec, GenerateParams, GenerateRequest
 from engines.launching import load_backend
+from tests.bench.engines import llama_t5
 from tests.bench.engines.memory import peak_bytes
 
 
@@ -20,7 +21,7 @@ def main() -> None:
         engine=engine, dtype=dtype, threads=int(threads), model_dir=Path(folder), batch_size=int(most),
         options=json.loads(options),
     )  # fmt: skip
-    backend = load_backend(engine)
+    backend: Any = llama_t5.LlamaT5() if engine == llama_t5.NAME else load_backend(engine)
     began = time.perf_counter()
     facts = backend.load(spec)
     reply(load_s=facts.load_s, all_s=time.perf_counter() - began, effective_dtype=facts.effective_dtype)
