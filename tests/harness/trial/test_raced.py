@@ -66,16 +66,16 @@ def _raced(bench: Bench, service_ms: float, best: Trial | None = None, **options
 def test_a_trial_that_surely_loses_ends_early_with_its_evidence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, goal: str
 ) -> None:
-    """Whatever else this machine does meanwhile."""
+    """Whatever else this machine does: with ten busy processes a core, 40 ms instead of 10 was no sure loss."""
     monkeypatch.setattr("harness.trial.raced.doubts_of", lambda *about, **more: ())
     with _bench(tmp_path, metric, goal) as bench:
         best = _raced(bench, 10)
-        lost = _raced(bench, 40, best)
+        lost = _raced(bench, 120, best)
         assert (best.outcome, lost.outcome) == ("ok", "ended_early")
         race = lost.race
         assert race is not None
         assert race.against == best.trial_id
-        assert 0.1 < race.at_least_frac <= race.worse_frac < 5
+        assert 0.1 < race.at_least_frac <= race.worse_frac < 20
         assert race.blocks >= 8
         assert race.requests < 200
         assert lost.summary is not None
