@@ -150,16 +150,18 @@ def _chances(found: Sequence[Row]) -> Iterator[str]:
     """Whether the chance that is stated of a runner-up is how often it is better, over all searches by racing."""
     stated = [pair for one in found if one["contestant"] == RACING for pair in one["chances"]]
     unsure = [(chance, is_better) for chance, is_better in stated if 0.10 <= chance <= 0.40]
-    if not unsure:
+    differ = [(chance, is_better) for chance, is_better in unsure if is_better is not None]
+    if not differ:
         return
-    better = sum(is_better for _, is_better in unsure)
-    low, high = wilson_interval(better, len(unsure))
+    better = sum(is_better for _, is_better in differ)
+    low, high = wilson_interval(better, len(differ))
     yield from (
         "## The chance of the runner-up",
         "",
-        f"Of {len(stated)} searches by racing that state a chance, {len(unsure)} state 10 to 40 %: "
-        f"{statistics.fmean(chance for chance, _ in unsure):.0%} on average.",
-        f"The runner-up is truly better in {better} of them: {better / len(unsure):.0%}, "
+        f"Of {len(stated)} searches by racing that state a chance, {len(unsure)} state 10 to 40 %. In "
+        f"{len(unsure) - len(differ)} of these both are truly equal; of the",
+        f"other {len(differ)}, which state {statistics.fmean(chance for chance, _ in differ):.0%} on average, "
+        f"the runner-up is truly better in {better}: {better / len(differ):.0%}, "
         f"95 % interval {low:.0%} to {high:.0%}.",
     )
 

@@ -30,7 +30,7 @@ class Outcome:
     them ended early, `reopened` of these were measured whole later. `is_missed`: one that ended early is truly at least
     2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging answers: each
     trial's, and each dtype's once, finalists again. `chance` is what is stated of the runner-up, if anything, and
-    `is_better` whether it is better."""
+    `is_better` whether it is better, None where both are truly equal."""
 
     loss_frac: float
     minutes: float
@@ -43,7 +43,7 @@ class Outcome:
     judged_each_min: float
     judged_once_min: float
     chance: float | None
-    is_better: bool
+    is_better: bool | None
 
 
 def run(law: Law, contestant: str, seed: int) -> Outcome:
@@ -163,13 +163,14 @@ CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
 
 
 def _outcome(law: Law, trials: list[Trial]) -> Outcome:
-    loss_frac, chance, is_better = math.inf, None, False
+    loss_frac, chance, is_better = math.inf, None, None
     try:
         choice = decide(trials, goals_of(scenario()))
         loss_frac = law.loss_frac(choice.chosen.candidate)
         if choice.runner_up is not None:
             chance = choice.chance_better(choice.runner_up)
-            is_better = law.loss_frac(choice.runner_up.candidate) < loss_frac
+            gap = law.loss_frac(choice.runner_up.candidate) - loss_frac
+            is_better = None if gap == 0 else gap < 0
     except MeasurementInvalid:
         pass
     launched = [trial for trial in trials if trial.outcome != "skipped"]

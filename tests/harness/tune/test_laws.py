@@ -94,12 +94,12 @@ def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch:
 def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_against_the_truth() -> None:
     made = dict(row(BY_NAME["tie"], "grid", 1))
     minutes = {"random": 16.0, "TPE, all trials": 16.0, "dyno (TPE, ends when enough)": 15.0, "dyno, racing": 12.0}
-    chances = [(0.2, False), (0.3, True), (0.05, True), (0.45, False)]
+    chances = [(0.2, False), (0.3, True), (0.25, None), (0.05, True), (0.45, False)]
     rows = [
         {**made, "contestant": name, "mean_minutes": each, "judged_each_min": 1.0, "judged_once_min": 0.2}
         for name, each in minutes.items()
     ]
     text = table([{**one, "mean_launches": 30.0, "chances": chances} for one in rows])
     assert "| tie | 17.0 | 0.8 (5%) | 1.0 (6%) | 3.0 (18%) | 10.0 of 51.0 (20%) | 0.0 points |" in text
-    assert "Of 4 searches by racing that state a chance, 2 state 10 to 40 %: 25% on average." in text
-    assert "The runner-up is truly better in 1 of them: 50%, 95 % interval 9% to 91%." in text
+    assert "Of 5 searches by racing that state a chance, 3 state 10 to 40 %. In 1 of these both are truly equal" in text
+    assert "which state 25% on average, the runner-up is truly better in 1: 50%, 95 % interval 9% to 91%." in text
