@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "cpu/team.h"
@@ -14,12 +15,22 @@
 namespace t5k {
 namespace {
 
-// Phases below this many multiply-adds run on the caller alone: waking the team costs about a microsecond, in which one
-// core does some 50,000 of them from cache.
-constexpr int64_t SERIAL_WORK = 48 * 1024;
+// Work is counted in fp32 multiply-adds of many rows: one core of a Xeon with AVX-512 does 80 a nanosecond (other ISAs: by
+// their width), so that SERIAL_WORK of them take 8 us. A phase below that runs on the caller alone. Measured there, op by op, two
+// threads against one: 4.8 us became 5.0, 9.1 became 8.0, 16.1 became 12.7, 55 became 32. A meeting costs 2 to 3 us, and more where
+// the next phase finds its input in another core's cache.
+constexpr int64_t SERIAL_WORK = 640 * 1024;
 
-// Chunks per thread of one phase: enough that a thread which lost its core for a while does not hold up the others.
+// A weight costs its load whatever the rows: 26 (fp32) to 40 (int8) of them a nanosecond at one row.
+constexpr int64_t LEAST_ROWS = 3;
+
+// Of one number, or of one multiply-add of attention, where a multiply-add of linear is 1.
+constexpr int64_t NORM_WORK = 12, COPY_WORK = 6, ATTEND_WORK = 4, EXP_WORK = 40;
+
+// Chunks per thread of one phase: enough that a thread which lost its core for a while does not hold up the others. A chunk takes
+// at least 2 us, or claiming it is what takes the time.
 constexpr int64_t CHUNKS_PER_THREAD = 8;
+constexpr int64_t SMALLEST_CHUNKS = 4;  // of SERIAL_WORK
 
 // Buffers from this size on are worth huge pages (design: madvise).
 constexpr int64_t HUGE_PAGE = 2 << 20;
@@ -50,7 +61,7 @@ class Memory {
 class CpuDevice final : public Device {
    public:
     CpuDevice(Isa isa, int threads, int64_t cache_bytes)
-        : kernels_(kernels_of(isa)), team_(threads), cache_bytes_(cache_bytes) {}
+        : kernels_(kernels_of(isa)), team_(threads), cache_bytes_(cache_bytes), serial_work_(serial_work(isa)) {}
 
     int64_t cache_bytes() const override { return cache_bytes_; }
 
@@ -87,7 +98,7 @@ class CpuDevice final : public Device {
         auto row = [&](int64_t r) {
             kernels_.rms_norm_row(job.x + r * job.ldx, job.w, job.y + r * job.ldy, job.E, job.eps, job.out_scale);
         };
-        over_rows(job.R, job.E, row);
+        over_rows(job.R, job.E * NORM_WORK, row);
         return Status::good();
     }
 
@@ -145,22 +156,22 @@ class CpuDevice final : public Device {
                 job.y[r * job.ldy + i] += total;
             }
         };
-        over_rows(job.R, job.N * job.count, row);
+        over_rows(job.R, job.N * job.count * COPY_WORK, row);
         return Status::good();
     }
 
     Status store_kv(const StoreJob *jobs, int n) override {
         const int64_t heads = jobs[0].heads;
         auto body = [&](int chunk, int) { kernels_.store_kv(one_head(jobs[chunk / heads], chunk % heads)); };
-        run(n * static_cast<int>(heads), jobs[0].R * jobs[0].D * n * heads, body);
+        run(n * static_cast<int>(heads), jobs[0].R * jobs[0].D * n * heads * COPY_WORK, body);
         return Status::good();
     }
 
     Status attend(const AttendJob *jobs, int n) override {
         const int heads = static_cast<int>(jobs[0].heads), items = n * heads;
         int64_t work = 0;
-        for (int i = 0; i < n; ++i) work += jobs[i].R * jobs[i].keys * jobs[i].D * heads * 2;
-        const int chunks = std::min<int>(items, static_cast<int>(CHUNKS_PER_THREAD) * team_.threads());
+        for (int i = 0; i < n; ++i) work += jobs[i].R * jobs[i].keys * jobs[i].D * heads * 2 * ATTEND_WORK;
+        const int chunks = static_cast<int>(std::min<int64_t>(items, chunks_of(work)));
         auto body = [&](int chunk, int thread) {
             float *scratch = scores_.as<float>() + thread * MAX_BLOCK * keys_;
             const int64_t first = int64_t{chunk} * items / chunks, last = (int64_t{chunk} + 1) * items / chunks;
@@ -172,7 +183,7 @@ class CpuDevice final : public Device {
 
     Status log_normalizers(const float *x, int64_t ldx, int64_t R, int64_t V, double *logsum) override {
         auto row = [&](int64_t r) { logsum[r] = kernels_.log_normalizer(x + r * ldx, V); };
-        over_rows(R, V * 4, row);
+        over_rows(R, V * EXP_WORK, row);
         return Status::good();
     }
 
@@ -191,9 +202,19 @@ class CpuDevice final : public Device {
    private:
     static constexpr int64_t MAX_BLOCK = 8;  // query rows of one attention block (ops/attention.cpp)
 
+    static int64_t serial_work(Isa isa) {
+        return isa == Isa::scalar ? SERIAL_WORK / 16 : isa == Isa::avx2 ? SERIAL_WORK / 2 : SERIAL_WORK;
+    }
+
+    // Into how many chunks a phase is cut at most.
+    int64_t chunks_of(int64_t work) const {
+        const int64_t most = CHUNKS_PER_THREAD * team_.threads();
+        return std::clamp<int64_t>(work * SMALLEST_CHUNKS / serial_work_, 1, most);
+    }
+
     template <class F>
     void run(int chunks, int64_t work, F &body) {
-        if (work < SERIAL_WORK || chunks == 1) {
+        if (work < serial_work_ || chunks == 1) {
             for (int c = 0; c < chunks; ++c) body(c, 0);
             return;
         }
@@ -202,7 +223,7 @@ class CpuDevice final : public Device {
 
     template <class F>
     void over_rows(int64_t R, int64_t work_per_row, F &row) {
-        const int chunks = static_cast<int>(std::min<int64_t>(R, CHUNKS_PER_THREAD * team_.threads()));
+        const int chunks = static_cast<int>(std::min<int64_t>(R, chunks_of(R * work_per_row)));
         auto body = [&](int chunk, int) {
             const int64_t first = int64_t{chunk} * R / chunks, last = (int64_t{chunk} + 1) * R / chunks;
             for (int64_t r = first; r < last; ++r) row(r);
@@ -255,7 +276,7 @@ class CpuDevice final : public Device {
                 kernels_.quantize_row(kind, job.x + r * job.ldx, K, q + r * ldq * width, scale + r * lds,
                                       offset + r * lds);
             };
-            over_rows(R, K, row);
+            over_rows(R, K * NORM_WORK, row);
             job.rows = {kind, q, ldq, scale, offset, lds};
         }
     }
@@ -265,13 +286,15 @@ class CpuDevice final : public Device {
         // The widest tile of few rows, and an even number for gated pairs.
         const bool is_float = jobs[0].w.format == FORMAT_F32 || jobs[0].w.format == FORMAT_BF16;
         const int64_t unit = jobs[0].R <= 4 && is_float ? 4 : 2;
-        const int64_t per_job = std::max<int64_t>(1, CHUNKS_PER_THREAD * team_.threads() / n);
-        int64_t work = 0, fewest = per_job;
+        int64_t work = 0, most = std::numeric_limits<int64_t>::max();
         for (int i = 0; i < n; ++i) {
             const int64_t panels = panel_count(jobs[i].w.N);
-            fewest = std::min(fewest, (panels + unit - 1) / unit);
-            work += panels * LANES * jobs[i].w.K * jobs[i].R;
+            most = std::min(most, (panels + unit - 1) / unit);
+            work += panels * LANES * jobs[i].w.K * std::max(jobs[i].R, LEAST_ROWS);
         }
+        const RowRounding rows = rounding_of(jobs[0]);
+        if (rows == ROWS_W8A8 || rows == ROWS_W4) work /= 2;  // bytes by bytes: twice as fast
+        const int64_t fewest = std::min(most, std::max<int64_t>(1, chunks_of(work) / n));
         const int chunks = static_cast<int>(fewest) * n;
         auto body = [&](int chunk, int) {
             const LinearJob &job = jobs[chunk / fewest];
@@ -292,7 +315,7 @@ class CpuDevice final : public Device {
     const KernelTable &kernels_;
     Team team_;
     Memory scores_, quantized_, row_scales_, row_offsets_, best_;
-    int64_t keys_ = 0, cache_bytes_;
+    int64_t keys_ = 0, cache_bytes_, serial_work_;
 };
 
 }  // namespace

@@ -51,11 +51,12 @@ Team::~Team() {
 
 // Claims chunks of this epoch, its own part first, until none is left.
 void Team::drain(uint32_t epoch, int thread) {
+    int done = 0;  // counted once at the end: while it is not, the job stands
     for (int i = 0; i < threads_; ++i) {
         Part &part = parts_[static_cast<size_t>((thread + i) % threads_)];
         uint64_t ticket = part.ticket.load(std::memory_order_acquire);
         for (;;) {
-            if (static_cast<uint32_t>(ticket >> 32) != epoch) return;
+            if (static_cast<uint32_t>(ticket >> 32) != epoch) break;
             const uint32_t chunk = static_cast<uint32_t>(ticket & 0xffffffffu);
             if (chunk >= part.end.load(std::memory_order_relaxed)) break;
             const Chunk fn = job_.fn.load(std::memory_order_relaxed);
@@ -64,10 +65,11 @@ void Team::drain(uint32_t epoch, int thread) {
             // pending; so fn and context, read before, are this epoch's.
             if (!part.ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
             fn(context, static_cast<int>(chunk), thread);
-            pending_.fetch_sub(1, std::memory_order_acq_rel);
+            ++done;
             ticket = part.ticket.load(std::memory_order_acquire);
         }
     }
+    if (done) pending_.fetch_sub(done, std::memory_order_acq_rel);
 }
 
 void Team::work(int thread) {
