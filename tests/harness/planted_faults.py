@@ -44,6 +44,7 @@ RESOLVE, SERVED = "harness/scenario/resolve.py", "harness/scenario/served_refere
 LINT, PLACE = "harness/properties/lint/values.py", "harness/properties/lint/place.py"
 COMBINED, ENVIRONMENT = "harness/properties/lint/combinations.py", "harness/properties/environment_variables.py"
 PAGE = "harness/measure/engine_metrics/read.py"
+NODES = "harness/imported/nodes.py"
 
 FAULTS = (
     Fault(TRACE, "return number if math.isfinite(number) else None", "return number"),
@@ -168,6 +169,9 @@ FAULTS = (
     Fault(
         PAGE, "for meaning, value in values.items() if math.isfinite(value)}", "for meaning, value in values.items()}"
     ),
+    Fault(NODES, "if not is_number or value != value or not", "if value != value or not"),
+    Fault(NODES, "        if not isinstance(self.value, dict) or name not in self.value:\n", "        if False:\n"),
+    Fault(NODES, "        if not isinstance(self.value, list):\n", "        if self.value is None:\n"),
     Fault(ENVIRONMENT, "        if not sign or not key.strip():", "        if not sign:"),
 )
 
