@@ -64,7 +64,8 @@ class DaskCluster:
 
     def _workers(self) -> dict[str, str]:
         """Address -> the folder of that worker process, which no other one has, of those that offer `machine`."""
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        # Not scheduler_info(): what it returns is replaced every two seconds by a copy without workers.
+        found = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
         return {
             address: each["local_directory"]
             for address, each in found.items()
@@ -120,12 +121,7 @@ class DaskCluster:
         with self._connected():
             try:
                 reply, refused = task.result(timeout=60)
-            except (
-                self._distributed.CancelledError,
-                self._distributed.KilledWorker,
-                RuntimeError,
-                TimeoutError,
-            ) as error:
+            except (self._distributed.CancelledError, self._distributed.KilledWorker, RuntimeError, OSError) as error:
                 raise Lost(f"{type(error).__name__}: {_last_line(error)}") from error
         if refused:
             raise Refused(refused)
@@ -149,10 +145,10 @@ class DaskCluster:
     @contextmanager
     def _connected(self) -> Iterator[None]:
         try:
-            if self._client.status not in ("running", "connecting"):
+            if self._client.status != "running":
                 raise ConnectionError(f"its connection is {self._client.status}")
             yield
-        except (ConnectionError, self._distributed.comm.CommClosedError) as error:
+        except OSError as error:  # CommClosedError is one
             raise EnvironmentFault(
                 f"{self.address}: the connection to the Dask scheduler is lost ({_last_line(error)}); what has "
                 "finished is kept, the same command continues from there"
