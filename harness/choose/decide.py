@@ -1,12 +1,13 @@
 """The decision of a run: the best candidate that meets the constraints, from stored trials alone.
 
 One objective: best value; candidates that cannot be distinguished from it (`_near`: intervals overlap, nobody surely
-better) are a tie, and of a tie the cheapest wins (`cheapest`). Several objectives: of the Pareto front, the knee - the
-point nearest to the ideal corner after every objective is scaled to 0..1 over the front, a value whose interval meets
-the best one's counting as the best. Candidates that cannot be distinguished from the knee in any objective are a tie,
-and the cheapest wins. Where finalists were measured again in MIN_ROUNDS rounds or more, one of them is chosen by these
-rounds alone, and the chance that another is better decides whether two can be distinguished, not their intervals
-(paired.py). Fewer repetitions are pooled with the search's own measurement (repetitions.py).
+better) are a tie, and of a tie the cheapest wins (`cheapest`) of those measured at most TIE_FRAC worse. Several
+objectives: of the Pareto front, the knee - the point nearest to the ideal corner after every objective is scaled to
+0..1 over the front, a value whose interval meets the best one's counting as the best. Candidates that cannot be
+distinguished from the knee in any objective are a tie, and the cheapest wins. Where finalists were measured again in
+MIN_ROUNDS rounds or more, one of them is chosen by these rounds alone, and the chance that another is better decides
+whether two can be distinguished, not their intervals (paired.py). Fewer repetitions are pooled with the search's own
+measurement (repetitions.py).
 
 Numbers in doubt (a window of under 2 s, drift, failures ...) do not rule a candidate out - the fastest engine has the
 shortest window - but count DOUBT_FRAC worse than they are, lose every tie against numbers without doubt, and the margin
@@ -33,19 +34,25 @@ from harness.wording import label, quantity
 MEMORY_FRAC = 0.10
 """Peak memory is one sample of a varying thing; a smaller difference does not make a candidate cheaper."""
 
+TIE_FRAC = 0.10
+"""A candidate of a tie that was measured worse by more is not taken for being cheaper: few requests on a busy machine
+have intervals so wide that ten times the latency may still be a tie. As DOUBT_FRAC, what repetitions differ by."""
+
 REASON_LENGTH = 400
 """Characters of a failure in a sentence: what made it fail stands first, and the end of a log after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen candidate and how it stands to the others. `tied` holds the others of the tie, `front` the Pareto
-    front (one objective: the chosen one alone)."""
+    """The chosen candidate and how it stands to the others. `tied` holds the others of the tie, `too_far` those of
+    them that were measured more than TIE_FRAC worse than its best, `front` the Pareto front (one objective: the chosen
+    one alone)."""
 
     goals: Goals
     chosen: Pooled
     runner_up: Pooled | None
     tied: tuple[Pooled, ...]
+    too_far: tuple[Pooled, ...]
     front: tuple[Pooled, ...]
     everyone: tuple[Pooled, ...]
 
@@ -61,18 +68,18 @@ def decide(trials: Sequence[Trial], goals: Goals) -> Choice:
     if not feasible:
         raise MeasurementInvalid(_nothing_feasible(everyone, goals))
     feasible = [one for one in feasible if one.is_confirmed] or feasible
-    if len(goals.objectives) == 1:
-        chosen, tied, ranked = _best(feasible, goals)
-        front: tuple[Pooled, ...] = (chosen,)
-    else:
-        chosen, tied, ranked, front = _knee(feasible, goals)
+    best, ranked, front = _one(feasible, goals) if len(goals.objectives) == 1 else _knee(feasible, goals)
+    near = _near(best, ranked, goals)
+    close = _close(near, best, goals)
+    chosen = cheapest(close, goals)
     runner_up = next((one for one in ranked if one is not chosen), None)
     return Choice(
         goals=goals,
         chosen=chosen,
         runner_up=runner_up,
-        tied=tied,
-        front=front,
+        tied=tuple(one for one in near if one is not chosen),
+        too_far=tuple(one for one in near if one not in close),
+        front=front or (chosen,),
         everyone=everyone,
     )
 
@@ -104,11 +111,13 @@ def overlap(first: Metric, second: Metric) -> bool:
     return low_1 <= high_2 and low_2 <= high_1
 
 
-def _best(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled]]:
+Ranked = tuple[Pooled, list[Pooled], tuple[Pooled, ...]]
+"""The best one, all by rank, and the Pareto front (empty for one objective)."""
+
+
+def _one(field: Sequence[Pooled], goals: Goals) -> Ranked:
     ranked = sorted(field, key=lambda one: one.rank(goals))
-    near = _near(ranked[0], ranked, goals)
-    chosen = cheapest(near, goals)
-    return chosen, tuple(one for one in near if one is not chosen), ranked
+    return ranked[0], ranked, ()
 
 
 def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
@@ -137,22 +146,25 @@ def _near(best: Pooled, field: Sequence[Pooled], goals: Goals) -> list[Pooled]:
     return [one for one, mine in zip(field, costs, strict=True) if one is best or is_near(one, mine)]
 
 
+def _close(near: Sequence[Pooled], best: Pooled, goals: Goals) -> list[Pooled]:
+    """Those of a tie whose measured values are at most TIE_FRAC worse than the best one's in every objective."""
+    limits = [cost + TIE_FRAC * abs(cost) for cost in best.costs(goals)]
+    return [one for one in near if all(map(le, one.costs(goals), limits))]
+
+
 def _meets(one: Pooled, other: Pooled, name: str) -> bool:
     mine, its = one.metric(name), other.metric(name)
     return mine is not None and its is not None and overlap(mine, its)
 
 
-def _knee(field: Sequence[Pooled], goals: Goals) -> tuple[Pooled, tuple[Pooled, ...], list[Pooled], tuple[Pooled, ...]]:
+def _knee(field: Sequence[Pooled], goals: Goals) -> Ranked:
     costs = {id(one): one.costs(goals) for one in field}
     front = [one for one in field if not any(dominates(costs[id(other)], costs[id(one)]) for other in field)]
     distance = {id(one): round(_distance(one, front, goals), 9) for one in front}
     ranked = sorted(front, key=lambda one: (distance[id(one)], one.candidate.candidate_id))
     knee = cheapest([one for one in ranked if distance[id(one)] == distance[id(ranked[0])]], goals)
-    near = _near(knee, field, goals)
-    chosen = cheapest(near, goals)
-    tied = tuple(one for one in near if one is not chosen)
     rest = sorted((one for one in field if one not in front), key=lambda one: one.rank(goals))
-    return chosen, tied, [*ranked, *rest], tuple(ranked)
+    return knee, [*ranked, *rest], tuple(ranked)
 
 
 def _distance(one: Pooled, front: Sequence[Pooled], goals: Goals) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.choose.decide import MEMORY_FRAC, Choice, overlap
+from harness.choose.decide import MEMORY_FRAC, TIE_FRAC, Choice, cheapest, overlap
 from harness.choose.goals import Objective, dominates
 from harness.choose.paired import launch_spread_frac, pairs
 from harness.choose.repetitions import DOUBT_FRAC, Pooled
@@ -116,7 +116,9 @@ def _against(choice: Choice) -> str:
         more = f" and {len(choice.tied) - 3} more" if len(choice.tied) > 3 else ""
         if choice.chance_better(choice.tied[0]) is not None:
             return f"cannot tell which is best, so the cheapest was taken; it may as well be: {names}{more}"
-        return f"a tie, the cheapest of which was taken; the interval overlaps with: {names}{more}"
+        is_cheapest = cheapest((choice.chosen, *choice.tied), choice.goals) is choice.chosen
+        within = "" if is_cheapest else f" within {100 * TIE_FRAC:.0f} % of the best one"
+        return f"a tie, the cheapest of which{within} was taken; the interval overlaps with: {names}{more}"
     if choice.runner_up is None:
         ended = sum(one.worst.race is not None for one in choice.everyone)
         return "the only feasible candidate" + (f"; surely worse, so ended early: {ended}" if ended else "")
@@ -160,7 +162,7 @@ def _lost_on_value(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
         return "unmeasured", "was not measured"
     if one in choice.tied:
         met = "; ".join(filter(None, (f"{quantity(mine)} against {quantity(best)}", _chance(one, choice))))
-        return "tie", f"a tie ({met}), but {_dearer(one, choice.chosen)}"
+        return "tie", f"a tie ({met}), but {_not_taken(one, choice)}"
     if choice.chance_better(one) is not None:
         return "worse", _worse(objective, mine, best) + _bracketed(_chance(one, choice))
     if choice.chosen.is_confirmed and not one.is_confirmed:
@@ -178,7 +180,7 @@ def _lost_on_front(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     against = f"against the chosen one: {', '.join(pairs)}"
     if one in choice.tied:
         met = f"a tie: every interval meets the chosen one's ({', '.join(pairs)})"
-        return "tie", f"{met}, but {_dearer(one, choice.chosen)}"
+        return "tie", f"{met}, but {_not_taken(one, choice)}"
     if one in choice.front:
         return "off_knee", f"on the Pareto front, but further from the ideal corner than the knee; {against}"
     costs = one.costs(choice.goals)
@@ -210,6 +212,14 @@ def _percent(mine: Metric, best: Metric) -> str:
     if not best.value:
         return "from 0"
     return f"{(mine.value - best.value) / abs(best.value):+.1%}".replace("%", " %")
+
+
+def _not_taken(one: Pooled, choice: Choice) -> str:
+    if one in choice.too_far and cheapest((one, choice.chosen), choice.goals) is one:
+        return (
+            f"more than {100 * TIE_FRAC:.0f} % behind the best of the tie as measured, so not taken even where cheaper"
+        )
+    return _dearer(one, choice.chosen)
 
 
 def _dearer(one: Pooled, chosen: Pooled) -> str:

@@ -30,7 +30,7 @@ WIDTH = 100
 def as_text(recommendation: Recommendation, most_losses: int | None = None) -> str:
     """Several lines: the choice, its numbers, its margin, and why the others lost (the first `most_losses` of them)."""
     trial = recommendation.trial
-    word = "Recommendation (a tie, the cheapest of it)" if recommendation.is_tie else "Recommendation"
+    word = "Recommendation (a tie)" if recommendation.is_tie else "Recommendation"
     facts = [("gain", recommendation.gain)] if recommendation.gain else []
     facts += [
         (row.short, claim(metric))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from engines.registry import traits
 from engines.setting import AXES
+from harness.choose.decide import TIE_FRAC
 from harness.choose.goals import Objective, run_goals
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid, UsageError
@@ -298,7 +299,8 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
     notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
     if recommendation is not None and recommendation.is_tie:
-        notes.append("tie: the 95 % intervals overlap; the cheapest of the tie is marked best.")
+        within = f"within {100 * TIE_FRAC:.0f} % of its best value"
+        notes.append(f"tie: the 95 % intervals overlap; the cheapest {within} is marked best.")
     return tuple(notes)
 
 

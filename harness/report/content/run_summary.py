@@ -133,7 +133,7 @@ def answer(story: Story) -> Section:
         title = "No recommendation" if story.run.manifest.imported is None else "Imported"
         return Section(key="answer", title=title, paragraphs=(story.why_nothing,))
     title = "Recommended so far: the search has not ended" if is_unfinished(story.run) else "Recommended"
-    title += " (a tie, the cheapest of it)" if story.recommendation.is_tie else ""
+    title += " (a tie)" if story.recommendation.is_tie else ""
     paragraphs = (
         label(story.recommendation.trial.candidate),
         *([f"Gain: {story.recommendation.gain}"] if story.recommendation.gain else []),

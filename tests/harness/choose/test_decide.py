@@ -49,6 +49,17 @@ def test_of_a_tie_the_cheaper_one_wins_although_its_value_is_worse() -> None:
     assert "it needs 2 workers instead of 1" in _why(found, two)
 
 
+def test_a_cheaper_one_that_is_far_behind_is_not_taken_for_wide_intervals() -> None:
+    """Ten times the latency, and yet the intervals meet: a busy machine and few requests."""
+    two, one = candidate(workers=2), candidate(workers=1)
+    found = choose(run_of(trial(1, two, (52.0, 20.0, 300.0)), trial(2, one, (548.0, 200.0, 900.0))))
+    assert found.trial.candidate == two
+    assert found.is_tie
+    assert "the cheapest of which within 10 % of the best one was taken" in found.margin
+    assert _loss(found, one).kind == "tie"
+    assert "more than 10 % behind the best of the tie" in _why(found, one)
+
+
 def test_a_wide_interval_of_the_best_does_not_let_a_surely_worse_one_win() -> None:
     wide, narrow, cheap = candidate(workers=2, batch_size=8), candidate(workers=2), candidate(workers=1)
     found = choose(
