@@ -1,4 +1,4 @@
-"""Scores of given answers under a model folder's own model, teacher-forced, in a separate process.
+"""The separate process that scores given answers, teacher-forced, under the model of a folder.
 
 `call_in_child` runs this, so that the judge's memory is never an engine's: "answer_scores MODEL DTYPE ASKED WRITTEN".
 """

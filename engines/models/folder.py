@@ -1,4 +1,4 @@
-"""The local, checked model folder for the model that a scenario names: a path, hub id, S3 prefix or published shape.
+"""The checked local folder of a scenario's model, named by path, hub id, S3 prefix or a published model's shape.
 
 A checked folder holds: config.json of a known kind (`checkpoint/kind.py`), weights whose headers are complete and
 whose files have the length the headers promise, every shard of an index, and tokenizer files. The weights' values are

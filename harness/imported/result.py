@@ -1,4 +1,4 @@
-"""One result of another tool as the import sees it: requests, its own numbers, and what it did not record."""
+"""One result of another tool as its reader hands it on: requests, its own numbers, and what it did not record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calibration of a run's machines: when each launches the calibration candidate, and what follows from it.
+"""Calibration during a search: when each machine launches the calibration candidate, and which one is set aside.
 
 On joining, every 20 trials of the run or after two hours, and before the finalists, a machine launches one candidate a
 few times. One that differs from most of the others is set aside: its trials are shown and not ranked. Where no majority

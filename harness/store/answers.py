@@ -1,4 +1,4 @@
-"""The stored answers of a trial: whole texts, or of each its length and a digest alone."""
+"""The stored answers of a trial: whole texts, or only the length and a digest of each."""
 
 from __future__ import annotations
 

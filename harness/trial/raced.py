@@ -1,4 +1,4 @@
-"""The race of one trial under load: compared with the best one while it runs, and ended when it surely loses.
+"""The race of one running trial: its load is compared with the best one's, and ended when it surely loses.
 
 It is judged at its checks, unless something from outside disturbs it; once lost, its numbers become bounds.
 """

@@ -1,4 +1,4 @@
-"""The records of a trial's load: one measured window with its summary, and what several windows gave together."""
+"""One measured window of a trial with its summary, and what several windows gave together: records only."""
 
 from __future__ import annotations
 

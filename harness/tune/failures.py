@@ -1,4 +1,4 @@
-"""Hidden constraints: what crashed, hung or was refused makes trying its like less likely, and never impossible."""
+"""The failures of a search as a lesson: the like of what crashed, hung or was refused is tried less often, not never."""
 
 from __future__ import annotations
 

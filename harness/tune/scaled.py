@@ -1,4 +1,4 @@
-"""Trials of machines that are not equally fast, as the class would have measured them: for the search alone."""
+"""Trials of unequal machines, scaled to what their machine class would have measured: for the search alone."""
 
 from __future__ import annotations
 

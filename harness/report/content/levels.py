@@ -1,4 +1,4 @@
-"""The levels of load that one launch was measured at: rates of a search for the largest, or the sweep of a scenario."""
+"""A report's levels of load within one launch: rates of a search for the largest, or the sweep of a scenario."""
 
 from __future__ import annotations
 

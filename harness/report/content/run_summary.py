@@ -209,7 +209,7 @@ def importance(story: Story) -> Section:
         measured = sum(one.metric(objective) is not None for one in story.everyone)
         why = (
             f"No axis can be distinguished from chance: it takes {MIN_CANDIDATES} measured candidates and an axis that "
-            f"repeats its values; here are {measured} candidates."
+            f"repeats its values; candidates measured here: {measured}."
         )
         return Section(key="importance", title=title, paragraphs=(why,))
     heads = (
