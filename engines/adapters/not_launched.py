@@ -45,6 +45,11 @@ class NotLaunched:
     found: Availability
     able: Capabilities
 
+    @property
+    def features(self) -> Mapping[str, str]:
+        """Answers to FEATURES, for the table of engines."""
+        return self.able.features
+
     def probe(self) -> Availability:
         """Never available."""
         return self.found

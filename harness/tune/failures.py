@@ -1,4 +1,4 @@
-"""The failures of a search as a lesson: the like of what crashed, hung or was refused is tried less often, not never."""
+"""Failures as a lesson of the search: the like of what crashed, hung or was refused is tried less, yet not never."""
 
 from __future__ import annotations
 
