@@ -66,7 +66,7 @@ def test_two_at_fault_in_one_batch_are_both_found(serving: Server) -> None:
 
 def test_crashes_are_counted_for_the_trial(serving: Server) -> None:
     running, _ = serving
-    at_once(serving, GOOD)  # answered by a worker that was started after every crash before
+    at_once(serving, [*GOOD, "good four"])  # a whole batch, by a worker that was started after every crash before
     before = running.facts.crashes
     at_once(serving, ["poison", *GOOD])
     eventually(lambda: running.facts.crashes == before + 2)

@@ -89,9 +89,9 @@ def test_what_an_environment_holds_is_asked_of_it() -> None:
 
 
 def test_a_dtype_that_is_made_in_another_environment_is_named_as_it_was_asked_for() -> None:
-    spec = EngineSpec(engine="onnxruntime", model_dir=Path(), dtype="int4")  # none that this environment has
+    spec = EngineSpec(engine="onnxruntime", model_dir=Path(), dtype="w8a8")  # none that this environment has
     facts = djl_served._facts(djl_served.FolderServer(sentence="by a stand-in"), V36, spec)
-    assert facts.effective_dtype == "int4"
+    assert facts.effective_dtype == "w8a8"
 
 
 def test_a_jar_without_a_worker_is_one_sentence(tmp_path: Path) -> None:
