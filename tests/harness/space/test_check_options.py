@@ -74,7 +74,9 @@ def test_a_wrong_option_is_refused_where_it_stands(tmp_path: Path, options: str,
         ("onnxruntime", "spinning: often", "spinning: expected true or false, got 'often'"),
         ("openvino", "kv_cache: f64", "kv_cache: expected one of f32, f16, u8, bf16, got 'f64'"),
         ("openvino", "max_slot: 4", "max_slot: openvino has no such option; did you mean 'max_slots'?"),
-        ("t5", "max_slots: many", "max_slots: expected a whole number >= 1, got 'many'"),
+        pytest.param(
+            "t5", "max_slots: many", "max_slots: expected a whole number >= 1, got 'many'", marks=pytest.mark.heavy
+        ),
         ("fake", "law: normal", "law: expected one of constant, lognormal, bimodal, stall, got 'normal'"),
     ],
 )  # fmt: skip

@@ -81,6 +81,7 @@ def test_somebody_else_s_handler_runs_where_what_it_imports_is(monkeypatch: pyte
     assert "no DJL Serving is here" in server_for(V36, "transformers").sentence
 
 
+@pytest.mark.heavy
 def test_what_an_environment_holds_is_asked_of_it() -> None:
     assert djl_served._version_in(Path(sys.executable), "numpy") == metadata.version("numpy")
     assert djl_served._version_in(None, "numpy") == metadata.version("numpy")
