@@ -24,6 +24,7 @@ from harness.records import Doubt, Level, Probe, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open, TraceLoad
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
+from harness.trial.largest_shape import LongestInputs
 from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.rate_search import largest_held, why_probe_broke
@@ -79,6 +80,12 @@ class Loads:
         if load.levels:
             return self._sweep(load, engine, workdir, launch_s)
         return Loaded(window=self._window(self._planned(load, engine), engine, workdir, launch_s))
+
+    def longest(self, endpoint: Endpoint, number: int) -> LongestInputs:
+        """`number` inputs of the longest length that the load sends; after `run`."""
+        load = self._workload.load
+        schedule = self._schedule(load, 0) if isinstance(load, TraceLoad) else None
+        return self._texts.longest(self._plan(endpoint), self._model.folder, number, schedule)
 
     def _planned(self, load: ClosedLoad | Open, engine: RunningEngine) -> LoadPlan:
         return self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)

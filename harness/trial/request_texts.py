@@ -8,13 +8,16 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
+from harness.errors import ScenarioError
 from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
 from harness.load.plan import NO_TURN, LoadPlan
-from harness.load.prompts.lengths import token_rates
+from harness.load.prompts.lengths import SentPrompts, shaped, token_rates
+from harness.load.schedule.request_times import Schedule
 from harness.records import Prompt
 from harness.scenario.load_kinds import TraceLoad
 from harness.trial.inputs import TrialInputs
+from harness.trial.largest_shape import LongestInputs
 
 
 class RequestTexts:
@@ -33,8 +36,10 @@ class RequestTexts:
         and its warm-up, counted by the model in `folder` (None: by words); made of `blocks`, equal where their ids are,
         where a trace names them for each request. Raises ScenarioError: the corpus is too short."""
         plan = self._with_lengths(plan)
-        if self._inputs.conversations:
-            return self._with_turns(plan)
+        return self._with_turns(plan) if self._inputs.conversations else self._with_texts(plan, folder, blocks)
+
+    def _with_texts(self, plan: LoadPlan, folder: Path | None, blocks: Sequence[Sequence[int]]) -> LoadPlan:
+        """`plan` with a text for each input of a length."""
         if all(length is None for length in plan.input_lengths):
             return plan
         path = self._inputs.corpus_path
@@ -49,6 +54,33 @@ class RequestTexts:
             return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
         measured, warm = self._of_lengths(plan, cutter)
         return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
+
+    def longest(self, plan: LoadPlan, folder: Path | None, number: int, schedule: Schedule | None) -> LongestInputs:
+        """`number` inputs of the longest length that requests like those of `plan` have, on the schedule of a trace
+        where there is one: texts of the corpus that begin differently, as far as it goes, else the longest prompt."""
+        each = plan.inputs_per_request
+        asked, answered = (
+            max((length or 0 for length in lengths), default=0) // each
+            for lengths in ((schedule.input_lengths, schedule.output_lengths) if schedule else ((), ()))
+        )
+
+        def sent(requests: int) -> LoadPlan:
+            one = replace(plan, inputs_per_request=1, warmup_requests=0, requests=requests)
+            one = replace(one, input_lengths=(asked,) * requests if asked else ())
+            return self._with_texts(self._with_lengths(one), folder, ())
+
+        try:
+            filled = sent(number)
+        except ScenarioError:  # the corpus is too short for so many that begin differently
+            filled = sent(1)
+        most = (filled.output_lengths or (answered,))[0] or filled.parameters["max_new_tokens"]
+        assert isinstance(most, int)
+        if not filled.input_lengths:
+            longest = max(plan.prompts, key=lambda prompt: len(prompt.model_text))
+            return LongestInputs(prompts=(longest,) * number, tokens=None, output_tokens=most)
+        texts = SentPrompts(filled)
+        prompts = tuple(shaped(filled, seq, texts.measured(seq))[0][0] for seq in range(filled.requests))
+        return LongestInputs(prompts=(prompts * number)[:number], tokens=filled.input_lengths[0], output_tokens=most)
 
     def _with_turns(self, plan: LoadPlan) -> LoadPlan:
         """`plan` with the turns of whole conversations, in a fresh seeded order each time round, until it has its

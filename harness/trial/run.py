@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from engines.api import EngineFacts
+from engines.api import EngineFacts, RunningEngine
 from engines.errors import EngineError, OutOfMemory
 from engines.registry import traits
 from harness.choose.goals import goals_of
@@ -126,7 +127,7 @@ class TrialRunner:
             driven, is_too_large = "", False
             if drives_largest and engine.failure() is None:
                 with self._timed(PHASE, phase_s):
-                    driven, is_too_large = drive_largest(engine, self._inputs, trial.candidate, self._progress)
+                    driven, is_too_large = self._drive_largest(engine, trial.candidate)
             died = engine.failure()
             trial = replace(trial, phase_s=phase_s, probes=loaded.probes)
         if quality is None:
@@ -143,6 +144,10 @@ class TrialRunner:
         window = replace(loaded.window, summary=loaded.window.summary.doubted(crashed(facts.crashes)))
         trial = self._conclude(trial, window)
         return replace(trial, violations=(*trial.violations, driven)) if is_too_large else trial
+
+    def _drive_largest(self, engine: RunningEngine, candidate: Candidate) -> tuple[str, bool]:
+        longest_of = partial(self._loads.longest, engine.endpoint)
+        return drive_largest(engine, self._inputs, candidate, self._progress, longest_of)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)

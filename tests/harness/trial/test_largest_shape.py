@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.load.schedule.arrivals import schedule_of
 from harness.records import Candidate, Trial
 from harness.scenario.load import load_scenario
-from harness.scenario.resolve import resolve
+from harness.scenario.load_kinds import TraceLoad
+from harness.scenario.resolve import BUNDLED_DECODER, resolve
+from harness.scenario.schema import Scenario
+from harness.space.chat import token_counts
 from harness.store.run_folder import create_run
 from harness.trial.bench import Bench
+from harness.trial.inputs import read_inputs
+from harness.trial.largest_shape import LongestInputs
 from harness.trial.progress import Lines
 from harness.trial.reference import Reference
+from harness.trial.request_texts import RequestTexts
+from tests.harness.load.plans import PROMPTS, plan_of
 
 SCENARIO = """\
 name: s
@@ -22,6 +31,42 @@ space: [{engine: fake}]
 quality: {prompts: 1}
 workload: {prompts: p.jsonl, requests: 4, warmup_requests: 0, load: {kind: closed, users: 3}}
 """
+
+
+def _longest(folder: Path, workload: dict[str, Any], count: int) -> LongestInputs:
+    """Of a load with these lengths, of prompts of a few characters."""
+    scenario = Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}], "workload": workload})
+    resolved = resolve(scenario, folder / "s.yaml")
+    texts, load = RequestTexts(read_inputs(resolved)), scenario.workload.load
+    path = resolved.trace_path
+    schedule = schedule_of(load, requests=9, max_duration_s=9, seed=0, trace_path=path) if isinstance(load, TraceLoad) \
+        else None  # fmt: skip
+    return texts.longest(plan_of("http://h", parameters={"max_new_tokens": 4}), BUNDLED_DECODER, count, schedule)
+
+
+def test_inputs_of_a_length_are_driven_at_that_length_each_with_another_text(tmp_path: Path) -> None:
+    found = _longest(tmp_path, {"lengths": {"input": 60, "output": 7}}, 5)
+    assert (found.tokens, found.output_tokens) == (60, 7)
+    assert len({prompt.text[:40] for prompt in found.prompts}) == 5
+    assert all(abs(n - 60) <= 1 for n in token_counts(found.prompts, BUNDLED_DECODER))
+
+
+def test_the_longest_input_and_answer_of_a_trace_meet(tmp_path: Path) -> None:
+    rows = ((0.0, 20, 3), (0.1, 90, 2), (0.2, 30, 8))
+    lines = (json.dumps({"time_s": at, "input_length": n, "output_length": m}) for at, n, m in rows)
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    found = _longest(tmp_path, {"load": {"kind": "trace", "path": "t.jsonl"}}, 3)
+    assert (found.tokens, found.output_tokens) == (90, 8)
+    assert all(abs(n - 90) <= 1 for n in token_counts(found.prompts, BUNDLED_DECODER))
+
+
+def test_a_short_corpus_gives_one_text_many_times_and_none_the_longest_prompt(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text(" ".join(f"word{n}" for n in range(30)))
+    found = _longest(tmp_path, {"lengths": {"input": 20}, "corpus": "c.txt"}, 200)
+    assert (len(found.prompts), len({prompt.text for prompt in found.prompts})) == (200, 1)
+    found = _longest(tmp_path, {"lengths": {"output": 9}}, 2)
+    assert (found.tokens, found.output_tokens) == (None, 9)
+    assert found.prompts[0] == max(PROMPTS, key=lambda prompt: len(prompt.text))
 
 
 def _trial(folder: Path, order: int) -> Trial:
