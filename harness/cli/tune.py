@@ -284,11 +284,11 @@ def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candid
 
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN, first)
     spreads = options.spread_texts(resolved, plan, options.spreads(resolved, plan))
-    races = Races(not_here=options.not_here, spreads=spreads)
+    races, forecast = Races(not_here=options.not_here, spreads=spreads), options.runs.forecast(resolved, plan)
     if options.as_json:
-        click.echo(json.dumps(plan_dict(resolved, plan, order, races), indent=2))
+        click.echo(json.dumps(plan_dict(resolved, plan, order, races, forecast), indent=2))
     else:
-        click.echo("\n".join(plan_lines(resolved, plan, order, races)))
+        click.echo("\n".join(plan_lines(resolved, plan, order, races, forecast)))
     return 0
 
 

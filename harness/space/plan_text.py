@@ -10,7 +10,7 @@ from typing import Any
 from engines.models.tokenizer import FAST_FILE
 from engines.registry import traits
 from engines.setting import Setting
-from harness.cost.price import price_of
+from harness.cost.price import SECONDS_PER_HOUR, price_of
 from harness.cost.spending import Spending
 from harness.load.prompts.prompts_file import PromptsFile, read_prompts_file
 from harness.load.schedule.estimate import load_requests, load_s, load_text
@@ -43,6 +43,29 @@ class Expectation:
     trial_s: float
     total_s: float
     disk_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Seconds between which 8 of 10 such searches should end, by `trials` of `runs` earlier ones like it; of the
+    engines `unknown` none tried any."""
+
+    low_s: float
+    high_s: float
+    runs: int
+    trials: int
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """'8 of 10 such searches should take 2 min to 3 min, by 24 trials of 2 earlier runs ...'."""
+        earlier = f"{self.trials} trials of {self.runs} earlier run{'' if self.runs == 1 else 's'}"
+        between = f"{format_duration(self.low_s)} to {format_duration(self.high_s)}"
+        text = f"8 of 10 such searches should take {between}, by {earlier} of this model and load on this machine class"
+        return text + (f"; none of them tried {', '.join(self.unknown)}" if self.unknown else "")
+
+
+NO_FORECAST = "not known better: no earlier run of this model and load on this machine class in the folder of the runs"
 
 
 def facts_of(resolved: ResolvedScenario) -> TraceFacts | None:
@@ -147,11 +170,16 @@ class Races:
 
 
 def plan_lines(
-    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], races: Races | None = None
+    resolved: ResolvedScenario,
+    plan: SpacePlan,
+    order: tuple[Candidate, ...],
+    races: Races | None = None,
+    forecast: Forecast | None = None,
 ) -> Iterator[str]:
-    """The plan as a person reads it; `order` are the first candidates to be measured."""
+    """The plan as a person reads it; `order` are the first candidates to be measured, `forecast` is what earlier runs
+    show of its time."""
 
-    scenario, search = resolved.scenario, resolved.scenario.search
+    scenario = resolved.scenario
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
     known = f"{resolved.model.kind}: {resolved.model.value}"
     yield f"model      {known if scenario.knows_model else 'what the attached server serves; not known here'}"
@@ -179,18 +207,30 @@ def plan_lines(
         yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
         yield from _elsewhere(resolved, plan, trace)
         return
-    expected = expectation(scenario, plan.size, trace)
+    yield from _search_lines(scenario, plan, order, expectation(scenario, plan.size, trace), races or Races(), forecast)
+
+
+def _search_lines(
+    scenario: Scenario,
+    plan: SpacePlan,
+    order: tuple[Candidate, ...],
+    expected: Expectation,
+    races: Races,
+    forecast: Forecast | None,
+) -> Iterator[str]:
+    """The search itself, its time, cost and disk."""
+    search = scenario.search
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
-    races = races or Races()
     yield "racing     " + "\n           ".join((_racing_text(scenario, races.not_here), *races.spreads))
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
     yield (
         f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
-        f"about {format_duration(expected.total_s)}, budget {format_duration(search.max_minutes * 60)}; "
+        f"at most about {format_duration(expected.total_s)}, budget {format_duration(search.max_minutes * 60)}; "
         "downloads and conversions come on top, once"
     )
-    money = cost_line(scenario, plan.candidates, expected)
+    yield f"           {forecast.text if forecast else NO_FORECAST}"
+    money = cost_line(scenario, plan.candidates, expected, forecast)
     if money:
         yield f"cost       {money}"
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
@@ -234,8 +274,11 @@ def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | 
         yield f"           about {usd:.2f} USD at {price.usd_per_hour:g} USD/h ({price.origin})"
 
 
-def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation) -> str:
-    """What the search's endpoints may cost, and what a local run is priced at; '' where there is no price."""
+def cost_line(
+    scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation, forecast: Forecast | None = None
+) -> str:
+    """What the search's endpoints may cost, and what a local run is priced at and comes to; '' where there is no
+    price."""
 
     spending = Spending(scenario.cost, expected.trial_s)
     endpoints = sorted(
@@ -246,11 +289,20 @@ def cost_line(scenario: Scenario, candidates: tuple[Candidate, ...], expected: E
         limit = f", budget {spending.limit_usd:.2f} USD" if spending.limit_usd is not None else ", no budget set"
         return f"at most about {usd:.2f} USD of endpoints ({len(endpoints)} priced candidates){limit}"
     price = price_of(scenario.cost, candidates[0]) if candidates else None
-    return f"nothing is rented; priced at {price.usd_per_hour:g} USD/h ({price.origin})" if price else ""
+    if price is None:
+        return ""
+    usd = price.usd_per_hour / SECONDS_PER_HOUR
+    between = f", {usd * forecast.low_s:.2f} to {usd * forecast.high_s:.2f} USD in 8 of 10" if forecast else ""
+    most = f"at most about {usd * expected.total_s:.2f} USD{between}"
+    return f"{most}, at {price.usd_per_hour:g} USD/h ({price.origin}); nothing is rented"
 
 
 def plan_dict(
-    resolved: ResolvedScenario, plan: SpacePlan, order: tuple[Candidate, ...], races: Races | None = None
+    resolved: ResolvedScenario,
+    plan: SpacePlan,
+    order: tuple[Candidate, ...],
+    races: Races | None = None,
+    forecast: Forecast | None = None,
 ) -> dict[str, Any]:
     """The same plan, JSON-able."""
     races = races or Races()
@@ -283,8 +335,12 @@ def plan_dict(
             "trials": expected.trials,
             "repetitions": expected.repetitions,
             "minutes": round(expected.total_s / 60, 2),
+            "minutes_8_of_10": [round(each / 60, 2) for each in (forecast.low_s, forecast.high_s)]
+            if forecast
+            else None,
+            "known_by": forecast.text if forecast else NO_FORECAST,
             "disk_mib": round(expected.disk_mib, 1),
-            "cost": cost_line(resolved.scenario, plan.candidates, expected) or None,
+            "cost": cost_line(resolved.scenario, plan.candidates, expected, forecast) or None,
         },
     }
 

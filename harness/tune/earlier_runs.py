@@ -55,7 +55,7 @@ def earlier_spreads(
     same model family on the same class of machine. `before` is when the run began that will use it (UTC, ISO; '': it
     has not begun): what was measured later is left out, so that a resumed search races as the interrupted one did."""
     known: dict[str, Squares] = {}
-    for run in _near(results, more, here, before):
+    for run in runs_like(results, more, here, before):
         trials = [trial for trial in (*run.trials, *_verified(run)) if not before or trial.started_utc < before]
         for engine, found in squares(trials, metric).items():
             if engine in engines and found.freedom:
@@ -65,8 +65,9 @@ def earlier_spreads(
     return known
 
 
-def _near(results: Path, more: Sequence[Path], here: Place, before: str) -> Iterator[Run]:
-    """Those of the runs that are like here, newest first; a damaged one is none."""
+def runs_like(results: Path, more: Sequence[Path], here: Place, before: str = "") -> Iterator[Run]:
+    """The runs below `results` and the runs `more` of the same model family on the same class of machine, newest first;
+    a damaged one is none. `before` as in `earlier_spreads`."""
     wanted, looked_at = class_of(here.machine), 0
     named = [root.resolve() for root in more]
     found = [root.resolve() for root in reversed(runs_below(results))]
