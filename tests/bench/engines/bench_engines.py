@@ -1,14 +1,17 @@
 """The bundled engine side by side with its rivals: same ids first, then interleaved medians. `make bench-engines`.
 
     python -m tests.bench.engines.bench_engines --models flan-t5-small flan-t5-base --out results/local/bench-engines
+    python -m tests.bench.engines.bench_engines --prepare       # first, where a quiet machine is only lent
     python -m tests.bench.engines.bench_engines --big flan-t5-xl:int8 flan-t5-xxl:int4
 
 Every engine runs in a process of its own through its Backend (the adapter that the harness tunes). What is compared
 with each other is loaded together (fp32; then everything smaller), one running at a time, in random order within each
-repetition. Writes run.json (every sample, with the other load on the machine during it) and table.md after every model,
-so that an interrupted run keeps what it has. Engines that are not installed, or that memory has no room for, are listed
-with the reason, never dropped silently. The compiled transformers step takes minutes to compile per model and thread
-count (its layers are unrolled into one graph): it takes part with --compiled.
+repetition. Writes run.json (every sample, with the other load on the machine during it) and table.md after every
+repetition, so that a stopped run keeps what it has. Engines that are not installed, that memory has no room for, or
+that end while they are asked are listed with the reason, never dropped silently. Rivals load forms that they make once
+and keep (ONNX Runtime's graphs of base take a minute, several on a busy machine): --prepare only makes those. The
+compiled transformers step takes minutes to compile per model and thread count (its layers are unrolled into one
+graph): it takes part with --compiled.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +41,12 @@ from engines.errors import Unavailable
 from engines.launching import load_engine
 from engines.registry import engine_names
 from tests.bench.engines import llama_t5, machine, shapes
+from tests.bench.engines.engines_table import summary, write
 
 ROOT = Path(__file__).resolve().parents[3]
 
 SOURCE_TOKENS, NEW_TOKENS = 64, 64
+PRECISIONS = ("fp32", "bf16", "int8", "int4")
 GROUPS = (("fp32",), ("bf16", "int8", "int4"))
 """Precisions that are loaded together: int4 is compared with the rivals' int8 too."""
 PEAK_OF_CHECKPOINT = {"openvino": 3.0, "transformers": 1.6}
@@ -108,9 +114,10 @@ class Worker:
             json.dumps(dict(variant.options)),
             str(most),
         ]
+        self._words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - until close
         self._process = subprocess.Popen(
             [python, str(Path(__file__).with_name("worker.py")), *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True, env=env,
         )  # fmt: skip
         began = time.monotonic()
         self.loaded = self._reply()
@@ -120,8 +127,11 @@ class Worker:
         """One batch; wall_s, cpu_s, peak_bytes, ids, and the cores other processes kept busy meanwhile."""
         assert self._process.stdin is not None
         before = machine.busy_s()
-        self._process.stdin.write(json.dumps({"batch": batch, "new": new}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"batch": batch, "new": new}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # why follows from the reply that does not come
         reply = self._reply()
         reply["other_cores"] = max(0.0, machine.busy_s() - before - reply["cpu_s"]) / max(reply["wall_s"], 1e-9)
         return reply
@@ -132,12 +142,21 @@ class Worker:
             if line.startswith("{"):
                 reply: dict[str, Any] = json.loads(line)
                 return reply
-        raise RuntimeError(f"{self.variant.name} ended with status {self._process.wait()}")
+        status = self._process.wait()
+        self._words.seek(0)
+        words = self._words.read().strip().splitlines()
+        raise RuntimeError(f"{self.variant.name} ended with status {status}" + (f": {words[-1]}" if words else ""))
 
     def close(self) -> None:
+        """Lets it end, or ends it."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=60)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._words.close()
 
 
 @contextmanager
@@ -209,123 +228,91 @@ def same_ids(ready: Sequence[Worker]) -> dict[str, bool]:
     return {name: rows == first for name, rows in ids.items()}
 
 
-def measure(
-    ready: Sequence[Worker], repetitions: int, threads: int, batches: Sequence[int]
-) -> tuple[list[dict[str, Any]], list[float]]:
-    """All samples: (variant, batch) x repetitions, order drawn anew in each repetition; the read bandwidth of each."""
-    samples: list[dict[str, Any]] = []
-    read: list[float] = []
-    rng = random.Random(0)
-    for repetition in range(-1, repetitions):  # -1 warms up
-        if repetition >= 0:
-            read.append(machine.read_bytes_per_s(threads))
-        jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)
-                if batch <= worker.variant.rows]  # fmt: skip
-        rng.shuffle(jobs)
-        for worker, batch, new in jobs:
+def repetition_of(ready: list[Worker], batches: Sequence[int], rng: random.Random, absent: dict[str, str]) -> list[Any]:
+    """One sample per engine, batch and number of new tokens, in random order. An engine that ends leaves `ready`."""
+    samples = []
+    jobs = [(worker, batch, new) for worker in ready for batch in batches for new in (1, NEW_TOKENS)
+            if batch <= worker.variant.rows]  # fmt: skip
+    rng.shuffle(jobs)
+    for worker, batch, new in jobs:
+        variant = worker.variant
+        if worker not in ready:
+            continue
+        try:
             result = worker.run(inputs(batch, 2), new)
-            if repetition < 0:
-                continue
-            del result["ids"]
-            samples.append(
-                {"variant": worker.variant.name, "precision": worker.variant.precision, "threads": worker.threads,
-                 "batch": batch, "new": new, "repetition": repetition, **result}
-            )  # fmt: skip
-    return samples, read
+        except RuntimeError as error:
+            absent[variant.name] = f"{error} (batch {batch}, {new} new tokens)"
+            ready.remove(worker)
+            continue
+        del result["ids"]
+        samples.append(
+            {"variant": variant.name, "precision": variant.precision, "threads": worker.threads, "batch": batch,
+             "new": new, **result}
+        )  # fmt: skip
+    return samples
 
 
-def summary(samples: Sequence[dict[str, Any]], streamed: dict[str, int], read_bps: dict[int, float]) -> list[Any]:
-    """One row per (threads, batch, variant): median tokens/s, ratio to the best rival of its precision, roofline."""
-    cells: dict[tuple[int, int, str], dict[str, Any]] = {}
-    for threads, batch, name in dict.fromkeys((s["threads"], s["batch"], s["variant"]) for s in samples):
-        mine = [s for s in samples if (s["threads"], s["batch"], s["variant"]) == (threads, batch, name)]
-        whole = statistics.median(s["wall_s"] for s in mine if s["new"] == NEW_TOKENS)
-        first = statistics.median(s["wall_s"] for s in mine if s["new"] == 1)
-        step = (whole - first) / (NEW_TOKENS - 1)
-        row = {
-            "threads": threads, "batch": batch, "variant": name, "precision": mine[0]["precision"],
-            "tokens_per_s": batch * NEW_TOKENS / whole, "first_token_ms": first * 1e3, "step_ms": step * 1e3,
-            "peak_mb": max(s["peak_bytes"] for s in mine) / 1e6,
-            "other_cores": statistics.median(s["other_cores"] for s in mine),
-        }  # fmt: skip
-        if name in streamed and step > 0:
-            row["roofline_frac"] = streamed[name] / read_bps[threads] / step
-        cells[threads, batch, name] = row
-    for (threads, batch, name), row in cells.items():
-        rivals = [
-            other["tokens_per_s"]
-            for (t, b, n), other in cells.items()
-            if (t, b) == (threads, batch) and not n.startswith("t5 ")
-            and other["precision"] in (("int8", "int4") if row["precision"] == "int4" else (row["precision"],))
-        ]  # fmt: skip
-        if rivals and name.startswith("t5 "):
-            row["ratio_to_best_rival"] = row["tokens_per_s"] / max(rivals)
-    return list(cells.values())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure of each model."""
+
+    variants: Sequence[Variant]
+    threads: Sequence[int]
+    batches: Sequence[int]
+    repetitions: int
 
 
-def table(result: dict[str, Any]) -> str:
-    """The rows of one model as Markdown."""
-    lines = [f"### {result['model']}", "", "| threads | batch | engine | tokens/s | vs best rival | roofline | "
-             "first token ms | step ms | load s | peak MB | other load, cores |", "|" + " --- |" * 11]  # fmt: skip
-    for row in sorted(result["rows"], key=lambda r: (r["threads"], r["batch"], r["precision"], -r["tokens_per_s"])):
-        ratio, roof = row.get("ratio_to_best_rival"), row.get("roofline_frac")
-        load_s = result["load"][f"{row['variant']}, {row['threads']} threads"]["load_s"]
-        lines.append(
-            f"| {row['threads']} | {row['batch']} | {row['variant']} | {row['tokens_per_s']:.0f} | "
-            f"{f'{ratio:.2f}x' if ratio else ''} | {f'{roof:.0%}' if roof else ''} | {row['first_token_ms']:.1f} | "
-            f"{row['step_ms']:.2f} | {load_s:.2f} | {row['peak_mb']:.0f} | {row['other_cores']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def big_table(results: Sequence[dict[str, Any]]) -> str:
-    """What --big measured as Markdown."""
-    lines = ["### Large shapes, from a partition, batch 1, all cores", "",
-             "| model | dtype | load s | first token s | tokens/s | peak GB |", "|" + " --- |" * 6]  # fmt: skip
-    for each in results:
-        lines.append(
-            f"| {each['model']} | {each['dtype']} | {each['load_s']:.1f} | {each['first_token_s']:.2f} | "
-            f"{each['tokens_per_s']:.1f} | {each['peak_bytes'] / 1e9:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def bench_model(
-    model: str,
-    folder: Path,
-    repetitions: int,
-    variants: Sequence[Variant],
-    threads_set: Sequence[int],
-    batches: Sequence[int],
-) -> dict[str, Any]:
-    """Everything about one model shape."""
-    absent: dict[str, str] = {}
-    samples: list[dict[str, Any]] = []
-    agreement: dict[str, bool] = {}
-    loads: dict[str, Any] = {}
-    read: dict[int, list[float]] = {}
-    for threads in threads_set:
-        read[threads] = []
+def bench_model(model: str, folder: Path, plan: Plan, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Everything about one model shape; what there is so far is kept after every repetition."""
+    streamed = {
+        v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in plan.variants
+        if v.engine == "t5"
+    }  # fmt: skip
+    read: dict[int, list[float]] = {threads: [] for threads in plan.threads}
+    found: dict[str, Any] = {
+        "model": model, "absent": {}, "same_ids_fp32": {}, "load": {}, "streamed_bytes_per_step": streamed,
+        "samples": [],
+    }  # fmt: skip
+    for threads in plan.threads:
         for group in GROUPS:
-            together = [variant for variant in variants if variant.precision in group]
+            together = [variant for variant in plan.variants if variant.precision in group]
             if not together:
                 continue
             print(f"{model}, {threads} threads, {', '.join(group)}", file=sys.stderr)
-            with workers(folder, together, threads, absent) as ready:
-                agreement |= same_ids(ready)
-                loads |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
-                measured, read_bps_now = measure(ready, repetitions, threads, batches)
-            samples += measured
-            read[threads] += read_bps_now
-    read_bps = {threads: statistics.median(found) for threads, found in read.items()}
-    streamed = {
-        v.name: machine.streamed_bytes(folder, v.dtype, bool(dict(v.options).get("exact_head"))) for v in variants
-        if v.engine == "t5"
-    }  # fmt: skip
-    return {
-        "model": model, "absent": absent, "same_ids_fp32": agreement, "load": loads, "read_bytes_per_s": read_bps,
-        "streamed_bytes_per_step": streamed, "samples": samples, "rows": summary(samples, streamed, read_bps),
-    }  # fmt: skip
+            rng = random.Random(0)
+            with workers(folder, together, threads, found["absent"]) as ready:
+                found["same_ids_fp32"] |= same_ids(ready)
+                found["load"] |= {f"{w.variant.name}, {threads} threads": w.loaded for w in ready}
+                repetition_of(ready, plan.batches, rng, found["absent"])  # warms up
+                for repetition in range(plan.repetitions):
+                    read[threads].append(machine.read_bytes_per_s(threads))
+                    samples = repetition_of(ready, plan.batches, rng, found["absent"])
+                    found["samples"] += [{"repetition": repetition, **sample} for sample in samples]
+                    read_bps = {each: statistics.median(seen) for each, seen in read.items() if seen}
+                    rows = summary(found["samples"], streamed, read_bps, NEW_TOKENS)
+                    keep(found | {"read_bytes_per_s": read_bps, "rows": rows})
+
+
+def prepare(variants: Sequence[Variant], folder: Path) -> None:
+    """Loads each engine once, so that whatever it converts first is kept."""
+    for variant in variants:
+        reason = missing(variant)
+        try:
+            if not reason:
+                Worker(variant, max(THREADS), folder).close()
+        except (RuntimeError, OSError) as error:
+            reason = str(error)
+        if reason:
+            print(f"  {variant.name}: {reason}", file=sys.stderr)
+
+
+def chosen(arguments: argparse.Namespace) -> list[Variant]:
+    """The variants that the options leave."""
+    return [
+        v for v in VARIANTS
+        if (not arguments.engines or v.engine in arguments.engines) and v.precision in arguments.precisions
+        and (arguments.compiled or not dict(v.options).get("compile"))
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -336,6 +323,7 @@ def main() -> None:
         "--big", nargs="*", default=[], metavar="MODEL:DTYPE", help="partition, map and run large shapes"
     )
     parser.add_argument("--engines", nargs="*", help="only these engines")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--threads", nargs="+", type=int, default=THREADS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--repetitions", type=int, default=7)
@@ -346,46 +334,38 @@ def main() -> None:
     parser.add_argument(
         "--compiled", action="store_true", help="with torch.compile: minutes per model and thread count"
     )
+    parser.add_argument("--prepare", action="store_true", help="only make what engines convert before they load")
     arguments = parser.parse_args()
-    variants = [
-        v for v in VARIANTS
-        if (not arguments.engines or v.engine in arguments.engines)
-        and (arguments.compiled or not dict(v.options).get("compile"))
-    ]  # fmt: skip
+    variants = chosen(arguments)
+    folders = {model: arguments.work / model for model in arguments.models}
+    if arguments.prepare:
+        for model, folder in folders.items():
+            print(model, file=sys.stderr)
+            prepare(variants, shapes.write(model, folder))
+        return
+    plan = Plan(
+        variants=variants, threads=arguments.threads, batches=arguments.batches, repetitions=arguments.repetitions
+    )
     out = arguments.out / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     out.mkdir(parents=True)
-    run: dict[str, Any] = {"machine": machine.facts(), "python": platform.python_version(), "models": [], "big": []}
-    for model in arguments.models:
-        folder = shapes.write(model, arguments.work / model)
-        run["models"].append(
-            bench_model(model, folder, arguments.repetitions, variants, arguments.threads, arguments.batches)
-        )
-        write(out, run, arguments.repetitions)
+    run: dict[str, Any] = {
+        "machine": machine.facts(), "python": platform.python_version(), "tokens": [SOURCE_TOKENS, NEW_TOKENS],
+        "repetitions": arguments.repetitions, "models": [], "big": [],
+    }  # fmt: skip
+    for model, folder in folders.items():
+        shapes.write(model, folder)
+        done = list(run["models"])
+
+        def keep(found: dict[str, Any], done: list[Any] = done) -> None:
+            run["models"] = [*done, found]
+            write(out, run)
+
+        bench_model(model, folder, plan, keep)
     for job in arguments.big:
         model, _, dtype = job.partition(":")
         run["big"].append(machine.run_big(model, dtype or "int8", arguments.work))
-        write(out, run, arguments.repetitions)
+        write(out, run)
     print((out / "table.md").read_text(encoding="utf-8"))
-
-
-def write(out: Path, run: dict[str, Any], repetitions: int) -> None:
-    """Everything so far as run.json and table.md, each replaced whole."""
-    cpu = run["machine"]
-    text = (
-        f"# Engines side by side\n\n{cpu['cores']} cores of an {cpu['cpu']} ({cpu['isa']}), {SOURCE_TOKENS} tokens in, "
-        f"{NEW_TOKENS} out, median of {repetitions}. int4 is compared with the best rival's int8 or int4. Roofline: of "
-        "the read bandwidth measured in every repetition (median), for the weights of a step; caches are not counted, "
-        "and what fits the CPU's own caches may come faster. Load: from the Hugging Face folder or the rival's own.\n\n"
-    )
-    for model in run["models"]:
-        text += table(model) + "\n"
-        text += "".join(f"- {name} did not run: {reason}\n" for name, reason in model["absent"].items())
-    text += big_table(run["big"]) if run["big"] else ""
-    for name, content in (("run.json", json.dumps(run, indent=1) + "\n"), ("table.md", text)):
-        partial = out / f".{name}"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(out / name)
-        print(f"wrote {out / name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
 """Long inputs and answers on flan-t5-base: ours beside rivals, a row for each cell, also where memory ran out.
 
-    make bench-lengths                                             # a quarter of an hour on two quiet cores
+    make bench-lengths
     make bench-lengths BENCH='--engines t5 onnxruntime openvino --repetitions 3'
+    make bench-lengths BENCH='--cells 2048/64x1 512/64x16 --dtypes fp32 int8 --repetitions 1'   # the shortest
 
-Cells (tokens in / out, rows): 512/64 x 16, 2048/64 x 1 and x 8, 64/256 x 32. One engine is loaded at a time, so that
-its peak memory is its own; repetitions are interleaved by launching each again. Then the memory of ours by length: the
-peak of one row of 512, 1024, 2048 and 4096 tokens, and what a token adds, which does not grow where memory is linear.
-Writes run.json and table.md.
+Cells (tokens in / out x rows): 512/64x16, 2048/64x1 and x8, 64/256x32. One engine is loaded at a time, so that its peak
+memory is its own; repetitions are interleaved by launching each again. First the memory of ours by length: the peak of
+one row of 512, 1024, 2048 and 4096 tokens, and what a token adds, which does not grow where memory is linear. Writes
+run.json and table.md after every launch, so that a stopped run keeps what it has. What rivals convert before they load
+is kept: `bench_engines --prepare --models flan-t5-base` only makes it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.bench.engines import machine, shapes
 from tests.bench.engines.bench_engines import ROOT, VARIANTS, Variant, Worker, inputs, missing
+from tests.bench.engines.engines_table import put
 
 CELLS = ((512, 64, 16), (2048, 64, 1), (2048, 64, 8), (64, 256, 32))
 """(tokens in, tokens out, rows)"""
@@ -51,18 +53,24 @@ def once(variant: Variant, folder: Path, threads: int, cell: Sequence[int]) -> d
         }  # fmt: skip
 
 
-def measure(variants: Sequence[Variant], folder: Path, threads: int, repetitions: int) -> list[dict[str, Any]]:
-    """One row per cell and variant: medians of the launches that were answered."""
-    samples: dict[tuple[Any, str], list[dict[str, Any]]] = {}
+Cell = tuple[int, int, int]
+Keep = Callable[[list[dict[str, Any]]], None]
+
+
+def measure(
+    variants: Sequence[Variant], folder: Path, threads: int, repetitions: int, cells: Sequence[Cell], keep: Keep
+) -> None:
+    """One row per cell and variant, medians of the launches that were answered; kept after every launch."""
+    samples: dict[tuple[Cell, str], list[dict[str, Any]]] = {}
     for repetition in range(repetitions):
-        for cell in CELLS:
+        for cell in cells:
             for variant in variants if repetition % 2 == 0 else tuple(reversed(variants)):
                 mine = samples.setdefault((cell, variant.name), [])
-                if any("failed" in each for each in mine):
+                if variant.rows < cell[2] or any("failed" in each for each in mine):
                     continue
                 mine.append(once(variant, folder, threads, cell))
                 print(cell, variant.name, mine[-1], file=sys.stderr)
-    return [row_of(cell, name, found) for (cell, name), found in samples.items()]
+                keep([row_of(at, name, found) for (at, name), found in samples.items() if found])
 
 
 def row_of(cell: Sequence[int], name: str, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -75,8 +83,8 @@ def row_of(cell: Sequence[int], name: str, found: Sequence[dict[str, Any]]) -> d
     return row | medians | {"tokens_per_s": cell[1] * cell[2] / medians["whole_s"]}
 
 
-def memory_by_length(folder: Path, threads: int, dtypes: Sequence[str]) -> list[dict[str, Any]]:
-    """Peak memory of ours with one row of each length, each in a process of its own, and bytes by added token."""
+def memory_by_length(folder: Path, threads: int, dtypes: Sequence[str], keep: Keep) -> None:
+    """Peak memory of ours with one row of each length, each in a process by itself, and bytes by added token."""
     rows: list[dict[str, Any]] = []
     for dtype in dtypes:
         before: dict[str, Any] = {}
@@ -87,7 +95,17 @@ def memory_by_length(folder: Path, threads: int, dtypes: Sequence[str]) -> list[
                 row["bytes_per_token"] = (row["peak_bytes"] - before["peak_bytes"]) / (length - before["tokens"])
             rows.append(row)
             before = row
-    return rows
+            keep(rows)
+
+
+def cell_of(text: str) -> Cell:
+    """`512/64x16`: tokens in, tokens out, rows."""
+    source, _, rest = text.partition("/")
+    new, _, rows = rest.partition("x")
+    try:
+        return int(source), int(new), int(rows)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected IN/OUTxROWS, as in 512/64x16, got {text!r}") from None
 
 
 def table(run: dict[str, Any]) -> str:
@@ -95,17 +113,17 @@ def table(run: dict[str, Any]) -> str:
     cpu = run["machine"]
     lines = [
         "# Long inputs and answers", "", f"{cpu['cores']} cores of an {cpu['cpu']} ({cpu['isa']}), {run['threads']} "
-        f"threads, {MODEL}, medians of {run['repetitions']} launches.", "",
-        "| in / out, rows | engine | tokens/s | first token, s | peak MB | other load, cores |", "|" + " --- |" * 6,
+        f"threads, {MODEL}, medians of up to {run['repetitions']} launches.", "",
+        "| in / out, rows | engine | tokens/s | first token, s | peak MB | other load, cores | n |", "|" + " --- |" * 7,
     ]  # fmt: skip
-    for row in sorted(run["rows"], key=lambda r: (CELLS.index((r["in"], r["out"], r["rows"])), "failed" in r)):
+    for row in sorted(run["rows"], key=lambda r: (r["in"], r["out"], r["rows"], "failed" in r)):
         shown = f"| {row['in']} / {row['out']}, {row['rows']} | {row['variant']} | "
         if "failed" in row:
-            lines.append(shown + f"{row['failed']} | | | |")
+            lines.append(shown + f"{row['failed']} | | | | |")
         else:
             lines.append(
                 shown + f"{row['tokens_per_s']:.0f} | {row['first_s']:.2f} | {row['peak_bytes'] / 1e6:.0f} | "
-                f"{row['other_cores']:.2f} |"
+                f"{row['other_cores']:.2f} | {len(row['samples'])} |"
             )
     lines += ["", "| ours, one row | tokens | peak MB | KB by added token |", "|" + " --- |" * 4]
     for row in run["memory"]:
@@ -120,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engines", nargs="*", default=list(DEFAULT))
     parser.add_argument("--dtypes", nargs="*", help="only these (of our own and the rivals')")
+    parser.add_argument("--cells", nargs="+", type=cell_of, default=CELLS, metavar="IN/OUTxROWS")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench-models")
@@ -135,12 +154,16 @@ def main() -> None:
     out = args.out / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     out.mkdir(parents=True)
     run: dict[str, Any] = {"machine": machine.facts(), "threads": args.threads, "repetitions": args.repetitions,
-                           "absent": absent, "memory": []}  # fmt: skip
-    run["rows"] = measure([v for v in chosen if v.name not in absent], folder, args.threads, args.repetitions)
+                           "absent": absent, "memory": [], "rows": []}  # fmt: skip
+
+    def keep(part: str, rows: list[dict[str, Any]]) -> None:
+        run[part] = rows
+        put(out, run, table(run))
+
     if "t5" in args.engines:
-        run["memory"] = memory_by_length(folder, args.threads, ("fp32", "int8"))
-    (out / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(table(run), encoding="utf-8")
+        memory_by_length(folder, args.threads, ("fp32", "int8"), lambda rows: keep("memory", rows))
+    there = [v for v in chosen if v.name not in absent]
+    measure(there, folder, args.threads, args.repetitions, args.cells, lambda rows: keep("rows", rows))
     print((out / "table.md").read_text(encoding="utf-8"))
 
 
