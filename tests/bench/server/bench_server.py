@@ -1,15 +1,15 @@
 """What our server costs beside the engine it serves, how much it carries, and other servers beside it.
 
-    make bench-server                                   # six minutes on a quiet machine
+    make bench-server                                   # seven minutes on a quiet machine
     make bench-server BENCH='--against ../older'        # another checkout in turn with this one: ABBA
     make bench-server BENCH='--only costs --seconds 3'
 
-Four parts. stages: CPU of each function that a request passes, in this process. costs: the bundled model, int8,
+Five parts. stages: CPU of each function that a request passes, in this process. costs: the bundled model, int8,
 rolling batch, two workers of one thread, closed loop: CPU of each process by request, and the server's share, which
 is what is left of front and workers when the engine alone, asked for the same prompts with as many in flight, is taken
-away. rate: the largest Poisson rate whose p99 stays within 25 ms, and what a call costs beyond the in-process one at
-10 requests/s. rivals: LitServe, Multi Model Server and, where it is found, DJL Serving around the same handler that
-takes no time.
+away. idle: where a lone request's time goes at 10 requests/s, one thing more in each row. rate: the largest Poisson
+rate whose p99 stays within 25 ms, and what a call costs beyond the in-process one at 10 requests/s. rivals: LitServe,
+Multi Model Server and, where it is found, DJL Serving around the same handler that takes no time.
 
 CPU by request holds on a busy machine; rates and latencies do not. Writes run.json and table.md.
 """
@@ -34,9 +34,10 @@ from engines.api import EngineSpec, RunningEngine
 from engines.errors import EngineError
 from engines.launching import load_engine
 from tests.bench.server import loads, rivals
+from tests.bench.server.idle import idle
 from tests.bench.server.stages import EngineAlone, stages
 
-PARTS = ("stages", "costs", "rate", "rivals")
+PARTS = ("stages", "costs", "idle", "rate", "rivals")
 USERS = (1, 16)
 WORKERS = 2
 RIVAL_LOADS = ((1, 8), (8, 8))
@@ -76,6 +77,12 @@ def costs(checkouts: Sequence[Path | None], seconds: float, alone: EngineAlone) 
                 )  # fmt: skip
                 print(rows[-1], file=sys.stderr)
     return rows
+
+
+def idle_rows(seconds: float, alone: EngineAlone) -> dict[str, float]:
+    """Row -> p50 in milliseconds at LOW_RPS."""
+    with t5_server(None) as (running, folder):
+        return idle(running, alone, folder, LOW_RPS, seconds)
 
 
 def rates(checkouts: Sequence[Path | None], seconds: float, alone: EngineAlone) -> list[dict[str, Any]]:
@@ -151,6 +158,9 @@ def table(run: dict[str, Any]) -> str:
         lines += ["", "CPU by request, us, t5 int8, rolling batch, 2 workers of 1 thread:", ""]
         lines += rows_of(run["costs"], ("checkout", "users", "rate_rps", "p50_ms", "front_us", "workers_us",
                                         "engine_us", "server_us", "client_us"))  # fmt: skip
+    if "idle" in run:
+        lines += ["", f"p50 of a lone request, {LOW_RPS:g} requests/s:", "", "| what answers | ms |", "| --- | --- |"]
+        lines += [f"| {name} | {ms:.2f} |" for name, ms in run["idle"].items()]
     if "rate" in run:
         lines += [
             "",
@@ -190,6 +200,7 @@ def main() -> None:
     parts = {
         "stages": stages,
         "costs": lambda: costs(checkouts, args.seconds, alone),
+        "idle": lambda: idle_rows(2 * args.seconds, alone),
         "rate": lambda: rates(checkouts, args.seconds, alone),
         "rivals": lambda: beside(args.seconds),
     }

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
-from engines.api import RunningEngine
+from engines.api import Endpoint
 from harness.load.driver import drive
 from harness.load.plan import LoadPlan
 from harness.load.schedule.arrivals import schedule_of
@@ -22,6 +22,15 @@ ROOT = Path(__file__).resolve().parents[3]
 MODEL_DIR = ROOT / "scenarios" / "assets" / "flan-t5-bench"
 PROMPTS = MODEL_DIR.with_name("prompts") / "tasks.jsonl"
 WARMUP = 50
+
+
+class Asked(Protocol):
+    """What a load needs to know of a server that runs: a RunningEngine has it."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def pids(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +52,19 @@ def texts() -> list[str]:
     return [json.loads(line)["prompt"] for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
 
 
-def closed(running: RunningEngine, folder: Path, users: int, seconds: float) -> Measured:
+def closed(running: Asked, folder: Path, users: int, seconds: float) -> Measured:
     """`users` who ask again as soon as they are answered."""
     return _load(running, folder, users=users, seconds=seconds)
 
 
-def poisson(running: RunningEngine, folder: Path, rate_rps: float, seconds: float, seed: int = 0) -> Measured:
+def poisson(running: Asked, folder: Path, rate_rps: float, seconds: float, seed: int = 0) -> Measured:
     """Requests that leave at random, whatever is outstanding."""
     load = PoissonLoad(kind="poisson", rate_rps=rate_rps)
     made = schedule_of(load, requests=10**7, max_duration_s=seconds, seed=seed)
     return _load(running, folder, users=8, seconds=seconds, offsets_ns=made.offsets_ns, window_s=made.duration_s)
 
 
-def _load(running: RunningEngine, folder: Path, *, users: int, seconds: float, **schedule: Any) -> Measured:
+def _load(running: Asked, folder: Path, *, users: int, seconds: float, **schedule: Any) -> Measured:
     endpoint = running.endpoint
     prompts = tuple(Prompt(prompt_id=str(n), task="t", text=text, reference=None) for n, text in enumerate(texts()))
     plan = LoadPlan(

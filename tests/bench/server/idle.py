@@ -1,0 +1,99 @@
+"""Where a lone request's time goes at a low rate: one thing more in each row, all asked at the same pace.
+
+A process that has slept for a tenth of a second finds its caches taken and its core halted, so the same call in a loop
+takes less than it would take there. So: the engine in this process, in a loop and paced; a wake-up of another process
+and back, of which a request needs two (client and front, front and worker); this client against a server in C that
+answers at once; our server around a handler that takes no time; our server around the model.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.api import Endpoint, RunningEngine
+from tests.bench.server import loads, rivals
+from tests.bench.server.stages import EngineAlone
+
+SOURCE = loads.ROOT / "tests" / "bench" / "load" / "server.c"
+ECHO = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1]))\nwhile got := s.recv(512): s.sendall(got)"
+CALLS = 150
+
+
+def idle(model: RunningEngine, alone: EngineAlone, folder: Path, rate_rps: float, seconds: float) -> dict[str, float]:
+    """Row -> p50 in milliseconds, at `rate_rps`; `model` is our server around the model that `alone` has loaded."""
+    rows = {
+        "the call, in a loop": statistics.median(alone.latencies_ms(CALLS)),
+        "the call, paced": paced_ms(lambda: alone.latencies_ms(1), rate_rps),
+        "a process woken and back, paced": echo_ms(rate_rps),
+    }
+    with at_once(folder) as answering:
+        rows["this client, a server in C that answers at once"] = loads.poisson(
+            answering, folder, rate_rps, seconds
+        ).p50_ms
+    with rivals.launched("ours, rolling", 1, folder / "no-time") as running:
+        rows["this client, our server, a handler that takes no time"] = loads.poisson(
+            running, folder, rate_rps, seconds
+        ).p50_ms
+    rows["this client, our server, the model"] = loads.poisson(model, folder, rate_rps, seconds).p50_ms
+    return rows
+
+
+def paced_ms(call: Callable[[], object], rate_rps: float) -> float:
+    """The median wall time of a call that is made so often, asleep in between."""
+    found = []
+    for _ in range(CALLS):
+        time.sleep(1 / rate_rps)
+        began = time.perf_counter()
+        call()
+        found.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(found)
+
+
+def echo_ms(rate_rps: float) -> float:
+    """A message of a request's size to a process that sleeps in a read, and its echo."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        argv = [sys.executable, "-S", "-c", ECHO, str(theirs.fileno())]
+        with subprocess.Popen(argv, pass_fds=(theirs.fileno(),)) as process:
+            message = b"x" * 300
+
+            def turn() -> None:
+                ours.sendall(message)
+                ours.recv(512)
+
+            turn()
+            found = paced_ms(turn, rate_rps)
+            ours.shutdown(socket.SHUT_RDWR)
+            process.wait()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A server as `loads` asks one."""
+
+    endpoint: Endpoint
+    pids: tuple[int, ...]
+
+
+@contextmanager
+def at_once(folder: Path) -> Iterator[Answering]:
+    """The server in C, built into `folder`."""
+    binary = folder / "at-once"
+    subprocess.run(["gcc", "-O2", "-o", str(binary), str(SOURCE)], check=True)
+    argv = [str(binary), "0", str(folder / "at-once.log")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            yield Answering(Endpoint(url=f"http://127.0.0.1:{port}"), (process.pid,))
+        finally:
+            process.terminate()
