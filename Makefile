@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-lengths bench-server bench-scrape bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-lengths bench-server bench-scrape bench-limits bench-prefix bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -90,6 +90,12 @@ bench-load: install  ## load generators against one C server: rate, timing error
 
 bench-scrape: install ## what asking a server's metrics page costs its throughput: 10 minutes an engine
 	$(BIN)/python -m tests.bench.load.bench_scrape $(BENCH)
+
+bench-limits: install ## whether limits planted in vLLM, llama.cpp, our server and the client are named: 5 loads each
+	$(BIN)/python -m tests.bench.load.bench_limits $(BENCH)
+
+bench-prefix: install ## TTFT of llama.cpp and vLLM with their prefix cache on and off: smollm2-135m, 1,024 shared tokens
+	$(BIN)/python -m tests.bench.load.bench_prefix $(BENCH)
 
 bench-tools: install ## the same load by AIPerf, GuideLLM and ours against one law server, beside the truth
 	$(BIN)/python -m tests.bench.load.bench_tools $(BENCH)

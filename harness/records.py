@@ -159,7 +159,7 @@ class Doubt:
         return ABOUT.get(self.kind, ())
 
 
-LimitKind = Literal["kv_cache", "queue", "prefill", "client"]
+LimitKind = Literal["kv_cache", "queue", "prefill", "memory_bandwidth", "client"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,11 @@ PROCESS_BYTES = 400e6
 _LAYERS_A_WINDOW = {"gemma2": 2, "gemma3_text": 6, "gemma3": 6}
 """Layers among which one sees everything and the others a window."""
 
+_TABLES = ("wpe.weight", "embed_positions.weight")
+"""Looked up row by row in every model."""
+_TIED_TABLES = ("embed_tokens.weight", "shared.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+"""Looked up row by row where the head has weights beside them, and else the head itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
@@ -72,6 +77,24 @@ def folder_size(folder: Path) -> ModelSize | None:
         return None
     shapes = (tensor.shape for file in files for tensor in stored_tensors(file).values())
     return ModelSize(kind=model_kind(folder), parameters=_count(shapes))
+
+
+def step_bytes(folder: Path, dtype: str) -> float | None:
+    """Bytes of weights that each step of an answer reads at least: the decoder's and the head's, without the table of
+    which a step takes a row, and the cross attention's keys and values, which a prompt is multiplied by once. None
+    where they are not known: no safetensors headers, another dtype. Raises ModelInvalid."""
+    files = weight_files(folder)
+    if dtype not in VALUE_BYTES or any(file.suffix != ".safetensors" for file in files):
+        return None
+    shapes = {name: tensor.shape for file in files for name, tensor in stored_tensors(file).items()}
+    has_head = any(name.endswith("lm_head.weight") for name in shapes)
+    read = (shape for name, shape in shapes.items() if not _is_skipped(name, has_head=has_head))
+    return _count(read) * VALUE_BYTES[dtype]
+
+
+def _is_skipped(name: str, *, has_head: bool) -> bool:
+    is_table = name.endswith(_TABLES) or (has_head and name.endswith(_TIED_TABLES))
+    return is_table or name.startswith("encoder.") or ".EncDecAttention.k." in name or ".EncDecAttention.v." in name
 
 
 def shape_size(name: str) -> ModelSize:

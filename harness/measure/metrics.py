@@ -250,6 +250,9 @@ _DEFS = (
         "times that the server put a request back for want of KV cache, per request answered",
     ),
     MetricDef(
+        "weights_read_frac", "frac", "maximize", "weights that steps read at least, of this machine's memory bandwidth"
+    ),
+    MetricDef(
         "peak_memory_mib",
         "MiB",
         "minimize",

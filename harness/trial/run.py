@@ -40,6 +40,7 @@ from harness.trial.load_window import Loads
 from harness.trial.progress import LAUNCH, Phase, Progress
 from harness.trial.raced import racing, why_ended
 from harness.trial.reference import FurtherAnswers, Reference
+from harness.trial.weights_read import with_memory_reads
 from harness.trial.window import Loaded, Window
 from harness.tune.racing import Terms
 from harness.units import NS_PER_S
@@ -151,6 +152,7 @@ class TrialRunner:
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
         summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)
+        summary = with_memory_reads(summary, trial, window, self._served(trial.candidate).folder)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
         load_notes = window.result.notes

@@ -9,72 +9,22 @@ Run again and again on a busy 2-core machine (2026-11-23): 318 of 318 starved wi
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from harness.measure.doubts import VOID_LAG_FRAC, VOID_LAG_MIN_MS, client_verdict
 from tests.truth.rig import WARMUP, Law, Measured, even, measure
+from tests.truth.starving import frozen, held_by_competitors, load_processes
 
 RATE_RPS, REQUESTS, WINDOW = 400.0, 1000, 100
 SERVICE_MS = 8.0
 LIMIT_MS = max(VOID_LAG_MIN_MS, VOID_LAG_FRAC * SERVICE_MS)
 SURE_FRAC = 1.5
 """A window is starved from 1.5 times the limit on, healthy up to the limit over 1.5; between, either word is right."""
-STARVED_S = 2.0
-LONGEST_S = 20
-"""Competitors end by themselves after this, whatever happens to the test."""
-SPIN = f"import signal; signal.alarm({LONGEST_S})\nwhile True: pass"
-COMPETITORS = 2
-
-
-def _load_processes() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "harness.load.client.locustfile" in child.cmdline()]
-
-
-@contextmanager
-def _competitors(pids: list[int]) -> Iterator[None]:
-    """The core of these processes is given to others; they get what those leave, as long as the context lasts."""
-    core = max(os.sched_getaffinity(0))
-    for pid in pids:
-        os.sched_setaffinity(pid, {core})
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    spinners = [subprocess.Popen([sys.executable, "-S", "-c", SPIN]) for _ in range(COMPETITORS)]
-    for spinner in spinners:
-        os.sched_setaffinity(spinner.pid, {core})
-    try:
-        yield
-    finally:
-        for spinner in spinners:
-            spinner.kill()
-            spinner.wait()
-        for pid in pids:
-            os.sched_setaffinity(pid, os.sched_getaffinity(0))
-
-
-def _held_by_competitors(pids: list[int]) -> None:
-    with _competitors(pids):
-        time.sleep(STARVED_S)
-
-
-def _frozen(pids: list[int]) -> None:
-    """Stopped for 60 ms of every 100."""
-    for _ in range(int(STARVED_S / 0.1)):
-        for number, rest_s in ((signal.SIGSTOP, 0.06), (signal.SIGCONT, 0.04)):
-            for pid in pids:
-                os.kill(pid, number)
-            time.sleep(rest_s)
 
 
 Starve = Callable[[list[int]], None]
@@ -85,7 +35,7 @@ def _run(folder: Path, starve: Starve | None) -> Measured:
 
     def begin(done: int) -> None:
         if starve is not None and done and not begun:
-            begun.append(threading.Thread(target=starve, args=([each.pid for each in _load_processes()],)))
+            begun.append(threading.Thread(target=starve, args=([each.pid for each in load_processes()],)))
             begun[0].start()
 
     folder.mkdir()
@@ -118,7 +68,7 @@ def judged(folder: Path, starve: Starve | None) -> tuple[list[bool], list[bool]]
     return found, accused
 
 
-@pytest.mark.parametrize("starve", [_held_by_competitors, _frozen])
+@pytest.mark.parametrize("starve", [held_by_competitors, frozen])
 def test_a_client_that_is_really_starved_is_found(starve: Starve, tmp_path: Path) -> None:
     found, _ = judged(tmp_path / "run", starve)
     assert len(found) >= 5, "it was starved for 2 of its 2.5 seconds, so windows must have been late"

@@ -21,10 +21,12 @@ from engines.models.memory import (
     reference_dtype,
     shape_of_hub_id,
     shape_size,
+    step_bytes,
 )
 from engines.models.random_weights.folders import random_model
 from engines.models.random_weights.tensor import Tensor
 
+ASSETS = Path(__file__).parents[3] / "scenarios" / "assets"
 LLAMA, MISTRAL = shape_size("llama-3.1-8b"), shape_size("mistral-7b")
 TOLERANCE = 0.2
 """Of the sum; what torch and the allocator keep beside it differs by version."""
@@ -115,3 +117,19 @@ def test_a_real_process_of_135_m_weights_takes_what_the_sum_states(
 
     rss_bytes = json.loads(done.stdout.splitlines()[-1])
     assert rss_bytes == pytest.approx(need.total_bytes + PROCESS_BYTES, rel=TOLERANCE)
+
+
+def test_a_step_reads_the_decoder_and_the_head_without_the_table() -> None:
+    table = 1472 * 256
+    decoder = ASSETS / "llama-bench"
+    size = folder_size(decoder)
+    assert size is not None
+    assert step_bytes(decoder, "fp32") == 4.0 * (size.parameters - table), "its head stands beside the table"
+    assert step_bytes(decoder, "int8") == 1.0625 * (size.parameters - table)
+    assert step_bytes(decoder, "fp8") is None
+    seq2seq = ASSETS / "flan-t5-bench"
+    whole = folder_size(seq2seq)
+    assert whole is not None
+    read = step_bytes(seq2seq, "fp32")
+    assert read is not None
+    assert 0.4 < read / (4.0 * whole.parameters) < 0.7, "an encoder is not read by the steps of an answer"

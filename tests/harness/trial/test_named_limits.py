@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.measure.machine.memory_roof import MemoryRoof
 from harness.records import Candidate, Trial
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.store.reader import read_engine_metrics
 from harness.store.writer import RunWriter
+from harness.trial import weights_read
 from harness.trial.bench import Bench
 from harness.trial.progress import Lines
 from tests.harness.store.trials import a_manifest
@@ -41,13 +43,16 @@ def _trial(
         return bench.run(candidate, 1), bench.writer.layout.root
 
 
-def test_many_users_of_one_worker_wait_before_it(tmp_path: Path) -> None:
+def test_many_users_of_one_worker_wait_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_read, "cache_bytes", lambda: 1000)  # else they may hold the bundled model
+    monkeypatch.setattr(weights_read, "memory_roof", lambda: MemoryRoof(read_bps=1e12, threads=2))
     trial, root = _trial(tmp_path, users=8, seconds=8)
     assert trial.summary is not None
     assert trial.summary.limits is not None
     (limit,) = trial.summary.limits
     assert limit.kind == "queue"
     assert "on average" in limit.sentence
+    assert 0 < trial.summary.metrics["weights_read_frac"].value < 0.1
     table = read_engine_metrics(root, trial.trial_id)
     assert table is not None
     assert table["waiting"].max() >= 6
@@ -70,7 +75,8 @@ def test_one_user_of_one_worker_is_limited_by_nothing_that_is_published(tmp_path
     trial, _ = _trial(tmp_path, users=1, seconds=6)
     assert trial.summary is not None
     assert [limit for limit in trial.summary.limits or () if limit.kind != "client"] == []
-    assert "engine metrics" not in trial.summary.unavailable
+    assert trial.summary.unavailable == {}
+    assert "weights_read_frac" not in trial.summary.metrics, "caches may hold the bundled model"
 
 
 def test_nobody_looks_where_it_is_turned_off(tmp_path: Path) -> None:

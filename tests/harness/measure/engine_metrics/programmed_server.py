@@ -118,7 +118,8 @@ class ProgrammedServer:
     def _end(self, sequence: Sequence, at_s: float, outcome: str) -> None:
         latency_ms = 1e3 * (at_s - sequence.sent_s)
         seq = len(self.records)
-        self.records.append(request(seq, 1e3 * sequence.sent_s, latency_ms, user=sequence.user, outcome=outcome))
+        of = {"user": sequence.user, "outcome": outcome, "output_tokens": sequence.written}
+        self.records.append(request(seq, 1e3 * sequence.sent_s, latency_ms, **of))
         if self.program.users:
             self.due.append((at_s + (REFUSED_PAUSE_S if outcome == "rejected" else 0.0), sequence.user))
 
