@@ -18,7 +18,7 @@ from harness.cli.progress import Display, open_display
 from harness.cli.signals import stopped_by_signals
 from harness.cli.tune_answer import answer
 from harness.cli.tune_earlier import EarlierRuns, spread_texts
-from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, elsewhere
+from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, described_machine, elsewhere, facts_there
 from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
@@ -33,6 +33,7 @@ from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
 from harness.space.check_options import unchecked_options
 from harness.space.context import most_tokens
+from harness.space.machine_file import DescribedMachine, capabilities_there
 from harness.space.plan_text import Races, facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.run_folder import finish_run, open_run
@@ -98,6 +99,13 @@ FIRST_SHOWN = 6
 )
 @click.option("--places", "address", metavar="ADDRESS", help=f"{ADDRESS_HELP} Default: here.")
 @click.option("--machines", "machine_class", metavar="CLASS", help="With --places: machines of this class only.")
+@click.option(
+    "--machine",
+    "machine_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --dry-run: plan for the machine that this YAML file describes.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not measure again from the written serving.properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 def command(
@@ -114,6 +122,7 @@ def command(
     workers_timeout: float,
     address: str | None,
     machine_class: str | None,
+    machine_path: Path | None,
     no_verify: bool,
     as_json: bool,
 ) -> int:
@@ -129,18 +138,16 @@ def command(
       dyno tune scenarios/flan-t5-xxl-g5.yaml --dry-run
       dyno tune scenarios/quickstart.yaml --set search.trials=30 --set search.max_minutes=20
       dyno tune scenarios/quickstart.yaml --warm-start latest
-      dyno tune scenarios/smoke/fake-open-loop.yaml --locust-web-ui
       dyno tune scenarios/quickstart.yaml --places ray://10.0.0.5:10001
     """
-    resolved = checked_scenario(scenario, overrides)
-    require_prices(resolved.scenario, str(scenario))
+    resolved = _priced(scenario, overrides)
     excluded = {"--expect-workers": expect_workers is not None, "--bind": bind is not None}
     check_goes_elsewhere(resolved, address, others={**excluded, "--locust-web-ui": ui_port is not None})
-    with elsewhere(address, machine_class) as there:
+    with elsewhere(address, machine_class, machine_path) as there:
         options = _Options(
             results=results,
             dry_run=dry_run,
-            runs=EarlierRuns(results, earlier, there.machine.facts if there else None),
+            earlier=earlier,
             prunes=not no_prune,
             is_new=is_new,
             web_ui=None if ui_port is None else WebUi(ui_port),
@@ -148,17 +155,26 @@ def command(
             verifies=not no_verify,
             as_json=as_json,
             there=there,
+            machine=described_machine(machine_path, is_planned=dry_run),
         )
         return _tune(resolved, options)
 
 
+def _priced(path: Path, overrides: tuple[str, ...]) -> ResolvedScenario:
+    """The checked scenario, with a price for all that it asks the cost of. Raises ScenarioError."""
+    resolved = checked_scenario(path, overrides)
+    require_prices(resolved.scenario, str(path))
+    return resolved
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
-    """What the command line asks for; `there` are the machines of a cluster, None: this machine measures."""
+    """What the command line asks for; `there` are the machines of a cluster, None: this machine measures; `machine` is
+    described, and only planned for."""
 
     results: Path | None
     dry_run: bool
-    runs: EarlierRuns
+    earlier: tuple[str, ...]
     prunes: bool
     is_new: bool
     web_ui: WebUi | None
@@ -166,6 +182,12 @@ class _Options:
     verifies: bool
     as_json: bool
     there: Elsewhere | None
+    machine: DescribedMachine | None
+
+    @property
+    def runs(self) -> EarlierRuns:
+        """The earlier runs, of which `earlier` are named."""
+        return EarlierRuns(self.results, self.earlier, facts_there(self.there, self.machine))
 
     @property
     def not_here(self) -> str:
@@ -183,7 +205,7 @@ class _Options:
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     there = options.there
-    plan = _plan(resolved, there)
+    plan = _plan(resolved, there, options.machine)
     first = options.runs.first(resolved, plan)
     if options.dry_run:
         check_model(resolved)
@@ -204,14 +226,17 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
         return answer(bench, result, verifies=options.verifies, as_json=options.as_json, run_file=run_file)
 
 
-def _plan(resolved: ResolvedScenario, there: Elsewhere | None) -> SpacePlan:
+def _plan(resolved: ResolvedScenario, there: Elsewhere | None, machine: DescribedMachine | None) -> SpacePlan:
     """What can be launched on the machines that measure."""
     kind = model_kind_of(resolved)
     most = most_tokens(resolved, kind)
     if there is not None:
         cores = int(str(there.machine.facts["cores_usable"]))
         return plan_space(resolved, there.capabilities, cores, kind=kind, tokens=most)
-    plan = plan_space(resolved, capabilities_for(resolved), usable_cores(), why_stale, kind, most)
+    if machine is not None:
+        plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores, kind=kind, tokens=most)
+    else:
+        plan = plan_space(resolved, capabilities_for(resolved), usable_cores(), why_stale, kind, most)
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 
@@ -286,9 +311,9 @@ def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candid
     spreads = options.spread_texts(resolved, plan, options.spreads(resolved, plan))
     races, forecast = Races(not_here=options.not_here, spreads=spreads), options.runs.forecast(resolved, plan)
     if options.as_json:
-        click.echo(json.dumps(plan_dict(resolved, plan, order, races, forecast), indent=2))
+        click.echo(json.dumps(plan_dict(resolved, plan, order, races, forecast, options.machine), indent=2))
     else:
-        click.echo("\n".join(plan_lines(resolved, plan, order, races, forecast)))
+        click.echo("\n".join(plan_lines(resolved, plan, order, races, forecast, options.machine)))
     return 0
 
 

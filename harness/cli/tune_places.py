@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,7 @@ from harness.places.survey import chosen_class, survey
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
+from harness.space.machine_file import DescribedMachine, read_machine
 from harness.store.codec import from_json, to_json
 from harness.store.reader import read_calibrations
 from harness.trial.bench import Bench
@@ -95,14 +97,19 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(address: str | None, machine_class: str | None) -> Iterator[Elsewhere | None]:
+def elsewhere(
+    address: str | None, machine_class: str | None, described: Path | None = None
+) -> Iterator[Elsewhere | None]:
     """The cluster at `address`, closed at the end, and a machine of `machine_class` (None: of the largest class); None
-    without an address. Raises UsageError, EnvironmentFault."""
+    without an address. `described` is the file of a machine, which no machine of a cluster has. Raises UsageError,
+    EnvironmentFault."""
     if address is None:
         if machine_class is not None:
             raise UsageError("--machines is for --places; name the cluster whose machines it chooses from")
         yield None
         return
+    if described is not None:
+        raise UsageError("--machine and --places are not combined: the machines of a cluster are asked, not described")
     with open_cluster(address) as cluster:
         found = survey(cluster)
         for each in found:
@@ -137,3 +144,20 @@ def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, oth
                 f"{resolved.path}: --places is for engines that are launched on the machines; the server of "
                 f"{block.engine} is somewhere else already; leave --places out"
             )
+
+
+def described_machine(path: Path | None, *, is_planned: bool) -> DescribedMachine | None:
+    """The machine in the file `path`, None without one. Raises UsageError where more than a plan is asked for, and what
+    reading the file raises."""
+    if path is None:
+        return None
+    if not is_planned:
+        raise UsageError("--machine describes a machine that is not here, and nothing is launched there; add --dry-run")
+    return read_machine(path)
+
+
+def facts_there(there: Elsewhere | None, machine: DescribedMachine | None) -> Mapping[str, object] | None:
+    """The facts by which earlier runs are known as those of the machine that measures; None: of this one."""
+    if machine is not None:
+        return {"gpu_described": machine.name}  # its class is that of no run
+    return there.machine.facts if there else None

@@ -22,15 +22,18 @@ from engines.models.memory import (
 from engines.registry import traits
 from engines.sagemaker.catalogue import instance_of
 from harness.scenario.engine_block import EngineBlock
+from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
+from harness.space.machine_file import DescribedMachine
 
 USABLE_FRAC = 0.92
 """Of a device's memory; the rest is the driver's, the allocator's and other processes'."""
 ROLLING_ROWS = 32
 """Requests in a rolling batch where nobody names more."""
 REFERENCE_BATCH_SIZE = 8
+BYTES_PER_GIB = 1 << 30
 READ_BYTES_PER_S = 10e9
 """Assumed: weights that a CPU reads from memory while it decodes."""
 _ROWS = ("max_num_seqs", "max_rolling_batch_size", "n_parallel", "max_slots")
@@ -39,23 +42,28 @@ _CHARACTERS_A_TOKEN = 3
 """Assumed where the tokenizer is not here."""
 
 
-def memory_lines(resolved: ResolvedScenario) -> Iterator[str]:
+def memory_lines(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> Iterator[str]:
     """One line for the model and the reference, one for each block, dtype and degree; none where nothing is known of
-    the model before its download."""
+    the model before its download. `machine` measures, None: this one."""
     size, of = model_size(resolved)
     if size is None:
         return
-    yield f"{size.parameters / 1e6:,.0f} M parameters{of}; {_reference_text(resolved, size)}"
+    yield f"{size.parameters / 1e6:,.0f} M parameters{of}; {_reference_text(resolved, size, machine)}"
     lengths = resolved.scenario.workload.lengths
     prompt = max(_longest_prompt(resolved), (lengths and lengths.input) or 0)
     new = max(resolved.scenario.workload.parameters.max_new_tokens, (lengths and lengths.output) or 0)
+    load = resolved.scenario.workload.load
+    at_once = load.most_users if isinstance(load, ClosedLoad) else load.max_in_flight
+    asked = at_once * resolved.scenario.workload.inputs_per_request
     seen: dict[str, None] = {}
     for block in resolved.scenario.space:
         for dtype in block.dtype:
             for degree in block.tensor_parallel_degree:
                 if dtype in VALUE_BYTES and traits(block.engine).needs_reference:
-                    work = Work(dtype=dtype, rows=_rows(block), prompt_tokens=prompt, new_tokens=new, degree=degree)
-                    seen[_line(resolved, block, size, work)] = None
+                    work = Work(
+                        dtype=dtype, rows=min(_rows(block), asked), prompt_tokens=prompt, new_tokens=new, degree=degree
+                    )
+                    seen[_line(block, size, work, _room(resolved, block, machine))] = None
     yield from seen
 
 
@@ -75,12 +83,16 @@ def model_size(resolved: ResolvedScenario) -> tuple[ModelSize | None, str]:
         return None, ""  # a damaged folder is refused where it is used
 
 
-def asked_dtype(resolved: ResolvedScenario) -> str:
+def asked_dtype(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> str:
     """The dtype in which the model itself is asked for the reference's answers."""
-    return reference_dtype(model_size(resolved)[0], float(psutil.virtual_memory().total))
+    return reference_dtype(model_size(resolved)[0], _memory_bytes(machine))
 
 
-def reference_read_s(resolved: ResolvedScenario) -> float:
+def _memory_bytes(machine: DescribedMachine | None) -> float:
+    return float(psutil.virtual_memory().total) if machine is None else machine.memory_gib * BYTES_PER_GIB
+
+
+def reference_read_s(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> float:
     """Seconds in which the reference's answers need its weights read, once for each token of a batch; 0 where the size
     is not known."""
     size, _ = model_size(resolved)
@@ -88,22 +100,22 @@ def reference_read_s(resolved: ResolvedScenario) -> float:
     if size is None or scenario.quality.reference is not None:
         return 0.0
     steps = scenario.quality.prompts * scenario.workload.parameters.max_new_tokens / REFERENCE_BATCH_SIZE
-    return steps * size.parameters * VALUE_BYTES[asked_dtype(resolved)] / READ_BYTES_PER_S
+    return steps * size.parameters * VALUE_BYTES[asked_dtype(resolved, machine)] / READ_BYTES_PER_S
 
 
-def _reference_text(resolved: ResolvedScenario, size: ModelSize) -> str:
+def _reference_text(resolved: ResolvedScenario, size: ModelSize, machine: DescribedMachine | None) -> str:
     if resolved.scenario.quality.reference is not None:
         return "the reference is a server"
-    here = float(psutil.virtual_memory().total)
+    here, where = _memory_bytes(machine), "here" if machine is None else f"of {machine.name}"
     dtype = reference_dtype(size, here)
     need = size.parameters * VALUE_BYTES[dtype] + PROCESS_BYTES
     why = "" if dtype == "fp32" else f", the checkpoint's dtype: fp32 would need {size.parameters * 4 / 1e9:.1f} GB"
-    return f"the reference needs about {need / 1e9:.1f} GB of {here / 1e9:.1f} GB here in {dtype}{why}"
+    return f"the reference needs about {need / 1e9:.1f} GB of {here / 1e9:.1f} GB {where} in {dtype}{why}"
 
 
-def _line(resolved: ResolvedScenario, block: EngineBlock, size: ModelSize, work: Work) -> str:
+def _line(block: EngineBlock, size: ModelSize, work: Work, there: tuple[float | None, str]) -> str:
     need = memory(size, work)
-    room, where = _room(resolved, block)
+    room, where = there
     each = f" on each of {work.degree}" if work.degree > 1 else ""
     what = f"{block.engine} {work.dtype}{each}: {need.explain()}"
     if room is None:
@@ -112,8 +124,14 @@ def _line(resolved: ResolvedScenario, block: EngineBlock, size: ModelSize, work:
     return f"{what}; {where} {room / 1e9:.1f} GB: {verdict}"
 
 
-def _room(resolved: ResolvedScenario, block: EngineBlock) -> tuple[float | None, str]:
+def _room(resolved: ResolvedScenario, block: EngineBlock, machine: DescribedMachine | None) -> tuple[float | None, str]:
     """Bytes of the device that a block is served on, and which one it is."""
+    if machine is not None and not traits(block.engine).is_rented:
+        gib = machine.memory_gib if "cpu" in block.device else machine.gpu_memory_gib
+        what = "" if "cpu" in block.device else f"{machine.gpu} of "
+        return (
+            (None, f"{machine.name} has no GPU") if gib is None else (gib * BYTES_PER_GIB, f"{what}{machine.name} has")
+        )
     cost, named = resolved.scenario.cost, block.options.get("instance", (None,))[0]
     name = str(named) if named else (cost.instance if cost else None)
     if "cpu" in block.device and name is None:
@@ -125,7 +143,7 @@ def _room(resolved: ResolvedScenario, block: EngineBlock) -> tuple[float | None,
     except EngineError:
         return None, f"the memory of {name} is not known here"
     gib = instance.host_gib if "cpu" in block.device else instance.accelerator_gib
-    return gib * (1 << 30), f"{instance.chip or 'the host'} of {name} has"
+    return gib * BYTES_PER_GIB, f"{instance.chip or 'the host'} of {name} has"
 
 
 def _rows(block: EngineBlock) -> int:

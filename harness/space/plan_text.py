@@ -9,6 +9,7 @@ from typing import Any
 
 from engines.models.tokenizer import FAST_FILE
 from engines.registry import traits
+from engines.sagemaker.catalogue import Price
 from engines.setting import Setting
 from harness.cost.price import SECONDS_PER_HOUR, price_of
 from harness.cost.spending import Spending
@@ -22,6 +23,7 @@ from harness.scenario.schema import Scenario
 from harness.space.candidates import BlockPlan, SpacePlan
 from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
+from harness.space.machine_file import DescribedMachine
 from harness.space.memory_text import asked_dtype, memory_lines, reference_read_s
 from harness.units import format_duration
 from harness.wording import label, lengths_text
@@ -65,6 +67,7 @@ class Forecast:
         return text + (f"; none of them tried {', '.join(self.unknown)}" if self.unknown else "")
 
 
+AS_DESCRIBED = "its engines were not asked: what one refuses there is not known, and every value counts as possible"
 NO_FORECAST = "not known better: no earlier run of this model and load on this machine class in the folder of the runs"
 
 
@@ -145,7 +148,7 @@ def _reference_s(scenario: Scenario) -> float:
     return LAUNCH_S + PROMPT_S * scenario.quality.prompts if scenario.knows_model else 0.0
 
 
-def _quality_text(resolved: ResolvedScenario) -> str:
+def _quality_text(resolved: ResolvedScenario, machine: DescribedMachine | None) -> str:
     """How quality is judged, and what that takes."""
     scenario = resolved.scenario
     served, prompts = scenario.quality.reference, scenario.quality.prompts
@@ -154,8 +157,8 @@ def _quality_text(resolved: ResolvedScenario) -> str:
         return f"{text}; no reference: name the attached model by model:, or quality.reference"
     if served is None and not resolved.has_own_reference:
         return f"{text}; not measured: {NO_FP32}"
-    named = f"{resolved.reference_folder or 'the model'} in {asked_dtype(resolved)}"
-    asked_s = max(_reference_s(scenario), reference_read_s(resolved))
+    named = f"{resolved.reference_folder or 'the model'} in {asked_dtype(resolved, machine)}"
+    asked_s = max(_reference_s(scenario), reference_read_s(resolved, machine))
     who = served.source if served is not None else named
     return f"{text}; compared with {who}, asked once in about {format_duration(asked_s)}"
 
@@ -175,21 +178,24 @@ def plan_lines(
     order: tuple[Candidate, ...],
     races: Races | None = None,
     forecast: Forecast | None = None,
+    machine: DescribedMachine | None = None,
 ) -> Iterator[str]:
     """The plan as a person reads it; `order` are the first candidates to be measured, `forecast` is what earlier runs
-    show of its time."""
+    show of its time, `machine` the described one that is planned for, None: one that was asked."""
 
     scenario = resolved.scenario
     yield f"{scenario.name} ({resolved.path}, digest {resolved.digest})"
+    if machine is not None:
+        yield f"machine    {machine.text}; {AS_DESCRIBED}"
     known = f"{resolved.model.kind}: {resolved.model.value}"
     yield f"model      {known if scenario.knows_model else 'what the attached server serves; not known here'}"
     trace = facts_of(resolved)
     yield f"prompts    {resolved.prompts_path}: {prompts_text(resolved, trace)}"
-    yield f"quality    {_quality_text(resolved)}"
+    yield f"quality    {_quality_text(resolved, machine)}"
     yield f"load       {load_text(scenario.workload)}"
     if trace is not None:
         yield "trace      " + "\n           ".join(trace.lines())
-    yield from (f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved)))
+    yield from (f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved, machine)))
     yield f"candidates {plan.size}"
     for block in plan.blocks:
         mark = "; in production today, measured first" if block.is_incumbent else ""
@@ -207,7 +213,9 @@ def plan_lines(
         yield "nothing is left to measure on this machine; `dyno doctor` lists what it can launch"
         yield from _elsewhere(resolved, plan, trace)
         return
-    yield from _search_lines(scenario, plan, order, expectation(scenario, plan.size, trace), races or Races(), forecast)
+    expected = expectation(scenario, plan.size, trace)
+    yield from _search_lines(scenario, plan, order, expected, races or Races())
+    yield from _time_lines(scenario, plan, expected, forecast, machine)
 
 
 def _search_lines(
@@ -216,21 +224,31 @@ def _search_lines(
     order: tuple[Candidate, ...],
     expected: Expectation,
     races: Races,
-    forecast: Forecast | None,
 ) -> Iterator[str]:
-    """The search itself, its time, cost and disk."""
+    """How many candidates the search tries, what is raced, and what comes first."""
     search = scenario.search
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
     yield "racing     " + "\n           ".join((_racing_text(scenario, races.not_here), *races.spreads))
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
+
+
+def _time_lines(
+    scenario: Scenario,
+    plan: SpacePlan,
+    expected: Expectation,
+    forecast: Forecast | None,
+    machine: DescribedMachine | None,
+) -> Iterator[str]:
+    """What the search takes: time, money, disk."""
+    search = scenario.search
     yield (
         f"expected   {expected.trials + expected.repetitions} trials of at most {format_duration(expected.trial_s)}: "
         f"at most about {format_duration(expected.total_s)}, budget {format_duration(search.max_minutes * 60)}; "
         "downloads and conversions come on top, once"
     )
     yield f"           {forecast.text if forecast else NO_FORECAST}"
-    money = cost_line(scenario, plan.candidates, expected, forecast)
+    money = cost_line(scenario, plan.candidates, expected, forecast, machine)
     if money:
         yield f"cost       {money}"
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
@@ -275,7 +293,11 @@ def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | 
 
 
 def cost_line(
-    scenario: Scenario, candidates: tuple[Candidate, ...], expected: Expectation, forecast: Forecast | None = None
+    scenario: Scenario,
+    candidates: tuple[Candidate, ...],
+    expected: Expectation,
+    forecast: Forecast | None = None,
+    machine: DescribedMachine | None = None,
 ) -> str:
     """What the search's endpoints may cost, and what a local run is priced at and comes to; '' where there is no
     price."""
@@ -289,6 +311,8 @@ def cost_line(
         limit = f", budget {spending.limit_usd:.2f} USD" if spending.limit_usd is not None else ", no budget set"
         return f"at most about {usd:.2f} USD of endpoints ({len(endpoints)} priced candidates){limit}"
     price = price_of(scenario.cost, candidates[0]) if candidates else None
+    if machine is not None and machine.usd_per_hour is not None:
+        price = Price(usd_per_hour=machine.usd_per_hour, source="scenario", origin=f"the description of {machine.name}")
     if price is None:
         return ""
     usd = price.usd_per_hour / SECONDS_PER_HOUR
@@ -303,6 +327,7 @@ def plan_dict(
     order: tuple[Candidate, ...],
     races: Races | None = None,
     forecast: Forecast | None = None,
+    machine: DescribedMachine | None = None,
 ) -> dict[str, Any]:
     """The same plan, JSON-able."""
     races = races or Races()
@@ -310,7 +335,8 @@ def plan_dict(
     expected = expectation(resolved.scenario, plan.size, trace)
     return {
         "scenario": resolved.as_dict(),
-        "memory": list(memory_lines(resolved)),
+        "machine": machine.model_dump() if machine else None,
+        "memory": list(memory_lines(resolved, machine)),
         "load": load_text(resolved.scenario.workload),
         "trace": trace.as_dict() if trace else None,
         "candidates": plan.size,
@@ -340,7 +366,7 @@ def plan_dict(
             else None,
             "known_by": forecast.text if forecast else NO_FORECAST,
             "disk_mib": round(expected.disk_mib, 1),
-            "cost": cost_line(resolved.scenario, plan.candidates, expected, forecast) or None,
+            "cost": cost_line(resolved.scenario, plan.candidates, expected, forecast, machine) or None,
         },
     }
 

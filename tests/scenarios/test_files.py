@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def _case(path: Path) -> Any:
 def test_every_scenario_file_is_right(path: Path) -> None:
     scenario = load_scenario(path)
     check_files(resolve(scenario, path))
-    assert scenario.name == path.stem.replace(".", "-")
+    folder = "inferencebench-" if path.parent.name == "inferencebench" else ""
+    assert scenario.name == folder + path.stem.replace(".", "-")
     assert scenario.description
     assert path.read_text().startswith("# "), "the header states the question"
 
@@ -69,3 +71,15 @@ def test_the_decoders_quickstart_spans_the_servers_within_its_ten_minutes() -> N
     assert engines == {"transformers", "llamacpp", "vllm", "openvino", "ctranslate2"}
     assert scenario.search.max_minutes <= 8
     assert expectation(scenario, 40).total_s <= 8 * 60
+
+
+def test_the_choices_of_inferencebench_are_twenty_with_ten_options_and_one_letter() -> None:
+    lines = (FOLDER / "inferencebench" / "choice.jsonl").read_text(encoding="utf-8").splitlines()
+    choices = [json.loads(line) for line in lines]
+    assert len(choices) == 20
+    for choice in choices:
+        options = [line for line in choice["prompt"].splitlines() if line[1:3] == ". "]
+        assert [line[0] for line in options] == list("ABCDEFGHIJ")
+        assert len({line[3:] for line in options}) == 10
+        assert choice["reference"] in "ABCDEFGHIJ"
+    assert len({choice["reference"] for choice in choices}) > 5

@@ -102,6 +102,7 @@ def test_an_attached_server_s_model_is_not_said_to_be_the_bundled_one(tmp_path: 
     ],
 )
 def test_memory_is_that_of_the_most_requests_at_once_in_each_engines_words(block: dict[str, Any], rows: int) -> None:
-    of = Scenario.model_validate({"name": "s", "model": {"shape": "llama-3.1-8b"}, "space": [block]})
+    fields = {"name": "s", "model": {"shape": "llama-3.1-8b"}, "space": [block], "workload": {"load": {"users": 100}}}
+    of = Scenario.model_validate(fields)
     (line,) = list(memory_lines(resolve(of, Path("s.yaml"))))[1:]
     assert f"({rows} rows x" in line
