@@ -269,11 +269,12 @@ class Probe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatFacts:
     """Who applied the model's chat template, and how long it makes the prompts, in tokens of the model's own tokenizer;
-    None where that is not here to count them."""
+    None where that is not here to count them. `history` is whose answers conversations carry ('': none are sent)."""
 
     template_by: Literal["server", "dyno"]
     tokens_p50: int | None = None
     tokens_max: int | None = None
+    history: Literal["", "recorded", "own"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

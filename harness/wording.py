@@ -44,7 +44,15 @@ def chat_text(facts: ChatFacts) -> str:
     lengths = ""
     if facts.tokens_p50 is not None and facts.tokens_max is not None:
         lengths = f"; prompts of {lengths_text(facts.tokens_p50, facts.tokens_max)}"
-    return f"the template was applied by {who}; input tokens count it{lengths}"
+    history = _HISTORIES[facts.history]
+    return f"the template was applied by {who}; input tokens count it{lengths}{history}"
+
+
+_HISTORIES = {
+    "": "",
+    "recorded": "; turns carry the answers of the file, the same requests for every candidate",
+    "own": "; turns carry the server's own answers: requests differ between candidates, which are compared unpaired",
+}
 
 
 def lengths_text(p50: int, most: int) -> str:

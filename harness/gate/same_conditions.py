@@ -18,7 +18,7 @@ MEMORY_TOLERANCE_FRAC = 0.02
 """The same instance type reports a few MiB more or less from boot to boot."""
 WORKLOAD_MUST_MATCH = (
     "inputs_per_request", "parameters", "stream", "template", "request", "load", "slo",
-    "locustfile", "spawn_per_s",
+    "locustfile", "spawn_per_s", "conversations", "lengths",
 )  # fmt: skip
 WORKLOAD_MAY_DIFFER = ("warmup_requests", "requests", "max_duration_s", "request_timeout_s")
 NO_MACHINE = (

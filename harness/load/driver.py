@@ -71,7 +71,7 @@ class LoadResult:
     `stopped` is the reason when `should_stop` ended the load early; what was measured until then is kept.
     `client_busy_s`: CPU of each load process in the window. `open_loop`: facts of the schedule; None in a closed loop.
     `doubts`: the load processes' own doubts about the numbers; `notes`: where the load came from. `too_many_errors`: ''
-    or the sentence with which the plan's max_error_frac ended the load early.
+    or the sentence with which the plan's max_error_frac ended the load early. `known_input_frac`: see RecordReader.
     """
 
     records: tuple[RequestRecord, ...]
@@ -85,6 +85,7 @@ class LoadResult:
     doubts: tuple[Doubt, ...] = ()
     notes: tuple[str, ...] = ()
     too_many_errors: str = ""
+    known_input_frac: float | None = None
 
     @property
     def processes(self) -> int:
@@ -235,7 +236,7 @@ class _Watch:
 def _collect(
     plan: LoadPlan, folder: Path, begin_ns: int, processes: AnyProcesses, stopped: str, model: ServedModel
 ) -> LoadResult:
-    records, outputs = _read(plan, folder, processes, model)
+    records, outputs, known_input_frac = _read(plan, folder, processes, model)
     records.sort(key=lambda record: (record.intended_ns, record.seq))
     measured = [record for record in records if not record.is_warmup]
     if not measured and not stopped:
@@ -254,21 +255,23 @@ def _collect(
         open_loop=_facts(plan, measured, processes) if plan.is_open_loop else None,
         doubts=(*processes.doubts, *processes.clock_doubts()),
         notes=processes.notes(),
+        known_input_frac=known_input_frac,
     )
 
 
 def _read(
     plan: LoadPlan, folder: Path, processes: AnyProcesses, model: ServedModel
-) -> tuple[list[RequestRecord], dict[str, str]]:
-    """Every record that the processes left, and the answers of measured requests by output id."""
+) -> tuple[list[RequestRecord], dict[str, str], float | None]:
+    """Every record that the processes left, the answers of measured requests by output id, and what the inputs share
+    where the answers decided that."""
     paths = sorted(folder.glob("raw-*.jsonl"))
     if plan.locustfile:
-        return records_of([one for path in paths for one in read_fired(path)])
+        return *records_of([one for path in paths for one in read_fired(path)]), None
     reader = RecordReader(plan, model)
     read = _read_all(reader, paths, processes)
     if (asked := model.after_asking(tuple(reader.unjudged.values()))) is not model:
         read = _read_all(RecordReader(plan, asked), paths, processes)
-    return read
+    return *read, reader.known_input_frac
 
 
 def _read_all(

@@ -27,6 +27,15 @@ NO_TURN = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnHistory:
+    """That turns carry what the server answered before, and the model's chat template with its special tokens, by which
+    they become the text that the model reads; '' where no model is known."""
+
+    template: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
     """One load: warm-up, then the measured requests.
 
@@ -36,7 +45,8 @@ class LoadPlan:
     covers, at most `max_in_flight` requests are outstanding; one that is due then waits, its latency running.
     `follows` names for each request the turn before it in its conversation, NO_TURN for none (() where no request waits
     for another): it is due at its offset, or `think_time_s` after that one's answer, whichever is later; in a closed
-    loop the same user sends it then. `turns` are the prompts of the measured requests where each is such a turn.
+    loop the same user sends it then. `turns` are the prompts of the measured requests where each is such a turn, with
+    `own_history` the answers in them are replaced by the server's.
     `input_lengths`, `output_lengths` (tokens, one per request or none at all) shape prompts and set max_new_tokens;
     `tokens_per_word` (by prompt id, 1 where it is not named) and the `end_tokens` that the tokenizer adds to a text are
     the estimate used for that in runs without a corpus: else `cuts` (one per prompt of each measured request, () for a
@@ -78,6 +88,7 @@ class LoadPlan:
     offsets_ns: tuple[int, ...] = ()
     follows: tuple[int, ...] = ()
     turns: tuple[Prompt, ...] = ()
+    own_history: OwnHistory | None = None
     window_s: float = 0.0
     max_in_flight: int = 1000
     input_lengths: tuple[int | None, ...] = ()
@@ -126,6 +137,8 @@ class LoadPlan:
         fields: dict[str, Any] = json.loads(text)
         fields["prompts"] = tuple(_prompt(prompt) for prompt in fields["prompts"])
         fields["turns"] = tuple(_prompt(prompt) for prompt in fields["turns"])
+        if fields["own_history"] is not None:
+            fields["own_history"] = OwnHistory(**fields["own_history"])
         fields["dialect"] = Dialect(**fields["dialect"])
         for name in ("offsets_ns", "follows", "input_lengths", "output_lengths"):
             fields[name] = tuple(fields[name])

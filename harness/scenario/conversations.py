@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from harness.scenario.fields import Strict, expected, one_of
 from harness.scenario.load_kinds import ClosedLoad, Load
 
-HISTORIES = ("recorded",)
-_ADVICE = {"own": "the answers of the server itself are not sent as history: candidates would get different requests"}
+HISTORIES = ("recorded", "own")
 
 
 class Conversations(Strict):
     """Users who each take a conversation of the prompts file and send its questions one after the other."""
 
     history: Annotated[
-        Annotated[str, BeforeValidator(one_of("a history", HISTORIES, _ADVICE))],
-        Field(description="the answers sent before a question: those of the file, so every candidate gets the same"),
+        Annotated[Literal["recorded", "own"], BeforeValidator(one_of("a history", HISTORIES))],
+        Field(
+            description="the answers sent before a question: the file's (equal requests for all) or the server's own"
+        ),
     ] = "recorded"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.scenario.conversations import Conversations
 from harness.scenario.goals import Objective
 from harness.scenario.load_kinds import ClosedLoad, Load, Slo
 
@@ -13,7 +14,11 @@ a trial only; of several objectives, one that is worse does not rule a candidate
 
 
 def why_not_raced(
-    objectives: Sequence[Objective], load: Load, locustfile: str | None, slo: Slo | None
+    objectives: Sequence[Objective],
+    load: Load,
+    locustfile: str | None,
+    slo: Slo | None,
+    conversations: Conversations | None = None,
 ) -> tuple[str, object] | None:
     """None where trials can be raced, else (what is expected, what is written)."""
     first = objectives[0]
@@ -22,6 +27,11 @@ def why_not_raced(
         (len(objectives) == 1, "one objective", ", ".join(each.name for each in objectives)),
         (not load.levels, "one level of load", "several"),
         (first.name in raced, f"{', '.join(raced[:-1])} or {raced[-1]} as the objective", first.name),
+        (
+            conversations is None or conversations.history != "own",
+            "history: recorded, since own answers make each candidate's requests its own",
+            "history: own",
+        ),
         (locustfile is None, "requests that dyno makes itself", "locustfile"),
     )
     return next(((what, got) for is_there, what, got in needs if not is_there), None)

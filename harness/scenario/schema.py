@@ -315,7 +315,8 @@ class Scenario(Strict):
             return "search.race: true or null", False
         if self.search.race is None and self.search.sampler == "grid":
             return "search.race: true beside sampler: grid, which measures all of it whole", None
-        return why_not_raced(self.objectives, self.workload.load, self.workload.locustfile, self.workload.slo)
+        load = self.workload
+        return why_not_raced(self.objectives, load.load, load.locustfile, load.slo, load.conversations)
 
     @field_validator("objectives")
     @classmethod

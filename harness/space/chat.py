@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import ModelInvalid, RequestInvalid
-from engines.models.chat_template import ChatTemplate
+from engines.models.chat_template import ChatTemplate, special_tokens
 from engines.models.checkpoint.kind import model_kind, template_text
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
 from harness.load.corpus.spans import Around
+from harness.load.plan import OwnHistory
 from harness.load.prompts.prompts_file import read_prompts
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario
@@ -52,6 +53,19 @@ def conversations_of(
 
     return tuple(
         tuple(turn(prompt, end, number) for number, end in enumerate(_questions(prompt), 1)) for prompt in prompts
+    )
+
+
+def own_history_of(resolved: ResolvedScenario, folder: Path | None) -> OwnHistory | None:
+    """By what template turns become texts once the server has answered the ones before; None where the file's answers
+    are their history."""
+    conversations = resolved.scenario.workload.conversations
+    if conversations is None or conversations.history != "own":
+        return None
+    return (
+        OwnHistory()
+        if folder is None
+        else OwnHistory(template=template_text(folder), special_tokens=special_tokens(folder))
     )
 
 

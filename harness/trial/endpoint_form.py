@@ -56,6 +56,7 @@ def chat_facts(endpoint: Endpoint, workload: Workload, counts: Sequence[int]) ->
         template_by="server" if is_servers else "dyno",
         tokens_p50=median_low(counts) if counts else None,
         tokens_max=max(counts, default=None),
+        history=workload.conversations.history if workload.conversations is not None else "",
     )
 
 

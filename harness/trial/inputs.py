@@ -10,12 +10,13 @@ from engines.cache_folder import cache_root
 from engines.models.folder import check_model_folder, resolve_model
 from harness.load.corpus.spans import Around
 from harness.load.hosts.coordinator import LoadHosts
+from harness.load.plan import OwnHistory
 from harness.load.user_locustfile.check import OwnLocustfile, checked_locustfile
 from harness.load.web_ui.launch import WebUi
 from harness.records import Prompt
 from harness.scenario.resolve import ResolvedScenario, with_code
 from harness.scenario.schema import Scenario
-from harness.space.chat import around_of, conversations_of, prompts_of, token_counts
+from harness.space.chat import around_of, conversations_of, own_history_of, prompts_of, token_counts
 from harness.space.context import check_context
 
 
@@ -34,8 +35,8 @@ class TrialInputs:
     where it was asked for, `hosts` the workers that send the load where other hosts do. `reference_dir` is the folder
     that answers in fp32, None where none does. `token_counts` are those of a chat's prompts as the model reads them, ()
     where they cannot be counted here. `corpus_path` is the text from which inputs of a length are cut, `around` what
-    the model's chat template writes around one of them, `conversations` the turns of each prompt where each is sent.
-    `queue_order` is how our server takes waiting requests."""
+    the model's chat template writes around one of them, `conversations` the turns of each prompt where each is sent,
+    `own_history` that they carry the server's own answers. `queue_order` is how our server takes waiting requests."""
 
     scenario: Scenario
     model_dir: Path
@@ -51,6 +52,7 @@ class TrialInputs:
     corpus_path: Path | None = None
     around: Around | None = None
     conversations: tuple[tuple[Prompt, ...], ...] = ()
+    own_history: OwnHistory | None = None
 
     @property
     def quality_prompts(self) -> tuple[Prompt, ...]:
@@ -79,6 +81,7 @@ def read_inputs(resolved: ResolvedScenario, checkout: Checkout | None = None) ->
         corpus_path=resolved.corpus_path,
         around=around_of(resolved, known),
         conversations=conversations_of(resolved, known, prompts),
+        own_history=own_history_of(resolved, known),
         checkout=checkout,
         trace_path=resolved.trace_path,
         locustfile=own_locustfile(resolved),

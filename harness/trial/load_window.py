@@ -167,7 +167,7 @@ class Loads:
             slo=self._workload.slo.thresholds() if self._workload.slo else None,
             asked_rps=result.open_loop.asked_rps if result.open_loop else None,
             is_open_loop=plan.is_open_loop,
-            unlimited_hit_frac=plan.unlimited_hit_frac,
+            unlimited_hit_frac=plan.unlimited_hit_frac if plan.own_history is None else result.known_input_frac,
         )
         if bounded := why_bounded(result):
             summary = summary.doubted([Doubt(kind="held_back", sentence=bounded)])

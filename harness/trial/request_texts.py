@@ -13,6 +13,7 @@ from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
 from harness.load.plan import NO_TURN, LoadPlan
 from harness.load.prompts.lengths import SentPrompts, shaped, token_rates
+from harness.load.prompts.own_history import common_length
 from harness.load.schedule.request_times import Schedule
 from harness.records import Prompt
 from harness.scenario.load_kinds import TraceLoad
@@ -91,8 +92,10 @@ class RequestTexts:
                 follows += [NO_TURN, *range(len(turns), len(turns) + len(conversation) - 1)]
                 turns += conversation
         turns, follows = turns[: plan.requests], follows[: plan.requests]
+        if self._inputs.own_history is not None:  # what they share is known when the answers are
+            return replace(plan, turns=tuple(turns), follows=tuple(follows), own_history=self._inputs.own_history)
         known = sum(
-            _common(turn.model_text, turns[before].model_text)
+            common_length(turn.model_text, turns[before].model_text)
             for turn, before in zip(turns, follows, strict=True)
             if before != NO_TURN
         )
@@ -141,13 +144,6 @@ class RequestTexts:
             input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
             output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
         )
-
-
-def _common(one: str, other: str) -> int:
-    """Characters with which both begin."""
-    return next(
-        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
-    )
 
 
 def conversations(follows: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from harness.load.client.request_counter import Tickets
 from harness.load.client.timer import Timer
 from harness.load.plan import LoadPlan, firsts_in, next_turns, share_of
 from harness.load.prompts.lengths import SentPrompts, shaped
+from harness.load.protocol.interface import NoAnswer
 from harness.load.protocol.request_form import form_of
 from harness.records import Prompt
 from harness.units import NS_PER_S
@@ -33,7 +35,7 @@ class Session:
     def __init__(self, plan: LoadPlan, workdir: Path, part: int) -> None:
         self.plan = plan
         self._part = part
-        self.pool = Pool(plan, part, self._grow, self.keep) if plan.is_open_loop else None
+        self.pool = Pool(plan, part, self._grow, self._over) if plan.is_open_loop else None
         self.users = self.pool.begin_users() if self.pool else share_of(plan.users, part, plan.processes)
         self.add_users: Callable[[int], None] = _no_users
         self._started = 0
@@ -108,18 +110,31 @@ class Session:
         number = self._numbered(self._warmup.take())
         return None if number is None else (WARMUP_BASE + number, self._wire(self._sent.warmup(number)))
 
-    def take_measured(self, last: int | None) -> tuple[int, bytes] | None:
-        """The measured request (seq, bytes on the wire) that follows a user's last one in its conversation, else the
-        next one that follows none, or None."""
+    def take_turn(self, last: int | None) -> tuple[int, bytes] | None:
+        """The measured request (seq, bytes on the wire) that follows a user's last one in its conversation, or None."""
         seq = None if last is None else self._next_turns.get(last)
-        if seq is None:
-            number = self._numbered(self._measured.take())
-            seq = None if number is None else self._firsts[number]
         return None if seq is None else (seq, self._wire_of(seq))
+
+    def take_measured(self) -> tuple[int, bytes] | None:
+        """The next measured request (seq, bytes on the wire) that follows none, or None."""
+        number = self._numbered(self._measured.take())
+        return None if number is None else (self._firsts[number], self._wire_of(self._firsts[number]))
 
     def _numbered(self, ticket: int | None) -> int | None:
         """The request of a ticket of this host, unique over all hosts."""
         return None if ticket is None else ticket * self.plan.hosts + self.plan.host
+
+    def heard(self, raw: Exchange) -> None:
+        """Keep the answer for the turns behind it, where the server's own answers are their history."""
+        turns = self._sent.own_turns
+        if turns is None or raw.is_warmup or not raw.is_answered:
+            return
+        with contextlib.suppress(NoAnswer):  # the file's answer stays
+            turns.heard(raw.seq, self._form.read(raw.body, raw.marks, 1).texts[0])
+
+    def _over(self, raw: Exchange) -> None:
+        self.heard(raw)
+        self.keep(raw)
 
     def keep(self, raw: Exchange) -> None:
         """Append one request to the file (buffered)."""
@@ -140,7 +155,7 @@ class Session:
     def _wire_of(self, seq: int) -> bytes:
         prompts = self._sent.measured(seq)
         plan = self.plan
-        if not plan.input_lengths and not plan.output_lengths:
+        if not plan.input_lengths and not plan.output_lengths and plan.own_history is None:
             return self._wire(prompts)
         return self._form.request(*shaped(plan, seq, prompts))
 
@@ -188,9 +203,10 @@ class UserRun:
         intended_ns = begin_ns + think_ns * self._user // plan.users
         last: int | None = None
         while intended_ns < stop_ns:
+            turn = self._session.take_turn(last)
             if intended_ns > time.monotonic_ns():
                 self._timer.wait_until(intended_ns)
-            ticket = self._session.take_measured(last)
+            ticket = turn or self._session.take_measured()
             if ticket is None:
                 break
             raw = self._send(ticket, intended_ns=intended_ns, is_warmup=False)
@@ -210,6 +226,7 @@ class UserRun:
         exchange = Exchange(seq=seq, user=self._user, is_warmup=is_warmup, intended_ns=intended_ns)
         self.connection.exchange(exchange, wire, self._write)
         self._write()
+        self._session.heard(exchange)
         self._unwritten = exchange
         return exchange
 

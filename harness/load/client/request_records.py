@@ -27,6 +27,13 @@ class RecordReader:
         self._form = form_of(plan)
         self.unjudged: dict[str, Prompt] = {}
         self._sent = SentPrompts(plan)
+        self._known_chars = self._sent_chars = 0
+
+    @property
+    def known_input_frac(self) -> float | None:
+        """The share of the inputs with which the turn before began, in characters, where the server's own answers are
+        the history of turns; else None."""
+        return self._known_chars / self._sent_chars if self._sent_chars else None
 
     def record_of(self, raw: Exchange) -> tuple[RequestRecord, dict[str, str]]:
         """The record of a raw request, and its answers by output id ('<seq>.<place in the request>').
@@ -38,6 +45,7 @@ class RecordReader:
         prompts = self._sent.warmup(place) if raw.is_warmup else self._sent.measured(place)
         outcome, error, answer = self._judged(raw, prompts)
         asked, generated, counted_by = self._counts(raw, answer, prompts) if answer.parts else (None, None, "")
+        self._follow(raw, prompts[0], answer)
         if answer.parts and (blank := self._blank(answer, prompts, generated if counted_by == "server" else None)):
             outcome, error = "empty", blank
         texts = answer.texts if outcome == "ok" and not raw.is_warmup else ()
@@ -68,6 +76,16 @@ class RecordReader:
             asked_input_tokens=None if raw.is_warmup else asked_input(self._plan, raw.seq),
         )
         return record, outputs
+
+    def _follow(self, raw: Exchange, turn: Prompt, answer: Answer) -> None:
+        """Keep the answer for the turns behind it, as who sent it did."""
+        turns = self._sent.own_turns
+        if turns is None or raw.is_warmup:
+            return
+        self._sent_chars += len(turn.model_text)
+        self._known_chars += turns.known_before(turn, raw.seq)
+        if answer.parts:
+            turns.heard(raw.seq, answer.parts[0].text)
 
     def _judged(self, raw: Exchange, prompts: Sequence[Prompt]) -> tuple[RequestOutcome, str, Answer]:
         """(outcome, why it failed or '', the answer; one without parts where there is none)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.load.corpus.spans import Cut, text_of
 from harness.load.plan import LoadPlan
+from harness.load.prompts.own_history import OwnTurns
 from harness.load.prompts.prompts_file import RequestOrder
 from harness.records import Prompt
 
@@ -27,9 +28,12 @@ class SentPrompts:
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
         self._order = RequestOrder(plan.prompts, plan.inputs_per_request, plan.seed)
+        self.own_turns = OwnTurns(plan) if plan.own_history is not None else None
 
     def measured(self, seq: int) -> tuple[Prompt, ...]:
         """The prompts of measured request `seq`, from 0."""
+        if self.own_turns is not None:
+            return (self.own_turns.turn(seq),)
         if self._plan.turns:
             return (self._plan.turns[seq],)
         return self._cut(self._plan.cuts, seq, "") or self._order.measured(seq)

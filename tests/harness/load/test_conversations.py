@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from engines.models.chat_template import ChatTemplate
-from harness.load.plan import NO_TURN
+from engines.api import Endpoint
+from engines.models.chat_template import ChatTemplate, special_tokens
+from engines.models.checkpoint.kind import template_text
+from harness.load.plan import NO_TURN, LoadPlan, OwnHistory
+from harness.load.prompts.own_history import OwnTurns, with_answers
 from harness.scenario.resolve import BUNDLED_DECODER, resolve
 from harness.scenario.schema import Scenario
 from harness.space.chat import conversations_of, prompts_of
+from harness.trial.endpoint_form import chat_facts
 from harness.trial.inputs import TrialInputs, read_inputs
 from harness.trial.request_texts import RequestTexts
+from harness.wording import chat_text
 from tests.harness.load.odd_server import Odd, odd_server
 from tests.harness.load.plans import measured_of, plan_of, run_load
 
@@ -92,16 +98,83 @@ def test_a_user_sends_the_turns_of_a_conversation_in_order_after_a_think_time(tm
             assert records[seq].intended_ns >= records[before].done_ns + 50_000_000
 
 
+def _counting(odd: Odd, body: dict[str, Any]) -> None:
+    """Answers with the question and how many messages came before; fails every question that begins with 'first 2'."""
+    *before, question = [message["content"] for message in body["messages"]]
+    if question == "first 2":
+        odd.answer(b"no", 500)
+        return
+    choice = {"index": 0, "message": {"content": f"{question}: {before[-1]}|{len(before)}"}, "finish_reason": "stop"}
+    odd.answer(json.dumps({"choices": [choice], "usage": {"completion_tokens": 1}}).encode())
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("processes", [1, 2])
+def test_own_answers_are_the_history_and_the_file_s_stays_where_a_turn_failed(tmp_path: Path, processes: int) -> None:
+    with odd_server(_counting) as url:
+        plan = plan_of(url, protocol="openai-chat", requests=18, users=3, processes=processes)
+        plan = RequestTexts(_inputs(tmp_path, conversations={"history": "own"})).filled(plan, None)
+        assert plan.own_history == OwnHistory()
+        result = run_load(plan, tmp_path)
+    failed = 0
+    for record in measured_of(result):
+        conversation, number = record.prompt_ids[0].split("#")
+        if number == "1" or conversation == "alone":
+            continue
+        which = conversation[1:]
+        failed += which == "2"
+        answer = "answer 2" if which == "2" else f"first {which}: be brief|1"
+        assert result.outputs[f"{record.seq}.0"] == f"second {which}: {answer}|3"
+    assert failed
+    assert 0.2 < (result.known_input_frac or 0) < 0.9
+
+
+def test_own_answers_reach_a_known_model_s_template_and_the_file_s_first_messages_stay(tmp_path: Path) -> None:
+    form = OwnHistory(template=template_text(BUNDLED_DECODER), special_tokens=special_tokens(BUNDLED_DECODER))
+    plan = plan_of("http://h", requests=9)
+    plan = RequestTexts(replace(_inputs(tmp_path), own_history=form)).filled(plan, None)
+    assert LoadPlan.from_json(plan.to_json()).own_history == form
+    seq = next(seq for seq, turn in enumerate(plan.turns) if turn.prompt_id == "c1#2")
+    turns = OwnTurns(plan)
+    assert turns.turn(seq).messages == plan.turns[seq].messages, "not answered yet"
+    turns.heard(plan.follows[seq], "mine")
+    turn = turns.turn(seq)
+    assert turn.messages == (("system", "be brief"), ("user", "first 1"), ("assistant", "mine"), ("user", "second 1"))
+    messages = [{"role": role, "content": content} for role, content in turn.messages]
+    assert turn.rendered == ChatTemplate.load(BUNDLED_DECODER).render(messages)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (["x", "y"], "s u1 x u2 y u3"),
+        ([None, "y"], "s u1 a1 b1 u2 y u3"),
+        (["", None], "s u1  u2 u3"),
+    ],
+)
+def test_each_question_but_the_last_gets_one_own_answer(own: list[str | None], expected: str) -> None:
+    roles = {"s": "system", "u": "user", "a": "assistant", "b": "assistant"}
+    messages = [(roles[word[0]], word) for word in ("s", "u1", "a1", "b1", "u2", "u3")]
+    assert " ".join(content for _, content in with_answers(messages, own)) == expected
+
+
+def test_own_history_is_not_raced_and_is_said(tmp_path: Path) -> None:
+    scenario = _inputs(tmp_path, conversations={"history": "own"}).scenario
+    assert scenario.why_not_raced == (
+        "history: recorded, since own answers make each candidate's requests its own", "history: own"
+    )  # fmt: skip
+    facts = chat_facts(Endpoint(url="http://h", protocol="openai-chat"), scenario.workload, ())
+    assert facts is not None
+    assert chat_text(facts).endswith("requests differ between candidates, which are compared unpaired")
+
+
 @pytest.mark.parametrize(
     ("workload", "problem"),
     [
         ({"chat": False}, "expected chat: true beside conversations"),
         ({"load": {"kind": "poisson", "rate_rps": 1.0}}, "load.kind: closed beside conversations, got 'poisson'"),
         ({"lengths": {"input": 9}}, "expected no lengths.input beside conversations"),
-        (
-            {"conversations": {"history": "own"}},
-            "a history: one of recorded, got 'own'; the answers of the server itself",
-        ),
+        ({"conversations": {"history": "owm"}}, "a history: one of recorded, own, got 'owm'; did you mean 'own'"),
     ],
 )
 def test_conversations_without_turns_of_their_kind_are_refused(
