@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from engines.setting import OptionValue, Setting, is_newer_default
 from harness.race import Race
@@ -351,7 +351,8 @@ Message = tuple[str, str]
 class Prompt:
     """One line of a prompts file. `reference` is the wanted answer, where one is known. In a chat `messages` are the
     conversation that the file has, none where it has one text, and `rendered` is what the model's chat template makes
-    of the `turns`."""
+    of the `turns`. Where some are more than a role and a text (tool calls, tools' answers), `given` are the messages in
+    JSON as the file has them."""
 
     prompt_id: str
     task: str
@@ -359,10 +360,18 @@ class Prompt:
     reference: str | None
     rendered: str | None = None
     messages: tuple[Message, ...] = ()
+    given: tuple[str, ...] = ()
+
+    @property
+    def sent_messages(self) -> list[dict[str, Any]]:
+        """The turns as a server with a chat is sent them."""
+        if self.given:
+            return [json.loads(message) for message in self.given]
+        return [{"role": role, "content": content} for role, content in self.turns]
 
     @property
     def turns(self) -> tuple[Message, ...]:
-        """What a server with a chat is sent."""
+        """Role and text of each message."""
         return self.messages or (("user", self.text),)
 
     @property

@@ -151,7 +151,7 @@ class LoadPlan:
 
 def _prompt(fields: dict[str, Any]) -> Prompt:
     messages = tuple((role, content) for role, content in fields.pop("messages"))
-    return Prompt(**fields, messages=messages)
+    return Prompt(**{**fields, "given": tuple(fields["given"])}, messages=messages)
 
 
 def share_of(total: int, part: int, parts: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate, special_tokens
@@ -38,8 +41,9 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
 def conversations_of(
     resolved: ResolvedScenario, folder: Path | None, prompts: Sequence[Prompt]
 ) -> tuple[tuple[Prompt, ...], ...]:
-    """The turns of each prompt: one for every question, with all that the file has before it. () where the scenario
-    sends no conversations. Raises ScenarioError: a template that refuses a turn."""
+    """The turns of each prompt: one for every question and for the last of tools' answers, with all that the file
+    has before it. () where the scenario sends no conversations. Raises ScenarioError: a template that refuses a
+    turn."""
     if resolved.scenario.workload.conversations is None:
         return ()
     template = _template(resolved, folder) if folder is not None else None
@@ -48,7 +52,10 @@ def conversations_of(
     def turn(prompt: Prompt, end: int, number: int) -> Prompt:
         messages = prompt.turns[: end + 1]
         text = "\n\n".join(content for _, content in messages)
-        one = replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", text=text, messages=messages, rendered=None)
+        one = replace(
+            prompt, prompt_id=f"{prompt.prompt_id}#{number}", text=text, messages=messages, rendered=None,
+            given=prompt.given[: end + 1],
+        )  # fmt: skip
         return one if template is None else replace(one, rendered=_rendered(template, one, where))
 
     return tuple(
@@ -56,12 +63,18 @@ def conversations_of(
     )
 
 
-def own_history_of(resolved: ResolvedScenario, folder: Path | None) -> OwnHistory | None:
+def own_history_of(resolved: ResolvedScenario, folder: Path | None, prompts: Sequence[Prompt]) -> OwnHistory | None:
     """By what template turns become texts once the server has answered the ones before; None where the file's answers
-    are their history."""
+    are their history. Raises ScenarioError where a tool has answered the file's own."""
     conversations = resolved.scenario.workload.conversations
     if conversations is None or conversations.history != "own":
         return None
+    if (with_tools := next((prompt.prompt_id for prompt in prompts if prompt.given), None)) is not None:
+        raise ScenarioError(
+            f"{resolved.path}: workload.conversations.history: expected recorded beside tool calls, whose answers "
+            f"fit the file's calls only, got 'own' and {with_tools!r} of {resolved.prompts_path}; take it out, or "
+            "write recorded"
+        )
     return (
         OwnHistory()
         if folder is None
@@ -70,7 +83,14 @@ def own_history_of(resolved: ResolvedScenario, folder: Path | None) -> OwnHistor
 
 
 def _questions(prompt: Prompt) -> list[int]:
-    return [place for place, (role, _) in enumerate(prompt.turns) if role == "user"]
+    """Places of the messages that ask: those of the user, and the last tool's answer before the model's next one."""
+    roles = [role for role, _ in prompt.turns]
+    behind = [*roles[1:], "assistant"]
+    return [
+        place
+        for place, (role, after) in enumerate(zip(roles, behind, strict=True))
+        if role == "user" or (role == "tool" and after == "assistant")
+    ]
 
 
 def around_of(resolved: ResolvedScenario, folder: Path | None) -> Around | None:
@@ -114,7 +134,7 @@ def token_counts(prompts: Sequence[Prompt], folder: Path) -> tuple[int, ...]:
 
 
 def _rendered(template: ChatTemplate, prompt: Prompt, where: str) -> str:
-    messages = [{"role": role, "content": text} for role, text in prompt.turns]
+    messages = [_for_template(message) for message in prompt.sent_messages]
     try:
         return template.render(messages)
     except RequestInvalid as error:
@@ -125,7 +145,17 @@ def _rendered(template: ChatTemplate, prompt: Prompt, where: str) -> str:
         raise ScenarioError(f"{where}{prompt.prompt_id!r}: {error}{advice}") from None
 
 
-def _takes(template: ChatTemplate, messages: Sequence[Mapping[str, str]]) -> bool:
+def _for_template(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as servers hand it to a template: arguments of tool calls, which are JSON in a text, as objects."""
+    calls = []
+    for call in message.get("tool_calls", ()):
+        with contextlib.suppress(ValueError, TypeError):
+            call = {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+        calls.append(call)
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def _takes(template: ChatTemplate, messages: Sequence[Mapping[str, Any]]) -> bool:
     try:
         template.render(messages)
     except RequestInvalid:

@@ -111,9 +111,9 @@ def _prompt_in(row: Any, form: PromptFormat, where: str, number: int, *, is_chat
     """The prompt of a row, and whether answers behind its last question are left out."""
     if not is_chat or form.turns is None:
         return _prompt_of(form.read(row), where, number), False
-    turns, is_cut = asked_turns(form.turns(row), form.turn_keys, f"{where}: {form.key}")
-    fields = {**form.read(row), "prompt": "\n\n".join(text for _, text in turns)}
-    return replace(_prompt_of(fields, where, number), messages=turns), is_cut
+    turns, given, is_cut = asked_turns(form.turns(row), form.turn_keys, f"{where}: {form.key}")
+    fields = {**form.read(row), "prompt": "\n\n".join(text for _, text in turns if text or not given)}
+    return replace(_prompt_of(fields, where, number), messages=turns, given=given), is_cut
 
 
 def _prompt_of(fields: Mapping[str, Any], where: str, number: int) -> Prompt:

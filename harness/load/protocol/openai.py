@@ -67,7 +67,7 @@ class OpenAi:
         if not (self._is_chat or _is_chat(form.path)):
             fields["prompt"] = prompts[0].text if len(prompts) == 1 else [prompt.text for prompt in prompts]
         elif len(prompts) == 1:
-            fields["messages"] = [{"role": role, "content": content} for role, content in prompts[0].turns]
+            fields["messages"] = prompts[0].sent_messages
         else:
             raise UsageError(
                 f"endpoint path {form.path!r}: a chat request carries one prompt, "

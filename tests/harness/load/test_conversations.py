@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from engines.api import Endpoint
 from engines.models.chat_template import ChatTemplate, special_tokens
 from engines.models.checkpoint.kind import template_text
+from harness.errors import ScenarioError
 from harness.load.plan import NO_TURN, LoadPlan, OwnHistory
 from harness.load.prompts.own_history import OwnTurns, with_answers
 from harness.scenario.resolve import BUNDLED_DECODER, resolve
@@ -40,8 +42,9 @@ ROWS = [
 ] + [{"id": "alone", "prompt": "one question"}]
 
 
-def _inputs(folder: Path, **workload: Any) -> TrialInputs:
-    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+def _inputs(folder: Path, *, is_written: bool = True, **workload: Any) -> TrialInputs:
+    if is_written:
+        (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     fields = {"prompts": "chats.jsonl", "chat": True, "conversations": {}} | workload
     scenario = {"name": "s", "space": [{"engine": "attach"}], "workload": fields}
     return read_inputs(resolve(Scenario.model_validate(scenario), folder / "s.yaml"))
@@ -156,6 +159,31 @@ def test_each_question_but_the_last_gets_one_own_answer(own: list[str | None], e
     roles = {"s": "system", "u": "user", "a": "assistant", "b": "assistant"}
     messages = [(roles[word[0]], word) for word in ("s", "u1", "a1", "b1", "u2", "u3")]
     assert " ".join(content for _, content in with_answers(messages, own)) == expected
+
+
+def test_a_tool_s_answer_is_a_turn_rendered_with_its_call_and_only_recorded(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "add"},
+        {"role": "assistant", "content": None, "tool_calls": [call, call]},
+        *({"role": "tool", "tool_call_id": "c1", "content": str(n)} for n in range(2)),
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "thanks"},
+    ]
+    resolved = resolve(_inputs(tmp_path).scenario, tmp_path / "s.yaml")
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"id": "c", "messages": messages}) + "\n")
+    (found,) = conversations_of(resolved, None, prompts_of(resolved, None))
+    assert [turn.sent_messages for turn in found] == [messages[:1], messages[:4], messages]
+    template = (
+        "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.a + 1 }},{% endfor %}{% endfor %}"
+    )
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_DECODER, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    ((one, two, _),) = conversations_of(resolved, folder, prompts_of(resolved, folder))
+    assert (one.rendered, two.rendered) == ("", "2,2,")
+    with pytest.raises(ScenarioError, match=r"expected recorded beside tool calls.*got 'own' and 'c' of"):
+        _inputs(tmp_path, conversations={"history": "own"}, is_written=False)
 
 
 def test_own_history_is_not_raced_and_is_said(tmp_path: Path) -> None:

@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 
 from harness.errors import ScenarioError
+from harness.load.plan import LoadPlan
 from harness.load.prompts.prompts_file import read_prompts, read_prompts_file
+from harness.load.protocol.request_form import form_of
+from tests.harness.load.plans import plan_of
 
 SYSTEM = {"role": "system", "content": "Be brief"}
 USER = {"role": "user", "content": "Hi?"}
 ANSWER = {"role": "assistant", "content": "Hello"}
 AGAIN = {"role": "user", "content": "And you?"}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+}
+TOOL = {"role": "tool", "tool_call_id": "c1", "content": "2"}
 
 
 def _file(tmp_path: Path, *rows: Any) -> Path:
@@ -60,6 +69,21 @@ def test_a_chat_keeps_the_turns_of_a_conversation(
     assert read.prompts[0].text == "\n\n".join(text for _, text in turns)
 
 
+def test_tool_calls_and_their_answers_are_sent_as_the_file_has_them(tmp_path: Path) -> None:
+    path = _file(
+        tmp_path, {"messages": [USER, CALL, TOOL, ANSWER]}, {"messages": [USER, ANSWER, {**AGAIN, "name": "x"}]}
+    )
+    read = read_prompts_file(path, is_chat=True)
+    first, plain = read.prompts
+    assert first.sent_messages == [USER, CALL, TOOL], "a tool's answer asks"
+    assert first.turns == (("user", "Hi?"), ("assistant", ""), ("tool", "2"))
+    assert first.text == "Hi?\n\n2"
+    assert (read.cut, plain.given) == (1, ())
+    plan = plan_of("http://h", prompts=read.prompts, protocol="openai-chat")
+    assert LoadPlan.from_json(plan.to_json()).prompts == read.prompts
+    assert json.loads(form_of(plan).body((first,)))["messages"] == [USER, CALL, TOOL]
+
+
 def test_answers_behind_the_last_question_are_left_out_and_counted(tmp_path: Path) -> None:
     path = _file(tmp_path, {"messages": [USER, ANSWER]}, {"messages": [USER, ANSWER, AGAIN, ANSWER]}, {"prompt": "x"})
     read = read_prompts_file(path, is_chat=True)
@@ -71,8 +95,17 @@ def test_answers_behind_the_last_question_are_left_out_and_counted(tmp_path: Pat
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ([USER, {"role": "tool", "content": "3"}], "messages.1.role: expected system, user or assistant, got 'tool'"),
-        ([{"content": "3"}], "messages.0.role: expected system, user or assistant, got None"),
+        (
+            [USER, {"role": "tool", "content": "3"}],
+            "messages.1.role: expected system, user, assistant, or tool with a tool_call_id, got 'tool'",
+        ),
+        ([{"content": "3"}], "messages.0.role: expected system, user, assistant, or tool with a"),
+        (
+            [USER, {"role": "assistant", "tool_calls": 3}, AGAIN],
+            "messages.1.tool_calls: expected a list of calls, got 3",
+        ),
+        ([USER, {**CALL, "tool_calls": [{"function": {"name": "f"}}]}, AGAIN], "messages.1.tool_calls.0: expected {"),
+        ([{"role": "tool", "tool_call_id": "c1", "content": "3"}], "messages: expected a message of the user"),
         ([SYSTEM, ANSWER], "messages: expected a message of the user, which is what asks; got none"),
         ([], "messages: expected a list of messages, got []"),
         ("hi", "messages: expected a list of messages, got 'hi'"),
