@@ -46,7 +46,7 @@ def slip_metrics(chosen: Sequence[RequestRecord]) -> dict[str, Metric]:
     if not slips:
         return {}
     note = "turns that follow another; what a conversation lost is in every later turn"
-    estimator = "share of turns that were due after their own time in the trace"
+    estimator = "share of turns that were due after their own time in the schedule"
     return {
         "slip_p50_ms": percentile(slips, 0.5, note=note),
         "slip_p99_ms": percentile(slips, 0.99, note=note),
@@ -66,8 +66,8 @@ def late_turns(chosen: Sequence[RequestRecord]) -> str:
         return ""
     late = sum(record.intended_ns > own_ns(record) for record in turns)
     return (
-        f"the engine kept {kept_frac:.0%} of the trace's rate of turns (limit {KEPT_TURN_FRAC:.0%}): {late} of "
-        f"{len(turns)} turns were due later than in the trace, the last request {(end_ns - last_ns) / NS_PER_S:.3g} s "
+        f"the engine kept {kept_frac:.0%} of the schedule's rate of turns (limit {KEPT_TURN_FRAC:.0%}): {late} of "
+        f"{len(turns)} turns were due later than there, the last request {(end_ns - last_ns) / NS_PER_S:.3g} s "
         "later, because answers before them came late; latencies are those of a lighter load, slip_p99_ms has the rest"
     )
 

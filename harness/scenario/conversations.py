@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harness.scenario.fields import Strict, expected, one_of
-from harness.scenario.load_kinds import ClosedLoad, Load
+from harness.scenario.fields import AtLeastOne, Strict, expected, one_of
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, TraceLoad
 
 HISTORIES = ("recorded", "own")
 
 
 class Conversations(Strict):
-    """Users who each take a conversation of the prompts file and send its questions one after the other."""
+    """Conversations of the prompts file whose questions are sent one after the other, each behind the answer before."""
 
     history: Annotated[
         Annotated[Literal["recorded", "own"], BeforeValidator(one_of("a history", HISTORIES))],
@@ -21,6 +21,13 @@ class Conversations(Strict):
             description="the answers sent before a question: the file's (equal requests for all) or the server's own"
         ),
     ] = "recorded"
+    at_once: Annotated[
+        AtLeastOne | None,
+        Field(description="conversations in progress beside an open loop; each gets every at_once-th request"),
+    ] = None
+    think_time_s: Annotated[
+        float, Field(ge=0.0, description="from an answer to the next turn beside an open loop, at least")
+    ] = 0.0
 
 
 def check_conversations(conversations: Conversations | None, load: Load, *, is_chat: bool, has_lengths: bool) -> None:
@@ -29,8 +36,18 @@ def check_conversations(conversations: Conversations | None, load: Load, *, is_c
         return
     if not is_chat:
         raise expected("chat: true beside conversations", False, "their turns are messages")
-    if not isinstance(load, ClosedLoad):
-        raise expected("load.kind: closed beside conversations", load.kind, "a trace names its own by session_id")
+    if isinstance(load, TraceLoad):
+        raise expected("another load.kind beside conversations", load.kind, "a trace names its own by session_id")
+    if isinstance(load, MaxRateLoad):
+        raise expected("another load.kind beside conversations", load.kind, "turns that wait lower the rate of a probe")
+    if not isinstance(load, ClosedLoad) and conversations.at_once is None:
+        raise expected("conversations.at_once beside an open loop", None, "how many are in progress at a time")
+    if isinstance(load, ClosedLoad) and (conversations.at_once is not None or conversations.think_time_s):
+        raise expected(
+            "neither at_once nor think_time_s in conversations beside load.kind closed",
+            conversations.model_dump(exclude_defaults=True),
+            "they are its users and load.think_time_s",
+        )
     if has_lengths:
         raise expected(
             "no lengths.input beside conversations, whose turns have their own", "both", "remove one of them"

@@ -118,6 +118,8 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "chat"): False,
     ("workload", "lengths"): None,
     ("workload", "conversations"): None,
+    ("workload", "conversations", "at_once"): None,
+    ("workload", "conversations", "think_time_s"): 0.0,
     ("workload", "corpus"): None,
     ("workload", "corpus_may_repeat"): False,
     ("workload", "load", "time_unit"): None,
@@ -141,7 +143,7 @@ def digest_of(scenario: Scenario) -> str:
     for (*above, name), unset in _YOUNGER.items():
         block = fields
         for part in above:
-            block = block[part]
+            block = block.get(part) or {}
         if name in block and block[name] == unset:
             del block[name]
     if scenario.workload.cuts_inputs:  # a trace's prompts were once cut or repeated: that was another load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
@@ -85,13 +85,18 @@ class RequestTexts:
 
     def _with_turns(self, plan: LoadPlan) -> LoadPlan:
         """`plan` with the turns of whole conversations, in a fresh seeded order each time round, until it has its
-        requests."""
-        rng, turns, follows = random.Random(f"conversations:{plan.seed}"), list[Prompt](), list[int]()
-        while len(turns) < plan.requests:
-            for conversation in rng.sample(self._inputs.conversations, len(self._inputs.conversations)):
-                follows += [NO_TURN, *range(len(turns), len(turns) + len(conversation) - 1)]
-                turns += conversation
-        turns, follows = turns[: plan.requests], follows[: plan.requests]
+        requests. In an open loop `at_once` are in progress, and the request at each time is the next turn of one."""
+        settings, number = self._inputs.scenario.workload.conversations, len(plan.offsets_ns) or plan.requests
+        at_once = settings.at_once if settings is not None and settings.at_once else 1
+        if settings is not None and plan.is_open_loop:
+            plan = replace(plan, think_time_s=settings.think_time_s)
+        coming, turns, follows = self._shuffled(plan.seed), list[Prompt](), list[int]()
+        left: list[list[Prompt]] = [[] for _ in range(at_once)]
+        for seq in range(number):
+            going = left[seq % at_once]
+            follows.append(seq - at_once if going else NO_TURN)
+            going = left[seq % at_once] = going or list(next(coming))
+            turns.append(going.pop(0))
         if self._inputs.own_history is not None:  # what they share is known when the answers are
             return replace(plan, turns=tuple(turns), follows=tuple(follows), own_history=self._inputs.own_history)
         known = sum(
@@ -101,6 +106,12 @@ class RequestTexts:
         )
         hit_frac = known / sum(len(turn.model_text) for turn in turns)  # by characters, about that of tokens
         return replace(plan, turns=tuple(turns), follows=tuple(follows), unlimited_hit_frac=hit_frac)
+
+    def _shuffled(self, seed: int) -> Iterator[Sequence[Prompt]]:
+        """Conversations without end, in a fresh order each time round."""
+        rng = random.Random(f"conversations:{seed}")
+        while True:
+            yield from rng.sample(self._inputs.conversations, len(self._inputs.conversations))
 
     def _of_lengths(self, plan: LoadPlan, cutter: Cutter) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
         """The texts of measured and of warm-up requests, each with a beginning that no other has but the turns of its

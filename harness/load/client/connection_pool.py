@@ -124,16 +124,16 @@ class Session:
         """The request of a ticket of this host, unique over all hosts."""
         return None if ticket is None else ticket * self.plan.hosts + self.plan.host
 
-    def heard(self, raw: Exchange) -> None:
+    def keep_answer(self, raw: Exchange) -> None:
         """Keep the answer for the turns behind it, where the server's own answers are their history."""
         turns = self._sent.own_turns
         if turns is None or raw.is_warmup or not raw.is_answered:
             return
         with contextlib.suppress(NoAnswer):  # the file's answer stays
-            turns.heard(raw.seq, self._form.read(raw.body, raw.marks, 1).texts[0])
+            turns.keep_answer(raw.seq, self._form.read(raw.body, raw.marks, 1).texts[0])
 
     def _over(self, raw: Exchange) -> None:
-        self.heard(raw)
+        self.keep_answer(raw)
         self.keep(raw)
 
     def keep(self, raw: Exchange) -> None:
@@ -226,7 +226,7 @@ class UserRun:
         exchange = Exchange(seq=seq, user=self._user, is_warmup=is_warmup, intended_ns=intended_ns)
         self.connection.exchange(exchange, wire, self._write)
         self._write()
-        self._session.heard(exchange)
+        self._session.keep_answer(exchange)
         self._unwritten = exchange
         return exchange
 

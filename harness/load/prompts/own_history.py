@@ -14,7 +14,7 @@ from harness.records import Message, Prompt
 
 
 class OwnTurns:
-    """The turns of a plan with own_history. `heard` keeps what the server answered to one of them."""
+    """The turns of a plan with own_history, made of the answers that it is given."""
 
     def __init__(self, plan: LoadPlan) -> None:
         assert plan.own_history is not None
@@ -23,7 +23,7 @@ class OwnTurns:
         form = plan.own_history
         self._template = ChatTemplate(form.template, form.special_tokens, "the served model") if form.template else None
 
-    def heard(self, seq: int, answer: str) -> None:
+    def keep_answer(self, seq: int, answer: str) -> None:
         """The answer to measured request `seq`, which the turns behind it carry."""
         self._answers[seq] = answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,38 @@ def _counting(odd: Odd, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.heavy
+def test_in_an_open_loop_a_turn_waits_for_its_time_and_for_the_answer_before_it(tmp_path: Path) -> None:
+    def answer(odd: Odd, body: dict[str, Any]) -> None:
+        time.sleep(0.15 if body["messages"][-1]["content"] == "first 2" else 0.01)
+        choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
+        odd.answer(json.dumps({"choices": [choice], "usage": {"completion_tokens": 1}}).encode())
+
+    settings = {"at_once": 3, "think_time_s": 0.05}
+    inputs = _inputs(tmp_path, load={"kind": "constant", "rate_rps": 25.0}, conversations=settings)
+    offsets = tuple(range(0, 30 * 40_000_000, 40_000_000))
+    with odd_server(answer) as url:
+        plan = plan_of(url, protocol="openai-chat", offsets_ns=offsets, window_s=1.2, processes=2)
+        plan = RequestTexts(inputs).filled(plan, None)
+        result = run_load(plan, tmp_path)
+    assert [before for before in plan.follows if before != NO_TURN]
+    assert all(before in (NO_TURN, seq - 3) for seq, before in enumerate(plan.follows))
+    records = {record.seq: record for record in measured_of(result)}
+    assert sorted(records) == list(range(30))
+    slipped = 0
+    for seq, before in enumerate(plan.follows):
+        assert records[seq].prompt_ids == (plan.turns[seq].prompt_id,)
+        if before != NO_TURN:
+            assert plan.turns[before].prompt_id.split("#")[0] == plan.turns[seq].prompt_id.split("#")[0]
+            planned_ns = records[seq].planned_ns
+            assert planned_ns == result.begin_ns + offsets[seq]
+            assert records[seq].intended_ns == max(planned_ns, records[before].done_ns + 50_000_000)
+            is_slow = plan.turns[before].prompt_id == "c2#1"
+            slipped += records[seq].intended_ns > planned_ns
+            assert not is_slow or records[seq].intended_ns >= planned_ns + 60_000_000
+    assert slipped
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("processes", [1, 2])
 def test_own_answers_are_the_history_and_the_file_s_stays_where_a_turn_failed(tmp_path: Path, processes: int) -> None:
     with odd_server(_counting) as url:
@@ -140,7 +173,7 @@ def test_own_answers_reach_a_known_model_s_template_and_the_file_s_first_message
     seq = next(seq for seq, turn in enumerate(plan.turns) if turn.prompt_id == "c1#2")
     turns = OwnTurns(plan)
     assert turns.turn(seq).messages == plan.turns[seq].messages, "not answered yet"
-    turns.heard(plan.follows[seq], "mine")
+    turns.keep_answer(plan.follows[seq], "mine")
     turn = turns.turn(seq)
     assert turn.messages == (("system", "be brief"), ("user", "first 1"), ("assistant", "mine"), ("user", "second 1"))
     messages = [{"role": role, "content": content} for role, content in turn.messages]
@@ -200,7 +233,18 @@ def test_own_history_is_not_raced_and_is_said(tmp_path: Path) -> None:
     ("workload", "problem"),
     [
         ({"chat": False}, "expected chat: true beside conversations"),
-        ({"load": {"kind": "poisson", "rate_rps": 1.0}}, "load.kind: closed beside conversations, got 'poisson'"),
+        (
+            {"load": {"kind": "poisson", "rate_rps": 1.0}},
+            "expected conversations.at_once beside an open loop, got null",
+        ),
+        (
+            {"load": {"kind": "trace", "path": "t"}},
+            "another load.kind beside conversations, got 'trace'; a trace names",
+        ),
+        (
+            {"conversations": {"at_once": 2}},
+            "neither at_once nor think_time_s in conversations beside load.kind closed",
+        ),
         ({"lengths": {"input": 9}}, "expected no lengths.input beside conversations"),
         ({"conversations": {"history": "owm"}}, "a history: one of recorded, own, got 'owm'; did you mean 'own'"),
     ],
