@@ -109,7 +109,7 @@ bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, po
 bench-tuner: install ## the search on six programmed laws, beside others; pip install -e '.[bench-tuner]' adds SMAC3 (BENCH='--seeds 20')
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
 
-bench-machines: install ## calibration of simulated machines; BENCH='--nodes 2 4 8': the speed-up, 40 quiet minutes
+bench-machines: install ## calibration of simulated machines; BENCH='--nodes 2 4 8': the speed-up; BENCH='--kills 50': kill -9
 	$(PIP) install -q 'distributed>=2026.8'
 	$(BIN)/python -m tests.bench.machines.bench_machines $(BENCH)
 

@@ -24,6 +24,7 @@ from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
 from harness.load.hosts.coordinator import LoadHosts
 from harness.load.web_ui.launch import WebUi
+from harness.measure.machine.machine_class import this_machine
 from harness.places.open_cluster import ADDRESS_HELP
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
@@ -190,17 +191,17 @@ class _Options:
         return EarlierRuns(self.results, self.earlier, facts_there(self.there, self.machine))
 
     @property
-    def not_here(self) -> str:
-        """The option by which something else than this machine sends the load, or ''."""
-        return "--places" if self.there else "--expect-workers" if self.hosts else ""
+    def unraced(self) -> str:
+        """The option by which another machine sends the load than the one that serves, or ''."""
+        return "--expect-workers" if self.hosts else ""
 
     def spreads(self, resolved: ResolvedScenario, plan: SpacePlan, before: str = "") -> Earlier:
         """What races need to know of launches, from earlier runs."""
-        return {} if self.not_here else self.runs.spreads(resolved, plan, before)
+        return {} if self.unraced else self.runs.spreads(resolved, plan, before)
 
     def spread_texts(self, resolved: ResolvedScenario, plan: SpacePlan, spreads: Earlier) -> tuple[str, ...]:
         """How much launches differ, as far as something is raced."""
-        return () if self.not_here else spread_texts(resolved, plan, spreads)
+        return () if self.unraced else spread_texts(resolved, plan, spreads)
 
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
@@ -250,7 +251,8 @@ def _here(bench: Bench) -> Places:
     return Here(
         lambda candidate, number, *, judged, order, terms: bench.run(
             candidate, number, judged=judged, order=order, terms=terms, left_s=bench.left_s()
-        )
+        ),
+        this_machine().machine_id,
     )
 
 
@@ -309,7 +311,7 @@ def _print_plan(resolved: ResolvedScenario, plan: SpacePlan, first: tuple[Candid
 
     order = first_candidates(plan, resolved.scenario, FIRST_SHOWN, first)
     spreads = options.spread_texts(resolved, plan, options.spreads(resolved, plan))
-    races, forecast = Races(not_here=options.not_here, spreads=spreads), options.runs.forecast(resolved, plan)
+    races, forecast = Races(unraced=options.unraced, spreads=spreads), options.runs.forecast(resolved, plan)
     if options.as_json:
         click.echo(json.dumps(plan_dict(resolved, plan, order, races, forecast, options.machine), indent=2))
     else:

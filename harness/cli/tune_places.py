@@ -86,6 +86,7 @@ class Elsewhere:
                 note=note,
                 machines=bench.writer.manifest.machines,
                 trials=len(bench.stored),
+                planned=search.trials,
                 launches=len(read_calibrations(bench.writer.layout.root)),
             ),
         )
@@ -127,11 +128,6 @@ def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, oth
         return
     for option in [name for name, is_given in others.items() if is_given]:
         raise UsageError(f"{option} and --places are not combined: each place sends the load to its engine itself")
-    if resolved.scenario.search.race:
-        raise UsageError(
-            f"{resolved.path}: search.race: true and --places are not combined: trials on other machines are not "
-            "raced; remove race"
-        )
     if not parse_container(resolved.scenario.recommend.container).is_own:
         raise UsageError(
             f"{resolved.path}: recommend.container {resolved.scenario.recommend.container}: with --places the file is "

@@ -11,7 +11,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from harness.records import Trial
 from harness.space.capabilities import engine_capabilities
 from harness.store.archive import DamagedArchive, pack
 from harness.store.codec import from_json, to_json
+from harness.store.disk import write_bytes
 from harness.store.run_folder import create_run
 from harness.trial.bench import Bench
 from harness.trial.progress import Lines
@@ -83,7 +85,11 @@ def measure(request: Any, folder: Path) -> bytes:
     with machine_lock(this_machine().machine_id):
         opening = Bench.open(resolved, new_run, progress=Lines(_note), reference=attempt.reference)
         with opening as bench:
-            trial = _run(bench, attempt, folder)
+            with _raced(bench, attempt):
+                trial = _run(bench, attempt, folder)
+            if attempt.terms is not None:
+                against = f"raced against {attempt.terms.against}, which this machine measured too"
+                trial = replace(trial, notes=(*trial.notes, against))
             if os.environ.get(TEST_PLACE):
                 note = f"{TEST_PLACE} named its machine, which stood for several places"
                 trial = replace(trial, notes=(*trial.notes, note))
@@ -104,7 +110,22 @@ def _run(bench: Bench, attempt: Measure, folder: Path) -> Trial:
         left_s=attempt.left_s,
         judged=attempt.judged,
         order=attempt.repetition,
+        terms=attempt.terms,
     )
+
+
+@contextmanager
+def _raced(bench: Bench, attempt: Measure) -> Iterator[None]:
+    """The requests of the trial that is raced against are in the run folder, and not in the archive."""
+    if attempt.terms is None:
+        yield
+        return
+    path = bench.writer.layout.requests(attempt.terms.against)
+    write_bytes(path, base64.b64decode(attempt.raced))
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 VERBS: Mapping[Verb, Callable[[Any, Path], bytes]] = {

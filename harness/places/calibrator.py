@@ -1,7 +1,7 @@
 """Calibration during a search: when each machine launches the calibration candidate, and which one is set aside.
 
-On joining, every 20 trials of the run or after two hours, and before the finalists, a machine launches one candidate a
-few times. One that differs from most of the others is set aside: its trials are shown and not ranked. Where no majority
+On joining, after 20 of its trials or two hours, and before the finalists, a machine launches one candidate a few
+times. One that differs from most of the others is set aside: its trials are shown and not ranked. Where no majority
 agrees, as with two that differ, nobody knows which is the odd one: then the machine of the finalists ranks alone.
 """
 
@@ -24,6 +24,7 @@ from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
 
 EVERY_TRIALS = 20
+"""Trials of a machine, not of the run: eight machines would calibrate after every third trial of each."""
 EVERY_S = 7200.0
 
 
@@ -31,7 +32,8 @@ EVERY_S = 7200.0
 class CalibrationTerms:
     """What is launched and compared, and where it goes: `keep` stores a launch, `publish` the machines as they stand,
     `note` gets a line for people. `machines`, `trials` and `launches` of the candidate are those of the run being
-    resumed, `judged` is one of these whose answers were judged."""
+    resumed, `judged` is one of these whose answers were judged. `planned` trials end the search: near them none is
+    calibrated, since all are then anyway."""
 
     candidate: Candidate
     metric: str
@@ -40,6 +42,7 @@ class CalibrationTerms:
     note: Callable[[str], None]
     machines: tuple[MachineOfRun, ...] = ()
     trials: int = 0
+    planned: float = math.inf
     launches: int = 0
     judged: Trial | None = None
 
@@ -58,7 +61,6 @@ class _Machine:
     wanted: int = LAUNCHES[0]
     logs: list[float] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
-    at_trials: int = 0
     at_s: float = 0.0
     trials_since: int = 0
     ratio: Ratio | None = None
@@ -191,8 +193,12 @@ class Calibrator:
     def _open_due(self) -> None:
         """Begin a round on each machine that is due; a single machine has nobody to be compared with."""
         here = self._here()
+        is_near_end = self._terms.planned - self._trials < len(here) * EVERY_TRIALS / 2
+        is_due = not is_near_end and any(each.trials_since >= EVERY_TRIALS for each in here)
         for each in here if len(here) > 1 else ():
-            old = self._trials - each.at_trials >= EVERY_TRIALS or self._now() - each.at_s >= EVERY_S
+            # Those that are nearly due are launched beside it: at one time all machines are compared.
+            ran_many = is_due and each.trials_since >= EVERY_TRIALS / 2
+            old = ran_many or self._now() - each.at_s >= EVERY_S
             if each.is_open or not (each.needs_round or old):
                 continue
             each.before = each.logs
@@ -266,7 +272,7 @@ class Calibrator:
     def _close(self, ended: list[_Machine]) -> None:
         for each in ended:
             each.is_open, each.trials_since = False, 0
-            each.at_trials, each.at_s = self._trials, self._now()
+            each.at_s = self._now()
             if each.ratio is not None:
                 self._terms.note(f"machine {each.machine_id} calibrated: {self._terms.metric} {each.ratio.text}")
 

@@ -25,6 +25,7 @@ from harness.records import Candidate, Trial
 from harness.store.archive import DamagedArchive, unpack
 from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
+from harness.store.requests_table import whole
 from harness.trial.reference import Reference
 from harness.tune.places import Done, Order
 
@@ -238,6 +239,7 @@ class FarPlaces:
 
     def _begin(self, order: Order, place: _Place, path: Path | None = None, *, is_calibration: bool = False) -> None:
         attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8), is_calibration=is_calibration)
+        terms = None if order.repetition or is_calibration else order.terms_on(place.machine_id)
         request = Measure(
             token=attempt.token,
             question=self._asked.question,
@@ -250,6 +252,8 @@ class FarPlaces:
             written={} if path is None else _beside(path),
             started="" if path is None else path.name,
             prefix=f"calibration{order.number:04d}" if is_calibration else "",
+            terms=terms,
+            raced="" if terms is None else _base64(self._layout.requests(terms.against)),
         )
         self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
 
@@ -366,7 +370,13 @@ class FarPlaces:
 def _beside(path: Path) -> dict[str, str]:
     """The small files of the folder of a recommendation."""
     files = [each for each in path.parent.iterdir() if each.is_file() and each.stat().st_size <= MOST_BYTES]
-    return {each.name: base64.b64encode(each.read_bytes()).decode("ascii") for each in files}
+    return {each.name: _base64(each) for each in files}
+
+
+def _base64(path: Path) -> str:
+    """The content of a file. Raises EnvironmentFault."""
+    with whole(path):
+        return base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _lost(attempt: _Attempt, why: str) -> Done:

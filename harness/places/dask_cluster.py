@@ -156,18 +156,31 @@ class DaskCluster:
 
 
 def ask_as(key: str, folder: str, verb: Verb, request: str) -> tuple[bytes, str]:
-    """`ask_here` in the worker of that folder, until `stop_here`. Raises RuntimeError in any other: Dask runs a task
-    again in a worker that was started in the place of one that ended, at the same address."""
+    """`ask_here` in the worker of that folder, until `stop_here` or until nobody waits for it. Raises RuntimeError in
+    any other: Dask runs a task again in a worker that was started in the place of one that ended, at the same
+    address."""
     from distributed import get_worker
 
-    if get_worker().local_directory != folder:
+    worker = get_worker()
+    if worker.local_directory != folder:
         raise RuntimeError("the worker ended, and another was started in its place")
     stop = _STOPS[key] = threading.Event()
     try:
-        # A nanny gives its worker variables, such as one OpenMP thread, that it was not started with.
-        return ask_here(verb, request, stop.is_set, started=os.getppid() if get_worker().nanny else os.getpid())
+        return ask_here(
+            verb,
+            request,
+            lambda: stop.is_set() or _is_given_up(worker, key),
+            # A nanny gives its worker variables, such as one OpenMP thread, that it was not started with.
+            started=os.getppid() if worker.nanny else os.getpid(),
+        )
     finally:
         del _STOPS[key]
+
+
+def _is_given_up(worker: Any, key: str) -> bool:
+    """Whether the scheduler has taken the task back, as it does when the search that asked is gone, or is gone too."""
+    task = worker.state.tasks.get(key)
+    return task is None or task.state == "cancelled" or worker.status.name in ("closing", "closed", "failed")
 
 
 def stop_here(key: str) -> None:

@@ -10,6 +10,7 @@ from harness.measure.machine.machine_class import Machine
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import BUNDLED, ResolvedScenario, resolved_from_dict
 from harness.trial.reference import Reference
+from harness.tune.racing import Terms
 
 Verb = Literal["describe", "capabilities", "join", "measure"]
 """What a place can be asked: who it is (Described), what an engine can do there, to prove that it would answer the same
@@ -74,7 +75,8 @@ class Measure:
     """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search.
 
     `started` is the one of the `written` files (name -> base64) from which the server is started, where a
-    recommendation is verified; '' where the candidate is launched. `prefix` begins the trial's id.
+    recommendation is verified; '' where the candidate is launched. `prefix` begins the trial's id. `terms` are what it
+    is raced on, `raced` (base64) the stored requests of the trial that it races, which this machine measured.
     """
 
     token: str
@@ -88,3 +90,5 @@ class Measure:
     written: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
     prefix: str = ""
+    terms: Terms | None = None
+    raced: str = ""

@@ -165,10 +165,10 @@ def _quality_text(resolved: ResolvedScenario, machine: DescribedMachine | None) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Races:
-    """What a plan states of races beyond the scenario: `not_here` is the option by which the load is not sent from this
-    machine, where nothing is raced, or ''; `spreads` how much launches of each engine differ."""
+    """What a plan states of races beyond the scenario: `unraced` is the option by which the load is sent from other
+    machines, where nothing is raced, or ''; `spreads` how much launches of each engine differ."""
 
-    not_here: str = ""
+    unraced: str = ""
     spreads: tuple[str, ...] = ()
 
 
@@ -229,7 +229,7 @@ def _search_lines(
     search = scenario.search
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
     yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
-    yield "racing     " + "\n           ".join((_racing_text(scenario, races.not_here), *races.spreads))
+    yield "racing     " + "\n           ".join((_racing_text(scenario, races.unraced), *races.spreads))
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
 
 
@@ -254,10 +254,10 @@ def _time_lines(
     yield f"disk       about {expected.disk_mib:.0f} MiB of records"
 
 
-def _racing_text(scenario: Scenario, not_here: str) -> str:
+def _racing_text(scenario: Scenario, unraced: str) -> str:
     """What ends a trial early, or why nothing does."""
-    if not_here:
-        return f"no trial: a race needs load that this machine sends (here: {not_here})"
+    if unraced:
+        return f"no trial: a race needs load from the machine that serves (here: {unraced})"
     if (why := scenario.why_not_raced) is not None:
         needed, got = why
         return f"no trial: a race needs {needed}" + ("" if got is None else f" (here: {got})")
@@ -354,7 +354,7 @@ def plan_dict(
             for each in plan.pruned
         ],
         "warnings": list(plan.warnings),
-        "racing": _racing_text(resolved.scenario, races.not_here),
+        "racing": _racing_text(resolved.scenario, races.unraced),
         "launches": list(races.spreads),
         "first": [candidate.axes() for candidate in order],
         "expected": {

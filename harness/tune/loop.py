@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from harness.choose.goals import goals_of
@@ -177,7 +178,7 @@ class _Session:
         self._begun.clear()
 
     def _begin(self, candidate: Candidate) -> None:
-        self._launch(self._order(candidate, judged=self._judged(candidate), terms=self._terms(candidate)))
+        self._launch(self._order(candidate, judged=self._judged(candidate), terms_on=partial(self._terms, candidate)))
 
     def _begin_again(self, candidate: Candidate, repetition: int) -> None:
         """Launch a finalist in that round, or (0) whole what had ended early."""
@@ -249,11 +250,11 @@ class _Session:
             return None
         return f"the next trial should gain less than {100 * ENOUGH_FRAC:g} % ({self._measured()} candidates measured)"
 
-    def _terms(self, candidate: Candidate) -> Terms | None:
-        """What its trial is raced on; nothing for the incumbent, which is one side of the gain."""
+    def _terms(self, candidate: Candidate, machine: str) -> Terms | None:
+        """What its trial is raced on there; nothing for the incumbent, which is one side of the gain."""
         if any(candidate == block.default for block in self._context.plan.blocks if block.is_incumbent):
             return None
-        return terms_for(candidate.engine, self.trials, self._context.scenario, self._context.earlier)
+        return terms_for(candidate.engine, self.trials, self._context.scenario, self._context.earlier, machine)
 
     def _judged(self, candidate: Candidate) -> Trial | None:
         """The trial whose quality `candidate` inherits; None where no finalist would be judged itself afterwards."""

@@ -6,7 +6,7 @@ The search proposes, numbers, records and learns; a place measures one candidate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -20,15 +20,15 @@ from harness.tune.racing import Terms
 class Order:
     """One trial to run. Its `number` is given when it begins and never twice, so a late answer to a lost order is
     recognized. `judged` is a trial whose quality holds for this one too, `repetition` the round of the finalists, 0 in
-    the search; `avoid` are machines that a trial of this candidate was lost with, `terms` what it is raced on, `again`
-    why a candidate that was launched before is launched once more."""
+    the search; `avoid` are machines that a trial of this candidate was lost with, `terms_on` gives what it is raced on
+    by a machine's id ('': on any), `again` why a candidate that was launched before is launched once more."""
 
     number: int
     candidate: Candidate
     judged: Trial | None = None
     repetition: int = 0
     avoid: frozenset[str] = frozenset()
-    terms: Terms | None = None
+    terms_on: Callable[[str], Terms | None] = lambda machine: None
     again: str = ""
 
 
@@ -90,13 +90,13 @@ class RunTrial(Protocol):
 
 
 class Here:
-    """This machine: one trial at a time, run while its end is waited for."""
+    """This machine, of that id: one trial at a time, run while its end is waited for."""
 
     set_aside: Mapping[str, str] = MappingProxyType({})
     scales: Mapping[str, float] = MappingProxyType({})
 
-    def __init__(self, run_trial: RunTrial) -> None:
-        self._run_trial = run_trial
+    def __init__(self, run_trial: RunTrial, machine: str = "") -> None:
+        self._run_trial, self._machine = run_trial, machine
         self._waiting: list[Order] = []
 
     def check_machines(self) -> None:
@@ -114,8 +114,9 @@ class Here:
         """Run the order that waits; interrupted, its trial is the record of the interruption."""
         order = self._waiting.pop()
         try:
+            terms = order.terms_on(self._machine)
             trial = self._run_trial(
-                order.candidate, order.number, judged=order.judged, order=order.repetition, terms=order.terms
+                order.candidate, order.number, judged=order.judged, order=order.repetition, terms=terms
             )
         except (Interrupted, KeyboardInterrupt) as error:
             carried = getattr(error, "trial", None)

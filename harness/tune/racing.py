@@ -61,16 +61,19 @@ class Seen:
 
 
 def terms_for(
-    engine: str, trials: Sequence[Trial], scenario: Scenario, earlier: Earlier = NOTHING_EARLIER
+    engine: str, trials: Sequence[Trial], scenario: Scenario, earlier: Earlier = NOTHING_EARLIER, machine: str = ""
 ) -> Terms | None:
     """What the next trial of `engine` is raced on, after these and `earlier` runs; None where nothing is raced. Nor is
     it before as many feasible ones are measured whole as there shall be finalists: should the best fail later, another
-    must stand in."""
+    must stand in. On a `machine` ('': any) it races the best that this machine measured itself, since the speed of
+    another is no evidence about a candidate."""
     goals = goals_of(scenario)
     feasible = [trial for trial in first_measurements(trials) if trial.is_feasible]
     if scenario.why_not_raced is not None or len(feasible) < max(1, scenario.search.confirm.finalists):
         return None
-    best = min(feasible, key=goals.costs)
+    best = min((trial for trial in feasible if machine in ("", trial.machine)), key=goals.costs, default=None)
+    if best is None:
+        return None
     metric = goals.objectives[0].metric
     measured = metric_of(best, metric)
     if measured is None:

@@ -16,7 +16,11 @@ def scaled(trial: Trial, scales: Mapping[str, float]) -> Trial:
     if trial.summary is None or slowness == 1.0:
         return trial
     metrics = {name: _scaled(metric, slowness) for name, metric in trial.summary.metrics.items()}
-    return replace(trial, summary=replace(trial.summary, metrics=metrics))
+    race = trial.race
+    if race is not None and (raced := trial.summary.metrics.get(race.metric)) is not None:
+        # What it raced against was measured on the same machine.
+        race = replace(race, against_value=_scaled(replace(raced, value=race.against_value), slowness).value)
+    return replace(trial, summary=replace(trial.summary, metrics=metrics), race=race)
 
 
 def _scaled(metric: Metric, slowness: float) -> Metric:

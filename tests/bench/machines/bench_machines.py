@@ -2,9 +2,10 @@
 
     python -m tests.bench.machines.bench_machines --seeds 200 --out results/published/bench-machines
     python -m tests.bench.machines.bench_machines --nodes 2 4 8 --out results/published/bench-machines
+    python -m tests.bench.machines.bench_machines --kills 50 --on dask --out results/published/bench-machines
 
 The first simulates and measures no time: a busy machine changes nothing. The second starts real nodes of Dask, whose
-trials sleep for 20 s: run it on a machine that does nothing else.
+trials sleep for 20 s: run it on a machine that does nothing else. The third kills nodes, daemons, workers and searches.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 from harness.measure.machine.facts import machine_facts
+from tests.bench.machines.kills import killed, kills_table
+from tests.bench.machines.replayed import replay_rows, replay_table
 from tests.bench.machines.simulation import LAWS, ODD, Law, Outcome, run
 from tests.bench.machines.speed_up import measured, speed_table
 
@@ -82,11 +86,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--nodes", type=int, nargs="*", help="measure the speed-up on so many nodes instead")
+    parser.add_argument("--kills", type=int, help="kill so many of each kind instead, with -9 at random moments")
+    parser.add_argument("--on", choices=("ray", "dask"), default="dask", help="the cluster of --kills")
+    parser.add_argument("--replay", type=int, help="replay so many seeds on 1, 2, 4 and 8 machines in memory instead")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.nodes:
         speeds = [measured(count) for count in (1, *given.nodes)]
         _write(given.out, "speed-up", speeds, speed_table(speeds))
+        return
+    if given.kills:
+        found = killed(given.on, given.kills)
+        _write(given.out, f"kills-{given.on}", [asdict(found)], kills_table(given.on, found))
+        raise SystemExit(1 if found.wrong else 0)
+    if given.replay:
+        replays = replay_rows(given.replay)
+        _write(given.out, "replay", replays, replay_table(replays))
         return
     rows = []
     for law in LAWS:

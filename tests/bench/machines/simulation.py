@@ -36,6 +36,7 @@ from tests.harness.tune.landscape import NoStudy, latency_ms, plan, resolved, sc
 
 NOISE = 0.04
 """Standard deviation of a launch."""
+LAUNCH_S = 10.0
 SPACE = [
     {
         "engine": "onnxruntime",
@@ -84,13 +85,15 @@ class Outcome:
 
 
 class ProgrammedCluster(InMemoryCluster):
-    """Machines m0, m1 ... that measure by a formula."""
+    """Machines m0, m1 ... that measure by a formula; when trials of the search phase begin and end."""
 
     def __init__(self, folder: Path, value: Callable[[str, Candidate], float], of: Scenario, count: int) -> None:
         machines = {f"n{k}": Machine(machine_id=f"m{k}", facts={"cores": 8}) for k in range(count)}
         super().__init__(folder, machines)
         self._value, self._of = value, of
         self._nothing = RunLayout(folder)
+        self.begun_s: list[float] = []
+        self.ended_s: list[float] = []
 
     def _measured(self, node: str, measure: Measure) -> tuple[float, bytes | Exception]:
         machine = self.machines[node]
@@ -103,7 +106,10 @@ class ProgrammedCluster(InMemoryCluster):
             machine=machine.machine_id,
             machine_class=machine.machine_class,
         )
-        return 10.0, pack(self._nothing, trial, measure.token)
+        if not measure.prefix and not measure.repetition:
+            self.begun_s.append(self.now_s)
+            self.ended_s.append(self.now_s + LAUNCH_S)
+        return LAUNCH_S, pack(self._nothing, trial, measure.token)
 
 
 def run(law: Law, seed: int, folder: Path, *, calibrates: bool, finalists: int, count: int = 4) -> Outcome:
@@ -122,7 +128,7 @@ def run(law: Law, seed: int, folder: Path, *, calibrates: bool, finalists: int, 
     machines: list[tuple[MachineOfRun, ...]] = [()]
     launches: list[object] = []
     cluster = ProgrammedCluster(folder, value, of, count)
-    places = _places(cluster, of, folder, machines, launches)
+    places = places_of(cluster, of, folder, machines, launches)
     with ExitStack() as patched:
         patched.enter_context(patch.object(loop, "StudyRecord", NoStudy))
         if not calibrates:
@@ -144,16 +150,18 @@ def run(law: Law, seed: int, folder: Path, *, calibrates: bool, finalists: int, 
     )
 
 
-def _places(
+def places_of(
     cluster: ProgrammedCluster,
     of: Scenario,
     folder: Path,
     machines: list[tuple[MachineOfRun, ...]],
     launches: list[object],
 ) -> FarPlaces:
+    """The places of a search on that cluster; `machines` and `launches` get what is published and kept."""
     terms = CalibrationTerms(
         candidate=plan(of).blocks[0].default,
         metric="latency_p50_ms",
+        planned=of.search.trials,
         keep=launches.append,
         publish=machines.append,
         note=lambda line: None,

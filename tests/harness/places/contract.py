@@ -17,6 +17,7 @@ from harness.scenario.load import load_scenario
 from harness.scenario.resolve import ResolvedScenario, resolve
 from harness.store.codec import from_json, to_json
 from harness.trial.reference import Reference
+from harness.tune.racing import Terms
 
 Asked = tuple[Verb, str]
 
@@ -30,6 +31,20 @@ def a_measure(resolved: ResolvedScenario) -> Measure:
         number=1,
         candidate=Candidate(block=0, engine="fake", options={"service_ms": 5}),
         left_s=1000.0,
+    )
+
+
+def some_terms(machine: str = "m1") -> Terms:
+    """A race against the best trial of a machine."""
+    return Terms(
+        against=f"best-of-{machine}",
+        metric="latency_p50_ms",
+        against_value=6.0,
+        margin_frac=0.5,
+        margin_why="two launches",
+        checks=(20, 40),
+        level=0.01,
+        round_requests=1,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from harness.store.reader import last_calibrations, read_calibrations, read_run
 from harness.store.writer import RunWriter
 from harness.tune.scaled import scaled
 from tests.bench.machines.simulation import LAWS, ODD, run
-from tests.harness.tune.landscape import scenario
+from tests.harness.places.contract import some_terms
+from tests.harness.tune.landscape import raced, scenario
 
 CHEAP = Candidate(block=0, engine="fake")
 
@@ -43,6 +45,7 @@ class Bench:
     known: tuple[MachineOfRun, ...] = ()
     now_s: float = 0.0
     ripple: float = 0.01
+    planned: float = math.inf
     launches: list[Calibration] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     machines: tuple[MachineOfRun, ...] = ()
@@ -55,6 +58,7 @@ class Bench:
             publish=lambda machines: setattr(self, "machines", machines),
             note=self.notes.append,
             machines=self.known,
+            planned=self.planned,
         )
         self.it = Calibrator(terms, lambda: self.now_s)
         for name in self.ms:
@@ -172,8 +176,16 @@ def test_it_is_done_again_when_it_is_due(due: str) -> None:
     else:
         bench.it.leave("a")
         bench.it.join("a", "class")
-    one = due in ("end", "lost")
-    assert bench.launch() == {"a": 3, "b": 0 if one else 3}, "b ran no trial, and nothing since"
+    assert bench.launch() == {"a": 3, "b": 3 if due == "time" else 0}, "b ran no trial"
+
+
+def test_machines_that_are_nearly_due_are_calibrated_with_the_first_but_none_shortly_before_the_end() -> None:
+    for planned, count in ((1000.0, 3), (40.0, 0)):
+        bench = Bench({"a": 10.0, "b": 10.1}, planned=planned)
+        bench.launch()
+        for name in "ab" * (EVERY_TRIALS // 2) + "a" * (EVERY_TRIALS // 2):
+            bench.it.trial_ended(name)
+        assert bench.launch() == {"a": count, "b": count}
 
 
 def test_a_machine_that_drifts_is_found_by_its_newest_launches_alone() -> None:
@@ -229,6 +241,12 @@ def test_times_and_rates_are_scaled_for_the_search_and_nothing_else_is() -> None
     values = {name: metric.value for name, metric in trial.summary.metrics.items()}
     assert values == pytest.approx({"latency_p50_ms": 10.0, "throughput_rps": 100.0, "peak_memory_mib": 7.0})
     assert scaled(_trial(12.0), {"b": 1.2}) == _trial(12.0)
+
+
+def test_what_a_trial_raced_against_is_scaled_with_it() -> None:
+    race = scaled(raced(_trial(12.0), some_terms()), {"a": 1.2}).race
+    assert race is not None
+    assert race.against_value == pytest.approx(5.0)
 
 
 def test_a_run_keeps_launches_and_machines_and_ranks_no_trial_of_one_set_aside(tmp_path: Path) -> None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.clock import FakeClock
-from harness.errors import EnvironmentFault, UsageError
+from harness.errors import EnvironmentFault
 from harness.measure.machine.calibration import Calibration, MachineOfRun
 from harness.measure.machine.machine_class import Machine
 from harness.places.calibrator import CalibrationTerms
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.requests import Question
-from harness.places.survey import chosen_class, survey
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.space.candidates import plan_space
 from harness.store.codec import to_json
+from harness.store.disk import write_bytes
 from harness.store.formats import RunManifest
 from harness.store.layout import RunLayout
 from harness.store.reader import read_run
@@ -31,7 +33,7 @@ from harness.trial.reference import Reference
 from harness.tune.loop import search
 from harness.tune.places import Order
 from harness.tune.search_records import SearchContext, SearchResult
-from tests.harness.places.contract import a_measure, keeps_the_contract
+from tests.harness.places.contract import a_measure, keeps_the_contract, some_terms
 from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
 from tests.harness.tune.landscape import able
 
@@ -133,6 +135,23 @@ def test_a_machine_to_be_avoided_is_taken_only_where_there_is_no_other(tmp_path:
     assert not bench.places.is_free(avoid)
     bench.places.begin(Order(number=2, candidate=ORDER.candidate, avoid=avoid))
     assert bench.cluster.measured[1][0] == "n1"
+
+
+def test_a_trial_is_raced_on_what_its_own_machine_measured_and_a_finalist_on_nothing(tmp_path: Path) -> None:
+    bench = _admitted(tmp_path)
+    for machine in ("m1", "m2"):
+        write_bytes(bench.layout.requests(f"best-of-{machine}"), machine.encode())
+    for number in (1, 2):
+        bench.places.begin(replace(ORDER, number=number, terms_on=some_terms))
+    for node, measure in bench.cluster.measured:
+        machine = bench.cluster.machines[node].machine_id
+        assert measure.terms == some_terms(machine)
+        assert base64.b64decode(measure.raced).decode() == machine
+    assert len(bench.cluster.measured) == 2
+    while bench.places.next_done() is None:
+        pass
+    bench.places.begin(replace(ORDER, number=3, repetition=1, terms_on=some_terms))
+    assert (bench.cluster.measured[-1][1].terms, bench.cluster.measured[-1][1].raced) == (None, "")
 
 
 def test_the_finalists_are_measured_in_a_block_of_one_machine(tmp_path: Path) -> None:
@@ -358,38 +377,6 @@ def test_a_block_of_finalists_whose_machine_leaves_is_void_and_begun_again_on_an
     (void,) = [trial for trial in again if trial.unranked and trial.outcome == "ok"]
     assert void.unranked == f"the finalists were begun again on machine {counted[0].machine}, a block is of one machine"
     assert len(result.trials) == 6 + 2 + confirm.finalists * confirm.repetitions
-
-
-def test_the_class_of_most_machines_is_taken_or_the_one_asked_for(tmp_path: Path) -> None:
-    machines = {"n1": _machine("m1"), "n2": _machine("m2"), "n3": _machine("m3", cores=4)}
-    found = survey(InMemoryCluster(tmp_path, machines), now=lambda: 0.0)
-    assert chosen_class(found, None).machine.machine_class == CLASS
-    small = _machine("", 4).machine_class
-    assert chosen_class(found, small).machine.machine_id == "m3"
-    with pytest.raises(UsageError, match=rf"no machine is of class H100; .*: {CLASS} \(2 of 3\), {small} \(1 of 3\)"):
-        chosen_class(found, "H100")
-
-
-def test_two_classes_of_equal_size_are_listed_with_what_differs(tmp_path: Path) -> None:
-    machines = {"n1": _machine("m1"), "n2": _machine("m2", cores=4)}
-    found = survey(InMemoryCluster(tmp_path, machines), now=lambda: 0.0)
-    with pytest.raises(UsageError, match=r"no class has most of the machines; choose one .*cores 8 and 4"):
-        chosen_class(found, None)
-
-
-def test_a_silent_machine_is_listed_and_nothing_hangs(tmp_path: Path) -> None:
-    cluster = InMemoryCluster(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
-    cluster.silent = {"n2"}
-    found = survey(cluster, timeout_s=60, now=lambda: cluster.now_s)
-    assert [each.why for each in found] == ["", "no answer within 60 s"]
-    cluster.silent = {"n1", "n2"}
-    with pytest.raises(EnvironmentFault, match="no machine of the cluster answered: no answer within 60 s"):
-        chosen_class(survey(cluster, timeout_s=60, now=lambda: cluster.now_s), None)
-
-
-def test_a_cluster_without_machines_shows_how_a_node_gets_one(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match=r"start each of Ray's with --resources '\{\"machine\": 1\}'"):
-        survey(InMemoryCluster(tmp_path, {}))
 
 
 def test_the_cluster_in_memory_keeps_the_contract_of_the_real_ones(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from harness.measure.machine.machine_class import TEST_PLACE, this_machine
+from harness.measure.metrics import metric_of
 from harness.places.machine_lock import machine_lock
 from harness.places.proof import proof
 from harness.places.requests import Described, Joined, Measure, Question
@@ -27,6 +28,7 @@ from harness.store.archive import unpack
 from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
 from harness.trial.reference import Reference
+from tests.harness.places.contract import some_terms
 from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.heavy
@@ -99,6 +101,24 @@ def test_a_trial_comes_back_whole_from_the_machine_that_it_states(tmp_path: Path
     archive, _ = _answer(tmp_path, "measure", replace(measure, written=written, started="serving.properties"))
     again = unpack(archive, "fence").trial
     assert (again.outcome, again.trial_id) == ("ok", f"verify-{measure.candidate.candidate_id}")
+
+
+def test_a_trial_at_a_place_races_the_requests_that_are_sent_with_it(tmp_path: Path) -> None:
+    measure = _measure(_resolved(tmp_path, 2.0))
+    first = unpack(_answer(tmp_path, "measure", measure)[0], "fence")
+    requests = RunLayout(Path()).requests(first.trial.trial_id).as_posix()
+    p50 = metric_of(first.trial, "latency_p50_ms")
+    assert p50 is not None
+    terms = replace(some_terms(), against=first.trial.trial_id, against_value=p50.value)
+    slow = replace(measure.candidate, options={"service_ms": 200})
+    raced = base64.b64encode(first.files[requests]).decode()
+    order = replace(measure, number=8, candidate=slow, terms=terms, raced=raced)
+    arrived = unpack(_answer(tmp_path, "measure", order)[0], "fence")
+    assert arrived.trial.outcome == "ended_early", arrived.trial.reason
+    assert arrived.trial.race is not None
+    assert arrived.trial.race.against == first.trial.trial_id
+    assert f"raced against {first.trial.trial_id}, which this machine measured too" in arrived.trial.notes
+    assert requests not in arrived.files, "the other trial's file does not come back"
 
 
 def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path) -> None:

@@ -212,6 +212,16 @@ def test_a_trial_races_the_best_feasible_one_and_shares_the_level() -> None:
     assert terms_for("fake", [_trial(1, 20.0), _trial(2, 10.0, answered=5)], _scenario()) is None
 
 
+def test_on_a_machine_a_trial_races_the_best_that_this_machine_measured_itself() -> None:
+    fast, slow, slower = (
+        replace(_trial(n, ms), machine=name) for n, ms, name in ((1, 10.0, "a"), (2, 12.0, "b"), (3, 20.0, "b"))
+    )
+    on = {name: terms_for("fake", [fast, slow, slower], _scenario(), machine=name) for name in ("", "a", "b", "c")}
+    against = {name: terms and (terms.against, terms.against_value) for name, terms in on.items()}
+    first = (fast.trial_id, 10.0)
+    assert against == {"": first, "a": first, "b": (slow.trial_id, 12.0), "c": None}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
