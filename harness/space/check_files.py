@@ -11,9 +11,11 @@ from engines.errors import ModelInvalid
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES
 from harness.errors import ScenarioError, UsageError
 from harness.load.prompts.prompts_file import read_prompts
+from harness.load.schedule.estimate import load_s
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.load import as_written, load_scenario
+from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.problems import dotted, line_of, read_text
 from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve
 from harness.scenario.yaml_nodes import parse
@@ -65,6 +67,7 @@ def check_files(resolved: ResolvedScenario, *, reads_models: bool = False) -> No
         wrong += _model_problems(resolved, at)
     wrong += request_problems(resolved, at)
     wrong += option_problems(resolved, at)
+    wrong += _clock_problems(resolved, at)
     if resolved.scenario.constraints.get("quality") == "Normal" and (missing := _no_reference(resolved)):
         wrong.append(
             f"{at('constraints', 'quality')}Normal cannot be shown without the reference's answers: "
@@ -78,6 +81,15 @@ def check_files(resolved: ResolvedScenario, *, reads_models: bool = False) -> No
         wrong.append(f"{at('recommend', 'container')}{sentence('a known container', container, hint)}")
     if wrong:
         raise ScenarioError("\n".join(wrong))
+
+
+def _clock_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterator[str]:
+    """A clock in which the load of one trial does not fit; how long a trace is shows when it is read."""
+    workload, limit_s = resolved.scenario.workload, resolved.scenario.search.max_minutes * 60
+    if not isinstance(workload.load, TraceLoad) and load_s(workload) > limit_s:
+        what = f"at least {load_s(workload) / 60:.3g} minutes, which the load of one trial alone may take"
+        hint = "raise it, or lower workload.max_duration_s"
+        yield f"{at('search', 'max_minutes')}{sentence(what, resolved.scenario.search.max_minutes, hint)}"
 
 
 def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterator[str]:

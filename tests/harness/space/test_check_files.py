@@ -163,3 +163,15 @@ def test_a_sound_model_folder_is_right_and_one_that_no_engine_reads_is_left_alon
     (tmp_path / "m" / "config.json").unlink()
     path.write_text("name: s\nspace: [{engine: fake}]\nmodel: {path: m}\n")
     assert checked_scenario(path, reads_models=True).path == path
+
+
+def test_a_clock_in_which_not_one_load_fits_is_refused_with_the_least_that_would_do(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nspace: [{engine: fake}]\nworkload: {max_duration_s: 90}\nsearch:\n  max_minutes: 1\n")
+    with pytest.raises(ScenarioError) as refused:
+        checked_scenario(path)
+    assert str(refused.value) == (
+        f"{path}:5: search.max_minutes: expected at least 1.5 minutes, which the load of one trial alone may take, "
+        "got 1.0; raise it, or lower workload.max_duration_s"
+    )
+    checked_scenario(path, ["search.max_minutes=1.5"])
