@@ -140,6 +140,31 @@ def test_a_kill_between_record_and_study_loses_nothing(study_db: Path) -> None:
     assert _ids(resumed) == _ids(whole)
 
 
+def test_a_search_killed_in_a_race_loses_that_trial_alone_and_goes_on_as_if_it_had_not_been(study_db: Path) -> None:
+    of = scenario({"trials": 9, "confirm": {"finalists": 2, "repetitions": 1}})
+    whole = _run(Bench(of, study_db, races=True)).trials
+    lost = [trial.number for trial in whole if trial.race is not None]
+    assert len(lost) >= 3
+    for number in lost[:3]:
+        killed = Bench(of, study_db, races=True)
+        run_trial = killed.run_trial
+
+        def dies(candidate: Candidate, at: int, *, killed_in: int = number, of: Any = run_trial, **about: Any) -> Trial:
+            trial: Trial = of(candidate, at, **about)
+            if at == killed_in:
+                raise MemoryError
+            return trial
+
+        killed.run_trial = dies  # type: ignore[method-assign]
+        with pytest.raises(MemoryError):
+            _run(killed)
+        assert len(killed.recorded) == number - 1
+        resumed = _run(Bench(of, study_db, done=tuple(killed.recorded), races=True)).trials
+        assert [(trial.trial_id, trial.outcome) for trial in resumed] == [
+            (trial.trial_id, trial.outcome) for trial in whole
+        ]
+
+
 def test_ctrl_c_records_the_trial_and_the_next_start_measures_it_again(study_db: Path) -> None:
     of = scenario({"trials": 6})
     whole = _run(Bench(of, study_db)).trials
