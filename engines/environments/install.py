@@ -174,7 +174,7 @@ def _make(folder: Path, base: Path, listed: PackageList, progress: Callable[[str
     progress(f"making {folder} from {base}{f': takes {listed.takes}' if listed.takes else ''}")
     log = folder.parent / f"{folder.name}.log"
     log.unlink(missing_ok=True)
-    _run([str(base), "-m", "venv", *(["--without-pip"] if is_linked else []), str(folder)], log, progress)
+    run_to_end([str(base), "-m", "venv", *(["--without-pip"] if is_linked else []), str(folder)], log, progress)
     python = folder / "bin" / "python"
     if is_linked:
         _link(python)
@@ -185,7 +185,7 @@ def _make(folder: Path, base: Path, listed: PackageList, progress: Callable[[str
         if lines:  # apart: one line with a hash makes pip ask for one in every line
             chosen = folder / f"{name}.txt"
             chosen.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            _run([*pip, *options, "-r", str(chosen)], log, progress)
+            run_to_end([*pip, *options, "-r", str(chosen)], log, progress)
     progress(f"installed in {time.monotonic() - began:.0f} s")
 
 
@@ -197,7 +197,7 @@ def _link(python: Path) -> None:
     (Path(site) / "zz_linked.pth").write_text("".join(f"{path}\n" for path in here), encoding="utf-8")
 
 
-def _run(argv: list[str], log: Path, progress: Callable[[str], None]) -> None:
+def run_to_end(argv: list[str], log: Path, progress: Callable[[str], None]) -> None:
     """Run one command to its end, its telling lines shown as they come; it never outlives this process."""
     shown = 0
     env = {"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}

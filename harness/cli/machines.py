@@ -10,32 +10,50 @@ import click
 from rich.table import Table
 
 from harness.cli.terminal import table_console
+from harness.cli.tune_places import check_goes_elsewhere
 from harness.errors import EnvironmentFault
 from harness.measure.machine.machine_class import deciding
 from harness.places.cluster import short
 from harness.places.open_cluster import ADDRESS_HELP, open_cluster
+from harness.places.prepare import prepare
 from harness.places.survey import Found, survey
+from harness.scenario.resolve import ResolvedScenario
+from harness.space.check_files import checked_scenario
 from harness.store.codec import to_json
 from harness.store.layout import DEFAULT_RESULTS
 from harness.store.reader import LastCalibration, last_calibrations
+from harness.trial.inputs import with_checked_code
 
 
 @click.command(name="machines", short_help="Show the machines of a cluster that can take trials.")
 @click.option("--places", "address", required=True, metavar="ADDRESS", help=ADDRESS_HELP)
+@click.option(
+    "--prepare",
+    "scenario",
+    type=click.Path(path_type=Path),
+    metavar="SCENARIO",
+    help="Bring this dynamometer, engine environments, weights and prompts to every machine; safe to interrupt.",
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every fact.")
-def command(address: str, results: Path | None, as_json: bool) -> int:
+def command(address: str, scenario: Path | None, results: Path | None, as_json: bool) -> int:
     """Show the machines of a cluster that can take trials: id, class, facts, busy or free.
 
     Values of two classes are never compared, so a search runs on the machines of one: `dyno tune --machines CLASS`
     chooses it. A machine is busy while a trial holds its lock, whoever placed it. Its calibration is that of the newest
     run here in which it took part: how slow it was against its class.
 
+    --prepare brings every machine to what a search of SCENARIO asks it to prove. What is there already is left as it
+    is, so the same command continues what was stopped. Each machine has a version of dynamometer that can be prepared.
+
     \b
     Examples:
       dyno machines --places ray://10.0.0.5:10001
       dyno machines --places 10.0.0.5:6379 --json
+      dyno machines --places ray://10.0.0.5:10001 --prepare scenarios/quickstart.yaml
     """
+    if scenario is not None:
+        return _prepare(address, with_checked_code(checked_scenario(scenario, reads_models=True)), as_json)
     with open_cluster(address) as cluster:
         found = survey(cluster)
     last = last_calibrations(results or DEFAULT_RESULTS)
@@ -45,6 +63,24 @@ def command(address: str, results: Path | None, as_json: bool) -> int:
         _print(found, last)
     if not any(each.described for each in found):
         raise EnvironmentFault("no machine of the cluster answered")
+    return 0
+
+
+def _prepare(address: str, resolved: ResolvedScenario, as_json: bool) -> int:
+    check_goes_elsewhere(resolved, address, others={})
+    with open_cluster(address) as cluster:
+        done = prepare(cluster, survey(cluster), resolved, lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps({"prepared": [to_json(each) for each in done]}, indent=2))
+    else:
+        for each in done:
+            name = each.machine or f"node {short(each.node)}"
+            did = "; ".join(each.did) or "nothing was missing"
+            click.echo(f"{name}: not ready: {each.why_not}" if each.why_not else f"{name}: ready ({did})")
+    unready = [each for each in done if each.why_not]
+    if unready:
+        raise EnvironmentFault(f"{len(unready)} of {len(done)} machines are not ready; the same command continues")
+    click.echo(f"Next: dyno tune {resolved.path} --places {address}", err=as_json)
     return 0
 
 

@@ -25,9 +25,10 @@ from engines.processes.supervisor import dies_with
 from harness.errors import DynoError
 from harness.measure.machine.facts import git_commit
 from harness.measure.machine.machine_class import TEST_PLACE, this_machine
+from harness.places.being_prepared import install, look
 from harness.places.machine_lock import holder, machine_lock
 from harness.places.proof import engine_versions, proof
-from harness.places.requests import Described, EngineThere, Joined, Measure, Question, Verb
+from harness.places.requests import Described, EngineThere, Install, Joined, Look, Measure, Question, Verb
 from harness.records import Trial
 from harness.space.capabilities import engine_capabilities
 from harness.store.archive import DamagedArchive, pack
@@ -133,6 +134,8 @@ VERBS: Mapping[Verb, Callable[[Any, Path], bytes]] = {
     "capabilities": capabilities,
     "join": join,
     "measure": measure,
+    "look": lambda request, folder: _json(look(from_json(Look, request))),
+    "install": lambda request, folder: _json(install(from_json(Install, request), folder, _note)),
 }
 
 

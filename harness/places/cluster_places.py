@@ -317,7 +317,8 @@ class FarPlaces:
         if machine.machine_class != self._asked.machine_class:
             return f"it is of class {machine.machine_class}, the search runs in class {self._asked.machine_class}"
         if differs := difference(self._asked.proof, joined.proof):
-            return f"it would not answer the same question ({differs}); bring it to this machine's state"
+            how = "`dyno machines --prepare` brings it to this machine's state"
+            return f"it would not answer the same question ({differs}); {how}"
         if differs := difference(self._engines or joined.engines, joined.engines):
             return f"its engines are not those of the other machines ({differs})"
         if machine.machine_id in (*self.machines, *(place.machine_id for place in self._reserve)):

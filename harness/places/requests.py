@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.measure.machine.machine_class import Machine
+from harness.places.brought import Stored, brought_path
 from harness.records import Candidate, Trial
 from harness.scenario.resolve import BUNDLED, ResolvedScenario, resolved_from_dict
 from harness.trial.reference import Reference
 from harness.tune.racing import Terms
 
-Verb = Literal["describe", "capabilities", "join", "measure"]
+Verb = Literal["describe", "capabilities", "join", "measure", "look", "receive", "install"]
 """What a place can be asked: who it is (Described), what an engine can do there, to prove that it would answer the same
-question (Joined), and to run a trial (an archive)."""
+question (Joined), and to run a trial (an archive). To be prepared: what it has (Has), to keep a piece of a file (how
+many bytes of it are there now), and to install something (Installed)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +33,37 @@ class Question:
         return cls(scenario=resolved.as_dict(), bundled=str(BUNDLED))
 
     def resolved(self) -> ResolvedScenario:
-        """The scenario on this machine: the same paths, but for the bundled files. Raises StaleScenario."""
-        files: Mapping[str, Any] = _rebased(self.scenario["resolved"], self.bundled)
+        """The scenario on this machine: the same paths, but for files that were brought and the bundled ones. Raises
+        StaleScenario."""
+        files: Mapping[str, Any] = self._rebased(self.scenario["resolved"])
+        model = files["model"]
+        if (brought := brought_path(sent_model(model["kind"], model["value"]))).exists() and model["kind"] in FETCHED:
+            files = {**files, "model": {**model, "kind": "path", "value": str(brought)}}
         return resolved_from_dict({**self.scenario, "resolved": files})
 
+    def here(self, path: str) -> Path:
+        """Where this machine reads a file that has this path where the search runs."""
+        return Path(self._rebased(path))
 
-def _rebased(value: Any, bundled: str) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _rebased(each, bundled) for name, each in value.items()}
-    if isinstance(value, str) and (value == bundled or value.startswith(f"{bundled}/")):
-        return str(BUNDLED) + value[len(bundled) :]
-    return value
+    def _rebased(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: self._rebased(each) for name, each in value.items()}
+        if not isinstance(value, str) or not value.startswith("/"):
+            return value
+        if (brought := brought_path(value)).exists():
+            return str(brought)
+        if value == self.bundled or value.startswith(f"{self.bundled}/"):
+            return str(BUNDLED) + value[len(self.bundled) :]
+        return value
+
+
+FETCHED = ("hub", "s3")
+"""Kinds of models that each machine can fetch itself."""
+
+
+def sent_model(kind: str, value: str) -> str:
+    """The path under which a model travels: its own, or one made of its name."""
+    return f"/{kind}/{value.replace('://', '/')}" if kind in FETCHED else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +115,51 @@ class Measure:
     prefix: str = ""
     terms: Terms | None = None
     raced: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A file or folder that a trial reads, by its path where the search runs: name -> what each file of the folder must
+    be; a single file's name is ''. `is_weights`: the model, which a machine may have fetched itself."""
+
+    path: str
+    files: Mapping[str, Stored]
+    is_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a place shall have for a search."""
+
+    question: Question
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Has:
+    """What a place has. `code` is the hash of its dynamometer and `fixed` why it cannot be replaced, '' where it can;
+    `missing` are the paths of files to be sent, with how many bytes an earlier transfer brought; `lacking` are the
+    scenario's engines that cannot run there, with the reason, and `installable` those of them that can be installed."""
+
+    code: str
+    fixed: str
+    missing: Mapping[str, int]
+    free_bytes: int
+    cache: str
+    lacking: Mapping[str, str]
+    installable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Install:
+    """To install an engine's environment, or a wheel that was brought under this path."""
+
+    engine: str = ""
+    wheel: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What was installed, as people read it."""
+
+    what: str

@@ -288,7 +288,8 @@ def test_a_machine_that_would_answer_another_question_is_left_out(
     bench.places.admit()
     assert bench.places.machines == ("m1",)
     assert bench.notes[-1] == (
-        f"left out: machine m2: it would not answer the same question ({sentence}); bring it to this machine's state"
+        f"left out: machine m2: it would not answer the same question ({sentence}); `dyno machines --prepare` brings "
+        "it to this machine's state"
     )
 
 

@@ -55,6 +55,23 @@ def test_a_killed_search_leaves_no_trial_under_way(cluster: RealCluster, tmp_pat
     eventually(lambda: not cluster.workers(), "the end of the trials of a killed search", limit_s=LEFT_S)
 
 
+def test_a_file_that_no_node_has_is_brought_to_both_and_then_nothing_is_missing(
+    cluster: RealCluster, tmp_path: Path
+) -> None:
+    """/proc/self/cwd is another folder for each process: the prompts are there for the coordinator alone."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n' * 20)
+    there = "{load: {kind: closed, users: 1}, prompts: /proc/self/cwd/p.jsonl,"
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("{load: {kind: closed, users: 1},", there))
+    asked = [sys.executable, "-P", "-m", "harness", "machines", "--places", cluster.address]
+    asked += ["--prepare", str(tmp_path / "s.yaml"), "--json"]
+    env = {**cluster.env, "PYTHONPATH": str(ROOT)}
+    for did in (["brought 1 file, 320 bytes"], []):
+        done = subprocess.run(asked, env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert [each["did"] for each in json.loads(done.stdout)["prepared"]] == [did] * 2
+        assert "machine alpha: ready" in done.stderr
+
+
 def test_a_search_on_two_machines_survives_a_killed_worker(cluster: RealCluster, tmp_path: Path) -> None:
     address, env = cluster.address, cluster.env
     (tmp_path / "s.yaml").write_text(SCENARIO)
