@@ -24,6 +24,7 @@ from engines.sagemaker.catalogue import instance_of
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.resolve import ResolvedScenario
+from harness.space.candidates import SpacePlan
 from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
 from harness.space.machine_file import DescribedMachine
@@ -42,9 +43,9 @@ _CHARACTERS_A_TOKEN = 3
 """Assumed where the tokenizer is not here."""
 
 
-def memory_lines(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> Iterator[str]:
+def memory_lines(resolved: ResolvedScenario, plan: SpacePlan, machine: DescribedMachine | None = None) -> Iterator[str]:
     """One line for the model and the reference, one for each block, dtype and degree; none where nothing is known of
-    the model before its download. `machine` measures, None: this one."""
+    the model before its download. What the plan has ruled out would fit, or not. `machine` measures, None: this one."""
     size, of = model_size(resolved)
     if size is None:
         return
@@ -55,15 +56,17 @@ def memory_lines(resolved: ResolvedScenario, machine: DescribedMachine | None = 
     load = resolved.scenario.workload.load
     at_once = load.most_users if isinstance(load, ClosedLoad) else load.max_in_flight
     asked = at_once * resolved.scenario.workload.inputs_per_request
+    left = {(one.block, one.dtype, one.tensor_parallel_degree) for block in plan.blocks for one in block.candidates}
     seen: dict[str, None] = {}
-    for block in resolved.scenario.space:
+    for index, block in enumerate(resolved.scenario.space):
         for dtype in block.dtype:
             for degree in block.tensor_parallel_degree:
                 if dtype in VALUE_BYTES and traits(block.engine).needs_reference:
                     work = Work(
                         dtype=dtype, rows=min(_rows(block), asked), prompt_tokens=prompt, new_tokens=new, degree=degree
                     )
-                    seen[_line(block, size, work, _room(resolved, block, machine))] = None
+                    is_left = (index, dtype, degree) in left
+                    seen[_line(block, size, work, _room(resolved, block, machine), is_left=is_left)] = None
     yield from seen
 
 
@@ -113,15 +116,15 @@ def _reference_text(resolved: ResolvedScenario, size: ModelSize, machine: Descri
     return f"the reference needs about {need / 1e9:.1f} GB of {here / 1e9:.1f} GB {where} in {dtype}{why}"
 
 
-def _line(block: EngineBlock, size: ModelSize, work: Work, there: tuple[float | None, str]) -> str:
+def _line(block: EngineBlock, size: ModelSize, work: Work, there: tuple[float | None, str], *, is_left: bool) -> str:
     need = memory(size, work)
     room, where = there
     each = f" on each of {work.degree}" if work.degree > 1 else ""
     what = f"{block.engine} {work.dtype}{each}: {need.explain()}"
     if room is None:
         return f"{what}; {where}"
-    verdict = "fits" if need.total_bytes <= USABLE_FRAC * room else "does not fit"
-    return f"{what}; {where} {room / 1e9:.1f} GB: {verdict}"
+    verdict = ("fits", "does not fit") if is_left else ("would fit; ruled out below", "would not fit; ruled out below")
+    return f"{what}; {where} {room / 1e9:.1f} GB: {verdict[need.total_bytes > USABLE_FRAC * room]}"
 
 
 def _room(resolved: ResolvedScenario, block: EngineBlock, machine: DescribedMachine | None) -> tuple[float | None, str]:

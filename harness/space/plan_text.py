@@ -195,7 +195,9 @@ def plan_lines(
     yield f"load       {load_text(scenario.workload)}"
     if trace is not None:
         yield "trace      " + "\n           ".join(trace.lines())
-    yield from (f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved, machine)))
+    yield from (
+        f"{'memory' if first else '':11}{line}" for first, line in _numbered(memory_lines(resolved, plan, machine))
+    )
     yield f"candidates {plan.size}"
     for block in plan.blocks:
         mark = "; in production today, measured first" if block.is_incumbent else ""
@@ -336,7 +338,7 @@ def plan_dict(
     return {
         "scenario": resolved.as_dict(),
         "machine": machine.model_dump() if machine else None,
-        "memory": list(memory_lines(resolved, machine)),
+        "memory": list(memory_lines(resolved, plan, machine)),
         "load": load_text(resolved.scenario.workload),
         "trace": trace.as_dict() if trace else None,
         "candidates": plan.size,

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from engines.api import Availability, Capabilities
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario
-from harness.space.candidates import SpacePlan
+from harness.space.candidates import SpacePlan, plan_space
 from harness.space.memory_text import memory_lines
 from harness.space.plan_text import expectation, facts_of, plan_dict, plan_lines
 
@@ -104,5 +105,17 @@ def test_an_attached_server_s_model_is_not_said_to_be_the_bundled_one(tmp_path: 
 def test_memory_is_that_of_the_most_requests_at_once_in_each_engines_words(block: dict[str, Any], rows: int) -> None:
     fields = {"name": "s", "model": {"shape": "llama-3.1-8b"}, "space": [block], "workload": {"load": {"users": 100}}}
     of = Scenario.model_validate(fields)
-    (line,) = list(memory_lines(resolve(of, Path("s.yaml"))))[1:]
+    (line,) = list(memory_lines(resolve(of, Path("s.yaml")), NOTHING))[1:]
     assert f"({rows} rows x" in line
+
+
+def test_memory_fits_only_where_the_plan_has_not_ruled_it_out() -> None:
+    two = [{"engine": "ctranslate2", "dtype": ["fp32", "bf16"]}, {"engine": "ctranslate2", "batch_size": [1]}]
+    of = Scenario.model_validate({"name": "s", "model": {"shape": "gpt2"}, "space": [*two, {"engine": "vllm"}]})
+    resolved = resolve(of, Path("s.yaml"))
+    able = Capabilities(effective_dtypes={"fp32": "fp32"})
+    plan = plan_space(resolved, lambda name, *_: able if name == "ctranslate2" else Availability(is_available=False))
+    kept, gone, missing = list(memory_lines(resolved, plan))[1:]  # the second block is the first one's again
+    assert kept.startswith("ctranslate2 fp32") and kept.endswith(": fits")
+    assert gone.startswith("ctranslate2 bf16") and gone.endswith(": would fit; ruled out below")
+    assert missing.startswith("vllm fp32") and missing.endswith(": would fit; ruled out below")
