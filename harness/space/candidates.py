@@ -219,13 +219,15 @@ def _prune(
     gone: list[Pruned] = []
     for name, values in axes.items():
         for value in values:
-            reason = why_not(engine, name, value, able) or _why_too_short(name, value, able, tokens)
+            too_short = _why_too_short(name, value, able, tokens)
+            reason = why_not(engine, name, value, able) or too_short
             if not reason:
                 continue
             count = math.prod(len(left) for axis, left in kept.items() if axis != name)
             kept[name] = tuple(each for each in kept[name] if each is not value and each != value)
             shown = "null" if value is None else value
-            gone.append(Pruned(block=index, description=f"{engine} {name}={shown}", reason=reason, count=count))
+            what, is_everywhere = f"{engine} {name}={shown}", reason == too_short
+            gone.append(Pruned(block=index, description=what, reason=reason, count=count, is_everywhere=is_everywhere))
     return kept, gone
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -92,7 +92,9 @@ def model_kind_of(resolved: ResolvedScenario) -> ModelKind | None:
     if not resolved.scenario.reads_model:
         return None
     if model.kind == "shape":
-        return kind_of(SHAPES[model.value].config(), Path(model.value))
+        shape = SHAPES[model.value]
+        kind = kind_of(shape.config(), Path(model.value))
+        return replace(kind, has_chat_template=shape.has_chat_template)
     folder = folder_here(resolved)
     return model_kind(folder) if folder is not None else None
 

@@ -12,6 +12,7 @@ from typing import Any
 from engines.errors import ModelInvalid, RequestInvalid
 from engines.models.chat_template import ChatTemplate, special_tokens
 from engines.models.checkpoint.kind import model_kind, template_text
+from engines.models.random_weights.shapes import SHAPES
 from engines.models.tokenizer import FAST_FILE, load_fast
 from harness.errors import ScenarioError
 from harness.load.corpus.spans import Around
@@ -29,6 +30,8 @@ def prompts_of(resolved: ResolvedScenario, folder: Path | None) -> tuple[Prompt,
     """
     is_chat = resolved.scenario.workload.chat
     prompts = read_prompts(resolved.prompts_path, is_chat=is_chat)
+    if is_chat and resolved.model.kind == "shape" and not SHAPES[resolved.model.value].has_chat_template:
+        raise _without_template(resolved, f"shape {resolved.model.value}")
     if not is_chat or folder is None:
         return prompts
     where, template = f"{resolved.path}: workload.chat: ", _template(resolved, folder)
@@ -112,15 +115,17 @@ _MARK = "one-message-of-a-user"
 
 
 def _template(resolved: ResolvedScenario, folder: Path) -> ChatTemplate:
-    where = f"{resolved.path}: workload.chat: "
     if not model_kind(folder).is_decoder or not template_text(folder):
-        raise ScenarioError(
-            f"{where}expected a decoder-only model with a chat template, {folder} has none; remove workload.chat"
-        )
+        raise _without_template(resolved, str(folder))
     try:
         return ChatTemplate.load(folder)
     except ModelInvalid as error:
-        raise ScenarioError(f"{where}{error}") from None
+        raise ScenarioError(f"{resolved.path}: workload.chat: {error}") from None
+
+
+def _without_template(resolved: ResolvedScenario, model: str) -> ScenarioError:
+    what = f"expected a decoder-only model with a chat template, {model} has none; remove workload.chat"
+    return ScenarioError(f"{resolved.path}: workload.chat: {what}")
 
 
 def token_counts(prompts: Sequence[Prompt], folder: Path) -> tuple[int, ...]:

@@ -276,11 +276,11 @@ def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | 
     """What the same search would be where all that was ruled out can be launched."""
     scenario = resolved.scenario
     size = sum(each.count for each in plan.pruned if not each.is_everywhere)
-    never = {each.block for each in plan.pruned if each.is_everywhere}
+    there = {each.block for each in plan.pruned if not each.is_everywhere}
     expected = expectation(scenario, size, trace)
     where = "where all of them can be launched"
     yield f"elsewhere  {where}: {scenario.search.sampler}, {expected.trials} of {size} candidates"
-    for block in (block for index, block in enumerate(scenario.space) if index not in never):
+    for block in (block for index, block in enumerate(scenario.space) if index in there):
         axes = {**{name: getattr(block, name) for name in Setting().axes()}, **block.options}
         several = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items() if len(values) > 1)
         yield f"           {block.engine}: {several or 'one candidate'}"

@@ -65,7 +65,7 @@ class Program:
             check_image(self.engine, image)
             return Place(argv=self.by_image, where=f"docker image {image}", image=image)
         if command:
-            words = shlex.split(command)
+            words = self._words(command)
             program = shutil.which(words[0]) if words else None
             if program is None:
                 raise Unavailable(f"{self.engine}: option command={command!r}: no such program")
@@ -79,6 +79,13 @@ class Program:
         if program := shutil.which(self.name):
             return self._program(program, (), f"{program} on the path")
         raise Unavailable(f"{self.title} not found: {self.advice}")
+
+    def _words(self, command: str) -> list[str]:
+        try:
+            return shlex.split(command)
+        except ValueError as error:
+            what = f"option command is {command!r}, expected words as a shell reads them"
+            raise SpecInvalid(f"{self.engine}: {what}: {error}") from None
 
     def _module(self, python: str, where: str) -> Place:
         return Place(argv=(python, "-m", *self.by_module), where=where, python=python)

@@ -47,13 +47,18 @@ class DecoderShape:
         """Every tensor of the checkpoint, Hugging Face's names."""
         return decoder_tensors(kind_of(self.config(), Path(self.model_type)), self.config())
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether models of the family are published with one."""
+        return self.model_type not in _OLDER_THAN_TEMPLATES
+
     def write_tokenizer(self, folder: Path) -> None:
         """Byte-level BPE over the whole vocabulary; a chat template for the families that have one."""
         write_bpe_tokenizer(
             folder,
             self.config()["vocab_size"],
             adds_bos=self.model_type not in _WITHOUT_BOS,
-            has_chat_template=self.model_type not in _OLDER_THAN_TEMPLATES,
+            has_chat_template=self.has_chat_template,
         )
 
 

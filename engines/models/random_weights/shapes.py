@@ -22,6 +22,11 @@ class Shape(Protocol):
         """Every tensor of the checkpoint, Hugging Face's names."""
         ...
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether that tokenizer has one."""
+        ...
+
     def write_tokenizer(self, folder: Path) -> None:
         """A stand-in tokenizer for the whole vocabulary."""
         ...

@@ -58,6 +58,11 @@ class T5Shape:
         """Every tensor of the checkpoint, Hugging Face's names."""
         return _tensors(self)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """No T5 is published with one."""
+        return False
+
     def write_tokenizer(self, folder: Path) -> None:
         """The stand-in tokenizer, closed by T5's end token."""
         write_tokenizer(folder, self.vocab_size)

@@ -244,6 +244,13 @@ def test_a_context_too_short_for_prompt_and_answer_rules_a_server_out() -> None:
     assert gone(41, workers=[1, 2]) == [f"fake (2): {why.format(40)}"]
     assert gone(41, options={"room": [16, 64]}) == [f"fake options.room=16 (1): {why.format(16)}"]
 
+    of = Scenario.model_validate({"name": "s", "space": [{"engine": "fake", "options": {"room": 16}}]})
+    resolved = resolve(of, Path("s.yaml"))
+    with pytest.raises(
+        ScenarioError, match=r"none of the candidates can be served on any machine: fake options\.room=16"
+    ):
+        require_candidates(plan_space(resolved, lambda engine, python: able, tokens=41), resolved)
+
 
 @pytest.mark.parametrize(("tokens", "is_beyond"), [(None, False), (12, False), (13, True)])
 def test_a_prompt_beyond_the_window_rules_out_an_engine_without_windows(tokens: int | None, is_beyond: bool) -> None:

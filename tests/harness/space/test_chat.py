@@ -72,6 +72,16 @@ def test_a_template_that_is_missing_or_refuses_is_one_sentence(
     assert message in str(caught.value)
 
 
+def test_a_shape_published_without_template_takes_no_chat_and_one_with_it_does() -> None:
+    def prompts(shape: str) -> int:
+        of = {"name": "s", "model": {"shape": shape}, "workload": {"chat": True}, "space": [{"engine": "transformers"}]}
+        return len(prompts_of(resolve(Scenario.model_validate(of), Path("s.yaml")), None))
+
+    assert prompts("smollm2-135m") > 0
+    with pytest.raises(ScenarioError, match="model with a chat template, shape opt-125m has none; remove workload"):
+        prompts("opt-125m")
+
+
 def test_a_text_of_a_length_stands_inside_the_template(tmp_path: Path) -> None:
     before, behind = around_of(_resolved(tmp_path, lengths={"input": 64}), BUNDLED_DECODER) or ("", "")
     assert before + "spell: 42" + behind == prompts_of(_resolved(tmp_path), BUNDLED_DECODER)[0].rendered

@@ -126,6 +126,12 @@ def test_a_chat_of_a_model_without_template_is_refused(tmp_path: Path) -> None:
     what = f"expected a model with a chat template beside openai-chat, got '{tmp_path}/m'"
     assert done.stderr == f"{path}:5: space.0.options.protocol: {what}\n"
 
+    for shape, code in (("smollm2-135m", 0), ("opt-125m", 2)):
+        path.write_text(path.read_text().replace("{path: m}", "{shape: SHAPE}").replace("SHAPE", shape))
+        done = CliRunner().invoke(scenario.command, ["check", str(path)], standalone_mode=False)
+        assert done.return_value == code
+        path.write_text(path.read_text().replace(shape, "SHAPE"))
+
 
 def test_options_are_known_without_the_server_where_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(

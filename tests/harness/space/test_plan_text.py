@@ -116,6 +116,9 @@ def test_memory_fits_only_where_the_plan_has_not_ruled_it_out() -> None:
     able = Capabilities(effective_dtypes={"fp32": "fp32"})
     plan = plan_space(resolved, lambda name, *_: able if name == "ctranslate2" else Availability(is_available=False))
     kept, gone, missing = list(memory_lines(resolved, plan))[1:]  # the second block is the first one's again
-    assert kept.startswith("ctranslate2 fp32") and kept.endswith(": fits")
-    assert gone.startswith("ctranslate2 bf16") and gone.endswith(": would fit; ruled out below")
-    assert missing.startswith("vllm fp32") and missing.endswith(": would fit; ruled out below")
+    assert kept.startswith("ctranslate2 fp32")
+    assert kept.endswith(": fits")
+    assert gone.startswith("ctranslate2 bf16")
+    assert gone.endswith(": would fit; ruled out below")
+    assert missing.startswith("vllm fp32")
+    assert missing.endswith(": would fit; ruled out below")

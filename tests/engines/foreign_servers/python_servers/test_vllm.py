@@ -217,6 +217,8 @@ def test_the_command_comes_before_python_the_environment_and_the_path(
     )
     with pytest.raises(Unavailable, match="option command='nowhere': no such program"):
         PROGRAM.place("nowhere", "")
+    with pytest.raises(SpecInvalid, match="expected words as a shell reads them: No closing quotation"):
+        PROGRAM.place("vllm 'serve", "")
 
 
 def test_a_block_that_names_only_a_command_is_not_ruled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
