@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from engines.environments.locate import OLDEST, STAMP, environment_folder
@@ -33,6 +34,17 @@ _ASKED = (
     "import sys, json; from importlib.util import find_spec; "
     "print(json.dumps([sys.version_info[:2], bool(find_spec('venv') and find_spec('ensurepip'))]))"
 )
+_WHOLE = """
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+def is_whole(name):
+    try:
+        return all(file.suffix == ".pyc" or file.locate().exists() for file in distribution(name).files or ())
+    except PackageNotFoundError:
+        return False
+print(*(name for name in sys.argv[1:] if not is_whole(name)), sep=", ")
+"""
+"""A program that prints the packages of which something is missing."""
 _ANSWER_S = 30.0
 _POLL_S = 0.2
 _SHOWN = ("Collecting ", "Downloading ", "Building wheel", "Installing collected", "Successfully installed")
@@ -84,7 +96,7 @@ def is_stale(engine: str) -> bool:
 
 
 def install(engine: str, python: Path | None, progress: Callable[[str], None]) -> Environment:
-    """The engine's environment, made from its list unless it is there and current.
+    """The engine's environment, made from its list unless it is there, whole and current.
 
     `python` is the interpreter to make it from (default: this one). An interruption leaves nothing that counts as
     installed. Raises SpecInvalid for an engine without a list, Unavailable when it cannot be made.
@@ -95,8 +107,10 @@ def install(engine: str, python: Path | None, progress: Callable[[str], None]) -
     with _locked(folder, progress):
         stamp = _read_stamp(folder)
         if stamp is not None and (stamp.base, stamp.digest) == (str(base), _digest(engine, str(base))):
-            progress(f"{folder} is there and current")
-            return _environment(engine)
+            missing = _not_whole(folder, listed)
+            progress(f"{folder} is there and {f'not whole: {missing}' if missing else 'current'}")
+            if not missing:
+                return _environment(engine)
         if folder.exists():
             progress(f"removing {folder}")
             shutil.rmtree(folder)
@@ -174,7 +188,8 @@ def _make(folder: Path, base: Path, listed: PackageList, progress: Callable[[str
     progress(f"making {folder} from {base}{f': takes {listed.takes}' if listed.takes else ''}")
     log = folder.parent / f"{folder.name}.log"
     log.unlink(missing_ok=True)
-    run_to_end([str(base), "-m", "venv", *(["--without-pip"] if is_linked else []), str(folder)], log, progress)
+    sees_pip = is_linked and find_spec("pip") is not None  # an environment that uv made has none
+    run_to_end([str(base), "-m", "venv", *(["--without-pip"] if sees_pip else []), str(folder)], log, progress)
     python = folder / "bin" / "python"
     if is_linked:
         _link(python)
@@ -229,6 +244,16 @@ def _packages(folder: Path, listed: PackageList) -> dict[str, str]:
         raise Unavailable(f"{folder}: not everything was installed: {done.stderr.strip().splitlines()[-1]}")
     packages: dict[str, str] = json.loads(done.stdout)
     return packages
+
+
+def _not_whole(folder: Path, listed: PackageList) -> str:
+    """The listed packages of which files are gone; '' where everything is there."""
+    argv = [str(folder / "bin" / "python"), "-c", _WHOLE, *sorted(listed.pins)]
+    try:
+        printed: str = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "its Python does not run"
+    return printed.strip()
 
 
 def _digest(engine: str, base: str) -> str:

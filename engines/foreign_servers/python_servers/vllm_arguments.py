@@ -66,8 +66,8 @@ def _asked(python: str) -> dict[str, dict[str, dict[str, str]]]:
     except (IndexError, ValueError):
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no word")
         raise Unavailable(
-            f"vllm: {python} could not be asked for vLLM's arguments: {last.strip()}; is it half installed? Install it "
-            "again, or name another python:"
+            f"vllm: {python} could not be asked for vLLM's arguments: {last.strip()}; is it half installed? "
+            "`dyno engine install vllm` makes ours whole, or name another python:"
         ) from None
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,27 @@ def test_it_is_made_once_and_sees_the_packages_of_this_one() -> None:
     again, message = made()
     assert again == environment
     assert message == [f"{environment.folder} is there and current"]
+
+
+@pytest.mark.parametrize("gone", ["dynoprobe.py", "dynoprobe-1.0.dist-info", "../../../bin/python"])
+def test_what_has_lost_files_is_made_anew(gone: str) -> None:
+    environment, _ = made()
+    (site,) = environment.folder.glob("lib/python3*/site-packages")
+    lost = site / gone
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+
+    again, message = made()
+    why = "its Python does not run" if gone.endswith("python") else "dynoprobe"
+    assert message[:2] == [f"{again.folder} is there and not whole: {why}", f"removing {again.folder}"]
+    assert again == environment
+    assert printed_by("import dynoprobe; print(dynoprobe.VERSION)") == "1.0"
+
+
+def test_an_environment_without_pip_gets_it_from_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "find_spec", lambda name: None)
+    environment, _ = made()
+    assert environment.packages == {"dynoprobe": "1.0"}
+    assert (environment.folder / "bin" / "pip").exists()
 
 
 def test_a_changed_list_makes_it_stale_and_installing_makes_it_anew(own_lists: Path) -> None:
