@@ -12,6 +12,7 @@ from harness.cli import tune
 from harness.errors import ScenarioError, UsageError
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
+from harness.space.candidates import SpacePlan
 from harness.space.machine_file import read_machine
 from harness.space.memory_text import memory_lines
 
@@ -47,7 +48,8 @@ def test_what_the_described_machine_has_not_is_ruled_out_with_that_reason(tmp_pa
 
 def test_rows_in_memory_are_no_more_than_the_load_asks_at_once() -> None:
     few = load_scenario(MISTRAL, ["workload.load.users=1"])
-    lines = list(memory_lines(resolve(few, MISTRAL), read_machine(H100)))
+    nothing = SpacePlan(blocks=(), candidates=(), pruned=(), warnings=())
+    lines = list(memory_lines(resolve(few, MISTRAL), nothing, read_machine(H100)))
     assert any("(1 rows x " in line for line in lines)
 
 
