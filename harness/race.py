@@ -11,7 +11,7 @@ class Race:
     than trial `against` in the same ones, and at least `at_least_frac` but for an error probability of `level`; that is
     more than `margin_frac`, which `margin_why` explains ('' in older runs). Judged by `blocks` pairs of blocks of
     `block_requests` requests, at check number `check` of `checks`. `against_value` is what that trial measured in the
-    end."""
+    end. `is_probe`: found by a probe, the first check, whose evidence is weaker (`level`)."""
 
     against: str
     metric: str
@@ -26,3 +26,4 @@ class Race:
     worse_frac: float
     at_least_frac: float
     margin_why: str = ""
+    is_probe: bool = False

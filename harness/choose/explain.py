@@ -85,7 +85,7 @@ def _why_lost(one: Pooled, choice: Choice) -> tuple[LossKind, str]:
     worst = one.worst
     repeated = f" in one of {len(one.telling)} measurements" if len(one.telling) > 1 else ""
     if worst.race is not None:
-        return "ended_early", f"ended early{repeated}: {_short(worst.reason)}"
+        return "ended_early", f"{'probed' if worst.race.is_probe else 'ended early'}{repeated}: {_short(worst.reason)}"
     if not worst.has_numbers:
         return "failed", f"{worst.outcome}{repeated}: {_short(worst.reason)}"
     if worst.violations:
@@ -120,8 +120,10 @@ def _against(choice: Choice) -> str:
         within = "" if is_cheapest else f" within {100 * TIE_FRAC:.0f} % of the best one"
         return f"a tie, the cheapest of which{within} was taken; the interval overlaps with: {names}{more}"
     if choice.runner_up is None:
-        ended = sum(one.worst.race is not None for one in choice.everyone)
-        return "the only feasible candidate" + (f"; surely worse, so ended early: {ended}" if ended else "")
+        races = [one.worst.race for one in choice.everyone if one.worst.race is not None]
+        ended = sum(not race.is_probe for race in races)
+        counts = (("surely worse, so ended early", ended), ("not promising, so probed alone", len(races) - ended))
+        return "; ".join(["the only feasible candidate", *(f"{what}: {count}" for what, count in counts if count)])
     if len(choice.goals.objectives) > 1 and len(choice.front) > 1:
         return f"the knee of a Pareto front of {len(choice.front)}"
     if len(choice.goals.objectives) > 1:

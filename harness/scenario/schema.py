@@ -250,7 +250,7 @@ class Search(Strict):
     confirm: Confirm = Confirm()
     race: Annotated[
         bool | None,
-        Field(description="end a trial early when it is surely worse than the best; null: where that can be judged"),
+        Field(description="end early what surely loses, or promises nothing in a probe; null: where this is judged"),
     ] = None
 
 

@@ -264,7 +264,10 @@ def _racing_text(scenario: Scenario, unraced: str) -> str:
         needed, got = why
         return f"no trial: a race needs {needed}" + ("" if got is None else f" (here: {got})")
     metric = scenario.objectives[0].name
-    return f"a trial ends early once it is surely worse in {metric} than the best so far, by more than launches differ"
+    return (
+        f"a trial ends early once it is surely worse in {metric} than the best so far, or does not promise by a probe, "
+        "by more than launches differ"
+    )
 
 
 def _numbered(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:

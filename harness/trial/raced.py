@@ -88,6 +88,7 @@ def why_ended(race: Race) -> str:
     """The evidence as one sentence."""
     luck = f"{100 * race.margin_frac:.0f} % may be the luck of two launches: {race.margin_why}"
     how = f"{race.blocks} blocks of {race.block_requests} requests at check {race.check} of {race.checks}"
+    how = f"the probe alone, {how}" if race.is_probe else how
     return (
         f"{race.metric} at least {100 * race.at_least_frac:.0f} % worse than {race.against}, and {luck}; by {how}, "
         f"error {100 * race.level:.2g} %"

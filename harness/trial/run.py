@@ -159,7 +159,8 @@ class TrialRunner:
         if by_time := self._why_by_time(window):
             self._progress.note(f"{trial.trial_id}: {by_time}")
             load_notes = (*load_notes, by_time)
-        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes))
+        probing = (window.racing.terms.probe_why,) if window.racing is not None else ()
+        trial = replace(trial, outcome="ok", summary=summary, notes=(*trial.notes, *missing, *load_notes, *probing))
         if window.limited:
             return replace(trial, outcome="client_limited", reason=window.limited)
         if window.racing is not None and window.racing.race is not None:

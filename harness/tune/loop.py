@@ -81,6 +81,7 @@ class _Session:
         for trial in context.done:
             if trial.outcome not in (*NOT_MEASURED, "skipped", "ended_early"):
                 self._budget.note(trial, trial.duration_s)
+        self._probing: tuple[int | None, ...] = ()
         self._begun: dict[int, tuple[Order, int]] = {}
         """Number -> the order under way, and when it began."""
 
@@ -191,13 +192,21 @@ class _Session:
         return Order(number=number, candidate=candidate, avoid=_machines(losses(self.trials, candidate)), **about)
 
     def _launch(self, order: Order) -> None:
-        text = f"repetition {order.repetition}" if order.repetition else order.again
+        text = f"repetition {order.repetition}" if order.repetition else order.again or self._new_probing(order)
         launching = self.event("launching", text=text)
         expected_s = self._budget.expected_s(order.candidate.engine)
         about = replace(launching, candidate=order.candidate, number=order.number, expected_s=expected_s)
         self._context.on_event(about)
         self._begun[order.number] = order, self._context.clock.now_ns()
         self._context.places.begin(order)
+
+    def _new_probing(self, order: Order) -> str:
+        """Whether the trial's load begins with a probe and why; '' where that was as well the last time."""
+        terms = order.terms_on("")
+        if terms is None:
+            return ""
+        before, self._probing = self._probing, (terms.probe,)
+        return "" if self._probing == before else terms.probe_why
 
     def _is_free_for(self, candidate: Candidate) -> bool:
         return self._context.places.is_free(_machines(losses(self.trials, candidate)))

@@ -43,9 +43,9 @@ def length_of(values: Floats, round_requests: int) -> int:
     return max(round_requests, math.ceil(DEPENDENCES * inefficiency(values, round_requests)))
 
 
-def of_ratios(worse: Floats, length: int, level: float) -> Bound | None:
-    """By the logarithm of the ratio in each pair of blocks of that length; None of fewer than MIN_BLOCKS."""
-    if len(worse) < MIN_BLOCKS:
+def of_ratios(worse: Floats, length: int, level: float, min_blocks: int = MIN_BLOCKS) -> Bound | None:
+    """By the logarithm of the ratio in each pair of blocks of that length; None of fewer than `min_blocks`."""
+    if len(worse) < min_blocks:
         return None
     worth = len(worse) / inefficiency(worse)
     estimate, error = float(worse.mean()), float(worse.std(ddof=1)) / math.sqrt(worth)

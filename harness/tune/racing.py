@@ -4,7 +4,7 @@ All trials of a search send the same seeded requests, so they are compared reque
 longer than the dependence found between neighbours: each pair of blocks gives the logarithm of a ratio, and Student's t
 a lower bound of their mean. What is to be refuted is 'at most the margin worse'. The margin is twice the spread between
 two launches, so that more requests never turn the luck of a launch into evidence. The error level of a whole search is
-shared evenly (Bonferroni) over all challengers and over the checks of each.
+shared evenly (Bonferroni) over all challengers and over the checks of each. The first check may be a probe as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from harness.records import RequestRecord, Trial
 from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.schema import Scenario
 from harness.tune.finalists import first_measurements
+from harness.tune.probe import PROBE_ERROR, PROBE_ROUNDS, probe_of
 from harness.tune.race_bounds import MIN_BLOCKS, Bound, Floats, length_of, of_good, of_ratios, of_tails
 from harness.tune.spreads import NOTHING_EARLIER, Earlier, margin_frac, spread_of
 from harness.units import NS_PER_MS
@@ -38,7 +39,8 @@ class Terms:
     """What a trial is raced on: that it is at most `margin_frac` worse in `metric` than trial `against`, because of
     `margin_why`. Judged after each of `checks` requests, each time with an error probability of `level`, by blocks of
     at least `round_requests`, those of one round of all users. `against_value` is what that trial measured,
-    `good_within` the time (unit of Seen) in which a good request is answered."""
+    `good_within` the time (unit of Seen) in which a good request is answered. `probe` is the number of the check, from
+    0, that is a probe, None where there is none, because of `probe_why`."""
 
     against: str
     metric: str
@@ -49,6 +51,8 @@ class Terms:
     level: float
     round_requests: int
     good_within: float = math.inf
+    probe: int | None = None
+    probe_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ def terms_for(
     mine, its = (spread_of(each, trials, metric, earlier) for each in (engine, best.candidate.engine))
     challengers = max(1, scenario.search.trials - 1)
     load, slo = scenario.workload.load, scenario.workload.slo
+    round_requests = load.most_users if isinstance(load, ClosedLoad) else 1
+    probe, probe_why = probe_of(engine, trials, checks, round_requests)
+    if _needs_counts(metric):
+        probe, probe_why = None, f"not probed: a probe has too few requests for {metric}"
     return Terms(
         against=best.trial_id,
         metric=metric,
@@ -93,8 +101,10 @@ def terms_for(
         margin_why=mine.text if mine == its else f"{mine.text}; {its.text}",
         checks=checks,
         level=ERROR / (challengers * len(checks)),
-        round_requests=load.most_users if isinstance(load, ClosedLoad) else 1,
+        round_requests=round_requests,
         good_within=math.inf if slo is None or slo.latency_ms is None else slo.latency_ms * NS_PER_MS,
+        probe=probe,
+        probe_why=probe_why,
     )
 
 
@@ -117,8 +127,11 @@ def seen(records: Iterable[RequestRecord], now_ns: int) -> Seen:
 def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
     """The race that a trial has lost by check number `check` (from 0), as evidence; None while it has not."""
     count = min(terms.checks[check], len(mine.waited), len(best.waited))
-    found = _bound(terms, *(Seen(each.began[:count], each.waited[:count]) for each in (mine, best)))
-    if found is None or found.at_least_frac <= terms.margin_frac:
+    sides = tuple(Seen(each.began[:count], each.waited[:count]) for each in (mine, best))
+    found, is_probe = _bound(terms, *sides), False
+    if check == terms.probe and not _is_beyond(found, terms):
+        found, is_probe = _bound(terms, *sides, is_probe=True), True
+    if found is None or not _is_beyond(found, terms):
         return None
     return Race(
         against=terms.against,
@@ -126,7 +139,7 @@ def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
         against_value=terms.against_value,
         margin_frac=terms.margin_frac,
         margin_why=terms.margin_why,
-        level=terms.level,
+        level=PROBE_ERROR if is_probe else terms.level,
         check=check + 1,
         checks=len(terms.checks),
         requests=count,
@@ -134,12 +147,24 @@ def lost(terms: Terms, check: int, mine: Seen, best: Seen) -> Race | None:
         block_requests=found.block_requests,
         worse_frac=found.worse_frac,
         at_least_frac=found.at_least_frac,
+        is_probe=is_probe,
     )
 
 
-def _bound(terms: Terms, mine: Seen, best: Seen) -> Bound | None:
-    """How much worse the trial is than the best, in its objective."""
-    users, level, margin = terms.round_requests, terms.level, terms.margin_frac
+def _is_beyond(found: Bound | None, terms: Terms) -> bool:
+    return found is not None and found.at_least_frac > terms.margin_frac
+
+
+def _needs_counts(metric: str) -> bool:
+    """Whether requests are counted, not compared: a probe is too short for that."""
+    q = quantile_of(metric)
+    return metric.startswith("goodput_") or (q is not None and q > 0.5)
+
+
+def _bound(terms: Terms, mine: Seen, best: Seen, *, is_probe: bool = False) -> Bound | None:
+    """How much worse the trial is than the best, in its objective; for a probe by blocks of one round."""
+    users, margin = terms.round_requests, terms.margin_frac
+    level, least = (PROBE_ERROR, PROBE_ROUNDS) if is_probe else (terms.level, MIN_BLOCKS)
     if terms.metric.startswith("goodput_"):
         # What failed or whose time is not known is good here and not good there: neither ends a trial.
         mine_good, best_good = ~(mine.waited > terms.good_within), best.waited <= terms.good_within
@@ -151,12 +176,12 @@ def _bound(terms: Terms, mine: Seen, best: Seen) -> Bound | None:
         return None
     if q is not None and q > 0.5:
         return of_tails(pairs[0], pairs[1], q, level, users, margin)
-    length = length_of(np.log(pairs[0] / pairs[1]), users)
+    length = users if is_probe else length_of(np.log(pairs[0] / pairs[1]), users)
     if terms.metric.startswith("throughput_"):
-        return of_ratios(_of_spans(mine.began, best.began, length), length, level)
+        return of_ratios(_of_spans(mine.began, best.began, length), length, level, least)
     middle = np.mean if "_mean_" in terms.metric else np.median
     blocks = pairs[:, : pairs.shape[1] // length * length].reshape(2, -1, length)
-    return of_ratios(np.log(middle(blocks[0], axis=1) / middle(blocks[1], axis=1)), length, level)
+    return of_ratios(np.log(middle(blocks[0], axis=1) / middle(blocks[1], axis=1)), length, level, least)
 
 
 def _of_spans(mine: Floats, best: Floats, length: int) -> Floats:

@@ -27,7 +27,7 @@ from harness.report.wording.titles import value_word
 from harness.store.reader import Run
 from harness.wording import chat_text, label
 
-Mark = Literal["best", "tie", "broke constraint", "ended early", "not ranked", ""]
+Mark = Literal["best", "tie", "broke constraint", "ended early", "probed", "not ranked", ""]
 
 Cell = Callable[[Trial], str]
 
@@ -246,7 +246,7 @@ def _marks(trials: Sequence[Trial], recommendation: Recommendation | None) -> di
 
 def _mark(trial: Trial, best: str, tied: set[str]) -> Mark:
     if trial.race is not None:
-        return "ended early"
+        return "probed" if trial.race.is_probe else "ended early"
     if trial.violations:
         return "broke constraint"
     if trial.unranked:
@@ -309,10 +309,18 @@ def _race_notes(trials: Sequence[Trial]) -> Iterator[str]:
     races = {trial.trial_id: trial.race for trial in trials if trial.race is not None}
     if not races:
         return
-    yield (
-        f"ended early, since they surely lose: {_several(list(races))}; of their objective a bound is shown, '>= x' or "
-        "'<= x' (an error of 5 % for all of them together), and nothing that needs the whole load."
-    )
+    shown = "of their objective a bound is shown, '>= x' or '<= x'"
+    probed = [name for name, race in races.items() if race.is_probe]
+    if sure := [name for name in races if name not in probed]:
+        yield (
+            f"ended early, since they surely lose: {_several(sure)}; {shown} (an error of 5 % for all of them "
+            "together), and nothing that needs the whole load."
+        )
+    if probed:
+        yield (
+            f"probed alone, since their first requests do not promise: {_several(probed)}; {shown} (an error of "
+            f"{100 * races[probed[0]].level:.2g} % for each), which ranks and recommends none of them."
+        )
     for why in dict.fromkeys(race.margin_why for race in races.values() if race.margin_why):
         yield f"races allowed for what launches differ by: {why}."
 

@@ -73,6 +73,7 @@ _ROW_CLASS = {
     "tie": "tie",
     "broke constraint": "broke",
     "ended early": "broke",
+    "probed": "broke",
     "not ranked": "broke",
     "": "",
 }

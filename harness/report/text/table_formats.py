@@ -24,10 +24,13 @@ _STYLE = {
     "tie": "green",
     "broke constraint": "dim",
     "ended early": "dim",
+    "probed": "dim",
     "not ranked": "dim",
     "": "",
 }
-_SIGN = {"best": "★", "tie": "≈", "broke constraint": "✗", "ended early": "⋯", "not ranked": "⊘", "": ""}
+_SIGN = {
+    "best": "★", "tie": "≈", "broke constraint": "✗", "ended early": "⋯", "probed": "·", "not ranked": "⊘", "": "",
+}  # fmt: skip
 UNBOUNDED_WIDTH = 400
 """Columns given to a pipe: nothing is left out and nothing wraps there."""
 
@@ -53,7 +56,7 @@ def print_table(table: ReportTable, console: Console) -> None:
     console.print(shown)
     legend = [
         f"{_SIGN[mark]} {mark}"
-        for mark in ("best", "tie", "broke constraint", "ended early", "not ranked")
+        for mark in ("best", "tie", "broke constraint", "ended early", "probed", "not ranked")
         if _has(table, mark)
     ]
     if legend:

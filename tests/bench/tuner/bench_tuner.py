@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.measure.machine.facts import machine_facts
 from harness.measure.statistics.distributions import wilson_interval
+from harness.tune.probe import LEAST_LOAD_FRAC
 from tests.bench.tuner.laws import LAUNCH_S, LAWS, LOAD_S, QUALITY_S, Law, plan
 from tests.bench.tuner.replay import CONTESTANTS, TRIALS, Outcome, run
 from tests.bench.tuner.rivals import RIVALS
@@ -33,6 +34,10 @@ COLUMNS = (
 )  # fmt: skip
 """Title and key of each column behind law, contestant and seeds."""
 WHOLE_TPE, ENOUGH, RACING = "TPE, all trials", "dyno (TPE, ends when enough)", "dyno, racing"
+PROBES = "dyno, racing and probes"
+COSTS_S = ((5.0, 60.0), (LAUNCH_S, LOAD_S), (90.0, 125.0), (25.0, 20.0), (60.0, 20.0))
+"""Launch and whole load of a trial, for which it is stated what probes save: mostly load, those of the laws, a decoder
+of 7 to 9 billion weights, and mostly launch twice."""
 SLOW = ("SMAC3", "Optuna GP")
 """Contestants of which a search takes some seconds."""
 LEVELS = 3
@@ -92,6 +97,7 @@ def table(found: Sequence[Row], left_out: Sequence[str] = ()) -> str:
         *_markdown(heads, [[_cell(key, one) for key in ("law", "contestant", "seeds", *_keys())] for one in found], 2),
         "",
         *_savings(found),
+        *_by_cost(found),
         *_chances(found),
     ]
     return "\n".join(lines) + "\n"
@@ -113,7 +119,7 @@ def _cell(key: str, one: Row) -> str:
 def _savings(found: Sequence[Row]) -> Iterator[str]:
     """What each part of the search saves, where all of its contestants ran."""
     by_name = {(one["law"], one["contestant"]): one for one in found}
-    names = ("random", WHOLE_TPE, ENOUGH, RACING)
+    names = ("random", WHOLE_TPE, ENOUGH, RACING, PROBES)
     laws = [law.name for law in LAWS if all((law.name, name) in by_name for name in names)]
     if not laws:
         return
@@ -121,22 +127,24 @@ def _savings(found: Sequence[Row]) -> Iterator[str]:
         "## What each part saves",
         "",
         f"Minutes of a whole search by TPE whose trials are each judged ({QUALITY_S:g} s), and what is saved of it: by",
-        "judging each numeric path (here a dtype) once, by ending when the next trial should gain too little, and by",
-        "racing. Sampler: the loss that random sampling leaves beyond TPE's with the same trials. One launch for",
-        f"{LEVELS} levels of load saves the launches of {LEVELS - 1} of {LEVELS} searches that measure one level each.",
+        "judging each numeric path (here a dtype) once, by ending when the next trial should gain too little, by",
+        "racing, and by probes in it. Sampler: the loss that random sampling leaves beyond TPE's with the same trials.",
+        f"One launch for {LEVELS} levels of load saves the launches of {LEVELS - 1} of {LEVELS} searches that measure",
+        "one level each.",
         "",
     )
     shared_title = f"one launch, {LEVELS} levels"
-    heads = ["law", "minutes", "quality once", "ends when enough", "racing", shared_title, "sampler (loss)"]
+    heads = ["law", "minutes", "quality once", "ends when enough", "racing", "probes", shared_title, "sampler (loss)"]
     rows = []
     for law in laws:
-        random, whole, enough, racing = (by_name[law, name] for name in names)
+        random, whole, enough, racing, probes = (by_name[law, name] for name in names)
         minutes = whole["mean_minutes"] + whole["judged_each_min"]
         launches_min = (LEVELS - 1) * whole["mean_launches"] * LAUNCH_S / 60
         saved = (
             whole["judged_each_min"] - whole["judged_once_min"],
             whole["mean_minutes"] - enough["mean_minutes"],
             enough["mean_minutes"] - racing["mean_minutes"],
+            racing["mean_minutes"] - probes["mean_minutes"],
         )
         shares = [f"{each:.1f} ({each / minutes:.0%})" for each in saved]
         shared = f"{launches_min:.1f} of {LEVELS * minutes:.1f} ({launches_min / LEVELS / minutes:.0%})"
@@ -144,6 +152,34 @@ def _savings(found: Sequence[Row]) -> Iterator[str]:
         rows.append([law, f"{minutes:.1f}", *shares, shared, gained])
     yield from _markdown(heads, rows, 1)
     yield ""
+
+
+def _by_cost(found: Sequence[Row]) -> Iterator[str]:
+    """What probes save beyond racing where trials cost otherwise, over all laws: proposals do not depend on costs."""
+    both = [[one for one in found if one["contestant"] == name] for name in (RACING, PROBES)]
+    laws = set.intersection(*({one["law"] for one in rows} for rows in both))
+    if not laws:
+        return
+    yield from (
+        "## What probes save beyond racing, by what a trial costs",
+        "",
+        f"Over {len(laws)} laws, of the whole clock of a search by racing; `dyno tune` probes where load takes "
+        f"{LEAST_LOAD_FRAC:.0%} or more.",
+        "",
+    )
+    rows = []
+    for launch_s, load_s in COSTS_S:
+        spent = [sum(_spent_s(one, launch_s, load_s) for one in side if one["law"] in laws) for side in both]
+        share, saved = load_s / (launch_s + load_s), 1 - spent[1] / spent[0]
+        rows.append([f"{launch_s:g}", f"{load_s:g}", f"{share:.0%}", f"{saved:.1%}"])
+    yield from _markdown(["launch (s)", "load (s)", "load of a whole trial", "saved"], rows, 0)
+    yield ""
+
+
+def _spent_s(one: Row, launch_s: float, load_s: float) -> float:
+    """Mean seconds of a search whose launches and whole loads cost so much instead of the law's."""
+    loads = (60 * one["mean_minutes"] - LAUNCH_S * one["mean_launches"]) / LOAD_S
+    return float(launch_s * one["mean_launches"] + load_s * loads)
 
 
 def _chances(found: Sequence[Row]) -> Iterator[str]:

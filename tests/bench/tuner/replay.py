@@ -85,7 +85,7 @@ def _earlier(law: Law, seed: int) -> Earlier:
 
 
 def _searched(
-    sampler: str, *, ends_when_enough: bool, races: bool = False, has_earlier: bool = False
+    sampler: str, *, ends_when_enough: bool, races: bool = False, has_earlier: bool = False, probes: bool = False
 ) -> Callable[[Law, int], list[Trial]]:
     def searched(law: Law, seed: int) -> list[Trial]:
         clock, trials = FakeClock(), list[Trial]()
@@ -93,6 +93,8 @@ def _searched(
         def run_trial(
             candidate: Candidate, number: int, *, judged: Trial | None, order: int, terms: Terms | None
         ) -> Trial:
+            if terms is not None and not probes:
+                terms = replace(terms, probe=None)
             trial = _raced(law, law.trial(candidate, number, seed), terms if races else None, trials, seed)
             clock.sleep_s(trial.duration_s)
             return trial
@@ -158,6 +160,7 @@ CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
     "dyno (TPE, ends when enough)": _searched("tpe", ends_when_enough=True),
     "dyno, racing": _searched("tpe", ends_when_enough=True, races=True),
     "dyno, racing, launches known": _searched("tpe", ends_when_enough=True, races=True, has_earlier=True),
+    "dyno, racing and probes": _searched("tpe", ends_when_enough=True, races=True, probes=True),
     **{name: search for name, (search, _) in RIVALS.items()},
 }
 

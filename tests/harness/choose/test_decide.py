@@ -120,6 +120,17 @@ def test_one_that_ended_early_is_never_recommended_and_its_bound_is_the_reason()
         choose(run_of(lost))
 
 
+def test_a_probed_one_is_never_recommended_and_said_to_be_probed() -> None:
+    best = trial(1, candidate(), (20.0, 19.8, 20.6))
+    lost = ended(2, candidate(batch_size=4), best, 0.3)
+    assert lost.race is not None
+    probed = replace(lost, race=replace(lost.race, is_probe=True))
+    found = choose(run_of(best, probed))
+    assert found.trial == best
+    assert [(loss.kind, loss.why) for loss in found.losses] == [("ended_early", "probed: it surely loses")]
+    assert "the only feasible candidate; not promising, so probed alone: 1" in found.margin
+
+
 def test_one_that_a_broken_constraint_ended_lost_by_that_constraint() -> None:
     best, why = trial(1, candidate(), (20.0, 19.8, 20.6)), "error_frac surely above 0"
     broken = replace(trial(2, candidate(batch_size=4), (9.0, 8.9, 9.1)), outcome="ended_early", violations=(why,))

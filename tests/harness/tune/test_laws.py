@@ -84,6 +84,12 @@ def test_where_launches_differ_by_much_races_are_judged_again_and_nothing_better
     assert quiet.ended > 5
 
 
+def test_probes_end_more_load_and_lose_nothing_that_racing_keeps() -> None:
+    racing, probes = (run(BY_NAME["drift"], name, 0) for name in ("dyno, racing", "dyno, racing and probes"))
+    assert probes.minutes < racing.minutes
+    assert (probes.is_missed, probes.loss_frac) == (False, racing.loss_frac)
+
+
 def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_tuner, "find_spec", lambda name: None if name == "smac" else name)
     sentence = "SMAC3 needs smac, not installed: pip install -e '.[bench-tuner]'"
@@ -94,12 +100,14 @@ def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch:
 def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_against_the_truth() -> None:
     made = dict(row(BY_NAME["tie"], "grid", 1))
     minutes = {"random": 16.0, "TPE, all trials": 16.0, "dyno (TPE, ends when enough)": 15.0, "dyno, racing": 12.0}
+    minutes["dyno, racing and probes"] = 11.0
     chances = [(0.2, False), (0.3, True), (0.25, None), (0.05, True), (0.45, False)]
     rows = [
         {**made, "contestant": name, "mean_minutes": each, "judged_each_min": 1.0, "judged_once_min": 0.2}
         for name, each in minutes.items()
     ]
     text = table([{**one, "mean_launches": 30.0, "chances": chances} for one in rows])
-    assert "| tie | 17.0 | 0.8 (5%) | 1.0 (6%) | 3.0 (18%) | 10.0 of 51.0 (20%) | 0.0 points |" in text
+    assert "| tie | 17.0 | 0.8 (5%) | 1.0 (6%) | 3.0 (18%) | 1.0 (6%) | 10.0 of 51.0 (20%) | 0.0 points |" in text
+    assert "| 10 | 20 | 67% | 8.3% |" in text
     assert "Of 5 searches by racing that state a chance, 3 state 10 to 40 %. In 1 of these both are truly equal" in text
     assert "which state 25% on average, the runner-up is truly better in 1: 50%, 95 % interval 9% to 91%." in text

@@ -11,6 +11,7 @@ import pytest
 
 from harness.records import Candidate, Metric, RequestRecord, Trial, TrialSummary
 from harness.scenario.schema import Scenario
+from harness.tune.probe import PROBE_ERROR
 from harness.tune.race_bounds import MIN_BLOCKS, Floats
 from harness.tune.racing import CHECK_FRACS, ERROR, Seen, Terms, lost, seen, terms_for
 
@@ -140,6 +141,41 @@ def test_a_tail_that_is_surely_worse_is_ended_from_fewer_requests_the_nearer_it_
     assert _ended_frac(50, (1 + MARGIN) * 1.8, BATCHES, _terms(challengers=11, metric="latency_p99_ms")) >= 0.95
 
 
+def _ended_at_once(worse: float, kind: Kind, probe: int | None, races: int = 200) -> float:
+    """Share of trials, truly `worse` times as slow, that end at the first check."""
+    terms = replace(_terms(11), probe=probe)
+    ended = 0
+    for race in range(races):
+        rng = np.random.default_rng([190, race])
+        prompts = PROMPT_SD * rng.standard_normal(REQUESTS)
+        best, mine = _load(rng, prompts, 1.0, kind), _load(rng, prompts, worse, kind)
+        found = lost(terms, 0, mine, best)
+        assert found is None or found.is_probe == (probe is not None and found.level == PROBE_ERROR)
+        ended += found is not None
+    return ended / races
+
+
+@pytest.mark.parametrize("kind", [INDEPENDENT, BATCHES], ids=["independent", "batches"])
+def test_a_probe_ends_by_chance_as_often_as_it_states_and_an_equal_never(kind: Kind) -> None:
+    assert _ended_at_once(1 + MARGIN, kind, probe=0) <= PROBE_ERROR + 0.02
+    assert _ended_at_once(1.0, kind, probe=0) == 0.0
+
+
+def test_a_probe_ends_at_the_first_check_what_a_race_cannot_yet() -> None:
+    assert _ended_at_once(1.6, BATCHES, probe=None) <= 0.1
+    assert _ended_at_once(1.6, BATCHES, probe=0) >= 0.8
+
+
+@pytest.mark.parametrize("metric", ["throughput_rps", "latency_mean_ms"])
+def test_other_objectives_are_probed_too(metric: str) -> None:
+    terms = replace(_terms(11, metric), probe=0)
+    rng = np.random.default_rng(1)
+    prompts = PROMPT_SD * rng.standard_normal(REQUESTS)
+    found = lost(terms, 0, _load(rng, prompts, 2.5, INDEPENDENT), _load(rng, prompts, 1.0, INDEPENDENT))
+    assert found is not None
+    assert (found.metric, found.requests, found.check) == (metric, 75, 1)
+
+
 def test_few_blocks_and_failed_requests_end_nothing() -> None:
     waits = np.full(REQUESTS, 1.0)
     best = Seen(np.cumsum(waits), waits)
@@ -220,6 +256,22 @@ def test_on_a_machine_a_trial_races_the_best_that_this_machine_measured_itself()
     against = {name: terms and (terms.against, terms.against_value) for name, terms in on.items()}
     first = (fast.trial_id, 10.0)
     assert against == {"": first, "a": first, "b": (slow.trial_id, 12.0), "c": None}
+
+
+def test_the_first_check_is_a_probe_where_load_takes_the_time_and_requests_are_compared() -> None:
+    costs = {0: {"launch": 10.0, "load": 20.0}, None: {"launch": 60.0, "load": 20.0}}
+    for probe, phase_s in costs.items():
+        done = [replace(_trial(n, 10.0), phase_s=phase_s) for n in (1, 2)]
+        terms = terms_for("fake", done, _scenario())
+        assert terms is not None
+        assert terms.probe == probe
+    p99 = TrialSummary(metrics={"latency_p99_ms": Metric(value=10.0, unit="ms", estimator="t", n=400)})
+    tail = {"objectives": [{"metric": "latency_p99_ms", "goal": "minimize"}]}
+    terms = terms_for(
+        "fake", [replace(_trial(n, 10.0), summary=p99, phase_s=costs[0]) for n in (1, 2)], _scenario(**tail)
+    )
+    assert terms is not None
+    assert (terms.probe, terms.probe_why[:10]) == (None, "not probed")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,19 @@ def test_a_trial_that_ended_early_is_a_row_with_a_bound_and_no_percentile_of_its
     )
 
 
+def test_a_probed_trial_is_marked_so_and_apart_from_lost_races() -> None:
+    best = trial(1, candidate(), (20.0, 19.8, 20.6))
+    lost, probed = ended(2, candidate(batch_size=4), best, 0.3), ended(3, candidate(batch_size=8), best, 0.5)
+    assert probed.race is not None
+    table = report_table(run_of(best, lost, replace(probed, race=replace(probed.race, is_probe=True, level=0.025))))
+    assert [row.mark for row in table.rows] == ["best", "ended early", "probed"]
+    assert "· probed" in _printed(table, 120)
+    assert any(note.startswith(f"ended early, since they surely lose: {lost.trial_id};") for note in table.notes)
+    note = next(note for note in table.notes if note.startswith("probed alone"))
+    assert probed.trial_id in note
+    assert "(an error of 2.5 % for each)" in note
+
+
 def test_a_throughput_that_is_only_bounded_above_is_shown_so() -> None:
     bound = replace(metric(9.0, high=9.5, unit="requests/s", n=100), method="race")
     assert (value_cell(bound), claim(bound)) == ("<= 9.50 (n=100)", "<= 9.5 requests/s (n=100)")
