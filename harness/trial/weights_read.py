@@ -1,4 +1,4 @@
-"""What a trial's steps read of the model's weights, beside what this machine's memory gives."""
+"""Bytes of weights that a trial's steps read in a second, beside what this machine's memory gives."""
 
 from __future__ import annotations
 

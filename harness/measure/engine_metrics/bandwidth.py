@@ -62,7 +62,7 @@ def _steps_per_s(
     begin_ns, end_ns = window_ns
     good = [record for record in records if record.outcome == "ok" and begin_ns < record.done_ns <= end_ns]
     if any(len(record.prompt_ids) > 1 for record in good):
-        return 0.0, 0.0, "a request carries several inputs, so that requests do not tell the rows of a step"
+        return 0.0, 0.0, "a request carries several inputs, so that the rows of a step are not known from requests"
     if not good or any(record.output_tokens is None for record in good):
         return 0.0, 0.0, "the tokens of answers were not counted"
     if increase(metrics.around(begin_ns, end_ns), "drafted"):

@@ -1,4 +1,4 @@
-"""How fast this machine's cores read memory together, and how much they keep in their caches."""
+"""The rate at which this machine's cores read memory together, and the size of their caches."""
 
 from __future__ import annotations
 
