@@ -52,7 +52,7 @@ $(VENV)/.engines: $(VENV)/.native $(wildcard engines/environments/*.txt)
 check: install       ## before a commit, two minutes: static checks, and every test that needs nothing but Python
 	@BIN=$(BIN) .ci/checks format lint contracts workflows types+quick
 
-test: $(VENV)/.engines  ## everything CI runs, up to 20 minutes: static checks over all files, all tests
+test: $(VENV)/.engines  ## everything CI runs, 20 to 40 minutes: static checks over all files, all tests
 	@BIN=$(BIN) .ci/checks hooks tests
 
 test-models: install ## the real vLLM: installs it (2.3 GB, 3 minutes; DYNO_CACHE or ~/.cache), then 4 starts of it

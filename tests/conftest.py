@@ -1,11 +1,12 @@
 """What holds for every test run: Ctrl-C works in child processes, no proxy stands before loopback, idle threads sleep,
-long files begin first, and a reason for skipping is printed once."""
+long files begin first, CI ends in time on a slow machine, and a reason for skipping is printed once."""
 
 from __future__ import annotations
 
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from tests.quick import GUARD, is_heavy_place, left_out
 LONGEST = "tests/kernels/test_build.py"
 """Sanitizer builds, minutes of one core: begun last, they would run alone at the end. After it come the files with
 heavy tests, and the many quick ones fill the time until the last of those ends."""
+LAST_HEAVY = ("tests/kernels/cuda/", "tests/kernels/ptx/")
+"""Of the files with heavy tests those that begin last: what they prove only changes with the kernels for GPUs."""
+HEAVY_UNTIL = float(os.environ.get("DYNO_HEAVY_UNTIL", "inf"))
+"""Unix seconds after which no heavy test begins, by .ci/run: a slow machine ends in time and names what is missing."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,7 +75,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=heavy)
         items[:] = [item for item in items if item not in set(heavy)]
     heavy_files = {item.path for item in heavy}
-    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path not in heavy_files))
+    items.sort(
+        key=lambda item: (
+            not item.nodeid.startswith(LONGEST),
+            item.path not in heavy_files,
+            item.nodeid.startswith(LAST_HEAVY),
+        )
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > HEAVY_UNTIL and item.get_closest_marker("heavy"):
+        pytest.skip("the time that CI gives heavy tests is up")
 
 
 def pytest_collection_finish() -> None:

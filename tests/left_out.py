@@ -28,6 +28,7 @@ HOW_TO_HAVE = (
     (r"this CPU has no (\S+)", r"run `make test` on a CPU with \1"),
     (r"the compiler came without", "install gcc's sanitizer libraries"),
     (r"/dev/full", "run `make test` on Linux"),
+    (r"the time that CI gives", "run `make test`, which takes the time it needs"),
     (r"the machine itself was late", "run them again on a machine that does nothing else"),
     (r"sagemaker needs endpoints", "nothing to do: other tests run it on an emulator"),
     (r"runs no model|cannot stream|splits no tensors|converts nothing|reads no model folder|fp32 only|still serves T5",

@@ -1,9 +1,13 @@
-"""A test that names a library which runs models is marked heavy, so that `make check` stays quick and green."""
+"""A test that names a library which runs models is marked heavy, so that `make check` stays quick; CI ends in time."""
 
 import ast
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests import conftest
 from tests.quick import MODEL_LIBRARIES, TESTS, is_heavy_place
 
 
@@ -33,3 +37,14 @@ def test_tests_that_name_a_model_library_are_marked_heavy() -> None:
     files = [path for path in TESTS.rglob("test_*.py") if not is_heavy_place(path)]
     assert files
     assert [name for path in files for name in _unmarked(path)] == []
+
+
+def test_no_heavy_test_begins_once_the_time_of_ci_is_up(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conftest.pytest_runtest_setup(request.node)  # no limit unless CI sets one
+    monkeypatch.setattr(conftest, "HEAVY_UNTIL", time.time() - 1)
+    conftest.pytest_runtest_setup(request.node)  # quick, so it runs all the same
+    request.node.add_marker("heavy")
+    with pytest.raises(pytest.skip.Exception, match="the time that CI gives heavy tests is up"):
+        conftest.pytest_runtest_setup(request.node)
