@@ -188,7 +188,8 @@ def test_two_ranks_give_the_same_tokens_and_kill_9_of_the_owner_leaves_nothing(t
         url, name = (tmp_path / "ready").read_text().split()
         everyone = supervisor.descendants(owner.pid)
         assert len(everyone) >= 5  # supervisor, front, engine, two workers
-        assert any(file.startswith("vllm_dist_") for file in left_behind() - before)
+        if "avx512f" in Path("/proc/cpuinfo").read_text():  # its build without them joins ranks by sockets
+            assert any(file.startswith("vllm_dist_") for file in left_behind() - before)
         body = {"model": name, "temperature": 0, "max_tokens": NEW, "min_tokens": NEW, "return_token_ids": True}
         ids = Tokenizer.load(folder).encode(PROMPTS[1])
         answer = httpx.post(f"{url}/v1/completions", json={**body, "prompt": list(ids)}, timeout=120.0, trust_env=False)
