@@ -7,7 +7,6 @@ package index, so only a machine that has one has run it.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from engines.foreign_servers.djl.found import Found, find_djl, why_not_found
 from engines.foreign_servers.djl.health import BIND_FAILED, SEARCHED_LINES, last_words, look, ping_failure
 from engines.foreign_servers.java_servers.java import java_problem
 from engines.foreign_servers.java_servers.multi_model_server import backend_engine, of_whole_requests
+from engines.foreign_servers.starting.docker_image import DOCKER, check_image
 from engines.foreign_servers.starting.running import RunningForeignServer
 from engines.foreign_servers.starting.start_script import removal
 from engines.hosted import HOST, STOP_GRACE_S
@@ -59,25 +59,30 @@ class DjlEngine:
     name = "djl"
     needs_model = True
 
-    def __init__(self, wanted: str = "") -> None:
-        self._wanted = wanted
+    def __init__(self, command: str = "", image: str = "") -> None:
+        self._command = command
+        self._image = image
 
     def placed(self, python: str, command: str, image: str = "") -> DjlEngine:
         """DJL Serving by that program, folder or docker image; its workers' Python is looked for at launch."""
-        return DjlEngine(command or image)
+        return DjlEngine(command, image)
 
     def probe(self) -> Availability:
         """Whether a DJL Serving is there, and which; for a named image docker, which looks for it when it starts."""
-        found = find_djl(self._wanted)
+        if self._image:
+            try:
+                check_image(self.name, self._image)
+            except (Unavailable, SpecInvalid) as error:
+                return Availability(is_available=False, reason=str(error))
+            return Availability(is_available=True, note=f"by docker, image {self._image}")
+        found = find_djl(self._command)
         if found is not None:
             if found.version and (problem := java_problem()):
                 return Availability(is_available=False, reason=problem)
             version = found.version or "of unknown version"
             note = f"DJL Serving {version}, {found.by}: {found.command}"
             return Availability(is_available=True, note=note, versions={"djl-serving": version})
-        if self._wanted and shutil.which("docker"):
-            return Availability(is_available=True, note=f"by docker, image {self._wanted}")
-        return Availability(is_available=False, reason=why_not_found(self._wanted))
+        return Availability(is_available=False, reason=why_not_found(self._command))
 
     def capabilities(self) -> Capabilities:
         """Those of the t5 backend, whole requests only."""
@@ -187,15 +192,11 @@ def endpoint_at(port: int, dialect: Dialect = _OURS) -> Endpoint:
 def docker_argv(image: str, folder: Path, port: int, name: str) -> list[str]:
     """The command line that serves `folder` as SageMaker would: `serve`, the model at /opt/ml/model, read-only.
 
-    Raises Unavailable without docker, SpecInvalid for a name that would be read as an option.
+    Raises what check_image raises.
     """
-    docker = shutil.which("docker")
-    if docker is None:
-        raise Unavailable("djl: docker not found: install it, or leave options.image out and have a DJL Serving here")
-    if image.startswith("-"):
-        raise SpecInvalid(f"djl: option image is {image!r}, expected an image name")
+    check_image(DjlEngine.name, image)
     return [
-        docker, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
+        DOCKER, "run", "--rm", "--init", "--name", name, "-p", f"{HOST}:{port}:{CONTAINER_PORT}",
         "-v", f"{folder.resolve()}:/opt/ml/model:ro", "-e", f"SERVING_LOAD_MODELS={MODEL}::Python=/opt/ml/model",
         *(word for pair in MEASURED_WITH.items() for word in ("-e", "=".join(pair))), image, "serve",
     ]  # fmt: skip

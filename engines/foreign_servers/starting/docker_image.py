@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from engines.api import EngineSpec
@@ -22,15 +23,34 @@ MOUNT = "/model"
 """Where a container has the model, read-only."""
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - inside the container, which is published on one address
 NOT_YET_RUN = "its docker image was not yet run: there was no docker here"
-_ASK_S = 20.0
+_ASK_S, _DAEMON_S = 20.0, 10.0
 
 
 def check_image(engine: str, image: str) -> None:
-    """Raises Unavailable without docker, SpecInvalid for a name that would be read as an option."""
+    """Raises Unavailable without docker or a daemon that answers it, SpecInvalid for a name that would be read as an
+    option."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", image):
         raise SpecInvalid(f"{engine}: option image is {image!r}, expected an image such as vllm/vllm-openai:v0.32.0")
-    if shutil.which(DOCKER) is None:
+    program = shutil.which(DOCKER)
+    if program is None:
         raise Unavailable(f"{engine}: docker not found: install it, or leave options.image out")
+    if why := _why_silent(program):
+        raise Unavailable(f"{engine}: docker's daemon does not answer; start it, or leave options.image out: {why}")
+
+
+@cache
+def _why_silent(program: str) -> str:
+    """Why docker's daemon does not answer the program, in docker's words, asked once; '' where it does."""
+    try:
+        done = subprocess.run([program, "version"], capture_output=True, timeout=_DAEMON_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer to `docker version` within {_DAEMON_S:g} s"
+    except OSError as error:
+        return f"{program}: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"`docker version` ended with status {done.returncode}"
 
 
 def in_container(

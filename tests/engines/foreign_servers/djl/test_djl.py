@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,6 @@ import pytest
 from engines.api import EngineSpec
 from engines.errors import LaunchFailed, ModelInvalid, SpecInvalid, Unavailable
 from engines.foreign_servers.carried_weights import Conversion
-from engines.foreign_servers.djl import engine as djl
 from engines.foreign_servers.djl import folder as djl_folder
 from engines.foreign_servers.djl.engine import DjlEngine, docker_argv
 from engines.foreign_servers.djl.folder import SPEC_FILE, backend_spec, write_djl_folder
@@ -146,15 +146,17 @@ def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> Non
 def test_the_docker_command_mounts_the_folder_and_stays_on_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(djl.shutil, "which", lambda name: f"/usr/bin/{name}")
+    (tmp_path / "docker").write_text("#!/bin/sh\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     argv = docker_argv("deepjavalibrary/djl-serving:0.36.0-lmi", tmp_path, 9000, "dyno-1")
     assert argv == [
-        "/usr/bin/docker", "run", "--rm", "--init", "--name", "dyno-1", "-p", "127.0.0.1:9000:8080", "-v",
+        "docker", "run", "--rm", "--init", "--name", "dyno-1", "-p", "127.0.0.1:9000:8080", "-v",
         f"{tmp_path.resolve()}:/opt/ml/model:ro", "-e", "SERVING_LOAD_MODELS=model::Python=/opt/ml/model",
         "-e", "OPT_OUT_TRACKING=true", "-e", "SERVING_PROMETHEUS=true",
         "deepjavalibrary/djl-serving:0.36.0-lmi", "serve",
     ]  # fmt: skip
-    with pytest.raises(SpecInvalid, match="expected an image name"):
+    with pytest.raises(SpecInvalid, match="expected an image such as"):
         docker_argv("--privileged", tmp_path, 9000, "dyno-1")
 
 
@@ -262,7 +264,7 @@ def _runs(pid: int) -> bool:
 
 @pytest.mark.heavy
 def test_without_djl_or_docker_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(djl.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setenv("DYNO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DJL_SERVING_HOME", raising=False)
     assert "no DJL Serving found: install it" in DjlEngine().probe().reason

@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from engines.api import EngineSpec
+from engines.api import Availability, EngineSpec
 from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.python_servers import sglang, vllm
+from engines.foreign_servers.starting import docker_image
 from engines.foreign_servers.starting.docker_image import NOT_YET_RUN, check_image
 from engines.foreign_servers.starting.start_script import removal, shell_words
 from engines.launching import load_engine
+from harness.space.capabilities import engine_capabilities
 from tests.engines.foreign_servers.starting.docker_stand_in import calls, docker_stand_in, running
 from tests.waiting import eventually
 
@@ -44,12 +46,17 @@ def _llama(folder: Path) -> Path:
     return write_decoder(folder / "model", "llama")
 
 
+def _docker(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str = "exit 0") -> None:
+    folder.mkdir(exist_ok=True)
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "docker"
-    program.write_text("#!/bin/sh\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    _docker(tmp_path, monkeypatch)
 
 
 def line_of(script: str) -> str:
@@ -88,16 +95,38 @@ def test_what_no_image_can_be_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(SpecInvalid, match="vllm: option image is '--privileged', expected an image such as"):
         check_image("vllm", "--privileged")
     monkeypatch.setenv("PATH", str(tmp_path))
-    for engine in ("vllm", "llamacpp", "sglang"):
+    for engine in ("vllm", "llamacpp", "sglang", "djl"):
         assert load_engine(engine, image="i").probe().reason == (
             f"{engine}: docker not found: install it, or leave options.image out"
         )
+    for engine in ("vllm", "llamacpp", "sglang"):
         both = load_engine(engine, command="c", image="i").probe().reason
         assert both == f"{engine}: options command and image: expected one of them"
     with pytest.raises(SpecInvalid, match="transformers_serve: option image: no docker image of it is known"):
         load_engine("transformers_serve", image="i").capabilities()
     with pytest.raises(Unavailable, match="docker not found"):
         vllm.PROGRAM.place("", "", "i")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("echo Client: 28.1; echo a warning >&2; echo permission denied: /var/run/docker.sock >&2; exit 1",
+         "permission denied: /var/run/docker.sock"),
+        ("exit 3", "`docker version` ended with status 3"),
+        ("exec sleep 60", "no answer to `docker version` within 0.2 s"),
+    ],
+)  # fmt: skip
+def test_a_daemon_that_does_not_answer_is_one_sentence_in_the_plan(
+    body: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_image, "_DAEMON_S", 0.2 if "sleep" in body else 30.0)
+    _docker(tmp_path / "bin", monkeypatch, body)
+    sentence = f"docker's daemon does not answer; start it, or leave options.image out: {why}"
+    for engine in ("vllm", "llamacpp", "sglang", "djl"):
+        found = engine_capabilities(engine, image=f"i:{tmp_path.name}")
+        assert isinstance(found, Availability)
+        assert found.reason == f"{engine}: {sentence}"
 
 
 def test_only_whole_words_are_the_shell_s() -> None:
