@@ -28,7 +28,7 @@ def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], time
         served = model_names(get_json(port, "/v1/models"))
         if not set(served) & set(names):
             served = pinned_model(port) or served
-        if not set(served) & set(names) and process.exit_code() is None:
+        if not set(served) & set(names):
             raise PortTaken(
                 f"another server answers on port {port}: it serves "
                 f"{', '.join(served) or 'no model'}, expected {names[0]}; stop it, or start again"

@@ -19,14 +19,12 @@ import pytest
 
 from engines.api import EngineSpec, RunningEngine, ScriptedEngine
 from engines.cache_folder import cache_root
-from engines.errors import ModelInvalid, PortTaken, SpecInvalid, Unavailable
-from engines.foreign_servers.starting.openai_server import wait_for_model
+from engines.errors import ModelInvalid, SpecInvalid, Unavailable
 from engines.launching import load_engine
 from engines.models.gguf.architectures import ARCHITECTURES
 from engines.models.gguf.as_folder import gguf_folder
 from engines.models.gguf.cache import gguf_model
 from engines.models.tokenizer import Tokenizer
-from engines.processes.server_process import Command, ServerProcess
 from engines.setting import DTYPES
 from engines.spec_check import why_not
 from harness.load.plan import LoadPlan
@@ -35,7 +33,6 @@ from harness.load.protocol.registry import PROTOCOLS
 from harness.records import Prompt
 from tests.conformance.engine_suite import EngineCase, EngineSuite
 from tests.engines.models.decoder_folders import write_decoder
-from tests.harness.load.odd_server import odd_server
 from tests.harness.load.plans import measured_of, plan_of, run_load
 from tests.harness.load.protocol.prompts import prompts_of_texts
 
@@ -333,12 +330,3 @@ def test_a_tokenizer_that_llama_cpp_splits_otherwise_is_refused(llama: Path, tmp
         _served(folder, tmp_path),
     ):
         pass
-
-
-def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
-    def other(odd: Any, body: object) -> None:
-        odd.answer(b'{"data": [{"id": "someone-else"}]}')
-
-    process = ServerProcess(Command(argv=["sleep", "60"], log_path=tmp_path / "log"))
-    with process, odd_server(other) as url, pytest.raises(PortTaken, match="serves someone-else, expected ours"):
-        wait_for_model(process, int(url.rpartition(":")[2]), ("ours",), 10.0)
