@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from engines.adapters.attach_servers import SERVERS
-from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
-from engines.errors import SpecInvalid, Unavailable
+from engines.api import Capabilities, Endpoint, EngineFacts, EngineSpec
+from engines.errors import SpecInvalid
 from engines.foreign_servers.starting.arguments import Argument
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, in_container
 from engines.foreign_servers.starting.openai_engine import PROTOCOLS
@@ -88,17 +88,9 @@ class SglangEngine(ProgramEngine):
     program = PROGRAM
     features = _FEATURES
 
-    def probe(self) -> Availability:
-        """Whether there is a SGLang to start, and its version; it is not imported."""
-        try:
-            place = self.place()
-        except (Unavailable, SpecInvalid) as error:
-            return Availability(is_available=False, reason=str(error), note=NOT_YET_RUN)
-        versions = versions_at(place, PROGRAM.packages)
-        if place.python and "sglang" not in versions:
-            why = f"{place.python} has no package sglang"
-            return Availability(is_available=False, reason=why, note=NOT_YET_RUN)
-        return Availability(is_available=True, versions=versions, note=NOT_YET_RUN)
+    def note(self, versions: Mapping[str, str]) -> str:
+        """The same of every one."""
+        return NOT_YET_RUN
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the pinned version, whichever is found."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
-from engines.errors import SpecInvalid, Unavailable
+from engines.api import Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
+from engines.errors import Unavailable
 from engines.foreign_servers.starting.arguments import Argument
 from engines.foreign_servers.starting.openai_engine import PROTOCOLS
-from engines.foreign_servers.starting.program_place import Place, Program, versions_of
+from engines.foreign_servers.starting.program_place import Place, Program, versions_at
 from engines.foreign_servers.starting.program_start import ProgramEngine, ProgramStart, protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST, LOADED_FEATURES
@@ -75,18 +75,6 @@ class TransformersServeEngine(ProgramEngine):
     name = PROGRAM.engine
     program = PROGRAM
     features = _FEATURES
-
-    def probe(self) -> Availability:
-        """Whether there is one to start, with all that it serves with; nothing is imported."""
-        try:
-            place = self.place()
-        except (Unavailable, SpecInvalid) as error:
-            return Availability(is_available=False, reason=str(error))
-        versions = _versions(place)
-        if place.python and (missing := [name for name in PROGRAM.packages if name not in versions]):
-            why = f"{place.python} has no {', '.join(missing)}: {PROGRAM.advice}"
-            return Availability(is_available=False, reason=why, versions=versions)
-        return Availability(is_available=True, versions=versions)
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version."""
@@ -171,14 +159,10 @@ class Served(ProgramStart):
         """What runs, as far as it is known from outside."""
         return EngineFacts(
             effective_dtype=self.spec.dtype,
-            versions=_versions(self.place),
+            versions=versions_at(self.place, PROGRAM.packages),
             load_s=load_s,
             notes=(f"transformers serve found by {self.place.where}",),
         )
-
-
-def _versions(place: Place) -> Mapping[str, str]:
-    return versions_of(place.python, PROGRAM.packages) if place.python else {}
 
 
 def arguments_of(python: str) -> Mapping[str, Argument]:

