@@ -106,8 +106,8 @@ def shape_size(name: str) -> ModelSize:
 
 def shape_of_hub_id(hub_id: str) -> str | None:
     """The published shape that a hub id names, such as llama-3.1-8b for meta-llama/Llama-3.1-8B-Instruct; the longest
-    that its name begins with, None where there is none."""
-    name = hub_id.rpartition("/")[2].lower()
+    that its name without that word begins with, None where there is none."""
+    name = hub_id.rpartition("/")[2].lower().replace("-instruct", "")
     fitting = [shape for shape in SHAPES if name == shape or name.startswith(f"{shape}-")]
     return max(fitting, key=len, default=None)
 

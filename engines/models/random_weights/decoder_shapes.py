@@ -176,6 +176,11 @@ def _qwen(generation: str, *sizes: int, vocab: int = 151936, is_tied: bool = Tru
     return _grouped(generation, architecture, (hidden, wide, layers, heads, kv_heads), vocab, **of)
 
 
+def _mistral(vocab: int, **fields: Any) -> DecoderShape:
+    of = {"max_position_embeddings": 32768, **fields}
+    return _grouped("mistral", "MistralForCausalLM", (4096, 14336, 32, 32, 8), vocab, **of)
+
+
 _GEMMA: Mapping[str, Any] = {
     "head_dim": 256,
     "max_position_embeddings": 8192,
@@ -218,15 +223,8 @@ DECODER_SHAPES: Mapping[str, DecoderShape] = {
     "llama-3.1-8b": _llama3(4096, 14336, 32, 32, 8, factor=8.0, is_tied=False),
     "llama-3.2-1b": _llama3(2048, 8192, 16, 32, 8, factor=32.0, is_tied=True, head_dim=64),
     "llama-3.2-3b": _llama3(3072, 8192, 28, 24, 8, factor=32.0, is_tied=True, head_dim=128),
-    "mistral-7b": _grouped(
-        "mistral",
-        "MistralForCausalLM",
-        (4096, 14336, 32, 32, 8),
-        32000,
-        max_position_embeddings=32768,
-        rope_theta=10000.0,
-        sliding_window=4096,
-    ),
+    "mistral-7b": _mistral(32768, rope_theta=1000000.0, sliding_window=None),
+    "mistral-7b-v0.1": _mistral(32000, rope_theta=10000.0, sliding_window=4096),
     "qwen2.5-0.5b": _qwen("qwen2", 896, 4864, 24, 14, 2, max_position_embeddings=32768),
     "qwen2.5-1.5b": _qwen("qwen2", 1536, 8960, 28, 12, 2, max_position_embeddings=131072),
     "qwen2.5-7b": _qwen("qwen2", 3584, 18944, 28, 28, 4, vocab=152064, is_tied=False, max_position_embeddings=131072),

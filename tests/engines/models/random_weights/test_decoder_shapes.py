@@ -27,7 +27,8 @@ PUBLISHED = {
     "llama-3.1-8b": 8_030_261_248,
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
-    "mistral-7b": 7_241_732_096,
+    "mistral-7b": 7_248_023_552,
+    "mistral-7b-v0.1": 7_241_732_096,
     "qwen2.5-0.5b": 494_032_768,
     "qwen2.5-1.5b": 1_543_714_304,
     "qwen2.5-7b": 7_615_616_512,
@@ -55,7 +56,7 @@ def test_every_config_is_of_a_kind(name: str) -> None:
     kind = kind_of(shape.config(), Path(name))
 
     assert kind.is_decoder
-    assert (kind.sliding_window is not None) == (name in ("mistral-7b", "phi-3-mini", "gemma-2-2b", "gemma-3-1b"))
+    assert (kind.sliding_window is not None) == (name in ("mistral-7b-v0.1", "phi-3-mini", "gemma-2-2b", "gemma-3-1b"))
 
 
 @pytest.mark.heavy
