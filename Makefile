@@ -77,7 +77,7 @@ bench-decoders: install ## six engines on two published decoder-only shapes, 1 a
 	$(BIN)/dyno engine install openvino
 	$(BIN)/dyno engine install vllm
 	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml $(BENCH)
-	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml --set name=qwen2.5-0.5b-cpu --set model.shape=qwen2.5-0.5b $(BENCH)
+	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml --set name=qwen2-5-0-5b-cpu --set model.shape=qwen2.5-0.5b $(BENCH)
 
 bench-gpu: install   ## kernels and engines on a GPU: bandwidth of each kernel, tokens/s, flan-t5-xxl beside its rivals
 	$(BIN)/python -m tests.bench.engines.bench_gpu $(BENCH)

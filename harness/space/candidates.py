@@ -19,6 +19,7 @@ from harness.errors import EnvironmentFault, ScenarioError
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.engine_block import EngineBlock
+from harness.scenario.lengths import longest
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Workload
 
@@ -191,7 +192,7 @@ def _why_not_asked(block: EngineBlock, workload: Workload, able: Capabilities, t
         and workload.lengths.output is not None
         and "min_new_tokens" in able.ignored_parameters
     ):
-        return f"{engine} has no min_new_tokens, and workload.lengths.output is {workload.lengths.output}"
+        return f"{engine} has no min_new_tokens, and workload.lengths.output is {longest(workload.lengths.output)}"
     least, most = parameters.min_new_tokens or 0, parameters.max_new_tokens
     if least not in (0, most) and not able.has_minimum_length:
         return (

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from harness.errors import ScenarioError
 from harness.load.schedule.estimate import load_requests
+from harness.scenario.lengths import longest, shortest
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here
@@ -24,10 +25,8 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
 
     lengths = workload.lengths
     if lengths is not None and lengths.input is not None:
-        longest, count = (
-            lengths.input,
-            (load_requests(workload) + workload.warmup_requests) * workload.inputs_per_request,
-        )
+        most, requests = longest(lengths.input), load_requests(workload) + workload.warmup_requests
+        count = requests * workload.inputs_per_request
     else:
         trace = facts_of(resolved)
         if trace is not None and trace.schedule.blocks and workload.inputs_per_request > 1:
@@ -36,20 +35,20 @@ def check_texts(resolved: ResolvedScenario, at: Callable[..., str]) -> None:
                 f"one input, got {workload.inputs_per_request}"
             )
         known = [length for length in trace.schedule.input_lengths if length is not None] if trace is not None else []
-        longest, count = max(known, default=0), len(known) * workload.inputs_per_request
+        most, count = max(known, default=0), len(known) * workload.inputs_per_request
         if trace is not None and trace.schedule.blocks:
-            longest, count = trace.block_tokens, 1
+            most, count = trace.block_tokens, 1
     if not count:
         return
     folder = folder_here(resolved) if resolved.scenario.reads_model else None
     shared, around = lengths.shared if lengths is not None else 0, around_of(resolved, folder)
     _, cutter = cutter_of(resolved.corpus_path, folder, around, workload.corpus_may_repeat, shared)
-    if lengths is not None and longest <= cutter.added:
+    if lengths is not None and (least := shortest(lengths.input)) <= cutter.added:
         raise ScenarioError(
             f"{at('workload', 'lengths', 'input')}expected more than the {cutter.added} tokens that the model's "
-            f"tokenizer or chat template adds to a text, got {longest}"
+            f"tokenizer or chat template adds to a text, got {least}"
         )
-    cutter.check(longest, count, at("workload", "corpus"))
+    cutter.check(most, count, at("workload", "corpus"))
 
 
 def check_turns(resolved: ResolvedScenario, at: Callable[..., str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engines.models.checkpoint.kind import ModelKind, model_kind, why_too_long
 from harness.errors import ScenarioError
+from harness.scenario.lengths import longest
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
@@ -19,17 +20,17 @@ def check_context(resolved: ResolvedScenario, folder: Path) -> None:
     kind = model_kind(folder)
     if kind.max_positions is None or not (counts := token_counts(prompts, folder)):
         return
-    longest = max(range(len(counts)), key=counts.__getitem__)
+    at = max(range(len(counts)), key=counts.__getitem__)
     new = resolved.scenario.workload.parameters.max_new_tokens
-    reason = why_too_long(counts[longest], new, kind.max_positions)
+    reason = why_too_long(counts[at], new, kind.max_positions)
     if reason:
         raise ScenarioError(
-            f"{resolved.path}: workload.parameters.max_new_tokens: prompt {prompts[longest].prompt_id!r} of "
+            f"{resolved.path}: workload.parameters.max_new_tokens: prompt {prompts[at].prompt_id!r} of "
             f"{resolved.prompts_path}: {reason}"
         )
     lengths = resolved.scenario.workload.lengths
     if lengths is not None and lengths.input is not None:
-        reason = why_too_long(lengths.input, lengths.output or new, kind.max_positions)
+        reason = why_too_long(longest(lengths.input), longest(lengths.output) or new, kind.max_positions)
         if reason:
             raise ScenarioError(f"{resolved.path}: workload.lengths: {reason}")
 
@@ -42,8 +43,8 @@ def most_tokens(resolved: ResolvedScenario, kind: ModelKind | None) -> int | Non
         return None
     folder, workload = folder_here(resolved), resolved.scenario.workload
     counts = token_counts(prompts_of(resolved, folder), folder) if folder is not None else ()
-    longest, new = max(counts, default=1), workload.parameters.max_new_tokens
+    prompt, new = max(counts, default=1), workload.parameters.max_new_tokens
     if workload.lengths is None:
-        return longest + new
-    asked = (workload.lengths.input or longest) + (workload.lengths.output or new)
-    return max(asked, longest + new)
+        return prompt + new
+    asked = (longest(workload.lengths.input) or prompt) + (longest(workload.lengths.output) or new)
+    return max(asked, prompt + new)

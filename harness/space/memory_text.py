@@ -22,6 +22,7 @@ from engines.models.memory import (
 from engines.registry import traits
 from engines.sagemaker.catalogue import instance_of
 from harness.scenario.engine_block import EngineBlock
+from harness.scenario.lengths import longest
 from harness.scenario.load_kinds import ClosedLoad
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan
@@ -51,8 +52,8 @@ def memory_lines(resolved: ResolvedScenario, plan: SpacePlan, machine: Described
         return
     yield f"{size.parameters / 1e6:,.0f} M parameters{of}; {_reference_text(resolved, size, machine)}"
     lengths = resolved.scenario.workload.lengths
-    prompt = max(_longest_prompt(resolved), (lengths and lengths.input) or 0)
-    new = max(resolved.scenario.workload.parameters.max_new_tokens, (lengths and lengths.output) or 0)
+    prompt = max(_longest_prompt(resolved), longest(lengths.input) if lengths else 0)
+    new = max(resolved.scenario.workload.parameters.max_new_tokens, longest(lengths.output) if lengths else 0)
     load = resolved.scenario.workload.load
     at_once = load.most_users if isinstance(load, ClosedLoad) else load.max_in_flight
     asked = at_once * resolved.scenario.workload.inputs_per_request

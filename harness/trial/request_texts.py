@@ -16,6 +16,7 @@ from harness.load.prompts.lengths import SentPrompts, shaped, token_rates
 from harness.load.prompts.own_history import common_length
 from harness.load.schedule.request_times import Schedule
 from harness.records import Prompt
+from harness.scenario.lengths import drawn, longest
 from harness.scenario.load_kinds import TraceLoad
 from harness.trial.inputs import TrialInputs
 from harness.trial.largest_shape import LongestInputs
@@ -59,26 +60,27 @@ class RequestTexts:
     def longest(self, plan: LoadPlan, folder: Path | None, number: int, schedule: Schedule | None) -> LongestInputs:
         """`number` inputs of the longest length that requests like those of `plan` have, on the schedule of a trace
         where there is one: texts of the corpus that begin differently, as far as it goes, else the longest prompt."""
-        each = plan.inputs_per_request
-        asked, answered = (
-            max((length or 0 for length in lengths), default=0) // each
-            for lengths in ((schedule.input_lengths, schedule.output_lengths) if schedule else ((), ()))
-        )
+        lengths = self._inputs.scenario.workload.lengths
+        asked, answered = (longest(lengths.input), longest(lengths.output)) if lengths else (0, 0)
+        if schedule is not None:
+            asked, answered = (
+                max((length or 0 for length in known), default=0) // plan.inputs_per_request
+                for known in (schedule.input_lengths, schedule.output_lengths)
+            )
 
         def sent(requests: int) -> LoadPlan:
             one = replace(plan, inputs_per_request=1, warmup_requests=0, requests=requests)
-            one = replace(one, input_lengths=(asked,) * requests if asked else ())
-            return self._with_texts(self._with_lengths(one), folder, ())
+            return self._with_texts(replace(one, input_lengths=(asked,) * requests if asked else ()), folder, ())
 
         try:
             filled = sent(number)
         except ScenarioError:  # the corpus is too short for so many that begin differently
             filled = sent(1)
-        most = (filled.output_lengths or (answered,))[0] or filled.parameters["max_new_tokens"]
+        most = answered or filled.parameters["max_new_tokens"]
         assert isinstance(most, int)
         if not filled.input_lengths:
-            longest = max(plan.prompts, key=lambda prompt: len(prompt.model_text))
-            return LongestInputs(prompts=(longest,) * number, tokens=None, output_tokens=most)
+            prompt = max(plan.prompts, key=lambda prompt: len(prompt.model_text))
+            return LongestInputs(prompts=(prompt,) * number, tokens=None, output_tokens=most)
         texts = SentPrompts(filled)
         prompts = tuple(shaped(filled, seq, texts.measured(seq))[0][0] for seq in range(filled.requests))
         return LongestInputs(prompts=(prompts * number)[:number], tokens=filled.input_lengths[0], output_tokens=most)
@@ -119,8 +121,7 @@ class RequestTexts:
         firsts = conversations(plan.follows) or range(len(plan.input_lengths))
         rows = [(first, n) for first, n in zip(firsts, plan.input_lengths, strict=True) if n is not None]
         fresh = count(max(firsts) + 1)
-        longest = max(n for _, n in rows)
-        warm = [longest, *(rows[number % len(rows)][1] for number in range(plan.warmup_requests))]
+        warm = [max(n for _, n in rows), *(rows[number % len(rows)][1] for number in range(plan.warmup_requests))]
         rows += [(next(fresh), n) for n in warm[: plan.warmup_requests]]
         each = plan.inputs_per_request
         parts = [(first * each + k, part) for first, n in rows for k, part in enumerate(shares(n, each))]
@@ -149,11 +150,14 @@ class RequestTexts:
         lengths, number = self._inputs.scenario.workload.lengths, len(plan.offsets_ns) or plan.requests
         if lengths is None:
             return plan
+        each = plan.inputs_per_request
+        inputs = drawn(lengths.input, number, f"inputs:{plan.seed}")
+        outputs = drawn(lengths.output, number, f"outputs:{plan.seed}")
         return replace(
             plan,
-            unlimited_hit_frac=lengths.shared / lengths.input if lengths.input and lengths.shared else None,
-            input_lengths=() if lengths.input is None else (lengths.input * plan.inputs_per_request,) * number,
-            output_lengths=() if lengths.output is None else (lengths.output * plan.inputs_per_request,) * number,
+            unlimited_hit_frac=lengths.shared * number / sum(inputs) if inputs and lengths.shared else None,
+            input_lengths=tuple(length * each for length in inputs),
+            output_lengths=tuple(length * each for length in outputs),
         )
 
 

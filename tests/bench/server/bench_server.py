@@ -79,8 +79,8 @@ def costs(checkouts: Sequence[Path | None], seconds: float, alone: EngineAlone) 
     return rows
 
 
-def idle_rows(seconds: float, alone: EngineAlone) -> dict[str, float]:
-    """Row -> p50 in milliseconds at LOW_RPS."""
+def idle_rows(seconds: float, alone: EngineAlone) -> list[dict[str, Any]]:
+    """One row per thing that answers a lone request at LOW_RPS."""
     with t5_server(None) as (running, folder):
         return idle(running, alone, folder, LOW_RPS, seconds)
 
@@ -159,8 +159,8 @@ def table(run: dict[str, Any]) -> str:
         lines += rows_of(run["costs"], ("checkout", "users", "rate_rps", "p50_ms", "front_us", "workers_us",
                                         "engine_us", "server_us", "client_us"))  # fmt: skip
     if "idle" in run:
-        lines += ["", f"p50 of a lone request, {LOW_RPS:g} requests/s:", "", "| what answers | ms |", "| --- | --- |"]
-        lines += [f"| {name} | {ms:.2f} |" for name, ms in run["idle"].items()]
+        lines += ["", f"A lone request, {LOW_RPS:g} requests/s; CPU by request:", ""]
+        lines += rows_of(run["idle"], ("answers", "p50_ms", "front_us", "workers_us", "client_us"))
     if "rate" in run:
         lines += [
             "",
@@ -180,7 +180,8 @@ def table(run: dict[str, Any]) -> str:
 
 
 def rows_of(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    shown = [[f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows]
+    found = [[row.get(name, "") for name in names] for row in rows]
+    shown = [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in line] for line in found]
     return ["| " + " | ".join(line) + " |" for line in (names, ["---"] * len(names), *shown)]
 
 

@@ -115,6 +115,8 @@ def test_a_trace_of_a_run_stored_before_there_was_a_corpus_is_replayed_as_it_was
         ({"corpus_may_repeat": True, "lengths": {"output": 5}}, "a corpus only beside lengths.input"),
         ({"lengths": {}}, "expected input, output or both"),
         ({"lengths": {"input": 5, "shared": 5}}, "expected shared below lengths.input"),
+        ({"lengths": {"input": {"min": 5, "max": 9}, "shared": 5}}, "expected shared below lengths.input"),
+        ({"lengths": {"output": {"min": 9, "max": 5}}}, "expected min up to max, got '9 to 5'"),
         ({"lengths": {"input": 5}, "load": {"kind": "trace", "path": "t"}}, "no lengths beside load.kind trace"),
         ({"lengths": {"output": 5}, "locustfile": "l.py"}, "no lengths beside locustfile"),
     ],

@@ -64,6 +64,11 @@ def test_prompts_and_trace_are_read_to_their_ends_and_every_mistake_is_named(tmp
             "4: workload.corpus: expected text enough for 216 texts that each begin at another word, got 3 words",
         ),
         ("lengths: {input: 0}", "4: workload.lengths.input: expected a number >= 1, got 0"),
+        ("lengths: {input: {min: 0, max: 2}}", "4: workload.lengths.input.min: expected a number >= 1, got 0"),
+        (
+            "corpus: short.txt\n  lengths: {input: {min: 2, max: 512}}",
+            "4: workload.corpus: expected text enough for an input of 512 tokens, got 3 words",
+        ),
     ],
 )
 def test_a_corpus_that_holds_too_little_is_refused_with_its_line(tmp_path: Path, workload: str, problem: str) -> None:
@@ -92,9 +97,12 @@ def test_what_is_asked_of_turns_needs_a_trace_that_has_some(tmp_path: Path, more
 
 def test_an_input_shorter_than_what_the_tokenizer_adds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    path.write_text("name: s\nspace: [{engine: t5}]\nworkload: {lengths: {input: 1}}\n")
-    with pytest.raises(ScenarioError, match=r"s\.yaml:3: workload\.lengths\.input: expected more than the 1 tokens"):
-        checked_scenario(path)
+    for length in ("1", "{min: 1, max: 9}"):
+        path.write_text(f"name: s\nspace: [{{engine: t5}}]\nworkload: {{lengths: {{input: {length}}}}}\n")
+        with pytest.raises(
+            ScenarioError, match=r"s\.yaml:3: workload\.lengths\.input: expected more than the 1 tokens"
+        ):
+            checked_scenario(path)
 
 
 WEIGHTS = (BUNDLED_MODEL / "model.safetensors").stat().st_size

@@ -49,6 +49,9 @@ def test_inputs_of_a_length_are_driven_at_that_length_each_with_another_text(tmp
     assert (found.tokens, found.output_tokens) == (60, 7)
     assert len({prompt.text[:40] for prompt in found.prompts}) == 5
     assert all(abs(n - 60) <= 1 for n in token_counts(found.prompts, BUNDLED_DECODER))
+    ranges = {"input": {"min": 20, "max": 60}, "output": {"min": 2, "max": 7}}
+    assert _longest(tmp_path, {"lengths": ranges}, 5).tokens == 60
+    assert _longest(tmp_path, {"lengths": ranges}, 5).output_tokens == 7
 
 
 def test_the_longest_input_and_answer_of_a_trace_meet(tmp_path: Path) -> None:
