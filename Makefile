@@ -73,7 +73,7 @@ bench-engines: install  ## our T5 engine beside its rivals on this CPU: same ids
 bench-lengths: install  ## long inputs and answers: ours beside rivals on flan-t5-base, and memory by length
 	$(BIN)/python -m tests.bench.engines.bench_lengths $(BENCH)
 
-bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: about 40 minutes
+bench-decoders: install ## six engines on two published decoder-only shapes, 1 and 8 users: 40 to 70 minutes
 	$(BIN)/dyno engine install openvino
 	$(BIN)/dyno engine install vllm
 	$(BIN)/dyno tune scenarios/smollm2-135m-cpu.yaml $(BENCH)
