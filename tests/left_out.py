@@ -22,6 +22,7 @@ HOW_TO_HAVE = (
     (r"could not import 'distributed'", "pip install 'dynamometer[dask]'"),
     (r"could not import 'ray'", "pip install 'dynamometer[ray]'"),
     (r"could not import '(mlflow|wandb)'", r"pip install 'dynamometer[\1]'"),
+    (r"could not import 'datasets'", "pip install 'dynamometer[hub]'"),
     (r"could not import 'opentelemetry", "pip install 'dynamometer[otel]'"),
     (r"could not import '([\w.]+)'", r"pip install \1"),
     (r"only root", "run the tests as root"),

@@ -16,6 +16,7 @@ import harness
 from engines.models.gguf.as_folder import is_gguf
 from engines.setting import is_newer_default
 from harness.errors import StaleScenario
+from harness.scenario.hub_prompts import HubPrompts, Prompts
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.schema import MAX_LOGPROB_DROP, READY_TIMEOUT_S, ModelSource, Scenario
 
@@ -47,8 +48,9 @@ class ModelRef:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedScenario:
     """A scenario with its paths made absolute. `digest` (10 hex digits) names everything but the file's location.
-    `corpus_path` is None where nothing is cut from one, and in runs stored before there was one: their traces cut or
-    repeated the prompts."""
+    `prompts_path` is 'hub:ID' until a data set of the hub was read, then the file of its rows, which are of the commit
+    `prompts_revision`. `corpus_path` is None where nothing is cut from one, and in runs stored before there was one:
+    their traces cut or repeated the prompts."""
 
     scenario: Scenario
     path: Path
@@ -60,6 +62,8 @@ class ResolvedScenario:
     locustfile_sha256: str = ""
     reference_folder: Path | None = None
     corpus_path: Path | None = None
+    prompts_revision: str = ""
+    prompts_sha256: str = ""
 
     @property
     def has_own_reference(self) -> bool:
@@ -83,6 +87,11 @@ class ResolvedScenario:
                     if self.locustfile_path
                     else {}
                 ),
+                **(
+                    {"prompts_revision": self.prompts_revision, "prompts_sha256": self.prompts_sha256}
+                    if self.prompts_sha256
+                    else {}
+                ),
             },
         }
 
@@ -95,7 +104,7 @@ def resolve(scenario: Scenario, path: Path) -> ResolvedScenario:
     return ResolvedScenario(
         scenario=scenario,
         path=path,
-        prompts_path=_under(folder, prompts) if prompts else BUNDLED_PROMPTS,
+        prompts_path=_prompts_path(prompts, folder),
         model=_model_ref(scenario.model, folder),
         digest=digest_of(scenario),
         trace_path=_under(folder, load.path) if isinstance(load, TraceLoad) else None,
@@ -109,6 +118,12 @@ def with_code(resolved: ResolvedScenario, sha256: str) -> ResolvedScenario:
     """`resolved` with the SHA-256 of its locustfile, which the digest then names too: other code, another run."""
     digest = hashlib.sha256(f"{resolved.digest} {sha256}".encode()).hexdigest()[:10]
     return replace(resolved, locustfile_sha256=sha256, digest=digest)
+
+
+def with_hub_prompts(resolved: ResolvedScenario, path: Path, revision: str, sha256: str) -> ResolvedScenario:
+    """`resolved` with the rows of a data set of the hub that were read into `path`, which the digest then names too."""
+    digest = hashlib.sha256(f"{resolved.digest} {sha256}".encode()).hexdigest()[:10]
+    return replace(resolved, prompts_path=path, prompts_revision=revision, prompts_sha256=sha256, digest=digest)
 
 
 _YOUNGER: Mapping[tuple[str, ...], object] = {
@@ -188,8 +203,12 @@ def _without_its_file(resolved: ResolvedScenario) -> str:
         "locustfile_path": workload.locustfile is not None,
         "reference_folder": quality.reference_folder is not None,
     }
-    odd = (name for name, is_named in named.items() if is_named != (getattr(resolved, name) is not None))
-    return next(odd, "locustfile_sha256" if resolved.locustfile_sha256 and not workload.locustfile else "")
+    odd = [name for name, is_named in named.items() if is_named != (getattr(resolved, name) is not None)]
+    if resolved.locustfile_sha256 and not workload.locustfile:
+        odd.append("locustfile_sha256")
+    if bool(resolved.prompts_sha256) != isinstance(workload.prompts, HubPrompts):
+        odd.append("prompts_sha256")
+    return next(iter(odd), "")
 
 
 def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:
@@ -206,6 +225,12 @@ def _model_ref(source: ModelSource | None, folder: Path) -> ModelRef:
         return ModelRef(kind="s3", value=source.s3)
     assert source.shape is not None
     return ModelRef(kind="shape", value=source.shape, seed=source.seed or 0)
+
+
+def _prompts_path(prompts: Prompts | None, folder: Path) -> Path:
+    if isinstance(prompts, HubPrompts):
+        return Path(f"hub:{prompts.hub}")
+    return _under(folder, prompts) if prompts else BUNDLED_PROMPTS
 
 
 def _under(folder: Path, written: str) -> Path:

@@ -25,6 +25,7 @@ from harness.scenario.fields import (
     one_of,
 )
 from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
+from harness.scenario.hub_prompts import Prompts
 from harness.scenario.lengths import Lengths, check_lengths, cuts_inputs
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
 from harness.scenario.racing import why_not_raced
@@ -77,10 +78,7 @@ class ModelSource(Strict):
 class Workload(Strict):
     """What is sent, how hard, and for how long."""
 
-    prompts: Annotated[
-        Word | None,
-        Field(description="JSONL, JSON, CSV, Parquet or text file, relative to the scenario; default: bundled"),
-    ] = None
+    prompts: Prompts | None = None
     inputs_per_request: Annotated[AtLeastOne, Field(description="prompts in one request body")] = 1
     parameters: Parameters = Parameters()
     stream: bool = False

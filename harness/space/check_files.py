@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from engines.cache_folder import cache_root
 from engines.environments.locate import installed_python
 from engines.environments.packages import package_availability
 from engines.errors import ModelInvalid
 from engines.registry import REFERENCE_ENGINE, REFERENCE_PACKAGES
 from harness.errors import ScenarioError, UsageError
+from harness.load.prompts.hub import read_hub
 from harness.load.prompts.prompts_file import read_prompts
 from harness.load.schedule.estimate import load_s
 from harness.properties.containers import container_names, parse_container
 from harness.scenario.fields import did_you_mean, sentence
+from harness.scenario.hub_prompts import HubPrompts
 from harness.scenario.load import as_written, load_scenario
 from harness.scenario.load_kinds import TraceLoad
 from harness.scenario.problems import dotted, line_of, read_text
-from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve
+from harness.scenario.resolve import NO_FP32, ResolvedScenario, resolve, with_hub_prompts
 from harness.scenario.yaml_nodes import parse
 from harness.space.check_model import check_folder, check_model
 from harness.space.check_options import option_problems
@@ -27,10 +30,31 @@ from harness.space.check_texts import check_texts, check_turns
 
 def checked_scenario(path: Path, overrides: Sequence[str] = (), *, reads_models: bool = False) -> ResolvedScenario:
     """The scenario in `path`, `overrides` applied, whose files are there; `reads_models` as in `check_files`. Raises
-    ScenarioError."""
-    resolved = resolve(load_scenario(path, overrides), path)
+    ScenarioError, and EnvironmentFault where prompts of the hub cannot be read here."""
+    resolved = _with_hub_prompts(resolve(load_scenario(path, overrides), path))
     check_files(resolved, reads_models=reads_models)
     return resolved
+
+
+def _places(resolved: ResolvedScenario) -> Callable[..., str]:
+    """A field's path -> 'file:line: field.path: '."""
+    document = parse(read_text(resolved.path, "scenario"))
+
+    def at(*path: str | int) -> str:
+        path = as_written(document.value, path)
+        return f"{resolved.path}:{line_of(document.lines, path)}: {dotted(path)}"
+
+    return at
+
+
+def _with_hub_prompts(resolved: ResolvedScenario) -> ResolvedScenario:
+    """`resolved` with the file of its prompts where they are a data set of the hub."""
+    asked = resolved.scenario.workload.prompts
+    if not isinstance(asked, HubPrompts):
+        return resolved
+    at = _places(resolved)
+    file = read_hub(asked, cache_root(), lambda field: at("workload", "prompts", field))
+    return with_hub_prompts(resolved, file.path, file.revision, file.sha256)
 
 
 def _no_reference(resolved: ResolvedScenario) -> str:
@@ -56,12 +80,7 @@ def check_files(resolved: ResolvedScenario, *, reads_models: bool = False) -> No
     """Raises ScenarioError, one line per problem: what the prompts file and the trace hold, a file or folder that is
     not there, a container nobody knows, or a quality that cannot be measured here. `reads_models`: a damaged model
     folder too, which is otherwise refused where the model is made ready."""
-    document = parse(read_text(resolved.path, "scenario"))
-
-    def at(*path: str | int) -> str:
-        path = as_written(document.value, path)
-        return f"{resolved.path}:{line_of(document.lines, path)}: {dotted(path)}"
-
+    at = _places(resolved)
     wrong = list(_file_problems(resolved, at))
     if reads_models and not wrong:
         wrong += _model_problems(resolved, at)

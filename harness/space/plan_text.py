@@ -85,6 +85,8 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
     prompts = file.prompts
     different = len({prompt.turns for prompt in prompts})
     text = f"{len(prompts)} prompts"
+    if resolved.prompts_revision:
+        text += f" of the hub's commit {resolved.prompts_revision[:12]}"
     if file.formats:
         text += f" ({', '.join(file.formats)})"
     if resolved.scenario.workload.chat:
