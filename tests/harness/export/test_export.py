@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines.hosted import HOST
+from engines.processes.http_look import http_status
+from engines.processes.server_process import Command, ServerProcess, free_port
+from engines.processes.temp_folders import fresh_path
 from harness.cli.main import run
 from harness.export.numbers import RunNumbers, numbers_of
 from harness.export.prometheus import write_text_file
@@ -105,10 +110,37 @@ def test_a_run_without_numbers_is_refused(tmp_path: Path, capsys: Any) -> None:
     assert "expected a trial with numbers" in capsys.readouterr().err
 
 
+@contextmanager
+def _mlflow_server(folder: Path) -> Iterator[str]:
+    """The address of a tracking server of MLflow's own, which keeps everything below `folder`."""
+    port = free_port()
+    argv = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    argv += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--artifacts-destination", str(folder / "store")]
+    process = ServerProcess(
+        Command(argv=argv, log_path=folder / "server.log", cwd=folder, env={}, temp_dir=fresh_path("mlflow"))
+    )
+    try:
+        url = f"http://{HOST}:{port}"
+        process.wait_for(lambda: http_status(f"{url}/health", 5.0) == 200 or None, 120.0, "answer to /health")
+        yield url
+    finally:
+        process.stop(5.0)
+
+
+@contextmanager
+def _mlflow_folder(folder: Path) -> Iterator[str]:
+    yield (folder / "store").as_uri()
+
+
 @pytest.mark.heavy
+@pytest.mark.parametrize("store", [_mlflow_folder, _mlflow_server])
 @pytest.mark.parametrize("with_texts", [False, True])
 def test_mlflow_keeps_the_metrics_and_answers_only_where_asked(
-    numbers: RunNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_texts: bool
+    numbers: RunNumbers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: Callable[[Path], AbstractContextManager[str]],
+    with_texts: bool,
 ) -> None:
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
@@ -116,17 +148,18 @@ def test_mlflow_keeps_the_metrics_and_answers_only_where_asked(
     from harness.export.mlflow import send
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    store = (tmp_path / "store").as_uri()
-    send(numbers, store, with_texts=with_texts)
-    client = MlflowClient(tracking_uri=store)
-    experiment = client.get_experiment_by_name(numbers.scenario)
-    kept = {each.data.tags["dyno.trial"]: each for each in client.search_runs([experiment.experiment_id])}
+    (tmp_path / "mlflow").mkdir()
+    with store(tmp_path / "mlflow") as uri:
+        send(numbers, uri, with_texts=with_texts)
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(numbers.scenario)
+        kept = {each.data.tags["dyno.trial"]: each for each in client.search_runs([experiment.experiment_id])}
     assert set(kept) == {trial.trial_id for trial in numbers.trials}
     for trial in numbers.trials:
         assert kept[trial.trial_id].data.metrics["latency_p50_ms"] == trial.metrics["latency_p50_ms"].value
         assert kept[trial.trial_id].data.metrics["latency_p50_ms.low"] == trial.metrics["latency_p50_ms"].low
         assert kept[trial.trial_id].data.params["engine"] == trial.axes["engine"]
-    assert (SECRET in _everything_below(tmp_path / "store")) is with_texts
+    assert (SECRET in _everything_below(tmp_path / "mlflow")) is with_texts
 
 
 def _everything_below(folder: Path) -> str:
