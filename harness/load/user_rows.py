@@ -1,4 +1,4 @@
-"""Rows of a user's file, JSON lines or CSV, each with its line number; the problems of a whole file are collected."""
+"""Rows of a user's file, JSON lines, CSV or Parquet, each with its number; the problems of a file are collected."""
 
 from __future__ import annotations
 
@@ -139,6 +139,22 @@ def array_items(path: Path, text: str, problems: Problems) -> Iterator[tuple[int
             at, is_first = end, False
         if text[at + 1 :].strip():
             raise _not_json(f"{path}:{number}", "text after the end of the array")
+
+
+def parquet_rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, what is not null by column) of each row. Raises ScenarioError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, {name: value for name, value in row.items() if value is not None}
+    except (OSError, pa.ArrowException) as error:
+        raise ScenarioError(f"{path}: the {kind} cannot be read as Parquet ({error!s:.200}); write it anew") from error
 
 
 def _past_blanks(text: str, at: int) -> int:

@@ -226,7 +226,7 @@ class TraceLoad(Open):
     """Open loop, the times (and, where it has them, lengths) of a recorded trace."""
 
     kind: Literal["trace"]
-    path: Annotated[Word, Field(description="JSONL or CSV file, relative to the scenario")]
+    path: Annotated[Word, Field(description="JSONL, CSV or Parquet file, relative to the scenario")]
     speed: Annotated[float, Field(gt=0.0, description="2 replays it twice as fast")] = 1.0
     time_unit: Annotated[
         Literal["s", "ms", "us", "ns"] | None,

@@ -120,7 +120,9 @@ def _file_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> Iterat
     in_trace: list[str] = []
     if resolved.trace_path is not None:
         if not resolved.trace_path.is_file():
-            in_trace = [f"{at('workload', 'load', 'path')}{_not_there('a JSONL or CSV file', resolved.trace_path)}"]
+            in_trace = [
+                f"{at('workload', 'load', 'path')}{_not_there('a JSONL, CSV or Parquet file', resolved.trace_path)}"
+            ]
         else:
             in_trace = list(_problems_of(lambda: check_turns(resolved, at)))
         yield from in_trace

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import ScenarioError
 from harness.load.prompts.chat_turns import asked_turns
 from harness.load.prompts.formats import FORMATS, PromptFormat, format_of
-from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, read_utf8
+from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, parquet_rows, read_utf8
 from harness.records import Prompt
 
 _LARGEST_ID = 10**18
@@ -75,7 +75,7 @@ def read_prompts_file(path: Path, *, is_chat: bool = False) -> PromptsFile:
 def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
     """(line, row) of each row of the file; of a Parquet file its number, from 1."""
     if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
+        yield from parquet_rows(path, "prompts file")
         return
     text = read_utf8(path, "prompts file", "name a JSON lines file")
     if path.suffix == ".csv":
@@ -88,23 +88,6 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
         yield from array_items(path, text, problems)
     else:
         yield from json_lines(path, text, problems)
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, {name: value for name, value in row.items() if value is not None}
-    except (OSError, pa.ArrowException) as error:
-        raise ScenarioError(
-            f"{path}: the prompts file cannot be read as Parquet ({error!s:.200}); write it anew"
-        ) from error
 
 
 def _prompt_in(row: Any, form: PromptFormat, where: str, number: int, *, is_chat: bool) -> tuple[Prompt, bool]:

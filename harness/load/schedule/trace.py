@@ -1,4 +1,4 @@
-"""Recorded traces of arrival times (and lengths) as a load's schedule: JSON lines, a JSON array, or CSV files.
+"""Recorded traces of arrival times (and lengths) as a load's schedule: JSON lines, a JSON array, CSV or Parquet files.
 
 Which columns are understood stands in trace_columns.py. Times are numbers in a unit, or dates.
 """
@@ -6,16 +6,16 @@ Which columns are understood stands in trace_columns.py. Times are numbers in a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ScenarioError
 from harness.load.schedule.trace_blocks import BLOCK_TOKENS, blocks_of, check_blocks
 from harness.load.schedule.trace_columns import SECONDS, Columns, Unit, column_of, columns_of, unit_of
-from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, read_utf8
+from harness.load.user_rows import CsvTable, Problems, array_items, json_lines, parquet_rows, read_utf8
 
 MAX_LENGTH = 1_000_000
 """Tokens: the longest contexts that are served."""
@@ -48,11 +48,10 @@ class Trace:
 
 def read_trace(path: Path, time_unit: Unit | None = None, block_tokens: int = BLOCK_TOKENS) -> Trace:
     """The arrivals of a trace; `time_unit` is the scenario's own word for the unit, `block_tokens` the size of the
-    blocks that it may name. Raises ScenarioError, one line 'file:line: ...' per problem."""
-    text = read_utf8(path, "trace", "name a JSONL or CSV file")
-    is_json = text.lstrip()[:1] in ("{", "[")
+    blocks that it may name. Raises ScenarioError, one line 'file:line: ...' per problem; of a Parquet file the number
+    is that of the row, from 1."""
     problems = Problems(path)
-    lines = _json_rows(path, text, problems) if is_json else _csv_rows(path, text, problems)
+    lines, is_json = _rows(path, problems)
     raw = [row for number, fields, columns in lines if (row := _raw_row(path, number, fields, columns, problems))]
     for row in raw:
         with problems:
@@ -96,9 +95,22 @@ class _RawRow:
 _Rows = Iterator[tuple[int, Mapping[str, Any], Columns]]
 
 
-def _json_rows(path: Path, text: str, problems: Problems) -> _Rows:
+def _rows(path: Path, problems: Problems) -> tuple[_Rows, bool]:
+    """The rows, and whether the file is JSON."""
+    if path.suffix == ".parquet":
+        return _object_rows(path, parquet_rows(path, "trace"), problems), False
+    text = read_utf8(path, "trace", "name a JSONL, CSV or Parquet file")
+    match text.lstrip()[:1]:
+        case "[":
+            return _object_rows(path, array_items(path, text, problems), problems), True
+        case "{":
+            return _object_rows(path, json_lines(path, text, problems), problems), True
+    return _csv_rows(path, text, problems), False
+
+
+def _object_rows(path: Path, items: Iterable[tuple[int, Any]], problems: Problems) -> _Rows:
+    """Rows that each have names and types."""
     known: dict[tuple[str, ...], Columns] = {}
-    items = array_items(path, text, problems) if text.lstrip().startswith("[") else json_lines(path, text, problems)
     for number, fields in items:
         with problems:
             if not isinstance(fields, dict):
@@ -164,7 +176,9 @@ def _number(value: Any) -> float | None:
 
 
 def _date_s(value: Any) -> float | None:
-    """Seconds since 1970 of an ISO date and time; Azure's seven digits of a second are cut to six."""
+    """Seconds since 1970 of a date and time, of Parquet's or in ISO's form; digits of a second are cut to six."""
+    if isinstance(value, date):
+        value = value.isoformat()
     if not isinstance(value, str):
         return None
     head, dot, fraction = value.strip().partition(".")

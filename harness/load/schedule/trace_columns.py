@@ -174,7 +174,7 @@ def unit_of(names: Collection[str], first: float, *, is_json: bool, is_whole: bo
     """(unit, the evidence for it) of times in a column that names none; None: nothing decides. `first` is the first
     time, `is_whole` whether all are whole numbers."""
     keys = {key_of(name) for name in names}
-    if is_json and {"timestamp"} < keys <= _MOONCAKE and is_whole:
+    if (is_json or HASH_IDS in keys) and {"timestamp"} < keys <= _MOONCAKE and is_whole:
         return "ms", "Mooncake's columns"
     for name, needed, unit in _FORMATS:
         if needed <= keys:

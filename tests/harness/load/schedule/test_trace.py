@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import ScenarioError
@@ -235,3 +238,84 @@ def test_the_facts_of_a_trace_say_what_is_sent_and_what_is_not(tmp_path: Path) -
         "lengths: none in the trace; each prompt is sent at its own, with max_new_tokens for all",
     ]
     assert bare.as_dict()["output_length"] is None
+
+
+def _parquet(folder: Path, *rows: dict[str, object]) -> Path:
+    path = folder / "trace.parquet"
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "second_s", "times"),
+    [
+        (
+            [{"timestamp_ms": 100, "input_length": 7}, {"timestamp_ms": 350, "output_length": 3}],
+            0.25,
+            "ms (timestamp_ms)",
+        ),
+        (
+            [
+                {"TIMESTAMP": datetime(2023, 11, 16, 18, 15, 46, 680590), "ContextTokens": 7},
+                {"TIMESTAMP": datetime(2023, 11, 16, 18, 15, 46, 930590), "GeneratedTokens": 3},
+            ],
+            0.25,
+            "dates",
+        ),
+        (
+            [
+                {"timestamp": 0, "input_length": 7, "hash_ids": [4]},
+                {"timestamp": 250, "output_length": 3},
+            ],
+            0.25,
+            "ms (Mooncake's columns)",
+        ),
+        (
+            [
+                {"Timestamp": 5, "Model": "m", "Request tokens": 7, "Log Type": "API", "Response tokens": 9},
+                {"Timestamp": 8, "Model": "m", "Response tokens": 3, "Log Type": "API"},
+            ],
+            3.0,
+            "s (BurstGPT's columns)",
+        ),
+    ],
+)
+def test_a_parquet_trace_is_read_by_its_columns(
+    tmp_path: Path, rows: list[dict[str, object]], second_s: float, times: str
+) -> None:
+    trace = read_trace(_parquet(tmp_path, *rows))
+    first, second = trace.rows
+    assert second.at_s - first.at_s == pytest.approx(second_s)
+    assert (first.input_length, second.input_length, second.output_length) == (7, None, 3)
+    assert first.blocks == ((4,) if "hash_ids" in rows[0] else ())
+    assert trace.times == times
+
+
+def test_a_parquet_trace_has_its_turns_and_columns_that_are_not_replayed(tmp_path: Path) -> None:
+    row = {"timestamp_s": 0.5, "session_id": 3, "user": "u"}
+    trace = read_trace(_parquet(tmp_path, row, row | {"timestamp_s": 1.5, "session_id": None}))
+    assert [each.session for each in trace.rows] == ["3", ""]
+    assert trace.unused == ("user",)
+
+
+def test_the_unit_of_a_parquet_trace_is_asked_for_where_nothing_names_it(tmp_path: Path) -> None:
+    path = _parquet(tmp_path, {"timestamp": 0, "input_length": 5}, {"timestamp": 9, "input_length": 5})
+    with pytest.raises(
+        ScenarioError, match=r"trace\.parquet:1: expected a unit for the times .*; set workload\.load\."
+    ):
+        read_trace(path)
+    assert read_trace(path, "ms").rows[1].at_s == pytest.approx(0.009)
+
+
+def test_every_broken_row_of_a_parquet_trace_is_named(tmp_path: Path) -> None:
+    good = {"timestamp_s": 1.0, "input_length": 5.0}
+    path = _parquet(tmp_path, good, good | {"timestamp_s": None}, good | {"input_length": 2.5}, good)
+    with pytest.raises(ScenarioError) as caught:
+        read_trace(path)
+    second, third = str(caught.value).splitlines()
+    assert second.startswith(f"{path}:2: expected a column of times such as timestamp_s")
+    assert third == f"{path}:3: expected input_length as a whole number from 0 to 1,000,000, got 2.5"
+    path.write_bytes(b"PAR1" + bytes(40))
+    with pytest.raises(ScenarioError, match="the trace cannot be read as Parquet"):
+        read_trace(path)
