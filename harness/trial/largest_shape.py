@@ -52,7 +52,10 @@ def drive_largest(
     longest = longest_of(count)
     tokens = longest.output_tokens
     size = f"{longest.tokens} tokens of input" if longest.tokens else f"{len(longest.prompts[0].model_text)} characters"
-    parameters = workload.parameters.model_copy(update={"min_new_tokens": tokens, "max_new_tokens": tokens})
+    is_exact = engine.endpoint.dialect.exact_tokens != "none"
+    parameters = workload.parameters.model_copy(
+        update={"min_new_tokens": tokens if is_exact else 0, "max_new_tokens": tokens}
+    )
     asked = ask(
         engine,
         [replace(prompt, prompt_id=f"largest-{number}") for number, prompt in enumerate(longest.prompts)],
@@ -64,7 +67,7 @@ def drive_largest(
     while (ended := engine.facts.crashes - crashes) == 0 and engine.failure() is None and not settling.is_over:
         settling.pause(0.05, "what the failed answers did to the server")
     failed = next(iter(asked.failures.values()), "")
-    what = f"largest shape ({count} at once, {size}, {tokens} tokens)"
+    what = f"largest shape ({count} at once, {size}, {'' if is_exact else 'up to '}{tokens} tokens)"
     if ended:
         what += f" ended {ended} worker{'s' if ended > 1 else ''}"
     return (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engines.api import Dialect, Endpoint
 from harness.load.schedule.arrivals import schedule_of
 from harness.records import Candidate, Trial
 from harness.scenario.load import load_scenario
@@ -19,11 +20,13 @@ from harness.space.chat import token_counts
 from harness.store.run_folder import create_run
 from harness.trial.bench import Bench
 from harness.trial.inputs import read_inputs
-from harness.trial.largest_shape import LongestInputs
+from harness.trial.largest_shape import LongestInputs, drive_largest
 from harness.trial.progress import Lines
 from harness.trial.reference import Reference
 from harness.trial.request_texts import RequestTexts
+from tests.harness.load.odd_server import Odd, odd_server
 from tests.harness.load.plans import PROMPTS, plan_of
+from tests.harness.trial.test_ask_prompts import Running
 
 SCENARIO = """\
 name: s
@@ -85,6 +88,26 @@ def _trial(folder: Path, order: int) -> Trial:
     with Bench.open(resolved, new_run, progress=Lines(lambda line: None), reference=known) as bench:
         candidate = Candidate(block=0, engine="fake", batch_size=2, options={"crash_on": "boom"})
         return bench.run(candidate, 1, order=order)
+
+
+def test_a_server_without_a_word_for_a_minimum_is_driven_as_far_as_it_answers(tmp_path: Path) -> None:
+    lengths: list[int] = []
+
+    def answer(odd: Odd, body: dict[str, Any]) -> None:
+        assert "min_tokens" not in body
+        lengths.append(body["max_tokens"])
+        odd.answer(json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).encode())
+
+    workload = {"load": {"kind": "closed", "users": 2}, "parameters": {"max_new_tokens": 9}}
+    scenario = {"name": "s", "space": [{"engine": "attach"}], "workload": workload}
+    inputs = read_inputs(resolve(Scenario.model_validate(scenario), tmp_path / "s.yaml"))
+    longest = LongestInputs(prompts=PROMPTS[:1] * 8, tokens=None, output_tokens=9)
+    with odd_server(answer) as url:
+        endpoint = Endpoint(url=url, protocol="openai-chat", dialect=Dialect(exact_tokens="none"))
+        candidate, progress = Candidate(block=0, engine="attach"), Lines(lambda line: None)
+        driven = drive_largest(Running(endpoint), inputs, candidate, progress, lambda count: longest)
+    assert driven == ("largest shape (8 at once, 6 characters, up to 9 tokens): answered", False)
+    assert lengths == [9] * 8
 
 
 @pytest.mark.heavy
