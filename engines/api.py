@@ -218,8 +218,8 @@ class Dialect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where and how to send requests. `protocol`: 'djl' (our server, DJL Serving, SageMaker body), 'openai'
-    (completions) or 'openai-chat'. `api_key_env` names the environment variable whose value is sent as a bearer token
-    ('': none). `metrics` is where the server publishes its metrics; None where it publishes none."""
+    (completions), 'openai-chat' or 'openai-responses'. `api_key_env` names the environment variable whose value is sent
+    as a bearer token ('': none). `metrics` is where the server publishes its metrics; None where it publishes none."""
 
     url: str
     protocol: str = "djl"

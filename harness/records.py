@@ -274,7 +274,7 @@ class ChatFacts:
     template_by: Literal["server", "dyno"]
     tokens_p50: int | None = None
     tokens_max: int | None = None
-    history: Literal["", "recorded", "own"] = ""
+    history: Literal["", "recorded", "own", "server"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,11 +348,19 @@ Message = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a server keeps of a conversation: so many of its first `messages`, up to the answer with this id."""
+
+    response_id: str = ""
+    messages: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One line of a prompts file. `reference` is the wanted answer, where one is known. In a chat `messages` are the
     conversation that the file has, none where it has one text, and `rendered` is what the model's chat template makes
     of the `turns`. Where some are more than a role and a text (tool calls, tools' answers), `given` are the messages in
-    JSON as the file has them."""
+    JSON as the file has them. `kept` is what need not be sent, where the server is to keep the conversation."""
 
     prompt_id: str
     task: str
@@ -361,6 +369,7 @@ class Prompt:
     rendered: str | None = None
     messages: tuple[Message, ...] = ()
     given: tuple[str, ...] = ()
+    kept: Kept | None = None
 
     @property
     def sent_messages(self) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ _HISTORIES = {
     "": "",
     "recorded": "; turns carry the answers of the file, the same requests for every candidate",
     "own": "; turns carry the server's own answers: requests differ between candidates, which are compared unpaired",
+    "server": "; the server keeps the conversations: requests differ between candidates, which are compared unpaired",
 }
 
 

@@ -19,10 +19,10 @@ from engines.adapters.attach_ready import (
     served_model,
     why_not_ready,
 )
-from engines.adapters.attach_servers import SERVERS, not_yet_run
-from engines.api import Availability, Capabilities, Dialect, Endpoint, EngineFacts, EngineSpec
+from engines.adapters.attach_servers import ANYBODY, SERVERS, not_yet_run
+from engines.api import Availability, Capabilities, Endpoint, EngineFacts, EngineSpec
 from engines.errors import EngineError, LaunchFailed, NotReady, SpecInvalid
-from engines.metrics_page import ANY, MetricsPage
+from engines.metrics_page import MetricsPage
 from engines.nearest import did_you_mean
 from engines.processes.http_look import is_refused
 from engines.processes.waiting import Waiting
@@ -34,7 +34,7 @@ OPTIONS = {
     "server": f"which one it is, whose words and health path then hold: {', '.join(SERVERS)} "
     f"(not yet run: {', '.join(not_yet_run())})",
     "protocol": "'djl' (this server, DJL Serving, SageMaker containers; the default without server), "
-    "'openai' (completions) or 'openai-chat'",
+    "'openai' (completions), 'openai-chat' or 'openai-responses', which may keep conversations",
     "model_name": "the model's name there (default model)",
     "api_key_env": "environment variable that holds its API key, a bearer token that is never stored (default none)",
     "ready_path": "it is ready when GET of this path answers ready_status (default: the usual health paths)",
@@ -95,19 +95,20 @@ class AttachEngine:
         check_spec(spec, self.capabilities())
         if problems := option_problems(spec.options):
             raise SpecInvalid("; ".join(f"attach: option {name}: {text}" for name, text in problems))
-        server = SERVERS.get(str(spec.options.get("server", "")))
+        server = SERVERS.get(str(spec.options.get("server", "")), ANYBODY)
+        protocol = str(spec.options.get("protocol", server.protocol))
         url = _without_last_slash(str(spec.options["url"]))
         endpoint = Endpoint(
             url=url,
-            protocol=str(spec.options.get("protocol", server.protocol if server else "djl")),
+            protocol=protocol,
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
-            dialect=server.dialect if server else Dialect(),
-            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words if server else ANY),
+            dialect=server.dialect_of(protocol),
+            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words),
         )
-        usual = server.ready_path if server else ""
         ready = Ready(
-            path=str(spec.options.get("ready_path", usual)), status=int(spec.options.get("ready_status", READY_STATUS))
+            path=str(spec.options.get("ready_path", server.ready_path)),
+            status=int(spec.options.get("ready_status", READY_STATUS)),
         )
         waiting = self._waiting(ready_timeout_s)
         while (why := why_not_ready(endpoint, ready)) != "":
@@ -118,7 +119,7 @@ class AttachEngine:
                 )
             waiting.pause(POLL_S, why)
         facts = _facts(served_model(endpoint), waiting.waited_s)
-        if server is not None and not server.is_run:
+        if server.title and not server.is_run:
             facts = replace(facts, notes=(*facts.notes, f"{server.title} was not yet run here: its words are untried"))
         yield AttachedEndpoint(endpoint, facts)
 

@@ -17,6 +17,7 @@ PING_PATHS = {
     "djl": ("/ping", "/health", "/"),
     "openai": ("/health", "/v1/models", "/models", "/ping", "/"),
     "openai-chat": ("/health", "/v1/models", "/models", "/ping", "/"),
+    "openai-responses": ("/health", "/v1/models", "/models", "/ping", "/"),
 }
 """Asked below the host and below each folder of the address's own path, which may be behind a gateway."""
 MODEL_PATHS = ("/v1/models", "/models", "/info", "/facts", "/get_server_info", "/get_model_info")

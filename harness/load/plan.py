@@ -29,10 +29,12 @@ NO_TURN = -1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnHistory:
     """That turns carry what the server answered before, and the model's chat template with its special tokens, by which
-    they become the text that the model reads; '' where no model is known."""
+    they become the text that the model reads; '' where no model is known. `is_kept`: the server keeps the conversation,
+    and only what it has not is sent."""
 
     template: str = ""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,17 @@ from pydantic import BeforeValidator, Field
 from harness.scenario.fields import AtLeastOne, Strict, expected, one_of
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, TraceLoad
 
-HISTORIES = ("recorded", "own")
+HISTORIES = ("recorded", "own", "server")
 
 
 class Conversations(Strict):
     """Conversations of the prompts file whose questions are sent one after the other, each behind the answer before."""
 
     history: Annotated[
-        Annotated[Literal["recorded", "own"], BeforeValidator(one_of("a history", HISTORIES))],
+        Annotated[Literal["recorded", "own", "server"], BeforeValidator(one_of("a history", HISTORIES))],
         Field(
-            description="the answers sent before a question: the file's (equal requests for all) or the server's own"
+            description="the answers before a question: the file's (equal requests for all), the server's own, or "
+            "those that the server keeps (protocol openai-responses)"
         ),
     ] = "recorded"
     at_once: Annotated[

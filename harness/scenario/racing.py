@@ -28,9 +28,9 @@ def why_not_raced(
         (not load.levels, "one level of load", "several"),
         (first.name in raced, f"{', '.join(raced[:-1])} or {raced[-1]} as the objective", first.name),
         (
-            conversations is None or conversations.history != "own",
+            conversations is None or conversations.history == "recorded",
             "history: recorded, since own answers make each candidate's requests its own",
-            "history: own",
+            f"history: {conversations.history}" if conversations else "",
         ),
         (locustfile is None, "requests that dyno makes itself", "locustfile"),
     )

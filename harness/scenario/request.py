@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from harness.scenario.fields import AtLeastOne, AtLeastZero, Fraction, Strict, Word, did_you_mean, expected
 
 _OURS = {"stream": "workload.stream", "prompt": "workload.prompts", "messages": "workload.prompts",
-         "inputs": "workload.prompts"}  # fmt: skip
+         "inputs": "workload.prompts", "input": "workload.prompts",
+         "previous_response_id": "workload.conversations"}  # fmt: skip
 """Fields that dyno fills in itself, and the keys that decide what they hold."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")

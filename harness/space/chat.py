@@ -70,19 +70,18 @@ def own_history_of(resolved: ResolvedScenario, folder: Path | None, prompts: Seq
     """By what template turns become texts once the server has answered the ones before; None where the file's answers
     are their history. Raises ScenarioError where a tool has answered the file's own."""
     conversations = resolved.scenario.workload.conversations
-    if conversations is None or conversations.history != "own":
+    if conversations is None or conversations.history == "recorded":
         return None
     if (with_tools := next((prompt.prompt_id for prompt in prompts if prompt.given), None)) is not None:
         raise ScenarioError(
             f"{resolved.path}: workload.conversations.history: expected recorded beside tool calls, whose answers "
-            f"fit the file's calls only, got 'own' and {with_tools!r} of {resolved.prompts_path}; take it out, or "
-            "write recorded"
+            f"fit the file's calls only, got {conversations.history!r} and {with_tools!r} of {resolved.prompts_path}; "
+            "take it out, or write recorded"
         )
-    return (
-        OwnHistory()
-        if folder is None
-        else OwnHistory(template=template_text(folder), special_tokens=special_tokens(folder))
-    )
+    history = OwnHistory(is_kept=conversations.history == "server")
+    if folder is None:
+        return history
+    return replace(history, template=template_text(folder), special_tokens=special_tokens(folder))
 
 
 def _questions(prompt: Prompt) -> list[int]:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from engines.errors import ModelInvalid
 from engines.registry import BACKENDS, traits
 from engines.spec_check import why_not
+from harness.load.protocol.registry import RESPONSES
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import place_of
 from harness.space.capabilities import Known, known_options, model_kind_of
 
-CHAT = "openai-chat"
+CHATS = ("openai-chat", RESPONSES)
 PLACES = ("command", "image")
 """Options that name the server itself."""
 
@@ -47,9 +48,10 @@ def unchecked_options(resolved: ResolvedScenario) -> list[str]:
 def _chat_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[str]:
     """Sentences about the option `protocol` that wants a chat of a model without chat template."""
     places = [
-        ("space", index, "options", "protocol")
+        (index, chat)
         for index, block, _ in _blocks(resolved)
-        if CHAT in block.options.get("protocol", ()) and "chat_template" not in block.options
+        for chat in CHATS
+        if chat in block.options.get("protocol", ()) and "chat_template" not in block.options
     ]
     try:
         kind = model_kind_of(resolved) if places else None
@@ -57,8 +59,11 @@ def _chat_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list[s
         return []  # a damaged folder is refused where it is read
     if kind is None or kind.has_chat_template:
         return []
-    what = sentence(f"a model with a chat template beside {CHAT}", resolved.model.value)
-    return [f"{at(*place)}{what}" for place in places]
+    model = resolved.model.value
+    return [
+        at("space", index, "options", "protocol") + sentence(f"a model with a chat template beside {chat}", model)
+        for index, chat in places
+    ]
 
 
 def _blocks(resolved: ResolvedScenario) -> Iterator[tuple[int, EngineBlock, Known]]:

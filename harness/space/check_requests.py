@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import chain, product
 
 from engines.adapters.attach import option_problems
 from engines.errors import RequestInvalid
 from engines.registry import traits
 from engines.server.body import parse_body
 from engines.setting import OptionValue
+from harness.load.protocol.registry import RESPONSES
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import sentence
 from harness.scenario.resolve import ResolvedScenario
@@ -21,10 +22,25 @@ def request_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list
     found: dict[str, None] = {}
     for index, block in enumerate(resolved.scenario.space):
         problems = _of_attached(resolved, block) if traits(block.engine).is_elsewhere else _of_ours(resolved, block)
-        for path, text in problems:
+        for path, text in chain(_of_kept(resolved, block), problems):
             place = ("space", index, *path[1:]) if path[0] == "space" else path
             found[f"{at(*place)}{text}"] = None
     return list(found)
+
+
+_ONE_PROMPT = ("openai-chat", RESPONSES)
+"""Protocols whose requests carry one prompt."""
+
+
+def _of_kept(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Servers that are to keep conversations by a protocol that has no word for it."""
+    conversations = resolved.scenario.workload.conversations
+    if conversations is None or conversations.history != "server":
+        return
+    for protocol in block.options.get("protocol", ("no protocol",)):
+        if protocol != RESPONSES:
+            what = f"{RESPONSES} beside conversations.history: server"
+            yield ("space", "options", "protocol"), sentence(what, protocol, "or write history: own")
 
 
 def _of_attached(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -34,9 +50,9 @@ def _of_attached(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tup
             yield ("space", "options", name), text
         protocol = options.get("protocol")
         if workload.chat and not (str(protocol).startswith("openai") if protocol else "server" in options):
-            what = sentence("openai or openai-chat beside workload.chat", protocol or "no protocol")
+            what = sentence("openai, openai-chat or openai-responses beside workload.chat", protocol or "no protocol")
             yield ("space", "options", "protocol"), what
-        if options.get("protocol") == "openai-chat" and workload.inputs_per_request > 1 and workload.template is None:
+        if options.get("protocol") in _ONE_PROMPT and workload.inputs_per_request > 1 and workload.template is None:
             yield (
                 ("workload", "inputs_per_request"),
                 sentence("1, because a chat request carries one prompt", workload.inputs_per_request),

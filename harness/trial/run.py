@@ -34,6 +34,7 @@ from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
 from harness.trial.endpoint_form import chat_facts
 from harness.trial.inputs import TrialInputs
+from harness.trial.kept_conversations import check_kept
 from harness.trial.largest_shape import PHASE, drive_largest
 from harness.trial.launch import Launched
 from harness.trial.load_window import Loads
@@ -115,6 +116,7 @@ class TrialRunner:
             facts = engine.facts
             chat = chat_facts(engine.endpoint, self._inputs.scenario.workload, self._inputs.token_counts)
             trial = replace(_as_reported(trial, facts), notes=facts.notes, chat=chat)
+            check_kept(engine.endpoint, self._inputs, trial.candidate)
             quality = inherited(judged, facts) if judged is not None else None
             asked = NOTHING_ASKED
             if quality is None:

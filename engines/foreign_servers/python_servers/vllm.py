@@ -25,7 +25,7 @@ from engines.foreign_servers.starting.start_script import ADDRESS, MODEL_NAME, P
 from engines.hosted import HOST, SHARDED_FEATURES
 from engines.metrics_page import VLLM, page_at
 from engines.models.checkpoint.kind import DECODER, ModelKind, model_kind
-from engines.option_values import AT_LEAST_ONE
+from engines.option_values import AT_LEAST_ONE, one_of
 from engines.processes.server_process import ServerProcess
 from engines.processes.threads import compute_threads, usable_cores
 from engines.serving_properties.write import at_once
@@ -53,6 +53,9 @@ PROGRAM = Program(
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _CACHE = "VLLM_CACHE_ROOT"
 _KV_SPACE, _BINDING = "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND"
+_RESPONSES, _STORE = "openai-responses", "VLLM_ENABLE_RESPONSES_API_STORE"
+"""The protocol by which it keeps conversations, and the variable without which it forgets every answer."""
+_PROTOCOLS = one_of(*PROTOCOLS.choices, _RESPONSES)
 _OURS = {
     "model": "the scenario's model: names it",
     "served_model_name": "dyno names the model, to know its server from another on the port",
@@ -65,12 +68,13 @@ _OURS = {
 _OPTIONS = {
     "image": "docker image to run instead of a program here",
     "command": "the vLLM program to start, with its first arguments, instead of the one that was found",
-    "protocol": "'openai' (completions; the default) or 'openai-chat' (the model's chat template)",
+    "protocol": "'openai' (completions; the default), 'openai-chat' (the model's chat template) or 'openai-responses' "
+    "(the same, and it keeps conversations)",
     "max_rolling_batch_size": "requests at once in a rolling batch, DJL's word for max_num_seqs (default 32)",
 }
 _VALUES = {
     **dict.fromkeys(("max_rolling_batch_size", "max_num_seqs", "max_model_len"), AT_LEAST_ONE),
-    "protocol": PROTOCOLS,
+    "protocol": _PROTOCOLS,
 }
 """What options take that dyno reads itself."""
 _FEATURES = {
@@ -176,7 +180,8 @@ class Served(ProgramStart):
         """Raises SpecInvalid and ModelInvalid for what can be known before anything runs."""
         kind = model_kind(spec.model_dir)
         _check_model(spec, kind)
-        protocol = protocol_of(spec, has_template=kind.has_chat_template or "chat_template" in spec.options)
+        has_template = kind.has_chat_template or "chat_template" in spec.options
+        protocol = protocol_of(spec, has_template=has_template, protocols=_PROTOCOLS)
         known = _arguments(place)
         options = with_defaults(spec, kind)
         variables = {name: str(value) for name, value in options.items() if name.startswith("VLLM_")}
@@ -188,6 +193,7 @@ class Served(ProgramStart):
             **QUIET,
             _CACHE: str(cache_root() / "vllm"),
             **_cpu_variables(spec, kind, options),
+            **({_STORE: "1"} if protocol == _RESPONSES else {}),
             **variables,
         }
         return cls(
@@ -225,11 +231,12 @@ class Served(ProgramStart):
     def endpoint(self, port: int, name: str) -> Endpoint:
         """Where and how to ask it."""
         url = f"http://{HOST}:{port}"
+        has_responses = self.protocol == _RESPONSES  # min_tokens is ignored there in silence
         return Endpoint(
             url=url,
             protocol=self.protocol,
             model_name=name,
-            dialect=Dialect(returns_ids=True),
+            dialect=Dialect(exact_tokens="ignore_eos") if has_responses else Dialect(returns_ids=True),
             metrics=page_at(url, VLLM),
         )
 

@@ -11,6 +11,7 @@ from engines.foreign_servers.starting.docker_image import MOUNT
 from engines.foreign_servers.starting.openai_engine import PROTOCOLS, OpenAiServerEngine
 from engines.foreign_servers.starting.openai_server import wait_for_model
 from engines.foreign_servers.starting.program_place import Place, Program, versions_at
+from engines.option_values import OptionValues
 from engines.processes.server_process import ServerProcess
 from engines.spec_check import choice
 
@@ -64,9 +65,10 @@ class ProgramStart:
         wait_for_model(process, port, (name,), timeout_s)
 
 
-def protocol_of(spec: EngineSpec, *, has_template: bool) -> str:
-    """The protocol that the spec asks for. Raises SpecInvalid: a chat without a chat template."""
-    protocol = choice(spec, "protocol", PROTOCOLS.choices, PROTOCOLS.choices[0])
-    if protocol != PROTOCOLS.choices[0] and not has_template:
+def protocol_of(spec: EngineSpec, *, has_template: bool, protocols: OptionValues = PROTOCOLS) -> str:
+    """The one of `protocols`, completions first, that the spec asks for. Raises SpecInvalid: a chat without a chat
+    template."""
+    protocol = choice(spec, "protocol", protocols.choices, protocols.choices[0])
+    if protocol != protocols.choices[0] and not has_template:
         raise SpecInvalid(f"{spec.engine}: option protocol is {protocol!r}, and {spec.model_dir} has no chat template")
     return protocol

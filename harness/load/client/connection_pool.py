@@ -130,7 +130,8 @@ class Session:
         if turns is None or raw.is_warmup or not raw.is_answered:
             return
         with contextlib.suppress(NoAnswer):  # the file's answer stays
-            turns.keep_answer(raw.seq, self._form.read(raw.body, raw.marks, 1).texts[0])
+            answer = self._form.read(raw.body, raw.marks, 1)
+            turns.keep_answer(raw.seq, answer.texts[0], answer.response_id)
 
     def _over(self, raw: Exchange) -> None:
         self.keep_answer(raw)

@@ -85,7 +85,7 @@ class RecordReader:
         self._sent_chars += len(turn.model_text)
         self._known_chars += turns.known_before(turn, raw.seq)
         if answer.parts:
-            turns.keep_answer(raw.seq, answer.parts[0].text)
+            turns.keep_answer(raw.seq, answer.parts[0].text, answer.response_id)
 
     def _judged(self, raw: Exchange, prompts: Sequence[Prompt]) -> tuple[RequestOutcome, str, Answer]:
         """(outcome, why it failed or '', the answer; one without parts where there is none)."""

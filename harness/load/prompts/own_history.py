@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from engines.models.chat_template import ChatTemplate
 from harness.load.plan import NO_TURN, LoadPlan
-from harness.records import Message, Prompt
+from harness.records import Kept, Message, Prompt
 
 
 class OwnTurns:
@@ -20,18 +20,21 @@ class OwnTurns:
         assert plan.own_history is not None
         self._turns, self._follows = plan.turns, plan.follows
         self._answers: dict[int, str] = {}
+        self._ids: dict[int, str] = {}
         form = plan.own_history
+        self._is_kept = form.is_kept
         self._template = ChatTemplate(form.template, form.special_tokens, "the served model") if form.template else None
 
-    def keep_answer(self, seq: int, answer: str) -> None:
-        """The answer to measured request `seq`, which the turns behind it carry."""
-        self._answers[seq] = answer
+    def keep_answer(self, seq: int, answer: str, response_id: str = "") -> None:
+        """The answer to measured request `seq`, which the turns behind it carry, and the id by which the server keeps
+        it."""
+        self._answers[seq], self._ids[seq] = answer, response_id
 
     def turn(self, seq: int) -> Prompt:
         """Turn `seq` with the server's answers in place of the file's; where one before it failed, the file's stays."""
         before = self._follows[seq]
         if before == NO_TURN:
-            return self._turns[seq]
+            return replace(self._turns[seq], kept=Kept()) if self._is_kept else self._turns[seq]
         questions = [before]
         while (before := self._follows[before]) != NO_TURN:
             questions.insert(0, before)
@@ -41,7 +44,17 @@ class OwnTurns:
         rendered = None
         if self._template is not None:
             rendered = self._template.render([{"role": role, "content": content} for role, content in messages])
-        return replace(self._turns[seq], text=text, messages=messages, rendered=rendered)
+        kept = self._kept(messages, questions) if self._is_kept else None
+        return replace(self._turns[seq], text=text, messages=messages, rendered=rendered, kept=kept)
+
+    def _kept(self, messages: Sequence[Message], questions: Sequence[int]) -> Kept:
+        """What the server has: all up to its last answer to one of these `questions`, which are the first in the
+        messages."""
+        answered = [number for number, question in enumerate(questions) if question in self._ids]
+        if not answered:
+            return Kept()
+        asking = [place for place, (role, _) in enumerate(messages) if role == "user"]
+        return Kept(response_id=self._ids[questions[answered[-1]]], messages=asking[answered[-1]] + 2)
 
     def known_before(self, turn: Prompt, seq: int) -> int:
         """With how many characters the turn before `seq` in its conversation begins as `turn` does."""

@@ -65,7 +65,8 @@ class Answer:
     Of a stream, `token_ns` are the times at which the bytes that completed each token had been read, whatever kind of
     token it is; `first_output_ns` is that of the first one that is not reasoning; `end_ns` that of the last frame.
     `hidden_tokens` are among `output_tokens` and were never sent: reasoning that the server keeps to itself.
-    `cached_tokens` are among `input_tokens` and came from a prefix cache, where the server counts them.
+    `cached_tokens` are among `input_tokens` and came from a prefix cache, where the server counts them. `response_id`
+    is the name by which the server keeps it, where it may.
     """
 
     parts: tuple[Part, ...]
@@ -77,6 +78,7 @@ class Answer:
     first_output_ns: int | None = None
     end_ns: int | None = None
     is_nonfinite: bool = False
+    response_id: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -53,17 +53,7 @@ class OpenAi:
 
     def body(self, form: Form, prompts: Sequence[Prompt], parameters: Mapping[str, object]) -> bytes:
         """One prompt is sent as a string, several as a list; a chat carries the messages of one."""
-        temperature = 1 if parameters.get("do_sample") else 0
-        fields: dict[str, object] = {"model": form.model_name, "temperature": temperature, **form.dialect.fields}
-        parameters = {name: value for name, value in parameters.items() if (name, value) != ("num_beams", 1)}
-        if form.dialect.takes_generation_config:
-            fields.update(_in_generation_config(form.dialect, parameters))
-        else:
-            fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
-        if form.dialect.exact_tokens == "ignore_eos":
-            fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))
-        elif form.dialect.exact_tokens == "none" and fields.pop("min_tokens", 0):
-            raise UsageError("min_new_tokens: this server has no word for a minimum; set it to 0")
+        fields = settings(form, parameters)
         if not (self._is_chat or _is_chat(form.path)):
             fields["prompt"] = prompts[0].text if len(prompts) == 1 else [prompt.text for prompt in prompts]
         elif len(prompts) == 1:
@@ -80,7 +70,23 @@ class OpenAi:
 
     def read(self, form: Form, body: bytes, marks: Marks, prompts: int) -> Answer:
         """The answer of either form; of a stream, the deltas joined."""
-        return _streamed(stream_of(body, marks), prompts) if form.stream else _whole(parsed(body), prompts)
+        return streamed(stream_of(body, marks), prompts) if form.stream else whole(parsed(body), prompts)
+
+
+def settings(form: Form, parameters: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a body that state how to answer. Raises UsageError for what this server has no word for."""
+    temperature = 1 if parameters.get("do_sample") else 0
+    fields: dict[str, object] = {"model": form.model_name, "temperature": temperature, **form.dialect.fields}
+    parameters = {name: value for name, value in parameters.items() if (name, value) != ("num_beams", 1)}
+    if form.dialect.takes_generation_config:
+        fields.update(_in_generation_config(form.dialect, parameters))
+    else:
+        fields.update({_NAMES.get(name, name): value for name, value in parameters.items() if name not in _UNKNOWN})
+    if form.dialect.exact_tokens == "ignore_eos":
+        fields.update(_exactly(fields.pop("min_tokens", 0), fields.get("max_tokens")))
+    elif form.dialect.exact_tokens == "none" and fields.pop("min_tokens", 0):
+        raise UsageError("min_new_tokens: this server has no word for a minimum; set it to 0")
+    return fields
 
 
 def _in_generation_config(dialect: Dialect, parameters: Mapping[str, object]) -> dict[str, object]:
@@ -115,11 +121,12 @@ def _is_chat(path: str) -> bool:
     return "/chat/" in path
 
 
-def _whole(whole: Any, prompts: int) -> Answer:
-    raise_if_error(whole)
-    choices = choices_of(whole)
+def whole(body: Any, prompts: int) -> Answer:
+    """The answer in a whole body. Raises NoAnswer."""
+    raise_if_error(body)
+    choices = choices_of(body)
     if choices is None:
-        raise BadBody(f'expected {{"choices": [...]}}, got {short(whole)}')
+        raise BadBody(f'expected {{"choices": [...]}}, got {short(body)}')
     written: list[Written] = []
     usage = Usage()
     for choice in sorted(choices, key=index_of):
@@ -128,11 +135,12 @@ def _whole(whole: Any, prompts: int) -> Answer:
             raise BadBody(f'expected "text" or "message" in each choice, got {short(choice)}')
         written.append(Written())
         written[-1].take(choice)
-    usage.take(whole)
+    usage.take(body)
     return _answer(written, usage, prompts)
 
 
-def _streamed(stream: Stream, prompts: int) -> Answer:
+def streamed(stream: Stream, prompts: int) -> Answer:
+    """The answer in a stream, its tokens with their times. Raises NoAnswer."""
     written: dict[int, Written] = {}
     ended: set[int] = set()
     usage, times = Usage(), StreamTimes()

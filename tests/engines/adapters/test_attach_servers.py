@@ -74,6 +74,20 @@ def test_a_server_without_a_word_for_a_minimum_refuses_one(tmp_path: Path) -> No
         assert running.endpoint.protocol == "openai"
 
 
+@pytest.mark.parametrize(
+    ("server", "words"), [("vllm", {"ignore_eos": True}), ("llamacpp", {"ignore_eos": True, "cache_prompt": False})]
+)
+def test_responses_know_no_minimum_and_a_few_servers_go_on_to_the_end(
+    server: str, words: dict[str, Any], tmp_path: Path
+) -> None:
+    with attached(tmp_path, server=server, protocol="openai-responses") as running:
+        body = body_of(running.endpoint, dict(PARAMETERS))
+    assert (body["max_output_tokens"], "min_tokens" in body) == (8, False)
+    assert words.items() <= body.items()
+    with attached(tmp_path, protocol="openai-responses") as running:
+        assert running.endpoint.dialect.exact_tokens == "none"
+
+
 def test_an_unknown_server_gets_the_nearest_one_and_untried_ones_are_named() -> None:
     (problem,) = option_problems({"url": "http://h:1", "server": "sglan"})
     assert problem[0] == "server"

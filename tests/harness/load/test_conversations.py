@@ -18,6 +18,7 @@ from engines.models.checkpoint.kind import template_text
 from harness.errors import ScenarioError
 from harness.load.plan import NO_TURN, LoadPlan, OwnHistory
 from harness.load.prompts.own_history import OwnTurns, with_answers
+from harness.records import Kept
 from harness.scenario.resolve import BUNDLED_DECODER, resolve
 from harness.scenario.schema import Scenario
 from harness.space.chat import conversations_of, prompts_of
@@ -194,6 +195,20 @@ def test_each_question_but_the_last_gets_one_own_answer(own: list[str | None], e
     assert " ".join(content for _, content in with_answers(messages, own)) == expected
 
 
+def test_what_a_server_keeps_is_all_up_to_its_last_answer(tmp_path: Path) -> None:
+    plan = RequestTexts(_inputs(tmp_path, conversations={"history": "server"})).filled(plan_of("u", requests=9), None)
+    assert LoadPlan.from_json(plan.to_json()).own_history == OwnHistory(is_kept=True)
+    seq = next(seq for seq, turn in enumerate(plan.turns) if turn.prompt_id == "c1#2")
+    turns = OwnTurns(plan)
+    assert turns.turn(plan.follows[seq]).kept == Kept()
+    assert turns.turn(seq).kept == Kept(), "the first question failed: all is sent"
+    turns.keep_answer(plan.follows[seq], "mine", "r1")
+    turn = turns.turn(seq)
+    assert turn.kept == Kept(response_id="r1", messages=3)
+    assert turn.messages[3:] == (("user", "second 1"),)
+    assert [content for _, content in turn.messages[:3]] == ["be brief", "first 1", "mine"]
+
+
 def test_a_tool_s_answer_is_a_turn_rendered_with_its_call_and_only_recorded(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     messages = [
@@ -215,16 +230,19 @@ def test_a_tool_s_answer_is_a_turn_rendered_with_its_call_and_only_recorded(tmp_
     (folder / "chat_template.jinja").write_text(template)
     ((one, two, _),) = conversations_of(resolved, folder, prompts_of(resolved, folder))
     assert (one.rendered, two.rendered) == ("", "2,2,")
-    with pytest.raises(ScenarioError, match=r"expected recorded beside tool calls.*got 'own' and 'c' of"):
-        _inputs(tmp_path, conversations={"history": "own"}, is_written=False)
+    for history in ("own", "server"):
+        what = rf"expected recorded beside tool calls.*got '{history}' and 'c' of"
+        with pytest.raises(ScenarioError, match=what):
+            _inputs(tmp_path, conversations={"history": history}, is_written=False)
 
 
-def test_own_history_is_not_raced_and_is_said(tmp_path: Path) -> None:
-    scenario = _inputs(tmp_path, conversations={"history": "own"}).scenario
+@pytest.mark.parametrize(("history", "protocol"), [("own", "openai-chat"), ("server", "openai-responses")])
+def test_own_history_is_not_raced_and_is_said(tmp_path: Path, history: str, protocol: str) -> None:
+    scenario = _inputs(tmp_path, conversations={"history": history}).scenario
     assert scenario.why_not_raced == (
-        "history: recorded, since own answers make each candidate's requests its own", "history: own"
+        "history: recorded, since own answers make each candidate's requests its own", f"history: {history}"
     )  # fmt: skip
-    facts = chat_facts(Endpoint(url="http://h", protocol="openai-chat"), scenario.workload, ())
+    facts = chat_facts(Endpoint(url="http://h", protocol=protocol), scenario.workload, ())
     assert facts is not None
     assert chat_text(facts).endswith("requests differ between candidates, which are compared unpaired")
 
@@ -246,7 +264,10 @@ def test_own_history_is_not_raced_and_is_said(tmp_path: Path) -> None:
             "neither at_once nor think_time_s in conversations beside load.kind closed",
         ),
         ({"lengths": {"input": 9}}, "expected no lengths.input beside conversations"),
-        ({"conversations": {"history": "owm"}}, "a history: one of recorded, own, got 'owm'; did you mean 'own'"),
+        (
+            {"conversations": {"history": "owm"}},
+            "one of recorded, own, server, got 'owm'; did you mean 'own'",
+        ),
     ],
 )
 def test_conversations_without_turns_of_their_kind_are_refused(

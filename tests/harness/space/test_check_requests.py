@@ -67,6 +67,22 @@ def test_requests_that_cannot_be_are_found(tmp_path: Path, workload: str, messag
         _check(tmp_path, ATTACH, workload)
 
 
+def _kept(space: str, tmp_path: Path) -> None:
+    _check(tmp_path, space, "chat: true, conversations: {history: server}")
+
+
+def test_conversations_are_kept_through_responses_alone(tmp_path: Path) -> None:
+    _kept(ATTACH.replace("openai-chat", "openai-responses"), tmp_path)
+    for space, got in (
+        (ATTACH, "openai-chat"),
+        (ATTACH.replace("openai-chat", "[openai-responses, openai]"), "openai"),
+        ("{engine: t5}", "no protocol"),
+    ):
+        what = f"expected openai-responses beside conversations.history: server, got '{got}'; or write history: own"
+        with pytest.raises(ScenarioError, match=rf"space\.0\.options\.protocol: {what}"):
+            _kept(space, tmp_path)
+
+
 @pytest.mark.parametrize(
     "workload",
     [

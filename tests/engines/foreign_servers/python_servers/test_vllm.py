@@ -130,6 +130,20 @@ def test_ranks_get_cores_of_their_own_and_the_cache_holds_the_batch(
     assert env["VLLM_NO_USAGE_STATS"] == env["HF_HUB_OFFLINE"] == "1"
 
 
+def test_through_responses_it_stores_answers_unless_it_is_not_to(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    (path / "chat_template.jinja").write_text("{{ messages }}")
+    start = served(path, options={"protocol": "openai-responses"})
+    assert start.env["VLLM_ENABLE_RESPONSES_API_STORE"] == "1"
+    endpoint = start.endpoint(1, "m")
+    assert (endpoint.protocol, endpoint.dialect.exact_tokens) == ("openai-responses", "ignore_eos")
+    options: dict[str, Any] = {"protocol": "openai-responses", "VLLM_ENABLE_RESPONSES_API_STORE": 0}
+    assert served(path, options=options).env["VLLM_ENABLE_RESPONSES_API_STORE"] == "0"
+    chat = served(path, options={"protocol": "openai-chat"})
+    assert "VLLM_ENABLE_RESPONSES_API_STORE" not in chat.env
+    assert chat.endpoint(1, "m").dialect.exact_tokens == "min_tokens"
+
+
 def test_a_gpu_needs_neither_and_is_not_bound(tmp_path: Path) -> None:
     assert not {name for name in served(folder(tmp_path), device="cuda").env if name.startswith("VLLM_CPU")}
 

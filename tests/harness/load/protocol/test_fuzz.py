@@ -34,6 +34,14 @@ TOKEN = {"token": {"id": 1, "text": "a", "log_prob": -0.5, "special": False}, "g
 DETAILS = {"finish_reason": "eos_token", "generated_tokens": 2, "input_tokens": 3, "nonfinite": False}
 CALLS = [{"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 PIECES = [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": [{"type": "text", "text": "b"}]}, "c"]
+RESPONSE = {
+    "id": "r", "object": "response", "status": "completed", "error": None, "incomplete_details": None,
+    "output": [
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "a b"}, {"type": "refusal", "refusal": "no"}]},
+    ],
+    "usage": {"input_tokens": 7, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 2}},
+}  # fmt: skip
 SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
     ("openai", False): (
         [{"choices": [{"index": 0, "text": "a b", "finish_reason": "stop"}], **USAGE}],
@@ -56,6 +64,22 @@ SEEDS: dict[tuple[str, bool], tuple[list[Any], ...]] = {
         [_delta(content="\ud83d"), _delta(content="\ude00 \ud83d"), _delta(reasoning="\ude00"), _delta("stop")],
         [_delta(role="assistant", content=""), _delta("stop"), {"choices": [], **USAGE}],
         [_delta(content="a"), {"error": {"message": "no", "code": 500}}],
+    ),
+    ("openai-responses", False): (
+        [RESPONSE],
+        [{**RESPONSE, "output": [{"type": "function_call", "name": "f", "arguments": "{}"}], "error": None}],
+        [{**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": "content_filter"}}],
+        [{"error": {"message": "no", "code": 400}}],
+    ),
+    ("openai-responses", True): (
+        [{"type": "response.created", "response": {"id": "r"}},
+         {"type": "response.reasoning_text.delta", "delta": "hm "},
+         {"type": "response.output_text.delta", "delta": "a"},
+         {"type": "response.function_call_arguments.delta", "delta": "{}"},
+         {"type": "response.completed", "response": RESPONSE}],
+        [{"type": "response.refusal.delta", "delta": "no"}, {"type": "response.incomplete", "response": {"id": "r"}}],
+        [{"type": "response.failed", "response": {"id": "r", "error": {"code": "x", "message": "no"}}}],
+        [RESPONSE],
     ),
     ("djl", False): (
         [{"generated_text": "a b", "details": DETAILS}],

@@ -40,6 +40,7 @@ def _form(url: str, protocol: str, **fields: Any) -> RequestForm:
         ("http://h/v1", "openai", Address(host="h", port=80, is_tls=False, path="/v1/completions")),
         ("http://h/gw/v1/", "openai-chat", Address(host="h", port=80, is_tls=False, path="/gw/v1/chat/completions")),
         ("http://h", "openai-chat", Address(host="h", port=80, is_tls=False, path="/v1/chat/completions")),
+        ("http://h/v1", "openai-responses", Address(host="h", port=80, is_tls=False, path="/v1/responses")),
         ("http://h/own/", "openai", Address(host="h", port=80, is_tls=False, path="/own/")),
         ("http://[::1]:9/x?y=1", "djl", Address(host="::1", port=9, is_tls=False, path="/x?y=1")),
     ],
@@ -77,12 +78,14 @@ def test_openai_parameters_have_openai_names() -> None:
     assert _body("http://h", "openai-chat")["messages"] == [{"role": "user", "content": "text 0"}]
 
 
-@pytest.mark.parametrize("protocol", ["djl", "openai", "openai-chat"])
+@pytest.mark.parametrize("protocol", ["djl", "openai", "openai-chat", "openai-responses"])
 def test_nothing_is_sent_that_nobody_asked_for(protocol: str) -> None:
     parameters = Parameters().model_dump()
     assert parameters == {"max_new_tokens": 80}
     body = json.loads(_form("http://h", protocol, parameters=parameters).body(PROMPTS[:1]))
     strict = {"model", "prompt", "messages", "max_tokens", "temperature"}
+    if protocol == "openai-responses":
+        strict = {"model", "input", "max_output_tokens", "temperature", "store"}
     assert set(body) <= ({"inputs", "parameters"} if protocol == "djl" else strict)
 
 
