@@ -2,9 +2,9 @@
 
 Prompts of a decoder-only model that are longer than the shortest of their group are fed step by step from there on,
 while the others answer already, so a batch is decoded in groups of similar lengths, one after the other. Penalties
-count only what went through the steps, so with them every prompt does. One minimum holds for a whole group, counted
-from its first step: answers of exactly so many tokens have ended before the longer minimum of a longer prompt could
-change them, others with a minimum share a group with prompts as long.
+count only what went through the steps, so with them every prompt does. One minimum holds for a whole group; answers of
+exactly so many tokens have ended before a longer one could change them. It counts the tokens of each answer, but with
+penalties, or a prompt of one token, all steps: then others with a minimum share a group with prompts as long.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BEAM_NOTE = (
     "beam search ends once num_beams answers are complete, which is early_stopping=true; the default, false, continues "
     "while a better answer is possible"
 )
-RANGE_NOTE = "where 0 < min_new_tokens < max_new_tokens, only prompts as long as each other share a batch"
+RANGE_NOTE = "with penalties and 0 < min_new_tokens < max_new_tokens, only prompts as long as each other share a batch"
 COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8_float32"}
 FAMILIES = (
     *("gpt2", "opt", "bloom", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma"),
@@ -141,10 +141,11 @@ class CTranslate2Backend(Backend):
             self._check(request)
         alike: dict[tuple[GenerateParams, int], list[int]] = {}
         for index, request in enumerate(batch):
-            shared = _shared(request.params)
-            has_range = 0 < shared.min_new_tokens < request.params.max_new_tokens
-            is_alike = self._kind.is_decoder and (shared.num_beams > 1 or has_range)
-            alike.setdefault((shared, len(request.input_ids) if is_alike else 0), []).append(index)
+            params, length = request.params, len(request.input_ids)
+            has_range = 0 < params.min_new_tokens < params.max_new_tokens
+            counts_steps = has_range and (is_penalized(params) or length == 1)
+            is_alike = self._kind.is_decoder and (params.num_beams > 1 or counts_steps)
+            alike.setdefault((_shared(params), length if is_alike else 0), []).append(index)
         groups = [(params, part) for (params, _), indices in alike.items() for part in self._parts(batch, indices)]
         return self._events(batch, groups)
 
@@ -208,7 +209,11 @@ class CTranslate2Backend(Backend):
                 "sampling_temperature": params.temperature,
             }
         longest = max(steps + request.params.max_new_tokens for steps, request in zip(fed, requests, strict=True))
-        least = params.min_new_tokens and params.min_new_tokens + max(fed)  # see the module's docstring
+        least = params.min_new_tokens  # see the module's docstring
+        if least >= params.max_new_tokens:
+            least = longest
+        elif least and is_penalized(params):
+            least += fed[0]
         results: list[Any]
         if self._kind.is_decoder:
             results = self._model.generate_batch(
@@ -352,11 +357,18 @@ class CTranslate2Backend(Backend):
 
 
 def _shared(params: GenerateParams) -> GenerateParams:
-    """What must be equal for requests to decode together. The limit and the logprobs are each request's own in greedy
-    and sampling; a beam search has one limit for all."""
+    """What must be equal for requests to decode together. The limit, a minimum that is the limit and the logprobs are
+    each request's own in greedy and sampling; a beam search has one limit for all."""
     if params.num_beams > 1:
         return params
+    least, most = (1, 1) if params.min_new_tokens >= params.max_new_tokens else (params.min_new_tokens, 2)
     plain = replace(
-        params, max_new_tokens=1, return_logprobs=False, length_penalty=1.0, seed=None, early_stopping=False
+        params,
+        min_new_tokens=least,
+        max_new_tokens=most,
+        return_logprobs=False,
+        length_penalty=1.0,
+        seed=None,
+        early_stopping=False,
     )
     return plain if params.do_sample else replace(plain, temperature=1.0, top_k=0, top_p=1.0)

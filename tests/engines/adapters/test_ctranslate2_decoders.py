@@ -29,6 +29,12 @@ from tests.engines.models.t5_folders import ROOT, answers, tokens
 pytestmark = pytest.mark.heavy
 
 BUNDLED = ROOT / "scenarios" / "assets" / "llama-bench"
+TEXTS = (
+    "spell: 7\n", "spell: 407\n", "label: the soup was cold.\n", "date: 3 March 2021\n", "spell: 1,306,346\n",
+    "rewrite: I won't weigh the printer w/o info.\n", "label: the parcel arrived late and broken\n",
+    "label: the breakfast is not next to the bank, although the soup was never clearly sloppy.\n",
+)  # fmt: skip
+"""Prompts of 6 to 21 tokens, none as long as another."""
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "opt-350m's": ("opt", {"do_layer_norm_before": False, "word_embed_proj_dim": 32}),
     "sequential gpt_neox": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
@@ -110,23 +116,63 @@ def test_one_of_several_end_ids_ends_an_answer_and_a_minimum_keeps_them_away(zoo
     assert {tokens(events)[-1] for events in found if events[-1].finish == "eos"} >= set(ends)
 
 
-def test_exact_lengths_share_a_batch_and_a_range_of_lengths_does_where_prompts_are_as_long(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = requests(4, max_new_tokens=24)
-    first = [tokens(events) for events in answers(zoo.backend(zoo.folder("qwen3")), free)]
-    ends = sorted({row[place] for row, place in zip(first, (0, 3, 7, 23), strict=True)})
-    folder = write_decoder(tmp_path / "ends", "qwen3")
-    for name in ("config.json", "generation_config.json"):
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(content | {"eos_token_id": [2, *ends]}))
-    yardstick, backend = Yardstick(folder), zoo.backend(folder)
+def _counted(backend: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the number of rows at each call of the library."""
     runs: list[int] = []
     run = backend._run
     monkeypatch.setattr(
         backend, "_run", lambda group, *rest, **more: (runs.append(len(group)), run(group, *rest, **more))[1]
     )
-    for least, groups in ((24, [2, 2]), (12, [1] * 4)):
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [
+        (((3, 60),) * 8, [8]),
+        (((40, 60),) * 8, [8]),
+        (((40, 60), (3, 60)) * 4, [4, 4]),
+        (tuple((each, each) for each in range(20, 36, 2)), [8]),
+    ],
+    ids=["below the answers", "beyond them", "two minima", "exactly so many"],
+)
+def test_answers_with_a_minimum_share_a_batch_and_are_those_of_one_by_one(
+    limits: tuple[tuple[int, int], ...], rows: list[int], zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, backend = Tokenizer.load(BUNDLED), zoo.backend(BUNDLED)
+    batch = [
+        GenerateRequest(
+            input_ids=tuple(tokenizer.encode(text)),
+            params=GenerateParams(min_new_tokens=least, max_new_tokens=most, return_logprobs=True),
+        )
+        for text, (least, most) in zip(TEXTS, limits, strict=True)
+    ]
+    assert len({len(one.input_ids) for one in batch}) == len(batch)
+    alone = [answers(backend, [one])[0] for one in batch]
+    runs = _counted(backend, monkeypatch)
+
+    together = answers(backend, batch)
+
+    assert runs == rows
+    assert [tokens(events) for events in together] == [tokens(events) for events in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert [event.finish for event in one] == [event.finish for event in other]
+        assert [event.logprob for event in one] == pytest.approx([event.logprob for event in other], abs=1e-3)
+
+
+def test_answers_with_a_minimum_are_hugging_faces_whatever_else_is_in_the_batch(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = requests(4, max_new_tokens=24)
+    first = [tokens(events) for events in answers(zoo.backend(zoo.folder("qwen3")), free)]
+    ends = sorted({token for row in first for token in row[::3]})
+    folder = write_decoder(tmp_path / "ends", "qwen3")
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"eos_token_id": [2, *ends]}))
+    yardstick, backend = Yardstick(folder), zoo.backend(folder)
+    runs = _counted(backend, monkeypatch)
+    for least in (24, 12, 6):
         batch = [
             replace(one, input_ids=(ends[0], *one.input_ids))
             for one in requests(4, max_new_tokens=24, min_new_tokens=least)
@@ -136,10 +182,15 @@ def test_exact_lengths_share_a_batch_and_a_range_of_lengths_does_where_prompts_a
         for request, events in zip(batch, answers(backend, batch), strict=True):
             yardstick.check(request, events)
             assert len(tokens(events)) >= least
-        assert runs == groups
-    shuffled = [*requests(4, max_new_tokens=24, min_new_tokens=24, repetition_penalty=1.2)][::-1]
-    for request, events in zip(shuffled, answers(backend, shuffled), strict=True):
-        yardstick.check(request, events)
+        assert runs == [2, 2]
+    penalized = requests(4, max_new_tokens=24, min_new_tokens=24, repetition_penalty=1.2)
+    exact = [
+        replace(one, params=replace(one.params, max_new_tokens=new, min_new_tokens=new))
+        for one, new in zip(requests(4), (24, 3, 17, 9), strict=True)
+    ]
+    for batch in (penalized[::-1], exact):
+        for request, events in zip(batch, answers(backend, batch), strict=True):
+            yardstick.check(request, events)
 
 
 def test_the_prompts_first_token_is_penalized_like_the_others(zoo: Zoo) -> None:
