@@ -10,8 +10,8 @@ import click
 from rich.table import Table
 
 from harness.cli.terminal import table_console
-from harness.cli.tune_places import check_goes_elsewhere
-from harness.errors import EnvironmentFault
+from harness.cli.tune_places import check_goes_elsewhere, split_option
+from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import deciding
 from harness.places.cluster import short
 from harness.places.open_cluster import ADDRESS_HELP, open_cluster
@@ -27,6 +27,7 @@ from harness.trial.inputs import with_checked_code
 
 @click.command(name="machines", short_help="Show the machines of a cluster that can take trials.")
 @click.option("--places", "address", required=True, metavar="ADDRESS", help=ADDRESS_HELP)
+@split_option
 @click.option(
     "--prepare",
     "scenario",
@@ -36,12 +37,15 @@ from harness.trial.inputs import with_checked_code
 )
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every fact.")
-def command(address: str, scenario: Path | None, results: Path | None, as_json: bool) -> int:
+def command(address: str, split: int | None, scenario: Path | None, results: Path | None, as_json: bool) -> int:
     """Show the machines of a cluster that can take trials: id, class, facts, busy or free.
 
     Values of two classes are never compared, so a search runs on the machines of one: `dyno tune --machines CLASS`
     chooses it. A machine is busy while a trial holds its lock, whoever placed it. Its calibration is that of the newest
     run here in which it took part: how slow it was against its class.
+
+    --split shows each machine as N parts, which are a class apart. Whether they slow each other down is measured when
+    `dyno tune --split N` begins.
 
     --prepare brings every machine to what a search of SCENARIO asks it to prove. What is there already is left as it
     is, so the same command continues what was stopped. Each machine has a version of dynamometer that can be prepared.
@@ -53,8 +57,12 @@ def command(address: str, scenario: Path | None, results: Path | None, as_json: 
       dyno machines --places ray://10.0.0.5:10001 --prepare scenarios/quickstart.yaml
     """
     if scenario is not None:
+        if split is not None:
+            raise UsageError(
+                "--prepare and --split are not combined: the parts of a machine use what was brought to it"
+            )
         return _prepare(address, with_checked_code(checked_scenario(scenario, reads_models=True)), as_json)
-    with open_cluster(address) as cluster:
+    with open_cluster(address, split) as cluster:
         found = survey(cluster)
     last = last_calibrations(results or DEFAULT_RESULTS)
     if as_json:

@@ -18,7 +18,14 @@ from harness.cli.progress import Display, open_display
 from harness.cli.signals import stopped_by_signals
 from harness.cli.tune_answer import answer
 from harness.cli.tune_earlier import EarlierRuns, spread_texts
-from harness.cli.tune_places import Elsewhere, check_goes_elsewhere, described_machine, elsewhere, facts_there
+from harness.cli.tune_places import (
+    Elsewhere,
+    check_goes_elsewhere,
+    described_machine,
+    elsewhere,
+    facts_there,
+    split_option,
+)
 from harness.cost.price import require_prices
 from harness.cost.spending import end_rentals
 from harness.errors import Interrupted
@@ -100,6 +107,7 @@ FIRST_SHOWN = 6
 )
 @click.option("--places", "address", metavar="ADDRESS", help=f"{ADDRESS_HELP} Default: here.")
 @click.option("--machines", "machine_class", metavar="CLASS", help="With --places: machines of this class only.")
+@split_option
 @click.option(
     "--machine",
     "machine_path",
@@ -123,15 +131,15 @@ def command(
     workers_timeout: float,
     address: str | None,
     machine_class: str | None,
+    split: int | None,
     machine_path: Path | None,
     no_verify: bool,
     as_json: bool,
 ) -> int:
     """Search a scenario's space on real engines and recommend a measured configuration.
 
-    Each candidate is launched, its answers are checked, it is loaded, measured and stopped. The best ones are measured
-    again, the recommendation is written, and a server started from the written file is measured once more. Interrupt
-    it at any moment: the same command continues where it stopped.
+    Each candidate is launched, its answers are checked, it is loaded and measured. The best are measured again, and a
+    server started from the written file once more. Interrupt it at any moment: the same command continues from there.
 
     \b
     Examples:
@@ -142,9 +150,9 @@ def command(
       dyno tune scenarios/quickstart.yaml --places ray://10.0.0.5:10001
     """
     resolved = _priced(scenario, overrides)
-    excluded = {"--expect-workers": expect_workers is not None, "--bind": bind is not None}
-    check_goes_elsewhere(resolved, address, others={**excluded, "--locust-web-ui": ui_port is not None})
-    with elsewhere(address, machine_class, machine_path) as there:
+    others = {"--expect-workers": expect_workers, "--bind": bind, "--locust-web-ui": ui_port}
+    check_goes_elsewhere(resolved, address, others=others, is_split=split is not None)
+    with elsewhere(address, machine_class, machine_path, split) as there:
         options = _Options(
             results=results,
             dry_run=dry_run,
@@ -213,6 +221,10 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
         return _print_plan(resolved, plan, first, options)
     require_candidates(plan, resolved)
     resolved = with_checked_code(resolved)
+    if there is not None and there.is_unchecked:
+        with stopped_by_signals():
+            checked = there.checked(resolved, plan.blocks[0].default, partial(click.echo, err=True))
+        return _tune(resolved, replace(options, there=checked))
     with stopped_by_signals(), _resumable(), ExitStack() as until_end:
         until_end.callback(end_rentals)
         with open_display(resolved.scenario) as display:

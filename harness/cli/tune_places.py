@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -19,8 +19,10 @@ from harness.places.cluster import Cluster, Lost, Refused, short
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.open_cluster import open_cluster
 from harness.places.proof import proof
-from harness.places.requests import EngineThere, Question
-from harness.places.survey import chosen_class, survey
+from harness.places.requests import EngineThere, Measure, Question
+from harness.places.split import Split, machine_of
+from harness.places.split_check import check_split
+from harness.places.survey import Found, chosen_class, survey
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
@@ -28,21 +30,35 @@ from harness.space.machine_file import DescribedMachine, read_machine
 from harness.store.codec import from_json, to_json
 from harness.store.reader import read_calibrations
 from harness.trial.bench import Bench
+from harness.trial.reference import Reference
 
 TRIALS_PER_MACHINE = 6
 """Beyond a sixth of search.trials, machines make the answer worse: the sampler proposes without having learned."""
 ALL = 1_000_000
 CAPABILITIES_S = 300.0
 
+split_option = click.option(
+    "--split",
+    type=click.IntRange(2, 64),
+    metavar="N",
+    help="With --places: take each machine as N equal parts, where 17 launches show less than 2 % slowdown by others.",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A cluster, and a machine of the class that the search runs on: `node` is where to ask it."""
+    """A cluster, and one machine of the class that the search runs on. `nodes`: machine id -> its node, of all that are
+    of the class; the first is asked what it can do."""
 
     cluster: Cluster
     machine: Machine
-    node: str
+    nodes: Mapping[str, str]
     _known: dict[EngineThere, Capabilities | Availability] = field(default_factory=dict)
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether its machines are parts of machines, and may slow each other down."""
+        return isinstance(self.cluster, Split) and self.cluster.only is None
 
     def capabilities(
         self, engine: str, python: str = "", command: str = "", image: str = ""
@@ -54,7 +70,7 @@ class Elsewhere:
         return self._known[asked]
 
     def _ask(self, asked: EngineThere) -> Capabilities | Availability:
-        task = self.cluster.ask(self.node, "capabilities", json.dumps(to_json(asked)))
+        task = self.cluster.ask(next(iter(self.nodes.values())), "capabilities", json.dumps(to_json(asked)))
         if self.cluster.wait([task], CAPABILITIES_S) is None:
             self.cluster.cancel(task, is_killed=True)
             return Availability(is_available=False, reason=f"machine {self.machine.machine_id} did not answer in time")
@@ -65,6 +81,38 @@ class Elsewhere:
         if "able" in reply:
             return from_json(Capabilities, reply["able"])
         return from_json(Availability, reply["not"])
+
+    def checked(self, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]) -> Elsewhere:
+        """The parts of machines, proven by launches of `cheap`, or the whole machines where a part is slowed down by
+        the others. Raises EnvironmentFault where a part does not measure."""
+        assert isinstance(self.cluster, Split)
+        names = {machine_of(node): part.rpartition(".")[0] for part, node in self.nodes.items()}
+        limit_s = resolved.scenario.search.max_minutes * 60
+        note(f"checking whether the {self.cluster.count} parts of a machine slow each other down: 17 launches on each")
+        order = Measure(
+            token="",
+            question=Question.of(resolved),
+            reference=Reference(answers={}, source="none: only times are compared", is_available=False),
+            number=0,
+            candidate=cheap,
+            left_s=limit_s,
+            prefix="split",
+        )
+        found = check_split(self.cluster, names, order, metric_for(resolved.scenario), limit_s)
+        lines = [
+            f"machine {names[node]} is {'' if verdict.is_split else 'not '}split: {verdict.sentence}"
+            for node, verdict in found.items()
+        ]
+        for line in lines:
+            note(line)
+        cluster, count = self.cluster.whole, self.cluster.count
+        if all(each.is_split for each in found.values()):
+            there = replace(self, cluster=Split(cluster, count, only=frozenset(names)))
+        else:
+            note("every machine is taken whole")
+            there = _of_class(cluster, [each for each in survey(cluster) if each.node in names], None)
+        facts = {**there.machine.facts, "split_check": "; ".join(lines)}
+        return replace(there, machine=replace(there.machine, facts=facts))
 
     def places(
         self, bench: Bench, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]
@@ -99,34 +147,43 @@ class Elsewhere:
 
 @contextmanager
 def elsewhere(
-    address: str | None, machine_class: str | None, described: Path | None = None
+    address: str | None, machine_class: str | None, described: Path | None = None, split: int | None = None
 ) -> Iterator[Elsewhere | None]:
-    """The cluster at `address`, closed at the end, and a machine of `machine_class` (None: of the largest class); None
-    without an address. `described` is the file of a machine, which no machine of a cluster has. Raises UsageError,
-    EnvironmentFault."""
+    """The cluster at `address`, closed at the end, each machine in `split` parts, and a machine of `machine_class`
+    (None: of the largest class); None without an address. `described` is the file of a machine, which no machine of a
+    cluster has. Raises UsageError, EnvironmentFault."""
     if address is None:
+        if split is not None:
+            raise UsageError("--split is for --places; name the cluster whose machines it splits (of one machine too)")
         if machine_class is not None:
             raise UsageError("--machines is for --places; name the cluster whose machines it chooses from")
         yield None
         return
     if described is not None:
         raise UsageError("--machine and --places are not combined: the machines of a cluster are asked, not described")
-    with open_cluster(address) as cluster:
+    with open_cluster(address, split) as cluster:
         found = survey(cluster)
-        for each in found:
-            if each.described is None:
-                click.echo(f"left out: node {short(each.node)}: {each.why}", err=True)
-        chosen = chosen_class(found, machine_class)
-        node = next(each.node for each in found if each.described == chosen)
-        yield Elsewhere(cluster=cluster, machine=chosen.machine, node=node)
+        for node, why in dict.fromkeys((machine_of(each.node), each.why) for each in found if each.why):
+            click.echo(f"left out: node {short(node)}: {why}", err=True)
+        yield _of_class(cluster, found, machine_class)
 
 
-def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, others: dict[str, bool]) -> None:
-    """Raises UsageError for what cannot be done on machines of a cluster. `others`: options that do not go with
-    --places, and whether they were given."""
+def _of_class(cluster: Cluster, found: Sequence[Found], machine_class: str | None) -> Elsewhere:
+    """The machines of a class. Raises as `chosen_class`."""
+    chosen = chosen_class(found, machine_class).machine
+    known = [(each.described.machine, each.node) for each in found if each.described is not None]
+    nodes = {machine.machine_id: node for machine, node in known if machine.machine_class == chosen.machine_class}
+    return Elsewhere(cluster=cluster, machine=chosen, nodes=nodes)
+
+
+def check_goes_elsewhere(
+    resolved: ResolvedScenario, address: str | None, *, others: Mapping[str, object], is_split: bool = False
+) -> None:
+    """Raises UsageError for what cannot be done on machines of a cluster, or on parts of them. `others`: options that
+    do not go with --places, None where not given."""
     if address is None:
         return
-    for option in [name for name, is_given in others.items() if is_given]:
+    for option in [name for name, given in others.items() if given is not None]:
         raise UsageError(f"{option} and --places are not combined: each place sends the load to its engine itself")
     if not parse_container(resolved.scenario.recommend.container).is_own:
         raise UsageError(
@@ -139,6 +196,11 @@ def check_goes_elsewhere(resolved: ResolvedScenario, address: str | None, *, oth
             raise UsageError(
                 f"{resolved.path}: --places is for engines that are launched on the machines; the server of "
                 f"{block.engine} is somewhere else already; leave --places out"
+            )
+        if is_split and any(block.options.get("image", ())):
+            raise UsageError(
+                f"{resolved.path}: --split and option image of {block.engine} are not combined: docker starts "
+                "containers on all cores of a machine; leave one of them out"
             )
 
 

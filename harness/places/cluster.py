@@ -17,6 +17,11 @@ def short(node: str) -> str:
     return node if len(node) < 32 else node[:8]
 
 
+def share_of(part: str) -> float:
+    """Of the resource `machine`: 1, of a part 'i/N' one N-th, rounded down as finely as Ray counts, so that N fit."""
+    return 1 if not part else 10_000 // int(part.partition("/")[2]) / 10_000
+
+
 class Lost(Exception):
     """A question that was never answered: its node, daemon or worker ended. The message is the engine's."""
 
@@ -41,8 +46,9 @@ class Cluster(Protocol):
         """Names of the nodes that are alive and offer a machine."""
         ...
 
-    def ask(self, node: str, verb: Verb, request: str) -> Task:
-        """Put a question to a node; returns at once. A trial takes the whole machine, other questions nothing."""
+    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+        """Put a question to a node, or to a part 'i/N' of its machine; returns at once. A trial takes the whole machine
+        or that part, other questions nothing."""
         ...
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, UsageError
-from harness.places.cluster import Lost, Refused, Task
+from harness.places.cluster import Lost, Refused, Task, share_of
 from harness.places.requests import Verb
 from harness.places.worker import ask_here
 
@@ -72,7 +72,7 @@ class DaskCluster:
             if each["resources"].get(RESOURCE, 0) >= 1
         }
 
-    def ask(self, node: str, verb: Verb, request: str) -> Task:
+    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
         """A task bound to the worker."""
         key = f"{verb}-{uuid.uuid4().hex}"
         with self._connected():
@@ -83,12 +83,13 @@ class DaskCluster:
                 folder,
                 verb,
                 request,
+                *filter(None, [part]),
                 key=key,
                 workers=[node],
                 allow_other_workers=False,
                 retries=0,
                 pure=False,
-                resources={RESOURCE: 1} if verb == "measure" else None,
+                resources={RESOURCE: share_of(part)} if verb == "measure" else None,
             )
         self._nodes[key] = node
         return future
@@ -155,7 +156,7 @@ class DaskCluster:
             ) from error
 
 
-def ask_as(key: str, folder: str, verb: Verb, request: str) -> tuple[bytes, str]:
+def ask_as(key: str, folder: str, verb: Verb, request: str, part: str = "") -> tuple[bytes, str]:
     """`ask_here` in the worker of that folder, until `stop_here` or until nobody waits for it. Raises RuntimeError in
     any other: Dask runs a task again in a worker that was started in the place of one that ended, at the same
     address."""
@@ -172,6 +173,7 @@ def ask_as(key: str, folder: str, verb: Verb, request: str) -> tuple[bytes, str]
             lambda: stop.is_set() or _is_given_up(worker, key),
             # A nanny gives its worker variables, such as one OpenMP thread, that it was not started with.
             started=os.getppid() if worker.nanny else os.getpid(),
+            part=part,
         )
     finally:
         del _STOPS[key]

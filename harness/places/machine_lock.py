@@ -1,14 +1,17 @@
 """The lock on a machine: whoever measures there holds it, whichever cluster placed the trial.
 
 A lock file in the temporary folder, named by the machine's id; the kernel releases it when its holder ends, however
-that one ends. Containers that share no temporary folder cannot see each other's.
+that one ends. Containers that share no temporary folder cannot see each other's. A part of a split machine has another
+file, and keeps out whoever measures on the whole machine or on a part of another split.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,14 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POLL_S = 0.2
+_PART = re.compile(r"(.+)\.\d+of(\d+)")
 
 
 @contextmanager
 def machine_lock(machine_id: str, folder: Path | None = None) -> Iterator[None]:
-    """Waits until nobody else measures on this machine, then keeps others out."""
-    held = _open(machine_id, folder)
+    """Waits until nobody else measures on this machine, or part of one, then keeps others out."""
+    path = _path(machine_id, folder)
+    held = _open(path)
     try:
-        while not _is_taken(held):
+        while not _is_free_for(path, held):
             time.sleep(POLL_S)
         with contextlib.suppress(OSError):  # another user's file, opened for reading
             os.pwrite(held, f"{os.getpid():<10}\n".encode(), 0)
@@ -33,8 +38,40 @@ def machine_lock(machine_id: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def holder(machine_id: str, folder: Path | None = None) -> str:
-    """'' while nobody measures on this machine; else the holder's process id, or 'unknown'."""
-    looked = _open(machine_id, folder)
+    """'' while nobody keeps this machine or part; else the holder's process id, or 'unknown'."""
+    path = _path(machine_id, folder)
+    return next(filter(None, map(_holder, (path, *_excluding(path)))), "")
+
+
+def _path(machine_id: str, folder: Path | None) -> Path:
+    return (folder or Path(tempfile.gettempdir())) / f"dyno-machine-{machine_id}.lock"
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """The whole machine of a lock file, and into how many parts it is split there, '' where it is not."""
+    found = _PART.fullmatch(path.stem)
+    return (found[1], found[2]) if found else (path.stem, "")
+
+
+def _excluding(path: Path) -> list[Path]:
+    """The other files whose holders may not measure beside that of `path`."""
+    machine, count = _split(path)
+    files = path.parent.glob(f"{glob.escape(machine)}.*lock")
+    return [each for each in files if _split(each)[0] == machine and _split(each)[1] != count]
+
+
+def _is_free_for(path: Path, held: int) -> bool:
+    """Whether the lock is ours now. One at a time looks: else a part and the whole could each see the other free."""
+    gate = _open(path.with_name(f"{_split(path)[0]}.gate"))
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        return not any(map(_holder, _excluding(path))) and _is_taken(held)
+    finally:
+        os.close(gate)
+
+
+def _holder(path: Path) -> str:
+    looked = _open(path)
     try:
         if _is_taken(looked, fcntl.LOCK_SH):  # shared: two that look do not see each other
             return ""
@@ -43,9 +80,8 @@ def holder(machine_id: str, folder: Path | None = None) -> str:
         os.close(looked)
 
 
-def _open(machine_id: str, folder: Path | None) -> int:
+def _open(path: Path) -> int:
     """A descriptor of the lock file. Another user's may be locked though not written."""
-    path = (folder or Path(tempfile.gettempdir())) / f"dyno-machine-{machine_id}.lock"
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except PermissionError:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, UsageError
-from harness.places.cluster import Lost, Refused, Task
+from harness.places.cluster import Lost, Refused, Task, share_of
 from harness.places.requests import Verb
 from harness.places.worker import ask_here
 
@@ -61,11 +61,11 @@ class RayCluster:
             nodes = self._ray.nodes()
         return frozenset(each["NodeID"] for each in nodes if each["Alive"] and each["Resources"].get(RESOURCE, 0) >= 1)
 
-    def ask(self, node: str, verb: Verb, request: str) -> Task:
+    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
         """A task bound to the node."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options: dict[str, Any] = {"resources": {RESOURCE: 1}} if verb == "measure" else {}
+        options: dict[str, Any] = {"resources": {RESOURCE: share_of(part)}} if verb == "measure" else {}
         with self._connected():
             remote = self._ray.remote(ask_here).options(
                 num_cpus=0,
@@ -74,7 +74,7 @@ class RayCluster:
                 **options,
             )
             try:
-                task: Task = remote.remote(verb, request)
+                task: Task = remote.remote(verb, request, part=part) if part else remote.remote(verb, request)
             except ImportError as error:  # Ray's client looks up the function on the head node
                 raise EnvironmentFault(
                     f"{self.address}: the head node lacks this dynamometer ({error}); install the same version in the "

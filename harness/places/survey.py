@@ -63,7 +63,7 @@ def chosen_class(found: Sequence[Found], asked: str | None) -> Described:
     where there is no such class or no largest one, EnvironmentFault where no machine answered."""
     known = {each.described.machine.machine_id: each.described for each in found if each.described is not None}
     if not known:
-        raise EnvironmentFault(f"no machine of the cluster answered: {'; '.join(each.why for each in found)}")
+        raise EnvironmentFault(f"no machine of the cluster answered: {'; '.join({each.why: 0 for each in found})}")
     counts = Counter(each.machine.machine_class for each in known.values())
     most = max(counts.values())
     largest = [name for name, count in counts.items() if count == most]

@@ -12,13 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engines.processes.child_environment import import_variables
 from engines.processes.server_process import log_tail
 from engines.processes.temp_folders import owned_folder
+from harness.errors import EnvironmentFault
 from harness.places.brought import receive
+from harness.places.lease import lease
 from harness.places.requests import Verb
 
 POLL_S = 0.2
@@ -31,26 +34,37 @@ class DaemonEnded(RuntimeError):
 
 
 def ask_here(
-    verb: Verb, request: str, is_stopped: Callable[[], bool] = lambda: False, started: int | None = None
+    verb: Verb,
+    request: str,
+    is_stopped: Callable[[], bool] = lambda: False,
+    started: int | None = None,
+    part: str = "",
 ) -> tuple[bytes, str]:
     """The reply and '', or nothing and the sentence why this machine refuses. Raises RuntimeError where the process
     ended without either or is stopped, DaemonEnded. The process has the variables that `started`, a process of the
-    cluster (None: this one), was started with."""
+    cluster (None: this one), was started with, and of a split machine the cores and GPUs of `part`, 'i/N'."""
     if verb == "receive":  # a process for each piece would take a hundred times as long
         return receive(request)
     with owned_folder("place") as folder:
         reply, log = folder / "reply", folder / "log"
         argv = [sys.executable, "-P", "-m", "harness.places.at_place", verb, str(reply), str(os.getpid())]
-        env = _environment(folder, started or os.getpid())
+        env, cpus = _environment(folder, started or os.getpid()), frozenset(os.sched_getaffinity(0))
+        if part:
+            try:
+                leased = lease(part, env)
+            except EnvironmentFault as error:
+                return b"", str(error)
+            env, cpus = {**env, **leased.variables}, leased.cpus
         with log.open("wb") as errors:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=errors,
-                stderr=errors,
-                env=env,
-                cwd=folder,
-            )
+            with _on(cpus):
+                child = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE,
+                    stdout=errors,
+                    stderr=errors,
+                    env=env,
+                    cwd=folder,
+                )
             try:
                 _watch(child, request, is_stopped)
             finally:
@@ -61,6 +75,17 @@ def ask_here(
         if refused.exists():
             return b"", refused.read_text(encoding="utf-8")
         raise RuntimeError(f"{verb} ended with status {child.returncode}; its log ends:\n{log_tail(log)}")
+
+
+@contextmanager
+def _on(cpus: Collection[int]) -> Iterator[None]:
+    """A process that is started inside has these CPUs from its beginning: threads that its imports start have them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _watch(child: subprocess.Popen[bytes], request: str, is_stopped: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from engines.errors import ModelInvalid
 from engines.models.memory import VALUE_BYTES, step_bytes
 from harness.measure.engine_metrics.bandwidth import BEYOND_CACHE, NAME, with_weights_read
+from harness.measure.machine.machine_class import part_cpus
 from harness.measure.machine.memory_roof import cache_bytes, memory_roof
 from harness.records import Trial, TrialSummary
 from harness.trial.window import Window
@@ -39,6 +40,8 @@ def _why_not(trial: Trial, window: Window, folder: Path | None) -> str:
         return "what the server serves is not known here"
     if window.use.engine_s is None:
         return "the engine does not run on this machine"
+    if part_cpus():
+        return "no bandwidth is measured on a part of a machine, beside which others read"
     if trial.candidate.device != "cpu":
         return "no bandwidth is measured of a GPU"
     return ""

@@ -17,13 +17,15 @@ MUST_MATCH = (
     "governor", "turbo", "is_virtual",
 )  # fmt: skip
 """Facts that move a result by more than any budget: another CPU, fewer cores, another frequency policy. Facts whose
-name begins with gpu_ are among them."""
-MUST_MATCH_PREFIX = "gpu"
+name begins with gpu_ are among them, and of a part of a split machine into how many it is split."""
+MUST_MATCH_PREFIXES = ("gpu", "split_into")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Linux's name for one boot of one machine: the same in every container on it."""
 
 TEST_PLACE = "DYNO_TEST_PLACE"
 """The variable by which a test gives a machine another id, so that one can stand for several. Trials show it."""
+PART = "DYNO_PART"
+"""The variable by which processes on a part of a split machine know that: '2/4' is the second of four."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Machine:
 
 def deciding(*machines: Mapping[str, object]) -> tuple[str, ...]:
     """Names of the facts that must be equal for these machines to be compared."""
-    prefixed = sorted({name for facts in machines for name in facts if name.startswith(MUST_MATCH_PREFIX)})
+    prefixed = sorted({name for facts in machines for name in facts if name.startswith(MUST_MATCH_PREFIXES)})
     return (*MUST_MATCH, *prefixed)
 
 
@@ -72,7 +74,17 @@ def this_machine() -> Machine:
         boot = ""
     name = hashlib.sha256(boot.encode()).hexdigest()[:8] if boot else "unknown"
     name = os.environ.get(TEST_PLACE) or name
-    return Machine(machine_id=name, facts=machine_facts())
+    facts = machine_facts()
+    if part := os.environ.get(PART):
+        index, count = map(int, part.split("/"))
+        name = f"{name}.{index}of{count}"
+        facts |= {"split_into": count, "memory_mib": int(str(facts["memory_mib"])) // count}
+    return Machine(machine_id=name, facts=facts)
+
+
+def part_cpus() -> frozenset[int]:
+    """The CPUs of the part of its machine that this process measures on; none where it has the whole one."""
+    return frozenset(os.sched_getaffinity(0)) if os.environ.get(PART) else frozenset()
 
 
 def _shown(value: object) -> str:

@@ -1,12 +1,13 @@
 """Memory, utilisation, power and energy of this machine's NVIDIA GPUs, read through NVIDIA's own bindings of NVML.
 
-All GPUs of the machine are read together: memory and power are sums, utilisation is that of the busiest GPU (the mean
-over eight would call an engine on one of them idle).
+All GPUs of the machine, or those that CUDA_VISIBLE_DEVICES names by UUID, are read together: memory and power are
+sums, utilisation is that of the busiest GPU (the mean over eight would call an engine on one of them idle).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pynvml
 
 from harness.units import BYTES_PER_MIB
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class Gpus:
         try:
             nvml.nvmlInit()
             self._handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+            named = tuple(each for each in os.environ.get(VISIBLE, "").split(",") if each.startswith("GPU-"))
+            if named:
+                seen = zip(self._handles, self.uuids, strict=True)
+                self._handles = [handle for handle, uuid in seen if uuid is not None and uuid.startswith(named)]
         except pynvml.NVMLError_LibraryNotFound as error:
             self.unavailable = f"no NVIDIA driver here ({error})"
         except pynvml.NVMLError as error:
@@ -56,6 +63,11 @@ class Gpus:
     def names(self) -> tuple[str, ...]:
         """The model of each GPU."""
         return tuple("unknown" if name is None else str(name) for name in self._each(self._nvml.nvmlDeviceGetName))
+
+    @property
+    def uuids(self) -> tuple[str | None, ...]:
+        """The UUID of each GPU, None where it has none."""
+        return tuple(self._each(self._nvml.nvmlDeviceGetUUID))
 
     def facts(self) -> dict[str, object]:
         """What the GPUs are, as machine facts, in NVML's order; empty without a GPU.

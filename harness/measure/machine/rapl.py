@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.measure.machine.machine_class import part_cpus
+
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -19,6 +21,9 @@ class CpuEnergy:
         self.unavailable = ""
         self._last_uj: dict[Path, int] = {}
         self._total_uj = 0
+        if part_cpus():
+            self.unavailable = "the counters are of the whole machine, this is a part of it"
+            return
         domains = _domains(powercap)
         if not domains:
             self.unavailable = f"no RAPL counter below {powercap} (a virtual machine, or not x86)"

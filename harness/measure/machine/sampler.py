@@ -22,6 +22,7 @@ from typing import Literal
 import psutil
 
 from harness.measure.machine.kernel_counters import disturbances, read_counters
+from harness.measure.machine.machine_class import part_cpus
 from harness.measure.machine.nvml import GpuReading, Gpus
 from harness.measure.machine.rapl import CpuEnergy
 from harness.records import Doubt
@@ -32,6 +33,8 @@ TREE_INTERVAL_S = 1.0
 """Walking /proc for new children, and reading PSS (the kernel walks every page), costs milliseconds: once a second."""
 
 _PROC = Path("/proc")
+_BUSY = (1, 2, 3, 6, 7, 8)
+"""Columns of a CPU in /proc/stat: user, nice, system, irq, softirq, steal."""
 
 MemoryKind = Literal["PSS", "RSS"]
 
@@ -101,6 +104,8 @@ class ResourceSampler:
         self._interval_s = interval_s
         self._gpus = gpus or Gpus()
         self._cpu_energy = CpuEnergy()
+        self._cpus = part_cpus()
+        self._cores = len(self._cpus) or os.cpu_count() or 1
         self._engine = _CpuMeter()
         self._harness = _CpuMeter()
         self._tree: frozenset[psutil.Process] = frozenset()
@@ -138,7 +143,7 @@ class ResourceSampler:
         peak = max(sample.memory_bytes for sample in self._samples)
         return ResourceUse(
             window_s=max(0, end_ns - begin_ns) / NS_PER_S,
-            cores=os.cpu_count() or 1,
+            cores=self._cores,
             engine_s=engine_s if self._engine.has_seen else None,
             harness_s=harness_s,
             client_s=client_cpu_s,
@@ -172,7 +177,7 @@ class ResourceSampler:
 
         Client is dyno with its load processes. Memory is the engine's. None where there is nothing to read.
         """
-        cores = os.cpu_count() or 1
+        cores = self._cores
         rows: dict[str, list[float | None]] = {name: [] for name in TELEMETRY}
         for before, now in pairwise(self._samples):
             available_s = max(1, now.at_ns - before.at_ns) / NS_PER_S * cores
@@ -230,7 +235,7 @@ class ResourceSampler:
                 at_ns=now_ns,
                 engine_s=self._engine.total_s(self._tree),
                 harness_s=self._harness.total_s(self._own),
-                busy_s=_busy_s(),
+                busy_s=_busy_s(self._cpus),
                 memory_bytes=self._memory_bytes,
                 gpu=gpu,
                 energy_j=_total(self._cpu_energy.total_j(), None if gpu is None else gpu.energy_j),
@@ -306,8 +311,14 @@ class _CpuMeter:
         return total_s - self._base_s
 
 
-def _busy_s() -> float:
-    """CPU seconds of all cores that were not idle (nor waiting for I/O) since boot; steal counts, guest is in user."""
+def _busy_s(cpus: frozenset[int]) -> float:
+    """CPU seconds of `cpus` (none: of all) that were not idle (nor waiting for I/O) since boot; steal counts, guest is
+    in user."""
+    if cpus:
+        names = {f"cpu{cpu}" for cpu in cpus}
+        rows = (line.split() for line in (_PROC / "stat").read_text(encoding="ascii").splitlines())
+        ticks = sum(int(row[column]) for row in rows if row[0] in names for column in _BUSY)
+        return ticks / os.sysconf("SC_CLK_TCK")
     cpu = psutil.cpu_times()
     return cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
 

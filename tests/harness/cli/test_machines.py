@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import machines
+from harness.errors import UsageError
 from harness.measure.machine.calibration import MachineOfRun, Ratio
 from harness.measure.machine.machine_class import Machine
+from harness.places.split import Split
 from harness.store.formats import RunManifest
 from harness.store.writer import RunWriter
 from tests.harness.places.in_memory_cluster import InMemoryCluster
@@ -19,7 +21,7 @@ from tests.harness.places.in_memory_cluster import InMemoryCluster
 def test_each_machine_is_shown_with_its_last_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {f"n{number}": Machine(machine_id=f"m{number}", facts={"cores": 8}) for number in (1, 2, 3)}
     cluster = InMemoryCluster(tmp_path, found)
-    monkeypatch.setattr(machines, "open_cluster", lambda address: cluster)
+    monkeypatch.setattr(machines, "open_cluster", lambda address, split: Split(cluster, split) if split else cluster)
     for value, ranked in ((1.5, "ranked"), (1.02, "set_aside")):
         ratio = Ratio(value=value, low=1.0, high=2.0, launches=3)
         listed = MachineOfRun(machine_id="m1", machine_class="k", ratio=ratio, ranked=ranked, why="")  # type: ignore[arg-type]
@@ -36,3 +38,9 @@ def test_each_machine_is_shown_with_its_last_calibration(tmp_path: Path, monkeyp
     assert last["m3"] is None
     text = " ".join(CliRunner(env={"COLUMNS": "250"}).invoke(machines.command, asked).stdout.split())
     assert f"m1 {found['n1'].machine_class} free 1.020 [1.000, 2.000], 3 launches, not ranked ({newest})" in text
+    parts = json.loads(CliRunner().invoke(machines.command, [*asked, "--split", "2", "--json"]).stdout)["machines"]
+    assert [each["id"] for each in parts][:3] == ["m1.1of2", "m1.2of2", "m2.1of2"]
+    assert {each["class"] for each in parts}.isdisjoint({each["class"] for each in shown})
+    refused = CliRunner().invoke(machines.command, [*asked, "--split", "2", "--prepare", "s.yaml"])
+    assert isinstance(refused.exception, UsageError)
+    assert "--prepare and --split are not combined" in str(refused.exception)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
 from tests.harness.store.trials import a_trial
 
+Answer = bytes | Exception | Callable[[], bytes]
 PROOF = {"commit": "abc", "code": "1" * 64, "weights": "2" * 64, "scenario": "0123456789"}
 
 
@@ -36,8 +37,8 @@ class InMemoryCluster:
         self.cancelled: list[tuple[Task, bool]] = []
         self.now_s = 0.0
         self.is_closed = self.is_gone = False
-        self._folder, self._asked = folder, 0
-        self._answers: dict[Task, tuple[float, bytes | Exception]] = {}
+        self._folder, self._asked, self._part = folder, 0, ""
+        self._answers: dict[Task, tuple[float, Answer]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -52,8 +53,9 @@ class InMemoryCluster:
             raise EnvironmentFault("the connection is lost")
         return frozenset(self.machines)
 
-    def ask(self, node: str, verb: Verb, request: str) -> Task:
+    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
         self._asked += 1
+        self._part = part
         took_s, answer = self._answer(node, verb, request)
         if node in self.dead:
             took_s, answer = 1.0, Lost("TaskUnschedulableError")
@@ -61,8 +63,18 @@ class InMemoryCluster:
         self._answers[self._asked] = at_s, answer
         return self._asked
 
-    def _answer(self, node: str, verb: Verb, request: str) -> tuple[float, bytes | Exception]:
-        machine = self.machines[node]
+    def machine(self, node: str) -> Machine:
+        """The machine, or its part that is asked, with the name that `this_machine` gives it."""
+        whole = self.machines[node]
+        if not self._part:
+            return whole
+        index, count = self._part.split("/")
+        return Machine(
+            machine_id=f"{whole.machine_id}.{index}of{count}", facts={**whole.facts, "split_into": int(count)}
+        )
+
+    def _answer(self, node: str, verb: Verb, request: str) -> tuple[float, Answer]:
+        machine = self.machine(node)
         if verb == "describe":
             return 1.0, json.dumps(to_json(Described(machine=machine))).encode()
         if verb == "join":
@@ -70,19 +82,13 @@ class InMemoryCluster:
             return 1.0, json.dumps(to_json(joined)).encode()
         return self._measured(node, from_json(Measure, json.loads(request)))
 
-    def _measured(self, node: str, measure: Measure) -> tuple[float, bytes | Exception]:
+    def _measured(self, node: str, measure: Measure) -> tuple[float, Answer]:
         self.measured.append((node, measure))
-        machine, fate = self.machines[node], self.fates.pop(0) if self.fates and not measure.prefix else ""
-        name = f"{measure.prefix or f't{measure.number:04d}'}-{measure.candidate.candidate_id}"
-        trial = a_trial(measure.number, trial_id=name, candidate=measure.candidate)
-        trial = replace(trial, machine=machine.machine_id, machine_class=machine.machine_class)
-        layout = RunLayout(self._folder / name)
-        layout.outputs(name).parent.mkdir(parents=True, exist_ok=True)
-        layout.outputs(name).write_text("{}\n")
-        archive = pack(layout, trial, measure.token)
+        fate = self.fates.pop(0) if self.fates and not measure.prefix else ""
+        archive = self.archive(self.machine(node), measure)
         if fate in ("node", "late"):
             del self.machines[node]
-        outcomes: dict[str, bytes | Exception] = {
+        outcomes: dict[str, Answer] = {
             "": archive,
             "late": archive,
             "lost": Lost("WorkerCrashedError: the worker died unexpectedly"),
@@ -90,6 +96,16 @@ class InMemoryCluster:
             "damaged": archive.replace(b"{}\n", b"{]\n"),
         }
         return 10.0, outcomes.get(fate, Refused(fate))
+
+    def archive(self, machine: Machine, measure: Measure, **fields: object) -> bytes:
+        """A trial that ended well, but for `fields`, with its files."""
+        name = f"{measure.prefix or f't{measure.number:04d}'}-{measure.candidate.candidate_id}"
+        trial = a_trial(measure.number, **{"trial_id": name, "candidate": measure.candidate, **fields})
+        trial = replace(trial, machine=machine.machine_id, machine_class=machine.machine_class)
+        layout = RunLayout(self._folder / name)
+        layout.outputs(name).parent.mkdir(parents=True, exist_ok=True)
+        layout.outputs(name).write_text("{}\n")
+        return pack(layout, trial, measure.token)
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
         task = min(tasks, default=None, key=lambda each: self._answers[each][0])
@@ -102,6 +118,8 @@ class InMemoryCluster:
 
     def answer(self, task: Task) -> bytes:
         answer = self._answers.pop(task)[1]
+        if callable(answer):
+            return answer()
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -42,7 +42,8 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
 
 
 def test_another_users_file_is_locked_though_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dyno-machine-m1.lock").touch()
+    for name in ("dyno-machine-m1.lock", "dyno-machine-m1.gate"):
+        (tmp_path / name).touch()
     opened = os.open
 
     def as_another_user(path: str, flags: int, mode: int = 0o777) -> int:
@@ -53,6 +54,39 @@ def test_another_users_file_is_locked_though_not_written(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "open", as_another_user)
     with machine_lock("m1", tmp_path):
         assert holder("m1", tmp_path) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_beside"),
+    [
+        ("m1.1of2", "m1.2of2", True),
+        ("m1.1of2", "m1.1of2", False),
+        ("m1.1of2", "m1", False),
+        ("m1", "m1.2of2", False),
+        ("m1.1of4", "m1.2of2", False),
+        ("m1.1of2", "m10", True),
+        ("m1.1of2", "m10.1of4", True),
+    ],
+)
+def test_only_parts_of_one_split_measure_beside_each_other(
+    tmp_path: Path, first: str, second: str, is_beside: bool
+) -> None:
+    taken = threading.Event()
+
+    def other() -> None:
+        with machine_lock(second, tmp_path):
+            taken.set()
+
+    for name in (first, second):
+        with machine_lock(name, tmp_path):  # their files are there from now on
+            pass
+    with machine_lock(first, tmp_path):
+        assert holder(second, tmp_path) == ("" if is_beside else str(os.getpid()))
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert taken.wait(30 if is_beside else 0.5) == is_beside
+    thread.join()
+    assert taken.is_set(), "it waited for the first to end"
 
 
 @pytest.mark.heavy

@@ -18,6 +18,7 @@ import pytest
 
 from harness.measure.machine.machine_class import TEST_PLACE, this_machine
 from harness.measure.metrics import metric_of
+from harness.places.lease import physical_cores
 from harness.places.machine_lock import machine_lock
 from harness.places.proof import proof
 from harness.places.requests import Described, Joined, Measure, Question
@@ -38,7 +39,7 @@ import os, sys
 os.environ["OMP_NUM_THREADS"] = "1"  # as Ray does for a task
 from pathlib import Path
 from harness.places.worker import ask_here
-reply, refused = ask_here(sys.argv[1], Path(sys.argv[2]).read_text())
+reply, refused = ask_here(sys.argv[1], Path(sys.argv[2]).read_text(), part=sys.argv[4])
 Path(sys.argv[3]).write_bytes(reply or refused.encode())
 """
 DAEMON = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"
@@ -65,11 +66,13 @@ def _measure(resolved: ResolvedScenario) -> Measure:
 
 
 @contextmanager
-def _place(folder: Path, verb: str, request: object, name: str = "") -> Iterator[tuple[psutil.Process, Path, str]]:
+def _place(
+    folder: Path, verb: str, request: object, name: str = "", part: str = ""
+) -> Iterator[tuple[psutil.Process, Path, str]]:
     """A daemon above a worker that is asked; the file of the answer, and the name of the place."""
     asked, reply, name = folder / f"{verb}.asked", folder / f"{verb}.reply", name or f"place-{secrets.token_hex(4)}"
     asked.write_text(json.dumps(to_json(request)))
-    argv = [sys.executable, "-c", DAEMON, "-c", WORKER, verb, str(asked), str(reply)]
+    argv = [sys.executable, "-c", DAEMON, "-c", WORKER, verb, str(asked), str(reply), part]
     env = {**os.environ, TEST_PLACE: name, "OMP_NUM_THREADS": "3", "TMPDIR": str(folder)}
     with subprocess.Popen(argv, env=env, start_new_session=True) as daemon:
         try:
@@ -80,8 +83,8 @@ def _place(folder: Path, verb: str, request: object, name: str = "") -> Iterator
                     each.kill()
 
 
-def _answer(folder: Path, verb: str, request: object, name: str = "") -> tuple[bytes, str]:
-    with _place(folder, verb, request, name) as (daemon, reply, name):
+def _answer(folder: Path, verb: str, request: object, name: str = "", part: str = "") -> tuple[bytes, str]:
+    with _place(folder, verb, request, name, part) as (daemon, reply, name):
         assert daemon.wait(LIMIT_S) == 0
         return reply.read_bytes(), name
 
@@ -131,6 +134,25 @@ def test_a_place_describes_itself_and_proves_what_it_would_answer(tmp_path: Path
     joined = from_json(Joined, json.loads(answer))
     assert joined.proof == proof(resolved)
     assert joined.engines["fake"] == "available"
+
+
+def test_a_part_of_a_machine_measures_on_its_cores_alone(tmp_path: Path) -> None:
+    cores = physical_cores(os.sched_getaffinity(0))
+    part, name = f"1/{len(cores)}", f"place-{secrets.token_hex(4)}"
+    measure = _measure(_resolved(tmp_path, 3))
+    answer, _ = _answer(tmp_path, "describe", None, name, part)
+    machine = from_json(Described, json.loads(answer)).machine
+    assert (machine.machine_id, machine.facts["cores_usable"]) == (f"{name}.1of{len(cores)}", len(cores[0]))
+    with _place(tmp_path, "measure", measure, name, part) as (daemon, reply, _):
+        below = eventually(lambda: _serving(daemon), "an engine that serves")
+        begun = next(index for index, each in enumerate(below) if "harness.places.at_place" in _command(each))
+        assert {frozenset(each.cpu_affinity()) for each in below[begun:] if each.is_running()} == {frozenset(cores[0])}
+        assert daemon.wait(LIMIT_S) == 0
+        trial = unpack(reply.read_bytes(), "fence").trial
+    assert (trial.outcome, trial.machine) == ("ok", machine.machine_id)
+    assert trial.machine_class == machine.machine_class != this_machine().machine_class
+    answer, _ = _answer(tmp_path, "describe", None, name, f"1/{len(cores) + 1}")
+    assert answer.decode().endswith(f"cannot be split into {len(cores) + 1} equal parts; give another --split, or none")
 
 
 def test_where_another_cluster_measures_the_machine_is_busy_and_a_trial_waits_for_its_end(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.measure.machine.machine_class import PART
 from harness.measure.machine.memory_roof import MemoryRoof
 from harness.records import Candidate, Trial
 from harness.scenario.load import load_scenario
@@ -60,12 +61,15 @@ def test_many_users_of_one_worker_wait_before_it(tmp_path: Path, monkeypatch: py
     assert table["served"].is_monotonic_increasing
 
 
-def test_a_full_queue_is_named_by_what_it_refused(tmp_path: Path) -> None:
+def test_a_full_queue_is_named_by_what_it_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_read, "cache_bytes", lambda: 1000)
+    monkeypatch.setenv(PART, "1/2")
     trial, root = _trial(tmp_path, users=8, seconds=3, job_queue_size=4)
     assert trial.summary is not None
     (limit,) = trial.summary.limits or ()
     assert limit.kind == "queue"
     assert "were refused" in limit.sentence
+    assert "on a part of a machine" in trial.summary.unavailable["weights_read_frac"]
     table = read_engine_metrics(root, trial.trial_id)
     assert table is not None
     assert table["refused"].max() > 0

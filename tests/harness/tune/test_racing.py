@@ -258,6 +258,29 @@ def test_on_a_machine_a_trial_races_the_best_that_this_machine_measured_itself()
     assert against == {"": first, "a": first, "b": (slow.trial_id, 12.0), "c": None}
 
 
+@pytest.mark.parametrize("factor", [1.03, 1.25])
+def test_equals_on_two_machines_of_unlike_speed_are_ended_no_more_often_than_the_level(factor: float) -> None:
+    """Searches of eleven equals, launches 1 % apart, every other trial on the slower machine."""
+    ended = raced = 0
+    for search in range(40):
+        rng = np.random.default_rng([21, search])
+        prompts, loads, done = PROMPT_SD * rng.standard_normal(REQUESTS), dict[str, Seen](), list[Trial]()
+        for number in range(1, 12):
+            machine, speed = ("a", 1.0) if number % 2 else ("b", factor)
+            mine = _load(rng, prompts, speed * math.exp(0.01 * rng.standard_normal()), INDEPENDENT)
+            terms = terms_for("fake", done, _scenario(), machine=machine)
+            if terms is not None:
+                raced += 1
+                if _is_ended(terms, mine, loads[terms.against]):
+                    ended += 1
+                    break
+            trial = _trial(number, float(np.median(mine.waited)), number, REQUESTS)
+            loads[trial.trial_id] = mine
+            done.append(replace(trial, machine=machine))
+    assert raced > 40
+    assert ended / 40 <= ERROR
+
+
 def test_the_first_check_is_a_probe_where_load_takes_the_time_and_requests_are_compared() -> None:
     costs = {0: {"launch": 10.0, "load": 20.0}, None: {"launch": 60.0, "load": 20.0}}
     for probe, phase_s in costs.items():

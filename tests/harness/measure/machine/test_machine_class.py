@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from harness.measure.machine.machine_class import MUST_MATCH, class_of, differences, this_machine
+import os
+
+import pytest
+
+from harness.measure.machine.machine_class import MUST_MATCH, PART, class_of, differences, part_cpus, this_machine
 
 FACTS: dict[str, object] = {
     "cpu_model": "A", "cpu_flags": ["avx2", "fma"], "cores": 4, "turbo": "on", "kernel": "Linux 6.1", "load_1min": 0.1,
@@ -13,7 +17,7 @@ FACTS: dict[str, object] = {
 def test_every_fact_that_must_match_changes_the_class_and_no_other_does() -> None:
     own = class_of(FACTS)
     assert len(own) == 10
-    for name in (*MUST_MATCH, "gpu_models", "gpu_driver", "gpu_power_limit_w", "gpu_mig"):
+    for name in (*MUST_MATCH, "gpu_models", "gpu_driver", "gpu_power_limit_w", "gpu_mig", "split_into"):
         assert class_of({**FACTS, name: "another"}) != own, name
     assert class_of({**FACTS, "kernel": "Linux 6.2", "load_1min": 3.0, "memory_mib": 7}) == own
 
@@ -34,3 +38,16 @@ def test_this_machine_has_a_name_that_is_no_host_name() -> None:
     assert here is this_machine()
     assert here.machine_id == "unknown" or int(here.machine_id, 16) >= 0
     assert here.machine_class == class_of(here.facts)
+
+
+def test_a_part_of_this_machine_has_its_name_and_a_class_that_all_parts_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = this_machine(), []
+    assert part_cpus() == set()
+    for part in ("1/2", "2/2"):
+        monkeypatch.setenv(PART, part)
+        parts.append(this_machine.__wrapped__())
+    assert [each.machine_id for each in parts] == [f"{whole.machine_id}.1of2", f"{whole.machine_id}.2of2"]
+    assert parts[0].machine_class == parts[1].machine_class != whole.machine_class
+    assert differences(whole.facts, parts[0].facts) == "split_into none and 2"
+    assert parts[0].facts["memory_mib"] == int(str(whole.facts["memory_mib"])) // 2
+    assert part_cpus() == os.sched_getaffinity(0)

@@ -16,8 +16,14 @@ from harness.measure.machine.sampler import ResourceSampler
 class Nvml:
     """The calls of pynvml that are made, for two GPUs; `refused` are those that the second GPU does not support."""
 
-    def __init__(self, init_error: type[pynvml.NVMLError] | None = None, refused: str = "", count: int = 2) -> None:
-        self._init_error, self._refused, self._count = init_error, refused, count
+    def __init__(
+        self,
+        init_error: type[pynvml.NVMLError] | None = None,
+        refused: str = "",
+        count: int = 2,
+        uuids: tuple[str | None, ...] = ("GPU-a", "GPU-b"),
+    ) -> None:
+        self._init_error, self._refused, self._count, self._uuids = init_error, refused, count, uuids
         self._energy_mj = 5000
         self.is_shut_down = False
 
@@ -35,6 +41,11 @@ class Nvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
+
+    def nvmlDeviceGetUUID(self, gpu: int) -> str:
+        if (uuid := self._uuids[gpu]) is None:
+            raise pynvml.NVMLError_NotSupported()
+        return uuid
 
     def nvmlDeviceGetName(self, gpu: int) -> str:
         return "Test GPU"

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness.measure.machine import sampler as device
+from harness.measure.machine.machine_class import PART
 from harness.measure.machine.sampler import ResourceSampler
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -105,6 +106,27 @@ def test_every_cpu_second_is_charged_to_the_account_it_belongs_to(machine: Machi
     assert (quarter.engine_s, quarter.harness_s, quarter.other_s) == (1.5, 1.0, 2.5)
     shares = {name: values for name, values in sampler.telemetry().items() if name.startswith("cpu_frac")}
     assert shares == {"cpu_frac_engine": [6 / 32], "cpu_frac_client": [4 / 32], "cpu_frac_other": [10 / 32]}
+
+
+def test_on_a_part_of_a_machine_only_what_its_cores_do_counts(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PART, "2/2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3})
+
+    def stat(*busy_s: int) -> str:
+        rows = (f"cpu{cpu} {TICKS * each} 0 0 9 9 0 0 0 7 7" for cpu, each in enumerate(busy_s))
+        return "\n".join((f"cpu  {TICKS * sum(busy_s)} 0 0 9 9 0 0 0 7 7", *rows, "intr 1 2\n"))
+
+    (tmp_path / "proc" / "stat").write_text(stat(10, 10, 10, 10))
+    machine.process(50, 1, cpu_s=10.0)
+    with ResourceSampler(lambda: (50,), interval_s=NEVER_S) as sampler:
+        machine.now_s += 8.0
+        (tmp_path / "proc" / "stat").write_text(stat(18, 18, 13, 12))
+        machine.process(50, 1, cpu_s=10.0 + 4.0)
+    use = sampler.use(100_000_000_000, 108_000_000_000, client_cpu_s=0.0)
+    assert (use.cores, use.engine_s, use.other_s) == (2, 4.0, 1.0)
+    assert "CPU energy unavailable: the counters are of the whole machine, this is a part of it" in use.unavailable
 
 
 def test_a_process_that_was_seen_and_ended_keeps_what_it_used(machine: Machine) -> None:
