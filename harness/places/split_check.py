@@ -65,8 +65,7 @@ def launches(parts: Sequence[str], metric: str) -> Launches:
                     how = f"with {len(asked)} of its parts at once" if len(asked) > 1 else "on a part alone"
                     why = f"{how} the calibration candidate fails: {trial.reason or f'no {metric}'}"
                     return Verdict(is_split=False, sentence=why)
-            if not _are_together(trials.values()):
-                why = "its parts did not measure at one time; a worker of Dask's needs a thread more than parts"
+            if (why := _why_apart(trials.values())) != "":
                 return Verdict(is_split=False, sentence=why)
             logs[len(asked)].append(found[looked_at] or 0.0)
         ratios.append(fmean(logs[len(parts)]) - fmean(logs[1]))
@@ -136,7 +135,13 @@ def _log(trial: Trial, metric: str) -> float | None:
     return Calibration(round=0, after_trials=0, metric=metric, trial=trial).log_slowness
 
 
-def _are_together(trials: Collection[Trial]) -> bool:
-    """Whether each began before half of the shortest was over; times of the start have whole seconds."""
+def _why_apart(trials: Collection[Trial]) -> str:
+    """'' or that one began after half of the shortest was over; times of the start have whole seconds."""
     begun = [datetime.fromisoformat(trial.started_utc).timestamp() for trial in trials if trial.started_utc]
-    return not begun or max(begun) - min(begun) <= min(trial.duration_s for trial in trials) / 2 + 1
+    apart_s, shortest_s = max(begun, default=0) - min(begun, default=0), min(trial.duration_s for trial in trials)
+    if apart_s <= shortest_s / 2 + 1:
+        return ""
+    return (
+        f"its parts began {apart_s:.0f} s apart, the shortest launch took {shortest_s:.0f} s: that shows nothing of "
+        "how they measure side by side; give a longer load, and to a worker of Dask's a thread more than parts"
+    )
