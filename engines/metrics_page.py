@@ -9,28 +9,35 @@ from typing import Literal, cast
 Meaning = Literal[
     "running", "waiting", "kv_frac", "batch_size", "batch_sum", "batch_count", "prefix_hits", "prefix_queries",
     "preemptions", "accepted", "drafted", "served", "refused", "queue_s", "queue_count",
-    "prefill_s", "decode_s",
+    "prefill_s", "decode_s", "cache_block", "cache_blocks", "cache_tokens",
 ]  # fmt: skip
 """What a published number means, whatever its server calls it. Now: requests that are computed and that wait, the share
-of the KV cache in use, requests in a step. Since the server's start: requests in all steps and steps, prompt tokens
-that a prefix cache had and was asked for, requests put back for want of KV cache, speculative tokens accepted and
-drafted, requests answered and refused, seconds that requests waited and how many did,
-seconds that they spent on their prompts and, after the first token, on their answers."""
+of the KV cache in use, requests in a step, tokens of a block of that cache, its blocks, its tokens in all. Since the
+server's start: requests in all steps and steps, prompt tokens that a prefix cache had and was asked for, requests put
+back for want of KV cache, speculative tokens accepted and drafted, requests answered and refused, seconds that requests
+waited and how many did, seconds that they spent on their prompts and, after the first token, on their answers."""
 
-GAUGES: frozenset[Meaning] = frozenset({"running", "waiting", "kv_frac", "batch_size"})
+GAUGES: frozenset[Meaning] = frozenset(
+    {"running", "waiting", "kv_frac", "batch_size", "cache_block", "cache_blocks", "cache_tokens"}
+)
 """Those that hold for the moment; every other one counts up from the server's start."""
+
+
+LARGEST: frozenset[Meaning] = frozenset({"kv_frac", "cache_block"})
+"""Those that are no sum over the parts of a server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
     """A server's own name of one metric, as it stands at the beginning of a line. Of several lines those count that
-    have `labels`; they are added up, a share (kv_frac) takes the largest. `scale` makes its unit ours; the lines of
-    `plus` are added."""
+    have `labels`; they are added up, of LARGEST the largest counts. `scale` makes its unit ours; the lines of
+    `plus` are added. `label` is the label whose value is the number, '' where it stands behind the name."""
 
     name: str
     plus: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     scale: float = 1.0
+    label: str = ""
 
 
 Words = Mapping[Meaning, tuple[Word, ...]]
@@ -39,15 +46,18 @@ Words = Mapping[Meaning, tuple[Word, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsPage:
-    """Prometheus text, in which `words` are looked for; the first of `urls` that answers with any is the page."""
+    """Prometheus text, in which `words` are looked for; the first of `urls` that answers with any is the page. `slots`
+    is the address of llama.cpp's facts on its slots, each of which keeps the tokens of its last request; '' where
+    nobody need ask for them."""
 
     urls: tuple[str, ...]
     words: Words
+    slots: str = ""
 
 
-def page_at(url: str, words: Words, path: str = "/metrics") -> MetricsPage:
-    """The page at that path of a server's address."""
-    return MetricsPage(urls=(f"{url}{path}",), words=words)
+def page_at(url: str, words: Words, path: str = "/metrics", slots: str = "") -> MetricsPage:
+    """The page at that path of a server's address, which has its `slots` at another."""
+    return MetricsPage(urls=(f"{url}{path}",), words=words, slots=f"{url}{slots}" if slots else "")
 
 
 def _names(**names: str | Word) -> Words:
@@ -71,8 +81,14 @@ VLLM = _names(
     drafted="vllm:spec_decode_num_draft_tokens_total", served="vllm:request_success_total",
     queue_s="vllm:request_queue_time_seconds_sum", queue_count="vllm:request_queue_time_seconds_count",
     prefill_s="vllm:request_prefill_time_seconds_sum", decode_s="vllm:request_decode_time_seconds_sum",
+    cache_block=Word(
+        name="vllm:cache_config_info", label="block_size", labels={"enable_prefix_caching": "True"}
+    ),
+    cache_blocks=Word(name="vllm:cache_config_info", label="num_gpu_blocks"),
+    cache_tokens=Word(name="vllm:cache_config_info", label="kv_cache_size_tokens"),
 )  # fmt: skip
-"""vLLM 0.32.0, run. Its 'perc' is a share from 0 to 1; it publishes no batch size but `running`."""
+"""vLLM 0.32.0, run. Its 'perc' is a share from 0 to 1; it publishes no batch size but `running`. The blocks of a prefix
+cache that is switched off count as of 0 tokens."""
 
 LLAMACPP = _names(
     running="llamacpp:requests_processing", waiting="llamacpp:requests_deferred",
@@ -96,6 +112,7 @@ SGLANG = _names(
     prefix_hits="sglang:cached_tokens_total", prefix_queries="sglang:prompt_tokens_total",
     preemptions="sglang:num_retracted_requests_total", served="sglang:num_requests_total",
     queue_s="sglang:queue_time_seconds_sum", queue_count="sglang:queue_time_seconds_count",
+    cache_block="sglang:page_size", cache_tokens="sglang:max_total_num_tokens",
 )  # fmt: skip
 """SGLang, read, not run. Of speculative decoding it publishes means alone; sglang:num_retracted_reqs is a gauge."""
 

@@ -171,17 +171,28 @@ class NamedLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCache:
+    """The cache of beginnings as its server published it: `tokens` in all, in blocks of `block_tokens`; or so many
+    `slots` that each keep the last request of up to `tokens` (0: there are blocks)."""
+
+    tokens: int
+    block_tokens: int = 1
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
     """Every number of a trial, by metric name (harness/measure/metrics.py lists the names), why to doubt it, and
     `unavailable` (metric name -> why it could not be measured). `distrust_kinds` has one kind for each sentence of
     `distrust`; raises ValueError where it has not. `limits` is what held the load back, as far as numbers show it;
-    None where nobody looked."""
+    None where nobody looked. `prefix_cache` is known where inputs share beginnings and the server names it."""
 
     metrics: Mapping[str, Metric]
     distrust: tuple[str, ...] = ()
     distrust_kinds: tuple[DoubtKind, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     limits: tuple[NamedLimit, ...] | None = None
+    prefix_cache: PrefixCache | None = None
 
     def __post_init__(self) -> None:
         if len(self.distrust) != len(self.distrust_kinds):

@@ -17,6 +17,7 @@ from engines.adapters.attach_ready import (
     Served,
     metrics_addresses,
     served_model,
+    slots_address,
     why_not_ready,
 )
 from engines.adapters.attach_servers import ANYBODY, SERVERS, not_yet_run
@@ -104,7 +105,7 @@ class AttachEngine:
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
             dialect=server.dialect_of(protocol),
-            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words),
+            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words, slots=slots_address(url)),
         )
         ready = Ready(
             path=str(spec.options.get("ready_path", server.ready_path)),

@@ -100,6 +100,11 @@ def metrics_addresses(url: str) -> tuple[str, ...]:
     return tuple(_below(url, folder, path) for folder in _folders(url) for path in METRICS_PATHS)
 
 
+def slots_address(url: str) -> str:
+    """Where llama.cpp names its slots; other servers have nothing there."""
+    return _below(url, "", "/props")
+
+
 def _health_addresses(endpoint: Endpoint) -> Iterator[str]:
     for folder in _folders(endpoint.url):
         for path in PING_PATHS[endpoint.protocol]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import threading
 import time
@@ -51,6 +52,7 @@ class Scraper:
         self._fetch = fetch or self._connection.get
         self._urls = list(self._page.urls) if self._page else []
         self._scrapes: list[Scrape] = []
+        self._slots = (0, 0)
         self._missed = self._failures = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine-metrics", daemon=True)
@@ -72,10 +74,15 @@ class Scraper:
     def metrics(self) -> EngineMetrics:
         """What came, or why nothing did."""
         scrapes = tuple(self._scrapes)
-        return EngineMetrics(scrapes=scrapes, unavailable="" if scrapes else self._why_not, missed=self._missed)
+        why_not = "" if scrapes else self._why_not
+        return EngineMetrics(scrapes=scrapes, unavailable=why_not, missed=self._missed, slots=self._slots)
 
     def _run(self) -> None:
+        assert self._page is not None
         pause_s = self._look()
+        if self._page.slots:
+            with contextlib.suppress(PageError):
+                self._slots = slots_of(self._fetch(self._page.slots))
         while pause_s is not None and not self._stop.wait(pause_s):
             pause_s = self._look()
         if pause_s is not None and not self._failures:
@@ -111,6 +118,16 @@ class Scraper:
                 return values
             errors.append(PageError(f"{url} answers, but has no metric that is known here", is_final=True))
         raise PageError("; ".join(map(str, errors)), is_final=all(error.is_final for error in errors))
+
+
+def slots_of(page: bytes) -> tuple[int, int]:
+    """The slots that llama.cpp's /props names, and the tokens of each; (0, 0) of another answer."""
+    try:
+        facts = json.loads(page)
+        found = facts["total_slots"], facts["default_generation_settings"]["n_ctx"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0, 0
+    return found if all(isinstance(each, int) and each > 0 for each in found) else (0, 0)
 
 
 def pause_s(took_s: float, failures: int) -> float:

@@ -235,6 +235,9 @@ _DEFS = (
         "cached_input_unlimited_frac", "frac", "maximize", "the same of a prefix cache without bound, by a trace"
     ),
     MetricDef(
+        "cached_input_lru_frac", "frac", "maximize", "the same of one as large as the server's, by a trace's blocks"
+    ),
+    MetricDef(
         "prefix_hit_frac",
         "frac",
         "maximize",
@@ -326,11 +329,7 @@ _DEFS = (
         source="quality",
     ),
     MetricDef(
-        "token_agreement_frac",
-        "frac",
-        "maximize",
-        "mean common prefix with the reference, in words",
-        source="quality",
+        "token_agreement_frac", "frac", "maximize", "mean common prefix with the reference, in words", source="quality"
     ),
     MetricDef(
         "logprob_drop_nats",

@@ -17,6 +17,7 @@ from harness.load.schedule.request_times import Schedule
 from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
 from harness.measure.engine_metrics.limits import with_limits
+from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
@@ -25,6 +26,7 @@ from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open, TraceLoad
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.largest_shape import LongestInputs
+from harness.trial.prefix_cache import with_prefix_cache
 from harness.trial.progress import Phase, Progress
 from harness.trial.raced import Racing, as_bound, as_broken, checks_of
 from harness.trial.rate_search import largest_held, why_probe_broke
@@ -180,11 +182,19 @@ class Loads:
         found = scraper.metrics
         if self._workload.engine_metrics:
             summary = with_limits(summary, found, result.records, (result.begin_ns, result.end_ns), limited)
+        if "cached_input_unlimited_frac" in summary.metrics:
+            summary = self._with_prefix_cache(summary, found)
         window = Window(
             result=result, use=use, telemetry=sampler.telemetry(), engine_metrics=found, summary=summary,
             limited=limited, racing=self._racing,
         )  # fmt: skip
         return window if self._racing is None else _settled(window, self._racing, self._goals)
+
+    def _with_prefix_cache(self, summary: TrialSummary, found: EngineMetrics) -> TrialSummary:
+        load = self._workload.load
+        if not isinstance(load, TraceLoad):
+            return with_prefix_cache(summary, found, None, 0)
+        return with_prefix_cache(summary, found, self._schedule(load, 0), load.block_tokens)
 
     def _why_limited(self, plan: LoadPlan, result: LoadResult, use: ResourceUse) -> str:
         """'' or why the window is void: its client was the bottleneck."""

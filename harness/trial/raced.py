@@ -6,7 +6,7 @@ It is judged at its checks, unless something from outside disturbs it; once lost
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.choose.goals import Goals, Limit
 from harness.load.plan import LoadPlan
@@ -124,5 +124,5 @@ def as_broken(summary: TrialSummary, goals: Goals) -> TrialSummary:
 def _with(summary: TrialSummary, metrics: Mapping[str, Metric]) -> TrialSummary:
     """A summary of these metrics, and of what a part of the load does not bias."""
     kept = {name: summary.metrics[name] for name in KEPT if name in summary.metrics}
-    found = TrialSummary(metrics={**metrics, **kept}, unavailable=summary.unavailable, limits=summary.limits)
+    found = replace(summary, metrics={**metrics, **kept}, distrust=(), distrust_kinds=())
     return found.doubted(doubt for doubt in summary.doubts if doubt.kind not in SHORT)

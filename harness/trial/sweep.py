@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.choose.goals import Goals
 from harness.measure.levels import at_level, level_in, without_level
@@ -82,10 +82,4 @@ def with_levels(goals: Goals, measured: Sequence[Measured], own: int) -> TrialSu
         if place != own and one.level in asked
         for doubt in one.summary.doubts
     ]
-    return TrialSummary(
-        metrics=metrics,
-        distrust=summary.distrust,
-        distrust_kinds=summary.distrust_kinds,
-        unavailable=summary.unavailable,
-        limits=summary.limits,
-    ).doubted(doubts)
+    return replace(summary, metrics=metrics).doubted(doubts)

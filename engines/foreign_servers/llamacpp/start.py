@@ -221,7 +221,7 @@ class Start:
         """Where and how to ask it."""
         dialect = replace(LLAMACPP_UNCACHED, fields={}) if self.caches_prompts else LLAMACPP_UNCACHED
         url = f"http://{HOST}:{port}"
-        page = page_at(url, LLAMACPP)
+        page = page_at(url, LLAMACPP, slots="/props" if self.caches_prompts else "")
         return Endpoint(url=url, protocol=self.protocol, model_name=name, dialect=dialect, metrics=page)
 
     def facts(self, port: int, load_s: float) -> EngineFacts:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.errors import ScenarioError
+from harness.records import PrefixCache
 
 BLOCK_TOKENS = 512
 """Of Mooncake's published traces: in each of their rows ids and input length agree with it."""
@@ -41,4 +43,32 @@ def unlimited_hit_frac(rows: Iterable[tuple[Sequence[int], int]], block_tokens: 
         hits += min(leading * block_tokens, length)
         total += length
         known.update(blocks)
+    return hits / total if total else 0.0
+
+
+def lru_hit_frac(rows: Iterable[tuple[Sequence[int], int, int]], block_tokens: int, cache: PrefixCache) -> float:
+    """The share of all input tokens that a cache of this size would have had, of (ids, input length, output length) in
+    the order in which requests arrive, one at a time: whole blocks of the cache from the beginning of an input on. What
+    it was asked and wrote takes its room, and the blocks go that were used least recently, of one request the last
+    first, as vLLM frees them."""
+    size = cache.block_tokens
+    most = cache.tokens // size
+    held: OrderedDict[tuple[int, int], None] = OrderedDict()
+    known: dict[tuple[int, int], int] = {}
+    hits = total = 0
+    for number, (ids, length, written) in enumerate(rows):
+        # A block of the cache is known by all that stands before its end, so by the chain of the trace's blocks.
+        chain, node = [], -1
+        for each in ids:
+            chain.append(node := known.setdefault((node, each), len(known)))
+        ends = range(size, length + 1, size) if chain else ()
+        keys = [(chain[(end - 1) // block_tokens], end) for end in ends]
+        hits += size * next((place for place, key in enumerate(keys) if key not in held), len(keys))
+        total += length
+        keys += [(-1 - number, end) for end in range((len(keys) + 1) * size, length + written + 1, size)]
+        for key in reversed(keys):
+            held[key] = None
+            held.move_to_end(key)
+        while len(held) > most:
+            held.popitem(last=False)
     return hits / total if total else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from engines.metrics_page import Meaning, Word, Words
+from engines.metrics_page import LARGEST, Meaning, Word, Words
 
 MOST_BYTES = 8 << 20
 """A page is cut there; vLLM's has about 60 KB."""
@@ -20,9 +20,13 @@ def read_metrics(page: bytes, words: Words) -> dict[Meaning, float]:
     for meaning, known in words.items():
         for word in known:
             lines_of_it = (*lines.get(word.name, ()), *(lines.get(word.plus, ()) if word.name in lines else ()))
-            found = [value * word.scale for labels, value in lines_of_it if _has(labels, word)]
+            found = [
+                number * word.scale
+                for labels, value in lines_of_it
+                if _has(labels, word) and (number := _number(labels, value, word)) is not None
+            ]
             if found:
-                values[meaning] = max(found) if meaning == "kv_frac" else sum(found)
+                values[meaning] = max(found) if meaning in LARGEST else sum(found)
                 break
             if word.labels and word.name in lines:  # counted, and none of this kind so far
                 values[meaning] = 0.0
@@ -54,6 +58,16 @@ def _samples(line: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
     except ValueError:
         return []
     return [(sample.name, sample.labels, float(sample.value)) for family in families for sample in family.samples]
+
+
+def _number(labels: Mapping[str, str], value: float, word: Word) -> float | None:
+    """The line's number; None where a label that should have it holds no number."""
+    if not word.label:
+        return value
+    try:
+        return float(labels.get(word.label, ""))
+    except ValueError:
+        return None
 
 
 def _has(labels: Mapping[str, str], word: Word) -> bool:

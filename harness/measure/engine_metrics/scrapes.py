@@ -24,11 +24,13 @@ class Scrape:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMetrics:
     """The scrapes of one load in order. `unavailable` is '' or why there is none; `missed` counts the questions that
-    were not answered in time, or with something else."""
+    were not answered in time, or with something else. `slots` are those that keep requests, and the tokens of each;
+    (0, 0) where the server named none."""
 
     scrapes: tuple[Scrape, ...] = ()
     unavailable: str = ""
     missed: int = 0
+    slots: tuple[int, int] = (0, 0)
 
     def within(self, begin_ns: int, end_ns: int) -> tuple[Scrape, ...]:
         """Those between two times."""

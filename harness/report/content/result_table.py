@@ -23,6 +23,7 @@ from harness.recommendation import Recommendation
 from harness.records import Candidate, ChatFacts, DoubtKind, Metric, Trial
 from harness.report.wording.limits import limit_notes
 from harness.report.wording.numbers import ABSENT, interval_cell, metric_text, number
+from harness.report.wording.prefix_caches import cache_notes
 from harness.report.wording.titles import value_word
 from harness.store.reader import Run
 from harness.wording import chat_text, label
@@ -296,6 +297,7 @@ def _notes(run: Run, trials: Sequence[Trial], recommendation: Recommendation | N
     notes.extend(_chat_notes(trials))
     notes.extend(_doubt_notes(trials))
     notes.extend(limit_notes(trials))
+    notes.extend(cache_notes(trials))
     missing = {names: why for t in trials if t.summary is not None for names, why in t.summary.unavailable.items()}
     notes.extend(f"{names}: unavailable: {why}" for names, why in missing.items())
     if recommendation is not None and recommendation.is_tie:

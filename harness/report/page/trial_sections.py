@@ -14,6 +14,7 @@ from harness.report.page.elements import Link, Part, anchor, link
 from harness.report.page.templates import render
 from harness.report.wording.limits import limits_text
 from harness.report.wording.numbers import ABSENT, interval_cell, metric_text
+from harness.report.wording.prefix_caches import cache_text
 from harness.report.wording.titles import metric_title
 from harness.store.codec import to_json
 from harness.store.reader import Run
@@ -84,6 +85,7 @@ def _facts(trial: Trial) -> list[tuple[str, str]]:
         ("reason", trial.reason),
         ("broke", "; ".join(trial.violations)),
         ("limited by", limits_text(trial.summary.limits) if trial.summary is not None else ""),
+        ("prefix cache", cache_text(trial.summary)),
         ("in doubt", "; ".join(doubt.sentence for doubt in trial.doubts)),
         *((names, f"unavailable: {why}") for names, why in unavailable.items()),
         ("computed in", trial.effective_dtype),

@@ -86,6 +86,35 @@ def test_the_address_that_answers_is_the_only_one_asked_again(quick: None) -> No
     assert set(asked[2:]) == {"b"}
 
 
+@pytest.mark.parametrize(
+    ("answer", "slots"),
+    [
+        (b'{"total_slots": 4, "default_generation_settings": {"n_ctx": 512}}', (4, 512)),
+        (b'{"total_slots": 4}', (0, 0)),
+        (b'{"total_slots": "4", "default_generation_settings": {"n_ctx": 512}}', (0, 0)),
+        (b"[1]", (0, 0)),
+        (b"<html>", (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_slots_are_asked_for_once(quick: None, answer: bytes | None, slots: tuple[int, int]) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        if url != "a/props":
+            return PAGE
+        if answer is None:
+            raise PageError("a/props answers 404", is_final=True)
+        return answer
+
+    endpoint = Endpoint(url="a", metrics=page_at("a", OURS, slots="/props"))
+    with Scraper(endpoint, fetch=fetch) as scraper:
+        eventually(lambda: len(asked) >= 4)
+    assert asked.count("a/props") == 1
+    assert (scraper.metrics.slots, scraper.metrics.missed) == (slots, 0)
+
+
 def test_an_answer_that_fails_in_between_is_counted_and_the_others_stay(quick: None) -> None:
     answers = iter([PAGE, PAGE])
 

@@ -17,7 +17,8 @@ PAGES: tuple[tuple[str, Words, dict[str, float]], ...] = (
         VLLM,
         {"running": 6.0, "waiting": 2.0, "kv_frac": 1.0, "prefix_hits": 0.0, "prefix_queries": 1200.0,
             "preemptions": 49.0, "served": 17.0, "queue_s": 8.478373482001189, "queue_count": 17.0,
-            "prefill_s": 2.2540831069982232, "decode_s": 118.52854732800097},
+            "prefill_s": 2.2540831069982232, "decode_s": 118.52854732800097,
+            "cache_block": 32.0, "cache_blocks": 32.0, "cache_tokens": 1024.0},
     ),
     (
         "llamacpp-2026.10.11549",
@@ -86,3 +87,11 @@ def test_a_number_missing_in_one_scrape_is_a_gap_in_its_column() -> None:
     assert found.columns() == {"t_ns": [5, 9], "took_ms": [2.0, 1.0], "running": [1.0, None], "waiting": [None, 3.0]}
     assert [scrape.at_ns for scrape in found.around(6, 8)] == [5, 9]
     assert found.within(6, 8) == ()
+
+
+def test_a_number_in_a_label_is_read_and_what_is_none_there_is_left_out() -> None:
+    line = 'vllm:cache_config_info{engine="%d",block_size="%s",num_gpu_blocks="%s",enable_prefix_caching="%s"} 1.0\n'
+    two = (line % (0, 16, 100, True) + line % (1, 16, 60, True)).encode()
+    assert read_metrics(two, VLLM) == {"cache_block": 16.0, "cache_blocks": 160.0}
+    assert read_metrics((line % (0, 16, None, True)).encode(), VLLM) == {"cache_block": 16.0}
+    assert read_metrics((line % (0, 16, 100, False)).encode(), VLLM) == {"cache_block": 0.0, "cache_blocks": 100.0}
