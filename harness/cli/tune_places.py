@@ -36,12 +36,14 @@ TRIALS_PER_MACHINE = 6
 """Beyond a sixth of search.trials, machines make the answer worse: the sampler proposes without having learned."""
 ALL = 1_000_000
 CAPABILITIES_S = 300.0
+_OF_A_WHOLE_MACHINE = {"image": {None, ""}, "numa": {"none", "numactl"}}
+"""Options by which a server takes cores beyond those that its process was given -> the values by which it does not."""
 
 split_option = click.option(
     "--split",
     type=click.IntRange(2, 64),
     metavar="N",
-    help="With --places: take each machine as N equal parts, where 17 launches show less than 2 % slowdown by others.",
+    help="With --places: take each machine as N equal parts, where these slow each other by less than 2 %.",
 )
 
 
@@ -88,7 +90,7 @@ class Elsewhere:
         assert isinstance(self.cluster, Split)
         names = {machine_of(node): part.rpartition(".")[0] for part, node in self.nodes.items()}
         limit_s = resolved.scenario.search.max_minutes * 60
-        note(f"checking whether the {self.cluster.count} parts of a machine slow each other down: 17 launches on each")
+        note(f"launching alone and side by side, to see whether the {self.cluster.count} parts slow each other down")
         order = Measure(
             token="",
             question=Question.of(resolved),
@@ -197,11 +199,12 @@ def check_goes_elsewhere(
                 f"{resolved.path}: --places is for engines that are launched on the machines; the server of "
                 f"{block.engine} is somewhere else already; leave --places out"
             )
-        if is_split and any(block.options.get("image", ())):
-            raise UsageError(
-                f"{resolved.path}: --split and option image of {block.engine} are not combined: docker starts "
-                "containers on all cores of a machine; leave one of them out"
-            )
+        for option in _OF_A_WHOLE_MACHINE if is_split else ():
+            if not set(block.options.get(option, ())) <= _OF_A_WHOLE_MACHINE[option]:
+                raise UsageError(
+                    f"{resolved.path}: --split and option {option} of {block.engine} are not combined: with it a "
+                    "server runs on all cores of a machine; leave one of them out"
+                )
 
 
 def described_machine(path: Path | None, *, is_planned: bool) -> DescribedMachine | None:

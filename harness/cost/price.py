@@ -52,11 +52,15 @@ def _given(cost: Cost | None, instance: str | None, option: object) -> Price | N
     return None
 
 
-def with_cost(summary: TrialSummary, cost: Cost | None, candidate: Candidate) -> TrialSummary:
-    """`summary` with the cost metrics that its throughput and the candidate's price give; as it is without a price."""
+def with_cost(summary: TrialSummary, cost: Cost | None, candidate: Candidate, parts: int = 1) -> TrialSummary:
+    """`summary` with the cost metrics that its throughput and the candidate's price give; as it is without a price.
+    Measured on one of `parts` equal parts of a machine, its share of the price."""
     price = price_of(cost, candidate)
     if price is None:
         return summary
+    if parts > 1:
+        share = f"{price.origin}, for one of {parts} parts of the machine"
+        price = replace(price, usd_per_hour=price.usd_per_hour / parts, origin=share)
     costs = {}
     for name, source, amount, unit in _MADE_FROM:
         rate = summary.metrics.get(source)

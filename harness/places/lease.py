@@ -68,6 +68,8 @@ def _uuids(env: Mapping[str, str], nvml: Any) -> list[str]:
     visible = env.get(VISIBLE)
     if visible is None or not known:
         return known
+    if visible.strip() in ("", "-1"):  # none of them, by NVIDIA's own words
+        return []
     named = tuple(visible.split(","))
     if not all(each.startswith("GPU-") for each in named):
         raise EnvironmentFault(

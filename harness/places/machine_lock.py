@@ -24,12 +24,19 @@ _PART = re.compile(r"(.+)\.\d+of(\d+)")
 
 @contextmanager
 def machine_lock(machine_id: str, folder: Path | None = None) -> Iterator[None]:
-    """Waits until nobody else measures on this machine, or part of one, then keeps others out."""
+    """Waits until nobody else measures on this machine, or part of one, then keeps others out.
+
+    Who waits holds the machine's gate, and whoever comes later waits there: else the whole machine would never be free
+    while parts of it are taken again and again."""
     path = _path(machine_id, folder)
-    held = _open(path)
+    gate, held = _open(path.with_name(f"{_split(path)[0]}.gate")), _open(path)
     try:
-        while not _is_free_for(path, held):
-            time.sleep(POLL_S)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            while any(map(_holder, _excluding(path))) or not _is_taken(held):
+                time.sleep(POLL_S)
+        finally:
+            os.close(gate)
         with contextlib.suppress(OSError):  # another user's file, opened for reading
             os.pwrite(held, f"{os.getpid():<10}\n".encode(), 0)
         yield
@@ -58,16 +65,6 @@ def _excluding(path: Path) -> list[Path]:
     machine, count = _split(path)
     files = path.parent.glob(f"{glob.escape(machine)}.*lock")
     return [each for each in files if _split(each)[0] == machine and _split(each)[1] != count]
-
-
-def _is_free_for(path: Path, held: int) -> bool:
-    """Whether the lock is ours now. One at a time looks: else a part and the whole could each see the other free."""
-    gate = _open(path.with_name(f"{_split(path)[0]}.gate"))
-    try:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        return not any(map(_holder, _excluding(path))) and _is_taken(held)
-    finally:
-        os.close(gate)
 
 
 def _holder(path: Path) -> str:

@@ -1,8 +1,8 @@
 """The check before a machine is split: a part measures the calibration candidate alone and beside the other parts.
 
-Four rounds in turns, alone, beside, beside, alone, so that a drift cancels; each round looks at the next part. The
-parts are used only where the upper bound of the slowdown is below 2 %. One launch before them fills the machine's
-caches and has its answers judged, which no later one needs.
+Rounds in turns, alone, beside, beside, alone, so that a drift cancels: four, or as many as parts where these are more,
+since each round looks at the next part. The parts are used only where the upper bound of the slowdown is below 2 %. One
+launch before them fills the machine's caches and has its answers judged, which no later one needs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from statistics import fmean, stdev
 
 from harness.errors import EnvironmentFault
@@ -28,6 +29,8 @@ from harness.store.codec import to_json
 ROUNDS = 4
 LIMIT_FRAC = 0.02
 LEVEL = 0.95
+APART_FRAC = 0.1
+"""Of a load; while it runs beside nothing it shows no slowdown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ def launches(parts: Sequence[str], metric: str) -> Launches:
     """The launches on the parts of one machine, until its verdict."""
     ratios = []
     yield (parts[0],)
-    for number in range(ROUNDS):
+    for number in range(max(ROUNDS, len(parts))):
         looked_at = parts[number % len(parts)]
         logs: dict[int, list[float]] = {1: [], len(parts): []}
         for asked in ((looked_at,), tuple(parts), tuple(parts), (looked_at,)):
@@ -136,12 +139,18 @@ def _log(trial: Trial, metric: str) -> float | None:
 
 
 def _why_apart(trials: Collection[Trial]) -> str:
-    """'' or that one began after half of the shortest was over; times of the start have whole seconds."""
-    begun = [datetime.fromisoformat(trial.started_utc).timestamp() for trial in trials if trial.started_utc]
-    apart_s, shortest_s = max(begun, default=0) - min(begun, default=0), min(trial.duration_s for trial in trials)
-    if apart_s <= shortest_s / 2 + 1:
+    """'' or that one's load began when a tenth of the shortest was over; times of the start have whole seconds."""
+    begun = [_load_begin_s(trial) for trial in trials]
+    apart_s, shortest_s = max(begun) - min(begun), min(trial.phase_s.get("load", 0.0) for trial in trials)
+    if apart_s <= shortest_s * APART_FRAC + 1:
         return ""
     return (
-        f"its parts began {apart_s:.0f} s apart, the shortest launch took {shortest_s:.0f} s: that shows nothing of "
-        "how they measure side by side; give a longer load, and to a worker of Dask's a thread more than parts"
+        f"the loads of its parts began {apart_s:.0f} s apart, the shortest took {shortest_s:.0f} s: that shows nothing "
+        "of how they measure side by side; give a longer load, and to a worker of Dask's a thread more than parts"
     )
+
+
+def _load_begin_s(trial: Trial) -> float:
+    """When its load began, in seconds since 1970: after the phases before it."""
+    before = takewhile(lambda phase: phase != "load", trial.phase_s)
+    return datetime.fromisoformat(trial.started_utc).timestamp() + sum(trial.phase_s[phase] for phase in before)

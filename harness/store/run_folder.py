@@ -19,6 +19,9 @@ from harness.store.layout import RunLayout, runs_root
 from harness.store.reader import read_manifest, read_run
 from harness.store.writer import RunWriter
 
+_OF_A_START = ("split_check",)
+"""Facts of the machine that each start of a search finds anew."""
+
 
 def open_run(
     resolved: ResolvedScenario,
@@ -33,15 +36,17 @@ def open_run(
     or the disk refuses.
     """
     machine = machine or this_machine()
-    unfinished = None if is_new else find_unfinished(resolved, results)
-    if unfinished is not None and (differs := _why_other_class(unfinished, machine)):
-        note(f"{unfinished} is unfinished, but of another machine class ({differs}): a new run begins")
-        unfinished = None
+    others = [] if is_new else find_unfinished(resolved, results)
+    unfinished = next((root for root in others if not _why_other_class(root, machine)), None)
     if unfinished is None:
+        if others:
+            differs = _why_other_class(others[0], machine)
+            note(f"{others[0]} is unfinished, but of another machine class ({differs}): a new run begins")
         writer = create_run(resolved, results, git_commit(), machine.facts)
         note(f"run {writer.layout.root}")
         return writer
     writer = RunWriter.resume(unfinished)
+    writer.set_facts({name: machine.facts[name] for name in _OF_A_START if name in machine.facts})
     note(f"resuming {unfinished}")
     note(f"{len(read_run(unfinished).trials)} trials are there; --new would begin again")
     return writer
@@ -69,14 +74,12 @@ def create_run(
     return RunWriter.create(results, manifest)
 
 
-def find_unfinished(resolved: ResolvedScenario, results: Path) -> Path | None:
-    """The newest run of the same scenario (digest, model, prompts) whose search did not end on its own."""
+def find_unfinished(resolved: ResolvedScenario, results: Path) -> list[Path]:
+    """Runs of the same scenario (digest, model, prompts) whose search did not end on its own, the newest first."""
     folder = runs_root(results, resolved.scenario.name)
-    for run_json in sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        root = run_json.parent
-        if not RunLayout(root).search_json.exists() and _is_same(root, resolved):
-            return root
-    return None
+    newest_first = sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    roots = [run_json.parent for run_json in newest_first]
+    return [root for root in roots if not RunLayout(root).search_json.exists() and _is_same(root, resolved)]
 
 
 def finish_run(root: Path, stop: str, reason: str) -> Path:

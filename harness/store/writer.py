@@ -90,6 +90,12 @@ class RunWriter:
         self.manifest = replace(self.manifest, machines=tuple(machines))
         write_text(self.layout.run_json, json.dumps(to_json(self.manifest), indent=2) + "\n")
 
+    def set_facts(self, facts: Mapping[str, object]) -> None:
+        """Replace these facts of the machine in run.json. Raises EnvironmentFault."""
+        if facts:
+            self.manifest = replace(self.manifest, machine={**self.manifest.machine, **facts})
+            write_text(self.layout.run_json, json.dumps(to_json(self.manifest), indent=2) + "\n")
+
     def write_requests(self, trial_id: str, records: Sequence[RequestRecord]) -> Path:
         """Write a trial's raw records; returns the path. Raises EnvironmentFault."""
         path = self.layout.requests(trial_id)

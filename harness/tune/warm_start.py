@@ -99,5 +99,5 @@ def _noise(run: Run, here: Place) -> float:
     return (1.0 if here.is_family(model, kind) else OTHER_FAMILY) * (1.0 if is_machine else OTHER_MACHINE)
 
 
-def _class(machine: Mapping[str, object]) -> tuple[str, str]:
-    return str(machine.get("cpu_model")), str(machine.get("cpu_flags"))
+def _class(machine: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(str(machine.get(fact)) for fact in ("cpu_model", "cpu_flags", "split_into"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,9 @@ class Slowed(InMemoryCluster):
             return self.archive(machine, measure, outcome="out_of_memory", reason=self.fails, summary=None)
         logs = self._random.gauss(0, 0.002) + 0.001 * at[1] + is_beside * math.log1p(self.slow_frac)
         metric = Metric(value=12.5 * math.exp(logs), unit="ms", estimator="p50", n=200)
-        begun = f"2026-01-01T00:00:{self.late_s.get(machine.machine_id, 0):02d}+00:00"
-        return self.archive(machine, measure, summary=TrialSummary(metrics={P50: metric}), started_utc=begun)
+        phase_s = {"launch": 30.0 + self.late_s.get(machine.machine_id, 0), "load": 20.0}
+        begun = {"started_utc": "2026-01-01T00:00:00+00:00", "phase_s": phase_s}
+        return self.archive(machine, measure, summary=TrialSummary(metrics={P50: metric}), **begun)
 
 
 class Refusing(InMemoryCluster):
@@ -105,6 +107,14 @@ def test_every_launch_but_the_first_has_its_answers_judged_already(tmp_path: Pat
     assert [measure.judged is None for _, measure in cluster.measured] == [True] + [False] * 40
 
 
+def test_every_part_is_looked_at_however_many_there_are(tmp_path: Path, resolved: ResolvedScenario) -> None:
+    cluster = Slowed(tmp_path, 0.0)
+    assert _checked(cluster, resolved, count=6).is_split
+    asked = Counter(node for node, _ in cluster.measured)
+    assert len(asked) == 6
+    assert set(asked.values()) == {6 * 2 + 2, 6 * 2 + 3}, "each alone twice, one more to begin with, and all beside"
+
+
 def test_a_candidate_that_fails_beside_others_splits_no_machine(tmp_path: Path, resolved: ResolvedScenario) -> None:
     cluster = Slowed(tmp_path, 0.0)
     cluster.fails = "killed"
@@ -114,10 +124,12 @@ def test_a_candidate_that_fails_beside_others_splits_no_machine(tmp_path: Path, 
 
 def test_parts_that_measure_one_after_the_other_prove_nothing(tmp_path: Path, resolved: ResolvedScenario) -> None:
     cluster = Slowed(tmp_path, 0.0)
-    cluster.late_s = {"m1.2of2": 12}
+    cluster.late_s = {"m1.2of2": 3}
+    assert _checked(cluster, resolved).is_split
+    cluster.late_s = {"m1.2of2": 4}
     verdict = _checked(cluster, resolved)
     assert not verdict.is_split
-    assert "its parts began 12 s apart" in verdict.sentence
+    assert "the loads of its parts began 4 s apart, the shortest took 20 s" in verdict.sentence
 
 
 def test_a_part_that_never_answers_or_refuses_is_one_sentence(tmp_path: Path, resolved: ResolvedScenario) -> None:
@@ -177,3 +189,9 @@ def test_split_is_for_machines_of_a_cluster_and_not_for_containers(tmp_path: Pat
     check_goes_elsewhere(in_docker, "ray://head:1", others={})
     with pytest.raises(UsageError, match="--split and option image of vllm are not combined"):
         check_goes_elsewhere(in_docker, "ray://head:1", others={}, is_split=True)
+    for numa, is_refused in (("none", False), ("distribute", True)):
+        block = f"{{engine: llamacpp, options: {{numa: {numa}}}}}"
+        path.write_text(f"name: s\nmodel: {{path: m}}\nspace: [{block}]\n")
+        refusal = pytest.raises(UsageError, match="--split and option numa of llamacpp are not") if is_refused else None
+        with refusal or nullcontext():
+            check_goes_elsewhere(resolve(load_scenario(path), path), "ray://head:1", others={}, is_split=True)

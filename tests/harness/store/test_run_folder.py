@@ -45,15 +45,15 @@ def test_an_unfinished_run_of_the_same_scenario_is_resumed_with_its_trials(tmp_p
 def test_a_finished_run_another_scenario_and_new_begin_a_new_folder(tmp_path: Path) -> None:
     writer = _open(tmp_path)
     writer.close()
-    assert find_unfinished(_resolved(trials=4), tmp_path) is None
-    assert find_unfinished(_resolved(path="/b/s.yaml"), tmp_path) is None, "other prompts, though the same words"
-    assert find_unfinished(_resolved(), tmp_path) == writer.layout.root
+    assert find_unfinished(_resolved(trials=4), tmp_path) == []
+    assert find_unfinished(_resolved(path="/b/s.yaml"), tmp_path) == [], "other prompts, though the same words"
+    assert find_unfinished(_resolved(), tmp_path) == [writer.layout.root]
     fresh = _open(tmp_path, is_new=True)
     fresh.close()
     assert fresh.layout.root != writer.layout.root
     for root in (writer.layout.root, fresh.layout.root):
         finish_run(root, "budget", "trial budget")
-    assert find_unfinished(_resolved(), tmp_path) is None
+    assert find_unfinished(_resolved(), tmp_path) == []
 
 
 def test_an_unfinished_run_of_another_machine_class_is_left_alone(tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ def test_a_run_that_is_being_written_is_left_alone_with_one_sentence(tmp_path: P
 def test_a_damaged_folder_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "s" / "broken").mkdir(parents=True)
     (tmp_path / "s" / "broken" / "run.json").write_text("{")
-    assert find_unfinished(_resolved(), tmp_path) is None
+    assert find_unfinished(_resolved(), tmp_path) == []
