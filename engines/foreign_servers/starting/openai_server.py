@@ -25,7 +25,10 @@ def wait_for_model(process: ServerProcess, port: int, names: Sequence[str], time
     def is_ready() -> bool | None:
         if http_status(f"http://{HOST}:{port}/health") != 200:
             return None
-        served = model_names(get_json(port, "/v1/models"))
+        models = get_json(port, "/v1/models")
+        if models is None and process.exit_code() is not None:
+            return None  # it was ours that was healthy, and why it has ended is known to `wait_for`
+        served = model_names(models)
         if not set(served) & set(names):
             served = pinned_model(port) or served
         if not set(served) & set(names):

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from engines.api import EngineSpec
-from engines.errors import PortTaken
+from engines.errors import LaunchFailed, PortTaken
 from engines.foreign_servers.starting import openai_engine
 from engines.foreign_servers.starting.openai_server import wait_for_model
 from engines.launching import load_engine
 from engines.processes.server_process import Command, ServerProcess
 from tests.engines.models.decoder_folders import write_decoder
-from tests.harness.load.odd_server import odd_server
+from tests.harness.load.odd_server import Odd, odd_server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.heavy
@@ -47,6 +47,22 @@ def test_it_is_not_taken_for_ours_whether_ours_still_starts_or_has_given_up(
             eventually(lambda: process.exit_code() is not None, "it has ended", 10.0)
         with pytest.raises(PortTaken, match="serves someone-else, expected ours"):
             wait_for_model(process, left_over, ("ours",), 10.0)
+
+
+def test_ours_that_ends_between_two_questions_is_no_other_server(tmp_path: Path) -> None:
+    def healthy_and_gone(odd: Odd, body: dict[str, Any]) -> None:
+        if odd.path == "/health":
+            odd.answer(b"")
+        else:
+            odd.close_connection = True
+
+    with (
+        ServerProcess(Command(argv=["false"], log_path=tmp_path / "log")) as process,
+        odd_server(healthy_and_gone) as url,
+    ):
+        eventually(lambda: process.exit_code() is not None, "it has ended", 10.0)
+        with pytest.raises(LaunchFailed, match="ended"):
+            wait_for_model(process, int(url.rpartition(":")[2]), ("ours",), 10.0)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
