@@ -8,6 +8,7 @@ comparison only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zlib
@@ -38,7 +39,8 @@ def random_model(name: str, seed: int, cache: Path) -> Path:
     if name not in SHAPES:
         hint = did_you_mean(name, SHAPES)
         raise ModelInvalid(f"unknown model shape {name!r}; known: {', '.join(SHAPES)}{hint}")
-    folder = cache / "shapes" / f"{name}-seed{seed}-v{VERSION}"
+    of = hashlib.sha256(json.dumps(SHAPES[name].config(), sort_keys=True).encode()).hexdigest()[:8]
+    folder = cache / "shapes" / f"{name}-seed{seed}-{of}-v{VERSION}"
     return build_once(folder, lambda temporary: write_random_model(temporary, SHAPES[name], seed))
 
 
