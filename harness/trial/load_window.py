@@ -191,10 +191,10 @@ class Loads:
         return window if self._racing is None else _settled(window, self._racing, self._goals)
 
     def _with_prefix_cache(self, summary: TrialSummary, found: EngineMetrics) -> TrialSummary:
-        load = self._workload.load
+        load, new_tokens = self._workload.load, self._workload.parameters.max_new_tokens
         if not isinstance(load, TraceLoad):
-            return with_prefix_cache(summary, found, None, 0)
-        return with_prefix_cache(summary, found, self._schedule(load, 0), load.block_tokens)
+            return with_prefix_cache(summary, found, None, 0, new_tokens)
+        return with_prefix_cache(summary, found, self._schedule(load, 0), load.block_tokens, new_tokens)
 
     def _why_limited(self, plan: LoadPlan, result: LoadResult, use: ResourceUse) -> str:
         """'' or why the window is void: its client was the bottleneck."""

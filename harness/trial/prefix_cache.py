@@ -16,10 +16,11 @@ BY_SLOTS = "the server keeps one request in each slot, no blocks"
 
 
 def with_prefix_cache(
-    summary: TrialSummary, metrics: EngineMetrics, schedule: Schedule | None, block_tokens: int
+    summary: TrialSummary, metrics: EngineMetrics, schedule: Schedule | None, block_tokens: int, new_tokens: int
 ) -> TrialSummary:
     """The summary of a load whose inputs share beginnings, with the cache that its server published or why there is
-    none; of a `schedule` with blocks also what such a cache would have, its least recently used blocks given up."""
+    none; of a `schedule` with blocks also what such a cache would have, its least recently used blocks given up. An
+    answer to which the trace gives no length has up to `new_tokens`."""
     found = prefix_cache(metrics)
     if isinstance(found, str):
         return replace(summary, unavailable={**summary.unavailable, SIZE: found})
@@ -28,9 +29,9 @@ def with_prefix_cache(
         return summary
     if found.slots:
         return replace(summary, unavailable={**summary.unavailable, LRU: BY_SLOTS})
-    lengths = [[length or 0 for length in each] for each in (schedule.input_lengths, schedule.output_lengths)]
-    outputs = lengths[1] or [0] * len(lengths[0])
-    rows = zip(schedule.blocks, lengths[0], outputs, strict=True)
+    inputs = [length or 0 for length in schedule.input_lengths]
+    outputs = [length or new_tokens for length in schedule.output_lengths or [None] * len(inputs)]
+    rows = zip(schedule.blocks, inputs, outputs, strict=True)
     metric = Metric(
         value=lru_hit_frac(rows, block_tokens, found),
         unit="frac",

@@ -48,7 +48,8 @@ class CachingServer:
         whole = [*ids, 0]
         begins = [tuple(whole[:end]) for end in range(CACHE_BLOCK, len(whole) + 1, CACHE_BLOCK)]
         with self._lock:
-            hits = next((n for n, begin in enumerate(begins) if begin not in self._known), len(begins))
+            most = (len(ids) - 1) // CACHE_BLOCK  # the last token is computed, to go on from
+            hits = next((n for n, begin in enumerate(begins[:most]) if begin not in self._known), most)
             for begin in reversed(begins):
                 self._known.pop(begin, None)
                 self._known[begin] = None

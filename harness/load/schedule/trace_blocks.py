@@ -48,9 +48,10 @@ def unlimited_hit_frac(rows: Iterable[tuple[Sequence[int], int]], block_tokens: 
 
 def lru_hit_frac(rows: Iterable[tuple[Sequence[int], int, int]], block_tokens: int, cache: PrefixCache) -> float:
     """The share of all input tokens that a cache of this size would have had, of (ids, input length, output length) in
-    the order in which requests arrive, one at a time: whole blocks of the cache from the beginning of an input on. What
-    it was asked and wrote takes its room, and the blocks go that were used least recently, of one request the last
-    first, as vLLM frees them."""
+    the order in which requests arrive, one at a time: whole blocks of the cache from the beginning of an input on, but
+    for its last token, which a server computes to go on from (vLLM's KVCacheManager.get_computed_blocks). What it was
+    asked and wrote takes its room, and the blocks go that were used least recently, of one request the last first, as
+    vLLM frees them."""
     size = cache.block_tokens
     most = cache.tokens // size
     held: OrderedDict[tuple[int, int], None] = OrderedDict()
@@ -63,7 +64,8 @@ def lru_hit_frac(rows: Iterable[tuple[Sequence[int], int, int]], block_tokens: i
             chain.append(node := known.setdefault((node, each), len(known)))
         ends = range(size, length + 1, size) if chain else ()
         keys = [(chain[(end - 1) // block_tokens], end) for end in ends]
-        hits += size * next((place for place, key in enumerate(keys) if key not in held), len(keys))
+        asked = keys[: (length - 1) // size]
+        hits += size * next((place for place, key in enumerate(asked) if key not in held), len(asked))
         total += length
         keys += [(-1 - number, end) for end in range((len(keys) + 1) * size, length + written + 1, size)]
         for key in reversed(keys):

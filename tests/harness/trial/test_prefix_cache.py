@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engines.metrics_page import Meaning
@@ -21,10 +23,18 @@ def _published(**values: float) -> EngineMetrics:
 
 
 def test_a_trace_with_blocks_has_what_a_cache_so_large_would_have() -> None:
-    summary = with_prefix_cache(NOTHING, _published(cache_block=16, cache_blocks=64), TRACE, 512)
+    summary = with_prefix_cache(NOTHING, _published(cache_block=16, cache_blocks=64), TRACE, 512, 1)
     assert summary.prefix_cache == PrefixCache(tokens=1024, block_tokens=16)
     assert summary.metrics[LRU].value == 512 / 2512
     assert (summary.metrics[LRU].n, dict(summary.unavailable)) == (3, {})
+
+
+def test_answers_without_a_length_take_room_too() -> None:
+    published = _published(cache_block=16, cache_blocks=200)
+    assert with_prefix_cache(NOTHING, published, TRACE, 512, 1).metrics[LRU].value == 992 / 2512
+    assert with_prefix_cache(NOTHING, published, TRACE, 512, 2000).metrics[LRU].value == 0
+    short = replace(TRACE, output_lengths=(1, 1, 1))
+    assert with_prefix_cache(NOTHING, published, short, 512, 2000).metrics[LRU].value == 992 / 2512
 
 
 @pytest.mark.parametrize(
@@ -36,12 +46,12 @@ def test_a_trace_with_blocks_has_what_a_cache_so_large_would_have() -> None:
     ],
 )
 def test_what_is_not_known_has_its_reason(metrics: EngineMetrics, why: dict[str, str]) -> None:
-    summary = with_prefix_cache(NOTHING, metrics, TRACE, 512)
+    summary = with_prefix_cache(NOTHING, metrics, TRACE, 512, 1)
     assert dict(summary.unavailable) == why
     assert LRU not in summary.metrics
 
 
 def test_without_blocks_the_size_stands_alone() -> None:
     for schedule in (None, Schedule(offsets_ns=(0,), duration_s=1.0)):
-        summary = with_prefix_cache(NOTHING, _published(cache_block=16, cache_tokens=99), schedule, 512)
+        summary = with_prefix_cache(NOTHING, _published(cache_block=16, cache_tokens=99), schedule, 512, 1)
         assert (summary.prefix_cache, LRU in summary.metrics) == (PrefixCache(tokens=99, block_tokens=16), False)

@@ -82,7 +82,7 @@ def _by_tokens(rows: Sequence[Row], trace_block: int, size: int, most: int) -> f
         ends = range(size, len(tokens) + 1, size)
         begins = [names.setdefault(tuple(tokens[:end]), len(names)) for end in ends]
         for begin, end in zip(begins, ends, strict=True):
-            if end > length or begin not in held:
+            if end >= length or begin not in held:
                 break
             hits += size
         total += length
@@ -112,4 +112,7 @@ def test_a_bounded_cache_has_less_and_one_without_bound_all_whole_blocks() -> No
     assert lru_hit_frac(rows, 512, PrefixCache(tokens=10_000, block_tokens=16)) == 992 / 2512
     assert lru_hit_frac(rows, 512, PrefixCache(tokens=1024, block_tokens=16)) == 512 / 2512
     assert lru_hit_frac(rows, 512, PrefixCache(tokens=512, block_tokens=16)) == 0
+    twice = [((0,), 512, 1), ((0,), 512, 1)]
+    assert lru_hit_frac(twice, 512, PrefixCache(tokens=10_000, block_tokens=512)) == 0, "the last token is computed"
+    assert lru_hit_frac(twice, 512, PrefixCache(tokens=10_000, block_tokens=256)) == 256 / 1024
     assert lru_hit_frac([], 512, PrefixCache(tokens=512, block_tokens=16)) == 0
