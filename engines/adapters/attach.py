@@ -99,13 +99,17 @@ class AttachEngine:
         server = SERVERS.get(str(spec.options.get("server", "")), ANYBODY)
         protocol = str(spec.options.get("protocol", server.protocol))
         url = _without_last_slash(str(spec.options["url"]))
+        dialect = server.dialect_of(protocol)
+        keeps = dialect.fields.get("cache_prompt", True)  # where no request asks the cache its size says nothing
         endpoint = Endpoint(
             url=url,
             protocol=protocol,
             model_name=str(spec.options.get("model_name", "model")),
             api_key_env=_key_variable(spec),
-            dialect=server.dialect_of(protocol),
-            metrics=MetricsPage(urls=metrics_addresses(url), words=server.words, slots=slots_address(url)),
+            dialect=dialect,
+            metrics=MetricsPage(
+                urls=metrics_addresses(url), words=server.words, slots=slots_address(url) if keeps else ""
+            ),
         )
         ready = Ready(
             path=str(spec.options.get("ready_path", server.ready_path)),

@@ -153,7 +153,7 @@ def parquet_rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, {name: value for name, value in row.items() if value is not None}
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # texts and dates that are none
         raise ScenarioError(f"{path}: the {kind} cannot be read as Parquet ({error!s:.200}); write it anew") from error
 
 

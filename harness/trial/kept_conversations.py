@@ -33,9 +33,10 @@ def check_kept(endpoint: Endpoint, inputs: TrialInputs, candidate: Candidate) ->
     form = quality_form(endpoint, inputs.scenario.workload, candidate.engine)
     where = f"workload.conversations.history: expected a server that keeps conversations, and {form.address.url}"
     question = replace(inputs.conversations[0][0], kept=Kept())
-    first = _answer(form, question, f"{where} did not answer a first turn")
+    shows_why = inputs.scenario.keep_texts
+    first = _answer(form, question, f"{where} did not answer a first turn", shows_why=shows_why)
     again = _again(question, first)
-    second = _answer(form, again, f"{where} did not follow previous_response_id; {_ADVICE}")
+    second = _answer(form, again, f"{where} did not follow previous_response_id; {_ADVICE}", shows_why=shows_why)
     before, now = first.input_tokens, second.input_tokens
     if before is not None and now is not None and now <= before:
         raise SpecInvalid(
@@ -51,8 +52,8 @@ def _again(question: Prompt, answer: Answer) -> Prompt:
     return replace(question, messages=(*before, question.turns[-1]), kept=kept)
 
 
-def _answer(form: RequestForm, prompt: Prompt, refusal: str) -> Answer:
-    """Raises SpecInvalid that begins with `refusal`."""
+def _answer(form: RequestForm, prompt: Prompt, refusal: str, *, shows_why: bool) -> Answer:
+    """Raises SpecInvalid that begins with `refusal`; what the server answered may hold the prompt."""
     parameters = {name: value for name, value in form.form.parameters.items() if name != "min_new_tokens"}
     body = form.body((prompt,), {**parameters, "max_new_tokens": NEW_TOKENS})
     try:
@@ -60,9 +61,9 @@ def _answer(form: RequestForm, prompt: Prompt, refusal: str) -> Answer:
             response = client.post(form.address.url, content=body, timeout=ANSWER_TIMEOUT_S)
         if response.is_success:
             return form.read(response.content, (), 1)
-        why = f"HTTP {response.status_code}: {response.text[:SHOWN]}"
+        why = f"HTTP {response.status_code}" + (f": {response.text[:SHOWN]}" if shows_why else "")
     except NoAnswer as error:
-        why = str(error)
+        why = str(error) if shows_why else "no answer that can be read; its words are not kept (keep_texts: false)"
     except httpx.HTTPError as error:
         why = f"{type(error).__name__}: {error}"
     raise SpecInvalid(f"{refusal} ({without_key(why, form.api_key_env)})")

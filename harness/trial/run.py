@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.api import EngineFacts, RunningEngine
-from engines.errors import EngineError, OutOfMemory
+from engines.errors import EngineError, OutOfMemory, SpecInvalid
 from engines.registry import traits
 from harness.choose.goals import goals_of
 from harness.clock import Clock
@@ -116,7 +116,12 @@ class TrialRunner:
             facts = engine.facts
             chat = chat_facts(engine.endpoint, self._inputs.scenario.workload, self._inputs.token_counts)
             trial = replace(_as_reported(trial, facts), notes=facts.notes, chat=chat)
-            check_kept(engine.endpoint, self._inputs, trial.candidate)
+            try:
+                check_kept(engine.endpoint, self._inputs, trial.candidate)
+            except SpecInvalid:
+                if (died := engine.failure()) is not None:
+                    return _died(trial, died, phase_s, None)
+                raise
             quality = inherited(judged, facts) if judged is not None else None
             asked = NOTHING_ASKED
             if quality is None:
@@ -153,7 +158,8 @@ class TrialRunner:
         return drive_largest(engine, self._inputs, candidate, self._progress, longest_of)
 
     def _conclude(self, trial: Trial, window: Window) -> Trial:
-        summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate)
+        parts = int(str(this_machine().facts.get("split_into", 1)))
+        summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate, parts)
         summary = with_memory_reads(summary, trial, window, self._served(trial.candidate).folder)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()

@@ -54,11 +54,12 @@ def steady_warm_up(
     begun_s, sent, rounds, most_ok = now_s(), 0, 0, 0
     how = f"{MOST_S:g} s without becoming steady"
     count, lasts_s = max(SMALLEST_N, plan.requests // QUARTER), plan.max_duration_s / QUARTER
+    known = len(plan.input_lengths or plan.output_lengths or plan.turns)  # of no more it states what they carry
     if isinstance(load, Open):
         plan = replace(plan, users=min(load.max_in_flight, START_USERS), processes=hosts.expected if hosts else 1)
     while (left_s := MOST_S - (now_s() - begun_s)) > 0 and engine.failure() is None:
         result = drive(
-            replace(plan, requests=count, warmup_requests=0, max_duration_s=min(lasts_s, left_s)),
+            replace(plan, requests=min(count, known or count), warmup_requests=0, max_duration_s=min(lasts_s, left_s)),
             workdir / NAME,
             should_stop=engine.failure,
             on_progress=lambda done: None,

@@ -43,7 +43,7 @@ def read_hub(asked: HubPrompts, cache: Path, where: Where, limit_s: float = LIMI
     EnvironmentFault: no library, no hub within reach, no rows in `limit_s`."""
     question = json.dumps(asked.model_dump(), sort_keys=True)
     key = hashlib.sha256(question.encode()).hexdigest()[:16]
-    folder = build_once(cache / "prompts" / key, lambda folder: _fill(folder, asked, where, limit_s))
+    folder = build_once((cache / "prompts" / key).absolute(), lambda folder: _fill(folder, asked, where, limit_s))
     (path,) = folder.glob("*.jsonl")
     return HubFile(path=path, revision=(folder / _REVISION).read_text().strip(), sha256=_sha256(path))
 

@@ -38,18 +38,18 @@ search: {{sampler: grid, trials: 1, confirm: {{finalists: 0}}}}
 """
 
 
-def _written(folder: Path, url: str) -> Path:
+def _written(folder: Path, url: str, more: str = "") -> Path:
     turns = [("system", "be brief"), ("user", "one"), ("assistant", "first"), ("user", "two")]
     messages = [{"role": role, "content": text} for role, text in turns]
     rows = ({"id": f"c{number}", "messages": messages} for number in range(3))
     (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = folder / "s.yaml"
-    path.write_text(SCENARIO.format(url=url))
+    path.write_text(SCENARIO.format(url=url) + more)
     return path
 
 
-def _check(folder: Path, url: str) -> None:
-    path = _written(folder, url)
+def _check(folder: Path, url: str, more: str = "") -> None:
+    path = _written(folder, url, more)
     inputs = read_inputs(resolve(load_scenario(path), path))
     endpoint = Endpoint(url=f"{url}/v1", protocol="openai-responses", model_name="law")
     check_kept(endpoint, inputs, Candidate(block=0, engine="attach"))
@@ -87,6 +87,17 @@ def test_a_server_without_responses_is_refused_with_its_answer(tmp_path: Path) -
 
     with odd_server(answer) as url, pytest.raises(SpecInvalid, match=r"a first turn \(HTTP 404: no such path\)"):
         _check(tmp_path, url)
+
+
+@pytest.mark.parametrize(("status", "why"), [(400, "(HTTP 400)"), (200, "(no answer that can be read; its words ")])
+def test_a_refusal_that_repeats_the_prompt_is_not_kept_where_no_text_is(tmp_path: Path, status: int, why: str) -> None:
+    def answer(odd: Odd, body: dict[str, Any]) -> None:
+        odd.answer(json.dumps({"output": "be brief, one"}).encode(), status)
+
+    with odd_server(answer) as url, pytest.raises(SpecInvalid) as error:
+        _check(tmp_path, url, "keep_texts: false\n")
+    assert why in str(error.value)
+    assert "brief" not in str(error.value)
 
 
 @pytest.mark.heavy

@@ -112,6 +112,11 @@ def test_a_steady_server_takes_one_round_of_a_quarter_of_the_measured_requests(m
     assert [plan.requests for plan in server.plans] == [500]
 
 
+def test_no_round_has_more_requests_than_have_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, server = _warmed(monkeypatch, _compiling, plan=_with(requests=150, input_lengths=(8,) * 150))
+    assert [plan.requests for plan in server.plans][:3] == [120, 120, 150]
+
+
 def test_a_server_that_never_becomes_steady_is_measured_after_the_longest_warm_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
