@@ -104,7 +104,7 @@ def test_a_prefix_cache_recovers_the_hit_rate_of_the_trace(tmp_path: Path, most:
     )  # fmt: skip
     published: dict[Meaning, float] = {"cache_block": CACHE_BLOCK, "cache_blocks": most}
     scrapes = (Scrape(at_ns=result.end_ns, took_ns=1, values=published),)
-    summary = with_prefix_cache(summary, EngineMetrics(scrapes=scrapes), schedule, TRACE_BLOCK)
+    summary = with_prefix_cache(summary, EngineMetrics(scrapes=scrapes), schedule, TRACE_BLOCK, 1)
     counted, expected = (summary.metrics[name].value for name in ("cached_input_frac", "cached_input_lru_frac"))
     assert counted == pytest.approx(expected, abs=0.02)
     assert summary.metrics["cached_input_unlimited_frac"].value == true_frac
