@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ TRIALS_PER_MACHINE = 6
 """Beyond a sixth of search.trials, machines make the answer worse: the sampler proposes without having learned."""
 ALL = 1_000_000
 CAPABILITIES_S = 300.0
-_OF_A_WHOLE_MACHINE = {"image": {None, ""}, "numa": {"none", "numactl"}}
+_OF_A_WHOLE_MACHINE: Mapping[str, Set[object]] = {"image": {None, ""}, "numa": {"none", "numactl"}}
 """Options by which a server takes cores beyond those that its process was given -> the values by which it does not."""
 
 split_option = click.option(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
 
 from engines.adapters.api_key import without_key
 from engines.api import Endpoint
-from engines.errors import SpecInvalid
+from engines.errors import EngineError, SpecInvalid
 from engines.processes.http_look import trusted
 from harness.load.protocol.interface import Answer, NoAnswer
 from harness.load.protocol.request_form import RequestForm
@@ -24,12 +25,26 @@ SHOWN = 300
 _ADVICE = "let it store its answers, or write history: own"
 
 
-def check_kept(endpoint: Endpoint, inputs: TrialInputs, candidate: Candidate) -> None:
+def check_kept(
+    endpoint: Endpoint,
+    inputs: TrialInputs,
+    candidate: Candidate,
+    failure: Callable[[], EngineError | None] = lambda: None,
+) -> None:
     """Asks the first question of a conversation, and again behind its answer, by that one's id; nothing where no server
-    is to keep them. Raises SpecInvalid where it answers not both, or counts no more input tokens for the second: it has
-    forgotten the first."""
+    is to keep them. Raises `failure()` of an engine that has ended over it, else SpecInvalid where it answers not both,
+    or counts no more input tokens for the second: it has forgotten the first."""
     if inputs.own_history is None or not inputs.own_history.is_kept:
         return
+    try:
+        _check(endpoint, inputs, candidate)
+    except SpecInvalid:
+        if (ended := failure()) is not None:
+            raise ended from None
+        raise
+
+
+def _check(endpoint: Endpoint, inputs: TrialInputs, candidate: Candidate) -> None:
     form = quality_form(endpoint, inputs.scenario.workload, candidate.engine)
     where = f"workload.conversations.history: expected a server that keeps conversations, and {form.address.url}"
     question = replace(inputs.conversations[0][0], kept=Kept())

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.api import EngineFacts, RunningEngine
-from engines.errors import EngineError, OutOfMemory, SpecInvalid
+from engines.errors import EngineError, OutOfMemory
 from engines.registry import traits
 from harness.choose.goals import goals_of
 from harness.clock import Clock
@@ -116,12 +116,7 @@ class TrialRunner:
             facts = engine.facts
             chat = chat_facts(engine.endpoint, self._inputs.scenario.workload, self._inputs.token_counts)
             trial = replace(_as_reported(trial, facts), notes=facts.notes, chat=chat)
-            try:
-                check_kept(engine.endpoint, self._inputs, trial.candidate)
-            except SpecInvalid:
-                if (died := engine.failure()) is not None:
-                    return _died(trial, died, phase_s, None)
-                raise
+            check_kept(engine.endpoint, self._inputs, trial.candidate, engine.failure)
             quality = inherited(judged, facts) if judged is not None else None
             asked = NOTHING_ASKED
             if quality is None:

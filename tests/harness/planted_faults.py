@@ -164,7 +164,7 @@ FAULTS = (
     Fault(ENVIRONMENT, "if len(variables) > MAX_ENTRIES:", "if False:"),
     Fault(ENVIRONMENT, "if _SNAKE.fullmatch(name):", "if True:"),
     Fault(PAGE, '.decode("utf-8", "replace")', '.decode("utf-8")'),
-    Fault(PAGE, "    except ValueError:", "    except KeyError:"),
+    Fault(PAGE, "    except ValueError:\n        return []", "    except KeyError:\n        return []"),
     Fault(PAGE, "if name in names and math.isfinite(value):", "if name in names:"),
     Fault(
         PAGE, "for meaning, value in values.items() if math.isfinite(value)}", "for meaning, value in values.items()}"

@@ -49,9 +49,9 @@ def unlimited_hit_frac(rows: Iterable[tuple[Sequence[int], int]], block_tokens: 
 def lru_hit_frac(rows: Iterable[tuple[Sequence[int], int, int]], block_tokens: int, cache: PrefixCache) -> float:
     """The share of all input tokens that a cache of this size would have had, of (ids, input length, output length) in
     the order in which requests arrive, one at a time: whole blocks of the cache from the beginning of an input on, but
-    for its last token, which a server computes to go on from (vLLM's KVCacheManager.get_computed_blocks). What it was
-    asked and wrote takes its room, and the blocks go that were used least recently, of one request the last first, as
-    vLLM frees them."""
+    for its last token, which a server computes for the next one (vLLM's KVCacheManager.get_computed_blocks). What it
+    was asked and wrote takes its room, and the blocks go that were used least recently, of one request the last first,
+    as vLLM frees them."""
     size = cache.block_tokens
     most = cache.tokens // size
     held: OrderedDict[tuple[int, int], None] = OrderedDict()

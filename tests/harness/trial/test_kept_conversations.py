@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from engines.api import Endpoint
-from engines.errors import SpecInvalid
+from engines.errors import OutOfMemory, SpecInvalid
 from harness.cli.main import run
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
@@ -87,6 +87,14 @@ def test_a_server_without_responses_is_refused_with_its_answer(tmp_path: Path) -
 
     with odd_server(answer) as url, pytest.raises(SpecInvalid, match=r"a first turn \(HTTP 404: no such path\)"):
         _check(tmp_path, url)
+
+
+def test_an_engine_that_ends_over_the_question_is_no_server_that_forgets(tmp_path: Path) -> None:
+    path = _written(tmp_path, "http://127.0.0.1:1")
+    inputs = read_inputs(resolve(load_scenario(path), path))
+    endpoint = Endpoint(url="http://127.0.0.1:1/v1", protocol="openai-responses", model_name="law")
+    with pytest.raises(OutOfMemory, match="the kernel"):
+        check_kept(endpoint, inputs, Candidate(block=0, engine="attach"), lambda: OutOfMemory("the kernel ended it"))
 
 
 @pytest.mark.parametrize(("status", "why"), [(400, "(HTTP 400)"), (200, "(no answer that can be read; its words ")])

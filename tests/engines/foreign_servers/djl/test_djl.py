@@ -143,6 +143,7 @@ def test_our_linter_finds_the_folder_clean(command: Path, tmp_path: Path) -> Non
         assert [finding.message for finding in findings if finding.severity == "error"] == []
 
 
+@pytest.mark.heavy
 def test_the_docker_command_mounts_the_folder_and_stays_on_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

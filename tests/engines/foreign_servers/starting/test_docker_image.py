@@ -64,6 +64,7 @@ def line_of(script: str) -> str:
     return line
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("docker")
 def test_vllm_s_image_has_the_model_read_only_and_is_published_on_loopback(tmp_path: Path) -> None:
     place = vllm.PROGRAM.place("", "", "vllm/vllm-openai:v0.32.0")
@@ -84,6 +85,7 @@ def test_vllm_s_image_has_the_model_read_only_and_is_published_on_loopback(tmp_p
     assert NOT_YET_RUN in served.notes
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("docker")
 def test_sglang_s_image_gets_one_gpu(tmp_path: Path) -> None:
     place = sglang.PROGRAM.place("", "", "lmsysorg/sglang:v0.5.17")
@@ -108,6 +110,7 @@ def test_what_no_image_can_be_is_one_sentence(tmp_path: Path, monkeypatch: pytes
         vllm.PROGRAM.place("", "", "i")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("body", "why"),
     [
