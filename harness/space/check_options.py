@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from engines.errors import ModelInvalid
 from engines.registry import BACKENDS, traits
 from engines.spec_check import why_not
-from harness.load.protocol.registry import RESPONSES
+from harness.load.protocol.registry import CHATS
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import did_you_mean, sentence
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import place_of
 from harness.space.capabilities import Known, known_options, model_kind_of
 
-CHATS = ("openai-chat", RESPONSES)
 PLACES = ("command", "image")
 """Options that name the server itself."""
 

@@ -11,7 +11,7 @@ from engines.errors import RequestInvalid
 from engines.registry import traits
 from engines.server.body import parse_body
 from engines.setting import OptionValue
-from harness.load.protocol.registry import RESPONSES
+from harness.load.protocol.registry import CHATS, RESPONSES
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.fields import sentence
 from harness.scenario.resolve import ResolvedScenario
@@ -26,10 +26,6 @@ def request_problems(resolved: ResolvedScenario, at: Callable[..., str]) -> list
             place = ("space", index, *path[1:]) if path[0] == "space" else path
             found[f"{at(*place)}{text}"] = None
     return list(found)
-
-
-_ONE_PROMPT = ("openai-chat", RESPONSES)
-"""Protocols whose requests carry one prompt."""
 
 
 def _of_kept(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -52,7 +48,7 @@ def _of_attached(resolved: ResolvedScenario, block: EngineBlock) -> Iterator[tup
         if workload.chat and not (str(protocol).startswith("openai") if protocol else "server" in options):
             what = sentence("openai, openai-chat or openai-responses beside workload.chat", protocol or "no protocol")
             yield ("space", "options", "protocol"), what
-        if options.get("protocol") in _ONE_PROMPT and workload.inputs_per_request > 1 and workload.template is None:
+        if options.get("protocol") in CHATS and workload.inputs_per_request > 1 and workload.template is None:
             yield (
                 ("workload", "inputs_per_request"),
                 sentence("1, because a chat request carries one prompt", workload.inputs_per_request),

@@ -13,6 +13,8 @@ TEMPLATE = "template"
 
 RESPONSES = "openai-responses"
 """The one by which a server may keep conversations."""
+CHATS = ("openai-chat", RESPONSES)
+"""Protocols whose requests carry one prompt, in the model's chat template."""
 
 CHAT = {"openai": "openai-chat", "openai-chat": "openai-chat", RESPONSES: RESPONSES, "djl": "djl"}
 """The protocol of a scenario's `workload.chat` at an endpoint that else has the one on the left; "djl" is sent the text
