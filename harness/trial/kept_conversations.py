@@ -33,7 +33,7 @@ def check_kept(
 ) -> None:
     """Asks the first question of a conversation, and again behind its answer, by that one's id; nothing where no server
     is to keep them. Raises `failure()` of an engine that has ended over it, else SpecInvalid where it answers not both,
-    or counts no more input tokens for the second: it has forgotten the first."""
+    or counts no more input tokens for the second (it has forgotten the first), or counts none."""
     if inputs.own_history is None or not inputs.own_history.is_kept:
         return
     try:
@@ -53,7 +53,9 @@ def _check(endpoint: Endpoint, inputs: TrialInputs, candidate: Candidate) -> Non
     again = _again(question, first)
     second = _answer(form, again, f"{where} did not follow previous_response_id; {_ADVICE}", shows_why=shows_why)
     before, now = first.input_tokens, second.input_tokens
-    if before is not None and now is not None and now <= before:
+    if before is None or now is None:
+        raise SpecInvalid(f"{where} counts no input tokens (usage), so nothing shows that it kept the first turn")
+    if now <= before:
         raise SpecInvalid(
             f"{where} ignores previous_response_id: it read {now} tokens in a second turn and {before} in the first; "
             f"{_ADVICE}"

@@ -89,6 +89,15 @@ def test_a_server_without_responses_is_refused_with_its_answer(tmp_path: Path) -
         _check(tmp_path, url)
 
 
+def test_a_server_without_counts_is_not_taken_at_its_word(tmp_path: Path) -> None:
+    def answer(odd: Odd, body: dict[str, Any]) -> None:
+        text = {"type": "message", "content": [{"type": "output_text", "text": "first"}]}
+        odd.answer(json.dumps({"id": "r1", "status": "completed", "output": [text]}).encode())
+
+    with odd_server(answer) as url, pytest.raises(SpecInvalid, match=r"counts no input tokens \(usage\), so nothing"):
+        _check(tmp_path, url)
+
+
 def test_an_engine_that_ends_over_the_question_is_no_server_that_forgets(tmp_path: Path) -> None:
     path = _written(tmp_path, "http://127.0.0.1:1")
     inputs = read_inputs(resolve(load_scenario(path), path))
