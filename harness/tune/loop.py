@@ -6,7 +6,7 @@ nothing else; the next session replays the recorded trials and continues as the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
 from harness.tune.finalists import finalists, first_measurements, remaining, whole_measurements
 from harness.tune.implausible import implausible
 from harness.tune.lost_machines import losses, lost_once
-from harness.tune.memory_model import why_too_large
+from harness.tune.memory_model import ChancesToFit, why_too_large
 from harness.tune.places import Done, Order, not_run
 from harness.tune.racing import Terms, terms_for
 from harness.tune.reopened import reopened
@@ -106,7 +106,7 @@ class _Session:
         lost = lost_once(self.trials, pending)
         again = next((each for each in lost if not pending or self._is_free_for(each)), None)
         others = (*pending, *(each for each in lost if each is not again))
-        candidate = again or self._proposals.next(others)
+        candidate = again or self._proposals.next(others, self._chance_to_fit())
         if candidate is None:
             return (
                 "exhausted",
@@ -238,6 +238,12 @@ class _Session:
         if not self._context.prunes:
             return None
         return implausible(candidate, self.trials) or why_too_large(candidate, self.trials, self._context.memory_mib)
+
+    def _chance_to_fit(self) -> Callable[[Candidate], float]:
+        """How likely a candidate fits into memory, by what earlier launches took."""
+        if not self._context.prunes:
+            return lambda candidate: 1.0
+        return ChancesToFit(self.trials, self._context.memory_mib).chance
 
     def _lost(self, done: Done) -> Trial:
         """The record of a machine that never answered: the first loss is not the candidate's fault, the second is."""

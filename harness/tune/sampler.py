@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,9 +59,12 @@ class Proposals:
         self._seen: set[str] = set()
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
-    def next(self, pending: Sequence[Candidate] = ()) -> Candidate | None:
+    def next(
+        self, pending: Sequence[Candidate] = (), chance_to_fit: Callable[[Candidate], float] = lambda candidate: 1.0
+    ) -> Candidate | None:
         """The candidate to measure next, none of those `pending`, whose trials are under way; None when there is no
-        other. Changes nothing but the RNG, which is seeded by the number of trials begun."""
+        other. What the sampler draws is taken with its `chance_to_fit` into memory. Changes nothing but the RNG, which
+        is seeded by the number of trials begun."""
         taken = self._seen.union(candidate.candidate_id for candidate in pending)
         unseen = [each for name, each in self._candidates.items() if name not in taken]
         if not unseen:
@@ -71,7 +74,7 @@ class Proposals:
                 return candidate
         if self._scenario.search.sampler == "grid":
             return self._next_of_grid(taken)
-        return self._next_of_sampler(unseen, taken)
+        return self._next_of_sampler(unseen, taken, chance_to_fit)
 
     @property
     def is_at_first(self) -> bool:
@@ -108,19 +111,27 @@ class Proposals:
         turn = min((count, index) for index, count in enumerate(done) if columns[index])[1]
         return columns[turn][0]
 
-    def _next_of_sampler(self, unseen: Sequence[Candidate], taken: Collection[str]) -> Candidate:
+    def _next_of_sampler(
+        self, unseen: Sequence[Candidate], taken: Collection[str], chance_to_fit: Callable[[Candidate], float]
+    ) -> Candidate:
         seed = int(np.random.SeedSequence([self._scenario.search.seed, len(taken)]).generate_state(1)[0])
         self._study.sampler = _sampler(self._scenario, seed, blocks=len(self._plan.blocks))
         rng = np.random.default_rng(seed)
+        # One for all draws, so that a low chance is none the higher for being drawn again; its root, since a launch
+        # that runs teaches more than one that ends out of memory.
+        luck = float(np.sqrt(np.random.default_rng([seed, 1]).random()))
         with draws(self._study) as draw:
             for _ in range(ASKS):
                 candidate = self._encoding.suggest(draw())
                 if candidate.candidate_id in taken:
                     continue
                 # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
-                if self._scenario.search.sampler != "random" or rng.random() < self._chances([candidate])[0]:
+                is_random = self._scenario.search.sampler == "random"
+                if is_random and rng.random() >= self._chances([candidate])[0]:
+                    continue
+                if chance_to_fit(candidate) > luck:
                     return candidate
-        chances = self._chances(unseen)
+        chances = np.minimum(self._chances(unseen), [chance_to_fit(each) for each in unseen])
         return unseen[int(rng.choice(len(unseen), p=chances / chances.sum()))]
 
     def _chances(self, candidates: Sequence[Candidate]) -> Floats:

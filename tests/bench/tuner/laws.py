@@ -77,9 +77,15 @@ def _tie_ms(candidate: Candidate) -> float:
     return 30 * (0.4 + 0.6 / candidate.batch_size) / _lanes(candidate) + _delay_ms(candidate)
 
 
-def _crashes(candidate: Candidate) -> bool:
-    """Out of memory: workers times weights and a cache that grows with the batch."""
-    return candidate.workers * BYTES[candidate.dtype] * (1 + 0.3 * candidate.batch_size) > 17.0
+MEMORY_MIB = 17_000.0
+"""Three in ten candidates need more."""
+PEAK_SD = 0.01
+"""Of the logarithm of a launch's peak."""
+
+
+def _need_mib(candidate: Candidate) -> float:
+    """Workers times weights and a cache that grows with the batch."""
+    return 1000 * candidate.workers * BYTES[candidate.dtype] * (1 + 0.3 * candidate.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +95,14 @@ class Law:
 
     name: str
     latency_ms: Callable[[Candidate], float]
-    crashes: Callable[[Candidate], bool] = lambda candidate: False
+    need_mib: Callable[[Candidate], float] = _need_mib
+    memory_mib: float = math.inf
     launch_sd: float = LAUNCH_SD
     drift_frac: float = 0.0
+
+    def crashes(self, candidate: Candidate) -> bool:
+        """Whether it runs out of memory."""
+        return self.need_mib(candidate) > self.memory_mib
 
     def trial(self, candidate: Candidate, number: int, seed: int) -> Trial:
         """What trial `number` of a search measures; equal for equal arguments."""
@@ -109,13 +120,15 @@ class Law:
         metric = Metric(
             value=value, unit="ms", estimator="law", method="bootstrap", n=REQUESTS, low=0.99 * value, high=1.01 * value
         )
+        luck = math.exp(PEAK_SD * float(np.random.default_rng([seed, number, 2]).standard_normal()))
+        peak = Metric(value=self.need_mib(candidate) * luck, unit="MiB", estimator="law", n=1)
         return Trial(
             trial_id=trial_id,
             number=number,
             candidate=candidate,
             outcome="ok",
             phase_s={"launch": LAUNCH_S, "load": LOAD_S},
-            summary=TrialSummary(metrics={"latency_p50_ms": metric}),
+            summary=TrialSummary(metrics={"latency_p50_ms": metric, "peak_memory_mib": peak}),
             quality=QualityReport(verdict="Normal", reason="law", metrics={}),
         )
 
@@ -142,7 +155,7 @@ class Law:
 
 
 LAWS = (
-    Law(name="crash region", latency_ms=smooth_ms, crashes=_crashes),
+    Law(name="crash region", latency_ms=smooth_ms, memory_mib=MEMORY_MIB),
     Law(name="plateau", latency_ms=_plateau_ms),
     Law(name="interaction", latency_ms=_interaction_ms),
     Law(name="heavy noise", latency_ms=smooth_ms, launch_sd=0.15),

@@ -26,16 +26,17 @@ from tests.bench.tuner.rivals import RIVALS
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One search: the true loss of what it recommends against the best, minutes on its clock, the minute at which a
-    candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included. `ended` of
-    them ended early, `reopened` of these were measured whole later. `is_missed`: one that ended early is truly at least
-    2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging answers: each
-    trial's, and each dtype's once, finalists again. `chance` is what is stated of the runner-up, if anything, and
-    `is_better` whether it is better, None where both are truly equal."""
+    candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included: so many
+    `out_of_memory`, `ended` early, and of these `reopened`, measured whole later. `is_missed`: one that ended early is
+    truly at least 2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging
+    answers: each trial's, and each dtype's once, finalists again. `chance` is what is stated of the runner-up, if
+    anything, and `is_better` whether it is better, None where both are truly equal."""
 
     loss_frac: float
     minutes: float
     found_min: float
     launches: int
+    out_of_memory: int
     ended: int
     reopened: int
     is_missed: bool
@@ -107,6 +108,7 @@ def _searched(
             record_trial=trials.append,
             clock=clock,
             earlier=_earlier(law, seed) if has_earlier else {},
+            memory_mib=law.memory_mib,
         )
         with patch.object(loop, "StudyRecord", _NoStudy):
             if ends_when_enough:
@@ -187,6 +189,7 @@ def _outcome(law: Law, trials: list[Trial]) -> Outcome:
         minutes=sum(trial.duration_s for trial in launched) / 60,
         found_min=_found_s(law, launched) / 60,
         launches=len(launched),
+        out_of_memory=sum(trial.outcome == "out_of_memory" for trial in launched),
         ended=len(ended),
         reopened=sum(each.candidate.candidate_id in whole for each in ended),
         is_missed=bool(missed),

@@ -26,6 +26,11 @@ def test_three_in_ten_candidates_crash_in_the_crash_region_only() -> None:
     assert set(shares.values()) == {0.0}
 
 
+def test_few_launches_end_out_of_memory_although_three_in_ten_candidates_would() -> None:
+    few = [run(BY_NAME["crash region"], "dyno, racing", seed) for seed in range(6)]
+    assert sum(each.out_of_memory for each in few) <= 0.03 * sum(each.launches for each in few)
+
+
 def test_most_of_the_plateau_is_level() -> None:
     values = [BY_NAME["plateau"].latency_ms(each) for each in plan().candidates]
     assert values.count(50.0) / len(values) > 0.8
