@@ -72,17 +72,29 @@ class Elsewhere:
         return self._known[asked]
 
     def _ask(self, asked: EngineThere) -> Capabilities | Availability:
-        task = self.cluster.ask(next(iter(self.nodes.values())), "capabilities", json.dumps(to_json(asked)))
-        if self.cluster.wait([task], CAPABILITIES_S) is None:
-            self.cluster.cancel(task, is_killed=True)
-            return Availability(is_available=False, reason=f"machine {self.machine.machine_id} did not answer in time")
-        try:
-            reply = json.loads(self.cluster.answer(task))
-        except (Lost, Refused) as error:
-            return Availability(is_available=False, reason=f"asking {self.machine.machine_id} failed: {error}")
-        if "able" in reply:
-            return from_json(Capabilities, reply["able"])
-        return from_json(Availability, reply["not"])
+        """What the first machine answers that is not lost meanwhile. Raises as `chosen_class`."""
+        lost: object = ""
+        for node in self._nodes():
+            task = self.cluster.ask(node, "capabilities", json.dumps(to_json(asked)))
+            if self.cluster.wait([task], CAPABILITIES_S) is None:
+                self.cluster.cancel(task, is_killed=True)
+                return Availability(is_available=False, reason=f"node {short(node)} did not answer in time")
+            try:
+                reply = json.loads(self.cluster.answer(task))
+            except Refused as error:
+                return Availability(is_available=False, reason=f"asking node {short(node)} failed: {error}")
+            except Lost as error:
+                lost = error
+                continue
+            if "able" in reply:
+                return from_json(Capabilities, reply["able"])
+            return from_json(Availability, reply["not"])
+        return Availability(is_available=False, reason=f"asking each machine failed: {lost}")
+
+    def _nodes(self) -> Iterator[str]:
+        """Of the machines of the class; where each was lost, those of the class that are there then."""
+        yield from self.nodes.values()
+        yield from _of_class(self.cluster, survey(self.cluster, waits=True), self.machine.machine_class).nodes.values()
 
     def checked(self, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]) -> Elsewhere:
         """The parts of machines, proven by launches of `cheap`, or the whole machines where a part is slowed down by

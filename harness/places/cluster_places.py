@@ -101,19 +101,23 @@ class FarPlaces:
         self._reserve: list[_Place] = []
 
     def admit(self, timeout_s: float = JOIN_S) -> None:
-        """Wait until every machine that is there now has proven that it belongs, or has not. Raises EnvironmentFault
-        where none does."""
+        """Wait until every machine that is there has proven that it belongs, or has not, a minute for one where none
+        is. Raises EnvironmentFault where none does."""
         self._look()
-        until = self._now() + timeout_s
-        while self._joining and (left_s := until - self._now()) > 0:
-            if (task := self._cluster.wait(list(self._joining), left_s)) is not None:
+        begun_s = self._now()
+        while (took_s := self._now() - begun_s) < timeout_s and (
+            self._joining or (took_s < NONE_LEFT_S and not self._places and not self._refusals)
+        ):
+            if (task := self._cluster.wait(list(self._joining), min(timeout_s - took_s, LOOK_S))) is not None:
                 self._joined(task)
+            self._look()
         for task, node in self._joining.items():
             self._cluster.cancel(task, is_killed=True)
             self._refuse(f"node {short(node)}: no proof within {timeout_s:g} s")
         self._joining.clear()
         if not self._places:
-            raise EnvironmentFault(f"no machine of the cluster can run this search: {'; '.join(self._refusals)}")
+            why = "; ".join(self._refusals) or "all left the cluster"
+            raise EnvironmentFault(f"no machine of the cluster can run this search: {why}")
 
     @property
     def machines(self) -> tuple[str, ...]:

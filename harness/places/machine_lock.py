@@ -2,12 +2,12 @@
 
 A lock file in the temporary folder, named by the machine's id; the kernel releases it when its holder ends, however
 that one ends. Containers that share no temporary folder cannot see each other's. A part of a split machine has another
-file, and keeps out whoever measures on the whole machine or on a part of another split.
+file for each search, and keeps out whoever measures on the whole machine, on a part of another split, or for another
+search: only what one search launches is known not to slow the parts down.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import glob
 import os
@@ -15,33 +15,33 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 POLL_S = 0.2
-_PART = re.compile(r"(.+)\.\d+of(\d+)")
+_PART = re.compile(r"(.+)\.\d+of(\d+(-\w+)?)")
 
 
 @contextmanager
-def machine_lock(machine_id: str, folder: Path | None = None) -> Iterator[None]:
-    """Waits until nobody else measures on this machine, or part of one, then keeps others out.
+def machine_lock(machine_id: str, search: str = "", folder: Path | None = None) -> Iterator[None]:
+    """Waits until nobody else measures on this machine, or part of one, then keeps others out; on other parts `search`
+    may measure meanwhile.
 
     Who waits holds the machine's gate, and whoever comes later waits there: else the whole machine would never be free
-    while parts of it are taken again and again."""
+    while parts of it are taken again and again. Two searches on the parts of one machine take turns by it."""
     path = _path(machine_id, folder)
-    gate, held = _open(path.with_name(f"{_split(path)[0]}.gate")), _open(path)
-    try:
-        try:
+    machine, split = _split(path)
+    if split and search:
+        path = path.with_stem(f"{path.stem}-{search}")
+    with ExitStack() as held:
+        with _opened(path.with_name(f"{machine}.gate")) as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            while any(map(_holder, _excluding(path))) or not _is_taken(held):
+            file = held.enter_context(_opened(path))  # not before: who has the gate removes files that nobody holds
+            while _is_kept_out(path) or not _is_taken(file):
                 time.sleep(POLL_S)
-        finally:
-            os.close(gate)
-        with contextlib.suppress(OSError):  # another user's file, opened for reading
-            os.pwrite(held, f"{os.getpid():<10}\n".encode(), 0)
+        with suppress(OSError):  # another user's file, opened for reading
+            os.pwrite(file, f"{os.getpid():<10}\n".encode(), 0)
         yield
-    finally:
-        os.close(held)
 
 
 def holder(machine_id: str, folder: Path | None = None) -> str:
@@ -55,34 +55,48 @@ def _path(machine_id: str, folder: Path | None) -> Path:
 
 
 def _split(path: Path) -> tuple[str, str]:
-    """The whole machine of a lock file, and into how many parts it is split there, '' where it is not."""
+    """The whole machine of a lock file, and into how many parts it is split there by which search, '' where it is
+    not."""
     found = _PART.fullmatch(path.stem)
     return (found[1], found[2]) if found else (path.stem, "")
 
 
+def _is_kept_out(path: Path) -> bool:
+    """Whether somebody measures who may not beside the holder of `path`; files of searches that have ended go."""
+    for other in _excluding(path):
+        if _holder(other):
+            return True
+        if "-" in _split(other)[1]:
+            with suppress(OSError):
+                other.unlink()
+    return False
+
+
 def _excluding(path: Path) -> list[Path]:
     """The other files whose holders may not measure beside that of `path`."""
-    machine, count = _split(path)
+    machine, split = _split(path)
     files = path.parent.glob(f"{glob.escape(machine)}.*lock")
-    return [each for each in files if _split(each)[0] == machine and _split(each)[1] != count]
+    return [each for each in files if _split(each)[0] == machine and _split(each)[1] != split]
 
 
 def _holder(path: Path) -> str:
-    looked = _open(path)
-    try:
+    with _opened(path) as looked:
         if _is_taken(looked, fcntl.LOCK_SH):  # shared: two that look do not see each other
             return ""
         return os.pread(looked, 32, 0).decode("ascii", "replace").strip() or "unknown"
-    finally:
-        os.close(looked)
 
 
-def _open(path: Path) -> int:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     """A descriptor of the lock file. Another user's may be locked though not written."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except PermissionError:
-        return os.open(path, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def _is_taken(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

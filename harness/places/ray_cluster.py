@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -84,6 +85,9 @@ class RayCluster:
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
         """The first that Ray lists as ready."""
+        if not tasks:
+            time.sleep(timeout_s)  # of no task Ray answers at once
+            return None
         with self._connected():
             ready, _ = self._ray.wait(list(tasks), num_returns=1, timeout=timeout_s)
         return ready[0] if ready else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from harness.records import Candidate, Trial
 from harness.scenario.resolve import BUNDLED, ResolvedScenario, resolved_from_dict
 from harness.trial.reference import Reference
 from harness.tune.racing import Terms
+
+SEARCH = secrets.token_hex(8)
+"""The search that this process runs, as no other process names its own."""
 
 Verb = Literal["describe", "capabilities", "join", "measure", "look", "receive", "install"]
 """What a place can be asked: who it is (Described), what an engine can do there, to prove that it would answer the same
@@ -95,7 +99,8 @@ class EngineThere:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search.
+    """One attempt at one order. Its `token` comes back with the archive. `left_s` is what is left of the search, which
+    `search` names: its trials alone are run beside each other on parts of one machine.
 
     `started` is the one of the `written` files (name -> base64) from which the server is started, where a
     recommendation is verified; '' where the candidate is launched. `prefix` begins the trial's id. `terms` are what it
@@ -115,6 +120,7 @@ class Measure:
     prefix: str = ""
     terms: Terms | None = None
     raced: str = ""
+    search: str = SEARCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,8 @@ def _why_apart(trials: Collection[Trial]) -> str:
         return ""
     return (
         f"the loads of its parts began {apart_s:.0f} s apart, the shortest took {shortest_s:.0f} s: that shows nothing "
-        "of how they measure side by side; give a longer load, and to a worker of Dask's a thread more than parts"
+        "of how they measure side by side; give a longer load, a worker of Dask's a thread more than parts, and end "
+        "other searches there"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from harness.errors import EnvironmentFault, UsageError
@@ -17,6 +17,8 @@ from harness.store.codec import from_json
 ANSWER_S = 120.0
 """Until a place that does not describe itself is left out; a first worker takes a second or two to start, and a minute
 was seen where ten processes waited for each core."""
+LOOK_S = 2.0
+"""Between two looks at which nodes are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +31,38 @@ class Found:
 
 
 def survey(
-    cluster: Cluster, timeout_s: float = ANSWER_S, now: Callable[[], float] = time.monotonic
+    cluster: Cluster,
+    timeout_s: float = ANSWER_S,
+    now: Callable[[], float] = time.monotonic,
+    *,
+    waits: bool = False,
 ) -> tuple[Found, ...]:
-    """Every node of the cluster, by name. Raises EnvironmentFault where it has none that offers a machine."""
-    nodes = sorted(cluster.nodes())
-    if not nodes:
+    """Every node of the cluster, by name, also those that join meanwhile; where all that were asked have left again,
+    others are waited for. Raises EnvironmentFault where it has none that offers a machine and does not wait."""
+    if not waits and not cluster.nodes():
         raise EnvironmentFault(
             "the cluster has no node that offers a machine; start each of Ray's with --resources '{\"machine\": 1}', "
             "each worker of Dask's with --resources machine=1"
         )
-    waiting: dict[Task, str] = {cluster.ask(node, "describe", "null"): node for node in nodes}
+    waiting: dict[Task, str] = {}
     found: dict[str, Found] = {}
     until = now() + timeout_s
-    while waiting and (left_s := until - now()) > 0:
-        if (task := cluster.wait(waiting, left_s)) is not None:
+    while (left_s := until - now()) > 0:
+        nodes = cluster.nodes()
+        waiting |= {cluster.ask(node, "describe", "null"): node for node in nodes - {*found, *waiting.values()}}
+        if not waiting and not _have_all_left(found, nodes):
+            break
+        if (task := cluster.wait(list(waiting), min(left_s, LOOK_S))) is not None:
             node = waiting.pop(task)
             found[node] = _described(cluster, task, node)
     for task, node in waiting.items():
         cluster.cancel(task, is_killed=True)
         found[node] = Found(node=node, why=f"no answer within {timeout_s:g} s")
-    return tuple(found[node] for node in nodes)
+    return tuple(found[node] for node in sorted(found))
+
+
+def _have_all_left(found: Mapping[str, Found], nodes: Set[str]) -> bool:
+    return all(each.described is None for each in found.values()) and not found.keys() & nodes
 
 
 def _described(cluster: Cluster, task: Task, node: str) -> Found:
@@ -63,7 +77,8 @@ def chosen_class(found: Sequence[Found], asked: str | None) -> Described:
     where there is no such class or no largest one, EnvironmentFault where no machine answered."""
     known = {each.described.machine.machine_id: each.described for each in found if each.described is not None}
     if not known:
-        raise EnvironmentFault(f"no machine of the cluster answered: {'; '.join({each.why: 0 for each in found})}")
+        why = "; ".join({each.why: 0 for each in found}) or "all left it"
+        raise EnvironmentFault(f"no machine of the cluster answered: {why}")
     counts = Counter(each.machine.machine_class for each in known.values())
     most = max(counts.values())
     largest = [name for name, count in counts.items() if count == most]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", help="measure the speed-up on so many nodes instead")
     parser.add_argument("--kills", type=int, help="kill so many of each kind instead, with -9 at random moments")
     parser.add_argument("--on", choices=("ray", "dask"), default="dask", help="the cluster of --kills")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end --kills after so long, with fewer")
     parser.add_argument("--replay", type=int, help="replay so many seeds on 1, 2, 4 and 8 machines in memory instead")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -96,7 +98,7 @@ def main() -> None:
         _write(given.out, "speed-up", speeds, speed_table(speeds))
         return
     if given.kills:
-        found = killed(given.on, given.kills)
+        found = killed(given.on, given.kills, given.minutes)
         _write(given.out, f"kills-{given.on}", [asdict(found)], kills_table(given.on, found))
         raise SystemExit(1 if found.wrong else 0)
     if given.replay:

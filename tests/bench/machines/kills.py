@@ -1,14 +1,16 @@
 """kill -9 at random moments of a search on two real nodes: of a node, its daemon, a worker, and the search itself.
 
-A search of 48 short trials goes on while something is killed every few seconds, and is begun again by the same command
-where the search itself was killed. At each kill the trials under way are noted, and when the last process of each, its
-engine's included, is gone; at the end of each search its run folder is checked.
+A search of short trials goes on while something is killed every few seconds, and is begun again by the same command
+where the search itself was killed; one with few kills before it has fewer trials. At each kill the trials under way are
+noted, and when the last process of each, its engine's included, is gone; at the end its run folder is checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from statistics import median
 
 import psutil
 
-from tests.harness.places.real_clusters import RealCluster, kill, real_cluster
+from tests.harness.places.real_clusters import RealCluster, command, kill, real_cluster
 
 KINDS = ("node", "daemon", "worker", "coordinator")
 NODES = ("alpha", "beta")
@@ -31,25 +33,28 @@ SOON_S = 5.0
 LATER_S = 60.0
 """Until no engine runs whose search is gone."""
 POLL_S = 0.05
-BETWEEN_S = (1.0, 20.0)
-CANDIDATES = 48
+BETWEEN_S = (1.0, 30.0)
+BATCH_SIZES, SERVICES = 6, (2, 4)
+"""A search has six candidates for each of so many service times, fewer for fewer kills."""
 SCENARIO = """
 name: killed
-workload: {load: {kind: closed, users: 1}, requests: 100000, max_duration_s: 2}
+workload: {load: {kind: closed, users: 1}, requests: 100000, max_duration_s: 1}
 quality: {prompts: 1}
-space: [{engine: fake, batch_size: [1, 2, 3, 4, 5, 6], options: {service_ms: [10, 20, 30, 40, 50, 60, 70, 80]}}]
+space: [{engine: fake, batch_size: %s, options: {service_ms: %s}}]
 objectives: [{metric: latency_p50_ms, goal: minimize}]
-search: {sampler: grid, trials: 48, max_minutes: 600, confirm: {finalists: 0}}
+search: {sampler: grid, trials: %s, max_minutes: 600, confirm: {finalists: 0}}
 """
 
 
 @dataclass(slots=True, kw_only=True)
 class Kill:
-    """One kill: how many trials were under way on what it hit, and the seconds until all their processes were gone."""
+    """One kill: how many trials were under way on what it hit, the seconds until all their processes were gone, and the
+    commands of those that ran for too long."""
 
     kind: str
     under_way: int
     gone_s: float
+    late: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,48 +67,61 @@ class Killed:
     wrong: list[str] = field(default_factory=list)
 
 
-def killed(kind: str, times: int, seed: int = 1) -> Killed:
-    """What `times` kills of each kind did to searches on a cluster 'ray' or 'dask'."""
+def killed(kind: str, times: int, minutes: float = math.inf, seed: int = 1) -> Killed:
+    """What `times` kills of each kind did to searches on a cluster 'ray' or 'dask'; after `minutes` none is added."""
     rng, found = random.Random(seed), Killed()
     left = list(KINDS * times)
     rng.shuffle(left)
+    until_s = time.monotonic() + 60 * minutes
     with real_cluster(kind, NODES) as cluster:
-        while left:
-            with tempfile.TemporaryDirectory() as folder:
-                _one_search(cluster, left, rng, found, Path(folder))
+        while left and time.monotonic() < until_s:
+            folder = Path(tempfile.mkdtemp(prefix="kills"))
+            wrong = _one_search(cluster, left, rng, found, folder, until_s)
             found.searches += 1
-            print(f"{len(found.kills)} kills, {found.searches} searches, wrong: {len(found.wrong)}", flush=True)
+            found.wrong += wrong
+            print(f"{len(found.kills)} kills, {found.searches} searches, wrong: {wrong or 'nothing'}", flush=True)
+            if wrong:
+                print(f"its run and its notes are kept in {folder}", flush=True)
+            else:
+                shutil.rmtree(folder)
     return found
 
 
-def _one_search(cluster: RealCluster, left: list[str], rng: random.Random, found: Killed, folder: Path) -> None:
-    """Kill what is next in `left` until that is empty or the search ends; then check its run folder."""
-    (folder / "s.yaml").write_text(SCENARIO)
-    before = len(found.kills)
+def _one_search(
+    cluster: RealCluster, left: list[str], rng: random.Random, found: Killed, folder: Path, until_s: float
+) -> list[str]:
+    """Kill what is next in `left` until that is empty or the search ends; then what is wrong in its run folder."""
+    services = [10 * each for each in range(1, min(max(SERVICES[0], len(left) // 2), SERVICES[1]) + 1)]
+    candidates = BATCH_SIZES * len(services)
+    (folder / "s.yaml").write_text(SCENARIO % (list(range(1, BATCH_SIZES + 1)), services, candidates))
+    kills, wrong = list[Kill](), list[str]()
     with (folder / "notes").open("wb") as notes:
         search = _begun(cluster, folder, notes.fileno())
         try:
-            while left and search.poll() is None:
+            while left and time.monotonic() < until_s:
                 with suppress(subprocess.TimeoutExpired):
                     search.wait(rng.uniform(*BETWEEN_S))
                     break
                 if left[0] == "coordinator":
-                    found.kills.append(_watched("coordinator", cluster.trials(), search.kill, LATER_S))
+                    kills.append(_watched("coordinator", cluster.trials(), search.kill, LATER_S))
                     search.wait()
                     search = _begun(cluster, folder, notes.fileno())
                 else:
-                    found.kills.append(_struck(cluster, left[0], rng.choice(NODES)))
-                found.wrong += _late(found.kills[-1])
+                    node = rng.choice(NODES)
+                    if left[0] == "worker" and not cluster.workers(node):
+                        continue  # none has a trial at this moment
+                    kills.append(_struck(cluster, left[0], node))
                 left.pop(0)
             search.wait(3600)
         finally:
             search.kill()
             search.wait()
     if search.returncode != 0:
-        found.wrong.append(f"the search ended with status {search.returncode}: {_end_of(folder / 'notes')}")
-    lost, wrong = checked(folder, found.kills[before:])
+        wrong.append(f"the search ended with status {search.returncode}: {_end_of(folder / 'notes')}")
+    lost, wrong_there = checked(folder, kills, candidates)
     found.lost += lost
-    found.wrong += wrong
+    found.kills += kills
+    return [*wrong, *wrong_there, *(why for each in kills for why in _late(each))]
 
 
 def _begun(cluster: RealCluster, folder: Path, notes: int) -> subprocess.Popen[bytes]:
@@ -133,13 +151,16 @@ def _each(processes: Sequence[psutil.Process]) -> None:
 
 def _watched(kind: str, trials: Sequence[psutil.Process], strike: Callable[[], None], limit_s: float) -> Kill:
     """Strike, and watch these trials with all that they started until they are gone, or twice the limit."""
-    watched = set(trials) | _below(trials)
+    watched, late = set(trials) | _below(trials), dict[psutil.Process, str]()
     strike()
     begun_s = time.monotonic()
     while (running := [each for each in watched if _runs(each)]) and time.monotonic() - begun_s < 2 * limit_s:
         watched |= _below(running)
+        if time.monotonic() - begun_s > limit_s:
+            late |= {each: " ".join(command(each))[-80:] for each in running if each not in late}
         time.sleep(POLL_S)
-    return Kill(kind=kind, under_way=len(trials), gone_s=time.monotonic() - begun_s)
+    gone_s = time.monotonic() - begun_s
+    return Kill(kind=kind, under_way=len(trials), gone_s=gone_s, late=tuple(late.values()))
 
 
 def _below(processes: Sequence[psutil.Process]) -> set[psutil.Process]:
@@ -157,11 +178,11 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _late(one: Kill) -> list[str]:
-    limit_s = LATER_S if one.kind == "coordinator" else SOON_S
-    return [f"a trial ran on for {one.gone_s:.1f} s after its {one.kind} was killed"] if one.gone_s > limit_s else []
+    why = f"processes of a trial ran on for {one.gone_s:.1f} s after its {one.kind} was killed: {'; '.join(one.late)}"
+    return [why] if one.late else []
 
 
-def checked(results: Path, kills: Sequence[Kill]) -> tuple[int, list[str]]:
+def checked(results: Path, kills: Sequence[Kill], candidates: int) -> tuple[int, list[str]]:
     """How many trials a search's run records as lost, and what is wrong in its folder."""
     wrong = []
     roots = [path.parent for path in results.glob("runs/*/*/trials.jsonl")]
@@ -181,8 +202,8 @@ def checked(results: Path, kills: Sequence[Kill]) -> tuple[int, list[str]]:
     if others := [each for each in trials if each not in measured and each not in lost]:
         wrong.append(f"unexpected: {[(each['outcome'], each['reason']) for each in others]}")
     settled = {json.dumps(each["candidate"], sort_keys=True) for each in trials if each["outcome"] != "machine_lost"}
-    if len(settled) != CANDIDATES:
-        wrong.append(f"{len(settled)} of {CANDIDATES} candidates were measured")
+    if len(settled) != candidates:
+        wrong.append(f"{len(settled)} of {candidates} candidates were measured")
     for each in measured:
         files = [
             roots[0] / "requests" / f"{each['trial_id']}.parquet",
@@ -197,10 +218,12 @@ def checked(results: Path, kills: Sequence[Kill]) -> tuple[int, list[str]]:
 
 def kills_table(kind: str, found: Killed) -> str:
     """What the kills did, as Markdown."""
+    trials = " to ".join(str(BATCH_SIZES * services) for services in SERVICES)
     lines = [
         f"# kill -9 at random moments, on two nodes of {kind.capitalize()}",
         "",
-        f"{found.searches} searches of {CANDIDATES} trials of the fake engine; lost trials were measured again.",
+        f"Searches of {trials} trials of the fake engine: {found.searches}. Lost trials were measured again.",
+        "Trials under way: those of the search, and those by which the machines are compared.",
         "Gone: from the kill until the last process of the trials under way ended, their engines included.",
         "Checked in each run folder: no number, trial or candidate twice, every line has its files, no files without",
         "a line, no more trials lost than were under way, every candidate measured, by the same command throughout.",

@@ -65,7 +65,7 @@ class RealCluster:
 
     def trials(self, name: str = "") -> list[psutil.Process]:
         """The processes of the trials under way on all nodes or on one, engines not included."""
-        return [each for each in self.processes(name) if {"harness.places.at_place", "measure"} <= set(_command(each))]
+        return [each for each in self.processes(name) if {"harness.places.at_place", "measure"} <= set(command(each))]
 
     def workers(self, name: str = "") -> list[psutil.Process]:
         """The workers that watch a trial."""
@@ -77,7 +77,7 @@ class RealCluster:
 
     def daemons(self, name: str) -> list[psutil.Process]:
         """What starts the workers of a node: Ray's raylet, Dask's nanny."""
-        return [each for each in self.processes(name) if self._daemon in " ".join(_command(each)[:3])]
+        return [each for each in self.processes(name) if self._daemon in " ".join(command(each)[:3])]
 
     def kill_node(self, name: str) -> None:
         """Kill -9 of all that runs on it, as when a machine loses its power."""
@@ -102,7 +102,8 @@ def kill(process: psutil.Process) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def _command(process: psutil.Process) -> list[str]:
+def command(process: psutil.Process) -> list[str]:
+    """Its arguments; none where it has ended."""
     with suppress(psutil.Error):
         return list(process.cmdline())
     return []

@@ -35,6 +35,7 @@ from harness.tune.places import Order
 from harness.tune.search_records import SearchContext, SearchResult
 from tests.harness.places.contract import a_measure, keeps_the_contract, some_terms
 from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
+from tests.harness.places.test_survey import Leaving
 from tests.harness.tune.landscape import able
 
 ORDER = Order(number=1, candidate=Candidate(block=0, engine="fake"))
@@ -321,6 +322,19 @@ def test_a_search_that_no_machine_can_run_states_each_reason(tmp_path: Path) -> 
     ):
         bench.places.admit()
     assert [is_killed for _, is_killed in bench.cluster.cancelled] == [True]
+
+
+def test_a_search_whose_machines_leave_while_they_join_waits_a_minute_for_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cluster = Leaving(tmp_path / "there", {"n1": _machine("m1"), "n2": _machine("m2")})
+    bench.cluster.dead = {"n1"}
+    bench.at_most(99).admit()
+    assert bench.places.machines == ("m2",)
+    bench.cluster = Leaving(tmp_path / "there", {"n1": _machine("m1")})
+    bench.cluster.next_node, bench.cluster.dead = None, {"n1"}
+    with pytest.raises(EnvironmentFault, match="no machine of the cluster can run this search: all left the cluster"):
+        bench.at_most(99).admit()
+    assert 60 <= bench.cluster.now_s < 63
 
 
 def test_machines_beyond_the_largest_number_stand_in_for_one_that_leaves(tmp_path: Path) -> None:

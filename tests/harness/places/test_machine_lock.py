@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,11 +13,25 @@ from pathlib import Path
 import pytest
 
 from harness.places.machine_lock import holder, machine_lock
+from tests.waiting import eventually
+
+
+def somebody_waits_for(machine_id: str, folder: Path) -> bool:
+    """Whether a process waits at the machine's gate."""
+    gate = folder / f"dyno-machine-{machine_id}.gate"
+    if not gate.exists():
+        return False
+    with gate.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_a_lock_is_seen_while_it_is_held_and_not_after(tmp_path: Path) -> None:
     assert holder("m1", tmp_path) == ""
-    with machine_lock("m1", tmp_path):
+    with machine_lock("m1", folder=tmp_path):
         assert holder("m1", tmp_path) == str(os.getpid())
         assert holder("m2", tmp_path) == ""
     assert holder("m1", tmp_path) == ""
@@ -28,10 +43,10 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
 
     def second() -> None:
         waits.set()
-        with machine_lock("m1", tmp_path):
+        with machine_lock("m1", folder=tmp_path):
             order.append("second")
 
-    with machine_lock("m1", tmp_path):
+    with machine_lock("m1", folder=tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         waits.wait()
@@ -52,36 +67,39 @@ def test_another_users_file_is_locked_though_not_written(tmp_path: Path, monkeyp
         return opened(path, flags, mode)
 
     monkeypatch.setattr(os, "open", as_another_user)
-    with machine_lock("m1", tmp_path):
+    with machine_lock("m1", folder=tmp_path):
         assert holder("m1", tmp_path) == "unknown"
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "is_beside"),
+    ("first", "second", "search", "is_beside"),
     [
-        ("m1.1of2", "m1.2of2", True),
-        ("m1.1of2", "m1.1of2", False),
-        ("m1.1of2", "m1", False),
-        ("m1", "m1.2of2", False),
-        ("m1.1of4", "m1.2of2", False),
-        ("m1.1of2", "m10", True),
-        ("m1.1of2", "m10.1of4", True),
+        ("m1.1of2", "m1.2of2", "s", True),
+        ("m1.1of2", "m1.2of2", "other", False),
+        ("m1.1of2", "m1.1of2", "s", False),
+        ("m1.1of2", "m1.1of2", "other", False),
+        ("m1.1of2", "m1", "s", False),
+        ("m1", "m1.2of2", "s", False),
+        ("m1.1of4", "m1.2of2", "s", False),
+        ("m1.1of2", "m10", "other", True),
+        ("m1.1of2", "m10.1of4", "other", True),
     ],
 )
-def test_only_parts_of_one_split_measure_beside_each_other(
-    tmp_path: Path, first: str, second: str, is_beside: bool
+def test_only_parts_of_one_split_measure_beside_each_other_for_one_search(
+    tmp_path: Path, first: str, second: str, search: str, is_beside: bool
 ) -> None:
     taken = threading.Event()
 
     def other() -> None:
-        with machine_lock(second, tmp_path):
+        with machine_lock(second, search, tmp_path):
             taken.set()
 
     for name in (first, second):
-        with machine_lock(name, tmp_path):  # their files are there from now on
+        with machine_lock(name, "s", tmp_path):  # their files are there from now on
             pass
-    with machine_lock(first, tmp_path):
-        assert holder(second, tmp_path) == ("" if is_beside else str(os.getpid()))
+    with machine_lock(first, "s", tmp_path):
+        is_far = second.startswith("m10")
+        assert holder(second, tmp_path) == ("" if is_far else str(os.getpid())), "as a new search would find it"
         thread = threading.Thread(target=other)
         thread.start()
         assert taken.wait(30 if is_beside else 0.5) == is_beside
@@ -89,11 +107,37 @@ def test_only_parts_of_one_split_measure_beside_each_other(
     assert taken.is_set(), "it waited for the first to end"
 
 
+def test_two_searches_that_split_a_machine_alike_take_turns(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def trial(part: str, search: str) -> None:
+        with machine_lock(part, search, tmp_path):
+            order.append(search)
+
+    threads = [threading.Thread(target=trial, args=each) for each in (("m1.1of2", "second"), ("m1.2of2", "first"))]
+    with machine_lock("m1.1of2", "first", tmp_path):
+        threads[0].start()
+        eventually(lambda: somebody_waits_for("m1", tmp_path), "the second search at the gate")
+        threads[1].start()
+        threads[1].join(0.5)
+        assert order == [], "the first one's next trial comes after it, or it would never have its turn"
+    for thread in threads:
+        thread.join()
+    assert order == ["second", "first"]
+
+
+def test_the_files_of_a_search_that_has_ended_are_removed_by_the_next(tmp_path: Path) -> None:
+    for search in ("first", "second"):
+        with machine_lock("m1.1of2", search, tmp_path):
+            pass
+    assert {each.name for each in tmp_path.glob("*.lock")} == {"dyno-machine-m1.1of2-second.lock"}
+
+
 @pytest.mark.heavy
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from harness.places.machine_lock import machine_lock\n"
-        "with machine_lock('m1', pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "with machine_lock('m1', folder=pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -102,5 +146,5 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
         assert holder("m1", tmp_path) == str(child.pid)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        with machine_lock("m1", tmp_path):
+        with machine_lock("m1", folder=tmp_path):
             assert holder("m1", tmp_path) == str(os.getpid())

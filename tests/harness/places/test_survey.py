@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from engines.api import Availability
+from harness.cli.tune_places import Elsewhere
 from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import Machine
+from harness.places.requests import Verb
 from harness.places.survey import chosen_class, survey
-from tests.harness.places.in_memory_cluster import InMemoryCluster
+from harness.store.codec import to_json
+from tests.harness.places.in_memory_cluster import Answer, InMemoryCluster
 
 
 def _machine(name: str, cores: int = 8) -> Machine:
@@ -49,3 +54,53 @@ def test_a_silent_machine_is_listed_and_nothing_hangs(tmp_path: Path) -> None:
 def test_a_cluster_without_machines_shows_how_a_node_gets_one(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"start each of Ray's with --resources '\{\"machine\": 1\}'"):
         survey(InMemoryCluster(tmp_path, {}))
+
+
+class Leaving(InMemoryCluster):
+    """Its only node leaves while it is asked; `next_node` joins at 30 s, unless it is None."""
+
+    next_node: str | None = "n2"
+
+    def nodes(self) -> frozenset[str]:
+        if self.now_s < 1:
+            return frozenset(["n1"])
+        return frozenset([self.next_node] if self.next_node and self.now_s >= 30 else [])
+
+    def _answer(self, node: str, verb: Verb, request: str) -> tuple[float, Answer]:
+        if verb != "capabilities":
+            return super()._answer(node, verb, request)
+        not_there = Availability(is_available=False, reason=f"asked {node}")
+        return 1.0, json.dumps({"not": to_json(not_there)}).encode()
+
+
+def test_a_machine_that_joins_after_all_others_left_is_waited_for(tmp_path: Path) -> None:
+    cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
+    cluster.dead = {"n1"}
+    found = survey(cluster, timeout_s=60, now=lambda: cluster.now_s)
+    assert [(each.node, each.why) for each in found] == [("n1", "TaskUnschedulableError"), ("n2", "")]
+    assert 30 <= cluster.now_s < 34
+    cluster = Leaving(tmp_path, {"n1": _machine("m1")})
+    cluster.next_node, cluster.dead = None, {"n1"}
+    with pytest.raises(EnvironmentFault, match="no machine of the cluster answered: TaskUnschedulableError"):
+        chosen_class(survey(cluster, timeout_s=60, now=lambda: cluster.now_s), None)
+    assert 60 <= cluster.now_s < 63
+
+
+def test_a_cluster_that_had_machines_is_waited_for_while_it_has_none(tmp_path: Path) -> None:
+    cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
+    cluster.now_s = 2.0
+    assert [each.node for each in survey(cluster, now=lambda: cluster.now_s, waits=True)] == ["n2"]
+
+
+def test_what_an_engine_can_do_is_asked_of_another_machine_where_the_first_is_lost(tmp_path: Path) -> None:
+    cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
+    cluster.dead = {"n1"}
+    there = Elsewhere(cluster=cluster, machine=_machine("m1"), nodes={"m1": "n1"})
+    assert there.capabilities("fake") == Availability(is_available=False, reason="asked n2")
+
+
+def test_a_machine_that_cannot_answer_and_stays_is_not_waited_for(tmp_path: Path) -> None:
+    cluster = InMemoryCluster(tmp_path, {"n1": _machine("m1")})
+    cluster.dead = {"n1"}
+    assert [each.why for each in survey(cluster, now=lambda: cluster.now_s)] == ["TaskUnschedulableError"]
+    assert cluster.now_s < 3

@@ -30,6 +30,7 @@ from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
 from harness.trial.reference import Reference
 from tests.harness.places.contract import some_terms
+from tests.harness.places.test_machine_lock import somebody_waits_for
 from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.heavy
@@ -158,7 +159,7 @@ def test_a_part_of_a_machine_measures_on_its_cores_alone(tmp_path: Path) -> None
 def test_where_another_cluster_measures_the_machine_is_busy_and_a_trial_waits_for_its_end(tmp_path: Path) -> None:
     name, measure = f"place-{secrets.token_hex(4)}", _measure(_resolved(tmp_path, 0.5))
     with ExitStack() as other:
-        other.enter_context(machine_lock(name, tmp_path))
+        other.enter_context(machine_lock(name, folder=tmp_path))
         with _place(tmp_path, "measure", measure, name) as (daemon, reply, _):
             answer, _ = _answer(tmp_path, "describe", None, name)
             assert from_json(Described, json.loads(answer)).holder == str(os.getpid())
@@ -166,6 +167,21 @@ def test_where_another_cluster_measures_the_machine_is_busy_and_a_trial_waits_fo
             other.close()
             assert daemon.wait(LIMIT_S) == 0
             assert unpack(reply.read_bytes(), "fence").trial.outcome == "ok"
+
+
+def test_a_part_of_a_machine_waits_for_a_part_that_another_search_measures_on(tmp_path: Path) -> None:
+    count = len(physical_cores(os.sched_getaffinity(0)))
+    name, measure = f"place-{secrets.token_hex(4)}", replace(_measure(_resolved(tmp_path, 0.5)), search="one")
+    for search, waits in (("one", count == 1), ("two", True)):
+        with ExitStack() as other:
+            other.enter_context(machine_lock(f"{name}.1of{count}", search, tmp_path))
+            with _place(tmp_path, "measure", measure, name, f"{count}/{count}") as (daemon, reply, _):
+                if waits:
+                    eventually(lambda: somebody_waits_for(name, tmp_path), "a trial at the gate")
+                    assert not _serving(daemon)
+                    other.close()
+                assert daemon.wait(LIMIT_S) == 0
+                assert unpack(reply.read_bytes(), "fence").trial.outcome == "ok"
 
 
 def test_a_file_that_is_not_at_the_place_is_one_sentence(tmp_path: Path) -> None:
