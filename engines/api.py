@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from engines.errors import EngineError
+from engines.least_memory import LeastMemory
 from engines.metrics_page import MetricsPage
 from engines.option_values import OptionValues
 from engines.setting import OptionValue, Setting
@@ -74,7 +75,7 @@ class Traits:
     may have a prefix cache, which serves a prompt that it has seen before without reading it again;
     `prompt_cache_option`: it has one where this option is true. `takes_request`: its server is not ours, so that a
     scenario's workload.request and workload.template apply to it. `model_kinds`: those it serves, where that is known
-    without asking it.
+    without asking it. `least_memory`: what it must have room for; None where that is not known.
     """
 
     is_rented: bool = False
@@ -93,6 +94,7 @@ class Traits:
     prompt_cache_option: str = ""
     takes_request: bool = False
     model_kinds: tuple[str, ...] = ()
+    least_memory: LeastMemory | None = None
 
     def caches_prompts(self, options: Mapping[str, OptionValue]) -> bool:
         """Whether a server with these options may answer a repeated prompt from a prefix cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.api import Traits
+from engines.least_memory import LeastMemory
 
 ENGINES: dict[str, str] = {
     "fake": "engines.adapters.fake:FakeEngine",
@@ -70,6 +71,14 @@ TRAITS: dict[str, Traits] = {
         takes_request=True,
         prompt_cache_option="cache_prompt",
         model_kinds=_DECODERS,
+        least_memory=LeastMemory(
+            type_options=("cache_type_k", "cache_type_v"),
+            context_option="context",
+            usual_context=4096,
+            rows_option="n_parallel",
+            usual_rows=32,
+            is_mapped=True,
+        ),
     ),
     "vllm": Traits(
         has_own_front=True,
@@ -78,6 +87,13 @@ TRAITS: dict[str, Traits] = {
         container_rolling_batch="vllm",
         prompt_cache_option="enable_prefix_caching",
         model_kinds=_DECODERS,
+        least_memory=LeastMemory(
+            type_options=("kv_cache_dtype",),
+            share_option="gpu_memory_utilization",
+            context_option="max_model_len",
+            usual_context=4096,
+            smaller_by=("quantization", "cpu_offload_gb", "load_format", "hf_overrides", "pipeline_parallel_size"),
+        ),
     ),
     "sglang": Traits(
         has_own_front=True,
@@ -85,6 +101,11 @@ TRAITS: dict[str, Traits] = {
         takes_request=True,
         prompt_cache_option="radix_cache",
         model_kinds=_DECODERS,
+        least_memory=LeastMemory(
+            type_options=("kv_cache_dtype",),
+            share_option="mem_fraction_static",
+            smaller_by=("quantization", "cpu_offload_gb", "torchao_config", "load_format", "pp_size"),
+        ),
     ),
     "transformers_serve": Traits(has_own_front=True, has_start_file=True, takes_request=True, model_kinds=_DECODERS),
     "trtllm_serve": Traits(has_own_front=True, takes_request=True, model_kinds=_DECODERS),

@@ -41,6 +41,7 @@ from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
 from harness.space.check_options import unchecked_options
 from harness.space.context import most_tokens
+from harness.space.least_memory import without_too_large
 from harness.space.machine_file import DescribedMachine, capabilities_there
 from harness.space.plan_text import Races, facts_of, plan_dict, plan_lines
 from harness.store.layout import DEFAULT_RESULTS
@@ -214,7 +215,7 @@ class _Options:
 
 def _tune(resolved: ResolvedScenario, options: _Options) -> int:
     there = options.there
-    plan = _plan(resolved, there, options.machine)
+    plan = _plan(resolved, there, options.machine, prunes=options.prunes)
     first = options.runs.first(resolved, plan)
     if options.dry_run:
         check_model(resolved)
@@ -239,7 +240,9 @@ def _tune(resolved: ResolvedScenario, options: _Options) -> int:
         return answer(bench, result, verifies=options.verifies, as_json=options.as_json, run_file=run_file)
 
 
-def _plan(resolved: ResolvedScenario, there: Elsewhere | None, machine: DescribedMachine | None) -> SpacePlan:
+def _plan(
+    resolved: ResolvedScenario, there: Elsewhere | None, machine: DescribedMachine | None, *, prunes: bool
+) -> SpacePlan:
     """What can be launched on the machines that measure."""
     kind = model_kind_of(resolved)
     most = most_tokens(resolved, kind)
@@ -250,6 +253,7 @@ def _plan(resolved: ResolvedScenario, there: Elsewhere | None, machine: Describe
         plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores, kind=kind, tokens=most)
     else:
         plan = plan_space(resolved, capabilities_for(resolved), usable_cores(), why_stale, kind, most)
+    plan = without_too_large(plan, resolved, machine, most) if prunes else plan
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 

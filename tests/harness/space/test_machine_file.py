@@ -53,6 +53,54 @@ def test_rows_in_memory_are_no_more_than_the_load_asks_at_once() -> None:
     assert any("(1 rows x " in line for line in lines)
 
 
+def _described(tmp_path: Path, gpu_memory_gib: float) -> str:
+    path = tmp_path / "machine.yml"
+    path.write_text(f"name: m\ncores: 8\nmemory_gib: 8\ngpus: 1\ngpu: A10G\ngpu_memory_gib: {gpu_memory_gib}\n")
+    return str(path)
+
+
+def test_what_surely_does_not_fit_a_gpu_is_ruled_out_with_the_arithmetic(tmp_path: Path) -> None:
+    """Mistral 7B in 16 bits: 7,241,732,096 weights; a context of 4,096 tokens, 32 layers, 8 heads of 128."""
+    small = ("--dry-run", "--machine", _described(tmp_path, 12.0))
+    printed = _plan(MISTRAL, *small)
+    assert (
+        "vllm bf16 kv_cache_dtype=fp8 (6): needs at least weights 14.48 + keys and values 0.27 (1 x 131,072 layer "
+        "tokens x 8 heads x 128 x 2 bytes) = 14.75 GB on each GPU, and 1 of A10G's 12.88 GB is 12.88; --no-prune"
+        in printed
+    )
+    assert "nothing is left" in printed or "candidates 0" in printed
+    assert "candidates 24\n" in _plan(MISTRAL, *small, "--no-prune")
+    assert "candidates 24\n" in _plan(MISTRAL, "--dry-run", "--machine", _described(tmp_path, 24.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ("gpu_memory_utilization: [0.15, 0.9], max_num_seqs: 8", 1),
+        ("max_model_len: [4096, 32768], kv_cache_dtype: [auto, fp8]", 4),
+        ("gpu_memory_utilization: 0.2, max_model_len: [4096, 32768], kv_cache_dtype: [auto, fp8]", 3),
+        ("gpu_memory_utilization: 0.15, quantization: fp8", 1),
+    ],
+)
+def test_share_context_and_cache_type_decide_what_fits(tmp_path: Path, options: str, left: int) -> None:
+    """On 80 GiB, 85.9 GB: 0.15 is 12.9, less than the weights alone; 0.2 is 17.2; 32,768 tokens are 4.3 or 2.1."""
+    path = tmp_path / "s.yaml"
+    block = f"{{engine: vllm, device: cuda, dtype: bf16, rolling_batch: auto, options: {{{options}}}}}"
+    path.write_text(f"name: s\nmodel: {{hub: mistralai/Mistral-7B-v0.3}}\nspace: [{block}]\n")
+    assert f"candidates {left}\n" in _plan(path, "--dry-run", "--machine", _described(tmp_path, 80.0))
+
+
+def test_slots_and_cache_types_count_where_the_weights_are_a_files_pages(tmp_path: Path) -> None:
+    """The shape of Llama 3.1 8B: a slot of 4,096 tokens is 0.54 GB in 16 bits; GPU and host together have 34.4 GB."""
+    path = tmp_path / "s.yaml"
+    types = "cache_type_k: [f16, q4_0], cache_type_v: [f16, q4_0]"
+    block = f"{{engine: llamacpp, device: cuda, dtype: bf16, options: {{n_parallel: [8, 72, 112], {types}}}}}"
+    path.write_text(f"name: s\nmodel: {{shape: llama-3.1-8b}}\nspace: [{block}]\n")
+    printed = _plan(path, "--dry-run", "--machine", _described(tmp_path, 24.0))
+    assert "candidates 8\n" in printed, "72 in 16 bits are 38.7, 112 with one of both in 4 bits 38.5"
+    assert "n_parallel=72 cache_type_k=f16 cache_type_v=f16 (1): needs at least keys and values 38.65 (" in printed
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
