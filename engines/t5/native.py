@@ -11,6 +11,8 @@ from engines.errors import Unavailable
 
 ABI = 6
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3, "fp16": 4}
+ISAS = ("scalar", "avx2", "avx512", "avx512_bf16", "amx")
+"""Of the CPU kernels; a machine has some of them (kernels/README.md)."""
 ACTIVATIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
 FINISHES = (None, "eos", "length", "stop", "cancelled")
 
@@ -190,7 +192,7 @@ def library() -> c.CDLL:
 
 
 def forced_isa() -> bytes:
-    """The ISA named by T5K_ISA (scalar, avx2, avx512, avx512_bf16), or b"" to let the library choose."""
+    """The ISA named by T5K_ISA, one of ISAS, or b"" to let the library choose."""
     return os.environ.get("T5K_ISA", "").encode()
 
 
@@ -198,7 +200,5 @@ def isa() -> str:
     """The ISA this process would run. Raises Unavailable if T5K_ISA names one this machine lacks."""
     name: bytes | None = library().t5k_isa(forced_isa())
     if name is None:
-        raise Unavailable(
-            f"T5K_ISA: expected scalar, avx2, avx512 or avx512_bf16 as this CPU has them, got {forced_isa()!r}"
-        )
+        raise Unavailable(f"T5K_ISA: expected one of {', '.join(ISAS)} as this CPU has them, got {forced_isa()!r}")
     return name.decode()

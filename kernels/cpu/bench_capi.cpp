@@ -108,13 +108,14 @@ t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quantize_rows
 
 t5k_status t5k_op_linear_reference(int32_t format, int32_t quantize_rows, int32_t epilogue, int32_t activation,
                                    const void *packed, int64_t K, int64_t N, int64_t columns, const float *x, int64_t R,
-                                   float *y) {
+                                   float *y, int32_t amx) {
     return guarded([&]() -> Status {
         if (!packed || !x || !y || K < 1 || N < 1 || R < 1 || columns > N) return Status::invalid("argument");
         LinearJob job = linear_job({static_cast<const uint32_t *>(packed), format, K, N}, columns, x, R, y);
         job.epilogue = static_cast<Epilogue>(epilogue);
         job.act = static_cast<Activation>(activation);
         job.quantize_rows = quantize_rows != 0;
+        if (amx) job.rows.kind = ROWS_BF16_AMX;
         linear_reference(job, job.epilogue == EPILOGUE_ARGMAX ? reinterpret_cast<Best *>(y) : nullptr);
         return Status::good();
     });

@@ -7,8 +7,8 @@
 
 namespace t5k {
 
-// avx512_bf16 is avx512 with the bf16 dot product.
-enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3 };
+// avx512_bf16 is avx512 with the bf16 dot product, amx is avx512 with tiles for linear.
+enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3, amx = 4 };
 
 struct KernelTable {
     void (*linear_panels)(const LinearJob &job, int64_t begin, int64_t end, Best *best);
@@ -22,7 +22,7 @@ struct KernelTable {
     int (*screen_panels)(const ScreenJob &job, int32_t *panels);
     float (*read_block)(const void *memory, int64_t bytes);
     float (*fma_block)(int64_t rounds);
-    RowRounding bf16_rows;  // how linear reads rows that meet bf16 weights
+    RowRounding bf16_rows, w8_rows;  // how linear reads rows that meet bf16 weights, and int8 ones
 };
 
 #define T5K_DECLARE_KERNELS(ns)                                                                              \
@@ -43,10 +43,13 @@ T5K_DECLARE_KERNELS(scalar)
 #if defined(__x86_64__)
 T5K_DECLARE_KERNELS(avx2)
 T5K_DECLARE_KERNELS(avx512)
+namespace avx512 {
+void linear_panels_amx(const LinearJob &job, int64_t begin, int64_t end, Best *best);
+}
 #endif
 #undef T5K_DECLARE_KERNELS
 
-// The best ISA of this CPU, or the one named by `forced` ("scalar", "avx2", "avx512", "avx512_bf16") if this CPU has it.
+// The best ISA of this CPU, or the one named by `forced` ("scalar", "avx2", "avx512", "avx512_bf16", "amx") if this CPU has it.
 // Returns false for an unknown or unsupported name.
 bool choose_isa(const char *forced, Isa *isa);
 const char *isa_name(Isa isa);

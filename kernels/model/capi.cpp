@@ -48,7 +48,7 @@ Status make_device(const t5k_config &config, std::unique_ptr<t5k::Device> *out) 
     t5k::Isa isa;
     const std::string forced(config.isa, strnlen(config.isa, sizeof config.isa));
     if (!t5k::choose_isa(forced.c_str(), &isa))
-        return Status::invalid("isa '" + forced + "': this machine cannot run it (expected scalar, avx2, avx512 or avx512_bf16)");
+        return Status::invalid("isa '" + forced + "': this machine cannot run it (expected scalar, avx2, avx512, avx512_bf16 or amx)");
     *out = t5k::make_cpu_device(isa, config.threads, config.caches == T5K_BF16 ? 2 : 4);
     return Status::good();
 }

@@ -47,6 +47,11 @@ T5K_INLINE Wide nibbles(I16 w) {
     return {_mm512_ternarylogic_epi32(w.v, eights, mask, FLIP_AND_MASK),
             _mm512_ternarylogic_epi32(_mm512_srli_epi16(w.v, 4), eights, mask, FLIP_AND_MASK)};
 }
+T5K_INLINE Wide signed_nibbles(I16 w) {
+    const __m512i eights = _mm512_set1_epi8(8);
+    const Wide n = nibbles(w);
+    return {_mm512_sub_epi8(n.even, eights), _mm512_sub_epi8(n.odd, eights)};
+}
 T5K_INLINE Dots dot4(Dots acc, Wide w, const int8_t *q) {
     int32_t even, odd;
     __builtin_memcpy(&even, q, 4);
@@ -69,6 +74,11 @@ T5K_INLINE void put_bf16_pairs(void *q, I16 v) { _mm256_storeu_si256((__m256i *)
 T5K_INLINE I16 pairs_swapped(I16 v) { return {_mm512_shuffle_epi32(v.v, (_MM_PERM_ENUM)0xb1)}; }
 T5K_INLINE __m256i words(I16 v) { return _mm512_cvtepi32_epi16(v.v); }
 T5K_INLINE __m128i bytes(I16 v) { return _mm512_cvtepi32_epi8(v.v); }
+// Sixteen int16 as tiles read them: high bytes to `high`, low ones to `low`.
+T5K_INLINE void put_bytes(int8_t *high, int8_t *low, I16 v) {
+    _mm_storeu_si128((__m128i *)high, bytes(sar<8>(v)));
+    _mm_storeu_si128((__m128i *)low, bytes(v));
+}
 #elif defined(T5K_ISA_AVX2)
 struct Dots {
     __m256i a, b;

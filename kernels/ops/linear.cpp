@@ -4,6 +4,9 @@
 #include "cpu/vec.h"
 #include "ops/activation.inl"
 #include "ops/tile_shapes.h"
+#if defined(T5K_ISA_AVX512)
+#include "ops/linear_amx.inl"
+#endif
 
 namespace t5k::T5K_NS {
 namespace {
@@ -139,5 +142,63 @@ void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best)
     for (int64_t first = begin; first < end; first += group)
         many_rows(job, first, end - first < group ? end : first + group, best, CHOICES[job.rows.kind], job, 0);
 }
+
+#if defined(T5K_ISA_AVX512)
+namespace {
+
+// Panels [begin, end), which stay in L2, for every `kind.rows` rows chunk by chunk of k, so that the rows' part of one stays in L1.
+void amx_rows(const LinearJob &job, const AmxKind &kind, const uint32_t *unpacked, int64_t begin, int64_t end, Best *best) {
+    alignas(64) float sums[AMX_ROWS * AMX_LDO];
+    const int width = job.R > TILE_ROWS || kind.scale ? 2 : 4;  // few rows: four streams from memory, or two where bytes are fewer
+    const int64_t groups = round_up((job.w.K + kind.per - 1) / kind.per, kind.groups);
+    const int64_t chunks = (groups + AMX_K_GROUPS - 1) / AMX_K_GROUPS;
+    const int64_t part = round_up((groups + chunks - 1) / chunks, ROW_BLOCK / 4);  // whole blocks of w8, and of all others
+    int configured = 0;
+    for (int64_t r = 0; r < job.R; r += kind.rows) {
+        const int rows = job.R - r < kind.rows ? (int)(job.R - r) : kind.rows;
+        if (rows != configured) configure_amx(configured = rows, (int)kind.groups);
+        // The first rows bring the weights from memory, in the order they lie in.
+        const int64_t chunk = r == 0 ? groups : part, ahead = r == 0 ? AHEAD : 0;
+        for (int64_t g = 0; g < groups; g += chunk)
+            for (int64_t first = begin; first < end;) {
+                int panels = width;
+                while (panels > end - first) panels /= 2;
+                const uint32_t *ints = unpacked ? unpacked + (first - begin) * unpacked_dwords(job.w) : nullptr;
+                const int64_t stop = g + chunk < groups ? g + chunk : groups;
+                kind.run({job, ints, r, rows, first, panels, g, stop, ahead, sums + (first - begin) * LANES});
+                first += panels;
+            }
+        for (int i = 0; i < rows; ++i) {
+            float *row = sums + i * AMX_LDO;
+            if (kind.scale) kind.scale(job, r + i, begin, end - begin, row);
+            finish_row(job, r + i, begin, (int)(end - begin), row, best);
+        }
+    }
+    release_tiles();
+}
+
+}  // namespace
+
+// Rows up to which tiles are no faster, by RowRounding; rows of w8 are in an order that only tiles read.
+constexpr int64_t ROWS_WITHOUT_TILES[] = {0, 4, 0, 8, 0, 0, 2, 0};
+static_assert(ROWS_W8A8 == 1 && ROWS_W4 == 3 && ROWS_BF16_AMX == 6 && ROWS_W8_BYTES == 7, "the order of ROWS_WITHOUT_TILES");
+
+// The same by AMX tiles, but for what they do not do, or do not do faster: fp32, and few rows of all but w8.
+void linear_panels_amx(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+    const RowRounding rounding = job.rows.kind;
+    const bool is_i4 = rounding == ROWS_W4;
+    const int64_t dwords = is_i4 ? unpacked_dwords(job.w) : panel_dwords(job.w.format, job.w.K);
+    const int64_t fit = (is_i4 ? GROUP_BYTES : AMX_GROUP_BYTES) / (dwords * 4);
+    if (rounding == ROWS_PLAIN || job.R <= ROWS_WITHOUT_TILES[rounding] || (is_i4 && fit < 2)) return linear_panels(job, begin, end, best);
+    const AmxKind &kind = is_i4 ? AMX_W4 : rounding == ROWS_W8A8 ? AMX_W8A8 : rounding == ROWS_W8_BYTES ? AMX_W8 : AMX_BF16;
+    const int64_t group = fit < 2 ? 2 : fit > AMX_PANELS ? AMX_PANELS : fit / 2 * 2;
+    alignas(64) uint32_t unpacked[GROUP_BYTES / 4];
+    for (int64_t first = begin; first < end; first += group) {
+        const int64_t last = end - first < group ? end : first + group;
+        for (int64_t p = first; is_i4 && p < last; ++p) unpack_i4(job.w, p, unpacked + (p - first) * dwords);
+        amx_rows(job, kind, is_i4 ? unpacked : nullptr, first, last, best);
+    }
+}
+#endif
 
 }  // namespace t5k::T5K_NS

@@ -13,7 +13,8 @@
 //               number of threads, any chunking and any ISA: a row does not depend on its batch mates.
 //               bf16 rounds x to bf16 first, and its chain is that of the dot product instruction (VDPBF16PS), which other ISAs
 //               compute by fma: k = 1, 0, 3, 2, ...; inputs, products' sums and results below 2^-126 count as zero.
-//               Without x86 (scalar) denormals stay: there the bits may differ.
+//               Without x86 (scalar) denormals stay: there the bits may differ. AMX's tiles have an order for themselves (TDPBF16PS): of
+//               each 32 k the even ones in one chain from zero and the odd ones in another, their sum added to the sums before.
 //               The integer formats round x first; the products are then exact in int32 and their order is free:
 //               i8 (w8)    x to int16 per row and block of 128 k (max-abs / 32767); |block sum| < 2^30.
 //               i8 (w8a8)  x to int8 per row (max-abs / 127). |a| as u8 times sign(a) * w stays below 32258 per pair,
@@ -31,6 +32,10 @@
 //               per output. Weights are prefetched 1 KB (integers 4 KB) ahead. Many rows: whole K
 //               per tile; a tile's rows stay in L1 and a group of panels in L2 while one passes over the other. bf16 without its
 //               instruction: widened in registers, from 256 rows on once for all rows (0.85 to 0.91 of fp32's rate becomes 0.92 to 0.97).
+// AMX           panels are tiles as they lie: 16 groups of k are the 16 rows of one. 32 rows x 2 panels, K in chunks whose rows stay in
+//               L1 (sums go to L2 and back). w8: x as high and low bytes, two exact products. i4: unpacked to int8 once for all rows. w8 and i4
+//               scale each block's sums while the tiles multiply the next. fp32, and up to 4 rows of w8a8 and 8 of i4: as without tiles; up to 2
+//               of bf16: two chains of fma, in the order of tiles.
 // Rejected      w8 with fp32 x (widen, convert, fma): 15 instructions per 32 weights where int16 needs 7, 12 GB/s on a
 //               Zen core whose memory gives 25; the block-wise int16 rounding adds 2^-16 of the block's largest |x|.
 //               w8 with int16 values as two bytes, so that weights need no unpacking: GCC 12 copies the sums on every turn,
@@ -45,7 +50,7 @@ namespace t5k {
 enum Epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_ACT, EPILOGUE_GATED, EPILOGUE_ARGMAX };
 enum Activation { ACT_RELU = 0, ACT_GELU_NEW = 1, ACT_GELU = 2, ACT_SILU = 3 };
 
-enum RowRounding { ROWS_PLAIN, ROWS_W8A8, ROWS_W8, ROWS_W4, ROWS_BF16_FLOATS, ROWS_BF16_PAIRS };
+enum RowRounding { ROWS_PLAIN, ROWS_W8A8, ROWS_W8, ROWS_W4, ROWS_BF16_FLOATS, ROWS_BF16_PAIRS, ROWS_BF16_AMX, ROWS_W8_BYTES };
 
 constexpr int64_t ROW_BLOCK = 128;  // k per scale of w8: 64 products of 2 x 127 x 32767 stay below 2^30
 
@@ -53,6 +58,7 @@ constexpr int64_t ROW_BLOCK = 128;  // k per scale of w8: 64 products of 2 x 127
 //   W8A8  int8, one scale per row            W8  int16, a scale per 128 k, each four k as 0 2 1 3
 //   W4    int8, a scale and an offset (8 x the sum of the values) per 32 k, each eight k as 0 2 4 6 1 3 5 7
 //   BF16_PAIRS   bf16, for the dot product instruction          BF16_FLOATS  the same as fp32, each two k as 1 0
+//   BF16_AMX     bf16, for tiles, zero padded to 32             W8_BYTES     as W8, each 64 k as their high bytes, then the low ones
 struct QuantizedRows {
     RowRounding kind = ROWS_PLAIN;
     const void *q = nullptr;
@@ -109,11 +115,11 @@ struct LinearJob {
     Gpu gpu;  // set by the CUDA device
 };
 
-// bf16_rows: of the CPU's two, the one that its kernels read.
-T5K_STATIC RowRounding rounding_of(const LinearJob &job, RowRounding bf16_rows) {
+// bf16_rows, w8_rows: of each the one that the CPU's kernels read.
+T5K_STATIC RowRounding rounding_of(const LinearJob &job, RowRounding bf16_rows, RowRounding w8_rows) {
     if (job.w.format == FORMAT_BF16) return bf16_rows;
     if (job.w.format == FORMAT_I4) return ROWS_W4;
-    if (job.w.format == FORMAT_I8) return job.quantize_rows ? ROWS_W8A8 : ROWS_W8;
+    if (job.w.format == FORMAT_I8) return job.quantize_rows ? ROWS_W8A8 : w8_rows;
     return ROWS_PLAIN;
 }
 

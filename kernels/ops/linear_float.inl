@@ -123,6 +123,46 @@ void tile_floats(const LinearJob &job, int64_t row, int64_t first, float *out) {
     }
 }
 
+#if defined(T5K_ISA_AVX512)
+// bf16 in the order of AMX's tiles (linear.h), rows in ROWS_BF16_AMX: for few rows, where this waits less for memory than tiles do.
+template <int R, int P>
+void tile_bf16_amx(const LinearJob &job, int64_t row, int64_t first, float *out) {
+    constexpr int64_t TILE_GROUPS = 16;
+    const int32_t *x = (const int32_t *)job.rows.q + row * job.rows.ldq / 2;
+    const int64_t ldx = job.rows.ldq / 2, groups = (job.w.K + 1) / 2;
+    const uint32_t before = flush_denormals();
+    V16 acc[R][P];
+    const uint32_t *w[P];
+    for (int p = 0; p < P; ++p) w[p] = job.w.panel(first + p);
+    each<R, P>(T5K_ELEMENT { acc[r][p] = zero(); });
+    for (int64_t g = 0; g < groups; g += TILE_GROUPS) {
+        const int64_t count = groups - g < TILE_GROUPS ? groups - g : TILE_GROUPS;
+        V16 even[R][P], odd[R][P];
+        each<R, P>(T5K_ELEMENT { even[r][p] = odd[r][p] = zero(); });
+        for (int64_t i = g; i < g + count; ++i) {
+            V16 low[P], high[P];
+            each<1, P>([&](auto, auto p) __attribute__((always_inline)) {
+                prefetch(w[p] + i * LANES + AHEAD);
+                const I16 both = loadi(w[p] + i * LANES);
+                low[p] = Bf16Floats::weights<1>(both);
+                high[p] = Bf16Floats::weights<0>(both);
+            });
+            each<R, P>(T5K_ELEMENT {
+                const I16 both = bcasti(x[r * ldx + i]);
+                even[r][p] = fma(Bf16Floats::weights<1>(both), low[p], even[r][p]);
+                odd[r][p] = fma(Bf16Floats::weights<0>(both), high[p], odd[r][p]);
+            });
+        }
+        // A tile's missing groups are zeros, which make -0 a 0.
+        const V16 rest = zero();
+        if (count < TILE_GROUPS) each<R, P>(T5K_ELEMENT { even[r][p] = add(even[r][p], rest), odd[r][p] = add(odd[r][p], rest); });
+        each<R, P>(T5K_ELEMENT { acc[r][p] = add(acc[r][p], add(even[r][p], odd[r][p])); });
+    }
+    each<R, P>(T5K_ELEMENT { store(out + r * MAX_PANELS * LANES + p * LANES, acc[r][p]); });
+    restore_denormals(before);
+}
+#endif
+
 // Panels [begin, end) of bf16 as fp32 panels of round_up(K, 2) inputs.
 T5K_INLINE void widen(const Panels &w, int64_t begin, int64_t end, float *out) {
     const int64_t groups = (w.K + 1) / 2;

@@ -37,27 +37,6 @@ struct W4 {
 // taken in any order, so a small tile is one panel wide: one sequential stream, which the prefetchers like best.
 constexpr int sums_for(int R, int P) { return R * P <= 2 ? 4 : R * P <= 4 ? 2 : 1; }
 
-// Calls f(r, p) for every element of a tile, unrolled by the front end: GCC 12 unrolls loops only after it has decided which
-// arrays live in registers, and then stores every sum of the larger tiles on each turn of their loop.
-template <int N>
-struct Index {
-    T5K_MEMBER constexpr operator int() const { return N; }
-};
-template <int R, int P, int i = 0, class F>
-T5K_INLINE void each(const F &f) {
-// No registers to win, and minutes of compiling under a sanitizer.
-#if defined(T5K_ISA_SCALAR) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p) f(r, p);
-#else
-    if constexpr (i < R * P) {
-        f(Index<i / P>{}, Index<i % P>{});
-        each<R, P, i + 1>(f);
-    }
-#endif
-}
-#define T5K_ELEMENT [&](auto r, auto p) __attribute__((always_inline))
-
 // sums += one group of each panel times the values at q; advances w.
 template <class Kind, int R, int P>
 T5K_INLINE void dot_group(Dots (&sums)[R][P], const uint32_t *(&w)[P], const typename Kind::Value *q, int64_t ldq) {

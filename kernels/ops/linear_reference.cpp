@@ -68,9 +68,24 @@ float bf16_sum(const LinearJob &job, const float *x, int64_t n) {
     return sum;
 }
 
+// As AMX's product of tiles: over each 32 k, zeros beyond K, the even ones in one chain and the odd ones in another.
+float amx_sum(const LinearJob &job, const float *x, int64_t n) {
+    float sum = 0.0f;
+    for (int64_t first = 0; first < job.w.K; first += 32) {
+        float chains[2] = {};
+        for (int64_t k = first; k < first + 32; ++k) {
+            const bool is_there = k < job.w.K;
+            float &chain = chains[k % 2];
+            chain = flushed_fma(is_there ? to_nearest_bf16(x[k]) : 0.0f, is_there ? weight(job.w, k, n) : 0.0f, chain);
+        }
+        sum = flushed_fma(flushed_fma(chains[0], 1.0f, chains[1]), 1.0f, sum);
+    }
+    return sum;
+}
+
 // Rows are rounded to integers block by block; the products of a block are exact, and its scales meet in fp32.
 float rounded_sum(const LinearJob &job, const float *x, int64_t n) {
-    const RowRounding rounding = rounding_of(job, ROWS_BF16_FLOATS);
+    const RowRounding rounding = rounding_of(job, ROWS_BF16_FLOATS, ROWS_W8);
     const int64_t K = job.w.K, block = rounding == ROWS_W8A8 ? K : rounding == ROWS_W8 ? ROW_BLOCK : I4_GROUP;
     const float most = rounding == ROWS_W8 ? 32767.0f : 127.0f;
     float sum = 0.0f;
@@ -92,7 +107,8 @@ float rounded_sum(const LinearJob &job, const float *x, int64_t n) {
 float product(const LinearJob &job, int64_t r, int64_t n) {
     const float *x = job.x + r * job.ldx;
     if (job.w.format == FORMAT_F32) return plain_sum(job, x, n);
-    return job.w.format == FORMAT_BF16 ? bf16_sum(job, x, n) : rounded_sum(job, x, n);
+    if (job.w.format != FORMAT_BF16) return rounded_sum(job, x, n);
+    return job.rows.kind == ROWS_BF16_AMX ? amx_sum(job, x, n) : bf16_sum(job, x, n);
 }
 
 float activate(float x, Activation act) {

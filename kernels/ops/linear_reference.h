@@ -6,7 +6,8 @@
 
 namespace t5k {
 
-// y, or best [R] for ARGMAX, of fp32 rows on the CPU. job.rows is not read: rows are rounded here.
+// y, or best [R] for ARGMAX, of fp32 rows on the CPU. Rows are rounded here: of job.rows only the kind is read,
+// and only ROWS_BF16_AMX matters, which is another order of bf16's sums.
 void linear_reference(const LinearJob &job, Best *best);
 
 }  // namespace t5k

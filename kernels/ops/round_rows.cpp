@@ -49,12 +49,14 @@ void round_row_w8a8(const float *x, int64_t K, int8_t *q, float *scale) {
     for (int64_t k = 0; k < K; k += LANES) put_dot8(q + k, rounded(x, k, K, inverse));
 }
 
-void round_row_w8(const float *x, int64_t K, int16_t *q, float *scale) {
+// put(k, v): sixteen values from k on.
+template <class F>
+T5K_INLINE void round_row_w8(const float *x, int64_t K, float *scale, const F &put) {
     for (int64_t k = 0; k < K; k += ROW_BLOCK) {
         const int64_t n = K - k < ROW_BLOCK ? K - k : ROW_BLOCK;
         *scale = step_of(peak_of(x + k, n), 32767.0f);
         const float inverse = 1.0f / *scale++;
-        for (int64_t i = k; i < k + n; i += LANES) put_dot16(q + i, rounded(x, i, K, inverse));
+        for (int64_t i = k; i < k + n; i += LANES) put(i, rounded(x, i, K, inverse));
     }
 }
 
@@ -78,6 +80,18 @@ void round_row_bf16_floats(const float *x, int64_t K, float *q) {
 void round_row_bf16_pairs(const float *x, int64_t K, uint16_t *q) {
     for (int64_t k = 0; k < K; k += LANES) put_bf16_pairs(q + k, rounded_to_bf16(sixteen(x, k, K)));
 }
+
+void round_row_bf16_amx(const float *x, int64_t K, uint16_t *q) {
+    round_row_bf16_pairs(x, K, q);
+    if ((K + LANES - 1) / LANES % 2 == 1) put_bf16_pairs(q + round_up(K, LANES), bcasti(0));
+}
+
+void round_row_w8_bytes(const float *x, int64_t K, int8_t *q, float *scale) {
+    round_row_w8(x, K, scale, [&](int64_t k, I16 v) {
+        int8_t *high = q + k / 64 * 128 + k % 64;
+        put_bytes(high, high + 64, v);
+    });
+}
 #endif
 
 }  // namespace
@@ -86,11 +100,13 @@ void round_row_bf16_pairs(const float *x, int64_t K, uint16_t *q) {
 void quantize_row(RowRounding kind, const float *x, int64_t K, void *q, float *scale, int32_t *offset) {
     switch (kind) {
         case ROWS_W8A8: return round_row_w8a8(x, K, (int8_t *)q, scale);
-        case ROWS_W8: return round_row_w8(x, K, (int16_t *)q, scale);
+        case ROWS_W8: return round_row_w8(x, K, scale, [&](int64_t k, I16 v) { put_dot16((int16_t *)q + k, v); });
         case ROWS_W4: return round_row_w4(x, K, (int8_t *)q, scale, offset);
         case ROWS_BF16_FLOATS: return round_row_bf16_floats(x, K, (float *)q);
 #if defined(T5K_ISA_AVX512)
         case ROWS_BF16_PAIRS: return round_row_bf16_pairs(x, K, (uint16_t *)q);
+        case ROWS_BF16_AMX: return round_row_bf16_amx(x, K, (uint16_t *)q);
+        case ROWS_W8_BYTES: return round_row_w8_bytes(x, K, (int8_t *)q, scale);
 #endif
         default: return;
     }

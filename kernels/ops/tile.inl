@@ -23,4 +23,28 @@ constexpr int64_t AHEAD_INTEGER = 1024;
 
 T5K_INLINE void prefetch(const uint32_t *p) { __builtin_prefetch(p, 0, 3); }
 
+namespace {
+
+// Calls f(r, p) for every element of a tile, unrolled by the front end: GCC 12 unrolls loops only after it has decided which
+// arrays live in registers, and then stores every sum of the larger tiles on each turn of their loop.
+template <int N>
+struct Index {
+    T5K_MEMBER constexpr operator int() const { return N; }
+};
+template <int R, int P, int i = 0, class F>
+T5K_INLINE void each(const F &f) {
+// No registers to win, and minutes of compiling under a sanitizer.
+#if defined(T5K_ISA_SCALAR) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    for (int r = 0; r < R; ++r)
+        for (int p = 0; p < P; ++p) f(r, p);
+#else
+    if constexpr (i < R * P) {
+        f(Index<i / P>{}, Index<i % P>{});
+        each<R, P, i + 1>(f);
+    }
+#endif
+}
+#define T5K_ELEMENT [&](auto r, auto p) __attribute__((always_inline))
+
+}  // namespace
 }  // namespace t5k::T5K_NS

@@ -28,6 +28,13 @@ constexpr Tile w4() {
 }
 
 #if defined(T5K_ISA_AVX512)
+template <int R, int P>
+constexpr Tile bf16_amx() {
+    return {R, P, tile_bf16_amx<R, P>};
+}
+constexpr Tile TILES_BF16_AMX[] = {
+    bf16_amx<2, 4>(), bf16_amx<1, 4>(), bf16_amx<2, 2>(), bf16_amx<1, 2>(), bf16_amx<2, 1>(), bf16_amx<1, 1>(),
+};
 constexpr int WIDE_ROWS = 12, FEW_ROWS = 8;
 constexpr int64_t GROUP_BYTES = 448 << 10;  // of a 1 MiB L2
 
@@ -91,12 +98,12 @@ constexpr Choice choice_of(const Tile (&tiles)[N]) {
 constexpr Choice CHOICES[] = {  // by RowRounding
     choice_of(FLOATS<F32>), choice_of(TILES_W8A8), choice_of(TILES_W8), choice_of(TILES_W4), choice_of(FLOATS<Bf16Floats>),
 #if defined(T5K_ISA_AVX512)
-    choice_of(FLOATS<Bf16Pairs>),
+    choice_of(FLOATS<Bf16Pairs>), choice_of(TILES_BF16_AMX),
 #endif
 };
 constexpr Choice WIDENED = choice_of(FLOATS<Bf16Widened>);
 static_assert(ROWS_PLAIN == 0 && ROWS_W8A8 == 1 && ROWS_W8 == 2 && ROWS_W4 == 3, "the order of CHOICES");
-static_assert(ROWS_BF16_FLOATS == 4 && ROWS_BF16_PAIRS == 5, "the order of CHOICES");
+static_assert(ROWS_BF16_FLOATS == 4 && ROWS_BF16_PAIRS == 5 && ROWS_BF16_AMX == 6, "the order of CHOICES");
 
 }  // namespace
 }  // namespace t5k::T5K_NS

@@ -17,13 +17,20 @@ from engines.t5 import pack_rows as panels
 
 REFERENCE = "reference"
 """In place of an ISA: the plain loops of kernels/ops/linear_reference.cpp."""
+REFERENCE_AMX = "reference amx"
+"""The same with bf16 summed in the order of AMX's tiles."""
 EPILOGUES = {"store": 0, "add": 1, "act": 2, "gated": 3, "argmax": 4}
 
 
 @cache
 def isas() -> list[str]:
     """Those this machine can run."""
-    return [name for name in ("scalar", "avx2", "avx512", "avx512_bf16") if native.library().t5k_isa(name.encode())]
+    return [name for name in native.ISAS if native.library().t5k_isa(name.encode())]
+
+
+def reference_of(isa: str) -> str:
+    """The plain loops whose bits an ISA has."""
+    return REFERENCE_AMX if isa in ("amx", REFERENCE_AMX) else REFERENCE
 
 
 def nearest_bf16(x: np.ndarray) -> np.ndarray:
@@ -86,7 +93,7 @@ def unpacked(form: str, w: np.ndarray) -> np.ndarray:
 def _linear_reference() -> Any:
     function = native.library().t5k_op_linear_reference
     pointer, int32, int64 = c.c_void_p, c.c_int32, c.c_int64
-    function.argtypes = (*[int32] * 4, pointer, *[int64] * 3, pointer, int64, pointer)
+    function.argtypes = (*[int32] * 4, pointer, *[int64] * 3, pointer, int64, pointer, int32)
     return function
 
 
@@ -94,7 +101,7 @@ def linear(
     isa: str, form: str, w: np.ndarray, x: np.ndarray, *, epilogue: str = "store", act: int = 0,
     quantize_rows: bool = False, y: np.ndarray | None = None, threads: int = 1,
 ) -> np.ndarray:  # fmt: skip
-    """[R, N] (gated: [R, N / 2]; argmax: R pairs (value, index)). isa: one of the kernels', or REFERENCE's loops."""
+    """[R, N] (gated: [R, N / 2]; argmax: R pairs (value, index)). isa: a kernels' one, or a REFERENCE's loops."""
     gated = epilogue == "gated"
     data, N = packed(form, w, gated)
     columns = len(w) // 2 if gated else N
@@ -107,8 +114,8 @@ def linear(
         native.FORMATS[form], quantize_rows, EPILOGUES[epilogue], act, data.ctypes.data, x.shape[1], N, columns,
         source.ctypes.data, len(x), out.ctypes.data,
     )  # fmt: skip
-    if isa == REFERENCE:
-        status = _linear_reference()(*job)
+    if isa in (REFERENCE, REFERENCE_AMX):
+        status = _linear_reference()(*job, isa == REFERENCE_AMX)
     else:
         with bench(isa, threads) as handle:
             status = native.library().t5k_op_linear(handle, *job, 1)

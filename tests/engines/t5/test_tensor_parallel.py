@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from engines.t5 import native
 from tests.engines.t5 import checkpoints as ck
 
 pytestmark = pytest.mark.heavy
@@ -39,20 +41,23 @@ def test_threads_do_not_change_a_bit(threads, family, load):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("isa", native.ISAS)
 def test_an_isa_can_be_forced_and_does_not_change_a_bit(isa, dtype, family, load, monkeypatch):
-    from engines.t5 import native
-
     if not native.library().t5k_isa(isa.encode()):
         pytest.skip(f"this CPU has no {isa}")
     model, folder = family("flan")
     prompts = ck.prompts(4, model.config.vocab_size, seed=53)
-    best = load(folder, dtype=dtype)
+    monkeypatch.setenv("T5K_ISA", "scalar")
+    plain = load(folder, dtype=dtype)
     monkeypatch.setenv("T5K_ISA", isa)
     forced = load(folder, dtype=dtype)
     assert forced.isa == isa
-    assert (forced.score(prompts[0], [0, 5]) == best.score(prompts[0], [0, 5])).all()
-    assert forced.generate(prompts, max_new_tokens=8) == best.generate(prompts, max_new_tokens=8)
+    expected, got = plain.score(prompts[0], [0, 5]), forced.score(prompts[0], [0, 5])
+    if isa == "amx" and dtype == "bf16":  # the one order of sums that differs
+        np.testing.assert_allclose(got, expected, atol=1e-2)
+        return
+    assert (got == expected).all()
+    assert forced.generate(prompts, max_new_tokens=8) == plain.generate(prompts, max_new_tokens=8)
 
 
 def test_beams_over_ranks(family, load):
