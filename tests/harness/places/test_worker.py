@@ -207,6 +207,15 @@ def test_no_engine_runs_five_seconds_after_its_worker_or_daemon_was_killed(tmp_p
         assert not reply.exists()
 
 
+def test_a_process_of_a_place_is_tied_to_its_worker_before_it_imports_what_it_answers_by() -> None:
+    """Imports take ten seconds on a crowded machine, and a worker that is killed meanwhile would leave it running."""
+    code = "import sys, harness.places.at_place; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    ours = {name for name in done.stdout.split() if name.startswith(("harness.", "engines."))}
+    assert ours == {"harness.places", "harness.places.at_place", "engines.processes", "engines.processes.supervisor"}
+    assert "numpy" not in done.stdout.split()
+
+
 def _serving(daemon: psutil.Process) -> list[psutil.Process]:
     """All processes below the daemon once load is sent to an engine, else none."""
     below = daemon.children(recursive=True)
