@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from engines.setting import OptionValue, Setting, is_newer_default
+from harness.level import Level
 from harness.race import Race
 from harness.reported import Reported
 
@@ -98,7 +99,9 @@ class RequestRecord:
         return self.done_ns - self.intended_ns
 
 
-IntervalMethod = Literal["none", "order_statistic", "block_bootstrap", "bootstrap", "wilson", "bracket", "race"]
+IntervalMethod = Literal[
+    "none", "order_statistic", "block_bootstrap", "bootstrap", "wilson", "bracket", "race", "mover"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +109,7 @@ class Metric:
     """One number that knows how it was made. `low`/`high` bound a 95 % interval; None where none exists.
 
     `method` is how the interval is found ('bracket': the last two rates of a search, 'race': one end, from a trial that
-    ended early), `estimator` the whole in words.
+    ended early; 'mover': from the intervals of its parts), `estimator` the whole in words.
     """
 
     value: float
@@ -233,31 +236,11 @@ class QualityReport:
     inherited_from: str = ""
 
 
-LevelAxis = Literal["users", "rate_rps"]
-_LEVEL_UNITS: Mapping[LevelAxis, str] = {"users": "users", "rate_rps": "requests/s"}
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """How hard a load is: so many users of a closed loop, or requests per second of an open one."""
-
-    axis: LevelAxis
-    value: float
-
-    def __str__(self) -> str:
-        """'users=16', as it stands behind the '@' of a metric's name."""
-        return f"{self.axis}={self.value:.10g}"
-
-    @property
-    def text(self) -> str:
-        """'16 users', '20 requests/s'."""
-        return f"{self.value:.10g} {_LEVEL_UNITS[self.axis]}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One window of several in one launch, in the order measured (from 1): a rate of a maximum-rate search, or a level
-    of a sweep. `reason`: what broke the SLO, or the constraints on no particular level; '' if it held.
+    """One window of several in one launch, in the order measured (from 1): a rate of a maximum-rate search, a level of
+    a sweep, or a `load` of a list, by its name. `reason`: what broke the SLO, or the constraints on no particular level
+    or on this load; '' if it held.
 
     `values` are some metrics of the window, in their own units. Its raw records are requests/<trial>.probe<n>.parquet;
     where `is_own` they are the trial's own: those of the largest rate that held, or of the level that it is judged by.
@@ -270,10 +253,13 @@ class Probe:
     reason: str
     values: Mapping[str, float]
     is_own: bool = False
+    load: str = ""
 
     @property
     def level(self) -> Level:
         """What was asked of the server."""
+        if self.load:
+            return Level("load", name=self.load)
         return Level("users", self.users) if self.users is not None else Level("rate_rps", self.rate_rps or 0.0)
 
 

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import MeasurementInvalid, StaleScenario
+from harness.measure.geometric_mean import NAME, Figure
 from harness.measure.metrics import metric_of
 from harness.records import Metric, Trial
+from harness.scenario import goals as scenario_goals
+from harness.scenario.geometric_mean import GeometricMean
 from harness.scenario.goals import At, Bound, named
+from harness.scenario.load_list import names_over
 from harness.scenario.schema import Scenario
 from harness.store.reader import Run
 
@@ -26,10 +30,16 @@ written; whatever was answered."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A metric and which way is better."""
+    """A metric and which way is better; of a geometric mean, the `figures` that it is of."""
 
     metric: str
     is_minimized: bool
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The metrics, with their levels, that decide it."""
+        return tuple(one.metric for one in self.figures) or (self.metric,)
 
     def cost(self, metric: Metric | None) -> float:
         """The value turned so that smaller is better; infinity where it was not measured or is no number."""
@@ -138,16 +148,25 @@ def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def goals_of(scenario: Scenario) -> Goals:
-    """The goals of a scenario."""
+    """The goals of a scenario; where its load is a list, a constraint on none of them holds for each."""
     bounds = {name: bound for name, bound in scenario.constraints.items() if isinstance(bound, Bound)}
     return Goals(
-        objectives=tuple(
-            Objective(metric=one.name, is_minimized=one.goal == "minimize") for one in scenario.objectives
-        ),
+        objectives=tuple(map(_objective, scenario.objectives)),
         limits=tuple(
-            Limit(metric=named(name, bound.at), low=bound.min, high=bound.max) for name, bound in bounds.items()
+            Limit(metric=each, low=bound.min, high=bound.max)
+            for name, bound in bounds.items()
+            for each in names_over(scenario.workload.load, named(name, bound.at))
         ),
         quality=_quality_goal(scenario.constraints.get("quality")),
+    )
+
+
+def _objective(written: scenario_goals.Objective | GeometricMean) -> Objective:
+    figures = written.geometric_mean if isinstance(written, GeometricMean) else ()
+    return Objective(
+        metric=written.name,
+        is_minimized=written.goal == "minimize",
+        figures=tuple(Figure(metric=one.name, is_minimized=one.goal == "minimize") for one in figures),
     )
 
 
@@ -163,7 +182,9 @@ def _goals_as_written(scenario: Mapping[str, Any]) -> Goals:
     """The goals of a run whose scenario this version no longer accepts (an engine that is gone, a renamed field), so
     that it can still be reported and chosen from."""
     objectives = tuple(
-        Objective(metric=_written_name(row["metric"], row), is_minimized=row["goal"] == "minimize")
+        Objective(metric=NAME, is_minimized=False)
+        if NAME in row
+        else Objective(metric=_written_name(row["metric"], row), is_minimized=row["goal"] == "minimize")
         for row in scenario.get("objectives", ())
     )
     if not objectives:

@@ -115,7 +115,8 @@ class Pooled:
         return _sentences(doubt for trial in self.telling for doubt in trial.doubts if doubt.only_makes_worse)
 
     def _matters(self, doubt: Doubt, goals: Goals) -> bool:
-        if not doubt.about or any(without_level(objective.metric) in doubt.about for objective in goals.objectives):
+        judged = (name for objective in goals.objectives for name in objective.judged)
+        if not doubt.about or any(without_level(name) in doubt.about for name in judged):
             return True
         limits = [one for one in goals.limits if without_level(one.metric) in doubt.about and one.high is not None]
         slowest = self.metric("latency_max_ms")

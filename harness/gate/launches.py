@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.level import Level
 from harness.measure.levels import level_in, without_level
 from harness.measure.metrics import metric_of, metric_row
 from harness.measure.statistics.distributions import Z_95
 from harness.measure.statistics.estimators import design_effect, smallest_n
-from harness.records import Level, Metric, Trial
+from harness.records import Metric, Trial
 from harness.store.layout import RunLayout
 from harness.store.requests_table import whole
 from harness.units import NS_PER_MS

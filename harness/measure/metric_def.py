@@ -45,7 +45,7 @@ class MetricDef:
     def __post_init__(self) -> None:
         title = self.title or title_of(self.name)
         short = self.short or (title if title[1:2].isupper() else title[:1].lower() + title[1:])
-        unit = "" if self.unit == "frac" else f" ({self.unit})"
+        unit = "" if self.unit in ("frac", "1") else f" ({self.unit})"
         heading = self.heading or short[:1].upper() + short[1:] + unit
         for field, value in (("title", title), ("short", short), ("heading", heading)):
             object.__setattr__(self, field, value)

@@ -298,4 +298,4 @@ class Calibrator:
 
 def metric_for(scenario: Scenario) -> str:
     """The metric by which the machines of a search are compared."""
-    return compared_metric(objective.name for objective in scenario.objectives)
+    return compared_metric(name for objective in scenario.objectives for name in objective.judged)

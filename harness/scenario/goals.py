@@ -1,8 +1,8 @@
-"""The goals of a scenario: objectives and constraints, each perhaps at one level of the load's sweep."""
+"""The goals of a scenario: objectives and constraints, each perhaps at one level of the load."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from harness.measure.levels import at_level, level_in, without_level
+from harness.level import Level
+from harness.measure.geometric_mean import NAME
+from harness.measure.levels import at_level
 from harness.measure.metrics import METRICS, metric_row
-from harness.records import Level
 from harness.scenario.fields import AtLeastOne, Strict, did_you_mean, expected
+from harness.scenario.levels import load_name
 
 
 def _metric_name(name: Any) -> Any:
@@ -32,28 +34,40 @@ MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class At(Strict):
-    """A level of the load's sweep: exactly one of users and rate_rps."""
+    """A level of the load: exactly one of users and rate_rps, of its sweep, and load, of its list."""
 
     users: AtLeastOne | None = None
     rate_rps: Annotated[float, Field(gt=0.0)] | None = None
+    load: Annotated[Annotated[str, BeforeValidator(load_name)] | None, Field(description="the name of a load")] = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> At:
-        if (self.users is None) == (self.rate_rps is None):
-            got = "neither" if self.users is None else "both"
-            raise expected("one level of the sweep: {users: ...} or {rate_rps: ...}", got)
+        given = [name for name in ("users", "rate_rps", "load") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise expected("one level of the load: {users: ...}, {rate_rps: ...} or {load: NAME}", got)
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a load that is not there: runs stored before there were lists of loads keep their digest."""
+        written: dict[str, Any] = fields(self)
+        return {name: value for name, value in written.items() if name != "load" or value is not None}
 
     @property
     def level(self) -> Level:
         """The level."""
+        if self.load is not None:
+            return Level("load", name=self.load)
         return Level("users", self.users) if self.users is not None else Level("rate_rps", self.rate_rps or 0.0)
 
 
 class Goal(Strict):
-    """What is asked of a metric, perhaps at one level of the load's sweep."""
+    """What is asked of a metric, perhaps at one level of the load."""
 
-    at: Annotated[At | None, Field(description="the level of the load's sweep, such as {users: 16}")] = None
+    at: Annotated[
+        At | None, Field(description="the level of the load's sweep, such as {users: 16}, or {load: NAME} of its list")
+    ] = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -73,8 +87,17 @@ class Objective(Goal):
         """The metric's name with the level, such as 'latency_p99_ms@users=16'."""
         return named(self.metric, self.at)
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The names of the metrics that decide it, with their levels."""
+        return (self.name,)
+
     @model_validator(mode="after")
     def _goal_fits(self) -> Objective:
+        if self.metric == NAME:
+            raise expected(
+                "the metrics of the mean", self.metric, "write geometric_mean: [{metric: ..., goal: ...}, ...]"
+            )
         row = metric_row(self.metric)
         if row is not None and row.better != self.goal:
             raise expected(f"goal: {row.better} for {self.metric}", self.goal)
@@ -137,22 +160,3 @@ def limits_fit(limits: dict[str, Any]) -> dict[str, Any]:
 Limit = Annotated[
     Annotated[Bound, Tag("bound")] | Annotated[Literal["Normal", "any"], Tag("verdict")], Discriminator(_limit_kind)
 ]
-
-
-PER_REQUEST = ("latency_", "ttft_", "ttfo_", "itl_", "tpot_")
-"""How metrics begin that grow with the load: without its level, the number of a sweep could be anyone's."""
-
-
-def check_levels(levels: Sequence[Level], names: Sequence[str], first: str) -> None:
-    """Refuses a goal at a level that the sweep has not, and a wait as the first objective at no level."""
-    for name in names:
-        level = level_in(name)
-        if without_level(name) != name and level not in levels:
-            have = ", ".join(levels_text(levels)) or "none: write load.users or load.rate_rps as a list"
-            raise expected(f"a level of workload.load (it has {have})", name)
-    if levels and level_in(first) is None and first.startswith(PER_REQUEST):
-        raise expected(
-            f"at: a level beside the first objective {first}, because workload.load is a sweep",
-            "none",
-            f"write at: {{{levels[-1].axis}: {levels[-1].value:.10g}}}, or maximize throughput_rps",
-        )

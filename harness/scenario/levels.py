@@ -6,7 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from harness.records import Level
+from harness.level import Level
+from harness.measure.levels import LOAD_NAME
 from harness.scenario.fields import AtLeastOne, Strict, expected, one_or_more
 
 MAX_RPS = 1_000_000.0
@@ -51,8 +52,19 @@ RateLevels = Annotated[
 ]
 
 
+def load_name(name: Any) -> Any:
+    """Refuses what could not be part of a metric's name."""
+    if not isinstance(name, str) or not LOAD_NAME.fullmatch(name):
+        raise expected("up to 40 lower-case letters, digits, dashes and underscores", name)
+    return name
+
+
 class Levels(Strict):
     """A load that may be a sweep: several levels, measured one after the other in one launch."""
+
+    name: Annotated[
+        Annotated[str, BeforeValidator(load_name)] | None, Field(description="what it is called in a list of loads")
+    ] = None
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -145,12 +145,14 @@ def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
     """The keys that are known where the last part of `path` stands, in the raw document `raw`."""
 
     model: Any = Scenario
+    models = [model]
     for part in path[:-1]:
         raw = raw[part]
         if part in model.model_fields:
             models = list(_models_in(model.model_fields[part].annotation))
-            kind = raw.get("kind") if isinstance(raw, dict) else None
-            model = next((each for each in models if _has_kind(each, kind)), next(iter(models), model))
+        written = raw if isinstance(raw, dict) else {}
+        of_kind = next((each for each in models if _has_kind(each, written.get("kind"))), None)
+        model = of_kind or max(models, key=lambda each: len(written.keys() & each.model_fields.keys()), default=model)
     return tuple(model.model_fields)
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from harness.level import Level
 from harness.measure.metrics import METRICS, metric_row
-from harness.records import Level
 from harness.scenario.fields import (
     AtLeastOne,
     Fraction,

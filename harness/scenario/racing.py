@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.scenario.conversations import Conversations
-from harness.scenario.goals import Objective
-from harness.scenario.load_kinds import ClosedLoad, Load, Slo
+from harness.scenario.geometric_mean import AnyObjective
+from harness.scenario.load_kinds import ClosedLoad, Slo
+from harness.scenario.load_list import AnyLoad
 
 LATENCIES = ("latency_p50_ms", "latency_mean_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms")
 """Objectives that requests of any load compare while it runs. The largest rate, memory and cost are known at the end of
-a trial only; of several objectives, one that is worse does not rule a candidate out while another may be better."""
+a trial only; of several objectives, one that is worse does not rule a candidate out while another may be better. A
+geometric mean is known when the last of its windows is: what one window lost, another may win back."""
 
 
 def why_not_raced(
-    objectives: Sequence[Objective],
-    load: Load,
+    objectives: Sequence[AnyObjective],
+    load: AnyLoad,
     locustfile: str | None,
     slo: Slo | None,
     conversations: Conversations | None = None,
@@ -37,7 +39,7 @@ def why_not_raced(
     return next(((what, got) for is_there, what, got in needs if not is_there), None)
 
 
-def _rates(load: Load, slo: Slo | None) -> tuple[str, ...]:
+def _rates(load: AnyLoad, slo: Slo | None) -> tuple[str, ...]:
     """Throughput where the load waits for answers; the share of good requests where their latency alone decides that,
     since token times are read after the load; and their rate where the schedule sets how many there are."""
     is_closed = isinstance(load, ClosedLoad)

@@ -137,6 +137,7 @@ _YOUNGER: Mapping[tuple[str, ...], object] = {
     ("workload", "conversations", "think_time_s"): 0.0,
     ("workload", "corpus"): None,
     ("workload", "corpus_may_repeat"): False,
+    ("workload", "load", "name"): None,
     ("workload", "load", "time_unit"): None,
     ("workload", "load", "block_tokens"): 512,
     ("workload", "max_error_frac"): None,

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from engines.models.random_weights.shapes import SHAPES
 from engines.registry import traits
+from harness.scenario.asked_metrics import check_levels, check_measured
 from harness.scenario.blocks import one_block_per_engine
 from harness.scenario.conversations import Conversations, check_conversations
 from harness.scenario.cost import Cost
@@ -24,10 +25,12 @@ from harness.scenario.fields import (
     listed,
     one_of,
 )
-from harness.scenario.goals import Bound, Limit, Objective, check_levels, levels_text, limit_name, limits_fit, named
+from harness.scenario.geometric_mean import AnyObjective
+from harness.scenario.goals import Bound, Limit, Objective, levels_text, limit_name, limits_fit, named
 from harness.scenario.hub_prompts import Prompts
 from harness.scenario.lengths import Lengths, check_lengths, cuts_inputs
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Slo, StagesLoad, Template
+from harness.scenario.load_list import AnyLoad, LoadList, loads_of
 from harness.scenario.racing import why_not_raced
 from harness.scenario.request import Parameters, Request
 from harness.scenario.served_reference import ServedReference
@@ -95,7 +98,9 @@ class Workload(Strict):
     conversations: Annotated[
         Conversations | None, Field(description="send every question of a conversation, not the last one alone")
     ] = None
-    load: Load = ClosedLoad()
+    load: Annotated[
+        AnyLoad, Field(description="one load, or a list of loads with names, measured in turn in one launch")
+    ] = ClosedLoad()
     lengths: Annotated[Lengths | None, Field(description="tokens of every measured input and answer")] = None
     corpus: Annotated[
         Word | None,
@@ -131,8 +136,8 @@ class Workload(Strict):
 
     @property
     def is_open_loop(self) -> bool:
-        """Requests leave on a schedule, whatever is outstanding."""
-        return not isinstance(self.load, ClosedLoad)
+        """Requests leave on a schedule, whatever is outstanding; of a list, in one of its loads."""
+        return any(not isinstance(load, ClosedLoad) for load in loads_of(self.load))
 
     def _chat_fits(self) -> None:
         for name, is_used in (
@@ -148,14 +153,13 @@ class Workload(Strict):
     @property
     def cuts_inputs(self) -> bool:
         """Whether requests may carry texts of a corpus."""
-        return cuts_inputs(self.lengths, self.load)
+        return any(cuts_inputs(self.lengths, load) for load in loads_of(self.load))
 
     @model_validator(mode="after")
     def _load_fits(self) -> Workload:
-        load = self.load
         self._locustfile_fits()
-        check_conversations(self.conversations, load, is_chat=self.chat, has_lengths=self.cuts_inputs)
-        check_lengths(self.lengths, self.corpus, self.corpus_may_repeat, load, self.locustfile)
+        for load in loads_of(self.load):
+            self._one_load_fits(load)
         if self.chat:
             self._chat_fits()
         if self.template is not None and self.inputs_per_request != 1:
@@ -166,6 +170,15 @@ class Workload(Strict):
                 self.inputs_per_request,
                 "the times of several answers in one stream are nobody's",
             )
+        if self.slo is not None and self.slo.needs_stream and not self.stream:
+            raise expected("stream: true, because slo has token times", self.stream)
+        return self
+
+    def _one_load_fits(self, load: Load) -> None:
+        if load.name is not None and not isinstance(self.load, LoadList):
+            raise expected("a name only in a list of loads", load.name, "remove name")
+        check_conversations(self.conversations, load, is_chat=self.chat, has_lengths=self.cuts_inputs)
+        check_lengths(self.lengths, self.corpus, self.corpus_may_repeat, load, self.locustfile)
         if isinstance(load, StagesLoad) and load.total_s > self.max_duration_s:
             raise expected(f"max_duration_s >= {load.total_s:g}, the sum of the stages", self.max_duration_s)
         if isinstance(load, MaxRateLoad) and not load.slo and self.slo is None:
@@ -174,9 +187,6 @@ class Workload(Strict):
                 "neither",
                 "write load: {kind: max_rate, ..., slo: {latency_p99_ms: {max: 200}}}",
             )
-        if self.slo is not None and self.slo.needs_stream and not self.stream:
-            raise expected("stream: true, because slo has token times", self.stream)
-        return self
 
     def _locustfile_fits(self) -> None:
         """A locustfile is a closed load in itself: what it defines may not be defined here too."""
@@ -187,7 +197,8 @@ class Workload(Strict):
                 raise expected("spawn_per_s only beside locustfile", self.spawn_per_s, "remove spawn_per_s")
             return
         if not isinstance(self.load, ClosedLoad):
-            raise expected("load.kind: closed beside locustfile", self.load.kind, "its users decide when to send")
+            kind = "a list" if isinstance(self.load, LoadList) else self.load.kind
+            raise expected("load.kind: closed beside locustfile", kind, "its users decide when to send")
         if self.load.levels:
             raise expected("one number of users beside locustfile", list(levels_text(self.load.levels)))
         if self.load.think_time_s:
@@ -273,7 +284,7 @@ class Scenario(Strict):
     workload: Workload = Workload()
     quality: Quality = Quality()
     space: Annotated[tuple[EngineBlock, ...], BeforeValidator(one_block_per_engine), Field(min_length=1)]
-    objectives: Annotated[tuple[Objective, ...], BeforeValidator(listed), Field(min_length=1)] = (
+    objectives: Annotated[tuple[AnyObjective, ...], BeforeValidator(listed), Field(min_length=1)] = (
         Objective(metric="latency_p50_ms", goal="minimize"),
     )
     constraints: Annotated[dict[Annotated[str, BeforeValidator(limit_name)], Limit], AfterValidator(limits_fit)] = (
@@ -302,9 +313,10 @@ class Scenario(Strict):
 
     @property
     def goal_names(self) -> tuple[str, ...]:
-        """The metrics of objectives and constraints, each with its level if it has one; `quality` too."""
+        """The metrics that decide objectives and constraints, each with its level if it has one; `quality` too."""
         ats = {name: limit.at if isinstance(limit, Bound) else None for name, limit in self.constraints.items()}
-        return (*(one.name for one in self.objectives), *(named(name, at) for name, at in ats.items()))
+        judged = (name for one in self.objectives for name in one.judged)
+        return (*judged, *(named(name, at) for name, at in ats.items()))
 
     @property
     def why_not_raced(self) -> tuple[str, object] | None:
@@ -318,7 +330,7 @@ class Scenario(Strict):
 
     @field_validator("objectives")
     @classmethod
-    def _each_metric_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    def _each_metric_once(cls, objectives: tuple[AnyObjective, ...]) -> tuple[AnyObjective, ...]:
         names = [objective.name for objective in objectives]
         if len(set(names)) != len(names):
             raise expected("every metric once", names)
@@ -354,28 +366,11 @@ class Scenario(Strict):
     @model_validator(mode="after")
     def _loads_what_it_asks_for(self) -> Scenario:
         """A metric that this workload cannot have is refused here, not after every candidate was measured."""
-        workload = self.workload
-        has = (
-            (("ttft_", "ttfo_", "itl_", "tpot_"), workload.stream, "workload.stream: true", workload.stream),
-            (("goodput_",), workload.slo is not None, "workload.slo", None),
-            (
-                ("max_rate_",),
-                isinstance(workload.load, MaxRateLoad),
-                "workload.load.kind: max_rate",
-                workload.load.kind,
-            ),
-            (("load_level",), bool(workload.load.levels), "several levels in workload.load.users or rate_rps", "one"),
-            (("slip_",), workload.load.kind == "trace", "workload.load.kind: trace", workload.load.kind),
-            (("rate_", "lag_"), workload.is_open_loop, "an open loop such as poisson", workload.load.kind),
-        )
-        names = list(self.goal_names)
-        check_levels(workload.load.levels, names, self.objectives[0].name)
-        if isinstance(workload.load, MaxRateLoad):
-            names += workload.load.slo
-        for name in names:
-            for prefixes, is_there, what, got in has:
-                if name.startswith(prefixes) and not is_there:
-                    raise expected(f"{what}, because {name} is asked for", got)
+        load, names = self.workload.load, self.goal_names
+        check_levels(load, names, self.objectives)
+        own = tuple(load.slo) if isinstance(load, MaxRateLoad) else ()
+        streamed, slo = self.workload.stream, self.workload.slo
+        check_measured(load, (*names, *own), self.objectives, is_streamed=streamed, slo=slo)
         return self
 
 

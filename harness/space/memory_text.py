@@ -24,6 +24,7 @@ from engines.sagemaker.catalogue import instance_of
 from harness.scenario.engine_block import EngineBlock
 from harness.scenario.lengths import longest
 from harness.scenario.load_kinds import ClosedLoad
+from harness.scenario.load_list import loads_of
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import SpacePlan
 from harness.space.capabilities import folder_here
@@ -54,8 +55,8 @@ def memory_lines(resolved: ResolvedScenario, plan: SpacePlan, machine: Described
     lengths = resolved.scenario.workload.lengths
     prompt = max(_longest_prompt(resolved), longest(lengths.input) if lengths else 0)
     new = max(resolved.scenario.workload.parameters.max_new_tokens, longest(lengths.output) if lengths else 0)
-    load = resolved.scenario.workload.load
-    at_once = load.most_users if isinstance(load, ClosedLoad) else load.max_in_flight
+    loads = loads_of(resolved.scenario.workload.load)
+    at_once = max(load.most_users if isinstance(load, ClosedLoad) else load.max_in_flight for load in loads)
     asked = at_once * resolved.scenario.workload.inputs_per_request
     left = {(one.block, one.dtype, one.tensor_parallel_degree) for block in plan.blocks for one in block.candidates}
     seen: dict[str, None] = {}

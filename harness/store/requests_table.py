@@ -22,8 +22,9 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write_table(path: Path, records: Sequence[RequestRecord]) -> None:
-    """Write the records as parquet (zstd). Raises OSError."""
+def write_table(path: Path, records: Sequence[RequestRecord], level: str = "") -> None:
+    """Write the records as parquet (zstd); `level` names which of several loads of a launch they are of, in a column of
+    that name. Raises OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -37,6 +38,8 @@ def write_table(path: Path, records: Sequence[RequestRecord]) -> None:
         for name, kind in _COLUMNS
     }
     columns["latency_ms"] = pa.array([ms_from_ns(record.latency_ns) for record in records], type=pa.float64())
+    if level:
+        columns["level"] = pa.array([level] * len(records), type=pa.string())
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 

@@ -96,10 +96,11 @@ class RunWriter:
             self.manifest = replace(self.manifest, machine={**self.manifest.machine, **facts})
             write_text(self.layout.run_json, json.dumps(to_json(self.manifest), indent=2) + "\n")
 
-    def write_requests(self, trial_id: str, records: Sequence[RequestRecord]) -> Path:
-        """Write a trial's raw records; returns the path. Raises EnvironmentFault."""
+    def write_requests(self, trial_id: str, records: Sequence[RequestRecord], level: str = "") -> Path:
+        """Write a trial's raw records, of one `level` of its load where there are several; returns the path. Raises
+        EnvironmentFault."""
         path = self.layout.requests(trial_id)
-        write_whole(path, lambda partial: write_table(partial, records))
+        write_whole(path, lambda partial: write_table(partial, records, level))
         return path
 
     def write_telemetry(self, trial_id: str, columns: Mapping[str, Sequence[float | None]]) -> Path:

@@ -14,6 +14,7 @@ from engines.api import RunningEngine
 from engines.processes.waiting import Waiting
 from harness.records import Candidate, Prompt
 from harness.scenario.load_kinds import ClosedLoad
+from harness.scenario.load_list import loads_of
 from harness.trial.ask_prompts import ask, concurrency_of
 from harness.trial.endpoint_form import quality_form
 from harness.trial.inputs import TrialInputs
@@ -47,7 +48,7 @@ def drive_largest(
     as a whole lived, `engine.failure()` knows. `longest_of` gives so many inputs of the longest length."""
     crashes = engine.facts.crashes
     workload = inputs.scenario.workload
-    users = workload.load.most_users if isinstance(workload.load, ClosedLoad) else 0
+    users = max(load.most_users if isinstance(load, ClosedLoad) else 0 for load in loads_of(workload.load))
     count = min(max(users, concurrency_of(candidate)), MOST_AT_ONCE)
     longest = longest_of(count)
     tokens = longest.output_tokens

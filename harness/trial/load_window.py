@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engines.api import Endpoint, RunningEngine
 from harness.choose.goals import Goals, goals_of
+from harness.level import Level
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.metrics_scraper import Scraper
@@ -18,11 +19,13 @@ from harness.load.served_model import UNKNOWN, ServedModel
 from harness.measure.doubts import client_verdict
 from harness.measure.engine_metrics.limits import with_limits
 from harness.measure.engine_metrics.scrapes import EngineMetrics
+from harness.measure.geometric_mean import with_geometric_mean
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Doubt, Level, Probe, TrialSummary
-from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Open, TraceLoad
+from harness.records import Doubt, Probe, TrialSummary
+from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Open, TraceLoad
+from harness.scenario.load_list import LoadList, loads_of
 from harness.trial.endpoint_form import asked
 from harness.trial.inputs import TrialInputs
 from harness.trial.largest_shape import LongestInputs
@@ -61,25 +64,31 @@ class Loads:
         Their load ends early when it has surely lost `racing`; sent by other hosts, it does not.
         Raises ScenarioError for a schedule that cannot be; EnvironmentFault for a rate this machine cannot send.
         """
-        load = self._workload.load
         self._seed = self._inputs.scenario.search.seed + ORDER_STRIDE * order
         self._racing = None if self._inputs.hosts else racing
-        if isinstance(load, ClosedLoad):
-            return
-        if isinstance(load, MaxRateLoad):
-            self._ceilings.processes_for(load.high_rps, is_capped=True, hosts=self._hosts)
-        elif load.processes is None:
-            self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
+        for load in loads_of(self._workload.load):
+            if isinstance(load, MaxRateLoad):
+                self._ceilings.processes_for(load.high_rps, is_capped=True, hosts=self._hosts)
+            elif not isinstance(load, ClosedLoad) and load.processes is None:
+                self._ceilings.processes_for(self._schedule(load, 0).peak_rps, hosts=self._hosts)
 
     def run(self, engine: RunningEngine, name: str, workdir: Path, launch_s: float, model: ServedModel) -> Loaded:
         """Load the engine of this name, which serves `model`. Raises MeasurementInvalid: the load generator failed."""
-        load, self._model, self._engine = self._workload.load, model, name
+        self._model, self._engine = model, name
+        loaded = self._run(engine, workdir, launch_s)
+        figures = [figure for one in self._goals.objectives for figure in one.figures]
+        summary = with_geometric_mean(loaded.window.summary, figures)
+        return replace(loaded, window=replace(loaded.window, summary=summary))
+
+    def _run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
+        load, hosts = self._workload.load, self._inputs.hosts
         self._texts.begin_launch()
-        users = self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._plan(engine.endpoint)
-        self._warm = steady_warm_up(users, engine, workdir, self._progress, load, hosts=self._inputs.hosts, model=model)
+        first = loads_of(load)[0]
+        users = self._closed(first, engine.endpoint) if isinstance(first, ClosedLoad) else self._plan(engine.endpoint)
+        self._warm = steady_warm_up(users, engine, workdir, self._progress, first, hosts=hosts, model=self._model)
         if isinstance(load, MaxRateLoad):
             return self._search(load, engine, workdir, launch_s)
-        if load.levels:
+        if isinstance(load, LoadList) or load.levels:
             return self._sweep(load, engine, workdir, launch_s)
         return Loaded(window=self._window(self._planned(load, engine), engine, workdir, launch_s))
 
@@ -92,8 +101,8 @@ class Loads:
     def _planned(self, load: ClosedLoad | Open, engine: RunningEngine) -> LoadPlan:
         return self._closed(load, engine.endpoint) if isinstance(load, ClosedLoad) else self._open(load, engine, 0)
 
-    def _sweep(self, load: ClosedLoad | Open, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
-        """Every level in turn; those that are left are not measured once the engine has died."""
+    def _sweep(self, load: Load | LoadList, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
+        """Every level of a sweep, or load of a list, in turn; those left are not measured once the engine has died."""
         windows: list[Window] = []
         for number, level in enumerate(load.levels, 1):
             text = f"{level.text} ({number} of {len(load.levels)})"
@@ -101,7 +110,7 @@ class Loads:
             if engine.failure() is not None:
                 break
         levels = [
-            Measured(level=level, summary=window.summary, why=self._why_not_held(window))
+            Measured(level=level, summary=window.summary, why=self._why_not_held(window, level))
             for level, window in zip(load.levels, windows, strict=False)
         ]
         own = own_index(self._goals, levels)
@@ -122,8 +131,9 @@ class Loads:
             others={number: window for number, window in enumerate(windows, 1) if number != own + 1},
         )
 
-    def _why_not_held(self, window: Window) -> str:
-        return why_unusable(window) or why_broken(self._goals, window.summary.metrics)
+    def _why_not_held(self, window: Window, level: Level) -> str:
+        load = level if level.axis == "load" else None
+        return why_unusable(window) or why_broken(self._goals, window.summary.metrics, load)
 
     def _search(self, load: MaxRateLoad, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         search = RateSearch(load.low_rps, load.high_rps, load.probes, load.precision_frac)

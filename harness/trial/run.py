@@ -29,6 +29,7 @@ from harness.quality.inheritance import inherited
 from harness.quality.logprob import LogprobDrops
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.scenario.load_kinds import Open
+from harness.scenario.load_list import loads_of
 from harness.store.writer import RunWriter
 from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
@@ -179,7 +180,7 @@ class TrialRunner:
         """'' or that the load ended by time before as many requests as wanted were sent."""
         workload = self._inputs.scenario.workload
         sent = sum(not record.is_warmup for record in window.result.records)
-        is_counted = not isinstance(workload.load, Open) or workload.load.is_counted
+        is_counted = all(not isinstance(load, Open) or load.is_counted for load in loads_of(workload.load))
         if not is_counted or window.result.stopped or sent >= workload.requests:
             return ""
         return (
@@ -208,10 +209,13 @@ class TrialRunner:
         )
 
     def _keep(self, trial_id: str, loaded: Loaded, asked: Answers) -> None:
-        """Raw records, answers and telemetry; of a maximum-rate search the other probes' too, as '<trial>.probe<n>'."""
+        """Raw records, answers and telemetry; of several windows the others' too, as '<trial>.probe<n>'."""
+        levels = {
+            trial_id if probe.is_own else f"{trial_id}.probe{probe.number}": str(probe.level) for probe in loaded.probes
+        }
         windows = {trial_id: loaded.window, **{f"{trial_id}.probe{n}": each for n, each in loaded.others.items()}}
         for name, window in windows.items():
-            self._writer.write_requests(name, window.result.records)
+            self._writer.write_requests(name, window.result.records, levels.get(name, ""))
             self._writer.write_telemetry(name, window.telemetry)
             if window.engine_metrics.scrapes:
                 self._writer.write_engine_metrics(name, window.engine_metrics.columns())

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.choose.goals import Goals
+from harness.level import Level
 from harness.measure.levels import at_level, level_in, without_level
 from harness.measure.metrics import metric_row, metrics_in
-from harness.records import Doubt, Level, Metric, TrialSummary
+from harness.records import Doubt, Metric, TrialSummary
 
 MAX_ERROR_FRAC = 0.01
 """Share of failed requests from which a level does not hold, where no constraint bounds error_frac."""
@@ -23,10 +24,14 @@ class Measured:
     why: str
 
 
-def why_broken(goals: Goals, metrics: Mapping[str, Metric]) -> str:
-    """'' or the first constraint on no particular level that these numbers break. What a window alone cannot tell
-    (quality, cost) is judged with the trial."""
-    limits = [limit for limit in goals.limits if level_in(limit.metric) is None]
+def why_broken(goals: Goals, metrics: Mapping[str, Metric], load: Level | None = None) -> str:
+    """'' or the first constraint on no particular level, or on this `load` of a list, that these numbers break. What a
+    window alone cannot tell (quality, cost) is judged with the trial."""
+    limits = [
+        replace(limit, metric=without_level(limit.metric))
+        for limit in goals.limits
+        if level_in(limit.metric) in (None, load)
+    ]
     if "error_frac" not in [limit.metric for limit in limits] and metrics["error_frac"].value > MAX_ERROR_FRAC:
         return f"error_frac {metrics['error_frac'].value:.4g} > {MAX_ERROR_FRAC:g}"
     for limit in limits:
@@ -37,10 +42,13 @@ def why_broken(goals: Goals, metrics: Mapping[str, Metric]) -> str:
 
 def own_index(goals: Goals, measured: Sequence[Measured]) -> int:
     """The place of the level that a trial is judged by where a goal names none: the level of the first objective; where
-    that names none either, the one with its best value among those that held. The first level, if none held."""
+    that names none either, the one with its best value among those that held. The first level, if none held; the first
+    load of a list, whose numbers no rule compares."""
     first = goals.objectives[0]
-    if (level := level_in(first.metric)) is not None:
+    if (level := level_in(first.judged[0])) is not None:
         return next((i for i, one in enumerate(measured) if one.level == level), 0)
+    if measured[0].level.axis == "load":
+        return 0
     held = [i for i, one in enumerate(measured) if not one.why]
     row = metric_row(first.metric)
     if not held or row is None or row.source != "load":
@@ -59,7 +67,8 @@ def level_metric(level: Level) -> Metric:
 def asked_levels(goals: Goals) -> dict[Level, set[str]]:
     """The levels that goals name, each with the metrics that are judged there."""
     asked: dict[Level, set[str]] = {}
-    for name in (*(one.metric for one in goals.objectives), *(limit.metric for limit in goals.limits)):
+    judged = (name for one in goals.objectives for name in one.judged)
+    for name in (*judged, *(limit.metric for limit in goals.limits)):
         if (level := level_in(name)) is not None:
             asked.setdefault(level, set()).add(without_level(name))
     return asked
@@ -72,7 +81,8 @@ def with_levels(goals: Goals, measured: Sequence[Measured], own: int) -> TrialSu
     shown = {row.name for row in metrics_in("probe")}
     summary = measured[own].summary
     metrics = dict(summary.metrics)
-    metrics["load_level"] = level_metric(measured[own].level)
+    if measured[own].level.axis != "load":
+        metrics["load_level"] = level_metric(measured[own].level)
     for one in measured:
         wanted = shown | asked.get(one.level, set())
         metrics |= {at_level(name, one.level): m for name, m in one.summary.metrics.items() if name in wanted}

@@ -12,6 +12,7 @@ from typing import Literal
 from engines.environments.clean_python import REQUIREMENTS, clean_python
 from engines.foreign_servers.djl.served import FolderServer, server_for
 from engines.registry import traits
+from harness.measure.geometric_mean import NAME
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_of, metric_row
 from harness.properties.containers import Container, format_version, parse_container, python_version
@@ -24,7 +25,7 @@ from harness.store.reader import Run
 from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
 from harness.trial.progress import Lines
-from harness.wording import label
+from harness.wording import label, unit_suffix
 
 VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
 """What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
@@ -114,9 +115,11 @@ def _judged(trial: Trial, promised: Sequence[Trial]) -> Verification:
 def _compared(trial: Trial) -> tuple[str, ...]:
     """The metrics that are compared; of a sweep at the level that was promised, whichever is best this time."""
     own = next((probe for probe in trial.probes if probe.is_own), None)
-    if own is None or "load_level" not in (trial.summary.metrics if trial.summary else ()):
-        return VERIFIED_METRICS
-    return tuple(at_level(name, own.level) for name in ("latency_p50_ms", "throughput_rps"))
+    metrics = trial.summary.metrics if trial.summary else {}
+    mean = (NAME,) if NAME in metrics else ()
+    if own is None or not (own.load or "load_level" in metrics):
+        return (*VERIFIED_METRICS, *mean)
+    return (*(at_level(name, own.level) for name in ("latency_p50_ms", "throughput_rps")), *mean)
 
 
 def verify(run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]) -> Verification:
@@ -173,7 +176,7 @@ def _compare(name: str, promised: Sequence[Trial], again: Trial) -> tuple[_Place
     word = {"inside": "inside", "better": "better than", "worse": "outside"}[place]
     if place == "inside" and not low <= second.value <= high:
         word = f"its interval [{second_low:.4g}, {second_high:.4g}] meets"
-    return place, f"{name} {second.value:.4g} {second.unit}, {word} [{low:.4g}, {high:.4g}]"
+    return place, f"{name} {second.value:.4g}{unit_suffix(second.unit)}, {word} [{low:.4g}, {high:.4g}]"
 
 
 def _disturbed(trials: Sequence[Trial]) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.level import Level
 from harness.load.driver import LoadResult
 from harness.measure.asked_lengths import too_short_answers
 from harness.measure.doubts import measured
 from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.metrics import metrics_in
-from harness.records import Level, Probe, TrialSummary
+from harness.records import Probe, TrialSummary
 from harness.trial.raced import Racing
 
 
@@ -45,6 +46,7 @@ def probe_of(number: int, level: Level, why: str, window: Window, *, is_own: boo
         number=number,
         rate_rps=level.value if level.axis == "rate_rps" else None,
         users=int(level.value) if level.axis == "users" else None,
+        load=level.name,
         is_own=is_own,
         is_held=not why,
         reason=why,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from harness.level import Level
 from harness.load.schedule.max_rate import probes_needed
-from harness.records import Level
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad
+from harness.scenario.load_list import LoadList
 from harness.scenario.schema import Workload
 
 
 def load_text(workload: Workload) -> str:
     """'poisson, 40 requests/s for 3 s: about 120 requests, at most 200 in flight'."""
     load = workload.load
+    if isinstance(load, LoadList):
+        each = (f"{level.name} ({load_text(at_level(workload, level))})" for level in load.levels)
+        return f"{len(load.levels)} loads, one after the other in one launch: {'; '.join(each)}"
     if load.levels:
         *rest, last = (f"{level.value:.10g}" for level in load.levels)
         alone = load_text(at_level(workload, load.levels[-1]))
@@ -29,7 +33,7 @@ def load_text(workload: Workload) -> str:
 def load_s(workload: Workload) -> float:
     """Seconds of load in one trial, at most."""
     load = workload.load
-    if load.levels:
+    if isinstance(load, LoadList) or load.levels:
         return sum(load_s(at_level(workload, level)) for level in load.levels)
     if isinstance(load, ClosedLoad):
         return workload.max_duration_s
@@ -41,7 +45,7 @@ def load_s(workload: Workload) -> float:
 def load_requests(workload: Workload) -> int:
     """Requests of one trial, about; those of workload.requests where nobody knows before a trace is read."""
     load = workload.load
-    if load.levels:
+    if isinstance(load, LoadList) or load.levels:
         return sum(load_requests(at_level(workload, level)) for level in load.levels)
     if isinstance(load, ClosedLoad):
         return workload.requests
@@ -52,7 +56,7 @@ def load_requests(workload: Workload) -> int:
 
 
 def at_level(workload: Workload, level: Level) -> Workload:
-    """The workload with one level of its sweep as its load."""
+    """The workload with one level of its sweep, or one load of its list, as its load."""
     return workload.model_copy(update={"load": workload.load.at(level)})
 
 

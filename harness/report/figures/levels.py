@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.choose.repetitions import Pooled
+from harness.level import Level
 from harness.measure.levels import at_level
-from harness.records import Level, Metric
+from harness.records import Metric
 from harness.report.figures.style import DASHES, Figure, bars, layout, log_axis, plain, rounded
 from harness.report.wording.titles import metric_title
 from harness.wording import label, quantity

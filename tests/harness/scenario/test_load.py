@@ -186,7 +186,7 @@ BROKEN = [
         "a key of another load kind",
         HEAD + "workload:\n  load: {kind: poisson, rate_rps: 5, users: 3}\n",
         "{f}:4: workload.load.users: expected a known key, got 'users'; "
-        "known: kind, max_in_flight, processes, rate_rps",
+        "known: name, kind, max_in_flight, processes, rate_rps",
     ),
     (
         "stages that do not fit",

@@ -11,10 +11,11 @@ import pytest
 from harness.choose.goals import Goals, Limit, Objective, goals_of
 from harness.errors import ScenarioError
 from harness.gate.launches import launches
+from harness.level import Level
 from harness.load.schedule.estimate import load_requests, load_s, load_text
 from harness.measure.levels import at_level
 from harness.measure.metrics import metric_row
-from harness.records import Candidate, Doubt, Level, Metric, TrialSummary
+from harness.records import Candidate, Doubt, Metric, TrialSummary
 from harness.report.content.levels import is_sweep, knee
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
@@ -142,7 +143,7 @@ def test_a_sweep_is_planned_as_the_sum_of_its_levels(tmp_path: Path) -> None:
         ("[4, 1, 2]", "4", "expected a level of workload.load (it has none"),
         ("at: {users: 2}", "at: {users: 3}", "it has users=1, users=2, users=4), got 'latency_p50_ms@users=3'"),
         ("at: {users: 2}", "at: {rate_rps: 2}", "got 'latency_p50_ms@rate_rps=2'"),
-        ("at: {users: 2}", "at: {}", "expected one level of the sweep"),
+        ("at: {users: 2}", "at: {}", "expected one level of the load"),
         (", at: {users: 2}", "", "write at: {users: 4}, or maximize throughput_rps"),
         ("users=1:", "users=x:", "expected a metric name, got 'throughput_rps@users=x'"),
     ],

@@ -141,6 +141,21 @@ def test_probes_of_the_largest_rate_are_told_lowest_first() -> None:
     assert levels(story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0))))) is None
 
 
+def test_loads_of_a_list_are_shown_by_their_names_in_the_order_measured() -> None:
+    probes = (
+        Probe(number=1, load="night", is_held=True, reason="", values={"throughput_rps": 9.0}),
+        Probe(number=2, load="chat", is_held=False, reason="slow", values={"throughput_rps": 4.0}, is_own=True),
+    )
+    section = levels(story_of(run_of(trial(1, candidate(), (61.0, 60.0, 62.0), probes=probes))))
+    assert section is not None
+    assert section.title == "Loads"
+    assert [[cell.text for cell in row] for row in section.rows] == [
+        ["night", "yes", "9.00", ""],
+        ["chat *", "no", "4.00", "slow"],
+    ]
+    assert "knee" not in section.notes[0]
+
+
 def test_streaming_and_goodput_get_columns_in_every_format() -> None:
     more = {
         "ttft_p50_ms": metric(5.0, 4.0, 6.0),
