@@ -97,10 +97,11 @@ class Elsewhere:
         yield from _of_class(self.cluster, survey(self.cluster, waits=True), self.machine.machine_class).nodes.values()
 
     def checked(self, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]) -> Elsewhere:
-        """The parts of machines, proven by launches of `cheap`, or the whole machines where a part is slowed down by
-        the others. Raises EnvironmentFault where a part does not measure."""
+        """The parts of the machines that are there now, proven by launches of `cheap`, or the whole machines where a
+        part is slowed down by the others. Raises as `chosen_class`, EnvironmentFault where a part does not measure."""
         assert isinstance(self.cluster, Split)
-        names = {machine_of(node): part.rpartition(".")[0] for part, node in self.nodes.items()}
+        parts = _of_class(self.cluster, survey(self.cluster, waits=True), self.machine.machine_class)
+        names = {machine_of(node): part.rpartition(".")[0] for part, node in parts.nodes.items()}
         limit_s = resolved.scenario.search.max_minutes * 60
         note(f"launching alone and side by side, to see whether the {self.cluster.count} parts slow each other down")
         order = Measure(
@@ -121,7 +122,8 @@ class Elsewhere:
             note(line)
         cluster, count = self.cluster.whole, self.cluster.count
         if all(each.is_split for each in found.values()):
-            there = replace(self, cluster=Split(cluster, count, only=frozenset(names)))
+            only = Split(cluster, count, only=frozenset(names))
+            there = replace(self, cluster=only, machine=parts.machine, nodes=parts.nodes)
         else:
             note("every machine is taken whole")
             there = _of_class(cluster, [each for each in survey(cluster) if each.node in names], None)

@@ -10,6 +10,8 @@ from harness.places.requests import Verb
 
 Task = Hashable
 """A question under way, as the engine names it."""
+LOSSES = 3
+"""So many questions of one kind to a node may be lost until it is left out."""
 
 
 def short(node: str) -> str:

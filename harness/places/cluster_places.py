@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.errors import EnvironmentFault
 from harness.places.calibrator import CalibrationTerms, Calibrator
-from harness.places.cluster import Cluster, Lost, Refused, Task, short
+from harness.places.cluster import LOSSES, Cluster, Lost, Refused, Task, short
 from harness.places.proof import difference
 from harness.places.requests import Joined, Measure, Question
 from harness.records import Candidate, Trial
@@ -38,8 +38,6 @@ NONE_LEFT_S = 60.0
 END_S = 20.0
 MOST_BYTES = 1 << 20
 """No file that a server is started from is larger."""
-LOSSES = 3
-"""So many questions to join may be lost with a node until it is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +102,16 @@ class FarPlaces:
         """Wait until every machine that is there has proven that it belongs, or has not, a minute for one where none
         is. Raises EnvironmentFault where none does."""
         self._look()
-        begun_s = self._now()
-        while (took_s := self._now() - begun_s) < timeout_s and (
-            self._joining or (took_s < NONE_LEFT_S and not self._places and not self._refusals)
+        until = self._now() + timeout_s
+        none_until = self._now() + NONE_LEFT_S
+        while (left_s := until - self._now()) > 0 and (
+            self._joining or (self._now() < none_until and not self._places and not self._refusals)
         ):
-            if (task := self._cluster.wait(list(self._joining), min(timeout_s - took_s, LOOK_S))) is not None:
+            if (task := self._cluster.wait(list(self._joining), min(left_s, LOOK_S))) is not None:
                 self._joined(task)
             self._look()
+            if self._joining or self._places:
+                none_until = self._now() + NONE_LEFT_S
         for task, node in self._joining.items():
             self._cluster.cancel(task, is_killed=True)
             self._refuse(f"node {short(node)}: no proof within {timeout_s:g} s")

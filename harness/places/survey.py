@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import differences
-from harness.places.cluster import Cluster, Lost, Refused, Task
+from harness.places.cluster import LOSSES, Cluster, Lost, Refused, Task
 from harness.places.requests import Described
 from harness.store.codec import from_json
 
@@ -23,11 +23,13 @@ LOOK_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A node of the cluster: how its machine describes itself, or `why` it did not."""
+    """A node of the cluster: how its machine describes itself, or `why` it did not. `losses` questions to it were lost,
+    0 where it answered."""
 
     node: str
     described: Described | None = None
     why: str = ""
+    losses: int = 0
 
 
 def survey(
@@ -37,8 +39,9 @@ def survey(
     *,
     waits: bool = False,
 ) -> tuple[Found, ...]:
-    """Every node of the cluster, by name, also those that join meanwhile; where all that were asked have left again,
-    others are waited for. Raises EnvironmentFault where it has none that offers a machine and does not wait."""
+    """Every node of the cluster, by name, also those that join meanwhile. One whose question is lost is asked again
+    while it is listed; where all that were asked have left again, others are waited for. Raises EnvironmentFault where
+    it has none that offers a machine and does not wait."""
     if not waits and not cluster.nodes():
         raise EnvironmentFault(
             "the cluster has no node that offers a machine; start each of Ray's with --resources '{\"machine\": 1}', "
@@ -46,15 +49,19 @@ def survey(
         )
     waiting: dict[Task, str] = {}
     found: dict[str, Found] = {}
+    task: Task | None = None
     until = now() + timeout_s
     while (left_s := until - now()) > 0:
         nodes = cluster.nodes()
-        waiting |= {cluster.ask(node, "describe", "null"): node for node in nodes - {*found, *waiting.values()}}
-        if not waiting and not _have_all_left(found, nodes):
+        free = nodes - {*waiting.values()}
+        new, lost = free - found.keys(), {node for node in free & found.keys() if 0 < found[node].losses < LOSSES}
+        again = lost if task is None else ()  # not at once, which would soon be LOSSES times
+        waiting |= {cluster.ask(node, "describe", "null"): node for node in (*new, *again)}
+        if not waiting and not lost and not _have_all_left(found, nodes):
             break
         if (task := cluster.wait(list(waiting), min(left_s, LOOK_S))) is not None:
             node = waiting.pop(task)
-            found[node] = _described(cluster, task, node)
+            found[node] = _described(cluster, task, node, found[node].losses if node in found else 0)
     for task, node in waiting.items():
         cluster.cancel(task, is_killed=True)
         found[node] = Found(node=node, why=f"no answer within {timeout_s:g} s")
@@ -65,11 +72,13 @@ def _have_all_left(found: Mapping[str, Found], nodes: Set[str]) -> bool:
     return all(each.described is None for each in found.values()) and not found.keys() & nodes
 
 
-def _described(cluster: Cluster, task: Task, node: str) -> Found:
+def _described(cluster: Cluster, task: Task, node: str, losses: int) -> Found:
     try:
         return Found(node=node, described=from_json(Described, json.loads(cluster.answer(task))))
-    except (Lost, Refused) as error:
+    except Refused as error:
         return Found(node=node, why=str(error))
+    except Lost as error:
+        return Found(node=node, why=str(error), losses=losses + 1)
 
 
 def chosen_class(found: Sequence[Found], asked: str | None) -> Described:

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,18 @@ def test_a_search_has_the_parts_or_the_whole_machines(
     assert str(checked.machine.facts["split_check"]) in "; ".join(notes)
     assert (checked.machine.machine_class == there.machine.machine_class) == is_split
     assert ("every machine is taken whole" in notes) != is_split
+
+
+def test_the_check_of_parts_takes_the_machines_that_are_there_when_it_begins(
+    tmp_path: Path, resolved: ResolvedScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Slowed(tmp_path, 0.0, names=("m1",))
+    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: Split(cluster, split))
+    with elsewhere("ray://head:1", None, None, split=2) as there:
+        assert there is not None
+        cluster.machines["n-m2"] = replace(cluster.machines.pop("n-m1"), machine_id="m2")
+        checked = there.checked(resolved, CHEAP, lambda note: None)
+    assert (checked.machine.machine_id, checked.nodes) == ("m2.1of2", {"m2.1of2": "n-m2#1", "m2.2of2": "n-m2#2"})
 
 
 def test_split_is_for_machines_of_a_cluster_and_not_for_containers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from engines.api import Availability
 from harness.cli.tune_places import Elsewhere
 from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import Machine
+from harness.places.cluster import Lost, Task
 from harness.places.requests import Verb
-from harness.places.survey import chosen_class, survey
+from harness.places.survey import LOOK_S, chosen_class, survey
 from harness.store.codec import to_json
 from tests.harness.places.in_memory_cluster import Answer, InMemoryCluster
 
@@ -57,16 +59,19 @@ def test_a_cluster_without_machines_shows_how_a_node_gets_one(tmp_path: Path) ->
 
 
 class Leaving(InMemoryCluster):
-    """Its only node leaves while it is asked; `next_node` joins at 30 s, unless it is None."""
+    """Its only node leaves at `leaves_s` while it is asked; `next_node` joins 29 s later, unless it is None."""
 
+    leaves_s = 1.0
     next_node: str | None = "n2"
 
     def nodes(self) -> frozenset[str]:
-        if self.now_s < 1:
+        if self.now_s < self.leaves_s:
             return frozenset(["n1"])
-        return frozenset([self.next_node] if self.next_node and self.now_s >= 30 else [])
+        return frozenset([self.next_node] if self.next_node and self.now_s >= self.leaves_s + 29 else [])
 
     def _answer(self, node: str, verb: Verb, request: str) -> tuple[float, Answer]:
+        if node == "n1":
+            return self.leaves_s - self.now_s, Lost("TaskUnschedulableError")
         if verb != "capabilities":
             return super()._answer(node, verb, request)
         not_there = Availability(is_available=False, reason=f"asked {node}")
@@ -75,12 +80,11 @@ class Leaving(InMemoryCluster):
 
 def test_a_machine_that_joins_after_all_others_left_is_waited_for(tmp_path: Path) -> None:
     cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
-    cluster.dead = {"n1"}
     found = survey(cluster, timeout_s=60, now=lambda: cluster.now_s)
     assert [(each.node, each.why) for each in found] == [("n1", "TaskUnschedulableError"), ("n2", "")]
     assert 30 <= cluster.now_s < 34
     cluster = Leaving(tmp_path, {"n1": _machine("m1")})
-    cluster.next_node, cluster.dead = None, {"n1"}
+    cluster.next_node = None
     with pytest.raises(EnvironmentFault, match="no machine of the cluster answered: TaskUnschedulableError"):
         chosen_class(survey(cluster, timeout_s=60, now=lambda: cluster.now_s), None)
     assert 60 <= cluster.now_s < 63
@@ -94,13 +98,38 @@ def test_a_cluster_that_had_machines_is_waited_for_while_it_has_none(tmp_path: P
 
 def test_what_an_engine_can_do_is_asked_of_another_machine_where_the_first_is_lost(tmp_path: Path) -> None:
     cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
-    cluster.dead = {"n1"}
     there = Elsewhere(cluster=cluster, machine=_machine("m1"), nodes={"m1": "n1"})
     assert there.capabilities("fake") == Availability(is_available=False, reason="asked n2")
 
 
-def test_a_machine_that_cannot_answer_and_stays_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_machine_that_cannot_answer_and_stays_is_asked_three_times(tmp_path: Path) -> None:
     cluster = InMemoryCluster(tmp_path, {"n1": _machine("m1")})
     cluster.dead = {"n1"}
     assert [each.why for each in survey(cluster, now=lambda: cluster.now_s)] == ["TaskUnschedulableError"]
-    assert cluster.now_s < 3
+    assert cluster.now_s == 3 * 1 + 2 * LOOK_S
+
+
+class Late(InMemoryCluster):
+    """Questions to n1 are lost at once; it is listed for `looks` more, then `follower` is there, which answers."""
+
+    looks, follower = 3, "n2"
+
+    def nodes(self) -> frozenset[str]:
+        return frozenset(["n1" if self.looks >= 0 else self.follower])
+
+    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+        self.dead = {"n1"} if self.looks >= 0 else set()
+        return super().ask(node, verb, request, part)
+
+    def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
+        self.looks -= 1
+        return super().wait(tasks, timeout_s)
+
+
+@pytest.mark.parametrize("follower", ["n1", "n2"])
+def test_a_machine_is_lost_before_the_cluster_drops_it_and_the_next_is_asked(tmp_path: Path, follower: str) -> None:
+    """Dask's worker that is started again has the same address: it is the next, by the same name."""
+    cluster = Late(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
+    cluster.follower = follower
+    found = survey(cluster, now=lambda: cluster.now_s)
+    assert chosen_class(found, None).machine.machine_id == cluster.machines[follower].machine_id
