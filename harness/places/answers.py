@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,10 +73,10 @@ def join(request: Any, folder: Path) -> bytes:
 
 def measure(request: Any, folder: Path) -> bytes:
     """The archive of the trial that the Measure of `request` orders; `folder` holds its files until then."""
-    attempt = from_json(Measure, request)
-    resolved = attempt.question.resolved()
+    asked = from_json(Measure, request)
+    resolved = asked.question.resolved()
     new_run = partial(create_run, resolved, folder, git_commit())
-    with machine_lock(this_machine().machine_id, attempt.search):
+    with locked(this_machine().machine_id, asked) as attempt:
         opening = Bench.open(resolved, new_run, progress=Lines(_note), reference=attempt.reference)
         with opening as bench:
             with _raced(bench, attempt):
@@ -87,6 +88,15 @@ def measure(request: Any, folder: Path) -> bytes:
                 note = f"{TEST_PLACE} named its machine, which stood for several places"
                 trial = replace(trial, notes=(*trial.notes, note))
             return pack(bench.writer.layout, trial, attempt.token)
+
+
+@contextmanager
+def locked(machine_id: str, attempt: Measure) -> Iterator[Measure]:
+    """Keeps the machine for the attempt; what is left of the search shrinks by the wait for it."""
+    begun_s = time.monotonic()
+    with machine_lock(machine_id, attempt.search):
+        waited_s = time.monotonic() - begun_s
+        yield replace(attempt, left_s=max(0.0, attempt.left_s - waited_s))
 
 
 def _run(bench: Bench, attempt: Measure, folder: Path) -> Trial:

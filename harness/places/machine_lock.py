@@ -80,10 +80,11 @@ def _excluding(path: Path) -> list[Path]:
 
 
 def _holder(path: Path) -> str:
-    with _opened(path) as looked:
-        if _is_taken(looked, fcntl.LOCK_SH):  # shared: two that look do not see each other
-            return ""
-        return os.pread(looked, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    """As `holder`, of one file, which is not made by looking: only who has the gate may remove it."""
+    with suppress(FileNotFoundError), path.open("rb") as looked:
+        if not _is_taken(looked.fileno(), fcntl.LOCK_SH):  # shared: two that look do not see each other
+            return looked.read(32).decode("ascii", "replace").strip() or "unknown"
+    return ""
 
 
 @contextmanager
@@ -94,6 +95,8 @@ def _opened(path: Path) -> Iterator[int]:
     except PermissionError:
         opened = os.open(path, os.O_RDONLY)
     try:
+        with suppress(PermissionError):  # another user's file
+            os.fchmod(opened, 0o644)  # a umask of 077 would keep others from opening it
         yield opened
     finally:
         os.close(opened)

@@ -16,7 +16,7 @@ from harness.trial.reference import Reference
 from harness.tune.racing import Terms
 
 SEARCH = secrets.token_hex(8)
-"""The search that this process runs, as no other process names its own."""
+"""Names the search of this process. It is drawn once, at the import: what one process searches in turn has one name."""
 
 Verb = Literal["describe", "capabilities", "join", "measure", "look", "receive", "install"]
 """What a place can be asked: who it is (Described), what an engine can do there, to prove that it would answer the same

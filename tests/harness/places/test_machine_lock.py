@@ -7,12 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.places.answers import locked
 from harness.places.machine_lock import holder, machine_lock
+from harness.scenario.load import load_scenario
+from harness.scenario.resolve import resolve
+from tests.harness.places.contract import a_measure
 from tests.waiting import eventually
 
 
@@ -35,6 +42,36 @@ def test_a_lock_is_seen_while_it_is_held_and_not_after(tmp_path: Path) -> None:
         assert holder("m1", tmp_path) == str(os.getpid())
         assert holder("m2", tmp_path) == ""
     assert holder("m1", tmp_path) == ""
+
+
+def test_who_looks_for_a_holder_leaves_no_file(tmp_path: Path) -> None:
+    assert holder("m1.1of2", tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_user_may_read_the_files_whatever_the_umask_of_who_made_them(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with machine_lock("m1", folder=tmp_path):
+            pass
+    finally:
+        os.umask(before)
+    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {
+        "dyno-machine-m1.lock": 0o644,
+        "dyno-machine-m1.gate": 0o644,
+    }
+
+
+def test_a_wait_for_the_machine_leaves_less_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.yaml").write_text("name: s\nspace: [{engine: fake}]\n")
+    asked = a_measure(resolve(load_scenario(tmp_path / "s.yaml"), tmp_path / "s.yaml"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for left_s, waited_s in ((1000.0, 0.5), (0.1, 0.1)):
+        with ExitStack() as other:
+            other.enter_context(machine_lock("m1"))
+            threading.Timer(0.5, other.close).start()
+            with locked("m1", replace(asked, left_s=left_s)) as attempt:
+                assert 0 <= attempt.left_s <= left_s - waited_s
 
 
 def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
