@@ -101,6 +101,11 @@ class Goals:
     limits: tuple[Limit, ...]
     quality: QualityGoal
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of the geometric mean; () where it is no objective."""
+        return tuple(figure for one in self.objectives for figure in one.figures)
+
     def checks(self, trial: Trial) -> tuple[Check, ...]:
         """Every constraint, kept or broken, every objective that has no value, and that requests were answered."""
         checks = _quality_checks(trial, self.quality)
@@ -126,16 +131,17 @@ class Goals:
         return tuple(check.sentence for check in self.checks(trial) if check.excess_frac > 0)
 
     def excesses(self, trial: Trial) -> dict[str, float]:
-        """Constraint name -> excess_frac, for the sampler; of a trial that did not run, only 'ran'. What a trial that
-        ended early did not measure counts as kept."""
+        """Constraint name -> excess_frac, for the sampler, the largest of several of one name; of a trial that did not
+        run, only 'ran'. What a trial that ended early did not measure counts as kept."""
         if not trial.has_numbers:
             return {"ran": FAILURE_EXCESS}
         limited = {limit.metric for limit in self.limits} if trial.outcome == "ended_early" else set[str]()
         unknown = {name for name in limited if metric_of(trial, name) is None}
-        return {
-            "ran": -1.0,
-            **{check.name: -1.0 if check.name in unknown else check.excess_frac for check in self.checks(trial)},
-        }
+        excesses = {"ran": -1.0}
+        for check in self.checks(trial):
+            excess_frac = -1.0 if check.name in unknown else check.excess_frac
+            excesses[check.name] = max(excess_frac, excesses.get(check.name, -math.inf))
+        return excesses
 
     def costs(self, trial: Trial) -> tuple[float, ...]:
         """One cost per objective, the first one first."""

@@ -99,7 +99,9 @@ def _comparison(
 
 
 def _problem(name: str, values: Values) -> str:
-    levels = sorted({each.level for each in (*values.before, *values.now) if each.level}, key=lambda one: one.value)
+    levels = sorted(
+        {each.level for each in (*values.before, *values.now) if each.level}, key=lambda one: (one.value, one.name)
+    )
     if len(levels) > 1 and name != "load_level":
         return f"measured at {' and at '.join(one.text for one in levels)}: name the level, {at_level(name, levels[0])}"
     for side, found in (("baseline", values.before), ("candidate", values.now)):

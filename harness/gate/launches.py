@@ -16,6 +16,7 @@ from harness.measure.metrics import metric_of, metric_row
 from harness.measure.statistics.distributions import Z_95
 from harness.measure.statistics.estimators import design_effect, smallest_n
 from harness.records import Metric, Trial
+from harness.scenario.load_list import OF_ONE_LOAD, is_of_a_window
 from harness.store.layout import RunLayout
 from harness.store.requests_table import whole
 from harness.units import NS_PER_MS
@@ -30,7 +31,8 @@ RAW_COLUMNS = ("intended_ns", "done_ns", "first_token_ns", "outcome", "is_warmup
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One metric of one launch. `sampling` is the standard error of the value within the launch, on the analysis
-    scale; None where it cannot be known from what is stored. `level` is the level of a sweep that the value is of."""
+    scale; None where it cannot be known from what is stored. `level` is the level of a sweep, or load of a
+    list, that the value is of."""
 
     trial_id: str
     value: float
@@ -85,10 +87,14 @@ def _launch(root: Path, trial: Trial, name: str, metric: Metric) -> Launch:
 
 
 def _level_of(trial: Trial, name: str) -> Level | None:
-    """The level of a sweep that a metric is of: the one in its name, else the one that the trial was judged by."""
-    if (level := level_in(name)) is not None or metric_of(trial, "load_level") is None:
+    """The level of a sweep, or load of a list, that a metric is of: the one in its name, else the one that the trial
+    was judged by; of what a list has once, such as its answers' quality, none."""
+    own = next((probe for probe in trial.probes if probe.is_own), None)
+    if (level := level_in(name)) is not None or own is None:
         return level
-    return next((probe.level for probe in trial.probes if probe.is_own), None)
+    if own.load:
+        return own.level if is_of_a_window(name) or name.startswith(OF_ONE_LOAD) else None
+    return own.level if metric_of(trial, "load_level") is not None else None
 
 
 def _records_of(trial: Trial, name: str) -> str:

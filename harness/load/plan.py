@@ -69,7 +69,7 @@ class LoadPlan:
     `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `api_key_env` names the
     variable, in the load process's own environment, whose value is sent as a bearer token. `processes` load processes
     share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
-    user sends it.
+    user sends it: those of `sent_before` + `seq` in their order, where so many were planned for this launch before.
     """
 
     endpoint_url: str
@@ -114,6 +114,7 @@ class LoadPlan:
     api_key_env: str = ""
     max_error_frac: float | None = None
     dialect: Dialect = field(default_factory=Dialect)
+    sent_before: int = 0
 
     @property
     def is_open_loop(self) -> bool:

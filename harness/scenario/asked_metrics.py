@@ -10,19 +10,18 @@ from harness.scenario.fields import expected
 from harness.scenario.geometric_mean import AnyObjective, GeometricMean
 from harness.scenario.goals import levels_text
 from harness.scenario.load_kinds import ClosedLoad, MaxRateLoad, Slo
-from harness.scenario.load_list import OPEN_LOOP, AnyLoad, LoadList, is_of_a_window, load_at, loads_of
+from harness.scenario.load_list import OF_ONE_LOAD, OPEN_LOOP, AnyLoad, LoadList, is_of_a_window, load_at, loads_of
 
 PER_REQUEST = ("latency_", "ttft_", "ttfo_", "itl_", "tpot_")
 """How metrics begin that grow with the load: without its level, the number of a sweep could be anyone's."""
 
 
 def check_levels(load: AnyLoad, names: Sequence[str], objectives: Sequence[AnyObjective]) -> None:
-    """Refuses a goal at a level that the load has not, and objectives whose number could be any level's."""
+    """Refuses a goal at a level that the load or the metric has not, and objectives whose number could be any
+    level's."""
     levels = load.levels
     for name in names:
-        if without_level(name) != name and level_in(name) not in levels:
-            have = ", ".join(levels_text(levels)) or "none: write load.users or load.rate_rps as a list"
-            raise expected(f"a level of workload.load (it has {have})", name)
+        _check_level(load, name)
     first, every = objectives[0], [name for one in objectives for name in one.judged]
     of_mean = [name for one in objectives if isinstance(one, GeometricMean) for name in one.judged]
     nowhere = [name for name in every if level_in(name) is None]
@@ -42,6 +41,20 @@ def check_levels(load: AnyLoad, names: Sequence[str], objectives: Sequence[AnyOb
             "none",
             f"{hint}, or maximize throughput_rps",
         )
+
+
+def _check_level(load: AnyLoad, name: str) -> None:
+    metric = without_level(name)
+    if isinstance(load, LoadList) and name.startswith(OF_ONE_LOAD):
+        hint = "it would be that of one load alone: give that load a scenario without the others"
+        raise expected("metrics that every load of a list has", metric, hint)
+    if metric == name:
+        return
+    if not is_of_a_window(name):
+        raise expected("a metric that every level or load has, beside at", metric, "remove at: a launch has it once")
+    if level_in(name) not in load.levels:
+        have = ", ".join(levels_text(load.levels)) or "none: write load.users or load.rate_rps as a list"
+        raise expected(f"a level of workload.load (it has {have})", name)
 
 
 def check_measured(

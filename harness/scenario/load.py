@@ -151,8 +151,9 @@ def _fields_around(path: Sequence[str | int], raw: Any) -> tuple[str, ...]:
         if part in model.model_fields:
             models = list(_models_in(model.model_fields[part].annotation))
         written = raw if isinstance(raw, dict) else {}
+        right = written.keys() - {path[-1]}  # the variant that refused a key does not know it
         of_kind = next((each for each in models if _has_kind(each, written.get("kind"))), None)
-        model = of_kind or max(models, key=lambda each: len(written.keys() & each.model_fields.keys()), default=model)
+        model = of_kind or max(models, key=lambda each: len(right & each.model_fields.keys()), default=model)
     return tuple(model.model_fields)
 
 

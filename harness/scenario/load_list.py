@@ -13,7 +13,9 @@ from harness.measure.metrics import metric_row
 from harness.scenario.fields import expected, listed
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, TraceLoad
 
-OF_A_LAUNCH = (NAME, "load_level", "load_s", "cost_")
+OF_ONE_LOAD = ("cost_", "weights_read_")
+"""How metrics begin that are made from the numbers of the load alone that a trial is judged by."""
+OF_A_LAUNCH = (NAME, "load_level", "load_s", *OF_ONE_LOAD)
 """How metrics begin that a launch has once, whatever its loads."""
 OPEN_LOOP = ("rate_", "lag_")
 """How metrics begin that only an open loop has."""

@@ -103,11 +103,12 @@ def prompts_text(resolved: ResolvedScenario, trace: TraceFacts | None) -> str:
             f"{text}, for quality; the load's inputs are cut from {resolved.corpus_path.name}, each begins differently"
         )
     sends = (len(trace.schedule.offsets_ns) if trace else load_requests(workload)) * workload.inputs_per_request
+    unit = "launch" if workload.load.levels else "load"
     if sends <= different:
-        return f"{text}, none sent twice in a load"
+        return f"{text}, none sent twice in a {unit}"
     about = "about" if workload.is_open_loop else "up to"
     each = sends / different
-    return f"{text}, each sent {about} {f'{each:,.0f}' if each >= 10 else f'{each:.2g}'} times in a load"
+    return f"{text}, each sent {about} {f'{each:,.0f}' if each >= 10 else f'{each:.2g}'} times in a {unit}"
 
 
 def _chat_text(resolved: ResolvedScenario, file: PromptsFile) -> str:

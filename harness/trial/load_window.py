@@ -76,8 +76,7 @@ class Loads:
         """Load the engine of this name, which serves `model`. Raises MeasurementInvalid: the load generator failed."""
         self._model, self._engine = model, name
         loaded = self._run(engine, workdir, launch_s)
-        figures = [figure for one in self._goals.objectives for figure in one.figures]
-        summary = with_geometric_mean(loaded.window.summary, figures)
+        summary = with_geometric_mean(loaded.window.summary, self._goals.figures)
         return replace(loaded, window=replace(loaded.window, summary=summary))
 
     def _run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
@@ -104,9 +103,13 @@ class Loads:
     def _sweep(self, load: Load | LoadList, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         """Every level of a sweep, or load of a list, in turn; those left are not measured once the engine has died."""
         windows: list[Window] = []
+        sent = 0
         for number, level in enumerate(load.levels, 1):
             text = f"{level.text} ({number} of {len(load.levels)})"
-            windows.append(self._window(self._planned(load.at(level), engine), engine, workdir, launch_s, text=text))
+            # Further prompts at each, as far as they go: the server may still hold the ones before.
+            plan = replace(self._planned(load.at(level), engine), sent_before=sent)
+            windows.append(self._window(plan, engine, workdir, launch_s, text=text))
+            sent += len(plan.offsets_ns) or plan.requests
             if engine.failure() is not None:
                 break
         levels = [

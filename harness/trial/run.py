@@ -6,7 +6,7 @@ then `TrialInterrupted` carries the record of the trial in flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,16 +20,16 @@ from harness.choose.goals import goals_of
 from harness.clock import Clock
 from harness.cost.price import with_cost
 from harness.errors import Interrupted, MeasurementInvalid, outcome_of
+from harness.level import Level
 from harness.load.served_model import ServedModel, empty_ids
-from harness.measure.asked_lengths import repeated_prompts, too_short_answers
-from harness.measure.doubts import crashed, measured
+from harness.measure.asked_lengths import repeated_prompts
+from harness.measure.doubts import crashed
 from harness.measure.machine.machine_class import this_machine
 from harness.quality.equivalence import QualityRule, has_right_answers, judge
 from harness.quality.inheritance import inherited
 from harness.quality.logprob import LogprobDrops
 from harness.records import Candidate, Doubt, QualityReport, Trial, TrialOutcome, TrialSummary
 from harness.scenario.load_kinds import Open
-from harness.scenario.load_list import loads_of
 from harness.store.writer import RunWriter
 from harness.trial.answer_scores import AnswerScorer
 from harness.trial.ask_prompts import NOTHING_ASKED, Answers, ask_quality_prompts
@@ -42,8 +42,9 @@ from harness.trial.load_window import Loads
 from harness.trial.progress import LAUNCH, Phase, Progress
 from harness.trial.raced import racing, why_ended
 from harness.trial.reference import FurtherAnswers, Reference
+from harness.trial.sweep import asked_levels
 from harness.trial.weights_read import with_memory_reads
-from harness.trial.window import Loaded, Window
+from harness.trial.window import Loaded, Window, at, why_void
 from harness.tune.racing import Terms
 from harness.units import NS_PER_S
 
@@ -146,21 +147,22 @@ class TrialRunner:
         if died is not None:
             return _died(trial, died, phase_s, quality)
         window = replace(loaded.window, summary=loaded.window.summary.doubted(crashed(facts.crashes)))
-        trial = self._conclude(trial, window)
+        trial = self._conclude(trial, replace(loaded, window=window))
         return replace(trial, violations=(*trial.violations, driven)) if is_too_large else trial
 
     def _drive_largest(self, engine: RunningEngine, candidate: Candidate) -> tuple[str, bool]:
         longest_of = partial(self._loads.longest, engine.endpoint)
         return drive_largest(engine, self._inputs, candidate, self._progress, longest_of)
 
-    def _conclude(self, trial: Trial, window: Window) -> Trial:
+    def _conclude(self, trial: Trial, loaded: Loaded) -> Trial:
+        window, judged = loaded.window, loaded.judged(asked_levels(self._goals))
         parts = int(str(this_machine().facts.get("split_into", 1)))
-        summary = with_cost(self._doubted(trial, window), self._inputs.scenario.cost, trial.candidate, parts)
+        summary = with_cost(self._doubted(trial, loaded), self._inputs.scenario.cost, trial.candidate, parts)
         summary = with_memory_reads(summary, trial, window, self._served(trial.candidate).folder)
         # What a GPU engine's run could not be told about its GPU; on a CPU nobody asked.
         missing = window.use.unavailable if trial.candidate.device.startswith("cuda") else ()
         load_notes = window.result.notes
-        if by_time := self._why_by_time(window):
+        for by_time in self._why_by_time(judged):
             self._progress.note(f"{trial.trial_id}: {by_time}")
             load_notes = (*load_notes, by_time)
         probing = (window.racing.terms.probe_why,) if window.racing is not None else ()
@@ -173,29 +175,31 @@ class TrialRunner:
         if window.racing is not None and window.racing.broken:
             broken = window.racing.broken
             return replace(trial, outcome="ended_early", reason=broken, violations=(broken,))
-        void = (window.result.too_many_errors, too_short_answers(measured(window.result.records)))
-        return replace(trial, violations=(*self._goals.violations(trial), *(why for why in void if why)))
+        return replace(trial, violations=(*self._goals.violations(trial), *why_void(judged)))
 
-    def _why_by_time(self, window: Window) -> str:
-        """'' or that the load ended by time before as many requests as wanted were sent."""
-        workload = self._inputs.scenario.workload
-        sent = sum(not record.is_warmup for record in window.result.records)
-        is_counted = all(not isinstance(load, Open) or load.is_counted for load in loads_of(workload.load))
-        if not is_counted or window.result.stopped or sent >= workload.requests:
-            return ""
-        return (
-            f"ended by time, not by count: {sent} of {workload.requests} requests within max_duration_s = "
-            f"{workload.max_duration_s:g}"
-        )
+    def _why_by_time(self, judged: Sequence[tuple[Level | None, Window]]) -> list[str]:
+        """Which of these loads ended by time before as many requests as wanted were sent."""
+        workload, found = self._inputs.scenario.workload, []
+        for level, window in judged:
+            load = workload.load if level is None else workload.load.at(level)
+            sent = sum(not record.is_warmup for record in window.result.records)
+            is_counted = not isinstance(load, Open) or load.is_counted
+            if is_counted and not window.result.stopped and sent < workload.requests:
+                found.append(
+                    f"{at(level)}ended by time, not by count: {sent} of {workload.requests} requests within "
+                    f"max_duration_s = {workload.max_duration_s:g}"
+                )
+        return found
 
-    def _doubted(self, trial: Trial, window: Window) -> TrialSummary:
-        """The summary, doubted where the server may have known the prompts already."""
-        candidate = trial.candidate
+    def _doubted(self, trial: Trial, loaded: Loaded) -> TrialSummary:
+        """The summary, doubted where the server may have known the prompts already, of an earlier level or load too."""
+        candidate, window = trial.candidate, loaded.window
         if not traits(candidate.engine).caches_prompts(candidate.options):
             return window.summary
         texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
         before = [prompt.prompt_id for prompt in self._inputs.quality_prompts if trial.is_judged]
-        repeated = repeated_prompts(window.result.records, texts, before)
+        has_levels = bool(self._inputs.scenario.workload.load.levels)
+        repeated = repeated_prompts(loaded.records if has_levels else window.result.records, texts, before)
         return window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])
 
     def _served(self, candidate: Candidate) -> ServedModel:

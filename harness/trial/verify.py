@@ -12,8 +12,9 @@ from typing import Literal
 from engines.environments.clean_python import REQUIREMENTS, clean_python
 from engines.foreign_servers.djl.served import FolderServer, server_for
 from engines.registry import traits
+from harness.choose.goals import Goals, goals_of
 from harness.measure.geometric_mean import NAME
-from harness.measure.levels import at_level
+from harness.measure.levels import at_level, level_in, without_level
 from harness.measure.metrics import metric_of, metric_row
 from harness.properties.containers import Container, format_version, parse_container, python_version
 from harness.properties.render import why_nothing_to_write
@@ -29,6 +30,9 @@ from harness.wording import label, unit_suffix
 
 VERIFIED_METRICS = ("latency_p50_ms", "throughput_inputs_per_s")
 """What the second measurement must reproduce; the tail is too noisy at a tuner's sample sizes to be a promise."""
+
+TAIL_PARTS = ("_p9", "_max_")
+"""What the name of a tail holds."""
 
 REPRODUCIBLE_FRAC = 0.15
 """Two trials of one configuration differ by more than sampling: the machine drifts between them. A second value
@@ -82,11 +86,11 @@ def verify_written(
     """Measure the server started from what was written against what `promised` recorded: every finished trial of the
     recommended candidate, see `measurements`. `run_file` runs it (None: on this machine). The model folder of a
     container of DJL's is started by what this machine has of DJL Serving, which the sentence names."""
-    target = parse_container(written.container)
+    target, goals = parse_container(written.container), goals_of(bench.inputs.scenario)
     if target.is_own:
         progress(f"starting the server from {written.properties_path}")
         run_file = run_file or bench.run_file
-        return _judged(run_file(written.properties_path, promised[0].candidate, number), promised)
+        return _judged(run_file(written.properties_path, promised[0].candidate, number), promised, goals)
     folder = written.properties_path.parent
     candidate = promised[0].candidate
     command = str(candidate.options.get("command", "")) if traits(candidate.engine).has_model_folder else ""
@@ -94,15 +98,15 @@ def verify_written(
     with _with_its_python(server, target, folder, candidate) as placed:
         progress(f"starting {folder} {placed.sentence}")
         trial = bench.run_folder(placed, target, folder, promised[0], number)
-    found = _judged(trial, promised)
+    found = _judged(trial, promised, goals)
     return replace(found, sentence=f"{found.sentence} (started {placed.sentence})")
 
 
-def _judged(trial: Trial, promised: Sequence[Trial]) -> Verification:
+def _judged(trial: Trial, promised: Sequence[Trial], goals: Goals) -> Verification:
     """Whether `trial` reproduces what was promised."""
     if trial.outcome != "ok":
         return Verification(trial=trial, is_inside=False, sentence=f"not reproduced: {trial.outcome}: {trial.reason}")
-    parts = [_compare(name, promised, trial) for name in _compared(promised[0])]
+    parts = [_compare(name, promised, trial) for name in _compared(promised[0], goals)]
     if trial.violations:
         parts.append(("worse", "it broke a constraint: " + "; ".join(trial.violations)))
     found = {place for place, _ in parts}
@@ -112,14 +116,18 @@ def _judged(trial: Trial, promised: Sequence[Trial]) -> Verification:
     return Verification(trial=trial, is_inside=is_inside, sentence=f"{verdict}: " + "; ".join(sentences))
 
 
-def _compared(trial: Trial) -> tuple[str, ...]:
-    """The metrics that are compared; of a sweep at the level that was promised, whichever is best this time."""
+def _compared(trial: Trial, goals: Goals) -> tuple[str, ...]:
+    """The metrics that are compared; of a sweep at the level that was promised, whichever is best this time, and what
+    the objectives judge by at other levels or loads, but for tails."""
     own = next((probe for probe in trial.probes if probe.is_own), None)
     metrics = trial.summary.metrics if trial.summary else {}
     mean = (NAME,) if NAME in metrics else ()
     if own is None or not (own.load or "load_level" in metrics):
         return (*VERIFIED_METRICS, *mean)
-    return (*(at_level(name, own.level) for name in ("latency_p50_ms", "throughput_rps")), *mean)
+    names = [at_level(name, own.level) for name in ("latency_p50_ms", "throughput_rps")]
+    judged = [name for objective in goals.objectives for name in objective.judged if level_in(name) is not None]
+    names += [name for name in judged if not any(part in without_level(name) for part in TAIL_PARTS)]
+    return (*dict.fromkeys(names), *mean)
 
 
 def verify(run: Run, recommendation: Recommendation, written: Written, progress: Callable[[str], None]) -> Verification:

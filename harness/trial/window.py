@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.level import Level
@@ -12,7 +12,7 @@ from harness.measure.doubts import measured
 from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.machine.sampler import ResourceUse
 from harness.measure.metrics import metrics_in
-from harness.records import Probe, TrialSummary
+from harness.records import Probe, RequestRecord, TrialSummary
 from harness.trial.raced import Racing
 
 
@@ -38,6 +38,21 @@ class Loaded:
     probes: tuple[Probe, ...] = ()
     others: Mapping[int, Window] = field(default_factory=dict)
 
+    def judged(self, asked: Collection[Level]) -> tuple[tuple[Level | None, Window], ...]:
+        """The windows that decide the trial, each with its level: its own, and those of the levels `asked` about. Where
+        no level is asked about, that is the own one alone, without a level but for its name in a list."""
+        found = tuple(
+            (probe.level, self.others.get(probe.number, self.window))
+            for probe in self.probes
+            if probe.level in asked or (probe.is_own and (asked or probe.load))
+        )
+        return found or ((None, self.window),)
+
+    @property
+    def records(self) -> tuple[RequestRecord, ...]:
+        """The requests of all windows."""
+        return tuple(record for each in (self.window, *self.others.values()) for record in each.result.records)
+
 
 def probe_of(number: int, level: Level, why: str, window: Window, *, is_own: bool = False) -> Probe:
     """The window as a probe of several; `why` is '' where it held."""
@@ -52,6 +67,21 @@ def probe_of(number: int, level: Level, why: str, window: Window, *, is_own: boo
         reason=why,
         values={row.name: metrics[row.name].value for row in metrics_in("probe") if row.name in metrics},
     )
+
+
+def at(level: Level | None) -> str:
+    """'at load chat: ' before a sentence; '' where there is no level."""
+    return "" if level is None else f"at {level.text}: "
+
+
+def why_void(judged: Sequence[tuple[Level | None, Window]]) -> list[str]:
+    """Why these windows mean nothing beside another candidate's: too many errors, or answers too short."""
+    return [
+        at(level) + why
+        for level, window in judged
+        for why in (window.result.too_many_errors, too_short_answers(measured(window.result.records)))
+        if why
+    ]
 
 
 def why_unusable(window: Window) -> str:

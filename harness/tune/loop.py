@@ -98,7 +98,7 @@ class _Session:
             if trial.outcome == "interrupted":
                 return "interrupted", f"interrupted by the user in trial {trial.trial_id}"
             if trial.outcome not in NOT_MEASURED:
-                self._proposals.learn(scaled(trial, self._context.places.scales))
+                self._proposals.learn(scaled(trial, self._context.places.scales, self._goals.figures))
 
     def _begin_next(self) -> tuple[StopKind, str] | None:
         """Begin the next candidate's trial, or skip it; what ends the search, and why, where nothing may begin."""
@@ -307,7 +307,7 @@ class _Session:
     def _comparable(self) -> Sequence[Trial]:
         """The trials as machines of equal speed would have measured them: what finalists are chosen by."""
         scales = self._context.places.scales
-        return [scaled(trial, scales) for trial in without_void_block(self.trials)]
+        return [scaled(trial, scales, self._goals.figures) for trial in without_void_block(self.trials)]
 
     def _measured(self) -> int:
         return sum(trial.outcome != "skipped" for trial in first_measurements(self.trials))

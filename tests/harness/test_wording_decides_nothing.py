@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import pytest
@@ -28,6 +29,7 @@ from harness.records import Candidate, Doubt, DoubtKind, Metric, Trial
 from harness.report.content import result_table
 from harness.report.content.result_table import report_table
 from harness.scenario.cost import Cost
+from harness.scenario.schema import Scenario
 from harness.store.codec import from_json, to_json
 from harness.store.reader import Run, read_run
 from harness.trial.bench import Bench, spec_of
@@ -161,6 +163,8 @@ WRITTEN = Written(container="dynamometer-0.1", paths=(Path("serving.properties")
 class _Bench:
     def __init__(self, again: Trial) -> None:
         self.again = again
+        scenario = Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}]})
+        self.inputs = SimpleNamespace(scenario=scenario)
 
     def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
         return self.again

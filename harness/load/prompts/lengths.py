@@ -36,20 +36,22 @@ class SentPrompts:
             return (self.own_turns.turn(seq),)
         if self._plan.turns:
             return (self._plan.turns[seq],)
-        return self._cut(self._plan.cuts, seq, "") or self._order.measured(seq)
+        before = self._plan.sent_before
+        return self._cut(self._plan.cuts, seq, "", before) or self._order.measured(before + seq)
 
     def warmup(self, seq: int) -> tuple[Prompt, ...]:
         """The prompts of warm-up request `seq`, from 0."""
         return self._cut(self._plan.warmup_cuts, seq, "warmup-") or self._order.warmup(seq)
 
-    def _cut(self, cuts: Sequence[Cut], seq: int, prefix: str) -> tuple[Prompt, ...]:
-        """() where this request has no text of the corpus."""
+    def _cut(self, cuts: Sequence[Cut], seq: int, prefix: str, before: int = 0) -> tuple[Prompt, ...]:
+        """() where this request has no text of the corpus; the texts of a launch are numbered on from `before`."""
         begin = seq * self._plan.inputs_per_request
         found = cuts[begin : begin + self._plan.inputs_per_request]
         if not found or not all(found):
             return ()
+        first = begin + before * self._plan.inputs_per_request
         return tuple(
-            self._prompt(f"{CORPUS}-{prefix}{begin + place}", text_of(self._plan.corpus, cut))
+            self._prompt(f"{CORPUS}-{prefix}{first + place}", text_of(self._plan.corpus, cut))
             for place, cut in enumerate(found)
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.choose.goals import FAILURE_EXCESS, dominates, goals_of, run_goals
+from harness.choose.goals import FAILURE_EXCESS, Limit, dominates, goals_of, run_goals
 from harness.choose.repetitions import pool
 from harness.errors import MeasurementInvalid, StaleScenario
 from harness.records import Candidate, Metric, QualityReport, QualityVerdict, Trial, TrialOutcome, TrialSummary
@@ -88,6 +88,13 @@ def test_excess_is_relative_to_the_bound() -> None:
     found = OF.excesses(_trial(latency_p99_ms=750.0))
     assert found["latency_p99_ms"] == 0.5
     assert found["ran"] == -1.0
+
+
+def test_of_two_limits_of_one_name_the_one_that_is_more_broken_counts() -> None:
+    limits = [Limit(metric="latency_p99_ms", low=None, high=high) for high in (500.0, 1000.0)]
+    for one_order in (limits, limits[::-1]):
+        excesses = replace(OF, limits=tuple(one_order)).excesses(_trial(latency_p99_ms=750.0))
+        assert excesses["latency_p99_ms"] == 0.5
 
 
 def test_a_candidate_that_did_not_run_is_worse_than_any_that_did() -> None:

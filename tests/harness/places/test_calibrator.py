@@ -12,6 +12,7 @@ from harness.choose.decide import decide
 from harness.choose.goals import goals_of
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid
+from harness.measure.geometric_mean import Figure, with_geometric_mean
 from harness.measure.machine.calibration import Calibration, MachineOfRun, Ratio, compared_metric, ratios
 from harness.places.calibrator import EVERY_S, EVERY_TRIALS, CalibrationTerms, Calibrator
 from harness.records import Candidate, Metric, Trial, TrialSummary
@@ -236,15 +237,25 @@ def test_machines_are_compared_by_a_time_or_a_rate_and_never_by_a_tail() -> None
 
 
 def test_times_and_rates_are_scaled_for_the_search_and_nothing_else_is() -> None:
-    trial = scaled(_trial(12.0), {"a": 1.2})
+    trial = scaled(_trial(12.0), {"a": 1.2}, ())
     assert trial.summary is not None
     values = {name: metric.value for name, metric in trial.summary.metrics.items()}
     assert values == pytest.approx({"latency_p50_ms": 10.0, "throughput_rps": 100.0, "peak_memory_mib": 7.0})
-    assert scaled(_trial(12.0), {"b": 1.2}) == _trial(12.0)
+    assert scaled(_trial(12.0), {"b": 1.2}, ()) == _trial(12.0)
+
+
+def test_a_geometric_mean_of_mixed_units_is_that_of_its_scaled_figures() -> None:
+    figures = (Figure(metric="latency_p50_ms", is_minimized=True), Figure(metric="throughput_rps", is_minimized=False))
+    trial = _trial(12.0)
+    assert trial.summary is not None
+    trial = replace(trial, summary=with_geometric_mean(trial.summary, figures))
+    found = scaled(trial, {"a": 1.2}, figures).summary
+    assert found is not None
+    assert found.metrics["geometric_mean"].value == pytest.approx((100.0 / 10.0) ** 0.5)
 
 
 def test_what_a_trial_raced_against_is_scaled_with_it() -> None:
-    race = scaled(raced(_trial(12.0), some_terms()), {"a": 1.2}).race
+    race = scaled(raced(_trial(12.0), some_terms()), {"a": 1.2}, ()).race
     assert race is not None
     assert race.against_value == pytest.approx(5.0)
 

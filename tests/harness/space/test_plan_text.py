@@ -21,12 +21,12 @@ from harness.space.plan_text import expectation, facts_of, plan_dict, plan_lines
 NOTHING = SpacePlan(blocks=(), candidates=(), pruned=(), warnings=())
 
 
-def _lines(tmp_path: Path, texts: list[str], load: str, engine: str = "fake") -> dict[str, str]:
+def _lines(tmp_path: Path, texts: list[str], load: str, engine: str = "fake", more: str = "") -> dict[str, str]:
     prompts = "".join(json.dumps({"prompt": text}) + "\n" for text in texts)
     (tmp_path / "p.jsonl").write_text(prompts)
     path = tmp_path / "s.yaml"
     path.write_text(
-        f"name: s\nspace: [{{engine: {engine}}}]\nworkload: {{prompts: p.jsonl, requests: 6, load: {load}}}\n"
+        f"name: s\nspace: [{{engine: {engine}}}]\nworkload: {{prompts: p.jsonl, requests: 6, load: {load}}}\n{more}"
     )
     resolved = resolve(load_scenario(path), path)
     lines = list(plan_lines(resolved, NOTHING, ()))
@@ -46,6 +46,16 @@ def _lines(tmp_path: Path, texts: list[str], load: str, engine: str = "fake") ->
 )
 def test_how_often_a_prompt_is_sent_stands_in_the_plan(tmp_path: Path, texts: list[str], load: str, said: str) -> None:
     assert _lines(tmp_path, texts, load)["prompts"] == f"{tmp_path / 'p.jsonl'}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"), [(6, "each sent up to 2 times in a launch"), (12, "none sent twice in a")]
+)
+def test_all_levels_of_a_sweep_send_the_prompts_that_the_plan_counts(tmp_path: Path, prompts: int, said: str) -> None:
+    more = "objectives: [{metric: throughput_rps, goal: maximize}]\n"
+    lines = _lines(tmp_path, [f"a{number}" for number in range(prompts)], "{users: [1, 2]}", more=more)
+    assert f"{prompts} prompts, {said}" in lines["prompts"]
+    assert lines["prompts"].endswith("in a launch")
 
 
 def test_a_trace_s_own_time_and_requests_are_what_the_plan_counts(tmp_path: Path) -> None:

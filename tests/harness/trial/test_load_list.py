@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
 
 from harness.choose.goals import goals_of
+from harness.clock import FakeClock
 from harness.errors import ScenarioError
+from harness.gate.launches import launches
 from harness.level import Level
+from harness.load.driver import LoadResult
 from harness.load.schedule.estimate import load_requests, load_s, load_text
+from harness.measure.engine_metrics.scrapes import EngineMetrics
 from harness.measure.levels import at_level, level_in
-from harness.records import Candidate, Metric, TrialSummary
+from harness.records import Candidate, Metric, RequestRecord, Trial, TrialSummary
 from harness.report.content.levels import is_list, is_sweep
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve, resolved_from_dict
 from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
+from harness.trial.inputs import TrialInputs
 from harness.trial.progress import Lines
-from harness.trial.sweep import Measured, own_index, why_broken, with_levels
+from harness.trial.reference import Reference
+from harness.trial.run import TrialRunner
+from harness.trial.sweep import Measured, asked_levels, own_index, why_broken, with_levels
+from harness.trial.window import Loaded, Window, probe_of, why_void
+from tests.harness.measure.records import request, use
 from tests.harness.store.trials import a_manifest
 
 SCENARIO = """
@@ -56,6 +69,18 @@ def written(tmp_path: Path, old: str = "", new: str = "") -> Path:
 
 def metric(value: float) -> Metric:
     return Metric(value=value, unit="x", estimator="e", n=100)
+
+
+def window(records: Sequence[RequestRecord] = (), too_many_errors: str = "") -> Window:
+    result = LoadResult(
+        records=tuple(records), outputs={}, begin_ns=0, end_ns=10**9, client_cpu_s=0.0, too_many_errors=too_many_errors
+    )
+    summary = TrialSummary(metrics={"error_frac": metric(0)})
+    return Window(result=result, use=use(), telemetry={}, engine_metrics=EngineMetrics(), summary=summary)
+
+
+def a_trial(candidate: Candidate, summary: TrialSummary | None = None) -> Trial:
+    return Trial(trial_id="t", number=1, candidate=candidate, outcome="ok", summary=summary)
 
 
 def test_loads_are_levels_by_their_names() -> None:
@@ -113,6 +138,17 @@ def test_a_load_is_held_against_its_own_constraints_and_judged_by_the_first_figu
         ("lag_p99_ms: {max: 500}", "lag_p99_ms@load=chat: {max: 500}", "expected an open loop such as poisson"),
         ("error_frac: {max: 0}", "load_level: {min: 2}", "expected several levels in workload.load.users or rate_rps"),
         ("quality: {prompts: 2}", "search: {race: true}", "expected one level of load beside search.race: true"),
+        (
+            "lag_p99_ms: {max: 500}", "exact_match_frac: {min: 0, at: {load: chat}}",
+            "expected a metric that every level or load has, beside at, got 'exact_match_frac'; remove at: a",
+        ),
+        ("lag_p99_ms: {max: 500}", "load_level: {min: 0, at: {load: chat}}", "beside at, got 'load_level'; remove at"),
+        (
+            "lag_p99_ms: {max: 500}", "cost_usd_per_mtok: {max: 1}",
+            "expected metrics that every load of a list has, got 'cost_usd_per_mtok'; it would be that of one load",
+        ),
+        ("lag_p99_ms: {max: 500}", "cost_usd_per_mtok: {max: 1, at: {load: chat}}", "every load of a list has, got"),
+        ("lag_p99_ms: {max: 500}", "weights_read_frac: {min: 0}", "every load of a list has, got 'weights_read_frac'"),
     ],
 )  # fmt: skip
 def test_what_a_list_of_loads_cannot_have_is_refused_with_its_line(
@@ -133,7 +169,8 @@ def test_what_a_list_of_loads_cannot_have_is_refused_with_its_line(
         ("throughput_rps, goal: maximize", "geometric_mean, goal: maximize", "write geometric_mean: [{metric: ..."),
         ("latency_p50_ms, goal: minimize, at: {load: chat}", "throughput_rps@load=burst, goal: maximize", "once in"),
         ("      - {metric: latency_p50_ms, goal: minimize, at: {load: chat}}\n", "", "expected two metrics or more in"),
-        ("error_frac: {max: 0}", "geometric_mean: {min: 1, at: {load: chat}}", "expected an objective geometric_mean"),
+        ("error_frac: {max: 0}", "geometric_mean: {min: 1, at: {load: chat}}", "at, got 'geometric_mean'; remove at"),
+        ("  - geometric_mean:", "  - at: {load: chat}\n    geometric_mean:", "got 'at'; known: geometric_mean, goal"),
     ],
 )  # fmt: skip
 def test_a_mean_that_cannot_be_is_refused_with_its_line(tmp_path: Path, old: str, new: str, sentence: str) -> None:
@@ -172,6 +209,53 @@ def test_a_name_beside_a_single_load_and_a_mean_that_nobody_defines_are_refused(
         load_scenario(path)
 
 
+def test_every_load_that_a_goal_names_can_make_the_trial_void_and_no_other(tmp_path: Path) -> None:
+    asked = asked_levels(
+        goals_of(load_scenario(written(tmp_path, "  error_frac: {max: 0}\n  lag_p99_ms: {max: 500}\n")))
+    )
+    assert set(asked) == {CHAT, BURST, STEADY}
+    own, other = window(), window(too_many_errors="ended early: 9 of 20 requests failed")
+    probes = tuple(probe_of(n, level, "", own, is_own=n == 2) for n, level in enumerate((CHAT, BURST, STEADY), 1))
+    loaded = Loaded(window=own, probes=probes, others={1: other, 3: own})
+    assert why_void(loaded.judged(asked)) == ["at load chat: ended early: 9 of 20 requests failed"]
+    assert why_void(loaded.judged({STEADY})) == []
+    assert why_void(replace(loaded, window=other).judged({})) == ["at load burst: ended early: 9 of 20 requests failed"]
+    assert why_void(Loaded(window=other).judged({})) == ["ended early: 9 of 20 requests failed"]
+
+
+def test_answers_too_short_at_a_later_load_make_the_trial_void() -> None:
+    short = window(records=[request(n, n * 10.0, 5.0, asked_tokens=16, output_tokens=2) for n in range(20)])
+    probes = tuple(probe_of(n, level, "", short, is_own=n == 1) for n, level in enumerate((CHAT, BURST), 1))
+    (why,) = why_void(Loaded(window=window(), probes=probes, others={2: short}).judged({BURST}))
+    assert why.startswith("at load burst: 20 of 20 answers (100%) are shorter")
+
+
+def test_prompts_that_an_earlier_load_sent_are_doubted(tmp_path: Path) -> None:
+    scenario = load_scenario(written(tmp_path))
+    sent = [request(n, n * 10.0, 5.0, prompt_ids=(f"p{n}",)) for n in range(20)]
+    again = [replace(one, sent_ns=one.sent_ns + 10**9) for one in sent]
+    fresh = [replace(one, prompt_ids=(f"q{one.seq}",)) for one in again]
+    trial = a_trial(Candidate(block=0, engine="vllm", options={"enable_prefix_caching": True}))
+    inputs = SimpleNamespace(
+        scenario=scenario, hosts=None, prompts=(), quality_prompts=(), reference_dir=None, model_dir=tmp_path
+    )
+    writer = cast(RunWriter, SimpleNamespace(layout=None))
+    reference = Reference(answers={}, source="nobody")
+    runner = TrialRunner(cast(TrialInputs, inputs), writer, FakeClock(), Lines(print), reference)
+    for second, expected in ((fresh, []), (again, ["20 of 40 measured requests repeated prompts"])):
+        loaded = Loaded(window=window(records=sent), others={2: window(records=second)})
+        found = [doubt.sentence.partition(" that")[0] for doubt in runner._doubted(trial, loaded).doubts]
+        assert found == expected
+
+
+def test_the_gate_knows_by_which_load_a_trial_was_judged(tmp_path: Path) -> None:
+    names = ("throughput_rps", "throughput_rps@load=chat", "cost_usd_per_mtok", "geometric_mean")
+    trial = a_trial(Candidate(block=0, engine="fake"), TrialSummary(metrics=dict.fromkeys(names, metric(5))))
+    probes = tuple(probe_of(n, level, "", window(), is_own=n == 2) for n, level in enumerate((CHAT, BURST), 1))
+    trial = replace(trial, probes=probes)
+    assert [launches(tmp_path, [trial], name)[0].level for name in names] == [BURST, CHAT, BURST, None]
+
+
 @pytest.mark.heavy
 def test_every_load_of_a_known_engine_is_measured_in_one_launch_and_kept_by_its_name(tmp_path: Path) -> None:
     """20 ms of service, one at a time: 2 users get 50/s and wait 40 ms, and 10 requests/s are all answered."""
@@ -194,7 +278,10 @@ def test_every_load_of_a_known_engine_is_measured_in_one_launch_and_kept_by_its_
     parts = found["throughput_rps@load=burst"].value, found["latency_p50_ms@load=chat"].value
     assert found["geometric_mean"].value == pytest.approx((parts[0] / parts[1]) ** 0.5)
     assert found["latency_p50_ms@load=chat"].value >= 20
+    sent: list[str] = []
     for name, level in (("", "load=burst"), (".probe1", "load=chat"), (".probe3", "load=steady")):
         records = pd.read_parquet(layout.requests(f"{trial.trial_id}{name}"))
         assert set(records.level) == {level}
         assert len(records[~records.is_warmup]) == 20
+        sent += [prompt for ids in records[~records.is_warmup].prompt_ids for prompt in ids]
+    assert len(set(sent)) == len(sent) == 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -11,11 +12,25 @@ import pytest
 from engines.foreign_servers.djl.served import FolderServer
 from harness.properties.containers import Container
 from harness.properties.write import Written
-from harness.records import Candidate, Doubt, Metric, Trial, TrialOutcome, TrialSummary
+from harness.records import Candidate, Doubt, Metric, Probe, Trial, TrialOutcome, TrialSummary
+from harness.scenario.schema import Scenario
 from harness.trial.bench import Bench
 from harness.trial.verify import VERIFIED_METRICS, Verification, verify_written, why_not_started
 
 CANDIDATE = Candidate(block=0, engine="fake")
+SCENARIO = Scenario.model_validate({"name": "s", "space": [{"engine": "fake"}]})
+LIST = Scenario.model_validate(
+    {
+        "name": "s",
+        "space": [{"engine": "fake"}],
+        "workload": {"load": [{"name": "a", "kind": "closed"}, {"name": "b", "kind": "closed"}]},
+        "objectives": [
+            {"metric": "latency_mean_ms", "goal": "minimize", "at": {"load": "a"}},
+            {"metric": "latency_mean_ms", "goal": "minimize", "at": {"load": "b"}},
+            {"metric": "latency_p99_ms", "goal": "minimize", "at": {"load": "b"}},
+        ],
+    }
+)
 
 
 def _trial(value: float, outcome: TrialOutcome = "ok", violations: tuple[str, ...] = ()) -> Trial:
@@ -35,8 +50,9 @@ def _trial(value: float, outcome: TrialOutcome = "ok", violations: tuple[str, ..
 
 
 class _Bench:
-    def __init__(self, again: Trial) -> None:
+    def __init__(self, again: Trial, scenario: Scenario = SCENARIO) -> None:
         self.again = again
+        self.inputs = SimpleNamespace(scenario=scenario)
 
     def run_file(self, properties_path: Path, candidate: Candidate, number: int) -> Trial:
         return self.again
@@ -48,9 +64,9 @@ class _Bench:
         return self.again
 
 
-def _verify(promised: list[Trial], again: Trial) -> Verification:
+def _verify(promised: list[Trial], again: Trial, scenario: Scenario = SCENARIO) -> Verification:
     written = Written(container="dynamometer-0.1", paths=(Path("serving.properties"),), warnings=())
-    return verify_written(cast(Bench, _Bench(again)), promised, written, 2, lambda text: None)
+    return verify_written(cast(Bench, _Bench(again, scenario)), promised, written, 2, lambda text: None)
 
 
 @pytest.mark.parametrize(("second", "is_inside"), [(100, True), (114, True), (87, True), (140, False), (60, False)])
@@ -88,6 +104,22 @@ def test_a_value_just_outside_whose_interval_meets_is_not_called_inside() -> Non
 def test_repetitions_widen_what_was_promised() -> None:
     assert _verify([_trial(100), _trial(140)], _trial(125)).is_inside
     assert not _verify([_trial(100), _trial(140)], _trial(190)).is_inside
+
+
+def test_every_load_that_an_objective_names_is_measured_again_but_for_tails() -> None:
+    names = [f"{name}@load={load}" for name in ("latency_p50_ms", "throughput_rps", "latency_mean_ms") for load in "ab"]
+    metric = Metric(value=100, unit="ms", estimator="made up", n=100)
+    probes = tuple(
+        Probe(number=n, load=load, is_own=n == 1, is_held=True, reason="", values={}) for n, load in enumerate("ab", 1)
+    )
+    summary = TrialSummary(metrics=dict.fromkeys([*names, "latency_p99_ms@load=b"], metric))
+    first = replace(_trial(100), probes=probes, summary=summary)
+    slower = {**summary.metrics, "latency_mean_ms@load=b": replace(metric, value=200)}
+    found = _verify([first], replace(first, summary=replace(summary, metrics=slower)), LIST)
+    assert not found.is_inside
+    assert "latency_mean_ms@load=b 200 ms, outside [85, 115]" in found.sentence
+    assert "latency_mean_ms@load=a 100 ms, inside" in found.sentence
+    assert "p99" not in found.sentence
 
 
 def test_a_server_that_fails_is_not_reproduced() -> None:

@@ -13,8 +13,10 @@ from pyarrow import parquet
 
 from harness.errors import ScenarioError
 from harness.load.plan import share_of
+from harness.load.prompts.lengths import SentPrompts
 from harness.load.prompts.prompts_file import RequestOrder, read_prompts, read_prompts_file
 from harness.records import Prompt
+from tests.harness.load.plans import plan_of
 
 GOOD = {"id": "a", "task": "date", "prompt": "date: 1", "reference": "one"}
 
@@ -79,6 +81,15 @@ def test_every_prompt_is_sent_equally_often_and_in_the_same_order_with_the_same_
     assert set(Counter(sent).values()) == {3}
     assert order.measured(4) == RequestOrder(_prompts(10), 3, seed=1).measured(4)
     assert sent != [prompt.prompt_id for seq in range(10) for prompt in RequestOrder(_prompts(10), 3, 2).measured(seq)]
+
+
+def test_a_later_load_of_a_launch_sends_the_next_prompts_of_the_order() -> None:
+    first, second = SentPrompts(plan_of("http://x")), SentPrompts(plan_of("http://x", sent_before=4))
+    assert [second.measured(seq) for seq in range(6)] == [first.measured(seq) for seq in range(4, 10)]
+    assert second.warmup(0) == first.warmup(0)
+    cut = plan_of("http://x", corpus="a b c d", cuts=(((0, 1),), ((2, 5),)), sent_before=4)
+    texts = [SentPrompts(cut).measured(seq)[0] for seq in range(2)]
+    assert [(each.prompt_id, each.text) for each in texts] == [("corpus-4", "a"), ("corpus-5", "b c")]
 
 
 def test_the_warm_up_begins_with_the_longest_prompt() -> None:
