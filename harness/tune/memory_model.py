@@ -1,7 +1,8 @@
 """The memory of an engine as its own launches showed it: what surely does not fit, and the chance that others do.
 
-The bound rests on launches that differ in workers and batch size alone, and is not known before the third of them. The
-chance rests on all dtypes together and is known from the first launch on; it orders proposals and rules out nothing.
+The bound rests on whole launches that differ in workers and batch size alone, and is not known before the third of
+them. The chance rests on all dtypes together, on launches that ended early too, and is known from the first launch on;
+it orders proposals and rules out nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from harness.measure.metrics import metric_of
 from harness.records import Candidate, Trial
 from harness.tune.failures import LEAST
 from harness.tune.implausible import group_of
-from harness.tune.memory_parts import Explanation, Shape, explanations
+from harness.tune.memory_parts import Explanation, Shape, explanations, least_peak_mib
 
 LAUNCHES = 3
 """Launches of a group from which its memory is known: as many as the model has parts."""
 MARGIN_FRAC = 0.05
 """The lower bound is at least this far below the prediction; further where a launch was further from its own."""
 REPEATS_FRAC = 0.02
-"""How far peaks of one candidate may lie apart."""
+"""How far the peak of a launch may be from what its parts make."""
 OTHER_DTYPE_FRAC = 0.25
 """How far an explanation may be off for a dtype that was not launched yet."""
 PEAK = "peak_memory_mib"
@@ -30,10 +31,10 @@ PEAK = "peak_memory_mib"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryModel:
-    """What explains the peaks of a group's `launches`, the best first."""
+    """The peaks of a group's launches in MiB and what explains them, the best first."""
 
     explanations: Sequence[Explanation]
-    launches: int
+    peaks: Mapping[Shape, float]
 
     @property
     def off_frac(self) -> float:
@@ -45,22 +46,23 @@ class MemoryModel:
         return self.explanations[0].peak_mib(candidate)
 
     def least_mib(self, candidate: Candidate) -> float:
-        """The lower bound of the peak, whichever explanation is right."""
+        """The lower bound of the peak, whichever explanation is right, and although peaks vary."""
         least = min(each.peak_mib(candidate) for each in self.explanations)
-        return least * (1 - min(1.0, max(MARGIN_FRAC, 2 * self.off_frac)))
+        least *= 1 - min(1.0, max(MARGIN_FRAC, 2 * self.off_frac))
+        return min(least, least_peak_mib(self.peaks, candidate, max(REPEATS_FRAC, 2 * self.off_frac)))
 
 
 def memory_model(candidate: Candidate, trials: Sequence[Trial]) -> MemoryModel | None:
     """The memory of `candidate` by earlier launches; None below LAUNCHES different ones of its group."""
     group = group_of(candidate)
-    peaks = _peaks([trial for trial in trials if group_of(trial.candidate) == group])
+    peaks = _peaks([trial for trial in trials if trial.outcome == "ok" and group_of(trial.candidate) == group])
     if len(peaks) < LAUNCHES:
         return None
-    return MemoryModel(explanations=explanations(peaks), launches=len(peaks))
+    return MemoryModel(explanations=explanations(peaks), peaks=peaks)
 
 
 def _peaks(trials: Sequence[Trial]) -> dict[Shape, float]:
-    """The largest peak in MiB of each shape launched; that of a launch which ended early is one too."""
+    """The largest peak in MiB of each shape that was measured; where that ended early it may be too low."""
     found: dict[Shape, float] = {}
     for trial in trials:
         metric = metric_of(trial, PEAK)
@@ -77,7 +79,7 @@ def why_too_large(candidate: Candidate, trials: Sequence[Trial], memory_mib: flo
         return None
     base, weights, rows = model.explanations[0].parts_of(candidate.dtype)
     return (
-        f"needs at least {model.least_mib(candidate):.0f} MiB of {memory_mib:.0f}: by {model.launches} launches, "
+        f"needs at least {model.least_mib(candidate):.0f} MiB of {memory_mib:.0f}: by {len(model.peaks)} launches, "
         f"{base:.0f} + {candidate.workers} workers x ({weights:.0f} + {candidate.batch_size} x {rows:.1f}) = "
         f"{model.predicted_mib(candidate):.0f} MiB, the worst of them {100 * model.off_frac:.1f} % off"
     )

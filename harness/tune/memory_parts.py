@@ -66,6 +66,21 @@ def explanations(peaks: Mapping[Shape, float]) -> list[Explanation]:
     return [each for each in found if each.off_frac <= most]
 
 
+def least_peak_mib(peaks: Mapping[Shape, float], candidate: Candidate, noise_frac: float) -> float:
+    """What `candidate` needs at least by the peaks of launches in its dtype, whichever parts are right and although
+    each peak may be off by `noise_frac`. Shares of the peaks whose launches together do no more than it does are a
+    lower bound; noise takes from it what it is of each of them, so that a bound far from all launches is a low one."""
+    asked = np.array((1.0, candidate.workers, candidate.workers * candidate.batch_size))
+    work = np.array([(1.0, workers, workers * batch) for _, workers, batch in peaks])
+    work /= np.array(list(peaks.values()))[:, None]
+    least = 0.0
+    for columns in _COLUMNS:
+        shares = asked[list(columns)] @ np.linalg.pinv(work[:, columns])
+        if (shares @ work <= asked * (1 + 1e-9)).all():
+            least = max(least, float(shares.sum() - noise_frac * np.abs(shares).sum()))
+    return least
+
+
 def _fitted(peaks: Mapping[Shape, float], columns: tuple[int, ...], growths: tuple[_Growth, ...]) -> Explanation | None:
     """The parts in `columns`, the others 0; None where launches leave them open, or one would be negative. The dtype
     launched most keeps its size: the others are relative to it."""
