@@ -13,8 +13,9 @@ class LeastMemory:
     tokens for whose keys and values it must have room, else as many as the model has positions and at most
     `usual_context`; '': those of the longest request. `rows_option`: it makes that room for so many requests, for
     `usual_rows` in a rolling batch without it; '': for one. `type_options` name the type of keys and values, one option
-    for both or one each. With one of `smaller_by` weights are smaller or elsewhere. `is_mapped`: weights are pages of a
-    file, and what no GPU has room for is in the host's memory.
+    for both or one each. With one of `smaller_by` weights are smaller or elsewhere; with one of `unknown_by` nothing is
+    known, neither of weights nor of keys and values nor of the share. `is_mapped`: weights are pages of a file, and
+    what no GPU has room for is in the host's memory.
     """
 
     type_options: tuple[str, ...]
@@ -24,4 +25,5 @@ class LeastMemory:
     rows_option: str = ""
     usual_rows: int = 1
     smaller_by: tuple[str, ...] = ()
+    unknown_by: tuple[str, ...] = ()
     is_mapped: bool = False

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 
 from engines.errors import ModelInvalid
-from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind
+from engines.models.checkpoint.kind import ModelKind, kind_of, model_kind, read_config, text_config
 from engines.models.checkpoint.safetensors_header import stored_tensors
 from engines.models.checkpoint.weight_files import weight_files
 from engines.models.random_weights.shapes import SHAPES
@@ -21,6 +21,8 @@ VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0625, "int4": 0.
 """Of one weight; integers with a 16-bit scale for each block of 32, as llama.cpp stores them."""
 PROCESS_BYTES = 400e6
 """A Python process with torch and transformers, beside the sum: 0.39 GB were resident beside smollm2-135m."""
+_QUANTIZED = ("awq", "gptq", "fp8", "fp4", "nf4", "int4", "int8", "4bit", "8bit", "bnb", "w4a", "w8a", "gguf")
+"""How the names of published checkpoints state fewer bits than their shape's."""
 _LAYERS_A_WINDOW = {"gemma2": 2, "gemma3_text": 6, "gemma3": 6}
 """Layers among which one sees everything and the others a window."""
 
@@ -110,6 +112,18 @@ def shape_of_hub_id(hub_id: str) -> str | None:
     name = hub_id.rpartition("/")[2].lower().replace("-instruct", "")
     fitting = [shape for shape in SHAPES if name == shape or name.startswith(f"{shape}-")]
     return max(fitting, key=len, default=None)
+
+
+def is_quantized_hub_id(hub_id: str) -> bool:
+    """Whether a hub id's name states that its weights are stored in fewer bits, such as Llama-3.1-8B-Instruct-AWQ."""
+    name = hub_id.rpartition("/")[2].lower()
+    return any(word in name for word in _QUANTIZED)
+
+
+def is_quantized_folder(folder: Path) -> bool:
+    """Whether config.json states that the weights are stored in fewer bits. Raises ModelInvalid."""
+    config = read_config(folder)
+    return any(each.get("quantization_config") for each in (config, text_config(config)))
 
 
 def memory(size: ModelSize, work: Work) -> Need:

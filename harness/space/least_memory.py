@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
+from pathlib import Path
 
 import psutil
 
 from engines.least_memory import LeastMemory
-from engines.models.memory import VALUE_BYTES, ModelSize, kept_tokens
+from engines.models.memory import VALUE_BYTES, ModelSize, is_quantized_folder, is_quantized_hub_id, kept_tokens
 from engines.registry import traits
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
@@ -30,7 +32,7 @@ def without_too_large(
     """The plan without the candidates that surely need more memory than `machine` has (None: this one, of which the
     host's memory is known here). `tokens` are those of the longest request."""
     size, _ = model_size(resolved)
-    if size is None or not size.kind.is_decoder:
+    if size is None or not size.kind.is_decoder or _is_quantized(resolved):
         return plan
     gone: dict[tuple[int, str, str], list[Candidate]] = {}
     for candidate in plan.candidates:
@@ -53,6 +55,14 @@ def without_too_large(
     )
 
 
+def _is_quantized(resolved: ResolvedScenario) -> bool:
+    """Whether the weights are stored in fewer bits than a candidate's dtype, so that their size is not known."""
+    model = resolved.model
+    if model.kind == "hub":
+        return is_quantized_hub_id(model.value)
+    return model.kind == "path" and is_quantized_folder(Path(model.value))
+
+
 def _named(candidate: Candidate) -> str:
     """The engine, and the axes and options that its least memory depends on."""
     least = traits(candidate.engine).least_memory
@@ -67,8 +77,10 @@ def _named(candidate: Candidate) -> str:
 def _why_too_large(candidate: Candidate, size: ModelSize, machine: DescribedMachine | None, tokens: int) -> str:
     """Why it cannot fit, with the arithmetic; '' where it may, or where too little is known."""
     least = traits(candidate.engine).least_memory
-    there = _room(candidate, least, machine) if least is not None else None
-    if least is None or there is None:
+    if least is None or any(name in candidate.options for name in least.unknown_by):
+        return ""
+    there = _room(candidate, least, machine)
+    if there is None:
         return ""
     room_bytes, where = there
     degree = candidate.tensor_parallel_degree
@@ -97,8 +109,19 @@ def _room(candidate: Candidate, least: LeastMemory, machine: DescribedMachine | 
     if least.is_mapped:
         room = host + machine.gpus * each
         return room, f"{machine.name} has {room / 1e9:.1f} GB on its GPUs and its host together"
-    share = float(candidate.options.get(least.share_option, 1.0))
+    share = _number(candidate.options.get(least.share_option, 1.0))
+    if share is None:
+        return None
     return share * each, f"{share:g} of {machine.gpu}'s {each / 1e9:.2f} GB is {share * each / 1e9:.2f}"
+
+
+def _number(value: object) -> float | None:
+    """What an option that takes a number states; None for '90%', which the server is left to refuse."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def _cache_bytes(candidate: Candidate, size: ModelSize, least: LeastMemory, tokens: int) -> tuple[float, str]:

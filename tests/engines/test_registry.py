@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -29,6 +31,14 @@ def test_which_servers_may_answer_from_a_prefix_cache(
     engine: str, options: dict[str, OptionValue], caches: bool
 ) -> None:
     assert traits(engine).caches_prompts(options) is caches
+
+
+def test_the_options_that_sglangs_least_memory_depends_on_are_its_own() -> None:
+    known = json.loads((files("engines.foreign_servers.python_servers") / "sglang_arguments.json").read_text())
+    least = traits("sglang").least_memory
+    assert least is not None
+    named = {*least.smaller_by, *least.unknown_by, *least.type_options, least.share_option}
+    assert named <= known["arguments"].keys()
 
 
 @pytest.mark.heavy

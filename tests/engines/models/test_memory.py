@@ -16,6 +16,7 @@ from engines.models.memory import (
     PROCESS_BYTES,
     Work,
     folder_size,
+    is_quantized_folder,
     kept_tokens,
     memory,
     reference_dtype,
@@ -84,6 +85,21 @@ def test_the_reference_takes_the_checkpoints_dtype_where_fp32_does_not_fit() -> 
 )
 def test_hub_ids_of_published_shapes_are_known_before_a_download(hub_id: str, shape: str | None) -> None:
     assert shape_of_hub_id(hub_id) == shape
+
+
+@pytest.mark.parametrize(
+    ("config", "is_quantized"),
+    [
+        ({}, False),
+        ({"quantization_config": {"quant_method": "fp8"}}, True),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, True),
+    ],
+)
+def test_a_folder_states_itself_that_its_weights_have_fewer_bits(
+    tmp_path: Path, config: dict[str, object], is_quantized: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    assert is_quantized_folder(tmp_path) is is_quantized
 
 
 _SERVE = """

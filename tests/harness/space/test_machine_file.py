@@ -101,6 +101,49 @@ def test_slots_and_cache_types_count_where_the_weights_are_a_files_pages(tmp_pat
     assert "n_parallel=72 cache_type_k=f16 cache_type_v=f16 (1): needs at least keys and values 38.65 (" in printed
 
 
+def _left(tmp_path: Path, model: str, engine: str, options: str) -> str:
+    """The plan's printed text for a request of 131,000 tokens on a GPU of 14 GiB, 15.0 GB."""
+    path = tmp_path / "s.yaml"
+    block = f"{{engine: {engine}, device: cuda, dtype: bf16, rolling_batch: auto, options: {{{options}}}}}"
+    lengths = "workload: {lengths: {input: 130900, output: 100}, corpus_may_repeat: true}"
+    path.write_text(f"name: s\nmodel: {{{model}}}\n{lengths}\nspace: [{block}]\n")
+    return _plan(path, "--dry-run", "--machine", _described(tmp_path, 14.0))
+
+
+@pytest.mark.parametrize(
+    ("engine", "plain", "more"),
+    [
+        ("vllm", "max_model_len: 131072", "pipeline_parallel_size: 4"),
+        ("vllm", "max_model_len: 131072", "decode_context_parallel_size: 4"),
+        ("vllm", "max_model_len: 131072", "hf_overrides: '{\"num_hidden_layers\": 2}'"),
+        ("vllm", "gpu_memory_utilization: 0.01, quantization: fp8", "kv_cache_memory_bytes: 2000000000"),
+        ("vllm", "max_model_len: 4096", "offload_group_size: 2"),
+        ("sglang", "mem_fraction_static: 0.9", "pp_size: 4"),
+        ("sglang", "mem_fraction_static: 0.9", "json_model_override_args: '{\"num_hidden_layers\": 2}'"),
+        ("sglang", "kv_cache_dtype: fp4_e2m1", "offload_group_size: 2, offload_num_in_group: 1"),
+    ],
+)
+def test_options_that_share_out_a_model_leave_nothing_known(tmp_path: Path, engine: str, plain: str, more: str) -> None:
+    """The shape of Llama 3.1 8B: weights of 16.1 GB, keys and values of 131,000 tokens of 17.2 in 16 bits."""
+    assert "needs at least" in _left(tmp_path, "shape: llama-3.1-8b", engine, plain)
+    assert "candidates 1\n" in _left(tmp_path, "shape: llama-3.1-8b", engine, f"{plain}, {more}")
+
+
+@pytest.mark.parametrize("share", ["90%", "'0,9'", "'nan'"])
+def test_a_share_that_is_no_number_rules_nothing_out(tmp_path: Path, share: str) -> None:
+    """vLLM's options are not known without it; those of SGLang and llama.cpp are, and refuse such a value."""
+    assert "candidates 1\n" in _left(tmp_path, "shape: llama-3.1-8b", "vllm", f"gpu_memory_utilization: {share}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Llama-3.1-8B-Instruct-AWQ-INT4", "Llama-3.1-8B-Instruct-FP8", "llama-3.1-8b-bnb-4bit", "Llama-3.1-8B-NVFP4"],
+)
+def test_a_quantized_checkpoint_is_not_counted_at_full_width(tmp_path: Path, name: str) -> None:
+    assert "needs at least weights 16.06" in _left(tmp_path, "hub: somebody/Llama-3.1-8B-Instruct", "vllm", "")
+    assert "candidates 1\n" in _left(tmp_path, f"hub: somebody/{name}", "vllm", "")
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
