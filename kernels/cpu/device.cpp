@@ -24,7 +24,7 @@ constexpr int64_t SERIAL_WORK = 640 * 1024;
 // A weight costs its load whatever the rows: 26 (fp32) to 40 (int8) of them a nanosecond at one row.
 constexpr int64_t LEAST_ROWS = 3;
 
-// From more rows on AMX tiles take a third of the time or less: bf16 and w8 a sixth to a fifth, int4 a half.
+// From more rows on AMX tiles take a third of the time or less, for int4 half of it.
 constexpr int64_t TILED_ROWS = 8;
 
 // Of one number, or of one multiply-add of attention, where a multiply-add of linear is 1.
@@ -300,7 +300,7 @@ class CpuDevice final : public Device {
         }
         const RowRounding rows = rounding_of(jobs[0]);
         if (rows == ROWS_W8A8 || rows == ROWS_W4) work /= 2;  // bytes by bytes: twice as fast
-        if (has_tiles_ && rows != ROWS_PLAIN && jobs[0].R > TILED_ROWS) work /= 3;
+        if (has_tiles_ && rows != ROWS_PLAIN && jobs[0].R > TILED_ROWS) work /= rows == ROWS_W4 ? 2 : 3;
         const int64_t fewest = std::min(most, std::max<int64_t>(1, chunks_of(work) / n));
         const int chunks = static_cast<int>(fewest) * n;
         auto body = [&](int chunk, int) {

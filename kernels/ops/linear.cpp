@@ -147,7 +147,8 @@ void linear_panels(const LinearJob &job, int64_t begin, int64_t end, Best *best)
 namespace {
 
 // Panels [begin, end), which stay in L2, for every `kind.rows` rows chunk by chunk of k, so that the rows' part of one stays in L1.
-void amx_rows(const LinearJob &job, const AmxKind &kind, const uint32_t *unpacked, int64_t begin, int64_t end, Best *best) {
+__attribute__((noinline)) void amx_rows(const LinearJob &job, const AmxKind &kind, const uint32_t *unpacked, int64_t begin,
+                                        int64_t end, Best *best) {
     alignas(64) float sums[AMX_ROWS * AMX_LDO];
     const int width = job.R > TILE_ROWS || kind.scale ? 2 : 4;  // few rows: four streams from memory, or two where bytes are fewer
     const int64_t groups = round_up((job.w.K + kind.per - 1) / kind.per, kind.groups);
@@ -177,6 +178,13 @@ void amx_rows(const LinearJob &job, const AmxKind &kind, const uint32_t *unpacke
     release_tiles();
 }
 
+// The same for int4. Apart, so that only int4 has its panels on the stack.
+__attribute__((noinline)) void amx_rows_i4(const LinearJob &job, int64_t begin, int64_t end, Best *best) {
+    alignas(64) uint32_t unpacked[GROUP_BYTES / 4];
+    for (int64_t p = begin; p < end; ++p) unpack_i4(job.w, p, unpacked + (p - begin) * unpacked_dwords(job.w));
+    amx_rows(job, AMX_W4, unpacked, begin, end, best);
+}
+
 }  // namespace
 
 // Rows up to which tiles are no faster, by RowRounding; rows of w8 are in an order that only tiles read.
@@ -190,13 +198,11 @@ void linear_panels_amx(const LinearJob &job, int64_t begin, int64_t end, Best *b
     const int64_t dwords = is_i4 ? unpacked_dwords(job.w) : panel_dwords(job.w.format, job.w.K);
     const int64_t fit = (is_i4 ? GROUP_BYTES : AMX_GROUP_BYTES) / (dwords * 4);
     if (rounding == ROWS_PLAIN || job.R <= ROWS_WITHOUT_TILES[rounding] || (is_i4 && fit < 2)) return linear_panels(job, begin, end, best);
-    const AmxKind &kind = is_i4 ? AMX_W4 : rounding == ROWS_W8A8 ? AMX_W8A8 : rounding == ROWS_W8_BYTES ? AMX_W8 : AMX_BF16;
+    const AmxKind &kind = rounding == ROWS_W8A8 ? AMX_W8A8 : rounding == ROWS_W8_BYTES ? AMX_W8 : AMX_BF16;
     const int64_t group = fit < 2 ? 2 : fit > AMX_PANELS ? AMX_PANELS : fit / 2 * 2;
-    alignas(64) uint32_t unpacked[GROUP_BYTES / 4];
     for (int64_t first = begin; first < end; first += group) {
         const int64_t last = end - first < group ? end : first + group;
-        for (int64_t p = first; is_i4 && p < last; ++p) unpack_i4(job.w, p, unpacked + (p - first) * dwords);
-        amx_rows(job, kind, is_i4 ? unpacked : nullptr, first, last, best);
+        is_i4 ? amx_rows_i4(job, first, last, best) : amx_rows(job, kind, nullptr, first, last, best);
     }
 }
 #endif

@@ -34,8 +34,8 @@
 //               instruction: widened in registers, from 256 rows on once for all rows (0.85 to 0.91 of fp32's rate becomes 0.92 to 0.97).
 // AMX           panels are tiles as they lie: 16 groups of k are the 16 rows of one. 32 rows x 2 panels, K in chunks whose rows stay in
 //               L1 (sums go to L2 and back). w8: x as high and low bytes, two exact products. i4: unpacked to int8 once for all rows. w8 and i4
-//               scale each block's sums while the tiles multiply the next. fp32, and up to 4 rows of w8a8 and 8 of i4: as without tiles; up to 2
-//               of bf16: two chains of fma, in the order of tiles.
+//               scale each block's sums while the tiles multiply the next. fp32, up to 4 rows of w8a8 and 8 of i4, and i4 of K above 14336, whose
+//               panels are too long to unpack: as without tiles; up to 2 rows of bf16: two chains of fma, in the order of tiles.
 // Rejected      w8 with fp32 x (widen, convert, fma): 15 instructions per 32 weights where int16 needs 7, 12 GB/s on a
 //               Zen core whose memory gives 25; the block-wise int16 rounding adds 2^-16 of the block's largest |x|.
 //               w8 with int16 values as two bytes, so that weights need no unpacking: GCC 12 copies the sums on every turn,

@@ -1,5 +1,5 @@
-// linear by AMX tiles, for every format but fp32: up to 32 rows (16 where the sums of each block of k are scaled) times two panels at
-// a time, over the whole of K. Integer sums are exact, so their bits are those of every ISA; bf16 has an order of sums for itself
+// linear by AMX tiles, for every format but fp32: up to 32 rows times two panels at a time, or 16 times one where the sums of each
+// block of k are scaled; k in chunks, but for the first rows, which bring the weights from memory. Integer sums are exact, so their bits are those of every ISA; bf16 has an order of sums for itself
 // (linear.h). Included by linear.cpp.
 #pragma once
 
