@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import pickle
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,7 +156,9 @@ class _TorchFile:
             ) from None
         self._path = path
         try:
-            state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of odd bytes: they are refused below, or do no harm
+                state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
             self._tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
         except _REFUSED_BY_TORCH as error:
             raise ModelInvalid(

@@ -72,6 +72,9 @@ def _differs(name: str, one: Mapping[str, object], other: Mapping[str, object], 
 
 
 def _plain(value: object) -> object:
+    """A list for a tuple, and no field that is None: a run of an earlier version may not have it at all."""
+    if isinstance(value, Mapping):
+        return {name: item for name, item in value.items() if item is not None}
     return list(value) if isinstance(value, tuple) else value
 
 
