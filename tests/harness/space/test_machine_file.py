@@ -90,6 +90,7 @@ def test_share_context_and_cache_type_decide_what_fits(tmp_path: Path, options: 
     assert f"candidates {left}\n" in _plan(path, "--dry-run", "--machine", _described(tmp_path, 80.0))
 
 
+@pytest.mark.heavy
 def test_slots_and_cache_types_count_where_the_weights_are_a_files_pages(tmp_path: Path) -> None:
     """The shape of Llama 3.1 8B: a slot of 4,096 tokens is 0.54 GB in 16 bits; GPU and host together have 34.4 GB."""
     path = tmp_path / "s.yaml"
