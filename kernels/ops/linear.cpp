@@ -150,7 +150,7 @@ namespace {
 __attribute__((noinline)) void amx_rows(const LinearJob &job, const AmxKind &kind, const uint32_t *unpacked, int64_t begin,
                                         int64_t end, Best *best) {
     alignas(64) float sums[AMX_ROWS * AMX_LDO];
-    const int width = job.R > TILE_ROWS || kind.scale ? 2 : 4;  // few rows: four streams from memory, or two where bytes are fewer
+    const int width = job.R > TILE_ROWS ? 2 : kind.streams;
     const int64_t groups = round_up((job.w.K + kind.per - 1) / kind.per, kind.groups);
     const int64_t chunks = (groups + AMX_K_GROUPS - 1) / AMX_K_GROUPS;
     const int64_t part = round_up((groups + chunks - 1) / chunks, ROW_BLOCK / 4);  // whole blocks of w8, and of all others

@@ -279,13 +279,14 @@ struct AmxKind {
     void (*run)(const AmxBlock &);
     void (*scale)(const LinearJob &job, int64_t r, int64_t first, int64_t panels, float *sums);
     int rows;        // at a time
+    int streams;     // panels at a time where few rows bring them from memory
     int64_t per;     // k of a group
     int64_t groups;  // of a tile
 };
-constexpr AmxKind AMX_BF16 = {amx_whole<AmxBf16>, nullptr, AMX_ROWS, 2, TILE_ROWS};
-constexpr AmxKind AMX_W8A8 = {amx_whole<AmxW8A8>, scale_w8a8, AMX_ROWS, 4, TILE_ROWS};
-constexpr AmxKind AMX_W8 = {amx_blocks<AmxW8>, scale_w8, TILE_ROWS, 4, TILE_ROWS};
-constexpr AmxKind AMX_W4 = {amx_blocks<AmxW4>, nullptr, TILE_ROWS, 4, I4_TILE_GROUPS};
+constexpr AmxKind AMX_BF16 = {amx_whole<AmxBf16>, nullptr, AMX_ROWS, 4, 2, TILE_ROWS};
+constexpr AmxKind AMX_W8A8 = {amx_whole<AmxW8A8>, scale_w8a8, AMX_ROWS, 2, 4, TILE_ROWS};
+constexpr AmxKind AMX_W8 = {amx_blocks<AmxW8>, scale_w8, TILE_ROWS, 2, 4, TILE_ROWS};
+constexpr AmxKind AMX_W4 = {amx_blocks<AmxW4>, nullptr, TILE_ROWS, 2, 4, I4_TILE_GROUPS};
 
 }  // namespace
 }  // namespace t5k::T5K_NS

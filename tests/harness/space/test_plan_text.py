@@ -49,12 +49,12 @@ def test_how_often_a_prompt_is_sent_stands_in_the_plan(tmp_path: Path, texts: li
 
 
 @pytest.mark.parametrize(
-    ("prompts", "said"), [(6, "each sent up to 2 times in a launch"), (12, "none sent twice in a")]
+    ("prompts", "often"), [(6, "each sent up to 2 times in a launch"), (12, "none sent twice in a")]
 )
-def test_all_levels_of_a_sweep_send_the_prompts_that_the_plan_counts(tmp_path: Path, prompts: int, said: str) -> None:
+def test_all_levels_of_a_sweep_send_the_prompts_that_the_plan_counts(tmp_path: Path, prompts: int, often: str) -> None:
     more = "objectives: [{metric: throughput_rps, goal: maximize}]\n"
     lines = _lines(tmp_path, [f"a{number}" for number in range(prompts)], "{users: [1, 2]}", more=more)
-    assert f"{prompts} prompts, {said}" in lines["prompts"]
+    assert f"{prompts} prompts, {often}" in lines["prompts"]
     assert lines["prompts"].endswith("in a launch")
 
 
