@@ -41,6 +41,10 @@ _STAMP = struct.Struct("qq")
 _ANCILLARY_BYTES = std_socket.CMSG_SPACE(_STAMP.size)
 MAX_STAMP_AGE_NS = 10 * NS_PER_S
 """A stamp older than this, or from the future, means that the wall clock was set meanwhile; then it is not used."""
+TOGETHER_NS = 20_000
+"""Two clocks that were read within this time count as read at once."""
+MAX_STEP_NS = 500_000
+"""The wall clock was set where it has moved by more than this against the monotonic clock."""
 
 
 class Connection:
@@ -239,19 +243,46 @@ def _look_for_bytes(sock: socket.socket) -> None:
         sock.settimeout(None)
 
 
+class StampReader:
+    """Brings the kernel's stamps, which are of the wall clock, to the monotonic one.
+
+    A process can lose its core between the readings of two clocks. So the monotonic one is read before and after, and
+    counts as it was after: a pause makes an arrival later, never earlier than it was.
+    """
+
+    def __init__(
+        self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._ahead_ns: int | None = None
+
+    def monotonic_of(self, stamp_ns: int) -> int:
+        """When it was `stamp_ns` by the wall clock, monotonic ns; now, where the wall clock was set since."""
+        for _ in range(5):
+            before_ns, wall_ns, now_ns = self._monotonic_ns(), self._wall_ns(), self._monotonic_ns()
+            if now_ns - before_ns < TOGETHER_NS:
+                break
+        last_ns, self._ahead_ns = self._ahead_ns, wall_ns - now_ns
+        is_set = last_ns is not None and abs(self._ahead_ns - last_ns) > MAX_STEP_NS
+        if is_set or not 0 <= wall_ns - stamp_ns < MAX_STAMP_AGE_NS:
+            return now_ns
+        return now_ns - (wall_ns - stamp_ns)
+
+
+_stamps = StampReader()
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, int]:
     """The next bytes and when the last of them arrived, monotonic ns."""
     if isinstance(sock, ssl.SSLSocket):
         return sock.recv(READ_BYTES), time.monotonic_ns()
     data, ancillary, _, _ = sock.recvmsg(READ_BYTES, _ANCILLARY_BYTES)
-    now_ns = time.monotonic_ns()
     for level, kind, stamp in ancillary:
         if level == std_socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
             seconds, nanoseconds = _STAMP.unpack(stamp)
-            age_ns = time.time_ns() - (seconds * NS_PER_S + nanoseconds)
-            if 0 <= age_ns < MAX_STAMP_AGE_NS:
-                return data, now_ns - age_ns
-    return data, now_ns
+            return data, _stamps.monotonic_of(seconds * NS_PER_S + nanoseconds)
+    return data, time.monotonic_ns()
 
 
 def _quick(data: bytes, exchange: Exchange) -> bool:
