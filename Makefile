@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-lengths bench-server bench-scrape bench-limits bench-prefix bench-tools bench-gpu bench-gate bench-tuner bench-machines clean
+.PHONY: help quickstart quickstart-decoder install check test lint format test-models bench-engines bench-decoders bench-djl bench-load bench-lengths bench-server bench-scrape bench-limits bench-prefix bench-tools bench-gpu bench-gate bench-tuner bench-landscapes bench-machines clean
 
 help:                ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -108,6 +108,11 @@ bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, po
 
 bench-tuner: install ## the search on six programmed laws, beside others; pip install -e '.[bench-tuner]' adds SMAC3 (BENCH='--seeds 20')
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
+
+LANDSCAPE ?= llamacpp
+bench-landscapes: install ## every candidate of a space launched twice, for the replay: 45 minutes (LANDSCAPE=t5: 110)
+	@case $(LANDSCAPE) in t5) $(BIN)/dyno engine install openvino;; esac
+	$(BIN)/python -m tests.bench.landscapes.record scenarios/landscapes/$(LANDSCAPE).yaml --out results/published/landscapes/$(LANDSCAPE) $(BENCH)
 
 bench-machines: install ## calibration of simulated machines; BENCH='--nodes 2 4 8': the speed-up; BENCH='--kills 50': kill -9
 	$(PIP) install -q 'distributed>=2026.8'

@@ -30,7 +30,7 @@ def _case(path: Path) -> Any:
 def test_every_scenario_file_is_right(path: Path) -> None:
     scenario = load_scenario(path)
     check_files(resolve(scenario, path))
-    folder = "inferencebench-" if path.parent.name == "inferencebench" else ""
+    folder = f"{path.parent.name}-" if path.parent.name in ("inferencebench", "landscapes") else ""
     assert scenario.name == folder + path.stem.replace(".", "-")
     assert scenario.description
     assert path.read_text().startswith("# "), "the header states the question"
