@@ -155,7 +155,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     ),
     "t5k_op_attend": (
         c.c_int32,
-        (*[c.c_void_p] * 5, *[c.c_int64] * 6, c.c_int32, c.c_int32, c.c_void_p, c.c_int32),
+        (*[c.c_void_p] * 5, *[c.c_int64] * 6, *[c.c_int32] * 3, c.c_void_p, c.c_int32),
     ),
     "t5k_op_rms_norm": (
         c.c_int32,

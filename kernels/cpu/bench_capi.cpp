@@ -123,10 +123,10 @@ t5k_status t5k_op_linear_reference(int32_t format, int32_t quantize_rows, int32_
 
 t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const float *v, const float *bias, int64_t W,
                          int64_t R, int64_t keys, int64_t heads, int64_t D, int64_t first, int32_t causal,
-                         int32_t cache_bytes, float *out, int32_t repeats) {
+                         int32_t cache_bytes, int32_t is_rounded, float *out, int32_t repeats) {
     return guarded([&]() -> Status {
         if (!bench || !q || !k || !v || !out || R < 1 || keys < 1 || heads < 1 || D < 1 ||
-            (cache_bytes != 4 && cache_bytes != 2))
+            (cache_bytes != 4 && cache_bytes != 2) || (is_rounded && cache_bytes != 4))
             return Status::invalid("argument");
         T5K_TRY(bench->device->reserve({R, heads * D, keys, 0, 1, 0}));
         const int64_t capacity = round_up(keys, LANES), ld = stride(heads * D);
@@ -156,6 +156,7 @@ t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const
         job.keys = keys;
         job.first_position = first;
         job.causal = causal != 0;
+        job.is_rounded = is_rounded != 0;
         for (int32_t i = 0; i < (repeats < 1 ? 1 : repeats); ++i) T5K_TRY(bench->device->attend(&job, 1));
         return Status::good();
     });

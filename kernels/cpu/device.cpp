@@ -81,7 +81,7 @@ class CpuDevice final : public Device {
     void release(void *memory, int64_t) override { std::free(memory); }
 
     Status reserve(const Reservation &most) override {
-        keys_ = std::max(keys_, round_up(most.keys, LANES));
+        keys_ = std::max(keys_, round_up(most.keys, 32));
         const int64_t rows = most.rows * most.shards, width = round_up(most.width, 64);
         const int64_t value = kernels_.bf16_rows == ROWS_BF16_FLOATS ? 4 : 2;
         const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * keys_ * 4) &&
@@ -175,9 +175,12 @@ class CpuDevice final : public Device {
         const int heads = static_cast<int>(jobs[0].heads), items = n * heads;
         int64_t work = 0;
         for (int i = 0; i < n; ++i) work += jobs[i].R * jobs[i].keys * jobs[i].D * heads * 2 * ATTEND_WORK;
+        int64_t each = 0;
+        for (int i = 0; i < n; ++i) each = std::max(each, attend_scratch(jobs[i]));
+        if (!scores_.reserve(team_.threads() * each * 4)) return {Code::no_memory, "out of memory for the scores of attention"};
         const int chunks = static_cast<int>(std::min<int64_t>(items, chunks_of(work)));
         auto body = [&](int chunk, int thread) {
-            float *scratch = scores_.as<float>() + thread * MAX_BLOCK * keys_;
+            float *scratch = scores_.as<float>() + thread * each;
             const int64_t first = int64_t{chunk} * items / chunks, last = (int64_t{chunk} + 1) * items / chunks;
             for (int64_t i = first; i < last; ++i) kernels_.attend(one_head(jobs[i / heads], i % heads), scratch);
         };

@@ -11,18 +11,18 @@
 namespace t5k {
 namespace {
 
-#define T5K_TABLE(ns, linear, bf16_rows, w8_rows)                                                                 \
+#define T5K_TABLE(ns, linear, attend, bf16_rows, w8_rows)                                                         \
     {                                                                                                            \
         ns::linear, ns::quantize_row, ns::rms_norm_row, ns::embed_row, ns::attend, ns::store_kv,                 \
             ns::log_normalizer, ns::argmax, ns::screen_panels, ns::read_block, ns::fma_block, bf16_rows, w8_rows \
     }
 constexpr KernelTable TABLES[] = {
-    T5K_TABLE(scalar, linear_panels, ROWS_BF16_FLOATS, ROWS_W8),
+    T5K_TABLE(scalar, linear_panels, attend, ROWS_BF16_FLOATS, ROWS_W8),
 #if defined(__x86_64__)
-    T5K_TABLE(avx2, linear_panels, ROWS_BF16_FLOATS, ROWS_W8),
-    T5K_TABLE(avx512, linear_panels, ROWS_BF16_FLOATS, ROWS_W8),
-    T5K_TABLE(avx512, linear_panels, ROWS_BF16_PAIRS, ROWS_W8),
-    T5K_TABLE(avx512, linear_panels_amx, ROWS_BF16_AMX, ROWS_W8_BYTES),
+    T5K_TABLE(avx2, linear_panels, attend, ROWS_BF16_FLOATS, ROWS_W8),
+    T5K_TABLE(avx512, linear_panels, attend, ROWS_BF16_FLOATS, ROWS_W8),
+    T5K_TABLE(avx512, linear_panels, attend, ROWS_BF16_PAIRS, ROWS_W8),
+    T5K_TABLE(avx512, linear_panels_amx, attend_amx, ROWS_BF16_AMX, ROWS_W8_BYTES),
 #endif
 };
 #undef T5K_TABLE
@@ -53,7 +53,7 @@ bool has(Isa isa) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
-    if (isa == Isa::amx) return avx512 && has_tiles();
+    if (isa == Isa::amx) return avx512 && __builtin_cpu_supports("avx512bf16") && has_tiles();
     return avx512 && (isa == Isa::avx512 || __builtin_cpu_supports("avx512bf16"));
 #else
     return false;

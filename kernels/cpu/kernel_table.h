@@ -7,7 +7,7 @@
 
 namespace t5k {
 
-// avx512_bf16 is avx512 with the bf16 dot product, amx is avx512 with tiles for linear.
+// avx512_bf16 is avx512 with the bf16 dot product, amx is avx512 with tiles for linear and attend.
 enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3, amx = 4 };
 
 struct KernelTable {
@@ -45,6 +45,7 @@ T5K_DECLARE_KERNELS(avx2)
 T5K_DECLARE_KERNELS(avx512)
 namespace avx512 {
 void linear_panels_amx(const LinearJob &job, int64_t begin, int64_t end, Best *best);
+void attend_amx(const AttendJob &job, float *scratch);
 }
 #endif
 #undef T5K_DECLARE_KERNELS

@@ -57,6 +57,7 @@ Status Model::encoder_layer(const LayerWeights &layer, const Sequence *sequences
             job.R = S;
             job.D = D;
             job.keys = S;
+            job.is_rounded = layer.qkv[0].format != FORMAT_F32;
             job.rank = rank;
             attends_.push_back(job);
         }

@@ -1,12 +1,14 @@
 // The tile registers of Intel's AMX: eight of them, each up to 16 rows of 64 bytes. By the instructions' names, because the kernels
 // are compiled for AVX-512 CPUs without them too. A process asks the kernel for them (cpu/isa.cpp), a thread configures them
-// before use and releases them after. Included by linear_amx.inl.
+// before use and releases them after. Included by
+// linear_amx.inl and attention_amx.inl.
 //
 // A product of tiles adds rows of x times weights to sums: x [rows, 64 bytes], weights [16 groups of k, 16 outputs] as a panel
 // holds them (ops/panels.h), sums [rows, 16] of four bytes.
 #pragma once
 
 #include "cpu/vec.h"
+#include "ops/tile.inl"
 
 namespace t5k::T5K_NS {
 namespace {
@@ -50,6 +52,15 @@ T5K_INLINE void dot_tiles_i8() {
 template <int sums, int x, int weights>
 T5K_INLINE void dot_tiles_u8() {  // x unsigned
     asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(x), "i"(weights));
+}
+
+// f(r, p) for every tile of sums, unrolled always: a tile is named by a constant.
+template <int T, int P, int i = 0, class F>
+T5K_INLINE void each_tile(const F &f) {
+    if constexpr (i < T * P) {
+        f(Index<i / P>{}, Index<i % P>{});
+        each_tile<T, P, i + 1>(f);
+    }
 }
 
 }  // namespace

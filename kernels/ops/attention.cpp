@@ -20,6 +20,14 @@ T5K_INLINE V16 bias_of(const AttendJob &job, int64_t key, int64_t position) {
     return load(job.bias + e);
 }
 
+// The first n of x.
+T5K_INLINE void put(float *out, V16 x, int64_t n) {
+    if (n >= LANES) return store(out, x);
+    float lanes[LANES];
+    store(lanes, x);
+    for (int64_t i = 0; i < n; ++i) out[i] = lanes[i];
+}
+
 // What a cache holds: V16 of sixteen numbers, and one number stored.
 struct Floats {
     using Number = float;
@@ -129,16 +137,7 @@ T5K_INLINE void mix(const AttendJob &job, int64_t row, int64_t first, const floa
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-            float *out = job.out + (row + r) * job.ldo + (first + p) * LANES;
-            const V16 y = mul(acc[r][p], bcast(inverse[r]));
-            const int64_t dims = job.D - (first + p) * LANES;
-            if (dims >= LANES) {
-                store(out, y);
-                continue;
-            }
-            float lanes[LANES];
-            store(lanes, y);
-            for (int64_t i = 0; i < dims; ++i) out[i] = lanes[i];
+            put(job.out + (row + r) * job.ldo + (first + p) * LANES, mul(acc[r][p], bcast(inverse[r])), job.D - (first + p) * LANES);
         }
 }
 
@@ -184,6 +183,13 @@ void attend_rows(const AttendJob &job, float *scratch) {
 }
 
 }  // namespace
+}  // namespace t5k::T5K_NS
+
+#if defined(T5K_ISA_AVX512)
+#include "ops/attention_amx.inl"
+#endif
+
+namespace t5k::T5K_NS {
 
 void store_kv(const StoreJob &job) { job.cache.size == 2 ? store_rows<Bf16s>(job) : store_rows<Floats>(job); }
 
@@ -201,5 +207,18 @@ void attend(const AttendJob &job, float *scratch) {
     }
     job.cache.size == 2 ? attend_rows<Bf16s>(job, scratch) : attend_rows<Floats>(job, scratch);
 }
+
+#if defined(T5K_ISA_AVX512)
+// The same, by tiles where the job allows its roundings.
+void attend_amx(const AttendJob &job, float *scratch) {
+    if (!job.is_rounded || job.D > MOST_DIMS) return attend(job, scratch);
+    const HeadTiles tiles = head_tiles(job, scratch);
+    put_tiles(job, tiles);
+    configure_attention();
+    RowBlock rows;
+    for (int64_t row = 0; row < job.R; row += TILE_ROWS) attend_block(job, tiles, row, rows);
+    release_tiles();
+}
+#endif
 
 }  // namespace t5k::T5K_NS

@@ -14,6 +14,8 @@
 //
 // Accumulation  scores: fp32 chain over D in order. softmax: max subtracted, fp32 sum of sixteen lanes folded in a fixed
 //               order. Values: fp32 chain over keys in order. So a row does not depend on rows computed beside it.
+//               Where is_rounded and the CPU has AMX: products in the tiles' order (ops/amx.inl), both sides of them in bf16,
+//               the maximum found by blocks of 512 keys (attention_amx.inl). Still by itself, whatever the rows beside it.
 // Tolerance     2^-20 * max|v| against f64 on the stored keys and values.
 // Preconditions keys >= 1; capacity >= keys, a multiple of 16; unused lanes of the last K panel hold finite numbers
 //               (buffers start at zero); scratch holds R * round_up(keys, 16) floats.
@@ -60,6 +62,7 @@ struct AttendJob {
     int64_t keys = 0;
     int64_t first_position = 0;
     bool causal = false;
+    bool is_rounded = false;  // q, keys, values and exponentials may be rounded to bf16; the cache is fp32
     int64_t row = 0;  // of the decode batch, where append_k is set
     int64_t rank = 0;
 
@@ -70,6 +73,12 @@ struct AttendJob {
 };
 
 // Row r of k and v (stride ld, head h at + h D) goes to position first + r.
+// Floats of one thread's scratch: the scores of a block of eight rows, or the head's keys and values as tiles.
+T5K_STATIC int64_t attend_scratch(const AttendJob &job) {
+    const int64_t keys = round_up(job.keys, 32);
+    return job.is_rounded ? keys * round_up(job.D, 32) : 8 * keys;
+}
+
 struct StoreJob {
     const float *k = nullptr;
     const float *v = nullptr;

@@ -71,6 +71,23 @@ T5K_INLINE V16 dot_bf16(V16 acc, I16 w, I16 a) {
     return acc;
 }
 T5K_INLINE void put_bf16_pairs(void *q, I16 v) { _mm256_storeu_si256((__m256i *)q, _mm512_cvtepi32_epi16(_mm512_srli_epi32(v.v, 16))); }
+// Sixteen bf16, round to nearest even, denormals zero: by its name, for CPUs that have tiles.
+T5K_INLINE void put_bf16(void *q, V16 x) {
+    __m256i y;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(y) : "v"(x.v));
+    _mm256_storeu_si256((__m256i *)q, y);
+}
+// 2^x, relative error under 3e-6: a polynomial of degree 4 for the fraction (minimax, by Lawson's iteration). 0 where it underflows.
+T5K_INLINE V16 exp2_of(V16 x) {
+    constexpr int FLOOR = 9;
+    const V16 f = {_mm512_reduce_ps(x.v, FLOOR)};
+    V16 p = bcast(1.3534137141e-2f);
+    p = fma(p, f, bcast(5.2011489905e-2f));
+    p = fma(p, f, bcast(2.4144276249e-1f));
+    p = fma(p, f, bcast(6.9300382636e-1f));
+    p = fma(p, f, bcast(1.0000025943f));
+    return {_mm512_scalef_ps(p.v, x.v)};
+}
 T5K_INLINE I16 pairs_swapped(I16 v) { return {_mm512_shuffle_epi32(v.v, (_MM_PERM_ENUM)0xb1)}; }
 T5K_INLINE __m256i words(I16 v) { return _mm512_cvtepi32_epi16(v.v); }
 T5K_INLINE __m128i bytes(I16 v) { return _mm512_cvtepi32_epi8(v.v); }
@@ -205,5 +222,14 @@ T5K_INLINE void put_dot4(int8_t *q, I16 v) {
     _mm_storeu_si128((__m128i *)q, _mm_shuffle_epi8(bytes(v), order));
 }
 #endif
+
+// As bf16_of_float, in the upper halves of the lanes.
+T5K_INLINE I16 rounded_to_bf16(V16 x) {
+    const I16 bits = as_int(x), magnitude = andi(bits, bcasti(0x7fffffff));
+    const I16 is_nan = sar<31>(addi(magnitude, bcasti(0x007fffff))), is_number = sar<31>(addi(magnitude, bcasti(-0x7f800001)));
+    const I16 nearest = addi(addi(bits, bcasti(0x7fff)), andi(sar<16>(bits), bcasti(1)));
+    const I16 either = ori(andi(nearest, is_number), andi(ori(bits, bcasti(0x00400000)), is_nan));
+    return andi(either, bcasti((int32_t)0xffff0000));
+}
 
 }  // namespace t5k::T5K_NS

@@ -73,15 +73,6 @@ struct AmxW8A8 {
     }
 };
 
-// f(r, p) for every tile of sums, unrolled always: a tile is named by a constant.
-template <int T, int P, int i = 0, class F>
-T5K_INLINE void each_tile(const F &f) {
-    if constexpr (i < T * P) {
-        f(Index<i / P>{}, Index<i % P>{});
-        each_tile<T, P, i + 1>(f);
-    }
-}
-
 // The tile of sums of rows r and panel p.
 template <int T>
 constexpr int sum_of(int r, int p) {

@@ -31,15 +31,6 @@ T5K_INLINE I16 rounded(const float *x, int64_t k, int64_t n, float inverse) {
     return to_nearest(mul(sixteen(x, k, n), bcast(inverse)));
 }
 
-// As bf16_of_float, in the upper halves of the lanes.
-T5K_INLINE I16 rounded_to_bf16(V16 x) {
-    const I16 bits = as_int(x), magnitude = andi(bits, bcasti(0x7fffffff));
-    const I16 is_nan = sar<31>(addi(magnitude, bcasti(0x007fffff))), is_number = sar<31>(addi(magnitude, bcasti(-0x7f800001)));
-    const I16 nearest = addi(addi(bits, bcasti(0x7fff)), andi(sar<16>(bits), bcasti(1)));
-    const I16 either = ori(andi(nearest, is_number), andi(ori(bits, bcasti(0x00400000)), is_nan));
-    return andi(either, bcasti((int32_t)0xffff0000));
-}
-
 T5K_INLINE float step_of(float peak, float most) { return peak > 0.0f ? peak / most : 1.0f; }
 
 // A row of q has room for K rounded up to 64 (cpu/device.cpp), so whole vectors are written.

@@ -126,6 +126,7 @@ def linear(
 def attend(
     isa: str, q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, *, bias: np.ndarray | None = None,
     window: int = 0, first: int = 0, causal: bool = False, threads: int = 1, cache_bytes: int = 4,
+    is_rounded: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """[R, heads * D] from q [R, heads * D] and k, v [keys, heads * D]."""
     D = q.shape[1] // heads
@@ -134,7 +135,7 @@ def attend(
     with bench(isa, threads) as handle:
         status = native.library().t5k_op_attend(
             handle, qs.ctypes.data, ks.ctypes.data, vs.ctypes.data, None if table is None else table.ctypes.data,
-            window, len(q), len(k), heads, D, first, causal, cache_bytes, out.ctypes.data, 1,
+            window, len(q), len(k), heads, D, first, causal, cache_bytes, is_rounded, out.ctypes.data, 1,
         )  # fmt: skip
     assert status == 0
     return out[:, : q.shape[1]].copy()

@@ -73,9 +73,10 @@ def test_a_bf16_cache_keeps_nan_infinity_and_ties(isa):
 
 @pytest.mark.parametrize("isa", ops.isas())
 @pytest.mark.parametrize(("R", "causal"), [(1, False), (70, False), (150, True), (150, False)])
-def test_bias_is_right_at_every_distance(R, causal, isa):
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_bias_is_right_at_every_distance(is_rounded, R, causal, isa):
     heads, D = 2, 8
-    q, k, v = data(R, 150, heads, D, seed=1)
+    q, k, v = (ops.nearest_bf16(a) for a in data(R, 150, heads, D, seed=1))
     weight = np.random.default_rng(2).standard_normal((32, heads)).astype(np.float32)
     table = bias_table(weight, bidirectional=not causal, max_distance=WINDOW)
     first = 0 if R > 1 else 149
@@ -84,8 +85,9 @@ def test_bias_is_right_at_every_distance(R, causal, isa):
         index = buckets_of(relative, bidirectional=not causal, buckets=32, max_distance=WINDOW)
         return np.moveaxis(weight[index], 2, 0)
 
-    got = ops.attend(isa, q, k, v, heads, bias=table, window=WINDOW, first=first, causal=causal)
-    np.testing.assert_allclose(got, exact(q, k, v, heads, bias, first, causal), atol=2.0**-17 * abs(v).max())
+    got = ops.attend(isa, q, k, v, heads, bias=table, window=WINDOW, first=first, causal=causal, is_rounded=is_rounded)
+    close = 2.0**-9 if is_rounded else 2.0**-17
+    np.testing.assert_allclose(got, exact(q, k, v, heads, bias, first, causal), atol=close * abs(v).max())
 
 
 @pytest.mark.parametrize("cache_bytes", [4, 2])
@@ -103,10 +105,33 @@ def test_every_isa_and_company_gives_the_same_bits(cache_bytes):
 
 
 @pytest.mark.parametrize("isa", ops.isas())
-def test_large_scores_do_not_overflow(isa):
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 1100, 2, 64), (17, 513, 1, 40)], ids=str)
+def test_rounded_attention_loses_what_bf16_loses(shape, isa):
+    q, k, v = data(*shape)
+    k *= np.linspace(0.2, 2, len(k), dtype=np.float32)[:, None]  # so that later blocks of keys raise the maximum
+    got = ops.attend(isa, q, k, v, shape[2], is_rounded=True)
+    if isa != "amx":
+        np.testing.assert_array_equal(got, ops.attend(isa, q, k, v, shape[2]))
+        return
+    like = exact(*(ops.nearest_bf16(a) for a in (q, k, v)), shape[2])
+    np.testing.assert_allclose(got, like, atol=2.0**-9 * abs(v).max())
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+def test_rounded_attention_is_the_same_in_any_company(isa):
+    q, k, v = data(40, 700, 3, 24, seed=3)
+    whole = ops.attend(isa, q, k, v, 3, is_rounded=True)
+    np.testing.assert_array_equal(ops.attend(isa, q, k, v, 3, threads=2, is_rounded=True), whole)
+    np.testing.assert_array_equal(ops.attend(isa, q[4:23], k, v, 3, is_rounded=True), whole[4:23])
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_large_scores_do_not_overflow(is_rounded, isa):
     q, k, v = data(4, 30, 1, 16, seed=4)
-    got = ops.attend(isa, q * 100, k * 100, v, 1)
-    np.testing.assert_allclose(got, exact(q * 100, k * 100, v, 1), atol=1e-3)
+    q, k, v = (ops.nearest_bf16(a) for a in (q * 100, k * 100, v))
+    got = ops.attend(isa, q, k, v, 1, is_rounded=is_rounded)
+    np.testing.assert_allclose(got, exact(q, k, v, 1), atol=2.0**-9 * abs(v).max() if is_rounded else 1e-3)
 
 
 @pytest.mark.parametrize("isa", ops.isas())

@@ -40,8 +40,14 @@ def test_threads_do_not_change_a_bit(threads, family, load):
     assert (one.score(prompt, [0, *prompt]) == many.score(prompt, [0, *prompt])).all()
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("isa", native.ISAS)
+ALIKE = [
+    (isa, dtype) for isa in native.ISAS for dtype in ("fp32", "bf16", "int8", "w8a8", "int4")
+    if isa != "amx" or dtype == "fp32"
+]  # fmt: skip
+"""Not AMX's tiles, which round the encoder's attention to bf16."""
+
+
+@pytest.mark.parametrize(("isa", "dtype"), ALIKE)
 def test_an_isa_can_be_forced_and_does_not_change_a_bit(isa, dtype, family, load, monkeypatch):
     if not native.library().t5k_isa(isa.encode()):
         pytest.skip(f"this CPU has no {isa}")
@@ -53,11 +59,26 @@ def test_an_isa_can_be_forced_and_does_not_change_a_bit(isa, dtype, family, load
     forced = load(folder, dtype=dtype)
     assert forced.isa == isa
     expected, got = plain.score(prompts[0], [0, 5]), forced.score(prompts[0], [0, 5])
-    if isa == "amx" and dtype == "bf16":  # the one order of sums that differs
-        np.testing.assert_allclose(got, expected, atol=1e-2)
-        return
     assert (got == expected).all()
     assert forced.generate(prompts, max_new_tokens=8) == plain.generate(prompts, max_new_tokens=8)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8", "w8a8", "int4"])
+@pytest.mark.parametrize("name", ["flan", "t5-1.0"])
+def test_tiles_add_no_error_to_what_the_dtype_rounds(name, dtype, family, load, monkeypatch):
+    if not native.library().t5k_isa(b"amx"):
+        pytest.skip("this CPU has no amx")
+    model, folder = family(name)
+    prompts = ck.prompts(6, model.config.vocab_size, seed=53)
+
+    def scores(isa, dtype):
+        monkeypatch.setenv("T5K_ISA", isa)
+        engine = load(folder, dtype=dtype)
+        return np.concatenate([engine.score(prompt, [0, 5, 9, 11]) for prompt in prompts])
+
+    exact = scores("scalar", "fp32")
+    plain, tiles = (np.sqrt(np.mean((scores(isa, dtype) - exact) ** 2)) for isa in ("scalar", "amx"))
+    assert 0 < tiles <= 1.2 * plain
 
 
 def test_beams_over_ranks(family, load):
