@@ -23,7 +23,7 @@ from harness.measure.machine.machine_class import Machine
 from harness.places.calibrator import CalibrationTerms, Calibrator
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.requests import Measure, Question
-from harness.records import Candidate, Trial
+from harness.records import Trial
 from harness.scenario.schema import Scenario
 from harness.store.archive import pack
 from harness.store.layout import RunLayout
@@ -87,7 +87,7 @@ class Outcome:
 class ProgrammedCluster(InMemoryCluster):
     """Machines m0, m1 ... that measure by a formula; when trials of the search phase begin and end."""
 
-    def __init__(self, folder: Path, value: Callable[[str, Candidate], float], of: Scenario, count: int) -> None:
+    def __init__(self, folder: Path, value: Callable[[str, Measure], float], of: Scenario, count: int) -> None:
         machines = {f"n{k}": Machine(machine_id=f"m{k}", facts={"cores": 8}) for k in range(count)}
         super().__init__(folder, machines)
         self._value, self._of = value, of
@@ -97,9 +97,7 @@ class ProgrammedCluster(InMemoryCluster):
 
     def _measured(self, node: str, measure: Measure) -> tuple[float, bytes | Exception]:
         machine = self.machines[node]
-        trial = trial_of(
-            measure.candidate, measure.number, self._of, self._value(machine.machine_id, measure.candidate)
-        )
+        trial = trial_of(measure.candidate, measure.number, self._of, self._value(machine.machine_id, measure))
         trial = replace(
             trial,
             trial_id=f"{measure.prefix}{trial.trial_id}",
@@ -118,9 +116,9 @@ def run(law: Law, seed: int, folder: Path, *, calibrates: bool, finalists: int, 
     own: dict[tuple[str, str], float] = {}
     done: list[Trial] = []
 
-    def value(machine: str, candidate: Candidate) -> float:
+    def value(machine: str, measure: Measure) -> float:
         is_off = machine == ODD and (not law.comes_late or len(done) >= 24)
-        mine = own.setdefault((machine, candidate.candidate_id), rng.gauss(0, law.own_frac))
+        mine = own.setdefault((machine, measure.candidate.candidate_id), rng.gauss(0, law.own_frac))
         return (law.factor if is_off else 1.0) * math.exp(mine + rng.gauss(0, NOISE))
 
     confirm = {"finalists": finalists, "repetitions": 3}
