@@ -37,7 +37,7 @@ from harness.trial.inputs import with_checked_code
 )
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of the runs (default results/local).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every fact.")
-def command(address: str, split: int | None, scenario: Path | None, results: Path | None, as_json: bool) -> int:
+def command(address: str, split: int, scenario: Path | None, results: Path | None, as_json: bool) -> int:
     """Show the machines of a cluster that can take trials: id, class, facts, busy or free.
 
     Values of two classes are never compared, so a search runs on the machines of one: `dyno tune --machines CLASS`
@@ -57,7 +57,7 @@ def command(address: str, split: int | None, scenario: Path | None, results: Pat
       dyno machines --places ray://10.0.0.5:10001 --prepare scenarios/quickstart.yaml
     """
     if scenario is not None:
-        if split is not None:
+        if split > 1:
             raise UsageError(
                 "--prepare and --split are not combined: the parts of a machine use what was brought to it"
             )

@@ -132,7 +132,7 @@ def command(
     workers_timeout: float,
     address: str | None,
     machine_class: str | None,
-    split: int | None,
+    split: int,
     machine_path: Path | None,
     no_verify: bool,
     as_json: bool,
@@ -152,7 +152,7 @@ def command(
     """
     resolved = _priced(scenario, overrides)
     others = {"--expect-workers": expect_workers, "--bind": bind, "--locust-web-ui": ui_port}
-    check_goes_elsewhere(resolved, address, others=others, is_split=split is not None)
+    check_goes_elsewhere(resolved, address, others=others, is_split=split > 1)
     with elsewhere(address, machine_class, machine_path, split) as there:
         options = _Options(
             results=results,
@@ -247,8 +247,8 @@ def _plan(
     kind = model_kind_of(resolved)
     most = most_tokens(resolved, kind)
     if there is not None:
-        cores = int(str(there.machine.facts["cores_usable"]))
-        return plan_space(resolved, there.capabilities, cores, kind=kind, tokens=most)
+        plan = there.planned(plan_space(resolved, there.capabilities, there.cores, kind=kind, tokens=most))
+        return without_too_large(plan, resolved, None, most) if prunes else plan
     if machine is not None:
         plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores, kind=kind, tokens=most)
     else:
@@ -260,7 +260,7 @@ def _plan(
 def _memory_mib(there: Elsewhere | None) -> float:
     if there is None:
         return psutil.virtual_memory().total / BYTES_PER_MIB
-    return float(str(there.machine.facts["memory_mib"]))
+    return there.memory_mib
 
 
 def _here(bench: Bench) -> Places:

@@ -15,33 +15,37 @@ from engines.registry import traits
 from harness.errors import UsageError
 from harness.measure.machine.machine_class import Machine
 from harness.places.calibrator import CalibrationTerms, metric_for
-from harness.places.cluster import Cluster, Lost, Refused, short
+from harness.places.cluster import Cluster, Lost, Refused, machine_of, short
 from harness.places.cluster_places import Asked, FarPlaces
 from harness.places.open_cluster import open_cluster
 from harness.places.proof import proof
 from harness.places.requests import EngineThere, Measure, Question
-from harness.places.split import Split, machine_of
 from harness.places.split_check import check_split
 from harness.places.survey import Found, chosen_class, survey
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
+from harness.space.candidates import SpacePlan
 from harness.space.machine_file import DescribedMachine, read_machine
 from harness.store.codec import from_json, to_json
 from harness.store.reader import read_calibrations
 from harness.trial.bench import Bench
 from harness.trial.reference import Reference
+from harness.units import BYTES_PER_MIB
 
 TRIALS_PER_MACHINE = 6
 """Beyond a sixth of search.trials, machines make the answer worse: the sampler proposes without having learned."""
 ALL = 1_000_000
+SPLIT_CHECK = "split_check"
+"""The fact of a machine that states what was found before it was split."""
 CAPABILITIES_S = 300.0
 _OF_A_WHOLE_MACHINE: Mapping[str, Set[object]] = {"image": {None, ""}, "numa": {"none", "numactl"}}
 """Options by which a server takes cores beyond those that its process was given -> the values by which it does not."""
 
 split_option = click.option(
     "--split",
-    type=click.IntRange(2, 64),
+    type=click.IntRange(1, 64),
+    default=1,
     metavar="N",
     help="With --places: take each machine as N equal parts, where these slow each other by less than 2 %.",
 )
@@ -60,7 +64,29 @@ class Elsewhere:
     @property
     def is_unchecked(self) -> bool:
         """Whether its machines are parts of machines, and may slow each other down."""
-        return isinstance(self.cluster, Split) and self.cluster.only is None
+        return self.cluster.split > 1 and SPLIT_CHECK not in self.machine.facts
+
+    @property
+    def cores(self) -> int:
+        """Those that a server may use there."""
+        return int(str(self.machine.facts["cores_usable"]))
+
+    @property
+    def memory_mib(self) -> float:
+        """Of the machine; of a part of one its share."""
+        return float(str(self.machine.facts["memory_mib"]))
+
+    def planned(self, plan: SpacePlan) -> SpacePlan:
+        """The plan, for machines or parts that have as much memory as this one."""
+        plan = replace(plan, host="each machine", host_bytes=self.memory_mib * BYTES_PER_MIB)
+        if (count := self.cluster.split) == 1:
+            return plan
+        part = f"each of the {count} parts of a machine"
+        warning = (
+            f"{part} is planned with {self.memory_mib:,.0f} MiB, its share, and nothing holds a server to it: where "
+            "servers need more at one time, the machine may end one of them"
+        )
+        return replace(plan, host=part, warnings=(*plan.warnings, warning))
 
     def capabilities(
         self, engine: str, python: str = "", command: str = "", image: str = ""
@@ -99,11 +125,11 @@ class Elsewhere:
     def checked(self, resolved: ResolvedScenario, cheap: Candidate, note: Callable[[str], None]) -> Elsewhere:
         """The parts of the machines that are there now, proven by launches of `cheap`, or the whole machines where a
         part is slowed down by the others. Raises as `chosen_class`, EnvironmentFault where a part does not measure."""
-        assert isinstance(self.cluster, Split)
-        parts = _of_class(self.cluster, survey(self.cluster, waits=True), self.machine.machine_class)
-        names = {machine_of(node): part.rpartition(".")[0] for part, node in parts.nodes.items()}
+        cluster = self.cluster
+        there = _of_class(cluster, survey(cluster, waits=True), self.machine.machine_class)
+        names = {machine_of(node): part.rpartition(".")[0] for part, node in there.nodes.items()}
         limit_s = resolved.scenario.search.max_minutes * 60
-        note(f"launching alone and side by side, to see whether the {self.cluster.count} parts slow each other down")
+        note(f"launching alone and side by side, to see whether the {cluster.split} parts slow each other down")
         order = Measure(
             token="",
             question=Question.of(resolved),
@@ -113,21 +139,19 @@ class Elsewhere:
             left_s=limit_s,
             prefix="split",
         )
-        found = check_split(self.cluster, names, order, metric_for(resolved.scenario), limit_s)
+        found = check_split(cluster, names, order, metric_for(resolved.scenario), limit_s)
         lines = [
             f"machine {names[node]} is {'' if verdict.is_split else 'not '}split: {verdict.sentence}"
             for node, verdict in found.items()
         ]
         for line in lines:
             note(line)
-        cluster, count = self.cluster.whole, self.cluster.count
-        if all(each.is_split for each in found.values()):
-            only = Split(cluster, count, only=frozenset(names))
-            there = replace(self, cluster=only, machine=parts.machine, nodes=parts.nodes)
-        else:
+        if not all(each.is_split for each in found.values()):
             note("every machine is taken whole")
-            there = _of_class(cluster, [each for each in survey(cluster) if each.node in names], None)
-        facts = {**there.machine.facts, "split_check": "; ".join(lines)}
+            cluster.split = 1
+            found_whole = survey(cluster, waits=True)
+            there = _of_class(cluster, [each for each in found_whole if each.machine_id in names.values()], None)
+        facts = {**there.machine.facts, SPLIT_CHECK: "; ".join(lines)}
         return replace(there, machine=replace(there.machine, facts=facts))
 
     def places(
@@ -140,6 +164,7 @@ class Elsewhere:
             question=Question.of(resolved),
             proof=proof(resolved),
             machine_class=self.machine.machine_class,
+            only=frozenset(self.nodes) if self.cluster.split > 1 else None,
             reference=bench.reference,
             left_s=bench.left_s,
             calibration=CalibrationTerms(
@@ -163,13 +188,13 @@ class Elsewhere:
 
 @contextmanager
 def elsewhere(
-    address: str | None, machine_class: str | None, described: Path | None = None, split: int | None = None
+    address: str | None, machine_class: str | None, described: Path | None = None, split: int = 1
 ) -> Iterator[Elsewhere | None]:
     """The cluster at `address`, closed at the end, each machine in `split` parts, and a machine of `machine_class`
     (None: of the largest class); None without an address. `described` is the file of a machine, which no machine of a
     cluster has. Raises UsageError, EnvironmentFault."""
     if address is None:
-        if split is not None:
+        if split > 1:
             raise UsageError("--split is for --places; name the cluster whose machines it splits (of one machine too)")
         if machine_class is not None:
             raise UsageError("--machines is for --places; name the cluster whose machines it chooses from")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,9 +19,25 @@ def short(node: str) -> str:
     return node if len(node) < 32 else node[:8]
 
 
-def share_of(part: str) -> float:
-    """Of the resource `machine`: 1, of a part 'i/N' one N-th, rounded down as finely as Ray counts, so that N fit."""
-    return 1 if not part else 10_000 // int(part.partition("/")[2]) / 10_000
+def parts_of(nodes: Iterable[str], count: int) -> list[str]:
+    """The nodes as which machines are used: NODE#i/N for each of N parts of a machine, its own node where N is 1."""
+    return [f"{node}#{index}/{count}" if count > 1 else node for node in nodes for index in range(1, count + 1)]
+
+
+def machine_of(node: str) -> str:
+    """The node of the whole machine."""
+    return node.partition("#")[0]
+
+
+def part_of(node: str) -> str:
+    """'i/N', or '' where the node is a whole machine."""
+    return node.partition("#")[2]
+
+
+def share_of(node: str) -> float:
+    """Of the resource `machine`: 1, of a part one N-th, rounded down as finely as Ray counts, so that N fit."""
+    count = int(part_of(node).partition("/")[2] or 1)
+    return 10_000 // count / 10_000
 
 
 class Lost(Exception):
@@ -36,8 +52,10 @@ class Cluster(Protocol):
     """A connection to machines that an engine of distributed computing watches; leaving its context closes it.
 
     No question is ever asked a second time by the engine itself. Methods raise EnvironmentFault when the connection is
-    lost.
+    lost. `split` is the number of parts as which each machine is used.
     """
+
+    split: int
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -45,12 +63,12 @@ class Cluster(Protocol):
     ) -> None: ...
 
     def nodes(self) -> frozenset[str]:
-        """Names of the nodes that are alive and offer a machine."""
+        """Names of the nodes that are alive and offer a machine, `parts_of` them where machines are split."""
         ...
 
-    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
-        """Put a question to a node, or to a part 'i/N' of its machine; returns at once. A trial takes the whole machine
-        or that part, other questions nothing."""
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
+        """Put a question to a node; returns at once. A trial takes its machine, or its part of one, other questions
+        nothing."""
         ...
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:

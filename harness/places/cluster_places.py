@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 import time
 from collections import Counter
@@ -43,7 +44,7 @@ MOST_BYTES = 1 << 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What every place of a run is asked and must prove. `proof` is the coordinator's, `left_s` what is left of the
-    search, `calibration` how the machines are compared."""
+    search, `calibration` how the machines are compared. `only`: the machines that may join, None: all."""
 
     question: Question
     proof: dict[str, str]
@@ -51,6 +52,7 @@ class Asked:
     reference: Reference
     left_s: Callable[[], float]
     calibration: CalibrationTerms
+    only: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class FarPlaces:
         self._cluster, self._asked, self._layout = cluster, asked, layout
         self._most, self._note, self._now = most, note, now
         self._calibrator = Calibrator(asked.calibration, now)
-        self._known: set[str] = set()
+        self._ask_at_s: dict[str, float] = {}  # of each node that is there: when to ask it to join, inf: never again
         self._losses: Counter[str] = Counter()
         self._joining: dict[Task, str] = {}
         self._places: dict[str, _Place] = {}
@@ -105,7 +107,9 @@ class FarPlaces:
         until = self._now() + timeout_s
         none_until = self._now() + NONE_LEFT_S
         while (left_s := until - self._now()) > 0 and (
-            self._joining or (self._now() < none_until and not self._places and not self._refusals)
+            self._joining
+            or min(self._ask_at_s.values(), default=math.inf) < math.inf
+            or (self._now() < none_until and not self._places and not self._refusals)
         ):
             if (task := self._cluster.wait(list(self._joining), min(left_s, LOOK_S))) is not None:
                 self._joined(task)
@@ -263,11 +267,13 @@ class FarPlaces:
         self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
 
     def _look(self) -> None:
-        """Ask nodes that are new to join, and give up what runs on nodes that are gone."""
+        """Ask nodes that are new, or due again, to join, and give up what runs on nodes that are gone."""
         nodes = self._cluster.nodes()
-        for node in sorted(nodes - self._known):
-            self._known.add(node)
-            self._joining[self._cluster.ask(node, "join", json.dumps(to_json(self._asked.question)))] = node
+        self._ask_at_s = {node: self._ask_at_s.get(node, self._now()) for node in sorted(nodes)}
+        for node in [node for node, at_s in self._ask_at_s.items() if at_s <= self._now()]:
+            self._ask_at_s[node] = math.inf
+            if node not in self._joining.values():  # it may have left and come back
+                self._joining[self._cluster.ask(node, "join", json.dumps(to_json(self._asked.question)))] = node
         for node in [node for node in self._places if node not in nodes]:
             self._note(f"machine {self._give_up(node).machine_id} left the cluster")
             for attempt in self._attempts.values():
@@ -278,6 +284,10 @@ class FarPlaces:
         self._reserve = [place for place in self._reserve if place.node in nodes]
         while self._reserve and len(self._places) < self._most:
             self._take(self._reserve.pop(0))
+
+    def _ask_again(self, node: str) -> None:
+        """After a pause: a node may be gone for seconds before the engine knows."""
+        self._ask_at_s[node] = self._now() + LOOK_S
 
     def _joined(self, task: Task) -> bool:
         """Whether the machine takes trials from now on."""
@@ -290,10 +300,11 @@ class FarPlaces:
         except Lost as error:
             self._losses[node] += 1
             if self._losses[node] < LOSSES:
-                self._known.discard(node)  # asked again at the next look, if it is still there
+                self._ask_again(node)
             else:
                 self._refuse(f"node {short(node)}: {error}")
             return False
+        del self._losses[node]
         name = joined.machine.machine_id
         if (why := self._why_not(joined)) != "":
             self._refuse(f"machine {name}: {why}")
@@ -321,6 +332,8 @@ class FarPlaces:
         machine = joined.machine
         if machine.machine_class != self._asked.machine_class:
             return f"it is of class {machine.machine_class}, the search runs in class {self._asked.machine_class}"
+        if self._asked.only is not None and machine.machine_id not in self._asked.only:
+            return "it was not there when the parts were compared with each other; the next search takes it"
         if differs := difference(self._asked.proof, joined.proof):
             how = "`dyno machines --prepare` brings it to this machine's state"
             return f"it would not answer the same question ({differs}); {how}"
@@ -354,16 +367,13 @@ class FarPlaces:
             arrived = unpack(self._cluster.answer(task), attempt.token)
             if arrived.trial.machine != attempt.place.machine_id:
                 raise DamagedArchive(f"it is of machine {arrived.trial.machine}, expected {attempt.place.machine_id}")
-        except Refused as error:
+        except (Refused, Lost, DamagedArchive) as error:
             if attempt.place.node in self._places:
                 self._give_up(attempt.place.node)
-            self._refuse(f"machine {attempt.place.machine_id}: {error}")
-            return _lost(attempt, str(error)) if attempt.is_open else None
-        except (Lost, DamagedArchive) as error:
-            # It proves itself again before it gets another: a node may be gone for seconds before the engine knows.
-            if attempt.place.node in self._places:
-                self._give_up(attempt.place.node)
-            self._known.discard(attempt.place.node)
+            if isinstance(error, Refused):
+                self._refuse(f"machine {attempt.place.machine_id}: {error}")
+            else:
+                self._ask_again(attempt.place.node)
             return _lost(attempt, str(error)) if attempt.is_open else None
         if not attempt.is_open:
             return _lost(attempt, "it was given up before")

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, UsageError
-from harness.places.cluster import Lost, Refused, Task, share_of
+from harness.places.cluster import Lost, Refused, Task, machine_of, part_of, parts_of, share_of
 from harness.places.requests import Verb
 from harness.places.worker import ask_here
 
@@ -32,9 +32,9 @@ _STOPS: dict[str, threading.Event] = {}
 class DaskCluster:
     """A connection to a Dask scheduler. A node is a worker process by its address."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, split: int = 1) -> None:
         """`address` as in EXPECTED. Raises UsageError, EnvironmentFault: Dask is not installed, or nobody answers."""
-        self.address = address
+        self.address, self.split = address, split
         where = _scheduler_of(address)
         try:
             import distributed
@@ -60,7 +60,7 @@ class DaskCluster:
     def nodes(self) -> frozenset[str]:
         """Workers that the scheduler knows and that offer `machine`."""
         with self._connected():
-            return frozenset(self._workers())
+            return frozenset(parts_of(self._workers(), self.split))
 
     def _workers(self) -> dict[str, str]:
         """Address -> the folder of that worker process, which no other one has, of those that offer `machine`."""
@@ -72,26 +72,26 @@ class DaskCluster:
             if each["resources"].get(RESOURCE, 0) >= 1
         }
 
-    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
         """A task bound to the worker."""
-        key = f"{verb}-{uuid.uuid4().hex}"
+        key, worker = f"{verb}-{uuid.uuid4().hex}", machine_of(node)
         with self._connected():
-            folder = self._workers().get(node, "")
+            folder = self._workers().get(worker, "")
             future: Task = self._client.submit(
                 ask_as,
                 key,
                 folder,
                 verb,
                 request,
-                *filter(None, [part]),
+                *filter(None, [part_of(node)]),
                 key=key,
-                workers=[node],
+                workers=[worker],
                 allow_other_workers=False,
                 retries=0,
                 pure=False,
-                resources={RESOURCE: share_of(part)} if verb == "measure" else None,
+                resources={RESOURCE: share_of(node)} if verb == "measure" else None,
             )
-        self._nodes[key] = node
+        self._nodes[key] = worker
         return future
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
@@ -130,17 +130,18 @@ class DaskCluster:
 
     def cancel(self, task: Any, *, is_killed: bool = False) -> None:
         """A task under way cannot be interrupted from outside: the worker is asked to end it, or to end."""
-        node = self._nodes.get(task.key, "")
-        if task.done() or node not in self.nodes():
+        if task.done() or self._gone([task]) is not None:
             return
         with self._connected():
+            node = self._nodes[task.key]
             try:
                 self._client.run(end_here if is_killed else stop_here, task.key, workers=[node], on_error="ignore")
             except (self._distributed.comm.CommClosedError, KeyError, ValueError):
                 return  # it has ended meanwhile
 
     def _gone(self, tasks: Collection[Any]) -> Task | None:
-        here = self.nodes()
+        with self._connected():
+            here = self._workers()
         return next((task for task in tasks if not task.done() and self._nodes.get(task.key) not in here), None)
 
     @contextmanager

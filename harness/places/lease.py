@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,23 +17,22 @@ T = TypeVar("T")
 CPUS = Path("/sys/devices/system/cpu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """The CPUs, and the variables of a process that has them; GPUs are leased by one of these."""
+def take(part: str) -> None:
+    """From now on this process, and what it starts, has the cores and GPUs of part 'i/N' of its machine. Raises
+    EnvironmentFault where N equal parts cannot be made of what it may use."""
+    cpus, uuids = share(part)
+    os.sched_setaffinity(0, cpus)
+    os.environ[PART] = part
+    if uuids:
+        os.environ[VISIBLE] = ",".join(uuids)
 
-    cpus: frozenset[int]
-    variables: Mapping[str, str] = field(default_factory=dict)
 
-
-def lease(part: str, env: Mapping[str, str], *, nvml: Any = pynvml, cpus: Path = CPUS) -> Lease:
-    """What the part 'i/N' of this machine gets, of what a process with the variables `env` may use. Raises
-    EnvironmentFault where N equal parts cannot be made of it."""
+def share(part: str, *, nvml: Any = pynvml, cpus: Path = CPUS) -> tuple[frozenset[int], Sequence[str]]:
+    """The CPUs and the UUIDs of the GPUs of a part. Raises as `take`."""
     index, count = map(int, part.split("/"))
     cores = _cut("CPU core", physical_cores(os.sched_getaffinity(0), cpus), index, count)
-    variables = {PART: part}
-    if uuids := _uuids(env, nvml):
-        variables[VISIBLE] = ",".join(_cut("GPU", uuids, index, count))
-    return Lease(cpus=frozenset(cpu for core in cores for cpu in core), variables=variables)
+    uuids = _uuids(nvml)
+    return frozenset(cpu for core in cores for cpu in core), _cut("GPU", uuids, index, count) if uuids else uuids
 
 
 def physical_cores(cpus: Collection[int], root: Path = CPUS) -> list[tuple[int, ...]]:
@@ -58,25 +56,22 @@ def _topology(root: Path, cpu: int, name: str) -> str:
         return ""
 
 
-def _uuids(env: Mapping[str, str], nvml: Any) -> list[str]:
-    """The GPUs that a process with `env` may use."""
-    with Gpus(nvml) as gpus:
+def _uuids(nvml: Any) -> list[str]:
+    """Those of the GPUs that this process may use."""
+    visible = os.environ.get(VISIBLE)
+    with Gpus(nvml) as gpus:  # all, or those that the variable names by UUID
         found = gpus.uuids
-    known = [uuid for uuid in found if uuid is not None]
-    if len(known) < len(found):
-        raise EnvironmentFault("a GPU of it has no UUID, by which a part leases it; leave --split out")
-    visible = env.get(VISIBLE)
-    if visible is None or not known:
-        return known
-    if visible.strip() in ("", "-1"):  # none of them, by NVIDIA's own words
+    if not found or (visible is not None and visible.strip() in ("", "-1")):  # '-1': none, by NVIDIA's own words
         return []
-    named = tuple(visible.split(","))
-    if not all(each.startswith("GPU-") for each in named):
+    if visible is not None and not all(each.startswith("GPU-") for each in visible.split(",")):
         raise EnvironmentFault(
             f"{VISIBLE}={visible!r} does not name its GPUs by UUID; start its node without it, or with UUIDs as "
             "`nvidia-smi -L` lists them"
         )
-    return [uuid for uuid in known if uuid.startswith(named)]
+    known = [uuid for uuid in found if uuid is not None]
+    if len(known) < len(found):
+        raise EnvironmentFault("a GPU of it has no UUID, by which a part leases it; leave --split out")
+    return known
 
 
 def _cut(what: str, items: Sequence[T], index: int, count: int) -> Sequence[T]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 POLL_S = 0.2
-_PART = re.compile(r"(.+)\.\d+of(\d+(-\w+)?)")
 
 
 @contextmanager
@@ -29,12 +27,9 @@ def machine_lock(machine_id: str, search: str = "", folder: Path | None = None) 
 
     Who waits holds the machine's gate, and whoever comes later waits there: else the whole machine would never be free
     while parts of it are taken again and again. Two searches on the parts of one machine take turns by it."""
-    path = _path(machine_id, folder)
-    machine, split = _split(path)
-    if split and search:
-        path = path.with_stem(f"{path.stem}-{search}")
+    path = _path(machine_id, search, folder)
     with ExitStack() as held:
-        with _opened(path.with_name(f"{machine}.gate")) as gate:
+        with _opened(path.with_name(f"{_machine(path)}.gate")) as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             file = held.enter_context(_opened(path))  # not before: who has the gate removes files that nobody holds
             while _is_kept_out(path) or not _is_taken(file):
@@ -45,38 +40,40 @@ def machine_lock(machine_id: str, search: str = "", folder: Path | None = None) 
 
 
 def holder(machine_id: str, folder: Path | None = None) -> str:
-    """'' while nobody keeps this machine or part; else the holder's process id, or 'unknown'."""
-    path = _path(machine_id, folder)
-    return next(filter(None, map(_holder, (path, *_excluding(path)))), "")
+    """'' while nobody measures on this machine or on a part of it; else that process's id, or 'unknown'."""
+    return next(filter(None, map(_holder, _files(_path(machine_id, "", folder)))), "")
 
 
-def _path(machine_id: str, folder: Path | None) -> Path:
-    return (folder or Path(tempfile.gettempdir())) / f"dyno-machine-{machine_id}.lock"
+def _path(machine_id: str, search: str, folder: Path | None) -> Path:
+    """Of the machine 'm' 'm.lock'; of its part 'm.1of2' 'm.1of2-SEARCH.lock'."""
+    name = f"{machine_id}-{search}" if "." in machine_id else machine_id
+    return (folder or Path(tempfile.gettempdir())) / f"dyno-machine-{name}.lock"
 
 
-def _split(path: Path) -> tuple[str, str]:
-    """The whole machine of a lock file, and into how many parts it is split there by which search, '' where it is
-    not."""
-    found = _PART.fullmatch(path.stem)
-    return (found[1], found[2]) if found else (path.stem, "")
+def _files(path: Path) -> list[Path]:
+    """The lock files of the same machine and of its parts."""
+    return list(path.parent.glob(f"{glob.escape(_machine(path))}.*lock"))
+
+
+def _machine(path: Path) -> str:
+    return path.stem.partition(".")[0]
+
+
+def _company(path: Path) -> str:
+    """'2-SEARCH' of a part: whose files have the same may be held side by side. '' of a whole machine."""
+    return path.stem.partition(".")[2].partition("of")[2]
 
 
 def _is_kept_out(path: Path) -> bool:
     """Whether somebody measures who may not beside the holder of `path`; files of searches that have ended go."""
-    for other in _excluding(path):
-        if _holder(other):
-            return True
-        if "-" in _split(other)[1]:
-            with suppress(OSError):
-                other.unlink()
+    for other in _files(path):
+        if _company(other) != _company(path):
+            if _holder(other):
+                return True
+            if _company(other):
+                with suppress(OSError):
+                    other.unlink()
     return False
-
-
-def _excluding(path: Path) -> list[Path]:
-    """The other files whose holders may not measure beside that of `path`."""
-    machine, split = _split(path)
-    files = path.parent.glob(f"{glob.escape(machine)}.*lock")
-    return [each for each in files if _split(each)[0] == machine and _split(each)[1] != split]
 
 
 def _holder(path: Path) -> str:

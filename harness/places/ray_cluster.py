@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from harness.errors import EnvironmentFault, UsageError
-from harness.places.cluster import Lost, Refused, Task, share_of
+from harness.places.cluster import Lost, Refused, Task, machine_of, part_of, parts_of, share_of
 from harness.places.requests import Verb
 from harness.places.worker import ask_here
 
@@ -30,10 +30,10 @@ EXPECTED = "expected ray://HOST:10001 (from outside, Ray's client) or HOST:6379 
 class RayCluster:
     """A connection to a Ray cluster."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, split: int = 1) -> None:
         """`address` as in EXPECTED. Raises UsageError, EnvironmentFault: Ray is not installed, nobody answers, or it is
         another version."""
-        self.address = address
+        self.address, self.split = address, split
         _check_address(address)
         try:
             import ray
@@ -60,22 +60,24 @@ class RayCluster:
         """Nodes alive that offer `machine`."""
         with self._connected():
             nodes = self._ray.nodes()
-        return frozenset(each["NodeID"] for each in nodes if each["Alive"] and each["Resources"].get(RESOURCE, 0) >= 1)
+        alive = [each["NodeID"] for each in nodes if each["Alive"] and each["Resources"].get(RESOURCE, 0) >= 1]
+        return frozenset(parts_of(alive, self.split))
 
-    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
         """A task bound to the node."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options: dict[str, Any] = {"resources": {RESOURCE: share_of(part)}} if verb == "measure" else {}
+        options: dict[str, Any] = {"resources": {RESOURCE: share_of(node)}} if verb == "measure" else {}
         with self._connected():
             remote = self._ray.remote(ask_here).options(
                 num_cpus=0,
                 max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=machine_of(node), soft=False),
                 **options,
             )
             try:
-                task: Task = remote.remote(verb, request, part=part) if part else remote.remote(verb, request)
+                part = {"part": part_of(node)} if part_of(node) else {}  # one that --prepare replaces may know no parts
+                task: Task = remote.remote(verb, request, **part)
             except ImportError as error:  # Ray's client looks up the function on the head node
                 raise EnvironmentFault(
                     f"{self.address}: the head node lacks this dynamometer ({error}); install the same version in the "

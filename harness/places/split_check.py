@@ -19,9 +19,8 @@ from statistics import fmean, stdev
 from harness.errors import EnvironmentFault
 from harness.measure.machine.calibration import Calibration
 from harness.measure.statistics.distributions import t_quantile
-from harness.places.cluster import Lost, Refused, Task
+from harness.places.cluster import Cluster, Lost, Refused, Task, parts_of
 from harness.places.requests import Measure
-from harness.places.split import Split
 from harness.records import Trial
 from harness.store.archive import DamagedArchive, unpack
 from harness.store.codec import to_json
@@ -41,8 +40,49 @@ class Verdict:
     sentence: str
 
 
-Launches = Generator[tuple[str, ...], Mapping[str, Trial], Verdict]
-"""Parts that shall measure at one time; their trials are sent in."""
+def check_split(
+    cluster: Cluster, machines: Collection[str], measure: Measure, metric: str, limit_s: float
+) -> dict[str, Verdict]:
+    """Verdicts on the machines of these nodes, all of which launch at one time; where one shows nothing, on it alone.
+    `measure` is the order for the calibration candidate, `limit_s` how long a launch may take. Raises EnvironmentFault
+    where a part does not answer."""
+    running = {machine: _rounds(parts_of([machine], cluster.split), metric) for machine in machines}
+    asked = {machine: next(rounds) for machine, rounds in running.items()}
+    found: dict[str, Verdict] = {}
+    while not found:
+        trials = _launched(cluster, [part for parts in asked.values() for part in parts], measure, limit_s)
+        if measure.judged is None:  # the same candidate gives the same answers
+            judged = (each for each in trials.values() if each.has_numbers and each.is_judged)
+            measure = replace(measure, judged=next(judged, None))
+        for machine, rounds in running.items():
+            try:
+                asked[machine] = rounds.send(trials)
+            except StopIteration as end:
+                found[machine] = end.value
+    return found
+
+
+def _rounds(parts: Sequence[str], metric: str) -> Generator[Sequence[str], Mapping[str, Trial], Verdict]:
+    """Yields the parts of a machine that shall measure at one time, is sent their trials, and ends in its verdict."""
+    yield parts[:1]
+    ratios = []
+    for number in range(max(ROUNDS, len(parts))):
+        looked_at = parts[number % len(parts)]
+        logs = []
+        for asked in ([looked_at], parts, parts, [looked_at]):
+            trials = yield asked
+            if why := _why_nothing([trials[part] for part in asked], metric):
+                return Verdict(is_split=False, sentence=why)
+            logs.append(_log(trials[looked_at], metric))
+        ratios.append((logs[1] + logs[2] - logs[0] - logs[3]) / 2)
+    frac, upper_frac = slowdown(ratios)
+    what = (
+        f"beside the others one of its {len(parts)} parts is slower by {frac:.1%}, at most {upper_frac:.1%} ({metric}; "
+        f"rounds {', '.join(f'{math.expm1(ratio):+.1%}' for ratio in ratios)})"
+    )
+    if upper_frac < LIMIT_FRAC:
+        return Verdict(is_split=True, sentence=what)
+    return Verdict(is_split=False, sentence=f"{what}; less than {LIMIT_FRAC:.0%} were needed")
 
 
 def slowdown(rounds: Sequence[float]) -> tuple[float, float]:
@@ -53,93 +93,42 @@ def slowdown(rounds: Sequence[float]) -> tuple[float, float]:
     return math.expm1(middle), math.expm1(middle + half)
 
 
-def launches(parts: Sequence[str], metric: str) -> Launches:
-    """The launches on the parts of one machine, until its verdict."""
-    ratios = []
-    yield (parts[0],)
-    for number in range(max(ROUNDS, len(parts))):
-        looked_at = parts[number % len(parts)]
-        logs: dict[int, list[float]] = {1: [], len(parts): []}
-        for asked in ((looked_at,), tuple(parts), tuple(parts), (looked_at,)):
-            trials = yield asked
-            found = {part: _log(trial, metric) for part, trial in trials.items()}
-            for part, trial in trials.items():
-                if found[part] is None:
-                    how = f"with {len(asked)} of its parts at once" if len(asked) > 1 else "on a part alone"
-                    why = f"{how} the calibration candidate fails: {trial.reason or f'no {metric}'}"
-                    return Verdict(is_split=False, sentence=why)
-            if (why := _why_apart(trials.values())) != "":
-                return Verdict(is_split=False, sentence=why)
-            logs[len(asked)].append(found[looked_at] or 0.0)
-        ratios.append(fmean(logs[len(parts)]) - fmean(logs[1]))
-    return _verdict(ratios, len(parts), metric)
-
-
-def check_split(
-    cluster: Split, nodes: Collection[str], measure: Measure, metric: str, limit_s: float
-) -> dict[str, Verdict]:
-    """Machine -> its verdict, all of `nodes` at one time until the first that is not split; `measure` is the order for
-    the calibration candidate, `limit_s` how long a launch may take. Raises EnvironmentFault where a part does not
-    answer."""
-    running = {node: launches(cluster.parts(node), metric) for node in nodes}
-    asked: dict[Task, tuple[str, str, str]] = {}
-    trials: dict[str, dict[str, Trial]] = {}
-    found: dict[str, Verdict] = {}
-    judged: Trial | None = None
-
-    def launch(node: str, parts: Collection[str]) -> None:
-        trials[node] = {}
+def _launched(cluster: Cluster, parts: Collection[str], measure: Measure, limit_s: float) -> dict[str, Trial]:
+    """Part -> its trial, all launched at one time."""
+    asked: dict[Task, tuple[str, str]] = {}
+    trials: dict[str, Trial] = {}
+    try:
         for part in parts:
             token = secrets.token_hex(8)
-            order = replace(measure, token=token, judged=judged)
-            asked[cluster.ask(part, "measure", json.dumps(to_json(order)))] = node, part, token
-
-    try:
-        for node, steps in running.items():
-            launch(node, next(steps))
-        while asked and all(each.is_split for each in found.values()):
+            asked[cluster.ask(part, "measure", json.dumps(to_json(replace(measure, token=token))))] = part, token
+        while asked:
             task = cluster.wait(list(asked), limit_s)
             if task is None:
                 raise EnvironmentFault(f"--split: no part answered within {limit_s:.0f} s; leave it out")
-            node, part, token = asked.pop(task)
-            trials[node][part] = trial = _answer(cluster, task, part, token)
-            judged = judged or (trial if trial.has_numbers and trial.is_judged else None)
-            if any(each == node for each, _, _ in asked.values()):
-                continue
+            part, token = asked.pop(task)
             try:
-                launch(node, running[node].send(trials[node]))
-            except StopIteration as end:
-                found[node] = end.value
+                trials[part] = unpack(cluster.answer(task), token).trial
+            except (Refused, Lost, DamagedArchive) as error:
+                raise EnvironmentFault(f"--split: part {part} did not measure: {error}") from error
     finally:
         for task in asked:
             cluster.cancel(task)
-    return found
+    return trials
 
 
-def _answer(cluster: Split, task: Task, part: str, token: str) -> Trial:
-    try:
-        return unpack(cluster.answer(task), token).trial
-    except (Refused, Lost, DamagedArchive) as error:
-        raise EnvironmentFault(f"--split: part {part} did not measure: {error}") from error
+def _log(trial: Trial, metric: str) -> float:
+    """NaN where the trial has no such number."""
+    slowness = Calibration(round=0, after_trials=0, metric=metric, trial=trial).log_slowness
+    return math.nan if slowness is None else slowness
 
 
-def _verdict(ratios: Sequence[float], count: int, metric: str) -> Verdict:
-    frac, upper_frac = slowdown(ratios)
-    what = (
-        f"beside the others one of its {count} parts is slower by {frac:.1%}, at most {upper_frac:.1%} ({metric}; "
-        f"rounds {', '.join(f'{math.expm1(ratio):+.1%}' for ratio in ratios)})"
-    )
-    if upper_frac < LIMIT_FRAC:
-        return Verdict(is_split=True, sentence=what)
-    return Verdict(is_split=False, sentence=f"{what}; less than {LIMIT_FRAC:.0%} were needed")
-
-
-def _log(trial: Trial, metric: str) -> float | None:
-    return Calibration(round=0, after_trials=0, metric=metric, trial=trial).log_slowness
-
-
-def _why_apart(trials: Collection[Trial]) -> str:
-    """'' or that one's load began when a tenth of the shortest was over; times of the start have whole seconds."""
+def _why_nothing(trials: Sequence[Trial], metric: str) -> str:
+    """'' or why launches at one time show nothing: one fails, or its load began when a tenth of the shortest was over;
+    times of the start have whole seconds."""
+    for trial in trials:
+        if math.isnan(_log(trial, metric)):
+            how = f"with {len(trials)} of its parts at once" if len(trials) > 1 else "on a part alone"
+            return f"{how} the calibration candidate fails: {trial.reason or f'no {metric}'}"
     begun = [_load_begin_s(trial) for trial in trials]
     apart_s, shortest_s = max(begun) - min(begun), min(trial.phase_s.get("load", 0.0) for trial in trials)
     if apart_s <= shortest_s * APART_FRAC + 1:

@@ -31,6 +31,11 @@ class Found:
     why: str = ""
     losses: int = 0
 
+    @property
+    def machine_id(self) -> str:
+        """'' where it did not answer."""
+        return self.described.machine.machine_id if self.described else ""
+
 
 def survey(
     cluster: Cluster,

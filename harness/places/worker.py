@@ -12,16 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from engines.processes.child_environment import import_variables
 from engines.processes.server_process import log_tail
 from engines.processes.temp_folders import owned_folder
-from harness.errors import EnvironmentFault
 from harness.places.brought import receive
-from harness.places.lease import lease
 from harness.places.requests import Verb
 
 POLL_S = 0.2
@@ -47,24 +44,16 @@ def ask_here(
         return receive(request)
     with owned_folder("place") as folder:
         reply, log = folder / "reply", folder / "log"
-        argv = [sys.executable, "-P", "-m", "harness.places.at_place", verb, str(reply), str(os.getpid())]
-        env, cpus = _environment(folder, started or os.getpid()), frozenset(os.sched_getaffinity(0))
-        if part:
-            try:
-                leased = lease(part, env)
-            except EnvironmentFault as error:
-                return b"", str(error)
-            env, cpus = {**env, **leased.variables}, leased.cpus
+        program = [sys.executable, "-P", "-m", "harness.places.at_place", verb, str(reply), str(os.getpid())]
         with log.open("wb") as errors:
-            with _on(cpus):
-                child = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.PIPE,
-                    stdout=errors,
-                    stderr=errors,
-                    env=env,
-                    cwd=folder,
-                )
+            child = subprocess.Popen(
+                [*program, part] if part else program,
+                stdin=subprocess.PIPE,
+                stdout=errors,
+                stderr=errors,
+                env=_environment(folder, started or os.getpid()),
+                cwd=folder,
+            )
             try:
                 _watch(child, request, is_stopped)
             finally:
@@ -75,17 +64,6 @@ def ask_here(
         if refused.exists():
             return b"", refused.read_text(encoding="utf-8")
         raise RuntimeError(f"{verb} ended with status {child.returncode}; its log ends:\n{log_tail(log)}")
-
-
-@contextmanager
-def _on(cpus: Collection[int]) -> Iterator[None]:
-    """A process that is started inside has these CPUs from its beginning: threads that its imports start have them."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _watch(child: subprocess.Popen[bytes], request: str, is_stopped: Callable[[], bool]) -> None:

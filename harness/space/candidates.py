@@ -68,12 +68,14 @@ class BlockPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpacePlan:
     """The searchable space. `candidates` are unique, the incumbent's block first, then blocks and axes in the
-    scenario's order."""
+    scenario's order. `host` is what measures, in words, and `host_bytes` its memory, None: that of this machine."""
 
     blocks: tuple[BlockPlan, ...]
     candidates: tuple[Candidate, ...]
     pruned: tuple[Pruned, ...]
     warnings: tuple[str, ...]
+    host: str = "this machine"
+    host_bytes: float | None = None
 
     @property
     def size(self) -> int:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
-import psutil
-
 from engines.least_memory import LeastMemory
 from engines.models.memory import VALUE_BYTES, ModelSize, is_quantized_folder, is_quantized_hub_id, kept_tokens
 from engines.registry import traits
@@ -15,7 +13,7 @@ from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import Pruned, SpacePlan
 from harness.space.machine_file import DescribedMachine
-from harness.space.memory_text import BYTES_PER_GIB, model_size
+from harness.space.memory_text import BYTES_PER_GIB, memory_bytes, model_size
 
 _TYPE_BYTES = {
     "f32": 4.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "bfloat16": 2.0, "float16": 2.0, "q8_0": 1.0625,
@@ -29,14 +27,14 @@ _SMALLEST_BYTES = 0.5
 def without_too_large(
     plan: SpacePlan, resolved: ResolvedScenario, machine: DescribedMachine | None, tokens: int | None
 ) -> SpacePlan:
-    """The plan without the candidates that surely need more memory than `machine` has (None: this one, of which the
-    host's memory is known here). `tokens` are those of the longest request."""
+    """The plan without the candidates that surely need more memory than `machine` has (None: the one that the plan is
+    for, of which the host's memory is known). `tokens` are those of the longest request."""
     size, _ = model_size(resolved)
     if size is None or not size.kind.is_decoder or _is_quantized(resolved):
         return plan
     gone: dict[tuple[int, str, str], list[Candidate]] = {}
     for candidate in plan.candidates:
-        if reason := _why_too_large(candidate, size, machine, tokens or 1):
+        if reason := _why_too_large(candidate, size, plan, machine, tokens or 1):
             gone.setdefault((candidate.block, _named(candidate), reason), []).append(candidate)
     ids = {each.candidate_id for candidates in gone.values() for each in candidates}
     blocks = tuple(
@@ -74,12 +72,14 @@ def _named(candidate: Candidate) -> str:
     )
 
 
-def _why_too_large(candidate: Candidate, size: ModelSize, machine: DescribedMachine | None, tokens: int) -> str:
+def _why_too_large(
+    candidate: Candidate, size: ModelSize, plan: SpacePlan, machine: DescribedMachine | None, tokens: int
+) -> str:
     """Why it cannot fit, with the arithmetic; '' where it may, or where too little is known."""
     least = traits(candidate.engine).least_memory
     if least is None or any(name in candidate.options for name in least.unknown_by):
         return ""
-    there = _room(candidate, least, machine)
+    there = _room(candidate, least, plan, machine)
     if there is None:
         return ""
     room_bytes, where = there
@@ -98,11 +98,17 @@ def _why_too_large(candidate: Candidate, size: ModelSize, machine: DescribedMach
     )
 
 
-def _room(candidate: Candidate, least: LeastMemory, machine: DescribedMachine | None) -> tuple[float, str] | None:
+def _room(
+    candidate: Candidate, least: LeastMemory, plan: SpacePlan, machine: DescribedMachine | None
+) -> tuple[float, str] | None:
     """The bytes that it may take and which these are; None where they are not known."""
-    host = float(psutil.virtual_memory().total) if machine is None else machine.memory_gib * BYTES_PER_GIB
+    host = memory_bytes(plan, machine)
     if candidate.device == "cpu":
-        return (host, f"the host has {host / 1e9:.1f} GB") if least.is_mapped else None
+        return (
+            (host, f"{plan.host if machine is None else machine.name} has {host / 1e9:.1f} GB")
+            if least.is_mapped
+            else None
+        )
     if machine is None or machine.gpu_memory_gib is None:
         return None
     each = machine.gpu_memory_gib * BYTES_PER_GIB

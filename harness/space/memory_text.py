@@ -47,7 +47,7 @@ _CHARACTERS_A_TOKEN = 3
 
 def memory_lines(resolved: ResolvedScenario, plan: SpacePlan, machine: DescribedMachine | None = None) -> Iterator[str]:
     """One line for the model and the reference, one for each block, dtype and degree; none where nothing is known of
-    the model before its download. What the plan has ruled out would fit, or not. `machine` measures, None: this one."""
+    the model before its download. What the plan has ruled out would fit, or not. `machine` is described, or None."""
     size, of = model_size(resolved)
     if size is None:
         return
@@ -68,7 +68,7 @@ def memory_lines(resolved: ResolvedScenario, plan: SpacePlan, machine: Described
                         dtype=dtype, rows=min(_rows(block), asked), prompt_tokens=prompt, new_tokens=new, degree=degree
                     )
                     is_left = (index, dtype, degree) in left
-                    seen[_line(block, size, work, _room(resolved, block, machine), is_left=is_left)] = None
+                    seen[_line(block, size, work, _room(resolved, block, plan, machine), is_left=is_left)] = None
     yield from seen
 
 
@@ -90,11 +90,15 @@ def model_size(resolved: ResolvedScenario) -> tuple[ModelSize | None, str]:
 
 def asked_dtype(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> str:
     """The dtype in which the model itself is asked for the reference's answers."""
-    return reference_dtype(model_size(resolved)[0], _memory_bytes(machine))
+    return reference_dtype(model_size(resolved)[0], memory_bytes(None, machine))
 
 
-def _memory_bytes(machine: DescribedMachine | None) -> float:
-    return float(psutil.virtual_memory().total) if machine is None else machine.memory_gib * BYTES_PER_GIB
+def memory_bytes(plan: SpacePlan | None, machine: DescribedMachine | None) -> float:
+    """The host's memory: of `machine`, else of what the plan is for, else of this machine."""
+    if machine is not None:
+        return machine.memory_gib * BYTES_PER_GIB
+    known = None if plan is None else plan.host_bytes
+    return float(psutil.virtual_memory().total) if known is None else known
 
 
 def reference_read_s(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> float:
@@ -111,7 +115,7 @@ def reference_read_s(resolved: ResolvedScenario, machine: DescribedMachine | Non
 def _reference_text(resolved: ResolvedScenario, size: ModelSize, machine: DescribedMachine | None) -> str:
     if resolved.scenario.quality.reference is not None:
         return "the reference is a server"
-    here, where = _memory_bytes(machine), "here" if machine is None else f"of {machine.name}"
+    here, where = memory_bytes(None, machine), "here" if machine is None else f"of {machine.name}"
     dtype = reference_dtype(size, here)
     need = size.parameters * VALUE_BYTES[dtype] + PROCESS_BYTES
     why = "" if dtype == "fp32" else f", the checkpoint's dtype: fp32 would need {size.parameters * 4 / 1e9:.1f} GB"
@@ -129,7 +133,9 @@ def _line(block: EngineBlock, size: ModelSize, work: Work, there: tuple[float | 
     return f"{what}; {where} {room / 1e9:.1f} GB: {verdict[need.total_bytes > USABLE_FRAC * room]}"
 
 
-def _room(resolved: ResolvedScenario, block: EngineBlock, machine: DescribedMachine | None) -> tuple[float | None, str]:
+def _room(
+    resolved: ResolvedScenario, block: EngineBlock, plan: SpacePlan, machine: DescribedMachine | None
+) -> tuple[float | None, str]:
     """Bytes of the device that a block is served on, and which one it is."""
     if machine is not None and not traits(block.engine).is_rented:
         gib = machine.memory_gib if "cpu" in block.device else machine.gpu_memory_gib
@@ -140,7 +146,7 @@ def _room(resolved: ResolvedScenario, block: EngineBlock, machine: DescribedMach
     cost, named = resolved.scenario.cost, block.options.get("instance", (None,))[0]
     name = str(named) if named else (cost.instance if cost else None)
     if "cpu" in block.device and name is None:
-        return float(psutil.virtual_memory().total), "this machine has"
+        return memory_bytes(plan, None), f"{plan.host} has"
     if name is None:
         return None, "cost.instance would name a GPU to compare it with"
     try:

@@ -6,25 +6,44 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from engines.api import Availability, Capabilities
 from harness.cli import tune
-from harness.cli.tune_places import check_goes_elsewhere
+from harness.cli.tune_places import Elsewhere, check_goes_elsewhere
 from harness.measure.machine.machine_class import Machine
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
+from tests.harness.places.in_memory_cluster import InMemoryCluster
 from tests.harness.tune.landscape import able
 
 SCENARIO = "name: s\nspace: [{engine: fake}]\nsearch: {race: %s}\n"
 
 
+class There(Elsewhere):
+    """A machine of a cluster that can do all that is asked."""
+
+    def capabilities(
+        self, engine: str, python: str = "", command: str = "", image: str = ""
+    ) -> Capabilities | Availability:
+        if engine == "llamacpp":
+            return Capabilities(
+                effective_dtypes={"bf16": "bf16"},
+                options={"context": "", "n_parallel": ""},
+                model_kinds=("decoder",),
+                has_rolling_batch=True,
+            )
+        return able(engine, python)
+
+
 @contextmanager
-def _a_cluster(*about: object) -> Iterator[object]:
+def _a_cluster(split: int = 1) -> Iterator[Elsewhere]:
     machine = Machine(machine_id="m", facts={"cores_usable": 8, "memory_mib": 1024})
-    yield SimpleNamespace(machine=machine, capabilities=able)
+    cluster = InMemoryCluster(Path(), {"n": machine})
+    cluster.split = split
+    yield There(cluster=cluster, machine=machine, nodes={"m": "n"})
 
 
 @pytest.fixture
@@ -60,6 +79,25 @@ def test_a_plan_says_that_places_race_and_load_from_other_hosts_does_not(
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield None
+
+
+@pytest.mark.parametrize(("split", "host"), [(1, "each machine"), (2, "each of the 2 parts of a machine")])
+def test_a_plan_for_places_has_the_memory_of_a_machine_there_or_of_a_part_of_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch, split: int, host: str
+) -> None:
+    """8 B parameters whose keys and values of 131,072 tokens need 17.2 GB in 16 bits, of 1,024 MiB that are there."""
+    path.write_text(
+        "name: s\nmodel: {shape: llama-3.1-8b}\n"
+        "space: [{engine: llamacpp, dtype: bf16, rolling_batch: auto,\n"
+        "  options: {context: [512, 131072], n_parallel: 1}}]\n"
+    )
+    monkeypatch.setattr(tune, "elsewhere", lambda *about: _a_cluster(split))
+    asked = [str(path), "--dry-run", "--places", "ray://head:1"]
+    printed = CliRunner().invoke(tune.command, asked, catch_exceptions=False).output
+    assert f"{host} has 1.1 GB: does not fit" in printed
+    assert "candidates 1\n" in printed
+    assert f"= 17.18 GB, and {host} has 1.1 GB; --no-prune launches it all the same" in printed
+    assert (f"{host} is planned with 1,024 MiB, its share, and nothing holds a server to it" in printed) == (split > 1)
 
 
 def test_a_plan_states_by_how_much_launches_differ_and_from_where_that_is_known(path: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from harness.cli import machines
 from harness.errors import UsageError
 from harness.measure.machine.calibration import MachineOfRun, Ratio
 from harness.measure.machine.machine_class import Machine
-from harness.places.split import Split
 from harness.store.formats import RunManifest
 from harness.store.writer import RunWriter
 from tests.harness.places.in_memory_cluster import InMemoryCluster
@@ -21,7 +20,12 @@ from tests.harness.places.in_memory_cluster import InMemoryCluster
 def test_each_machine_is_shown_with_its_last_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {f"n{number}": Machine(machine_id=f"m{number}", facts={"cores": 8}) for number in (1, 2, 3)}
     cluster = InMemoryCluster(tmp_path, found)
-    monkeypatch.setattr(machines, "open_cluster", lambda address, split: Split(cluster, split) if split else cluster)
+
+    def opened(address: str, split: int) -> InMemoryCluster:
+        cluster.split = split
+        return cluster
+
+    monkeypatch.setattr(machines, "open_cluster", opened)
     for value, ranked in ((1.5, "ranked"), (1.02, "set_aside")):
         ratio = Ratio(value=value, low=1.0, high=2.0, launches=3)
         listed = MachineOfRun(machine_id="m1", machine_class="k", ratio=ratio, ranked=ranked, why="")  # type: ignore[arg-type]

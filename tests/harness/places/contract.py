@@ -12,7 +12,6 @@ import pytest
 from harness.places.cluster import Cluster, Lost, Refused
 from harness.places.open_cluster import open_cluster
 from harness.places.requests import Described, Measure, Question, Verb
-from harness.places.split import Split
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import ResolvedScenario, resolve
@@ -62,11 +61,12 @@ def keeps_the_contract(cluster: Cluster, *, refused: Asked, lost: Asked, long: A
         del asked[task]
         seen.add(from_json(Described, json.loads(cluster.answer(task))).machine.machine_id)
     assert len(seen) == 2, "one answer from each machine"
-    parts = Split(cluster, 1)
-    assert parts.nodes() == {f"{node}#1" for node in nodes}
-    task = parts.ask(f"{nodes[0]}#1", "describe", "null")
-    assert parts.wait([task], 100) == task
-    part = from_json(Described, json.loads(parts.answer(task))).machine
+    cluster.split = 2
+    assert cluster.nodes() == {f"{node}#{part}" for node in nodes for part in ("1/2", "2/2")}
+    cluster.split = 1
+    task = cluster.ask(f"{nodes[0]}#1/1", "describe", "null")
+    assert cluster.wait([task], 100) == task
+    part = from_json(Described, json.loads(cluster.answer(task))).machine
     assert part.machine_id.removesuffix(".1of1") in seen
     assert part.facts["split_into"] == 1
     for (verb, request), kind in ((refused, Refused), (lost, Lost)):

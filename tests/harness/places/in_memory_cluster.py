@@ -11,7 +11,7 @@ from typing import Self
 
 from harness.errors import EnvironmentFault
 from harness.measure.machine.machine_class import Machine
-from harness.places.cluster import Lost, Refused, Task
+from harness.places.cluster import Lost, Refused, Task, machine_of, part_of, parts_of
 from harness.places.requests import Described, Joined, Measure, Verb
 from harness.store.archive import pack
 from harness.store.codec import from_json, to_json
@@ -37,7 +37,8 @@ class InMemoryCluster:
         self.cancelled: list[tuple[Task, bool]] = []
         self.now_s = 0.0
         self.is_closed = self.is_gone = False
-        self._folder, self._asked, self._part = folder, 0, ""
+        self.split = 1
+        self._folder, self._asked = folder, 0
         self._answers: dict[Task, tuple[float, Answer]] = {}
 
     def __enter__(self) -> Self:
@@ -51,24 +52,23 @@ class InMemoryCluster:
     def nodes(self) -> frozenset[str]:
         if self.is_gone:
             raise EnvironmentFault("the connection is lost")
-        return frozenset(self.machines)
+        return frozenset(parts_of(self.machines, self.split))
 
-    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
         self._asked += 1
-        self._part = part
         took_s, answer = self._answer(node, verb, request)
-        if node in self.dead:
+        if machine_of(node) in self.dead:
             took_s, answer = 1.0, Lost("TaskUnschedulableError")
-        at_s = float("inf") if node in self.silent else self.now_s + took_s
+        at_s = float("inf") if machine_of(node) in self.silent else self.now_s + took_s
         self._answers[self._asked] = at_s, answer
         return self._asked
 
     def machine(self, node: str) -> Machine:
         """The machine, or its part that is asked, with the name that `this_machine` gives it."""
-        whole = self.machines[node]
-        if not self._part:
+        whole = self.machines[machine_of(node)]
+        if not (part := part_of(node)):
             return whole
-        index, count = self._part.split("/")
+        index, count = part.split("/")
         return Machine(
             machine_id=f"{whole.machine_id}.{index}of{count}", facts={**whole.facts, "split_into": int(count)}
         )
@@ -87,7 +87,7 @@ class InMemoryCluster:
         fate = self.fates.pop(0) if self.fates and not measure.prefix else ""
         archive = self.archive(self.machine(node), measure)
         if fate in ("node", "late"):
-            del self.machines[node]
+            del self.machines[machine_of(node)]
         outcomes: dict[str, Answer] = {
             "": archive,
             "late": archive,

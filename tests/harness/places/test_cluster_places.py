@@ -35,17 +35,16 @@ from harness.tune.places import Order
 from harness.tune.search_records import SearchContext, SearchResult
 from tests.harness.places.contract import a_measure, keeps_the_contract, some_terms
 from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
-from tests.harness.places.test_survey import Leaving
 from tests.harness.tune.landscape import able
 
 ORDER = Order(number=1, candidate=Candidate(block=0, engine="fake"))
 
 
-def _machine(name: str, cores: int = 8) -> Machine:
+def machine(name: str, cores: int = 8) -> Machine:
     return Machine(machine_id=name, facts={"cores": cores, "memory_mib": 1024})
 
 
-CLASS = _machine("").machine_class
+CLASS = machine("").machine_class
 
 
 class Bench:
@@ -56,16 +55,13 @@ class Bench:
             "name: s\nspace: [{engine: fake, batch_size: [1, 2, 3, 4, 5, 6]}]\nsearch: {sampler: grid}\n"
         )
         self.resolved = resolve(load_scenario(folder / "s.yaml"), folder / "s.yaml")
-        machines = machines or {"n1": _machine("m1"), "n2": _machine("m2")}
+        machines = machines or {"n1": machine("m1"), "n2": machine("m2")}
         self.cluster = InMemoryCluster(folder / "there", machines, fates)
         self.layout = RunLayout(folder / "run")
         self.notes: list[str] = []
         self.launches: list[Calibration] = []
         self.known: tuple[MachineOfRun, ...] = ()
-        self.places = self._places()
-
-    def _places(self, most: int = 99) -> FarPlaces:
-        asked = Asked(
+        self.asked = Asked(
             question=Question.of(self.resolved),
             proof=PROOF,
             machine_class=CLASS,
@@ -80,8 +76,11 @@ class Bench:
                 machines=self.known,
             ),
         )
+        self.places = self._places()
+
+    def _places(self, most: int = 99) -> FarPlaces:
         return FarPlaces(
-            self.cluster, asked, self.layout, most=most, note=self.notes.append, now=lambda: self.cluster.now_s
+            self.cluster, self.asked, self.layout, most=most, note=self.notes.append, now=lambda: self.cluster.now_s
         )
 
     def _publish(self, machines: tuple[MachineOfRun, ...]) -> None:
@@ -98,7 +97,7 @@ class Bench:
         return self.places
 
 
-def _admitted(folder: Path, *fates: str) -> Bench:
+def admitted(folder: Path, *fates: str) -> Bench:
     bench = Bench(folder, fates)
     bench.places.admit()
     bench.calibrate()
@@ -106,7 +105,7 @@ def _admitted(folder: Path, *fates: str) -> Bench:
 
 
 def test_a_trial_comes_back_with_its_files_already_in_place(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     bench.places.begin(ORDER)
     done = bench.places.next_done()
     assert done is not None
@@ -116,7 +115,7 @@ def test_a_trial_comes_back_with_its_files_already_in_place(tmp_path: Path) -> N
 
 
 def test_each_machine_has_one_trial_at_a_time_and_an_order_too_many_waits(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     for number in (1, 2):
         assert bench.places.is_free()
         bench.places.begin(Order(number=number, candidate=ORDER.candidate))
@@ -129,7 +128,7 @@ def test_each_machine_has_one_trial_at_a_time_and_an_order_too_many_waits(tmp_pa
 
 
 def test_a_machine_to_be_avoided_is_taken_only_where_there_is_no_other(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     avoid = frozenset({"m1"})
     bench.places.begin(Order(number=1, candidate=ORDER.candidate, avoid=avoid))
     assert bench.cluster.measured[0][0] == "n2"
@@ -139,7 +138,7 @@ def test_a_machine_to_be_avoided_is_taken_only_where_there_is_no_other(tmp_path:
 
 
 def test_a_trial_is_raced_on_what_its_own_machine_measured_and_a_finalist_on_nothing(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     for machine in ("m1", "m2"):
         write_bytes(bench.layout.requests(f"best-of-{machine}"), machine.encode())
     for number in (1, 2):
@@ -156,7 +155,7 @@ def test_a_trial_is_raced_on_what_its_own_machine_measured_and_a_finalist_on_not
 
 
 def test_the_finalists_are_measured_in_a_block_of_one_machine(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     for number in range(6):
         bench.places.begin(Order(number=number, candidate=ORDER.candidate, repetition=1 + number // 2))
         assert bench.places.next_done() is not None
@@ -172,7 +171,7 @@ def test_the_finalists_are_measured_in_a_block_of_one_machine(tmp_path: Path) ->
     ],
 )
 def test_an_attempt_without_an_answer_is_lost_with_the_reason(tmp_path: Path, fate: str, why: str) -> None:
-    bench = _admitted(tmp_path, fate)
+    bench = admitted(tmp_path, fate)
     bench.places.begin(ORDER)
     done = bench.places.next_done()
     assert done is not None
@@ -182,7 +181,7 @@ def test_an_attempt_without_an_answer_is_lost_with_the_reason(tmp_path: Path, fa
 
 
 def test_a_machine_that_refused_a_trial_gets_no_other(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path, "no space left on the disk")
+    bench = admitted(tmp_path, "no space left on the disk")
     bench.places.begin(ORDER)
     done = bench.places.next_done()
     assert done is not None
@@ -191,7 +190,7 @@ def test_a_machine_that_refused_a_trial_gets_no_other(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_lost_a_trial_proves_itself_again_before_it_gets_another(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path, "lost")
+    bench = admitted(tmp_path, "lost")
     bench.places.begin(ORDER)
     done = bench.places.next_done()
     assert done is not None
@@ -202,7 +201,7 @@ def test_a_machine_that_lost_a_trial_proves_itself_again_before_it_gets_another(
 
 
 def test_a_node_that_is_dead_before_the_cluster_lists_it_so_loses_one_trial(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     bench.cluster.dead = {"n1"}
     for number in range(1, 5):
         bench.places.begin(Order(number=number, candidate=ORDER.candidate))
@@ -213,7 +212,7 @@ def test_a_node_that_is_dead_before_the_cluster_lists_it_so_loses_one_trial(tmp_
 
 
 def test_a_node_that_leaves_loses_its_trial_at_once_and_its_late_answer_has_no_trial(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path, "late")
+    bench = admitted(tmp_path, "late")
     begun_s = bench.cluster.now_s
     bench.places.begin(ORDER)
     first = bench.places.next_done()
@@ -226,16 +225,8 @@ def test_a_node_that_leaves_loses_its_trial_at_once_and_its_late_answer_has_no_t
     assert not list(bench.layout.root.rglob("*")), "the files of a lost attempt"
 
 
-def test_a_machine_that_joins_later_takes_trials(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
-    bench.cluster.machines["n3"] = _machine("m3")
-    bench.places.begin(ORDER)
-    assert bench.places.next_done() is None, "a machine became free"
-    assert set(bench.places.machines) == {"m1", "m2", "m3"}
-
-
 def test_a_search_without_any_machine_ends_in_a_sentence_after_a_minute(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path, "node", "node")
+    bench = admitted(tmp_path, "node", "node")
     bench.places.begin(ORDER)
     bench.places.begin(Order(number=2, candidate=ORDER.candidate))
     assert {bench.places.next_done() is None, bench.places.next_done() is None} == {False}
@@ -247,14 +238,14 @@ def test_a_search_without_any_machine_ends_in_a_sentence_after_a_minute(tmp_path
 
 
 def test_the_end_interrupts_everything_and_kills_what_does_not_stop(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     bench.places.begin(ORDER)
     bench.places.end()
     assert [is_killed for _, is_killed in bench.cluster.cancelled] == [False]
 
 
 def test_a_written_file_is_measured_on_the_finalists_machine_with_what_is_beside_it(tmp_path: Path) -> None:
-    bench = _admitted(tmp_path)
+    bench = admitted(tmp_path)
     bench.places.begin(Order(number=1, candidate=ORDER.candidate, avoid=frozenset({"m1"}), repetition=1))
     bench.places.next_done()
     bench.places.end()
@@ -273,70 +264,6 @@ def test_a_written_file_is_measured_on_the_finalists_machine_with_what_is_beside
         bench.places.run_file(tmp_path / "written" / "serving.properties", ORDER.candidate, 10)
 
 
-@pytest.mark.parametrize(
-    ("part", "got", "sentence"),
-    [
-        ("code", "9" * 64, "code: expected 111111111111, got 999999999999"),
-        ("weights", "", "weights: expected 222222222222, got none"),
-        ("scenario", "f" * 10, "scenario: expected 0123456789, got ffffffffff"),
-    ],
-)
-def test_a_machine_that_would_answer_another_question_is_left_out(
-    tmp_path: Path, part: str, got: str, sentence: str
-) -> None:
-    bench = Bench(tmp_path)
-    bench.cluster.proofs["n2"][part] = got
-    bench.places.admit()
-    assert bench.places.machines == ("m1",)
-    assert bench.notes[-1] == (
-        f"left out: machine m2: it would not answer the same question ({sentence}); `dyno machines --prepare` brings "
-        "it to this machine's state"
-    )
-
-
-def test_another_commit_of_the_same_code_is_no_difference(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.cluster.proofs["n2"]["commit"] = ""
-    bench.places.admit()
-    assert len(bench.places.machines) == 2
-
-
-def test_other_versions_of_an_engine_another_class_and_a_second_node_of_a_machine_are_left_out(tmp_path: Path) -> None:
-    machines = {"n1": _machine("m1"), "n2": _machine("m2"), "n3": _machine("m3", cores=4), "n4": _machine("m1")}
-    bench = Bench(tmp_path, machines=machines)
-    bench.cluster.engines = {"n1": {"e torch": "2.13"}, "n2": {"e torch": "2.12"}, "n4": {"e torch": "2.13"}}
-    bench.places.admit()
-    assert bench.places.machines == ("m1",)
-    reasons = " ".join(bench.notes)
-    assert "machine m2: its engines are not those of the other machines (e torch: expected 2.13, got 2.12)" in reasons
-    assert f"machine m3: it is of class {_machine('', 4).machine_class}, the search runs in class {CLASS}" in reasons
-    assert "machine m1: another node stands for it already" in reasons
-
-
-def test_a_search_that_no_machine_can_run_states_each_reason(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, machines={"n1": _machine("m1"), "n2": _machine("m2")})
-    bench.cluster.proofs["n1"]["weights"] = ""
-    bench.cluster.silent = {"n2"}
-    with pytest.raises(
-        EnvironmentFault, match=r"no machine of the cluster can run this search: machine m1: .*; node n2"
-    ):
-        bench.places.admit()
-    assert [is_killed for _, is_killed in bench.cluster.cancelled] == [True]
-
-
-@pytest.mark.parametrize("leaves_s", [1.0, 70.0])
-def test_a_search_whose_machines_leave_while_they_join_waits_a_minute(tmp_path: Path, leaves_s: float) -> None:
-    bench = Bench(tmp_path)
-    bench.cluster = cluster = Leaving(tmp_path / "there", {"n1": _machine("m1"), "n2": _machine("m2")})
-    cluster.leaves_s = leaves_s
-    bench.at_most(99).admit()
-    assert bench.places.machines == ("m2",)
-    cluster.now_s, cluster.next_node = 0.0, None
-    with pytest.raises(EnvironmentFault, match="can run this search: all left the cluster"):
-        bench.at_most(99).admit()
-    assert 58 <= cluster.now_s - leaves_s < 63
-
-
 def test_machines_beyond_the_largest_number_stand_in_for_one_that_leaves(tmp_path: Path) -> None:
     bench = Bench(tmp_path, fates=("node",))
     bench.at_most(1).admit()
@@ -349,7 +276,7 @@ def test_machines_beyond_the_largest_number_stand_in_for_one_that_leaves(tmp_pat
 
 
 def _search(bench: Bench, folder: Path) -> SearchResult:
-    manifest = RunManifest(scenario={"name": "s"}, digest="0", machine=_machine("").facts)
+    manifest = RunManifest(scenario={"name": "s"}, digest="0", machine=machine("").facts)
     with RunWriter.create(folder, manifest) as writer:
         bench.layout = writer.layout
         bench.places = bench._places()
@@ -370,7 +297,7 @@ def _search(bench: Bench, folder: Path) -> SearchResult:
 
 
 def test_a_search_over_losses_measures_each_candidate_once_and_every_line_has_its_files(tmp_path: Path) -> None:
-    machines = {f"n{index}": _machine(f"m{index}") for index in range(5)}
+    machines = {f"n{index}": machine(f"m{index}") for index in range(5)}
     bench = Bench(tmp_path, ("", "lost", "late", "damaged"), machines)
     trials = _search(bench, tmp_path / "results").trials
     measured = [trial.candidate.candidate_id for trial in trials if trial.outcome == "ok" and not trial.repetition]

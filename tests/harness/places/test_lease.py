@@ -10,7 +10,7 @@ import pytest
 from harness.errors import EnvironmentFault
 from harness.measure.machine.machine_class import PART
 from harness.measure.machine.nvml import VISIBLE, Gpus
-from harness.places.lease import lease, physical_cores
+from harness.places.lease import physical_cores, share, take
 from tests.harness.measure.machine.test_nvml import Nvml
 
 UUIDS = ("GPU-0", "GPU-1", "GPU-2", "GPU-3")
@@ -42,40 +42,58 @@ def test_the_threads_of_a_core_stay_together_and_so_do_the_cores_of_a_package(tm
 
 @pytest.mark.usefixtures("eight_cpus")
 def test_parts_share_every_core_and_gpu_and_none_has_two_parts(tmp_path: Path) -> None:
-    parts = [lease(f"{index}/2", {}, nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path) for index in (1, 2)]
-    assert [each.cpus for each in parts] == [{0, 1, 2, 3}, {4, 5, 6, 7}]
-    assert [each.variables for each in parts] == [
-        {PART: "1/2", VISIBLE: "GPU-0,GPU-1"},
-        {PART: "2/2", VISIBLE: "GPU-2,GPU-3"},
-    ]
-    assert lease("3/4", {}, nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path).variables[VISIBLE] == "GPU-2"
-    assert lease("2/4", {}, nvml=Nvml(count=0), cpus=tmp_path).variables == {PART: "2/4"}
+    parts = [share(f"{index}/2", nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path) for index in (1, 2)]
+    assert parts == [({0, 1, 2, 3}, ["GPU-0", "GPU-1"]), ({4, 5, 6, 7}, ["GPU-2", "GPU-3"])]
+    assert share("3/4", nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path)[1] == ["GPU-2"]
+    assert share("2/4", nvml=Nvml(count=0), cpus=tmp_path) == ({2, 3}, [])
 
 
 @pytest.mark.usefixtures("eight_cpus")
-def test_gpus_that_the_node_was_not_started_with_are_not_leased(tmp_path: Path) -> None:
-    env = {VISIBLE: "GPU-1,GPU-3"}
-    leased = lease("2/2", env, nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path)
-    assert leased.variables[VISIBLE] == "GPU-3"
+def test_gpus_that_the_node_was_not_started_with_are_not_leased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for visible, leased in (("GPU-1,GPU-3", ["GPU-3"]), ("", []), ("-1", [])):
+        monkeypatch.setenv(VISIBLE, visible)
+        assert share("2/2", nvml=Nvml(count=4, uuids=UUIDS), cpus=tmp_path)[1] == leased
+
+
+@pytest.mark.usefixtures("eight_cpus")
+def test_a_process_that_takes_a_part_has_its_cores_and_names_it_to_what_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: taken.append((pid, cpus)))
+    monkeypatch.setattr("harness.places.lease.share", lambda part: (frozenset({4, 5}), ["GPU-2", "GPU-3"]))
+    for name in (PART, VISIBLE):
+        monkeypatch.setenv(name, "")
+    take("2/2")
+    assert (taken, os.environ[PART], os.environ[VISIBLE]) == ([(0, {4, 5})], "2/2", "GPU-2,GPU-3")
 
 
 @pytest.mark.usefixtures("eight_cpus")
 @pytest.mark.parametrize(
-    ("part", "env", "uuids", "why"),
+    ("part", "visible", "uuids", "why"),
     [
-        ("1/3", {}, UUIDS, "its 8 CPU cores cannot be split into 3 equal parts; give another --split, or none"),
-        ("1/16", {}, UUIDS, "its 8 CPU cores cannot be split into 16 equal parts"),
-        ("1/8", {}, UUIDS, "its 4 GPUs cannot be split into 8 equal parts"),
-        ("1/2", {VISIBLE: "GPU-2"}, UUIDS, "its 1 GPU cannot be split into 2 equal parts"),
-        ("1/2", {VISIBLE: "0,1"}, UUIDS, "CUDA_VISIBLE_DEVICES='0,1' does not name its GPUs by UUID"),
-        ("1/2", {}, ("GPU-0", None, "GPU-2", "GPU-3"), "a GPU of it has no UUID, by which a part leases it"),
+        ("1/3", None, UUIDS, "its 8 CPU cores cannot be split into 3 equal parts; give another --split, or none"),
+        ("1/16", None, UUIDS, "its 8 CPU cores cannot be split into 16 equal parts"),
+        ("1/8", None, UUIDS, "its 4 GPUs cannot be split into 8 equal parts"),
+        ("1/2", "GPU-2", UUIDS, "its 1 GPU cannot be split into 2 equal parts"),
+        ("1/2", "0,1", UUIDS, "CUDA_VISIBLE_DEVICES='0,1' does not name its GPUs by UUID"),
+        ("1/2", None, ("GPU-0", None, "GPU-2", "GPU-3"), "a GPU of it has no UUID, by which a part leases it"),
     ],
 )
 def test_a_machine_that_cannot_be_split_so_is_one_sentence(
-    tmp_path: Path, part: str, env: dict[str, str], uuids: tuple[str | None, ...], why: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    visible: str | None,
+    uuids: tuple[str | None, ...],
+    why: str,
 ) -> None:
+    if visible is not None:
+        monkeypatch.setenv(VISIBLE, visible)
     with pytest.raises(EnvironmentFault, match=why):
-        lease(part, env, nvml=Nvml(count=4, uuids=uuids), cpus=tmp_path)
+        share(part, nvml=Nvml(count=4, uuids=uuids), cpus=tmp_path)
 
 
 def test_only_gpus_that_are_named_by_uuid_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

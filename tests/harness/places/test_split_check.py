@@ -15,9 +15,8 @@ from harness.cli import tune_places
 from harness.cli.tune_places import check_goes_elsewhere, elsewhere
 from harness.errors import EnvironmentFault, UsageError
 from harness.measure.machine.machine_class import Machine
-from harness.places.cluster import Refused
+from harness.places.cluster import Refused, machine_of
 from harness.places.requests import Measure
-from harness.places.split import Split
 from harness.places.split_check import LIMIT_FRAC, ROUNDS, Verdict, check_split, slowdown
 from harness.places.survey import survey
 from harness.records import Candidate, Metric, TrialSummary
@@ -44,7 +43,7 @@ class Slowed(InMemoryCluster):
 
     def _measured(self, node: str, measure: Measure) -> tuple[float, Answer]:
         self.measured.append((node, measure))
-        machine, at = self.machine(node), (node, self.now_s)
+        machine, at = self.machine(node), (machine_of(node), self.now_s)
         self._together[at] += 1
         return 10.0, lambda: self._late(machine, measure, at)
 
@@ -74,8 +73,13 @@ def resolved(tmp_path: Path) -> ResolvedScenario:
     return resolve(load_scenario(path), path)
 
 
+def _as_parts(cluster: InMemoryCluster, count: int) -> InMemoryCluster:
+    cluster.split = count
+    return cluster
+
+
 def _checked(cluster: InMemoryCluster, resolved: ResolvedScenario, count: int = 2) -> Verdict:
-    (verdict,) = check_split(Split(cluster, count), cluster.nodes(), a_measure(resolved), P50, 1000.0).values()
+    (verdict,) = check_split(_as_parts(cluster, count), cluster.machines, a_measure(resolved), P50, 1000.0).values()
     return verdict
 
 
@@ -140,28 +144,27 @@ def test_a_part_that_never_answers_or_refuses_is_one_sentence(tmp_path: Path, re
     cluster.silent = {"n-m1"}
     with pytest.raises(EnvironmentFault, match="no part answered within 1000 s"):
         _checked(cluster, resolved)
-    with pytest.raises(EnvironmentFault, match="part n-m1#1 did not measure: the disk is full"):
+    with pytest.raises(EnvironmentFault, match="part n-m1#1/2 did not measure: the disk is full"):
         _checked(Refusing(tmp_path, cluster.machines), resolved)
 
 
 def test_the_first_machine_that_cannot_be_split_ends_the_check(tmp_path: Path, resolved: ResolvedScenario) -> None:
     cluster = Slowed(tmp_path, 0.0, names=("m1", "m2"))
-    cluster.fails = "killed"
-    found = check_split(Split(cluster, 2), ["n-m1", "n-m2"], a_measure(resolved), P50, 1000.0)
+    cluster.split, cluster.late_s = 2, {"m1.2of2": 4}
+    found = check_split(cluster, cluster.machines, a_measure(resolved), P50, 1000.0)
     assert list(found) == ["n-m1"]
-    assert cluster.cancelled, "what the other one measures is of no use"
+    assert len(cluster.measured) == 2 * (1 + 1 + 2), "in the first launch side by side"
 
 
 def test_the_parts_of_machines_are_nodes_of_one_class_that_whole_machines_are_not_of(tmp_path: Path) -> None:
     cluster = Slowed(tmp_path, 0.0, names=("m1", "m2"))
-    parts = Split(cluster, 2)
-    machines = [each.described.machine for each in survey(parts, now=lambda: 0.0) if each.described]
+    cluster.split = 2
+    machines = [each.described.machine for each in survey(cluster, now=lambda: 0.0) if each.described]
     assert [each.machine_id for each in machines] == ["m1.1of2", "m1.2of2", "m2.1of2", "m2.2of2"]
     assert len({each.machine_class for each in machines}) == 1
     assert machines[0].machine_class != cluster.machines["n-m1"].machine_class
-    assert Split(cluster, 2, only=frozenset({"n-m2"})).nodes() == {"n-m2#1", "n-m2#2"}
     del cluster.machines["n-m1"]
-    assert parts.nodes() == {"n-m2#1", "n-m2#2"}, "all parts of a machine leave with it"
+    assert cluster.nodes() == {"n-m2#1/2", "n-m2#2/2"}, "all parts of a machine leave with it"
 
 
 @pytest.mark.parametrize("is_split", [True, False])
@@ -169,11 +172,11 @@ def test_a_search_has_the_parts_or_the_whole_machines(
     tmp_path: Path, resolved: ResolvedScenario, monkeypatch: pytest.MonkeyPatch, is_split: bool
 ) -> None:
     cluster, notes = Slowed(tmp_path, 0.0 if is_split else 0.05, names=("m1", "m2")), list[str]()
-    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: Split(cluster, split))
+    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: _as_parts(cluster, split))
     with elsewhere("ray://head:1", None, None, split=2) as there:
         assert there is not None
         checked = there.checked(resolved, CHEAP, notes.append)
-    parts = {"m1.1of2": "n-m1#1", "m1.2of2": "n-m1#2", "m2.1of2": "n-m2#1", "m2.2of2": "n-m2#2"}
+    parts = {"m1.1of2": "n-m1#1/2", "m1.2of2": "n-m1#2/2", "m2.1of2": "n-m2#1/2", "m2.2of2": "n-m2#2/2"}
     assert checked.nodes == (parts if is_split else {"m1": "n-m1", "m2": "n-m2"})
     assert checked.cluster.nodes() == {*checked.nodes.values()}
     assert (checked.is_unchecked, checked.machine.machine_id) == (False, "m1.1of2" if is_split else "m1")
@@ -186,12 +189,34 @@ def test_the_check_of_parts_takes_the_machines_that_are_there_when_it_begins(
     tmp_path: Path, resolved: ResolvedScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Slowed(tmp_path, 0.0, names=("m1",))
-    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: Split(cluster, split))
+    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: _as_parts(cluster, split))
     with elsewhere("ray://head:1", None, None, split=2) as there:
         assert there is not None
         cluster.machines["n-m2"] = replace(cluster.machines.pop("n-m1"), machine_id="m2")
         checked = there.checked(resolved, CHEAP, lambda note: None)
-    assert (checked.machine.machine_id, checked.nodes) == ("m2.1of2", {"m2.1of2": "n-m2#1", "m2.2of2": "n-m2#2"})
+    assert (checked.machine.machine_id, checked.nodes) == ("m2.1of2", {"m2.1of2": "n-m2#1/2", "m2.2of2": "n-m2#2/2"})
+
+
+class Away(Slowed):
+    """Its machines are away for 30 s after the check of their parts."""
+
+    back_s = math.inf
+
+    def nodes(self) -> frozenset[str]:
+        if self.split == 1 and self.back_s == math.inf:
+            self.back_s = self.now_s + 30
+        return super().nodes() if self.split > 1 or self.now_s >= self.back_s else frozenset()
+
+
+def test_machines_that_are_away_when_they_are_taken_whole_are_waited_for(
+    tmp_path: Path, resolved: ResolvedScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Away(tmp_path, 0.05)
+    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: _as_parts(cluster, split))
+    with elsewhere("ray://head:1", None, None, split=2) as there:
+        assert there is not None
+        assert there.checked(resolved, CHEAP, lambda note: None).nodes == {"m1": "n-m1"}
+    assert cluster.now_s >= cluster.back_s
 
 
 def test_split_is_for_machines_of_a_cluster_and_not_for_containers(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ class Late(InMemoryCluster):
     def nodes(self) -> frozenset[str]:
         return frozenset(["n1" if self.looks >= 0 else self.follower])
 
-    def ask(self, node: str, verb: Verb, request: str, part: str = "") -> Task:
+    def ask(self, node: str, verb: Verb, request: str) -> Task:
         self.dead = {"n1"} if self.looks >= 0 else set()
-        return super().ask(node, verb, request, part)
+        return super().ask(node, verb, request)
 
     def wait(self, tasks: Collection[Task], timeout_s: float) -> Task | None:
         self.looks -= 1
