@@ -129,6 +129,7 @@ def replay_table(rows: Sequence[dict[str, object]]) -> str:
         "Regret: how much worse than the best of 432 candidates the recommended one truly is; excess: over the serial",
         "search of the same seed, and its one-sided upper 95 % bound (paired, Student's t).",
         "Same winner: a grid over all of 48 candidates recommends what the serial one does, or the two tie.",
+        "Aims: an upper bound of at most 2 % at 2 machines, and the same winner in at least 95 %.",
         "Speed-up: of that grid's search phase, calibration included, where each trial and launch lasts equally long.",
         "Written by `make bench-machines BENCH='--replay 50'`.",
         "",
