@@ -106,7 +106,7 @@ bench-server: install ## what our server costs beside the engine, what it carrie
 bench-gate: install  ## how often dyno gate errs on real runs: 300 A/A pairs, power for 5 % of p50 and 10 % of p99
 	$(BIN)/python -m tests.bench.gate.gate_calibration $(BENCH)
 
-bench-tuner: install ## the search on six programmed laws, beside others; pip install -e '.[bench-tuner]' adds SMAC3 (BENCH='--seeds 20')
+bench-tuner: install ## the search on six programmed laws, or BENCH='--landscape FOLDER'; pip install -e '.[bench-tuner]' adds SMAC3
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
 
 LANDSCAPE ?= llamacpp

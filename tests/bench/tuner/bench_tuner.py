@@ -1,9 +1,10 @@
 """How well and how soon the search finds the best of programmed laws, beside plain samplers, other tools, a hill climb.
 
     python -m tests.bench.tuner.bench_tuner --seeds 50 --out results/published/bench-tuner
+    python -m tests.bench.tuner.bench_tuner --landscape results/published/landscapes/llamacpp
 
-Nothing is launched and no time is measured: a trial costs what the law says, so a busy machine changes nothing. Tools
-that are not installed are left out (`pip install -e '.[bench-tuner]'` installs them).
+Nothing is launched and no time is measured: a trial costs what the law or the recorded landscape says, so a busy
+machine changes nothing. Tools that are not installed are left out (`pip install -e '.[bench-tuner]'` installs them).
 """
 
 from __future__ import annotations
@@ -14,26 +15,30 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.errors import EnvironmentFault
 from harness.measure.machine.facts import machine_facts
 from harness.measure.statistics.distributions import wilson_interval
 from harness.tune.probe import LEAST_LOAD_FRAC
-from tests.bench.tuner.laws import LAUNCH_S, LAWS, LOAD_S, QUALITY_S, Law, plan
-from tests.bench.tuner.replay import CONTESTANTS, TRIALS, Outcome, run
+from tests.bench.tuner.laws import LAUNCH_S, LAWS, LOAD_S, QUALITY_S, TRIALS, plan
+from tests.bench.tuner.recorded import Ground, Recorded, recorded
+from tests.bench.tuner.replay import CONTESTANTS, Outcome, run
 from tests.bench.tuner.rivals import RIVALS
 
 Row = dict[str, Any]
+REDEPLOYED = "lost_on_redeployment"
 COLUMNS = (
     ("median loss", "median_loss_frac"), ("within 5 %", "within_5_percent"), ("10 % or more lost", "lost_10_percent"),
     ("launches", "mean_launches"), ("out of memory", "mean_out_of_memory"), ("ended early", "mean_ended"),
     ("measured whole after all", "mean_reopened"),
     ("better, but ended", "missed"), ("and never whole", "lost_unmeasured"), ("minutes", "mean_minutes"),
-    ("minutes to within 5 %", "median_found_min"),
+    ("minutes to within 5 %", "median_found_min"), ("lost >= 10 % on redeployment", REDEPLOYED),
 )  # fmt: skip
-"""Title and key of each column behind law, contestant and seeds."""
+"""Title and key of each column behind law, contestant and seeds; REDEPLOYED is there for landscapes alone."""
 WHOLE_TPE, ENOUGH, RACING = "TPE, all trials", "dyno (TPE, ends when enough)", "dyno, racing"
 PROBES = "dyno, racing and probes"
 COSTS_S = ((5.0, 60.0), (LAUNCH_S, LOAD_S), (90.0, 125.0), (25.0, 20.0), (60.0, 20.0))
@@ -45,11 +50,12 @@ LEVELS = 3
 """Levels of load, where the saving of one launch for all of them is stated."""
 
 
-def row(law: Law, contestant: str, seeds: int) -> Row:
+def row(law: Ground, contestant: str, seeds: int) -> Row:
     """Medians, means and counts over `seeds` searches of `law` by `contestant`."""
     outcomes: list[Outcome] = [run(law, contestant, seed) for seed in range(seeds)]
     losses = [each.loss_frac for each in outcomes]
     found = statistics.median([each.found_min for each in outcomes])
+    redeployed = [each.redeployed_frac for each in outcomes if each.redeployed_frac is not None]
     return {
         "law": law.name,
         "contestant": contestant,
@@ -65,6 +71,8 @@ def row(law: Law, contestant: str, seeds: int) -> Row:
         "lost_unmeasured": sum(each.is_lost for each in outcomes),
         "mean_minutes": _mean(each.minutes for each in outcomes),
         "median_found_min": round(found, 1) if found < float("inf") else None,
+        REDEPLOYED: sum(each >= 0.10 for each in redeployed) if redeployed else None,
+        "mean_launch_s": _mean(each.launch_s for each in outcomes),
         "judged_each_min": _mean(each.judged_each_min for each in outcomes),
         "judged_once_min": _mean(each.judged_once_min for each in outcomes),
         "chances": [(round(each.chance, 4), each.is_better) for each in outcomes if each.chance is not None],
@@ -75,15 +83,40 @@ def _mean(values: Iterator[float]) -> float:
     return round(statistics.fmean(values), 2)
 
 
-def _named_row(law: str, contestant: str, seeds: int) -> Row:
-    return row(next(each for each in LAWS if each.name == law), contestant, seeds)
+def _named_row(ground: str | Path, contestant: str, seeds: int) -> Row:
+    return row(_ground(ground), contestant, seeds)
 
 
-def table(found: Sequence[Row], left_out: Sequence[str] = ()) -> str:
-    """The rows as Markdown, with what they are and what follows from them."""
-    shares = ", ".join(f"{law.name} {law.good_frac():.1%}" for law in LAWS)
-    heads = ["law", "contestant", "seeds", *(title for title, _ in COLUMNS)]
+@cache
+def _ground(named: str | Path) -> Ground:
+    """The law of that name, or the landscape in that folder. Raises EnvironmentFault."""
+    return recorded(named) if isinstance(named, Path) else next(each for each in LAWS if each.name == named)
+
+
+def table(found: Sequence[Row], left_out: Sequence[str] = (), landscape: Recorded | None = None) -> str:
+    """The rows as Markdown, with what they are and what follows from them; those of a `landscape` where it is one."""
+    columns = [pair for pair in COLUMNS if landscape is not None or pair[1] != REDEPLOYED]
+    heads = ["law" if landscape is None else "landscape", "contestant", "seeds", *(title for title, _ in columns)]
+    keys = ["law", "contestant", "seeds", *(key for _, key in columns)]
     lines = [
+        *(_of_laws() if landscape is None else _of_landscape(landscape)),
+        "'Better, but ended': searches in which a candidate that ended early is truly 2 % better than the recommended",
+        "one; 'and never whole': it was not measured whole afterwards either. 'Launches known': from ten repeated",
+        "launches in an earlier run. Loss, and minutes to within 5 %: medians; launches, ended and minutes: means.",
+        *([f"Left out: {'; '.join(left_out)}."] if left_out else []),
+        "",
+        *_markdown(heads, [[_cell(key, one) for key in keys] for one in found], 2),
+        "",
+        *_savings(found, is_law=landscape is None),
+        *(_by_cost(found) if landscape is None else []),
+        *_chances(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_laws() -> list[str]:
+    shares = ", ".join(f"{law.name} {law.good_frac():.1%}" for law in LAWS)
+    return [
         "# The search on six programmed laws",
         "",
         f"{plan().size} candidates, {TRIALS} trials at most, then two finalists four times each (the hill climb has",
@@ -91,24 +124,23 @@ def table(found: Sequence[Row], left_out: Sequence[str] = ()) -> str:
         f"Nothing was launched: a launch is charged {LAUNCH_S:g} s and a whole load {LOAD_S:g} s, on whatever machine.",
         f"Candidates within 5 % of the best: {shares}.",
         f"Computed on {machine_facts()['cpu_model']}.",
-        "'Better, but ended': searches in which a candidate that ended early is truly 2 % better than the recommended",
-        "one; 'and never whole': it was not measured whole afterwards either. 'Launches known': from ten repeated",
-        "launches in an earlier run. Out of memory: of the crash region alone, where 31 % of the candidates need more",
-        "than there is; all but the hill climb, Optuna GP, WilcoxonPruner and SMAC3 read the peaks of launches.",
-        "Loss, and minutes to within 5 %: medians; launches, ended and minutes: means.",
-        *([f"Left out: {'; '.join(left_out)}."] if left_out else []),
-        "",
-        *_markdown(heads, [[_cell(key, one) for key in ("law", "contestant", "seeds", *_keys())] for one in found], 2),
-        "",
-        *_savings(found),
-        *_by_cost(found),
-        *_chances(found),
+        "Out of memory: of the crash region alone, where 31 % of the candidates need more than there is; all but the",
+        "hill climb, Optuna GP, WilcoxonPruner and SMAC3 read the peaks of launches.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _keys() -> tuple[str, ...]:
-    return tuple(key for _, key in COLUMNS)
+def _of_landscape(found: Recorded) -> list[str]:
+    return [
+        f"# The search on the recorded landscape {found.name}",
+        "",
+        f"{found.plan.size} candidates, {TRIALS} trials at most, then two finalists four times each (the hill climb",
+        "has none). Written by `make bench-tuner BENCH='--landscape ...'`, replayed by tests/bench/tuner/recorded.py:",
+        "a search sees first launches, each with a drawn launch effect; loss is against the best second launch.",
+        f"Seeds are 0, 1, 2 ... A trial costs what was measured; all candidates once: {found.total_min():.1f} minutes.",
+        f"Candidates within 5 % of the best second launch: {found.good_frac():.1%}. The objective is {found.metric}.",
+        f"Recorded on {found.found.machine['cpu_model']}.",
+        "'Lost on redeployment': recommendations whose second launch was 10 % or more worse than the search measured.",
+    ]
 
 
 def _cell(key: str, one: Row) -> str:
@@ -124,21 +156,21 @@ def _cell(key: str, one: Row) -> str:
     return f"{value:.1f}" if key.startswith("mean_") else str(value)
 
 
-def _savings(found: Sequence[Row]) -> Iterator[str]:
+def _savings(found: Sequence[Row], *, is_law: bool) -> Iterator[str]:
     """What each part of the search saves, where all of its contestants ran."""
     by_name = {(one["law"], one["contestant"]): one for one in found}
     names = ("random", WHOLE_TPE, ENOUGH, RACING, PROBES)
-    laws = [law.name for law in LAWS if all((law.name, name) in by_name for name in names)]
+    laws = [law for law in dict.fromkeys(one["law"] for one in found) if all((law, name) in by_name for name in names)]
     if not laws:
         return
     yield from (
         "## What each part saves",
         "",
-        f"Minutes of a whole search by TPE whose trials are each judged ({QUALITY_S:g} s), and what is saved of it: by",
-        "judging each numeric path (here a dtype) once, by ending when the next trial should gain too little, by",
-        "racing, and by probes in it. Sampler: the loss that random sampling leaves beyond TPE's with the same trials.",
-        f"One launch for {LEVELS} levels of load saves the launches of {LEVELS - 1} of {LEVELS} searches that measure",
-        "one level each.",
+        f"Minutes of a whole search by TPE whose trials are each judged{f' ({QUALITY_S:g} s)' if is_law else ''}, and",
+        f"what is saved of it: by judging each numeric path{' (here a dtype)' if is_law else ''} once, by ending when",
+        "the next trial should gain too little, by racing, and by probes in it. Sampler: the loss that random sampling",
+        f"leaves beyond TPE's with the same trials. One launch for {LEVELS} levels of load saves the launches of",
+        f"{LEVELS - 1} of {LEVELS} searches that measure one level each.",
         "",
     )
     shared_title = f"one launch, {LEVELS} levels"
@@ -147,7 +179,7 @@ def _savings(found: Sequence[Row]) -> Iterator[str]:
     for law in laws:
         random, whole, enough, racing, probes = (by_name[law, name] for name in names)
         minutes = whole["mean_minutes"] + whole["judged_each_min"]
-        launches_min = (LEVELS - 1) * whole["mean_launches"] * LAUNCH_S / 60
+        launches_min = (LEVELS - 1) * whole["mean_launches"] * whole["mean_launch_s"] / 60
         saved = (
             whole["judged_each_min"] - whole["judged_once_min"],
             whole["mean_minutes"] - enough["mean_minutes"],
@@ -230,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--slow-seeds", type=int, help=f"seeds of {' and '.join(SLOW)}")
+    parser.add_argument("--landscape", type=Path, metavar="FOLDER", help="a recorded landscape instead of the laws")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     slow = given.seeds if given.slow_seeds is None else given.slow_seeds
@@ -239,21 +272,26 @@ def main() -> None:
     for why in missing.values():
         print(f"left out: {why}", file=sys.stderr)
     names = [name for name in CONTESTANTS if name not in missing]
-    asked = [(law.name, name, slow if name in SLOW else given.seeds) for law in LAWS for name in names]
+    try:
+        landscape = recorded(given.landscape) if given.landscape is not None else None
+    except EnvironmentFault as error:
+        parser.error(str(error))
+    grounds = [given.landscape] if landscape is not None else [law.name for law in LAWS]
+    asked = [(ground, name, slow if name in SLOW else given.seeds) for ground in grounds for name in names]
     found: list[Row] = []
     with ProcessPoolExecutor() as pool:
         for one in pool.map(_named_row, *zip(*asked, strict=True)):
             print(f"{one['law']}, {one['contestant']}: {one['mean_minutes']} min", file=sys.stderr, flush=True)
             found.append(one)
             if given.out is not None:
-                _write(given.out, found, tuple(missing.values()))
-    print(table(found, tuple(missing.values())))
+                _write(given.out, found, table(found, tuple(missing.values()), landscape))
+    print(table(found, tuple(missing.values()), landscape))
 
 
-def _write(folder: Path, found: Sequence[Row], missing: Sequence[str]) -> None:
+def _write(folder: Path, found: Sequence[Row], text: str) -> None:
     """What is known by now: a run that is interrupted leaves its finished rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(table(found, missing))
+    (folder / "table.md").write_text(text)
     (folder / "rows.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
 
 

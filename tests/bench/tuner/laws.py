@@ -19,6 +19,7 @@ from harness.scenario.resolve import resolve
 from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan, plan_space
 from harness.tune.racing import Seen
+from tests.bench.tuner.axes import Axes
 
 AXES: Mapping[str, Sequence[str | int]] = {
     "dtype": ["fp32", "bf16", "int8"],
@@ -39,6 +40,9 @@ PROMPT_SD, BATCH_SD, OWN_SD = 0.3, 0.1, 0.15
 """Of the logarithm of a request's latency: from prompt to prompt, the same for all trials of a search; from batch to
 batch of BATCH requests of a trial; and from request to request."""
 BATCH = 8
+FAILED_MS = 400.0
+"""The cost of what crashes, as another tool is given it: about twice the largest latency of a law."""
+METRIC = "latency_p50_ms"
 LAUNCH_SD = 0.02
 """Of the logarithm of a latency, from launch to launch, where a law does not say otherwise."""
 
@@ -99,6 +103,21 @@ class Law:
     memory_mib: float = math.inf
     launch_sd: float = LAUNCH_SD
     drift_frac: float = 0.0
+    metric = METRIC
+
+    @property
+    def plan(self) -> SpacePlan:
+        """The space, the same for all laws."""
+        return plan()
+
+    @property
+    def axes(self) -> Axes:
+        """Its axes for other tools."""
+        return Axes.of(plan())
+
+    def scenario(self, sampler: str = "tpe", trials: int = TRIALS, seed: int = 0) -> Scenario:
+        """What is searched, the same for all laws."""
+        return scenario(sampler, trials, seed)
 
     def crashes(self, candidate: Candidate) -> bool:
         """Whether it runs out of memory."""
@@ -128,7 +147,7 @@ class Law:
             candidate=candidate,
             outcome="ok",
             phase_s={"launch": LAUNCH_S, "load": LOAD_S},
-            summary=TrialSummary(metrics={"latency_p50_ms": metric, "peak_memory_mib": peak}),
+            summary=TrialSummary(metrics={METRIC: metric, "peak_memory_mib": peak}),
             quality=QualityReport(verdict="Normal", reason="law", metrics={}),
         )
 
@@ -144,6 +163,35 @@ class Law:
         noise = PROMPT_SD * prompts + BATCH_SD * batches + OWN_SD * rng.standard_normal(REQUESTS)
         waited = self._measured_ms(candidate, number, seed) * np.exp(noise)
         return Seen(np.concatenate([[0.0], np.cumsum(waited)[:-1]]), waited)
+
+    def pair(self, mine: Trial, best: Trial, seed: int) -> tuple[Seen, Seen]:
+        """The requests of two trials, number by number."""
+        return self.answers(mine.candidate, mine.number, seed), self.answers(best.candidate, best.number, seed)
+
+    def blocks(self, trial: Trial, seed: int) -> list[tuple[int, float, int]]:
+        """(number, median, requests by its end) of each block of a trial; equal numbers are the same requests."""
+        medians = np.median(self.answers(trial.candidate, trial.number, seed).waited.reshape(-1, BATCH), axis=1)
+        return [(number, float(value), (number + 1) * BATCH) for number, value in enumerate(medians)]
+
+    def load_s(self, trial: Trial, requests: int, seed: int) -> float:
+        """What so many requests of a trial cost."""
+        return LOAD_S * requests / REQUESTS
+
+    def cost(self, trial: Trial) -> float:
+        """What another tool minimizes: milliseconds; FAILED_MS of what crashed."""
+        return FAILED_MS if trial.summary is None else trial.summary.metrics[METRIC].value
+
+    def path_of(self, candidate: Candidate) -> str:
+        """The numeric path, whose answers could be judged once."""
+        return candidate.dtype
+
+    def quality_s(self, candidate: Candidate) -> float:
+        """What judging its answers costs."""
+        return QUALITY_S
+
+    def redeployed_frac(self, candidate: Candidate, promised: float) -> float | None:
+        """Nothing is deployed by a law."""
+        return None
 
     def loss_frac(self, candidate: Candidate) -> float:
         """How much worse than the best `candidate` truly is; infinite where it crashes."""

@@ -1,4 +1,4 @@
-"""Contestants on a law: each searches it once with a seed, on a clock that only the trials' costs move."""
+"""Contestants on a law or a landscape: each searches it once, on a clock that only trials' costs move."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from harness.tune.places import Here
 from harness.tune.racing import Terms, lost
 from harness.tune.search_records import SearchContext
 from harness.tune.spreads import Earlier, squares
-from tests.bench.tuner.laws import AXES, LOAD_S, QUALITY_S, REQUESTS, TRIALS, Law, plan, scenario
+from tests.bench.tuner.axes import Axes
+from tests.bench.tuner.laws import TRIALS
+from tests.bench.tuner.recorded import Ground
 from tests.bench.tuner.rivals import RIVALS
 
 
@@ -29,8 +31,9 @@ class Outcome:
     candidate within 5 % of the best had been measured (infinite: never), and launches, finalists' included: so many
     `out_of_memory`, `ended` early, and of these `reopened`, measured whole later. `is_missed`: one that ended early is
     truly at least 2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging
-    answers: each trial's, and each dtype's once, finalists again. `chance` is what is stated of the runner-up, if
-    anything, and `is_better` whether it is better, None where both are truly equal."""
+    answers: each trial's, and each numeric path's once, finalists again. `chance` is what is stated of the runner-up,
+    if anything, and `is_better` whether it is better, None where both are truly equal. `redeployed_frac` is how much
+    worse than promised the recommended one was when launched again, `launch_s` what a launch took on average."""
 
     loss_frac: float
     minutes: float
@@ -45,9 +48,11 @@ class Outcome:
     judged_once_min: float
     chance: float | None
     is_better: bool | None
+    redeployed_frac: float | None
+    launch_s: float
 
 
-def run(law: Law, contestant: str, seed: int) -> Outcome:
+def run(law: Ground, contestant: str, seed: int) -> Outcome:
     """One search of `law`; equal for equal arguments. `contestant` is a key of CONTESTANTS."""
     return _outcome(law, CONTESTANTS[contestant](law, seed))
 
@@ -62,15 +67,17 @@ class _NoStudy:
         pass
 
 
-def _raced(law: Law, trial: Trial, terms: Terms | None, done: list[Trial], seed: int) -> Trial:
+def _raced(law: Ground, trial: Trial, terms: Terms | None, done: list[Trial], seed: int) -> Trial:
     """The trial, ended at the first check by which it has lost; its load then costs as much less."""
     if terms is None or trial.summary is None:
         return trial
     best = next(each for each in done if each.trial_id == terms.against)
-    mine, others = (law.answers(each.candidate, each.number, seed) for each in (trial, best))
+    mine, others = law.pair(trial, best, seed)
     for check, requests in enumerate(terms.checks):
+        if requests > len(mine.waited):
+            break
         if (race := lost(terms, check, mine, others)) is not None:
-            phase_s = {**trial.phase_s, "load": LOAD_S * requests / REQUESTS}
+            phase_s = {**trial.phase_s, "load": law.load_s(trial, requests, seed)}
             summary = as_bound(trial.summary, race)
             return replace(trial, outcome="ended_early", race=race, phase_s=phase_s, summary=summary)
     return trial
@@ -80,15 +87,15 @@ KNOWN_LAUNCHES = 11
 """Launches of one candidate in an earlier run, of a contestant that has one: ten degrees of freedom."""
 
 
-def _earlier(law: Law, seed: int) -> Earlier:
-    launches = [law.trial(plan().candidates[0], number, 1000 + seed) for number in range(1, KNOWN_LAUNCHES + 1)]
-    return squares(launches, "latency_p50_ms")
+def _earlier(law: Ground, seed: int) -> Earlier:
+    launches = [law.trial(law.plan.candidates[0], number, 1000 + seed) for number in range(1, KNOWN_LAUNCHES + 1)]
+    return squares(launches, law.metric)
 
 
 def _searched(
     sampler: str, *, ends_when_enough: bool, races: bool = False, has_earlier: bool = False, probes: bool = False
-) -> Callable[[Law, int], list[Trial]]:
-    def searched(law: Law, seed: int) -> list[Trial]:
+) -> Callable[[Ground, int], list[Trial]]:
+    def searched(law: Ground, seed: int) -> list[Trial]:
         clock, trials = FakeClock(), list[Trial]()
 
         def run_trial(
@@ -101,8 +108,8 @@ def _searched(
             return trial
 
         context = SearchContext(
-            scenario=scenario(sampler, TRIALS, seed),
-            plan=plan(),
+            scenario=law.scenario(sampler, TRIALS, seed),
+            plan=law.plan,
             study_path=Path(),
             places=Here(run_trial),
             record_trial=trials.append,
@@ -121,22 +128,22 @@ def _searched(
     return searched
 
 
-def _climbed(law: Law, seed: int) -> list[Trial]:
+def _climbed(law: Ground, seed: int) -> list[Trial]:
     """A hill climb from the smallest value of every axis, as Model Analyzer's quick search goes: it moves to the best
     neighbour, one step along one axis, until none is better. It knows no finalists."""
-    known = {each.candidate_id: each for each in plan().candidates}
-    at = next(each for each in plan().candidates if all(getattr(each, axis) == AXES[axis][0] for axis in AXES))
+    axes = law.axes
+    at = axes.candidate({axis: values[0] for axis, values in axes.values.items()})
     trials: dict[str, Trial] = {}
 
     def cost(candidate: Candidate) -> float:
         if candidate.candidate_id not in trials:
             trials[candidate.candidate_id] = law.trial(candidate, len(trials) + 1, seed)
-        summary = trials[candidate.candidate_id].summary
-        return summary.metrics["latency_p50_ms"].value if summary else math.inf
+        trial = trials[candidate.candidate_id]
+        return law.cost(trial) if trial.summary is not None else math.inf
 
     while True:
         here = cost(at)
-        near = [each for each in _neighbours(at) if each.candidate_id in known]
+        near = [each for each in _neighbours(axes, at) if each.candidate_id != at.candidate_id]
         measured = [(cost(each), each) for each in near if each.candidate_id in trials or len(trials) < TRIALS]
         best, towards = min(measured, key=lambda pair: pair[0], default=(here, at))
         if best >= here:
@@ -144,17 +151,17 @@ def _climbed(law: Law, seed: int) -> list[Trial]:
         at = towards
 
 
-def _neighbours(candidate: Candidate) -> list[Candidate]:
-    found = []
-    for axis, values in AXES.items():
-        place = values.index(getattr(candidate, axis))
+def _neighbours(axes: Axes, candidate: Candidate) -> list[Candidate]:
+    found, mine = [], axes.of_candidate(candidate)
+    for axis, values in axes.values.items():
+        place = values.index(mine[axis])
         for step in (place + 1, place - 1):
             if 0 <= step < len(values):
-                found.append(replace(candidate, **{axis: values[step]}))  # type: ignore[arg-type]
+                found.append(axes.candidate({**mine, axis: values[step]}))
     return found
 
 
-CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
+CONTESTANTS: dict[str, Callable[[Ground, int], list[Trial]]] = {
     "random": _searched("random", ends_when_enough=False),
     "grid": _searched("grid", ends_when_enough=False),
     "hill climb": _climbed,
@@ -167,11 +174,13 @@ CONTESTANTS: dict[str, Callable[[Law, int], list[Trial]]] = {
 }
 
 
-def _outcome(law: Law, trials: list[Trial]) -> Outcome:
-    loss_frac, chance, is_better = math.inf, None, None
+def _outcome(law: Ground, trials: list[Trial]) -> Outcome:
+    loss_frac, chance, is_better, redeployed_frac = math.inf, None, None, None
     try:
-        choice = decide(trials, goals_of(scenario()))
+        choice = decide(trials, goals_of(law.scenario()))
         loss_frac = law.loss_frac(choice.chosen.candidate)
+        promised = choice.chosen.metric(law.metric)
+        redeployed_frac = law.redeployed_frac(choice.chosen.candidate, promised.value) if promised else None
         if choice.runner_up is not None:
             chance = choice.chance_better(choice.runner_up)
             gap = law.loss_frac(choice.runner_up.candidate) - loss_frac
@@ -183,7 +192,8 @@ def _outcome(law: Law, trials: list[Trial]) -> Outcome:
     whole = {trial.candidate.candidate_id for trial in launched if trial.outcome == "ok"}
     missed = [each for each in ended if (1 + law.loss_frac(each.candidate)) * 1.02 <= 1 + loss_frac]
     ran = [trial for trial in launched if trial.has_numbers]
-    paths = {trial.candidate.dtype for trial in ran}
+    paths = {law.path_of(trial.candidate): law.quality_s(trial.candidate) for trial in ran}
+    again_s = sum(law.quality_s(trial.candidate) for trial in ran if trial.repetition > 0)
     return Outcome(
         loss_frac=loss_frac,
         minutes=sum(trial.duration_s for trial in launched) / 60,
@@ -194,14 +204,16 @@ def _outcome(law: Law, trials: list[Trial]) -> Outcome:
         reopened=sum(each.candidate.candidate_id in whole for each in ended),
         is_missed=bool(missed),
         is_lost=any(each.candidate.candidate_id not in whole for each in missed),
-        judged_each_min=QUALITY_S * len(ran) / 60,
-        judged_once_min=QUALITY_S * (len(paths) + sum(trial.repetition > 0 for trial in ran)) / 60,
+        judged_each_min=sum(law.quality_s(trial.candidate) for trial in ran) / 60,
+        judged_once_min=(sum(paths.values()) + again_s) / 60,
         chance=chance,
         is_better=is_better,
+        redeployed_frac=redeployed_frac,
+        launch_s=sum(trial.phase_s.get("launch", 0.0) for trial in launched) / len(launched),
     )
 
 
-def _found_s(law: Law, launched: list[Trial]) -> float:
+def _found_s(law: Ground, launched: list[Trial]) -> float:
     spent_s = 0.0
     for trial in launched:
         spent_s += trial.duration_s

@@ -21,32 +21,29 @@ import optuna
 from harness.race import Race
 from harness.records import Candidate, Trial
 from harness.tune.finalists import remaining
-from tests.bench.tuner.laws import AXES, BATCH, LOAD_S, REQUESTS, TRIALS, Law, plan, scenario
+from tests.bench.tuner.axes import Axes, Value
+from tests.bench.tuner.laws import TRIALS
+from tests.bench.tuner.recorded import Ground
 
-NUMBERS = tuple(axis for axis in AXES if axis != "dtype")
-"""Axes whose values have an order."""
-FAILED_MS = 400.0
-"""The cost of what crashes, as a tool is given it: about twice the largest latency of a law."""
 REPEATS = 24
 """How often a tool may propose what it has measured before an unseen candidate is drawn instead."""
-P50 = "latency_p50_ms"
 
 
-def confirmed(law: Law, seed: int, trials: list[Trial]) -> list[Trial]:
+def confirmed(law: Ground, seed: int, trials: list[Trial]) -> list[Trial]:
     """The trials, then those of the two best again, in turns."""
-    for candidate, repetition in remaining(trials, scenario()):
+    for candidate, repetition in remaining(trials, law.scenario()):
         trials.append(replace(law.trial(candidate, len(trials) + 1, seed), repetition=repetition))
     return trials
 
 
-def by_gp(law: Law, seed: int) -> list[Trial]:
+def by_gp(law: Ground, seed: int) -> list[Trial]:
     """Optuna's Gaussian process, on the logarithm of the latency."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return _by_optuna(law, seed, optuna.samplers.GPSampler(seed=seed), None, is_ordered=True)
 
 
-def by_wilcoxon(law: Law, seed: int) -> list[Trial]:
+def by_wilcoxon(law: Ground, seed: int) -> list[Trial]:
     """TPE as in the baseline, and Optuna's pruner of paired blocks, at its default level."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # beside others one that nothing is pruned while the best has crashed
@@ -55,7 +52,7 @@ def by_wilcoxon(law: Law, seed: int) -> list[Trial]:
 
 
 def _by_optuna(
-    law: Law,
+    law: Ground,
     seed: int,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner | None,
@@ -65,73 +62,75 @@ def _by_optuna(
     study = optuna.create_study(sampler=sampler, pruner=pruner)
     trials: dict[str, Trial] = {}
     costs: dict[str, float] = {}
+    axes = law.axes
     rng = np.random.default_rng(seed)
     while len(trials) < TRIALS:
         for _ in range(REPEATS):
             asked = study.ask()
-            candidate = _suggested(asked, is_ordered)
+            candidate = _suggested(axes, asked, is_ordered)
             if candidate.candidate_id not in trials:
                 break
             study.tell(asked, costs[candidate.candidate_id])
         else:
-            candidate = _unseen(trials, rng)
-            study.enqueue_trial(_params(candidate, is_ordered))
+            candidate = _unseen(law, trials, rng)
+            study.enqueue_trial(_params(axes, candidate, is_ordered))
             asked = study.ask()
-            _suggested(asked, is_ordered)
+            _suggested(axes, asked, is_ordered)
         trial = law.trial(candidate, len(trials) + 1, seed)
-        trial, cost = _pruned(law, trial, seed, asked) if pruner is not None else (trial, math.log(cost_of(trial)))
+        trial, cost = _pruned(law, trial, seed, asked) if pruner is not None else (trial, math.log(law.cost(trial)))
         trials[candidate.candidate_id], costs[candidate.candidate_id] = trial, cost
         study.tell(asked, cost)
     return confirmed(law, seed, list(trials.values()))
 
 
-def _pruned(law: Law, trial: Trial, seed: int, asked: optuna.Trial) -> tuple[Trial, float]:
+def _pruned(law: Ground, trial: Trial, seed: int, asked: optuna.Trial) -> tuple[Trial, float]:
     """The trial as far as the pruner lets it run, and what the study is given: the mean of its blocks' medians, as the
     pruner's documentation asks for."""
     if trial.summary is None:
-        return trial, FAILED_MS
-    medians = np.median(law.answers(trial.candidate, trial.number, seed).waited.reshape(-1, BATCH), axis=1)
-    for step, value in enumerate(medians):
-        asked.report(float(value), step)
-        if asked.should_prune() and step + 1 < len(medians):
-            return _ended(trial, step + 1), float(medians[: step + 1].mean())
-    return trial, float(medians.mean())
+        return trial, law.cost(trial)
+    blocks, values = law.blocks(trial, seed), list[float]()
+    for number, value, requests in blocks:
+        asked.report(value, number)
+        values.append(value)
+        if asked.should_prune() and len(values) < len(blocks):
+            return _ended(law, trial, requests, len(blocks), seed), float(np.mean(values))
+    return trial, float(np.mean(values))
 
 
-def _ended(trial: Trial, blocks: int) -> Trial:
+def _ended(law: Ground, trial: Trial, requests: int, checks: int, seed: int) -> Trial:
     """Its record, with a race that states no bound: the pruner knows none."""
     race = Race(
-        against="", metric=P50, against_value=cost_of(trial), margin_frac=0.0, level=0.1, check=blocks,
-        checks=REQUESTS // BATCH, requests=blocks * BATCH, blocks=blocks, block_requests=BATCH, worse_frac=0.0,
-        at_least_frac=0.0,
+        against="", metric=law.metric, against_value=law.cost(trial), margin_frac=0.0, level=0.1, check=1,
+        checks=checks, requests=requests, blocks=1, block_requests=requests, worse_frac=0.0, at_least_frac=0.0,
     )  # fmt: skip
-    phase_s = {**trial.phase_s, "load": LOAD_S * blocks * BATCH / REQUESTS}
+    phase_s = {**trial.phase_s, "load": law.load_s(trial, requests, seed)}
     return replace(trial, outcome="ended_early", race=race, phase_s=phase_s)
 
 
-def by_smac(law: Law, seed: int) -> list[Trial]:
+def by_smac(law: Ground, seed: int) -> list[Trial]:
     """SMAC3's facade for tuning hyperparameters: a random forest, one measurement of each configuration."""
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tool, trials = _smac(seed, Path(folder)), dict[str, Trial]()
+        axes, trials = law.axes, dict[str, Trial]()
+        tool = _smac(axes, seed, Path(folder))
         for info in _asked(tool):
-            candidate = _candidate(dict(info.config))
+            candidate = axes.candidate(dict(info.config))
             name = candidate.candidate_id
             if name not in trials:
                 trials[name] = law.trial(candidate, len(trials) + 1, seed)
-            _answer(tool, info, trials[name])
+            _answer(law, tool, info, trials[name])
             if len(trials) >= TRIALS:
                 break
     return confirmed(law, seed, list(trials.values()))
 
 
-def _smac(seed: int, folder: Path) -> Any:
+def _smac(axes: Axes, seed: int, folder: Path) -> Any:
     from ConfigSpace import ConfigurationSpace, OrdinalHyperparameter
     from smac import HyperparameterOptimizationFacade as Facade
     from smac import Scenario
 
-    space = ConfigurationSpace({"dtype": list(AXES["dtype"])}, seed=seed)
-    space.add([OrdinalHyperparameter(axis, list(AXES[axis])) for axis in NUMBERS])
+    space = ConfigurationSpace({axis: list(words) for axis, words in axes.words.items()}, seed=seed)
+    space.add([OrdinalHyperparameter(axis, list(numbers)) for axis, numbers in axes.numbers.items()])
     about = Scenario(space, deterministic=True, n_trials=4 * TRIALS, seed=seed, output_directory=folder)
     start = Facade.get_initial_design(about, n_configs=TRIALS // 3)
     return Facade(about, _never, initial_design=start, overwrite=True, logging_level=logging.ERROR)
@@ -149,47 +148,36 @@ def _asked(tool: Any) -> Iterator[Any]:
             return
 
 
-def _answer(tool: Any, info: Any, trial: Trial) -> None:
+def _answer(law: Ground, tool: Any, info: Any, trial: Trial) -> None:
     from smac.runhistory.dataclasses import TrialValue
     from smac.runhistory.enumerations import StatusType
 
     status = StatusType.SUCCESS if trial.summary is not None else StatusType.CRASHED
-    tool.tell(info, TrialValue(cost=cost_of(trial), time=trial.duration_s, status=status))
+    tool.tell(info, TrialValue(cost=law.cost(trial), time=trial.duration_s, status=status))
 
 
-def cost_of(trial: Trial) -> float:
-    """Milliseconds; FAILED_MS of what crashed."""
-    return FAILED_MS if trial.summary is None else trial.summary.metrics[P50].value
-
-
-def _suggested(asked: optuna.Trial, is_ordered: bool) -> Candidate:
-    chosen: dict[str, Any] = {"dtype": asked.suggest_categorical("dtype", AXES["dtype"])}
-    for axis in NUMBERS:
-        values = AXES[axis]
+def _suggested(axes: Axes, asked: optuna.Trial, is_ordered: bool) -> Candidate:
+    chosen: dict[str, Value] = {axis: asked.suggest_categorical(axis, words) for axis, words in axes.words.items()}
+    for axis, values in axes.numbers.items():
         if is_ordered:
             chosen[axis] = values[asked.suggest_int(axis, 0, len(values) - 1)]
         else:
             chosen[axis] = asked.suggest_categorical(axis, values)
-    return _candidate(chosen)
+    return axes.candidate(chosen)
 
 
-def _params(candidate: Candidate, is_ordered: bool) -> dict[str, Any]:
-    chosen = {axis: getattr(candidate, axis) for axis in AXES}
-    places = {axis: AXES[axis].index(chosen[axis]) for axis in NUMBERS} if is_ordered else {}
+def _params(axes: Axes, candidate: Candidate, is_ordered: bool) -> dict[str, Any]:
+    chosen: dict[str, Any] = axes.of_candidate(candidate)
+    places = {axis: values.index(chosen[axis]) for axis, values in axes.numbers.items()} if is_ordered else {}
     return {**chosen, **places}
 
 
-def _candidate(chosen: Mapping[str, Any]) -> Candidate:
-    plain = {axis: str(chosen[axis]) if axis == "dtype" else int(chosen[axis]) for axis in AXES}
-    return replace(plan().candidates[0], **plain)  # type: ignore[arg-type]
-
-
-def _unseen(trials: Mapping[str, Trial], rng: np.random.Generator) -> Candidate:
-    left = [each for each in plan().candidates if each.candidate_id not in trials]
+def _unseen(law: Ground, trials: Mapping[str, Trial], rng: np.random.Generator) -> Candidate:
+    left = [each for each in law.plan.candidates if each.candidate_id not in trials]
     return left[int(rng.integers(len(left)))]
 
 
-RIVALS: dict[str, tuple[Callable[[Law, int], list[Trial]], tuple[str, ...]]] = {
+RIVALS: dict[str, tuple[Callable[[Ground, int], list[Trial]], tuple[str, ...]]] = {
     "Optuna GP": (by_gp, ("torch", "scipy")),
     "TPE, WilcoxonPruner": (by_wilcoxon, ("scipy",)),
     "SMAC3": (by_smac, ("smac",)),

@@ -8,8 +8,8 @@ import pytest
 
 from tests.bench.tuner import bench_tuner
 from tests.bench.tuner.bench_tuner import left_out, row, table
-from tests.bench.tuner.laws import LAWS, Law, plan
-from tests.bench.tuner.replay import CONTESTANTS, TRIALS, run
+from tests.bench.tuner.laws import LAWS, TRIALS, Law, plan
+from tests.bench.tuner.replay import CONTESTANTS, run
 
 BY_NAME = {law.name: law for law in LAWS}
 
