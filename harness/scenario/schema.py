@@ -39,7 +39,7 @@ BUNDLED_MODELS = ("seq2seq", "decoder")
 MAX_LOGPROB_DROP = 0.05
 READY_TIMEOUT_S = 600.0
 """The first export of a large model takes minutes."""
-SAMPLERS = ("grid", "random", "tpe", "nsga2")
+SAMPLERS = ("gp", "grid", "random", "tpe", "nsga2")
 
 
 class ModelSource(Strict):
@@ -317,6 +317,11 @@ class Scenario(Strict):
         ats = {name: limit.at if isinstance(limit, Bound) else None for name, limit in self.constraints.items()}
         judged = (name for one in self.objectives for name in one.judged)
         return (*judged, *(named(name, at) for name, at in ats.items()))
+
+    @property
+    def sampler(self) -> str:
+        """What searches: TPE in the place of gp where there are several objectives."""
+        return "tpe" if self.search.sampler == "gp" and len(self.objectives) > 1 else self.search.sampler
 
     @property
     def why_not_raced(self) -> tuple[str, object] | None:

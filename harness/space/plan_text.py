@@ -231,9 +231,8 @@ def _search_lines(
     races: Races,
 ) -> Iterator[str]:
     """How many candidates the search tries, what is raced, and what comes first."""
-    search = scenario.search
     again = f", then {expected.repetitions} repetitions of finalists" if expected.repetitions else ""
-    yield f"search     {search.sampler}, {expected.trials} of {plan.size} candidates{again}"
+    yield f"search     {scenario.sampler}, {expected.trials} of {plan.size} candidates{again}"
     yield "racing     " + "\n           ".join((_racing_text(scenario, races.unraced), *races.spreads))
     yield "first      " + "\n           ".join(label(candidate) for candidate in order)
 
@@ -285,7 +284,7 @@ def _elsewhere(resolved: ResolvedScenario, plan: SpacePlan, trace: TraceFacts | 
     there = {each.block for each in plan.pruned if not each.is_everywhere}
     expected = expectation(scenario, size, trace)
     where = "where all of them can be launched"
-    yield f"elsewhere  {where}: {scenario.search.sampler}, {expected.trials} of {size} candidates"
+    yield f"elsewhere  {where}: {scenario.sampler}, {expected.trials} of {size} candidates"
     for block in (block for index, block in enumerate(scenario.space) if index in there):
         axes = {**{name: getattr(block, name) for name in Setting().axes()}, **block.options}
         several = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items() if len(values) > 1)

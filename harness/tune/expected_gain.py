@@ -1,4 +1,4 @@
-"""The gain that the next trial of a search should bring: below a hundredth, the search has found enough.
+"""The gain that a trial should bring: `gp` proposes the largest; below a hundredth the search has found enough.
 
 Optuna's own terminators are no fit: they need torch and scipy, which dyno does without, look only at parameters that
 all trials share (of several engines that is the block alone), and wait for twenty trials where a search has twelve.
@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.choose.goals import Goals
 from harness.records import Candidate, Trial
-from harness.tune.surrogate import Distances, expected_improvement, fitted
+from harness.tune.surrogate import Distances, Surrogate, expected_improvement, fitted, fitted_by_axis
 
 ENOUGH_FRAC = 0.01
 """A search ends when its next trial should gain less of the best objective."""
@@ -28,22 +28,58 @@ def expected_gain_frac(
 ) -> float | None:
     """By how much of the best objective the most promising of `unmeasured` should improve on `trials`.
 
-    Expected improvement under the surrogate, times the share of its like that was feasible. None where that cannot be
-    known: several objectives, values that are not positive, nothing feasible, fewer than MIN_MEASURED measured.
+    None where that cannot be known: several objectives, values that are not positive, nothing feasible, fewer than
+    MIN_MEASURED measured.
     """
-    metric = goals.objectives[0]
-    costs = {trial.trial_id: goals.costs(trial)[0] for trial in trials if trial.has_numbers}
-    measured = [trial for trial in trials if math.isfinite(costs.get(trial.trial_id, math.inf))]
-    values = np.array([costs[trial.trial_id] for trial in measured]) * (1 if metric.is_minimized else -1)
-    feasible = [trial.candidate for trial in measured if trial.is_feasible]
-    if len(goals.objectives) > 1 or len(measured) < MIN_MEASURED or not feasible or values.min() <= 0:
+    measured, costs, is_positive = _costs(goals, trials)
+    is_known = is_positive and any(trial.is_feasible for trial in measured)
+    if len(goals.objectives) > 1 or len(measured) < MIN_MEASURED or not is_known:
         return None
-    logs = np.log(values) * (1 if metric.is_minimized else -1)
-    surrogate = fitted(distances, [trial.candidate for trial in measured], logs.tolist())
     looked_at = unmeasured[:: max(1, len(unmeasured) // MOST_UNMEASURED)]
-    best = float(surrogate.predict(feasible)[0].min())
-    gains = expected_improvement(*surrogate.predict(looked_at), best)
+    surrogate = fitted(distances, [trial.candidate for trial in measured], costs)
+    gains = expected_improvement(*surrogate.predict(looked_at), _best(surrogate, measured))
     return float((gains * feasible_shares(distances, trials, looked_at)).max(initial=0.0))
+
+
+def expected_gains(
+    distances: Distances,
+    goals: Goals,
+    trials: Sequence[Trial],
+    unmeasured: Sequence[Candidate],
+    pending: Sequence[Candidate] = (),
+) -> np.ndarray:
+    """What each of `unmeasured` should gain of the first objective while `pending` are under way: the expected
+    improvement of its logarithm under the surrogate (of its value where one is not positive), times the share of its
+    like that was feasible. At least two of `trials` have a value. While none is feasible, what counts is what should be
+    better than the worst."""
+    measured, costs, _ = _costs(goals, trials)
+    surrogate = fitted_by_axis(distances, [trial.candidate for trial in measured], costs)
+    gains = expected_improvement(*surrogate.awaiting(pending).predict(unmeasured), _best(surrogate, measured))
+    likely: np.ndarray = gains * feasible_shares(distances, trials, unmeasured)
+    return likely
+
+
+def _best(surrogate: Surrogate, measured: Sequence[Trial]) -> float:
+    """The lowest expected cost of what is feasible; the highest of all where nothing is."""
+    means = surrogate.predict([trial.candidate for trial in measured])[0]
+    feasible = means[[trial.is_feasible for trial in measured]]
+    return float(feasible.min() if len(feasible) else means.max())
+
+
+def measured_in(goals: Goals, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a value of the first objective."""
+    return [trial for trial in trials if trial.has_numbers and math.isfinite(goals.costs(trial)[0])]
+
+
+def _costs(goals: Goals, trials: Sequence[Trial]) -> tuple[list[Trial], list[float], bool]:
+    """The trials that have a value, the logarithms of these, smaller better, and whether they are: plain values where
+    one is not positive."""
+    measured = measured_in(goals, trials)
+    costs = np.array([goals.costs(trial)[0] for trial in measured])
+    sign = 1 if goals.objectives[0].is_minimized else -1
+    if (costs * sign <= 0).any():
+        return measured, costs.tolist(), False
+    return measured, (sign * np.log(costs * sign)).tolist(), True
 
 
 def feasible_shares(distances: Distances, trials: Sequence[Trial], candidates: Sequence[Candidate]) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""Optuna's sampler, which chooses the next candidate of a search, and the study that records the trials.
+"""The choice of a search's next candidate, and Optuna's study, which records the trials.
 
-Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from (search.seed, trials so
-far), so the next candidate is a pure function of the recorded trials, and a resumed search proposes what the
-interrupted one would have. `StudyRecord` is the run folder's study.db, which optuna-dashboard opens: one Optuna trial
-per recorded trial, added when it is finished, so that a kill leaves no RUNNING zombie and a lost file can be made again
-from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete space provokes.
+Of one objective `gp` takes the candidate with the largest expected gain, after some random ones; all else is one of
+Optuna's samplers. Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from
+(search.seed, trials so far), so the next candidate is a pure function of the recorded trials, and a resumed search
+proposes what the interrupted one would have. `StudyRecord` is the run folder's study.db, which optuna-dashboard opens:
+one Optuna trial per recorded trial, added when it is finished, so that a kill leaves no RUNNING zombie and a lost file
+can be made again from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete space
+provokes.
 
 Optuna facts (5.0.0): constraints go through `set_constraint`, since `constraints_func` is deprecated; a failed trial
 teaches a sampler nothing, so a candidate that did not run is reported as completed, with the worst value, and
@@ -30,6 +32,7 @@ from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.draws import draws
 from harness.tune.encoding import Encoding, SharedEncoding
+from harness.tune.expected_gain import MOST_UNMEASURED, expected_gains, feasible_shares, measured_in
 from harness.tune.failures import chances_to_run
 from harness.tune.implausible import FAILURES
 from harness.tune.surrogate import Distances, Floats
@@ -49,13 +52,12 @@ class Proposals:
         self._first = (*incumbent, *first, *defaults)
         self._scenario = scenario
         self._goals = goals_of(scenario)
-        self._is_genetic = scenario.search.sampler == "nsga2"
+        self._is_genetic = scenario.sampler == "nsga2"
         self._encoding = SharedEncoding(plan) if self._is_genetic else Encoding(plan)
         self._study = _new_study(scenario, storage=None, name=scenario.name)
         self._study.sampler = _sampler(scenario, scenario.search.seed, blocks=len(plan.blocks))
         self._distances = Distances(plan.candidates)
-        self._tried: list[Candidate] = []
-        self._ran: list[bool] = []
+        self._trials: list[Trial] = []
         self._seen: set[str] = set()
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
@@ -72,8 +74,10 @@ class Proposals:
         for candidate in self._first:
             if candidate.candidate_id not in taken:
                 return candidate
-        if self._scenario.search.sampler == "grid":
+        if self._scenario.sampler == "grid":
             return self._next_of_grid(taken)
+        if self._scenario.sampler == "gp":
+            return self._next_by_gain(unseen, pending, chance_to_fit)
         return self._next_of_sampler(unseen, taken, chance_to_fit)
 
     @property
@@ -93,8 +97,7 @@ class Proposals:
             return
         self._seen.add(candidate.candidate_id)
         if trial.outcome != "skipped":
-            self._tried.append(candidate)
-            self._ran.append(trial.outcome not in FAILURES)
+            self._trials.append(trial)
         self._study.enqueue_trial(self._encoding.params(candidate))
         asked = self._study.ask()
         self._encoding.suggest(asked)
@@ -111,6 +114,35 @@ class Proposals:
         turn = min((count, index) for index, count in enumerate(done) if columns[index])[1]
         return columns[turn][0]
 
+    def _next_by_gain(
+        self, unseen: Sequence[Candidate], pending: Sequence[Candidate], chance_to_fit: Callable[[Candidate], float]
+    ) -> Candidate:
+        """At random, feasible ones rather, until enough is known; then what should gain most."""
+        begun = len(self._trials) + len(pending)
+        rng = np.random.default_rng([self._scenario.search.seed, begun])
+        measured = measured_in(self._goals, self._trials)
+        if begun < _random_trials(self._scenario, len(self._plan.blocks)) or len(measured) < 2:
+            likely = feasible_shares(self._distances, self._trials, unseen)
+            order = rng.choice(len(unseen), size=ASKS, p=likely / likely.sum()).tolist()
+            drawn: list[Candidate] = [unseen[index] for index in order]
+            luck = float(np.sqrt(rng.random()))  # as of a sampler's draws
+            return next((each for each in drawn if chance_to_fit(each) > luck), drawn[0])
+        if len(unseen) > MOST_UNMEASURED:
+            unseen = self._looked_at(unseen, measured, rng)
+        gains = expected_gains(self._distances, self._goals, self._trials, unseen, pending)
+        return _most_promising(unseen, gains, chance_to_fit, rng)
+
+    def _looked_at(
+        self, unseen: Sequence[Candidate], measured: Sequence[Trial], rng: np.random.Generator
+    ) -> list[Candidate]:
+        """MOST_UNMEASURED of them: half the nearest to the best that was measured, the others at random."""
+        best = min(measured, key=lambda trial: (not trial.is_feasible, self._goals.costs(trial)))
+        apart = self._distances.between(unseen, [best.candidate])[:, 0]
+        order = np.argsort(apart, kind="stable")
+        half = MOST_UNMEASURED // 2
+        chosen = [*order[:half], *rng.permutation(order[half:])[: MOST_UNMEASURED - half]]
+        return [unseen[index] for index in chosen]
+
     def _next_of_sampler(
         self, unseen: Sequence[Candidate], taken: Collection[str], chance_to_fit: Callable[[Candidate], float]
     ) -> Candidate:
@@ -126,7 +158,7 @@ class Proposals:
                 if candidate.candidate_id in taken:
                     continue
                 # TPE and NSGA-II learn of failures by themselves: to them those are infeasible trials.
-                is_random = self._scenario.search.sampler == "random"
+                is_random = self._scenario.sampler == "random"
                 if is_random and rng.random() >= self._chances([candidate])[0]:
                     continue
                 if chance_to_fit(candidate) > luck:
@@ -136,7 +168,8 @@ class Proposals:
 
     def _chances(self, candidates: Sequence[Candidate]) -> Floats:
         """For each candidate the chance that it runs at all, by what its like did."""
-        return chances_to_run(self._distances, self._tried, self._ran, candidates)
+        tried, ran = [each.candidate for each in self._trials], [each.outcome not in FAILURES for each in self._trials]
+        return chances_to_run(self._distances, tried, ran, candidates)
 
 
 def first_candidates(
@@ -145,7 +178,7 @@ def first_candidates(
     """The first candidates in order, as far as they do not depend on measurements: those of a prior, the blocks'
     defaults, then the grid's next ones."""
     proposals = Proposals(plan, scenario, first)
-    is_known = scenario.search.sampler == "grid"
+    is_known = scenario.sampler == "grid"
     order: list[Candidate] = []
     while len(order) < count and (is_known or proposals.is_at_first) and (candidate := proposals.next()) is not None:
         proposals.pass_over(candidate)
@@ -236,17 +269,41 @@ def _new_study(scenario: Scenario, storage: str | None, name: str) -> optuna.Stu
     return study
 
 
+def _most_promising(
+    candidates: Sequence[Candidate],
+    gains: Floats,
+    chance_to_fit: Callable[[Candidate], float],
+    rng: np.random.Generator,
+) -> Candidate:
+    """The one with the largest gain times chance; chance is asked of those alone that could still be it."""
+    # Rounded: of candidates that are alike in all that was learned, luck is to choose, not errors of rounding.
+    gains = np.round(gains, 12)
+    order = np.lexsort((rng.random(len(gains)), -gains)).tolist()
+    best: Candidate = candidates[order[0]]
+    most = -1.0
+    for index in order:
+        if gains[index] <= most:
+            break
+        if (gain := gains[index] * chance_to_fit(candidates[index])) > most:
+            best, most = candidates[index], gain
+    return best
+
+
+def _random_trials(scenario: Scenario, blocks: int) -> int:
+    """So many trials go by before a sampler that learns uses what it has learned."""
+    return max(blocks, min(10, scenario.search.trials // 3))
+
+
 def _sampler(scenario: Scenario, seed: int, blocks: int) -> optuna.samplers.BaseSampler:
-    trials = scenario.search.trials
-    if scenario.search.sampler == "random":
+    if scenario.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if scenario.search.sampler == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, trials // 4)))
+    if scenario.sampler == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, scenario.search.trials // 4)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
             seed=seed,
             multivariate=True,
             group=True,
-            n_startup_trials=max(blocks, min(10, trials // 3)),
+            n_startup_trials=_random_trials(scenario, blocks),
         )

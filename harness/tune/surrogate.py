@@ -1,8 +1,9 @@
 """A Gaussian process over candidates: what an unmeasured one should cost, and what the next trial should gain.
 
 Axes of numbers count as ordered (by logarithm, as batch sizes and workers go), all others as equal or not. The kernel
-is exp(-distance / length), the distance the sum over the axes; length and noise are those of the largest likelihood on
-a small grid (Rasmussen and Williams 2006, equation 2.30, the scale profiled out).
+is exp(-sum over the axes of rate x distance); rates and noise are those of the largest likelihood (Rasmussen and
+Williams 2006, equation 2.30, with the scale profiled out and the mean fitted): one rate for all axes from a small grid,
+or one for each axis, found axis by axis under a prior by which most axes matter little.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -24,6 +25,15 @@ LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """In axes: beyond so many that differ, two candidates have little in common."""
 NOISES = (0.003, 0.03, 0.3)
 """Variance between launches over variance between candidates."""
+RATES = (2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Where the search for a rate of each axis begins."""
+FINE_NOISES = (0.0003, 0.003, 0.03, 0.3)
+RATE_LOG_MEAN, RATE_LOG_SD = -2.0, 1.0
+"""The prior of an axis's rate, a normal one of its logarithm. Low: sums of effects of one axis or two are likelier than
+what needs all axes to agree. Of -1 and -2 the latter found more on a law of two interactions, else as much."""
+STEPS = np.array([0.125, 0.4, 1.0, 2.5, 8.0])
+SWEEPS = 2
+LEAST_NOISE, MOST_NOISE = 1e-5, 0.5
 
 
 class Distances:
@@ -38,22 +48,28 @@ class Distances:
         """Candidate id -> where it lies on each axis; NaN for a value that the space has not got."""
         for name in sorted({name for point in points for name in point}):
             values = {repr(point.get(name)): point.get(name) for point in points}
-            numbers = [math.log1p(each) for each in values.values() if _is_count(each)]  # type: ignore[arg-type]
-            if len(numbers) == len(values):
+            counts = {word: math.log1p(each) for word, each in values.items() if _is_count(each)}  # type: ignore[arg-type]
+            if counts and all(each is None or word in counts for word, each in values.items()):
                 self._ordered.add(name)
-                low, span = min(numbers), (max(numbers) - min(numbers)) or 1.0
-                self._codes[name] = {word: (number - low) / span for word, number in zip(values, numbers, strict=True)}
+                low, span = min(counts.values()), (max(counts.values()) - min(counts.values())) or 1.0
+                self._codes[name] = {word: (counts[word] - low) / span if word in counts else -1.0 for word in values}
             else:
                 self._codes[name] = {word: float(index) for index, word in enumerate(values)}
 
     def between(self, some: Sequence[Candidate], others: Sequence[Candidate]) -> Floats:
-        """[len(some), len(others)]: the sum over the axes. A value that the space has not got is 1 from every other."""
-        total = np.zeros((len(some), len(others)))
+        """[len(some), len(others)]: the sum over the axes."""
+        total: Floats = self.by_axis(some, others).sum(axis=0)
+        return total
+
+    def by_axis(self, some: Sequence[Candidate], others: Sequence[Candidate]) -> Floats:
+        """[axes, len(some), len(others)]. A value that the space has not got is 1 from every other, and so is None from
+        every number."""
+        found = np.zeros((len(self._codes), len(some), len(others)))
         rows, columns = self._places(some), self._places(others)
         for index, name in enumerate(self._codes):
             apart = np.abs(rows[:, index, None] - columns[:, index])
-            total += np.fmin(apart, 1.0) if name in self._ordered else apart != 0
-        return total
+            found[index] = np.fmin(apart, 1.0) if name in self._ordered else apart != 0
+        return found
 
     def _places(self, candidates: Sequence[Candidate]) -> Floats:
         """[len(candidates), axes]"""
@@ -68,46 +84,113 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surrogate:
-    """Costs that were measured, and what they suggest for others. `costs` are logarithms, smaller better."""
+    """Costs that were measured, and what they suggest for others. `costs` are logarithms, smaller better; `rates` is
+    one for each axis, `noise` one for each cost."""
 
     distances: Distances
     measured: tuple[Candidate, ...]
+    costs: Floats
+    rates: Floats
+    noise: Floats
     mean: float
-    length: float
     scale: float
     weights: Floats
     inverse: Floats
 
     def predict(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
         """(mean, standard deviation) of the logarithm of each one's cost, launches aside."""
-        near = np.exp(-self.distances.between(candidates, self.measured) / self.length)
-        left = 1.0 - np.einsum("ij,jk,ik->i", near, self.inverse, near)
+        near = np.exp(-np.tensordot(self.rates, self.distances.by_axis(candidates, self.measured), 1))
+        left = 1.0 - ((near @ self.inverse) * near).sum(axis=1)
         return self.mean + near @ self.weights, np.sqrt(self.scale * np.maximum(left, 0.0))
+
+    def awaiting(self, pending: Sequence[Candidate]) -> Surrogate:
+        """The same where `pending` had cost what is expected of them: nothing else is expected, yet less is unknown."""
+        if not pending:
+            return self
+        costs = np.concatenate([self.costs, self.predict(pending)[0]])
+        noise = np.concatenate([self.noise, np.full(len(pending), np.median(self.noise))])
+        measured = (*self.measured, *pending)
+        apart = self.distances.by_axis(measured, measured)
+        made = _Fits.of(apart, costs, self.rates[None], noise[None]).surrogate(0, self.distances, measured)
+        return replace(made, mean=self.mean, scale=self.scale, weights=made.inverse @ (costs - self.mean))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fits:
+    """The process under several settings of `rates` [settings, axes] and `noise` [settings, costs]."""
+
+    costs: Floats
+    rates: Floats
+    noise: Floats
+    means: Floats
+    scales: Floats
+    weights: Floats
+    inverses: Floats
+    likelihoods: Floats
+
+    @classmethod
+    def of(cls, apart: Floats, costs: Floats, rates: Floats, noise: Floats) -> _Fits:
+        """`apart`: the distances of the measured by axis."""
+        count = len(costs)
+        covariances = np.exp(-np.tensordot(rates, apart, 1)) + noise[:, :, None] * np.eye(count)
+        inverses: Floats = np.linalg.inv(covariances).astype(np.float64)
+        sums = inverses.sum(axis=2)
+        means = (sums @ costs) / sums.sum(axis=1)
+        off = costs - means[:, None]
+        weights = np.einsum("sij,sj->si", inverses, off)
+        scales = np.maximum((weights * off).sum(axis=1) / count, 1e-12)
+        likelihoods = -0.5 * (count * np.log(scales) + np.linalg.slogdet(covariances)[1])
+        return cls(
+            costs=costs, rates=rates, noise=noise, means=means, scales=scales, weights=weights, inverses=inverses,
+            likelihoods=likelihoods,
+        )  # fmt: skip
+
+    def surrogate(self, index: int, distances: Distances, measured: Sequence[Candidate]) -> Surrogate:
+        """The process under one of the settings."""
+        return Surrogate(
+            distances=distances, measured=tuple(measured), costs=self.costs, rates=self.rates[index],
+            noise=self.noise[index], mean=float(self.means[index]), scale=float(self.scales[index]),
+            weights=self.weights[index], inverse=self.inverses[index],
+        )  # fmt: skip
 
 
 def fitted(
     distances: Distances, measured: Sequence[Candidate], costs: Sequence[float], noise_of: Sequence[float] = ()
 ) -> Surrogate:
-    """The surrogate of two candidates or more with the logarithm of the cost of each; `noise_of` multiplies the noise
-    of each, by default by 1."""
-    values = np.array(costs)
-    mean, apart = float(values.mean()), distances.between(measured, measured)
-    best: tuple[float, Surrogate] | None = None
-    for length, noise in itertools.product(LENGTHS, NOISES):
-        covariance = np.exp(-apart / length) + noise * np.diag(noise_of or np.ones(len(measured)))
-        inverse: Floats = np.linalg.inv(covariance).astype(np.float64)
-        weights = inverse @ (values - mean)
-        scale = max(float((values - mean) @ weights) / len(measured), 1e-12)
-        _, logdet = np.linalg.slogdet(covariance)
-        fit = -0.5 * (len(measured) * math.log(scale) + float(logdet))
-        if best is None or fit > best[0]:
-            made = Surrogate(
-                distances=distances, measured=tuple(measured), mean=mean, length=length, scale=scale, weights=weights,
-                inverse=inverse,
-            )  # fmt: skip
-            best = fit, made
-    assert best is not None
-    return best[1]
+    """The surrogate of two candidates or more with the logarithm of the cost of each, under one rate for all axes;
+    `noise_of` multiplies the noise of each, by default by 1."""
+    apart = distances.by_axis(measured, measured)
+    settings = np.array(list(itertools.product(LENGTHS, NOISES)))
+    rates = np.repeat(1 / settings[:, :1], len(apart), axis=1)
+    noise = settings[:, 1:] * np.array(noise_of or np.ones(len(measured)))
+    fits = _Fits.of(apart, np.array(costs), rates, noise)
+    return fits.surrogate(int(np.argmax(fits.likelihoods)), distances, measured)
+
+
+def fitted_by_axis(distances: Distances, measured: Sequence[Candidate], costs: Sequence[float]) -> Surrogate:
+    """The surrogate of two candidates or more with the logarithm of the cost of each, under a rate for each axis.
+
+    From the best of a grid of equal rates, SWEEPS times axis by axis, then the noise, the best of STEPS is taken.
+    """
+    apart, values = distances.by_axis(measured, measured), np.array(costs)
+    varying = np.flatnonzero(apart.any(axis=(1, 2)))
+    settings = np.array(list(itertools.product(RATES, FINE_NOISES)))
+    rates, noise = np.repeat(settings[:, :1], len(apart), axis=1), settings[:, 1]
+
+    def best(rates: Floats, noise: Floats) -> tuple[_Fits, int]:
+        fits = _Fits.of(apart, values, rates, np.repeat(noise[:, None], len(values), axis=1))
+        far = (np.log(rates[:, varying]) - RATE_LOG_MEAN) / RATE_LOG_SD
+        return fits, int(np.argmax(fits.likelihoods - 0.5 * (far * far).sum(axis=1)))
+
+    fits, at = best(rates, noise)
+    for turn in SWEEPS * [*varying.tolist(), None]:
+        rates, noise = np.repeat(fits.rates[at : at + 1], len(STEPS), axis=0), np.repeat(fits.noise[at, 0], len(STEPS))
+        if turn is None:
+            noise = np.clip(noise * STEPS, LEAST_NOISE, MOST_NOISE)
+        else:
+            rates[:, turn] *= STEPS
+        fits, at = best(rates, noise)
+    return fits.surrogate(at, distances, measured)
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:

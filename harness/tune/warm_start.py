@@ -28,7 +28,7 @@ OTHER_MACHINE = 4.0
 FAILED_LOG = math.log(2.0)
 """What failed or broke a constraint counts as this much worse than the worst that was measured."""
 FIRST_FRAC = 1 / 3
-"""Share of the trials whose order the prior decides; as many as TPE draws at random before it has learned."""
+"""Share of the trials whose order the prior decides; as many as are drawn at random before it has learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

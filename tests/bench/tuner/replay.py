@@ -166,6 +166,7 @@ CONTESTANTS: dict[str, Callable[[Ground, int], list[Trial]]] = {
     "grid": _searched("grid", ends_when_enough=False),
     "hill climb": _climbed,
     "TPE, all trials": _searched("tpe", ends_when_enough=False),
+    "GP, all trials": _searched("gp", ends_when_enough=False),
     "dyno (TPE, ends when enough)": _searched("tpe", ends_when_enough=True),
     "dyno, racing": _searched("tpe", ends_when_enough=True, races=True),
     "dyno, racing, launches known": _searched("tpe", ends_when_enough=True, races=True, has_earlier=True),

@@ -13,7 +13,7 @@ from harness.choose.goals import Goals, Objective
 from harness.records import Candidate, Metric, Trial
 from harness.tune.expected_gain import ENOUGH_FRAC, MIN_MEASURED, expected_gain_frac
 from harness.tune.loop import search
-from harness.tune.surrogate import Distances, expected_improvement, fitted
+from harness.tune.surrogate import Distances, expected_improvement, fitted, fitted_by_axis
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
 
 SPACE = [Candidate(block=0, engine="fake", workers=w, batch_size=b) for w in (1, 2, 4, 8) for b in (1, 2, 4, 8)]
@@ -85,6 +85,33 @@ def test_the_surrogate_recovers_what_it_was_shown_and_orders_what_it_was_not() -
     hidden = [index for index in range(len(SPACE)) if index not in shown]
     assert np.abs(mean[hidden] - np.array(costs)[hidden]).max() < 0.25
     assert deviation[hidden].min() > deviation[shown].max()
+
+
+def test_an_axis_that_changes_nothing_has_the_lower_rate_and_its_values_are_alike() -> None:
+    shown = [each for index, each in enumerate(SPACE) if index % 3]
+    surrogate = fitted_by_axis(Distances(SPACE), shown, [math.log(40.0 * each.batch_size**-0.6) for each in shown])
+    rates = dict(zip(sorted(SPACE[0].axes()), surrogate.rates.tolist(), strict=True))
+    assert rates["workers"] < 0.5 * rates["batch_size"]
+    of_batch = [surrogate.predict([each])[0][0] for each in SPACE if each.batch_size == 8]
+    assert max(of_batch) - min(of_batch) < 0.1
+
+
+def test_what_is_under_way_changes_no_expectation_and_is_looked_at_no_more() -> None:
+    shown, pending = SPACE[:8], SPACE[12:14]
+    surrogate = fitted_by_axis(Distances(SPACE), shown, [math.log(40.0 * each.batch_size**-0.6) for each in shown])
+    waiting = surrogate.awaiting(pending)
+    (before, unsure), (after, surer) = surrogate.predict(SPACE), waiting.predict(SPACE)
+    assert after == pytest.approx(before, abs=1e-6)
+    assert np.all(surer <= unsure + 1e-9)
+    assert surer[12:14].max() < 0.5 * unsure[12:14].min()
+
+
+def test_numbers_are_ordered_where_some_engines_have_none_of_them() -> None:
+    """None is as far from each number as may be, and next to None."""
+    some = [Candidate(block=0, engine="fake", threads=count) for count in (1, 2, 8, None)]
+    apart = Distances(some).between(some, some)
+    assert apart[0, 1] < apart[0, 2] == 1.0
+    assert apart[3].tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_expected_improvement_is_its_formula() -> None:

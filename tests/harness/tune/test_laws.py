@@ -81,6 +81,12 @@ def test_the_search_beats_a_grid_on_a_smooth_law() -> None:
     assert "| drift | grid |" in table([found["grid"]])
 
 
+def test_the_largest_expected_gain_finds_the_best_where_random_draws_do_not() -> None:
+    found = {name: row(BY_NAME["drift"], name, 3) for name in ("random", "GP, all trials")}
+    losses = {name: float(str(one["median_loss_frac"])) for name, one in found.items()}
+    assert losses["GP, all trials"] <= 0.05 < losses["random"]
+
+
 def test_where_launches_differ_by_much_races_are_judged_again_and_nothing_better_stays_unmeasured() -> None:
     noisy, quiet = (run(BY_NAME[name], "dyno, racing", 0) for name in ("heavy noise", "drift"))
     assert noisy.reopened > 0

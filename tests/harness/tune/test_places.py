@@ -73,7 +73,7 @@ def test_of_many_placements_none_is_double_and_no_candidate_is_proposed_twice(tm
     assert placed >= placements
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["gp", "grid", "random", "tpe", "nsga2"])
 def test_candidates_under_way_are_not_proposed_again(sampler: str) -> None:
     of = scenario({"sampler": sampler, "trials": 60})
     proposals, pending = Proposals(plan(of), of), list[Candidate]()
@@ -88,7 +88,7 @@ def test_candidates_under_way_are_not_proposed_again(sampler: str) -> None:
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_machines_share_the_search_and_its_budget_counts_what_is_under_way(tmp_path: Path, count: int) -> None:
-    of = scenario({"sampler": "tpe", "trials": 24})
+    of = scenario({"trials": 24})
     bench = Bench(of, tmp_path / "study.db")
     places = _places(bench, count)
     result = _search(bench, places)

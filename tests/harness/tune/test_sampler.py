@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from harness.errors import EnvironmentFault
 from harness.records import Trial
+from harness.scenario.schema import Scenario
 from harness.tune.loop import search
 from harness.tune.sampler import Proposals, StudyRecord, first_candidates
 from tests.harness.tune.landscape import Bench, plan, scenario, trial_of
@@ -102,7 +103,7 @@ def test_a_lost_study_is_made_again_from_the_recorded_trials(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "nsga2"])
 def test_several_objectives_make_a_study_of_several_directions(study_db: Path, sampler: str) -> None:
     objectives = [
         {"metric": "latency_p50_ms", "goal": "minimize"},
@@ -149,6 +150,40 @@ def test_proposals_change_only_by_what_they_learn() -> None:
         assert proposals.next() == candidate
         proposals.learn(trial_of(candidate, number, of))
     assert proposals.next() != candidate
+
+
+def _searched(of: Scenario, count: int) -> list[Trial]:
+    proposals, trials = Proposals(plan(of), of), list[Trial]()
+    while len(trials) < count and (candidate := proposals.next()) is not None:
+        trials.append(trial_of(candidate, len(trials) + 1, of))
+        proposals.learn(trials[-1])
+    return trials
+
+
+def test_an_objective_that_is_maximized_is_searched_as_well() -> None:
+    """Throughput is 8000 over the latency here: the trials are those of the latency, by whichever the search goes."""
+    turned = scenario({"seed": 2}, objectives=[{"metric": "throughput_rps", "goal": "maximize"}])
+    by_rate, by_latency = (_searched(of, 20) for of in (turned, scenario({"seed": 2})))
+    assert [each.candidate for each in by_rate] == [each.candidate for each in by_latency]
+
+
+def test_an_objective_at_zero_is_searched_without_its_logarithm() -> None:
+    of = scenario({"seed": 1}, objectives=[{"metric": "error_frac", "goal": "minimize"}])
+    assert len({trial.candidate.candidate_id for trial in _searched(of, 14)}) == 14
+
+
+def test_while_nothing_ran_candidates_are_still_proposed() -> None:
+    of, proposals = scenario({"seed": 1}), Proposals(plan(scenario()), scenario({"seed": 1}))
+    for number in range(1, 16):
+        candidate = proposals.next()
+        assert candidate is not None
+        proposals.learn(replace(trial_of(candidate, number, of), outcome="crashed", summary=None, quality=None))
+
+
+def test_several_objectives_are_searched_by_tpe() -> None:
+    goals = [{"metric": "latency_p50_ms", "goal": "minimize"}, {"metric": "throughput_rps", "goal": "maximize"}]
+    by_default, by_tpe = (_searched(scenario(search, objectives=goals), 14) for search in ({}, {"sampler": "tpe"}))
+    assert [each.candidate for each in by_default] == [each.candidate for each in by_tpe]
 
 
 def test_a_recorded_candidate_outside_the_plan_is_ignored() -> None:
