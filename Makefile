@@ -110,7 +110,7 @@ bench-tuner: install ## the search on six programmed laws, or BENCH='--landscape
 	$(BIN)/python -m tests.bench.tuner.bench_tuner $(BENCH)
 
 LANDSCAPE ?= llamacpp
-bench-landscapes: install ## every candidate of a space launched twice, for the replay: 45 minutes (LANDSCAPE=t5: 110)
+bench-landscapes: install ## every candidate of a space launched twice, for the replay: 40 minutes (LANDSCAPE=t5: an hour)
 	@case $(LANDSCAPE) in t5) $(BIN)/dyno engine install openvino;; esac
 	$(BIN)/python -m tests.bench.landscapes.record scenarios/landscapes/$(LANDSCAPE).yaml --out results/published/landscapes/$(LANDSCAPE) $(BENCH)
 

@@ -116,7 +116,14 @@ def write(folder: Path, found: Landscape) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd", compression_level=19))
+    split = dict.fromkeys((f"{name}.list.element" for name in ("began_ms", "waited_ms")), "BYTE_STREAM_SPLIT")
+
+    def fill(partial: Path) -> None:  # floats by their bytes take a third less
+        pq.write_table(
+            table, partial, compression="zstd", compression_level=19, use_dictionary=["trial"], column_encoding=split
+        )
+
+    write_whole(path, fill)
     return path
 
 
