@@ -250,7 +250,7 @@ class Confirm(Strict):
 class Search(Strict):
     """How the space is searched, and when the search stops."""
 
-    sampler: Annotated[str, BeforeValidator(one_of("a sampler", SAMPLERS))] = "tpe"
+    sampler: Annotated[str, BeforeValidator(one_of("a sampler", SAMPLERS))] = "gp"
     trials: Annotated[AtLeastOne, Field(description="candidates measured at most")] = 12
     max_minutes: Annotated[
         float, Field(gt=0.0, description="minutes of reference, search, finalists and verification")

@@ -1,4 +1,4 @@
-"""The gain that a trial should bring: `gp` proposes the largest; below a hundredth the search has found enough.
+"""The gain that a trial should bring: `gp` proposes the largest; three times below a hundredth, enough is found.
 
 Optuna's own terminators are no fit: they need torch and scipy, which dyno does without, look only at parameters that
 all trials share (of several engines that is the block alone), and wait for twenty trials where a search has twelve.
@@ -16,11 +16,22 @@ from harness.records import Candidate, Trial
 from harness.tune.surrogate import Distances, Surrogate, expected_improvement, fitted, fitted_by_axis
 
 ENOUGH_FRAC = 0.01
-"""A search ends when its next trial should gain less of the best objective."""
+"""Of the best objective: less is no gain worth a trial."""
+LOOKS = 3
+"""A search ends when so many times running its next trial should gain less than ENOUGH_FRAC."""
 MIN_MEASURED = 8
 """Measured candidates below which the surrogate is a guess."""
 MOST_UNMEASURED = 2_000
 """Candidates that are looked at; of more, evenly spaced ones."""
+
+
+def has_enough(distances: Distances, goals: Goals, trials: Sequence[Trial], unmeasured: Sequence[Candidate]) -> bool:
+    """Whether the next trial should gain less than ENOUGH_FRAC, and should have after the last LOOKS - 1 trials too."""
+    for behind in range(LOOKS):
+        gain = expected_gain_frac(distances, goals, trials[: len(trials) - behind], unmeasured)
+        if gain is None or gain >= ENOUGH_FRAC:
+            return False
+    return True
 
 
 def expected_gain_frac(

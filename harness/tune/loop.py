@@ -17,7 +17,7 @@ from harness.records import NOT_MEASURED, Candidate, Trial, next_number
 from harness.store.blocks import without_void_block
 from harness.store.reader import marked
 from harness.tune.budget import Budget, stored_duration_s
-from harness.tune.expected_gain import ENOUGH_FRAC, expected_gain_frac
+from harness.tune.expected_gain import ENOUGH_FRAC, LOOKS, has_enough
 from harness.tune.finalists import finalists, first_measurements, remaining, whole_measurements
 from harness.tune.implausible import implausible
 from harness.tune.lost_machines import losses, lost_once
@@ -254,16 +254,18 @@ class _Session:
         return not_run(done.order, "crashed", reason, done.machine)
 
     def _why_enough(self) -> str | None:
-        """None while the next trial should gain something; else the sentence. A grid is measured whole."""
+        """None while the next trial may gain something; else the sentence. A grid is measured whole."""
         if self._limits.sampler == "grid" or self._proposals.is_at_first:
             return None
         first = first_measurements(self._comparable())
         seen = {trial.candidate.candidate_id for trial in first}
         left = [each for each in self._context.plan.candidates if each.candidate_id not in seen]
-        gain = expected_gain_frac(self._distances, self._goals, first, left)
-        if gain is None or gain >= ENOUGH_FRAC:
+        if not has_enough(self._distances, self._goals, first, left):
             return None
-        return f"the next trial should gain less than {100 * ENOUGH_FRAC:g} % ({self._measured()} candidates measured)"
+        return (
+            f"{LOOKS} times running the next trial should gain less than {100 * ENOUGH_FRAC:g} % "
+            f"({self._measured()} candidates measured)"
+        )
 
     def _terms(self, candidate: Candidate, machine: str) -> Terms | None:
         """What its trial is raced on there; nothing for the incumbent, which is one side of the gain."""

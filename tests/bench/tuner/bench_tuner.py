@@ -39,7 +39,7 @@ COLUMNS = (
     ("minutes to within 5 %", "median_found_min"), ("lost >= 10 % on redeployment", REDEPLOYED),
 )  # fmt: skip
 """Title and key of each column behind law, contestant and seeds; REDEPLOYED is there for landscapes alone."""
-WHOLE_TPE, ENOUGH, RACING = "TPE, all trials", "dyno (TPE, ends when enough)", "dyno, racing"
+WHOLE, ENOUGH, RACING = "GP, all trials", "dyno (GP, ends when enough)", "dyno, racing"
 PROBES = "dyno, racing and probes"
 COSTS_S = ((5.0, 60.0), (LAUNCH_S, LOAD_S), (90.0, 125.0), (25.0, 20.0), (60.0, 20.0))
 """Launch and whole load of a trial, for which it is stated what probes save: mostly load, those of the laws, a decoder
@@ -159,17 +159,17 @@ def _cell(key: str, one: Row) -> str:
 def _savings(found: Sequence[Row], *, is_law: bool) -> Iterator[str]:
     """What each part of the search saves, where all of its contestants ran."""
     by_name = {(one["law"], one["contestant"]): one for one in found}
-    names = ("random", WHOLE_TPE, ENOUGH, RACING, PROBES)
+    names = ("random", WHOLE, ENOUGH, RACING, PROBES)
     laws = [law for law in dict.fromkeys(one["law"] for one in found) if all((law, name) in by_name for name in names)]
     if not laws:
         return
     yield from (
         "## What each part saves",
         "",
-        f"Minutes of a whole search by TPE whose trials are each judged{f' ({QUALITY_S:g} s)' if is_law else ''}, and",
+        f"Minutes of a whole search by GP whose trials are each judged{f' ({QUALITY_S:g} s)' if is_law else ''}, and",
         f"what is saved of it: by judging each numeric path{' (here a dtype)' if is_law else ''} once, by ending when",
-        "the next trial should gain too little, by racing, and by probes in it. Sampler: the loss that random sampling",
-        f"leaves beyond TPE's with the same trials. One launch for {LEVELS} levels of load saves the launches of",
+        "next trials should gain too little, by racing, and by probes in it. Sampler: the loss that random sampling",
+        f"leaves beyond GP's with the same trials. One launch for {LEVELS} levels of load saves the launches of",
         f"{LEVELS - 1} of {LEVELS} searches that measure one level each.",
         "",
     )

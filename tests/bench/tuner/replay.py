@@ -121,7 +121,7 @@ def _searched(
             if ends_when_enough:
                 loop.search(context)
             else:
-                with patch.object(loop, "expected_gain_frac", lambda *given: None):
+                with patch.object(loop, "has_enough", lambda *given: False):
                     loop.search(context)
         return trials
 
@@ -167,10 +167,10 @@ CONTESTANTS: dict[str, Callable[[Ground, int], list[Trial]]] = {
     "hill climb": _climbed,
     "TPE, all trials": _searched("tpe", ends_when_enough=False),
     "GP, all trials": _searched("gp", ends_when_enough=False),
-    "dyno (TPE, ends when enough)": _searched("tpe", ends_when_enough=True),
-    "dyno, racing": _searched("tpe", ends_when_enough=True, races=True),
-    "dyno, racing, launches known": _searched("tpe", ends_when_enough=True, races=True, has_earlier=True),
-    "dyno, racing and probes": _searched("tpe", ends_when_enough=True, races=True, probes=True),
+    "dyno (GP, ends when enough)": _searched("gp", ends_when_enough=True),
+    "dyno, racing": _searched("gp", ends_when_enough=True, races=True),
+    "dyno, racing, launches known": _searched("gp", ends_when_enough=True, races=True, has_earlier=True),
+    "dyno, racing and probes": _searched("gp", ends_when_enough=True, races=True, probes=True),
     **{name: search for name, (search, _) in RIVALS.items()},
 }
 

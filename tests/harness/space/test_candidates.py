@@ -291,6 +291,6 @@ def test_a_model_that_no_machine_serves_so_is_the_scenarios_fault_and_nothing_is
     other = plan_space(resolved, lambda engine, python: missing, kind=_T5)
     assert [each.is_everywhere for each in other.pruned] == [True, False]
     lines = list(plan_lines(resolved, other, ()))
-    assert "elsewhere  where all of them can be launched: tpe, 1 of 1 candidates" in lines
+    assert "elsewhere  where all of them can be launched: gp, 1 of 1 candidates" in lines
     assert "           ctranslate2: one candidate" in lines
     assert "           vllm: one candidate" not in lines

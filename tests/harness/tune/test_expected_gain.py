@@ -11,7 +11,7 @@ import pytest
 
 from harness.choose.goals import Goals, Objective
 from harness.records import Candidate, Metric, Trial
-from harness.tune.expected_gain import ENOUGH_FRAC, MIN_MEASURED, expected_gain_frac
+from harness.tune.expected_gain import ENOUGH_FRAC, LOOKS, MIN_MEASURED, expected_gain_frac, has_enough
 from harness.tune.loop import search
 from harness.tune.surrogate import Distances, expected_improvement, fitted, fitted_by_axis
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
@@ -40,6 +40,15 @@ def test_on_a_plateau_nothing_more_is_expected() -> None:
     gain = _gain({index: 20.0 + 0.01 * (index % 3) for index in range(12)})
     assert gain is not None
     assert gain < ENOUGH_FRAC
+
+
+def test_it_takes_three_looks_to_have_enough() -> None:
+    """All alike but the one measured `place` trials before the last, which surprised."""
+    trials = [_trial(SPACE[index], 20.0) for index in range(12)]
+    assert has_enough(Distances(SPACE), GOALS, trials, SPACE[12:])
+    assert not has_enough(Distances(SPACE), GOALS, trials[: MIN_MEASURED + LOOKS - 2], SPACE[12:])
+    surprised = [*trials[:-1], _trial(SPACE[11], 8.0)]
+    assert not has_enough(Distances(SPACE), GOALS, surprised, SPACE[12:])
 
 
 def test_where_the_trend_goes_on_more_is_expected() -> None:
@@ -126,7 +135,9 @@ def test_a_search_ends_when_it_has_the_best_and_says_so(tmp_path: Path) -> None:
     bench = Bench(of, tmp_path / "study.db")
     result = search(bench.context())
     assert result.stop == "converged"
-    assert result.stop_reason == f"the next trial should gain less than 1 % ({len(result.trials)} candidates measured)"
+    assert result.stop_reason == (
+        f"3 times running the next trial should gain less than 1 % ({len(result.trials)} candidates measured)"
+    )
     assert MIN_MEASURED <= len(result.trials) < 40
     found = min(latency_ms(trial.candidate) for trial in result.trials if trial.is_feasible)
     assert found <= 1.02 * best_latency_ms(of)

@@ -110,7 +110,7 @@ def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch:
 
 def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_against_the_truth() -> None:
     made = dict(row(BY_NAME["tie"], "grid", 1))
-    minutes = {"random": 16.0, "TPE, all trials": 16.0, "dyno (TPE, ends when enough)": 15.0, "dyno, racing": 12.0}
+    minutes = {"random": 16.0, "GP, all trials": 16.0, "dyno (GP, ends when enough)": 15.0, "dyno, racing": 12.0}
     minutes["dyno, racing and probes"] = 11.0
     chances = [(0.2, False), (0.3, True), (0.25, None), (0.05, True), (0.45, False)]
     rows = [
