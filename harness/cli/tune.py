@@ -247,8 +247,8 @@ def _plan(
     kind = model_kind_of(resolved)
     most = most_tokens(resolved, kind)
     if there is not None:
-        plan = there.planned(plan_space(resolved, there.capabilities, there.cores, kind=kind, tokens=most))
-        return without_too_large(plan, resolved, None, most) if prunes else plan
+        plan = there.with_most_memory(plan_space(resolved, there.capabilities, there.cores, kind=kind, tokens=most))
+        return there.planned(without_too_large(plan, resolved, None, most) if prunes else plan)
     if machine is not None:
         plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores, kind=kind, tokens=most)
     else:
@@ -260,7 +260,7 @@ def _plan(
 def _memory_mib(there: Elsewhere | None) -> float:
     if there is None:
         return psutil.virtual_memory().total / BYTES_PER_MIB
-    return there.memory_mib
+    return there.most_memory_mib
 
 
 def _here(bench: Bench) -> Places:

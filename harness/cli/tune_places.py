@@ -54,11 +54,12 @@ split_option = click.option(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
     """A cluster, and one machine of the class that the search runs on. `nodes`: machine id -> its node, of all that are
-    of the class; the first is asked what it can do."""
+    of the class; the first is asked what it can do. `memories_mib` are theirs, of parts their shares."""
 
     cluster: Cluster
     machine: Machine
     nodes: Mapping[str, str]
+    memories_mib: Set[float]
     _known: dict[EngineThere, Capabilities | Availability] = field(default_factory=dict)
 
     @property
@@ -72,21 +73,34 @@ class Elsewhere:
         return int(str(self.machine.facts["cores_usable"]))
 
     @property
-    def memory_mib(self) -> float:
-        """Of the machine; of a part of one its share."""
-        return float(str(self.machine.facts["memory_mib"]))
+    def most_memory_mib(self) -> float:
+        """Of the machine or part with the most: what needs more fits nowhere."""
+        return max(self.memories_mib)
+
+    def with_most_memory(self, plan: SpacePlan) -> SpacePlan:
+        """The plan, for the machine or part with the most memory."""
+        return self._for(plan, self.most_memory_mib, " at most")
 
     def planned(self, plan: SpacePlan) -> SpacePlan:
-        """The plan, for machines or parts that have as much memory as this one."""
-        plan = replace(plan, host="each machine", host_bytes=self.memory_mib * BYTES_PER_MIB)
-        if (count := self.cluster.split) == 1:
+        """The plan, for the machine or part with the least memory."""
+        least_mib = min(self.memories_mib)
+        plan = self._for(plan, least_mib, " at least")
+        if self.cluster.split == 1:
             return plan
-        part = f"each of the {count} parts of a machine"
+        whose = "the least" if len(self.memories_mib) > 1 else "its"
         warning = (
-            f"{part} is planned with {self.memory_mib:,.0f} MiB, its share, and nothing holds a server to it: where "
-            "servers need more at one time, the machine may end one of them"
+            f"{self._each} is planned with {least_mib:,.0f} MiB, {whose} share, and nothing holds a server to it: "
+            "where servers need more at one time, the machine may end one of them"
         )
-        return replace(plan, host=part, warnings=(*plan.warnings, warning))
+        return replace(plan, warnings=(*plan.warnings, warning))
+
+    @property
+    def _each(self) -> str:
+        return "each machine" if (count := self.cluster.split) == 1 else f"each of the {count} parts of a machine"
+
+    def _for(self, plan: SpacePlan, memory_mib: float, bound: str) -> SpacePlan:
+        host = f"{self._each} has{bound if len(self.memories_mib) > 1 else ''}"
+        return replace(plan, host=host, host_bytes=memory_mib * BYTES_PER_MIB)
 
     def capabilities(
         self, engine: str, python: str = "", command: str = "", image: str = ""
@@ -213,8 +227,10 @@ def _of_class(cluster: Cluster, found: Sequence[Found], machine_class: str | Non
     """The machines of a class. Raises as `chosen_class`."""
     chosen = chosen_class(found, machine_class).machine
     known = [(each.described.machine, each.node) for each in found if each.described is not None]
-    nodes = {machine.machine_id: node for machine, node in known if machine.machine_class == chosen.machine_class}
-    return Elsewhere(cluster=cluster, machine=chosen, nodes=nodes)
+    known = [(machine, node) for machine, node in known if machine.machine_class == chosen.machine_class]
+    memories_mib = {float(str(machine.facts["memory_mib"])) for machine, _ in known}
+    nodes = {machine.machine_id: node for machine, node in known}
+    return Elsewhere(cluster=cluster, machine=chosen, nodes=nodes, memories_mib=memories_mib)
 
 
 def check_goes_elsewhere(

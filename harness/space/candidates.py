@@ -68,13 +68,13 @@ class BlockPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpacePlan:
     """The searchable space. `candidates` are unique, the incumbent's block first, then blocks and axes in the
-    scenario's order. `host` is what measures, in words, and `host_bytes` its memory, None: that of this machine."""
+    scenario's order. `host` is what measures and "has", and `host_bytes` its memory, None: that of this machine."""
 
     blocks: tuple[BlockPlan, ...]
     candidates: tuple[Candidate, ...]
     pruned: tuple[Pruned, ...]
     warnings: tuple[str, ...]
-    host: str = "this machine"
+    host: str = "this machine has"
     host_bytes: float | None = None
 
     @property

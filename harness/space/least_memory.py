@@ -105,7 +105,7 @@ def _room(
     host = memory_bytes(plan, machine)
     if candidate.device == "cpu":
         return (
-            (host, f"{plan.host if machine is None else machine.name} has {host / 1e9:.1f} GB")
+            (host, f"{plan.host if machine is None else f'{machine.name} has'} {host / 1e9:.1f} GB")
             if least.is_mapped
             else None
         )

@@ -146,7 +146,7 @@ def _room(
     cost, named = resolved.scenario.cost, block.options.get("instance", (None,))[0]
     name = str(named) if named else (cost.instance if cost else None)
     if "cpu" in block.device and name is None:
-        return memory_bytes(plan, None), f"{plan.host} has"
+        return memory_bytes(plan, None), plan.host
     if name is None:
         return None, "cost.instance would name a GPU to compare it with"
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from engines.api import Availability, Capabilities
-from harness.cli import tune
+from harness.cli import tune, tune_places
 from harness.cli.tune_places import Elsewhere, check_goes_elsewhere
 from harness.measure.machine.machine_class import Machine
 from harness.scenario.load import load_scenario
@@ -39,11 +39,11 @@ class There(Elsewhere):
 
 
 @contextmanager
-def _a_cluster(split: int = 1) -> Iterator[Elsewhere]:
+def _a_cluster(split: int = 1, memories_mib: Set[float] = frozenset({1024.0})) -> Iterator[Elsewhere]:
     machine = Machine(machine_id="m", facts={"cores_usable": 8, "memory_mib": 1024})
     cluster = InMemoryCluster(Path(), {"n": machine})
     cluster.split = split
-    yield There(cluster=cluster, machine=machine, nodes={"m": "n"})
+    yield There(cluster=cluster, machine=machine, nodes={"m": "n"}, memories_mib=memories_mib)
 
 
 @pytest.fixture
@@ -98,6 +98,29 @@ def test_a_plan_for_places_has_the_memory_of_a_machine_there_or_of_a_part_of_one
     assert "candidates 1\n" in printed
     assert f"= 17.18 GB, and {host} has 1.1 GB; --no-prune launches it all the same" in printed
     assert (f"{host} is planned with 1,024 MiB, its share, and nothing holds a server to it" in printed) == (split > 1)
+
+
+def test_what_fits_the_machine_with_the_most_memory_is_kept_and_the_least_is_shown(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Keys and values of 131,072 tokens need 17.2 GB, which one of the two machines has; twice as many neither has."""
+    path.write_text(
+        "name: s\nmodel: {shape: llama-3.1-8b}\n"
+        "space: [{engine: llamacpp, dtype: bf16, rolling_batch: auto,\n"
+        "  options: {context: [512, 131072], n_parallel: [1, 2]}}]\n"
+    )
+    facts = ({"cores_usable": 8, "memory_mib": mib} for mib in (1024, 20480))
+    machines = {f"n{number}": Machine(machine_id=f"m{number}", facts=each) for number, each in enumerate(facts)}
+    monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: InMemoryCluster(tmp_path, machines))
+    with tune_places.elsewhere("ray://head:1", None) as found:
+        assert found is not None
+        memories_mib = found.memories_mib
+    monkeypatch.setattr(tune, "elsewhere", lambda *about: _a_cluster(memories_mib=memories_mib))
+    asked = [str(path), "--dry-run", "--places", "ray://head:1"]
+    printed = CliRunner().invoke(tune.command, asked, catch_exceptions=False).output
+    assert "candidates 3\n" in printed
+    assert "= 34.36 GB, and each machine has at most 21.5 GB; --no-prune launches it all the same" in printed
+    assert "each machine has at least 1.1 GB: does not fit" in printed
 
 
 def test_a_plan_states_by_how_much_launches_differ_and_from_where_that_is_known(path: Path, tmp_path: Path) -> None:

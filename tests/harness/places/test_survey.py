@@ -98,7 +98,7 @@ def test_a_cluster_that_had_machines_is_waited_for_while_it_has_none(tmp_path: P
 
 def test_what_an_engine_can_do_is_asked_of_another_machine_where_the_first_is_lost(tmp_path: Path) -> None:
     cluster = Leaving(tmp_path, {"n1": _machine("m1"), "n2": _machine("m2")})
-    there = Elsewhere(cluster=cluster, machine=_machine("m1"), nodes={"m1": "n1"})
+    there = Elsewhere(cluster=cluster, machine=_machine("m1"), nodes={"m1": "n1"}, memories_mib={1024.0})
     assert there.capabilities("fake") == Availability(is_available=False, reason="asked n2")
 
 
