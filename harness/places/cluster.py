@@ -15,8 +15,10 @@ LOSSES = 3
 
 
 def short(node: str) -> str:
-    """A node's name as people read it: an address whole, of a long hash its beginning."""
-    return node if len(node) < 32 else node[:8]
+    """A node's name as people read it: an address whole, of a long hash its beginning; its part stays."""
+    machine, mark, part = node.partition("#")
+    is_hash = len(machine) >= 32 and ":" not in machine
+    return f"{machine[:8] if is_hash else machine}{mark}{part}"
 
 
 def parts_of(nodes: Iterable[str], count: int) -> list[str]:
@@ -35,9 +37,10 @@ def part_of(node: str) -> str:
 
 
 def share_of(node: str) -> float:
-    """Of the resource `machine`: 1, of a part one N-th, rounded down as finely as Ray counts, so that N fit."""
+    """Of the resource `machine`: one N-th of a little less than 1, rounded down as finely as Ray counts. Dask adds
+    and subtracts floats: N must fit although their sum drifts, and the whole machine after them."""
     count = int(part_of(node).partition("/")[2] or 1)
-    return 10_000 // count / 10_000
+    return 9_999 // count / 10_000
 
 
 class Lost(Exception):

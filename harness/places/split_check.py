@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 from harness.errors import EnvironmentFault
 from harness.measure.machine.calibration import Calibration
 from harness.measure.statistics.distributions import t_quantile
-from harness.places.cluster import Cluster, Lost, Refused, Task, parts_of
+from harness.places.cluster import Cluster, Lost, Refused, Task, parts_of, short
 from harness.places.requests import Measure
 from harness.records import Trial
 from harness.store.archive import DamagedArchive, unpack
@@ -109,7 +109,7 @@ def _launched(cluster: Cluster, parts: Collection[str], measure: Measure, limit_
             try:
                 trials[part] = unpack(cluster.answer(task), token).trial
             except (Refused, Lost, DamagedArchive) as error:
-                raise EnvironmentFault(f"--split: part {part} did not measure: {error}") from error
+                raise EnvironmentFault(f"--split: part {short(part)} did not measure: {error}") from error
     finally:
         for task in asked:
             cluster.cancel(task)
