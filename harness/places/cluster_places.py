@@ -368,12 +368,12 @@ class FarPlaces:
             if arrived.trial.machine != attempt.place.machine_id:
                 raise DamagedArchive(f"it is of machine {arrived.trial.machine}, expected {attempt.place.machine_id}")
         except (Refused, Lost, DamagedArchive) as error:
-            if attempt.place.node in self._places:
+            if self._places.get(attempt.place.node) is attempt.place:  # no other, which joined after it had left
                 self._give_up(attempt.place.node)
-            if isinstance(error, Refused):
-                self._refuse(f"machine {attempt.place.machine_id}: {error}")
-            else:
-                self._ask_again(attempt.place.node)
+                if isinstance(error, Refused):
+                    self._refuse(f"machine {attempt.place.machine_id}: {error}")
+                else:
+                    self._ask_again(attempt.place.node)
             return _lost(attempt, str(error)) if attempt.is_open else None
         if not attempt.is_open:
             return _lost(attempt, "it was given up before")

@@ -35,6 +35,28 @@ def test_a_node_that_left_and_came_back_is_asked_to_join_again(tmp_path: Path) -
     assert set(bench.places.machines) == {"m1", "m2"}
 
 
+@pytest.mark.parametrize("fate", ["lost", "the disk is full"])
+def test_a_late_answer_of_before_a_node_left_gives_up_no_place_that_joined_anew(tmp_path: Path, fate: str) -> None:
+    bench = admitted(tmp_path, fate)
+    late_s = bench.cluster.now_s + 10
+    bench.places.begin(replace(ORDER, avoid=frozenset({"m2"})))
+    node = bench.cluster.machines.pop("n1")
+    first = bench.places.next_done()
+    assert first is not None
+    assert first.lost == "its node left the cluster"
+    bench.cluster.machines["n1"] = node
+    while "m1" not in bench.places.machines:
+        assert bench.places.next_done() is None
+    bench.notes.clear()
+    bench.places.begin(replace(ORDER, number=2, avoid=frozenset({"m1"})))
+    while (done := bench.places.next_done()) is None:
+        pass
+    assert done.order.number == 2
+    assert bench.cluster.now_s > late_s
+    assert set(bench.places.machines) == {"m1", "m2"}
+    assert not [note for note in bench.notes if "takes trials" in note or "left out" in note], "it is asked nothing"
+
+
 def test_a_part_that_was_not_there_when_parts_were_checked_takes_no_trial(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.asked = replace(bench.asked, only=frozenset({"m2"}))
