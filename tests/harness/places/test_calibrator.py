@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.store.formats import RunManifest
 from harness.store.reader import last_calibrations, read_calibrations, read_run
 from harness.store.writer import RunWriter
 from harness.tune.scaled import scaled
+from tests.bench.machines.replayed import replay_table
 from tests.bench.machines.simulation import LAWS, ODD, run
 from tests.harness.places.contract import some_terms
 from tests.harness.tune.landscape import raced, scenario
@@ -297,3 +299,12 @@ def test_searches_on_four_machines_find_the_odd_one_and_no_other(tmp_path: Path,
         assert all(not each.is_odd_ranked for each in outcomes)
         assert all(each.trials >= 57 for each in outcomes), "what the odd machine measured is measured again"
     assert all(each.loss_frac < 0.1 for each in outcomes)
+
+
+def test_the_published_replay_states_the_aims_that_it_misses() -> None:
+    published = Path(__file__).parents[3] / "results" / "published" / "bench-machines"
+    rows = json.loads((published / "replay.json").read_text())["rows"]
+    table = replay_table(rows)
+    assert table == (published / "replay.md").read_text()
+    assert "\nMissed: the upper bound at 2 machines (3.25 %), the same winner at 8 machines (84 %).\n" in table
+    assert "Missed" not in replay_table([{**each, "excess_upper_frac": 0.0, "same_winner": 50} for each in rows])
