@@ -81,10 +81,9 @@ class CpuDevice final : public Device {
     void release(void *memory, int64_t) override { std::free(memory); }
 
     Status reserve(const Reservation &most) override {
-        keys_ = std::max(keys_, round_up(most.keys, 32));
         const int64_t rows = most.rows * most.shards, width = round_up(most.width, 64);
         const int64_t value = kernels_.bf16_rows == ROWS_BF16_FLOATS ? 4 : 2;
-        const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * keys_ * 4) &&
+        const bool ok = scores_.reserve(team_.threads() * MAX_BLOCK * round_up(most.keys, 32) * 4) &&
                         quantized_.reserve(rows * (width + 64) * value) && row_scales_.reserve(rows * width / I4_GROUP * 4) &&
                         row_offsets_.reserve(rows * width / I4_GROUP * 4) &&
                         best_.reserve(rows * CHUNKS_PER_THREAD * (team_.threads() + 1) * 8);
@@ -176,7 +175,7 @@ class CpuDevice final : public Device {
         int64_t work = 0;
         for (int i = 0; i < n; ++i) work += jobs[i].R * jobs[i].keys * jobs[i].D * heads * 2 * ATTEND_WORK;
         int64_t each = 0;
-        for (int i = 0; i < n; ++i) each = std::max(each, attend_scratch(jobs[i]));
+        for (int i = 0; i < n; ++i) each = std::max(each, attend_scratch(jobs[i], has_tiles_));
         if (!scores_.reserve(team_.threads() * each * 4)) return {Code::no_memory, "out of memory for the scores of attention"};
         const int chunks = static_cast<int>(std::min<int64_t>(items, chunks_of(work)));
         auto body = [&](int chunk, int thread) {
@@ -325,7 +324,7 @@ class CpuDevice final : public Device {
     const KernelTable &kernels_;
     Team team_;
     Memory scores_, quantized_, row_scales_, row_offsets_, best_;
-    int64_t keys_ = 0, cache_bytes_, serial_work_;
+    int64_t cache_bytes_, serial_work_;
     bool has_tiles_;
 };
 

@@ -25,7 +25,7 @@ T5K_API t5k_status t5k_op_linear(t5k_bench *bench, int32_t format, int32_t quant
 T5K_API t5k_status t5k_op_linear_reference(int32_t format, int32_t quantize_rows, int32_t epilogue, int32_t activation,
                                            const void *packed, int64_t K, int64_t N, int64_t columns, const float *x,
                                            int64_t R, float *y, int32_t amx);
-/* k, v: [keys, heads * D] rows, cached as fp32 (cache_bytes 4) or bf16 (2); is_rounded (with 4): bf16 may do for all of it; q, out: [R, heads * D]; bias [heads, 2 W + 32] or NULL; causal rows start at first. */
+/* k, v: [keys, heads * D] rows, cached as fp32 (cache_bytes 4) or bf16 (2); is_rounded (with 4): q, k, v and exponentials may be rounded to bf16; q, out: [R, heads * D]; bias [heads, 2 W + 32] or NULL; causal rows start at first. */
 T5K_API t5k_status t5k_op_attend(t5k_bench *bench, const float *q, const float *k, const float *v, const float *bias,
                                  int64_t W, int64_t R, int64_t keys, int64_t heads, int64_t D, int64_t first,
                                  int32_t causal, int32_t cache_bytes, int32_t is_rounded, float *out, int32_t repeats);

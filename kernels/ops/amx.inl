@@ -1,7 +1,6 @@
 // The tile registers of Intel's AMX: eight of them, each up to 16 rows of 64 bytes. By the instructions' names, because the kernels
 // are compiled for AVX-512 CPUs without them too. A process asks the kernel for them (cpu/isa.cpp), a thread configures them
-// before use and releases them after. Included by
-// linear_amx.inl and attention_amx.inl.
+// before use and releases them after. Included by linear_amx.inl and attention_amx.inl.
 //
 // A product of tiles adds rows of x times weights to sums: x [rows, 64 bytes], weights [16 groups of k, 16 outputs] as a panel
 // holds them (ops/panels.h), sums [rows, 16] of four bytes.

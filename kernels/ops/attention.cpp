@@ -211,7 +211,7 @@ void attend(const AttendJob &job, float *scratch) {
 #if defined(T5K_ISA_AVX512)
 // The same, by tiles where the job allows its roundings.
 void attend_amx(const AttendJob &job, float *scratch) {
-    if (!job.is_rounded || job.D > MOST_DIMS) return attend(job, scratch);
+    if (!is_by_tiles(job)) return attend(job, scratch);
     const HeadTiles tiles = head_tiles(job, scratch);
     put_tiles(job, tiles);
     configure_attention();

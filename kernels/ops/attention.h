@@ -16,9 +16,10 @@
 //               order. Values: fp32 chain over keys in order. So a row does not depend on rows computed beside it.
 //               Where is_rounded and the CPU has AMX: products in the tiles' order (ops/amx.inl), both sides of them in bf16,
 //               the maximum found by blocks of 512 keys (attention_amx.inl). Still by itself, whatever the rows beside it.
-// Tolerance     2^-20 * max|v| against f64 on the stored keys and values.
+// Tolerance     2^-20 * max|v| against f64 on the stored keys and values; by tiles 2^-9 * max|v| against f64 on rounded q, keys, values,
+//               and a NaN score makes its row NaN.
 // Preconditions keys >= 1; capacity >= keys, a multiple of 16; unused lanes of the last K panel hold finite numbers
-//               (buffers start at zero); scratch holds R * round_up(keys, 16) floats.
+//               (buffers start at zero); scratch holds attend_scratch(job) floats.
 // Bytes         decode (R = 1): 8 T D + 4 T per head, 4 T D + 4 T in bf16. Flops 4 R T D. Decode is memory-bound,
 //               the encoder is FMA-bound.
 // Source        T5Attention.forward (no 1/sqrt(D)); engines.md 1.3, 1.4.
@@ -72,13 +73,15 @@ struct AttendJob {
     Gpu gpu;  // set by the CUDA device
 };
 
-// Row r of k and v (stride ld, head h at + h D) goes to position first + r.
-// Floats of one thread's scratch: the scores of a block of eight rows, or the head's keys and values as tiles.
-T5K_STATIC int64_t attend_scratch(const AttendJob &job) {
+// Floats of one thread's scratch: the scores of a block of eight rows, or by tiles the head's keys and values.
+constexpr int64_t MOST_TILE_DIMS = 256;
+T5K_STATIC bool is_by_tiles(const AttendJob &job) { return job.is_rounded && job.D <= MOST_TILE_DIMS; }
+T5K_STATIC int64_t attend_scratch(const AttendJob &job, bool has_tiles) {
     const int64_t keys = round_up(job.keys, 32);
-    return job.is_rounded ? keys * round_up(job.D, 32) : 8 * keys;
+    return has_tiles && is_by_tiles(job) ? keys * round_up(job.D, 32) : 8 * keys;
 }
 
+// Row r of k and v (stride ld, head h at + h D) goes to position first + r.
 struct StoreJob {
     const float *k = nullptr;
     const float *v = nullptr;

@@ -19,7 +19,6 @@ constexpr int64_t KEY_BLOCK = 512;
 constexpr float LOG2_E = 1.44269504088896341f;
 constexpr int64_t TILE_K = 32;                        // bf16 of a tile's row: dims of keys, keys of values
 constexpr int64_t TILE_NUMBERS = TILE_ROWS * TILE_K;  // bf16 of a tile
-constexpr int64_t MOST_DIMS = 256;
 
 // Keys and values of one head as tiles: of keys [panel][32 dims], of values [32 keys][panel of dims]; zeros where there are none.
 struct HeadTiles {
@@ -93,9 +92,9 @@ void multiply_all(const void *x, int64_t ldx, const uint16_t *w, int64_t steps, 
 
 // Sixteen rows, of which some may not exist, and what is known of them after the keys so far.
 struct RowBlock {
-    alignas(64) uint16_t q[TILE_ROWS * MOST_DIMS];    // [16][32 k_steps]; what stands in rows that do not exist reaches no other
+    alignas(64) uint16_t q[TILE_ROWS * MOST_TILE_DIMS];    // [16][32 k_steps]; what stands in rows that do not exist reaches no other
     alignas(64) float scores[TILE_ROWS * KEY_BLOCK];  // then the exponentials, bf16, at the beginning of each row
-    alignas(64) float out[TILE_ROWS * MOST_DIMS];     // [16][16 v_panels]
+    alignas(64) float out[TILE_ROWS * MOST_TILE_DIMS];     // [16][16 v_panels]
     V16 sum[TILE_ROWS];
     float top[TILE_ROWS];
 };
@@ -120,10 +119,9 @@ T5K_INLINE void soften(const AttendJob &job, RowBlock &b, int64_t row, int r, in
         for (int64_t i = 0; i < ldo && first > 0; i += LANES) store(b.out + r * ldo + i, mul(load(b.out + r * ldo + i), less));
         b.top[r] = top;
     }
-    const V16 shift = bcast(-LOG2_E * top);
     V16 total = b.sum[r];
     for (int64_t i = 0; i < count; i += LANES) {
-        V16 p = exp2_of(fma(load(s + i), bcast(LOG2_E), shift));
+        V16 p = exp2_of(mul(sub(load(s + i), bcast(top)), bcast(LOG2_E)));
         if (visible - i < LANES) p = keep_first(p, visible < i ? 0 : (int)(visible - i), zero());
         total = add(total, p);
         put_bf16((uint16_t *)s + i, p);

@@ -1,6 +1,6 @@
 // linear by AMX tiles, for every format but fp32: up to 32 rows times two panels at a time, or 16 times one where the sums of each
-// block of k are scaled; k in chunks, but for the first rows, which bring the weights from memory. Integer sums are exact, so their bits are those of every ISA; bf16 has an order of sums for itself
-// (linear.h). Included by linear.cpp.
+// block of k are scaled; k in chunks, but for the first rows, which bring the weights from memory. Integer sums are exact, so their
+// bits are those of every ISA; bf16 has an order of sums for itself (linear.h). Included by linear.cpp.
 #pragma once
 
 #include "ops/amx.inl"

@@ -118,6 +118,32 @@ def test_rounded_attention_loses_what_bf16_loses(shape, isa):
 
 
 @pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize("size", [10, 100, 1000])
+def test_large_scores_keep_their_weights_from_block_to_block(size, isa):
+    """Scores up to size^2 whose largest lie in later blocks of keys, where what was summed before is scaled."""
+    q, k, v = (ops.nearest_bf16(a) for a in data(20, 1100, 1, 64, seed=5))
+    q, k = ops.nearest_bf16(q * size / 8), ops.nearest_bf16(k * size / 8)
+    got = ops.attend(isa, q, k, v, 1, is_rounded=True)
+    np.testing.assert_allclose(got, exact(q, k, v, 1), atol=2.0**-8 * abs(v).max())
+
+
+@pytest.mark.parametrize("isa", ops.isas())
+@pytest.mark.parametrize(("R", "keys", "D", "first", "causal"), [(40, 600, 256, 0, False), (17, 700, 288, 0, False),
+                                                                (20, 1030, 40, 1010, True)])  # fmt: skip
+def test_rounded_attention_of_wide_heads_and_of_later_rows(R, keys, D, first, causal, isa):
+    q, k, v = (ops.nearest_bf16(a) for a in data(R, keys, 2, D, seed=6))
+    weight = np.random.default_rng(2).standard_normal((32, 2)).astype(np.float32)
+    table = bias_table(weight, bidirectional=not causal, max_distance=WINDOW)
+
+    def bias(relative):
+        index = buckets_of(relative, bidirectional=not causal, buckets=32, max_distance=WINDOW)
+        return np.moveaxis(weight[index], 2, 0)
+
+    got = ops.attend(isa, q, k, v, 2, bias=table, window=WINDOW, first=first, causal=causal, is_rounded=True)
+    np.testing.assert_allclose(got, exact(q, k, v, 2, bias, first, causal), atol=2.0**-9 * abs(v).max())
+
+
+@pytest.mark.parametrize("isa", ops.isas())
 def test_rounded_attention_is_the_same_in_any_company(isa):
     q, k, v = data(40, 700, 3, 24, seed=3)
     whole = ops.attend(isa, q, k, v, 3, is_rounded=True)
