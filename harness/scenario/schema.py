@@ -320,7 +320,7 @@ class Scenario(Strict):
 
     @property
     def sampler(self) -> str:
-        """What searches: TPE in the place of gp where there are several objectives."""
+        """The sampler that is used: tpe instead of gp where there are several objectives."""
         return "tpe" if self.search.sampler == "gp" and len(self.objectives) > 1 else self.search.sampler
 
     @property

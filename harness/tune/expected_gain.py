@@ -21,14 +21,20 @@ LOOKS = 3
 """A search ends when so many times running its next trial should gain less than ENOUGH_FRAC."""
 MIN_MEASURED = 8
 """Measured candidates below which the surrogate is a guess."""
+LEAST_TO_END = MIN_MEASURED + LOOKS - 1
+"""Measured candidates before which no search ends so."""
 MOST_UNMEASURED = 2_000
-"""Candidates that are looked at; of more, evenly spaced ones."""
+"""Candidates that are looked at; of more, some at random."""
 
 
 def has_enough(distances: Distances, goals: Goals, trials: Sequence[Trial], unmeasured: Sequence[Candidate]) -> bool:
-    """Whether the next trial should gain less than ENOUGH_FRAC, and should have after the last LOOKS - 1 trials too."""
-    for behind in range(LOOKS):
-        gain = expected_gain_frac(distances, goals, trials[: len(trials) - behind], unmeasured)
+    """Whether the next trial should gain less than ENOUGH_FRAC, and should have, too, before each of the last LOOKS - 1
+    trials that have a value: by what was measured and what was not by then."""
+    measured = {trial.trial_id for trial in measured_in(goals, trials)}
+    begins = [index for index, trial in enumerate(trials) if trial.trial_id in measured]
+    for end in [len(trials), *begins[::-1][: LOOKS - 1]]:
+        then_unmeasured = [*unmeasured, *(trial.candidate for trial in trials[end:])]
+        gain = expected_gain_frac(distances, goals, trials[:end], then_unmeasured)
         if gain is None or gain >= ENOUGH_FRAC:
             return False
     return True
@@ -46,7 +52,8 @@ def expected_gain_frac(
     is_known = is_positive and any(trial.is_feasible for trial in measured)
     if len(goals.objectives) > 1 or len(measured) < MIN_MEASURED or not is_known:
         return None
-    looked_at = unmeasured[:: max(1, len(unmeasured) // MOST_UNMEASURED)]
+    chosen = np.random.default_rng(0).permutation(len(unmeasured))[:MOST_UNMEASURED]
+    looked_at = [unmeasured[index] for index in sorted(chosen.tolist())]
     surrogate = fitted(distances, [trial.candidate for trial in measured], costs)
     gains = expected_improvement(*surrogate.predict(looked_at), _best(surrogate, measured))
     return float((gains * feasible_shares(distances, trials, looked_at)).max(initial=0.0))

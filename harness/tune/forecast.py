@@ -14,7 +14,7 @@ from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Scenario
 from harness.space.plan_text import Forecast, expectation, facts_of
 from harness.store.reader import Run
-from harness.tune.expected_gain import MIN_MEASURED
+from harness.tune.expected_gain import LEAST_TO_END
 from harness.tune.finalists import first_measurements
 
 DRAWS = 1_000
@@ -57,7 +57,7 @@ def forecast(resolved: ResolvedScenario, size: int, engines: Sequence[str], runs
     scenario = resolved.scenario
     most = expectation(scenario, size, facts_of(resolved))
     can_end_early = scenario.search.sampler != "grid" and len(scenario.objectives) == 1
-    least = min(MIN_MEASURED, most.trials) if can_end_early else most.trials
+    least = min(LEAST_TO_END, most.trials) if can_end_early else most.trials
     known = [each for each in past if each.asked]
     rng, totals = random.Random(0), []
     for _ in range(DRAWS):

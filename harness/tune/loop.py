@@ -71,11 +71,10 @@ class _Session:
             context.spending.note_stored(trial)
         self._distances = Distances(context.plan.candidates)
         self._goals = goals_of(context.scenario)
-        self._proposals = Proposals(context.plan, context.scenario, context.first)
         self._unranked: Mapping[str, str] | None = None
         self._mark()
-        for trial in first_measurements(self._comparable()):
-            self._proposals.learn(trial)
+        self._compared: tuple[Mapping[str, str], Mapping[str, float]] | None = None
+        self._learn_anew()
         spent_s = context.spent_before_s + stored_duration_s(context.done)
         self._budget = Budget(self._limits.max_minutes * 60, context.clock, spent_s)
         for trial in context.done:
@@ -102,6 +101,7 @@ class _Session:
 
     def _begin_next(self) -> tuple[StopKind, str] | None:
         """Begin the next candidate's trial, or skip it; what ends the search, and why, where nothing may begin."""
+        self._learn_anew()
         pending = tuple(order.candidate for order, _ in self._begun.values())
         lost = lost_once(self.trials, pending)
         again = next((each for each in lost if not pending or self._is_free_for(each)), None)
@@ -305,6 +305,17 @@ class _Session:
         if unranked != self._unranked:
             self._unranked = dict(unranked)
             self.trials = [marked(trial, unranked) for trial in self.trials]
+
+    def _learn_anew(self) -> None:
+        """Propose by the trials as they count now, where machines were set aside or compared since, as a resumed search
+        would."""
+        compared = dict(self._context.places.set_aside), dict(self._context.places.scales)
+        if compared == self._compared:
+            return
+        self._compared = compared
+        self._proposals = Proposals(self._context.plan, self._context.scenario, self._context.first)
+        for trial in first_measurements(self._comparable()):
+            self._proposals.learn(trial)
 
     def _comparable(self) -> Sequence[Trial]:
         """The trials as machines of equal speed would have measured them: what finalists are chosen by."""

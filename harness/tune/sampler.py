@@ -1,12 +1,12 @@
 """The choice of a search's next candidate, and Optuna's study, which records the trials.
 
-Of one objective `gp` takes the candidate with the largest expected gain, after some random ones; all else is one of
-Optuna's samplers. Two studies. `Proposals` samples in memory: for every proposal its sampler is seeded from
-(search.seed, trials so far), so the next candidate is a pure function of the recorded trials, and a resumed search
-proposes what the interrupted one would have. `StudyRecord` is the run folder's study.db, which optuna-dashboard opens:
-one Optuna trial per recorded trial, added when it is finished, so that a kill leaves no RUNNING zombie and a lost file
-can be made again from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete space
-provokes.
+Of one objective `gp` takes the candidate with the largest expected gain, after some random ones; `grid` takes all, and
+all else is one of Optuna's samplers. Two studies. `Proposals` samples in memory: for every proposal its sampler is
+seeded from (search.seed, trials so far), so the next candidate is a pure function of the recorded trials, and a resumed
+search proposes what the interrupted one would have. `StudyRecord` is the run folder's study.db, which optuna-dashboard
+opens: one Optuna trial per recorded trial, added when it is finished, so that a kill leaves no RUNNING zombie and a
+lost file can be made again from trials.jsonl. Sampling there directly would fill it with the duplicates that a discrete
+space provokes.
 
 Optuna facts (5.0.0): constraints go through `set_constraint`, since `constraints_func` is deprecated; a failed trial
 teaches a sampler nothing, so a candidate that did not run is reported as completed, with the worst value, and
@@ -38,7 +38,8 @@ from harness.tune.implausible import FAILURES
 from harness.tune.surrogate import Distances, Floats
 
 ASKS = 24
-"""How often a sampler may repeat a measured candidate before an unseen one is drawn instead; each ask costs ~1 ms."""
+"""How often a sampler may repeat a measured candidate before an unseen one is drawn instead (each ask costs ~1 ms), and
+from how many drawn at random the first that should fit is taken."""
 
 
 class Proposals:
@@ -98,6 +99,8 @@ class Proposals:
         self._seen.add(candidate.candidate_id)
         if trial.outcome != "skipped":
             self._trials.append(trial)
+        if self._scenario.sampler in ("gp", "grid"):
+            return
         self._study.enqueue_trial(self._encoding.params(candidate))
         asked = self._study.ask()
         self._encoding.suggest(asked)
@@ -126,7 +129,7 @@ class Proposals:
             order = rng.choice(len(unseen), size=ASKS, p=likely / likely.sum()).tolist()
             drawn: list[Candidate] = [unseen[index] for index in order]
             luck = float(np.sqrt(rng.random()))  # as of a sampler's draws
-            return next((each for each in drawn if chance_to_fit(each) > luck), drawn[0])
+            return next((each for each in drawn if chance_to_fit(each) > luck), max(drawn, key=chance_to_fit))
         if len(unseen) > MOST_UNMEASURED:
             unseen = self._looked_at(unseen, measured, rng)
         gains = expected_gains(self._distances, self._goals, self._trials, unseen, pending)
@@ -279,6 +282,8 @@ def _most_promising(
     # Rounded: of candidates that are alike in all that was learned, luck is to choose, not errors of rounding.
     gains = np.round(gains, 12)
     order = np.lexsort((rng.random(len(gains)), -gains)).tolist()
+    if gains[order[0]] <= 0:
+        return max((candidates[index] for index in order[:ASKS]), key=chance_to_fit)
     best: Candidate = candidates[order[0]]
     most = -1.0
     for index in order:

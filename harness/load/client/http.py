@@ -247,7 +247,8 @@ class StampReader:
     """Brings the kernel's stamps, which are of the wall clock, to the monotonic one.
 
     A process can lose its core between the readings of two clocks. So the monotonic one is read before and after, and
-    counts as it was after: a pause makes an arrival later, never earlier than it was.
+    counts as it was after: a pause makes an arrival later, never earlier than it was. A stamp from before the wall
+    clock was set is of no use; then the arrival is when it was read.
     """
 
     def __init__(
@@ -256,6 +257,7 @@ class StampReader:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._ahead_ns: int | None = None
+        self._set_ns = 0
 
     def monotonic_of(self, stamp_ns: int) -> int:
         """When it was `stamp_ns` by the wall clock, monotonic ns; now, where the wall clock was set since."""
@@ -263,11 +265,11 @@ class StampReader:
             before_ns, wall_ns, now_ns = self._monotonic_ns(), self._wall_ns(), self._monotonic_ns()
             if now_ns - before_ns < TOGETHER_NS:
                 break
-        last_ns, self._ahead_ns = self._ahead_ns, wall_ns - now_ns
-        is_set = last_ns is not None and abs(self._ahead_ns - last_ns) > MAX_STEP_NS
-        if is_set or not 0 <= wall_ns - stamp_ns < MAX_STAMP_AGE_NS:
-            return now_ns
-        return now_ns - (wall_ns - stamp_ns)
+        if self._ahead_ns is not None and abs(wall_ns - now_ns - self._ahead_ns) > MAX_STEP_NS:
+            self._set_ns = now_ns
+        self._ahead_ns = wall_ns - now_ns
+        at_ns = now_ns - (wall_ns - stamp_ns)
+        return at_ns if max(self._set_ns, now_ns - MAX_STAMP_AGE_NS) < at_ns <= now_ns else now_ns
 
 
 _stamps = StampReader()

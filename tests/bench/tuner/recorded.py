@@ -49,6 +49,8 @@ class Recorded:
         missing = self.found.plan.size - len(self.found.pairs)
         if missing:
             raise EnvironmentFault(f"{self.name}: expected two launches of each candidate, {missing} have fewer")
+        if not self._redeployed:
+            raise EnvironmentFault(f"{self.name}: no candidate was feasible in its second launch: nothing can be won")
 
     @property
     def name(self) -> str:

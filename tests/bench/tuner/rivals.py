@@ -86,8 +86,9 @@ def _by_optuna(
 def _pruned(law: Ground, trial: Trial, seed: int, asked: optuna.Trial) -> tuple[Trial, float]:
     """The trial as far as the pruner lets it run, and what the study is given: the mean of its blocks' medians, as the
     pruner's documentation asks for."""
-    if trial.summary is None:
-        return trial, law.cost(trial)
+    if not trial.is_feasible:
+        every = [value for _, value, _ in law.blocks(trial, seed)] if trial.summary is not None else []
+        return trial, max(law.cost(trial), 2 * max(every, default=0.0))
     blocks, values = law.blocks(trial, seed), list[float]()
     for number, value, requests in blocks:
         asked.report(value, number)

@@ -134,5 +134,5 @@ def test_a_reference_s_address_and_protocol_are_checked_and_its_absence_changes_
     path = _path(tmp_path, "127.0.0.1:1", ["a"])
     with pytest.raises(ScenarioError, match=r"s\.yaml:3: quality\.reference\.url: expected text like "):
         load_scenario(path)
-    path.write_text("name: s\nspace: [{engine: fake}]\n")
+    path.write_text("name: s\nspace: [{engine: fake}]\nsearch: {sampler: tpe}\n")  # then the default
     assert digest_of(load_scenario(path)) == "ae89311d2a"

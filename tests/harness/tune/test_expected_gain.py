@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from harness.choose.goals import Goals, Objective
 from harness.records import Candidate, Metric, Trial
-from harness.tune.expected_gain import ENOUGH_FRAC, LOOKS, MIN_MEASURED, expected_gain_frac, has_enough
+from harness.tune import expected_gain
+from harness.tune.expected_gain import ENOUGH_FRAC, LEAST_TO_END, MIN_MEASURED, expected_gain_frac, has_enough
 from harness.tune.loop import search
 from harness.tune.surrogate import Distances, expected_improvement, fitted, fitted_by_axis
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
@@ -42,13 +44,26 @@ def test_on_a_plateau_nothing_more_is_expected() -> None:
     assert gain < ENOUGH_FRAC
 
 
+def test_each_look_is_by_what_was_measured_and_what_was_not_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten were measured, then two skipped, which are no looks."""
+    trials = [_trial(SPACE[index], 20.0) for index in range(10)]
+    trials += [Trial(trial_id=f"s{index}", number=99, candidate=SPACE[index], outcome="skipped") for index in (10, 11)]
+    seen: list[tuple[int, set[str]]] = []
+
+    def looked(distances: Distances, goals: Goals, known: Sequence[Trial], left: Sequence[Candidate]) -> float:
+        seen.append((len(known), {each.candidate_id for each in left}))
+        return 0.0
+
+    monkeypatch.setattr(expected_gain, "expected_gain_frac", looked)
+    assert has_enough(Distances(SPACE), GOALS, trials, SPACE[12:])
+    assert [count for count, _ in seen] == [12, 9, 8]
+    assert [left for _, left in seen] == [{each.candidate_id for each in SPACE[count:]} for count in (12, 9, 8)]
+
+
 def test_it_takes_three_looks_to_have_enough() -> None:
-    """All alike but the one measured `place` trials before the last, which surprised."""
     trials = [_trial(SPACE[index], 20.0) for index in range(12)]
     assert has_enough(Distances(SPACE), GOALS, trials, SPACE[12:])
-    assert not has_enough(Distances(SPACE), GOALS, trials[: MIN_MEASURED + LOOKS - 2], SPACE[12:])
-    surprised = [*trials[:-1], _trial(SPACE[11], 8.0)]
-    assert not has_enough(Distances(SPACE), GOALS, surprised, SPACE[12:])
+    assert not has_enough(Distances(SPACE), GOALS, trials[: LEAST_TO_END - 1], SPACE[12:])
 
 
 def test_where_the_trend_goes_on_more_is_expected() -> None:
@@ -138,7 +153,7 @@ def test_a_search_ends_when_it_has_the_best_and_says_so(tmp_path: Path) -> None:
     assert result.stop_reason == (
         f"3 times running the next trial should gain less than 1 % ({len(result.trials)} candidates measured)"
     )
-    assert MIN_MEASURED <= len(result.trials) < 40
+    assert LEAST_TO_END <= len(result.trials) < 40
     found = min(latency_ms(trial.candidate) for trial in result.trials if trial.is_feasible)
     assert found <= 1.02 * best_latency_ms(of)
     again = search(Bench(of, tmp_path / "study.db", done=result.trials).context())
