@@ -282,10 +282,10 @@ def _most_promising(
     # Rounded: of candidates that are alike in all that was learned, luck is to choose, not errors of rounding.
     gains = np.round(gains, 12)
     order = np.lexsort((rng.random(len(gains)), -gains)).tolist()
-    if gains[order[0]] <= 0:
-        return max((candidates[index] for index in order[:ASKS]), key=chance_to_fit)
     best: Candidate = candidates[order[0]]
     most = -1.0
+    if gains[order[0]] <= 0:  # nothing tells them apart but the chance
+        best, most = max((candidates[index] for index in order[:ASKS]), key=chance_to_fit), 0.0
     for index in order:
         if gains[index] <= most:
             break

@@ -81,6 +81,7 @@ def _nothing() -> Iterator[None]:
     yield None
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("split", "host"), [(1, "each machine"), (2, "each of the 2 parts of a machine")])
 def test_a_plan_for_places_has_the_memory_of_a_machine_there_or_of_a_part_of_one(
     path: Path, monkeypatch: pytest.MonkeyPatch, split: int, host: str
@@ -100,6 +101,7 @@ def test_a_plan_for_places_has_the_memory_of_a_machine_there_or_of_a_part_of_one
     assert (f"{host} is planned with 1,024 MiB, its share, and nothing holds a server to it" in printed) == (split > 1)
 
 
+@pytest.mark.heavy
 def test_what_fits_the_machine_with_the_most_memory_is_kept_and_the_least_is_shown(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
