@@ -284,7 +284,7 @@ def _most_promising(
     order = np.lexsort((rng.random(len(gains)), -gains)).tolist()
     best: Candidate = candidates[order[0]]
     most = -1.0
-    if gains[order[0]] <= 0:  # nothing tells them apart but the chance
+    if gains[order[0]] <= 0:  # of equal gains the chance decides
         best, most = max((candidates[index] for index in order[:ASKS]), key=chance_to_fit), 0.0
     for index in order:
         if gains[index] <= most:
