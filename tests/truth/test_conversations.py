@@ -38,6 +38,9 @@ THINK_MS, SERVICE_MS = 400, 450.0
 GAP_MS = 700
 """Between the times of two turns of one conversation in the open loop: less than an answer and a think time."""
 STALL_MS, QUICK_MS = 2_000.0, 50.0
+NEAR = 0.1
+"""Of the truth: quiet cores are 1 % off, two test processes on them 2 %. A think time or a slip taken for a part of an
+answer, or left out, is a third and more."""
 CASES = [
     ("own", "closed", False),
     ("own", "constant", True),
@@ -150,15 +153,16 @@ def test_turns_carry_the_answers_before_them_and_wait_for_them(
         assert row.read == tuple(expected)
         assert records[seq].input_tokens == sum(len(text.split()) for _, text in expected)
     latencies = [records[seq].latency_ns / NS_PER_MS for seq in ran.rows]
-    assert _median_off(latencies, [SERVICE_MS] * len(latencies)) < 0.02
+    assert min(latencies) >= SERVICE_MS
+    assert _median_off(latencies, [SERVICE_MS] * len(latencies)) < NEAR
     pauses = [(ran.rows[seq].came_ns - ran.rows[before].wrote_ns) / NS_PER_MS for seq, before in ran.later]
     assert min(pauses) > THINK_MS - 1
-    assert _median_off(pauses, [THINK_MS] * len(pauses)) < 0.02, "a turn comes a think time after the answer before it"
+    assert _median_off(pauses, [THINK_MS] * len(pauses)) < NEAR, "a turn comes a think time after the answer before it"
     if kind == "closed":
         assert all(records[seq].user == records[before].user for seq, before in ran.later)
         return
     slips = [_slip_ms(records[seq]) for seq, _ in ran.later]
-    assert _median_off(slips, [ran.true_slip_ms(seq, before) for seq, before in ran.later]) < 0.02
+    assert _median_off(slips, [ran.true_slip_ms(seq, before) for seq, before in ran.later]) < NEAR
     behind = SERVICE_MS + THINK_MS - GAP_MS
     assert min(slips) >= behind - 1
     assert max(slips) >= (TURNS - 1) * behind - 1, "what a turn is late by is carried on"
@@ -193,7 +197,7 @@ def test_a_stall_in_the_second_turn_is_slip_of_the_third(tmp_path: Path, history
     )
     slips = {seq: _slip_ms(ran.records[seq]) for seq, _ in ran.later}
     first, (stalled, third) = STALL_MS + THINK_MS - GAP_MS, (ran.at(2, 1), ran.at(2, 2))
-    assert slips[third] == pytest.approx(ran.true_slip_ms(third, stalled), rel=0.02)
+    assert slips[third] == pytest.approx(ran.true_slip_ms(third, stalled), rel=NEAR)
     assert slips.pop(third) == pytest.approx(first, rel=0.1, abs=0)
     assert set(slips.values()) == {0.0}, "other conversations are not held up"
     assert ran.summary.metrics["slip_p99_ms"].value > 0.9 * first
