@@ -35,6 +35,8 @@ LAUNCH_S, LOAD_S, QUALITY_S = 10.0, 20.0, 2.5
 each numeric path once, which here is a dtype."""
 TRIALS = 24
 """Candidates measured at most, finalists apart."""
+LONG_MIN = 600.0
+"""Minutes that no search here needs."""
 REQUESTS = 400
 PROMPT_SD, BATCH_SD, OWN_SD = 0.3, 0.1, 0.15
 """Of the logarithm of a request's latency: from prompt to prompt, the same for all trials of a search; from batch to
@@ -115,9 +117,11 @@ class Law:
         """Its axes for other tools."""
         return Axes.of(plan())
 
-    def scenario(self, sampler: str = "tpe", trials: int = TRIALS, seed: int = 0) -> Scenario:
+    def scenario(
+        self, sampler: str = "tpe", trials: int = TRIALS, seed: int = 0, minutes: float = LONG_MIN
+    ) -> Scenario:
         """What is searched, the same for all laws."""
-        return scenario(sampler, trials, seed)
+        return scenario(sampler, trials, seed, minutes)
 
     def crashes(self, candidate: Candidate) -> bool:
         """Whether it runs out of memory."""
@@ -189,6 +193,10 @@ class Law:
         """What judging its answers costs."""
         return QUALITY_S
 
+    def seen_loss_frac(self, candidate: Candidate) -> float | None:
+        """Of a law, a search can see the truth."""
+        return None
+
     def redeployed_frac(self, candidate: Candidate, promised: float) -> float | None:
         """Nothing is deployed by a law."""
         return None
@@ -212,7 +220,7 @@ LAWS = (
 )
 
 
-def scenario(sampler: str = "tpe", trials: int = 24, seed: int = 0) -> Scenario:
+def scenario(sampler: str = "tpe", trials: int = TRIALS, seed: int = 0, minutes: float = LONG_MIN) -> Scenario:
     """One block over AXES; two finalists are measured again, four times each."""
     return Scenario.model_validate(
         {
@@ -222,7 +230,7 @@ def scenario(sampler: str = "tpe", trials: int = 24, seed: int = 0) -> Scenario:
                 "sampler": sampler,
                 "trials": trials,
                 "seed": seed,
-                "max_minutes": 600.0,
+                "max_minutes": minutes,
                 "confirm": {"finalists": 2, "repetitions": 4},
             },
         }

@@ -29,7 +29,7 @@ from harness.space.candidates import SpacePlan
 from harness.tune.racing import Seen
 from tests.bench.landscapes.landscape import Landscape, Launch, read
 from tests.bench.tuner.axes import Axes
-from tests.bench.tuner.laws import TRIALS, Law
+from tests.bench.tuner.laws import LONG_MIN, TRIALS, Law
 
 Places = npt.NDArray[np.int64]
 LIST = 40
@@ -72,10 +72,12 @@ class Recorded:
         """The objective."""
         return goals_of(self.found.scenario).objectives[0].metric
 
-    def scenario(self, sampler: str = "tpe", trials: int = TRIALS, seed: int = 0) -> Scenario:
+    def scenario(
+        self, sampler: str = "tpe", trials: int = TRIALS, seed: int = 0, minutes: float = LONG_MIN
+    ) -> Scenario:
         """What was recorded, searched so."""
         search = self.found.scenario.search.model_copy(
-            update={"sampler": sampler, "trials": trials, "seed": seed, "max_minutes": 600.0, "confirm": CONFIRM}
+            update={"sampler": sampler, "trials": trials, "seed": seed, "max_minutes": minutes, "confirm": CONFIRM}
         )
         return self.found.scenario.model_copy(update={"search": search})
 
@@ -152,6 +154,20 @@ class Recorded:
         mine = self._redeployed.get(candidate.candidate_id, math.inf)
         return mine / min(self._redeployed.values()) - 1
 
+    def seen_loss_frac(self, candidate: Candidate) -> float | None:
+        """How much worse than the best its first launch was, which is what a search could see."""
+        return self._seen_costs.get(candidate.candidate_id, math.inf) / min(self._seen_costs.values()) - 1
+
+    def luckiest_loss_frac(self) -> float:
+        """What the candidate with the best first launch loses by second launches: no search can tell it is less."""
+        best = min(self._seen_costs, key=self._seen_costs.__getitem__)
+        return self._redeployed.get(best, math.inf) / min(self._redeployed.values()) - 1
+
+    def worse_again_frac(self, by: float) -> float:
+        """Share of the candidates whose second launch was worse than the first by this share or more."""
+        both = [(its, self._redeployed.get(name, math.inf)) for name, its in self._seen_costs.items()]
+        return sum(again / first - 1 >= by for first, again in both) / len(both)
+
     def redeployed_frac(self, candidate: Candidate, promised: float) -> float | None:
         """How much worse its second launch was than what a search measured."""
         return self._redeployed.get(candidate.candidate_id, math.inf) / self._cost(promised) - 1
@@ -175,9 +191,16 @@ class Recorded:
         return self.found.pairs
 
     @cached_property
+    def _seen_costs(self) -> dict[str, float]:
+        return self._costs(0)
+
+    @cached_property
     def _redeployed(self) -> dict[str, float]:
-        """Candidate id -> cost of the second launch, of those that were feasible in it."""
-        found = {name: _value(pair[1], self.metric) for name, pair in self._pairs.items()}
+        return self._costs(1)
+
+    def _costs(self, which: int) -> dict[str, float]:
+        """Candidate id -> cost of the first or second launch, of those that were feasible in it."""
+        found = {name: _value(pair[which], self.metric) for name, pair in self._pairs.items()}
         return {name: self._cost(value) for name, value in found.items() if value is not None}
 
     @cached_property

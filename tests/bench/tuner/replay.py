@@ -20,7 +20,7 @@ from harness.tune.racing import Terms, lost
 from harness.tune.search_records import SearchContext
 from harness.tune.spreads import Earlier, squares
 from tests.bench.tuner.axes import Axes
-from tests.bench.tuner.laws import TRIALS
+from tests.bench.tuner.laws import LONG_MIN, TRIALS
 from tests.bench.tuner.recorded import Ground
 from tests.bench.tuner.rivals import RIVALS
 
@@ -33,7 +33,8 @@ class Outcome:
     truly at least 2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging
     answers: each trial's, and each numeric path's once, finalists again. `chance` is what is stated of the runner-up,
     if anything, and `is_better` whether it is better, None where both are truly equal. `redeployed_frac` is how much
-    worse than promised the recommended one was when launched again, `launch_s` what a launch took on average."""
+    worse than promised the recommended one was when launched again, `seen_loss_frac` its loss by first launches,
+    `launch_s` what a launch took on average."""
 
     loss_frac: float
     minutes: float
@@ -49,7 +50,13 @@ class Outcome:
     chance: float | None
     is_better: bool | None
     redeployed_frac: float | None
+    seen_loss_frac: float | None
     launch_s: float
+
+    @property
+    def judging_min(self) -> float:
+        """Its clock where each trial's answers are judged."""
+        return self.minutes + self.judged_each_min
 
 
 def run(law: Ground, contestant: str, seed: int) -> Outcome:
@@ -83,6 +90,8 @@ def _raced(law: Ground, trial: Trial, terms: Terms | None, done: list[Trial], se
     return trial
 
 
+BASELINE = "TPE, all trials"
+"""Each of its trials is judged."""
 KNOWN_LAUNCHES = 11
 """Launches of one candidate in an earlier run, of a contestant that has one: ten degrees of freedom."""
 
@@ -93,8 +102,16 @@ def _earlier(law: Ground, seed: int) -> Earlier:
 
 
 def _searched(
-    sampler: str, *, ends_when_enough: bool, races: bool = False, has_earlier: bool = False, probes: bool = False
+    sampler: str,
+    *,
+    ends_when_enough: bool,
+    races: bool = False,
+    has_earlier: bool = False,
+    probes: bool = False,
+    clock_frac: float | None = None,
 ) -> Callable[[Ground, int], list[Trial]]:
+    """A search by `dyno tune`'s loop. `clock_frac`: its max_minutes are this share of the baseline's clock."""
+
     def searched(law: Ground, seed: int) -> list[Trial]:
         clock, trials = FakeClock(), list[Trial]()
 
@@ -104,11 +121,13 @@ def _searched(
             if terms is not None and not probes:
                 terms = replace(terms, probe=None)
             trial = _raced(law, law.trial(candidate, number, seed), terms if races else None, trials, seed)
-            clock.sleep_s(trial.duration_s)
+            is_judged = judged is None and trial.has_numbers
+            clock.sleep_s(trial.duration_s + (law.quality_s(candidate) if is_judged else 0.0))
             return trial
 
+        minutes = LONG_MIN if clock_frac is None else clock_frac * run(law, BASELINE, seed).judging_min
         context = SearchContext(
-            scenario=law.scenario(sampler, TRIALS, seed),
+            scenario=law.scenario(sampler, TRIALS, seed, minutes),
             plan=law.plan,
             study_path=Path(),
             places=Here(run_trial),
@@ -165,21 +184,23 @@ CONTESTANTS: dict[str, Callable[[Ground, int], list[Trial]]] = {
     "random": _searched("random", ends_when_enough=False),
     "grid": _searched("grid", ends_when_enough=False),
     "hill climb": _climbed,
-    "TPE, all trials": _searched("tpe", ends_when_enough=False),
+    BASELINE: _searched("tpe", ends_when_enough=False),
     "GP, all trials": _searched("gp", ends_when_enough=False),
     "dyno (GP, ends when enough)": _searched("gp", ends_when_enough=True),
     "dyno, racing": _searched("gp", ends_when_enough=True, races=True),
     "dyno, racing, launches known": _searched("gp", ends_when_enough=True, races=True, has_earlier=True),
     "dyno, racing and probes": _searched("gp", ends_when_enough=True, races=True, probes=True),
+    "dyno, half the clock": _searched("gp", ends_when_enough=True, races=True, probes=True, clock_frac=0.5),
     **{name: search for name, (search, _) in RIVALS.items()},
 }
 
 
 def _outcome(law: Ground, trials: list[Trial]) -> Outcome:
-    loss_frac, chance, is_better, redeployed_frac = math.inf, None, None, None
+    loss_frac, chance, is_better, redeployed_frac, seen_loss_frac = math.inf, None, None, None, None
     try:
         choice = decide(trials, goals_of(law.scenario()))
         loss_frac = law.loss_frac(choice.chosen.candidate)
+        seen_loss_frac = law.seen_loss_frac(choice.chosen.candidate)
         promised = choice.chosen.metric(law.metric)
         redeployed_frac = law.redeployed_frac(choice.chosen.candidate, promised.value) if promised else None
         if choice.runner_up is not None:
@@ -210,6 +231,7 @@ def _outcome(law: Ground, trials: list[Trial]) -> Outcome:
         chance=chance,
         is_better=is_better,
         redeployed_frac=redeployed_frac,
+        seen_loss_frac=seen_loss_frac,
         launch_s=sum(trial.phase_s.get("launch", 0.0) for trial in launched) / len(launched),
     )
 

@@ -119,26 +119,72 @@ def by_smac(law: Ground, seed: int) -> list[Trial]:
             name = candidate.candidate_id
             if name not in trials:
                 trials[name] = law.trial(candidate, len(trials) + 1, seed)
-            _answer(law, tool, info, trials[name])
+            _answer(tool, info, trials[name], law.cost(trials[name]))
             if len(trials) >= TRIALS:
                 break
     return confirmed(law, seed, list(trials.values()))
 
 
-def _smac(axes: Axes, seed: int, folder: Path) -> Any:
-    from ConfigSpace import ConfigurationSpace, OrdinalHyperparameter
-    from smac import HyperparameterOptimizationFacade as Facade
-    from smac import Scenario
+def by_smac_in_parts(law: Ground, seed: int) -> list[Trial]:
+    """SMAC3's facade of several fidelities: Hyperband over parts of a load from PART on, each a launch, until TRIALS
+    whole trials' clock is over."""
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes, trials, seen = law.axes, list[Trial](), dict[tuple[str, float], Trial]()
+        tool = _smac(axes, seed, Path(folder), part=PART)
+        left_s = TRIALS * float(np.mean([law.trial(each, 1, seed).duration_s for each in law.plan.candidates]))
+        for info in _asked(tool):
+            candidate = axes.candidate(dict(info.config))
+            key = (candidate.candidate_id, info.budget)
+            if key not in seen:
+                seen[key] = _part(law, law.trial(candidate, len(trials) + 1, seed), info.budget, seed)
+                trials.append(seen[key])
+                left_s -= seen[key].duration_s
+            _answer(tool, info, seen[key], _part_cost(law, seen[key], seed))
+            if left_s <= 0:
+                break
+    return confirmed(law, seed, trials)
 
+
+PART = 0.25
+"""Of a load, the least that is measured: about a probe."""
+
+
+def _part(law: Ground, trial: Trial, budget: float, seed: int) -> Trial:
+    """The trial as far as that share of its load."""
+    blocks = law.blocks(trial, seed) if trial.summary is not None else []
+    count = max(1, math.ceil(budget * len(blocks)))
+    return _ended(law, trial, blocks[count - 1][2], len(blocks), seed) if count < len(blocks) else trial
+
+
+def _part_cost(law: Ground, trial: Trial, seed: int) -> float:
+    """The mean of the blocks that were measured; of what was not feasible, its cost."""
+    if trial.summary is None or trial.violations:
+        return law.cost(trial)
+    last = trial.race.requests if trial.race is not None else math.inf
+    return float(np.mean([value for _, value, end in law.blocks(trial, seed) if end <= last]))
+
+
+def _smac(axes: Axes, seed: int, folder: Path, part: float | None = None) -> Any:
+    from ConfigSpace import ConfigurationSpace, OrdinalHyperparameter
+    from smac import HyperparameterOptimizationFacade, MultiFidelityFacade, Scenario
+
+    facade = HyperparameterOptimizationFacade if part is None else MultiFidelityFacade
+    budgets = {} if part is None else {"min_budget": part, "max_budget": 1.0}
     space = ConfigurationSpace({axis: list(words) for axis, words in axes.words.items()}, seed=seed)
     space.add([OrdinalHyperparameter(axis, list(numbers)) for axis, numbers in axes.numbers.items()])
-    about = Scenario(space, deterministic=True, n_trials=4 * TRIALS, seed=seed, output_directory=folder)
-    start = Facade.get_initial_design(about, n_configs=TRIALS // 3)
-    return Facade(about, _never, initial_design=start, overwrite=True, logging_level=logging.ERROR)
+    about = Scenario(space, deterministic=True, n_trials=8 * TRIALS, seed=seed, output_directory=folder, **budgets)
+    start = facade.get_initial_design(about, n_configs=TRIALS // 3)
+    target = _never if part is None else _never_in_part
+    return facade(about, target, initial_design=start, overwrite=True, logging_level=logging.ERROR)
 
 
 def _never(config: object, seed: int = 0) -> float:
     raise AssertionError("asked and answered, never called")
+
+
+def _never_in_part(config: object, seed: int = 0, budget: float = 1.0) -> float:
+    return _never(config, seed)
 
 
 def _asked(tool: Any) -> Iterator[Any]:
@@ -149,12 +195,12 @@ def _asked(tool: Any) -> Iterator[Any]:
             return
 
 
-def _answer(law: Ground, tool: Any, info: Any, trial: Trial) -> None:
+def _answer(tool: Any, info: Any, trial: Trial, cost: float) -> None:
     from smac.runhistory.dataclasses import TrialValue
     from smac.runhistory.enumerations import StatusType
 
     status = StatusType.SUCCESS if trial.summary is not None else StatusType.CRASHED
-    tool.tell(info, TrialValue(cost=law.cost(trial), time=trial.duration_s, status=status))
+    tool.tell(info, TrialValue(cost=cost, time=trial.duration_s, status=status))
 
 
 def _suggested(axes: Axes, asked: optuna.Trial, is_ordered: bool) -> Candidate:
@@ -182,5 +228,6 @@ RIVALS: dict[str, tuple[Callable[[Ground, int], list[Trial]], tuple[str, ...]]] 
     "Optuna GP": (by_gp, ("torch", "scipy")),
     "TPE, WilcoxonPruner": (by_wilcoxon, ("scipy",)),
     "SMAC3": (by_smac, ("smac",)),
+    "SMAC3, in parts": (by_smac_in_parts, ("smac",)),
 }
 """Name -> the search, and the packages without which it is left out."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -105,9 +107,10 @@ def test_probes_end_more_load_and_lose_nothing_that_racing_keeps() -> None:
 
 def test_a_tool_that_is_not_installed_is_left_out_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_tuner, "find_spec", lambda name: None if name == "smac" else name)
-    sentence = "SMAC3 needs smac, not installed: pip install -e '.[bench-tuner]'"
-    assert left_out() == {"SMAC3": sentence}
-    assert f"Left out: {sentence}." in table([row(BY_NAME["tie"], "grid", 1)], tuple(left_out().values()))
+    why = "needs smac, not installed: pip install -e '.[bench-tuner]'"
+    assert left_out() == {name: f"{name} {why}" for name in ("SMAC3", "SMAC3, in parts")}
+    text = table([row(BY_NAME["tie"], "grid", 1)], tuple(left_out().values()))
+    assert f"Left out: SMAC3 {why}; SMAC3, in parts {why}." in text
 
 
 def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_against_the_truth() -> None:
@@ -124,3 +127,35 @@ def test_the_table_separates_what_each_part_saves_and_holds_stated_chances_again
     assert "| 10 | 20 | 67% | 8.3% |" in text
     assert "Of 5 searches by racing that state a chance, 3 state 10 to 40 %. In 1 of these both are truly equal" in text
     assert "which state 25% on average, the runner-up is truly better in 1: 50%, 95 % interval 9% to 91%." in text
+
+
+def test_within_half_of_the_baseline_s_clock_the_search_ends_and_says_how_good_it_is() -> None:
+    law = BY_NAME["drift"]
+    whole, half = (run(law, name, 0) for name in ("TPE, all trials", "dyno, half the clock"))
+    assert half.minutes + half.judged_once_min <= whole.judging_min / 2 + LONGEST_MIN
+    assert half.launches < whole.launches
+    text = table([row(law, name, 2) for name in ("TPE, all trials", "dyno, half the clock")])
+    assert "## Within half of the baseline's clock" in text
+    assert "| drift | 17.3 | " in text
+
+
+LONGEST_MIN = 0.55
+"""Of one trial of a law: what may be under way when half of the clock is over."""
+
+
+def test_counts_are_pooled_over_laws_and_landscapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = row(BY_NAME["tie"], "dyno, racing", 2)
+    recorded = {**made, "law": "recorded", "missed": 1, "lost_unmeasured": 1, "lost_on_redeployment": 1}
+    for name, one in {"laws": {**made, "missed": 2}, "landscape": recorded}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.json").write_text(json.dumps([one]))
+    folders = [str(tmp_path / name) for name in ("laws", "landscape")]
+    monkeypatch.setattr("sys.argv", ["bench_tuner", "--pool", *folders, "--out", str(tmp_path)])
+    bench_tuner.main()
+    text = (tmp_path / "pooled.md").read_text()
+    assert "tie, recorded. Written by" in text
+    assert "| dyno, racing | 4 | 3 | 1 | 1 of 2 (9.5% to 90.5%) |" in text
+    assert "| dyno, racing and probes | 0 | 0 | 0 | not recorded |" in text
+    monkeypatch.setattr("sys.argv", ["bench_tuner", "--pool", str(tmp_path / "none")])
+    with pytest.raises(SystemExit):
+        bench_tuner.main()

@@ -130,6 +130,8 @@ def test_a_search_sees_first_launches_and_is_judged_by_second_ones() -> None:
     assert same.loss_frac(one) == pytest.approx(
         LAW.latency_ms(one) / min(map(LAW.latency_ms, same.plan.candidates)) - 1
     )
+    assert (same.luckiest_loss_frac(), same.worse_again_frac(0.1), worse.worse_again_frac(0.1)) == (0, 0, 1)
+    assert same.seen_loss_frac(one) == pytest.approx(same.loss_frac(one))
     assert row(same, "random", 2)["lost_on_redeployment"] == 0
     assert row(worse, "random", 2)["lost_on_redeployment"] == 2
 
