@@ -56,6 +56,7 @@ class Loads:
         self._racing: Racing | None = None
         self._texts = RequestTexts(inputs)
         self._warm: tuple[str, ...] = ()
+        self._sent = 0
 
     def prepare(self, order: int = 0, racing: Racing | None = None) -> None:
         """Before an engine is launched: compute the schedule, measure the client's ceiling if the rate needs it.
@@ -81,7 +82,8 @@ class Loads:
 
     def _run(self, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         load, hosts = self._workload.load, self._inputs.hosts
-        self._texts.begin_launch()
+        self._sent = 0
+        self._texts.begin_at(0)
         first = loads_of(load)[0]
         users = self._closed(first, engine.endpoint) if isinstance(first, ClosedLoad) else self._plan(engine.endpoint)
         self._warm = steady_warm_up(users, engine, workdir, self._progress, first, hosts=hosts, model=self._model)
@@ -103,13 +105,12 @@ class Loads:
     def _sweep(self, load: Load | LoadList, engine: RunningEngine, workdir: Path, launch_s: float) -> Loaded:
         """Every level of a sweep, or load of a list, in turn; those left are not measured once the engine has died."""
         windows: list[Window] = []
-        sent = 0
         for number, level in enumerate(load.levels, 1):
             text = f"{level.text} ({number} of {len(load.levels)})"
-            # Further prompts at each, as far as they go: the server may still hold the ones before.
-            plan = replace(self._planned(load.at(level), engine), sent_before=sent)
+            plan = self._planned(load.at(level), engine)
             windows.append(self._window(plan, engine, workdir, launch_s, text=text))
-            sent += len(plan.offsets_ns) or plan.requests
+            # Further prompts at each, as far as they go: the server may still hold the ones before.
+            self._sent += len(plan.offsets_ns) or plan.requests
             if engine.failure() is not None:
                 break
         levels = [
@@ -144,11 +145,15 @@ class Loads:
         probes: list[Probe] = []
         while (rate_rps := search.next_rps()) is not None:
             number = len(probes) + 1
+            self._texts.begin_at(self._sent * self._workload.inputs_per_request)
             plan = self._open(at_rate(load, rate_rps), engine, number)
             window = self._window(plan, engine, workdir, launch_s, text=f"probe {number}, {rate_rps:.4g} requests/s")
             why = why_probe_broke(load, window, plan.window_s, has_slo=self._workload.slo is not None)
             windows[number] = window
             probes.append(probe_of(number, Level("rate_rps", rate_rps), why, window))
+            # Behind as many as any candidate may have sent by now: further prompts, and the same ones for each of them.
+            most = self._schedule(at_rate(load, search.most_rps), number)
+            self._sent += len(most.offsets_ns) + plan.warmup_requests
             search.observe(rate_rps, not why)
             if engine.failure() is not None:
                 break
@@ -276,6 +281,7 @@ class Loads:
             request_timeout_s=workload.request_timeout_s,
             stream=workload.stream,
             seed=self._seed,
+            sent_before=self._sent,
             locustfile=str(own.path) if own else "",
             locustfile_sha256=own.sha256 if own else "",
             spawn_per_s=workload.spawn_per_s,

@@ -29,9 +29,9 @@ class RequestTexts:
         self._inputs = inputs
         self._given = 0
 
-    def begin_launch(self) -> None:
-        """From now on texts go to a server that has got none: each launch is asked the same."""
-        self._given = 0
+    def begin_at(self, number: int) -> None:
+        """Inputs get the corpus's texts from this number on; from 0 on in each launch, so that all get the same."""
+        self._given = number
 
     def filled(self, plan: LoadPlan, folder: Path | None, blocks: Sequence[Sequence[int]] = ()) -> LoadPlan:
         """`plan` with the scenario's lengths where it states some, and with a text of the corpus for each of its inputs
@@ -125,7 +125,7 @@ class RequestTexts:
         rows += [(next(fresh), n) for n in warm[: plan.warmup_requests]]
         each = plan.inputs_per_request
         parts = [(first * each + k, part) for first, n in rows for k, part in enumerate(shares(n, each))]
-        # Further levels and probes of a launch get other texts: the server may still hold the ones before.
+        # Further levels of a launch get other texts: the server may still hold the ones before.
         cuts = cutter.cuts([part for _, part in parts], plan.seed + self._given, [first for first, _ in parts])
         self._given += len(parts)
         return _placed(plan.input_lengths, cuts, each)

@@ -192,15 +192,14 @@ class TrialRunner:
         return found
 
     def _doubted(self, trial: Trial, loaded: Loaded) -> TrialSummary:
-        """The summary, doubted where the server may have known the prompts already, of an earlier level or load too."""
-        candidate, window = trial.candidate, loaded.window
+        """The summary, doubted where the server may know prompts already, from an earlier level, load or probe too."""
+        candidate = trial.candidate
         if not traits(candidate.engine).caches_prompts(candidate.options):
-            return window.summary
+            return loaded.window.summary
         texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
         before = [prompt.prompt_id for prompt in self._inputs.quality_prompts if trial.is_judged]
-        has_levels = bool(self._inputs.scenario.workload.load.levels)
-        repeated = repeated_prompts(loaded.records if has_levels else window.result.records, texts, before)
-        return window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])
+        repeated = repeated_prompts(loaded.records, texts, before)
+        return loaded.window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])
 
     def _served(self, candidate: Candidate) -> ServedModel:
         """What a server that somebody else started serves is known only where the scenario names the model."""

@@ -15,6 +15,7 @@ class RateSearch:
 
     `held_rps` is the largest rate that held (0 if none), `broken_rps` the smallest that did not (None if none). A rate
     that breaks below one that held takes the bracket down: what broke once is not trusted above.
+    `most_rps` is the largest rate that any search with these settings may probe now: so far every one of it held.
     """
 
     def __init__(self, low_rps: float, high_rps: float, probes: int, precision_frac: float) -> None:
@@ -24,6 +25,7 @@ class RateSearch:
         self._factor: float = max(FIRST_STEP, (high_rps / low_rps) ** (1 / STEPS_UP))
         self.held_rps = 0.0
         self.broken_rps: float | None = None
+        self.most_rps = low_rps
 
     def next_rps(self) -> float | None:
         """The rate to probe, or None: found, or no probe is left."""
@@ -40,6 +42,7 @@ class RateSearch:
     def observe(self, rate_rps: float, is_held: bool) -> None:
         """The outcome of a probe."""
         self._left -= 1
+        self.most_rps = float(min(self._high_rps, self.most_rps * self._factor))
         if is_held:
             self.held_rps = max(self.held_rps, rate_rps)
         else:

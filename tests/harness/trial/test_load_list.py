@@ -230,8 +230,13 @@ def test_answers_too_short_at_a_later_load_make_the_trial_void() -> None:
     assert why.startswith("at load burst: 20 of 20 answers (100%) are shorter")
 
 
-def test_prompts_that_an_earlier_load_sent_are_doubted(tmp_path: Path) -> None:
-    scenario = load_scenario(written(tmp_path))
+@pytest.mark.parametrize("is_search", [False, True])
+def test_prompts_that_an_earlier_load_or_probe_sent_are_doubted(tmp_path: Path, is_search: bool) -> None:
+    path = written(tmp_path)
+    if is_search:
+        load = "{kind: max_rate, low_rps: 5, high_rps: 80, slo: {latency_p50_ms: {max: 250}}}"
+        path.write_text(f"name: s\nworkload: {{load: {load}}}\nspace: [{{engine: fake}}]\n")
+    scenario = load_scenario(path)
     sent = [request(n, n * 10.0, 5.0, prompt_ids=(f"p{n}",)) for n in range(20)]
     again = [replace(one, sent_ns=one.sent_ns + 10**9) for one in sent]
     fresh = [replace(one, prompt_ids=(f"q{one.seq}",)) for one in again]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from harness.load.plan import LoadPlan
+from harness.load.prompts.lengths import SentPrompts
 from harness.records import Candidate, RequestRecord
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
 from harness.store.writer import RunWriter
 from harness.trial.bench import Bench
+from harness.trial.inputs import TrialInputs, read_inputs
 from harness.trial.progress import Phase
 from harness.trial.rate_search import _second_half_frac
 from tests.harness.store.trials import a_manifest
+from tests.harness.trial.planned import planned
 
 SCENARIO = """
 name: m
@@ -68,6 +73,42 @@ def test_the_largest_rate_of_a_known_engine_is_bracketed_and_every_probe_kept(tm
     others = {probe.number for probe in trial.probes} - {chosen.number}
     assert all(layout.requests(f"{trial.trial_id}.probe{number}").exists() for number in others)
     assert any(phase.text.startswith("probe 1, 5 requests/s") for phase in shown.phases)
+
+
+def _sent(inputs: TrialInputs, capacity_rps: float, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What each probe of a launch sends to a server of this capacity: the text of every input."""
+
+    def why_broke(plan: LoadPlan) -> str:
+        return "too slow" if len(plan.offsets_ns) > capacity_rps * plan.window_s else ""
+
+    plans = planned(inputs, monkeypatch, why_broke)
+    texts = [(SentPrompts(plan), range(len(plan.offsets_ns))) for plan in plans]
+    return [[each.text for seq in sent for each in text.measured(seq)] for text, sent in texts]
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+@pytest.mark.parametrize("lengths", ["", ", lengths: {input: 30}"])
+def test_each_probe_sends_other_prompts_and_the_same_ones_to_every_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: str, arrivals: str
+) -> None:
+    rows = [json.dumps({"id": f"p{n}", "prompt": f"question {n}"}) for n in range(800)]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    load = f"kind: max_rate, low_rps: 5, high_rps: 40, probes: 5, processes: 1, arrivals: {arrivals}"
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        f"name: m\nworkload: {{load: {{{load}, slo: {{latency_p50_ms: {{max: 9}}}}}}, prompts: p.jsonl, "
+        f"max_duration_s: 2, inputs_per_request: 2{lengths}}}\nspace: [{{engine: fake}}]\n"
+    )
+    inputs = read_inputs(resolve(load_scenario(path), path))
+    slow, fast = _sent(inputs, 12.0, monkeypatch), _sent(inputs, 30.0, monkeypatch)
+    assert len(slow) == len(fast) == 5
+    assert len(slow[3]) < len(fast[3])
+    for launch in (slow, fast):
+        texts = [text for probe in launch for text in probe]
+        assert len(set(texts)) == len(texts)
+    for one, other in zip(slow, fast, strict=True):
+        common = min(len(one), len(other))
+        assert one[:common] == other[:common]
 
 
 def _record(intended_s: float, latency_s: float) -> RequestRecord:

@@ -43,6 +43,22 @@ def test_the_probes_are_a_budget() -> None:
     assert search.held_rps <= 300.0 < search.broken_rps
 
 
+def test_no_search_probes_more_than_the_one_whose_probes_all_hold() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        search, capacity, most = RateSearch(2.0, 90.0, 12, 0.05), rng.uniform(1, 120), list[float]()
+        while (rate := search.next_rps()) is not None:
+            assert rate <= search.most_rps
+            most.append(search.most_rps)
+            search.observe(rate, rate <= capacity)
+        every, rising = RateSearch(2.0, 90.0, 12, 0.05), list[float]()
+        while (rate := every.next_rps()) is not None:
+            rising.append(rate)
+            every.observe(rate, is_held=True)
+        assert most[: len(rising)] == rising[: len(most)]
+        assert set(most[len(rising) :]) <= {90.0}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_noisy_slo_still_ends_with_a_bracket(seed: int) -> None:
     rng = random.Random(seed)

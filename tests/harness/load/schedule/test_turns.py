@@ -81,7 +81,7 @@ def test_a_further_load_of_a_launch_gets_other_texts_and_the_next_launch_the_sam
     first, second = begins(), begins()
     assert len(first) == len(second) == 30 + plan.warmup_requests
     assert not first & second
-    texts.begin_launch()
+    texts.begin_at(0)
     assert begins() == first
 
 
