@@ -69,7 +69,8 @@ class LoadPlan:
     `endpoint_url` may be a bare host (the protocol's usual path is added) or a full address. `api_key_env` names the
     variable, in the load process's own environment, whose value is sent as a bearer token. `processes` load processes
     share users and work, so request number `seq` carries the same prompts in every run with the same seed, whichever
-    user sends it: those of `sent_before` + `seq` in their order, where up to so many came in this launch before.
+    user sends it: those of `sent_before` + `seq` in their order, where up to so many came in this launch before. Of
+    conversations, so many began before, and `turns` begin with the next one.
     """
 
     endpoint_url: str

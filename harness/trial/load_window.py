@@ -11,7 +11,7 @@ from harness.level import Level
 from harness.load.ceiling.measure import Ceilings
 from harness.load.driver import LoadResult, LoadState, drive
 from harness.load.metrics_scraper import Scraper
-from harness.load.plan import LoadPlan
+from harness.load.plan import NO_TURN, LoadPlan
 from harness.load.schedule.arrivals import at_rate, schedule_of
 from harness.load.schedule.max_rate import RateSearch
 from harness.load.schedule.request_times import Schedule
@@ -109,8 +109,9 @@ class Loads:
             text = f"{level.text} ({number} of {len(load.levels)})"
             plan = self._planned(load.at(level), engine)
             windows.append(self._window(plan, engine, workdir, launch_s, text=text))
-            # Further prompts at each, as far as they go: the server may still hold the ones before.
-            self._sent += len(plan.offsets_ns) or plan.requests
+            # Further prompts or conversations at each, as far as they go: the server may still hold the ones before.
+            sent = len(plan.offsets_ns) or plan.requests
+            self._sent += plan.follows.count(NO_TURN) if plan.turns else sent
             if engine.failure() is not None:
                 break
         levels = [

@@ -87,12 +87,14 @@ class RequestTexts:
 
     def _with_turns(self, plan: LoadPlan) -> LoadPlan:
         """`plan` with the turns of whole conversations, in a fresh seeded order each time round, until it has its
-        requests. In an open loop `at_once` are in progress, and the request at each time is the next turn of one."""
+        requests, behind the conversations that came before. In an open loop `at_once` are in progress, and the request
+        at each time is the next turn of one."""
         settings, number = self._inputs.scenario.workload.conversations, len(plan.offsets_ns) or plan.requests
         at_once = settings.at_once if settings is not None and settings.at_once else 1
         if settings is not None and plan.is_open_loop:
             plan = replace(plan, think_time_s=settings.think_time_s)
-        coming, turns, follows = self._shuffled(plan.seed), list[Prompt](), list[int]()
+        coming = islice(self._shuffled(plan.seed), plan.sent_before, None)
+        turns, follows = list[Prompt](), list[int]()
         left: list[list[Prompt]] = [[] for _ in range(at_once)]
         for seq in range(number):
             going = left[seq % at_once]

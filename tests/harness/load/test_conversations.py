@@ -28,6 +28,7 @@ from harness.trial.request_texts import RequestTexts
 from harness.wording import chat_text
 from tests.harness.load.odd_server import Odd, odd_server
 from tests.harness.load.plans import measured_of, plan_of, run_load
+from tests.harness.trial.planned import planned
 
 ROWS = [
     {
@@ -48,7 +49,8 @@ def _inputs(folder: Path, *, is_written: bool = True, **workload: Any) -> TrialI
     if is_written:
         (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     fields = {"prompts": "chats.jsonl", "chat": True, "conversations": {}} | workload
-    scenario = {"name": "s", "space": [{"engine": "attach"}], "workload": fields}
+    objective = {"metric": "throughput_rps", "goal": "maximize"}
+    scenario = {"name": "s", "space": [{"engine": "attach"}], "workload": fields, "objectives": [objective]}
     return read_inputs(resolve(Scenario.model_validate(scenario), folder / "s.yaml"))
 
 
@@ -80,6 +82,32 @@ def test_a_plan_holds_whole_conversations_until_it_has_its_requests(tmp_path: Pa
     assert texts.filled(plan_of("http://h", requests=14, seed=3), None) == plan
     assert texts.filled(plan_of("http://h", requests=14, seed=4), None).turns != plan.turns
     assert 0.2 < (plan.unlimited_hit_frac or 0) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("load", "settings"),
+    [
+        ({"kind": "closed", "users": [1, 2, 3]}, {}),
+        ({"kind": "closed", "users": [1, 2, 3]}, {"history": "own"}),
+        ({"kind": "constant", "rate_rps": [5.0, 10.0, 20.0], "processes": 1}, {"at_once": 4}),
+    ],
+)
+def test_each_load_of_a_launch_begins_other_conversations_and_each_launch_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    inputs = _inputs(tmp_path, load=load, conversations=settings, requests=9)
+    chats = tuple(
+        tuple(replace(turn, prompt_id=f"{number}{turn.prompt_id}") for turn in turns)
+        for number in range(4)
+        for turns in inputs.conversations
+    )
+    inputs = replace(inputs, conversations=chats)
+    plans = planned(inputs, monkeypatch)
+    begun = [[turn.prompt_id.split("#")[0] for turn in plan.turns if turn.prompt_id.endswith("#1")] for plan in plans]
+    assert len(plans) == 3
+    assert all(len(plan.turns) == 9 for plan in plans)
+    assert len({name for names in begun for name in names}) == sum(map(len, begun))
+    assert [plan.turns for plan in planned(inputs, monkeypatch)] == [plan.turns for plan in plans]
 
 
 @pytest.mark.heavy
