@@ -83,5 +83,5 @@ class Cluster(Protocol):
         ...
 
     def cancel(self, task: Task, *, is_killed: bool = False) -> None:
-        """Interrupt a question, or kill its worker."""
+        """Interrupt a question, or kill what answers it; questions to other parts of the machine are left alone."""
         ...

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -25,8 +28,19 @@ RESOURCE = "machine"
 CONNECT_S = 10.0
 LOOK_S = 1.0
 EXPECTED = "expected dask://HOST:8786, the address of a Dask scheduler"
-_STOPS: dict[str, threading.Event] = {}
-"""In a worker: the questions under way there, by the name of their task; set: it shall end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asked:
+    """A question under way in a worker; `child` is the process that answers it, `stop` is set where it shall end."""
+
+    part: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    child: subprocess.Popen[bytes] | None = None
+
+
+_ASKED: dict[str, _Asked] = {}
+"""In a worker: the questions under way there, by the name of their task."""
 
 
 class DaskCluster:
@@ -129,7 +143,7 @@ class DaskCluster:
         return bytes(reply)
 
     def cancel(self, task: Any, *, is_killed: bool = False) -> None:
-        """A task under way cannot be interrupted from outside: the worker is asked to end it, or to end."""
+        """A task cannot be interrupted from outside: its worker is asked to end it, or to kill its process."""
         if task.done() or self._gone([task]) is not None:
             return
         with self._connected():
@@ -166,18 +180,19 @@ def ask_as(key: str, folder: str, verb: Verb, request: str, part: str = "") -> t
     worker = get_worker()
     if worker.local_directory != folder:
         raise RuntimeError("the worker ended, and another was started in its place")
-    stop = _STOPS[key] = threading.Event()
+    asked = _ASKED[key] = _Asked(part=part)
     try:
         return ask_here(
             verb,
             request,
-            lambda: stop.is_set() or _is_given_up(worker, key),
+            lambda: asked.stop.is_set() or _is_given_up(worker, key),
             # A nanny gives its worker variables, such as one OpenMP thread, that it was not started with.
             started=os.getppid() if worker.nanny else os.getpid(),
             part=part,
+            begun=partial(setattr, asked, "child"),
         )
     finally:
-        del _STOPS[key]
+        del _ASKED[key]
 
 
 def _is_given_up(worker: Any, key: str) -> bool:
@@ -188,13 +203,19 @@ def _is_given_up(worker: Any, key: str) -> bool:
 
 def stop_here(key: str) -> None:
     """Interrupt a question under way in this worker."""
-    if key in _STOPS:
-        _STOPS[key].set()
+    if key in _ASKED:
+        _ASKED[key].stop.set()
 
 
 def end_here(key: str) -> None:
-    """End this worker with a question that does not end; its nanny starts another."""
-    if key in _STOPS:
+    """Kill the process of a question that does not end; questions to other parts of the machine are left alone. A file
+    that is received has no process and is never for a part: there this worker ends, and its nanny starts another."""
+    if (asked := _ASKED.get(key)) is None:
+        return
+    asked.stop.set()
+    if asked.child is not None:
+        asked.child.kill()
+    elif not asked.part:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

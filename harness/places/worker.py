@@ -36,10 +36,12 @@ def ask_here(
     is_stopped: Callable[[], bool] = lambda: False,
     started: int | None = None,
     part: str = "",
+    begun: Callable[[subprocess.Popen[bytes]], None] = lambda child: None,
 ) -> tuple[bytes, str]:
     """The reply and '', or nothing and the sentence why this machine refuses. Raises RuntimeError where the process
     ended without either or is stopped, DaemonEnded. The process has the variables that `started`, a process of the
-    cluster (None: this one), was started with, and of a split machine the cores and GPUs of `part`, 'i/N'."""
+    cluster (None: this one), was started with, and of a split machine the cores and GPUs of `part`, 'i/N';
+    `begun` is handed it, so that it can be killed from outside."""
     if verb == "receive":  # a process for each piece would take a hundred times as long
         return receive(request)
     with owned_folder("place") as folder:
@@ -55,6 +57,7 @@ def ask_here(
                 cwd=folder,
             )
             try:
+                begun(child)
                 _watch(child, request, is_stopped)
             finally:
                 _end(child)

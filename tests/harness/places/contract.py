@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.places.cluster import Cluster, Lost, Refused
+from harness.places.lease import physical_cores
 from harness.places.open_cluster import open_cluster
 from harness.places.requests import Described, Measure, Question, Verb
 from harness.records import Candidate
@@ -49,7 +51,8 @@ def some_terms(machine: str = "m1") -> Terms:
 
 
 def keeps_the_contract(cluster: Cluster, *, refused: Asked, lost: Asked, long: Asked) -> None:
-    """Asks each of two nodes who it is, one question that it refuses, one whose process fails, and interrupts one."""
+    """Asks each of two nodes who it is, one question that it refuses, one whose process fails; one is interrupted,
+    and one killed beside another on the same machine."""
     nodes = sorted(cluster.nodes())
     assert len(nodes) == 2
     assert cluster.wait([], 0.1) is None
@@ -78,9 +81,28 @@ def keeps_the_contract(cluster: Cluster, *, refused: Asked, lost: Asked, long: A
     assert cluster.wait([task], 2) is None
     cluster.cancel(task)
     assert cluster.wait([task], 100) == task, "an interrupted question ends"
-    with pytest.raises(Lost):
+    with pytest.raises((Lost, Refused)):
         cluster.answer(task)
+    _kills_one_of_two_parts(cluster, nodes[1], long)
     assert sorted(cluster.nodes()) == nodes, "no node is lost by it"
+
+
+def _kills_one_of_two_parts(cluster: Cluster, node: str, long: Asked) -> None:
+    """The real nodes run here, so that there are as many parts as physical cores; of one core there is one part."""
+    count = len(physical_cores(os.sched_getaffinity(0)))
+    if count == 1:
+        return
+    one, other = (cluster.ask(f"{node}#{index}/{count}", *long) for index in (1, 2))
+    assert cluster.wait([one, other], 2) is None
+    cluster.cancel(one, is_killed=True)
+    assert cluster.wait([one, other], 100) == one
+    with pytest.raises(Lost):
+        cluster.answer(one)
+    assert cluster.wait([other], 5) is None, "what another part is asked goes on"
+    cluster.cancel(other)
+    assert cluster.wait([other], 100) == other
+    with pytest.raises((Lost, Refused)):
+        cluster.answer(other)
 
 
 def main() -> None:
