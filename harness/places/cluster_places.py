@@ -7,7 +7,6 @@ closed, and whatever still answers to it is handed on without a trial, to be dro
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import secrets
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import EnvironmentFault
+from harness.places.attempt import Attempt, Place, as_base64, beside
 from harness.places.calibrator import CalibrationTerms, Calibrator
 from harness.places.cluster import LOSSES, Cluster, Lost, Refused, Task, short
 from harness.places.proof import difference
@@ -26,7 +26,6 @@ from harness.records import Candidate, Trial
 from harness.store.archive import DamagedArchive, unpack
 from harness.store.codec import from_json, to_json
 from harness.store.layout import RunLayout
-from harness.store.requests_table import whole
 from harness.trial.reference import Reference
 from harness.tune.places import Done, Order
 
@@ -37,8 +36,6 @@ JOIN_S = 900.0
 NONE_LEFT_S = 60.0
 """How long a search without any place waits for one to join."""
 END_S = 20.0
-MOST_BYTES = 1 << 20
-"""No file that a server is started from is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +50,6 @@ class Asked:
     left_s: Callable[[], float]
     calibration: CalibrationTerms
     only: frozenset[str] | None = None
-
-
-@dataclass(slots=True)
-class _Place:
-    node: str
-    machine_id: str
-
-
-@dataclass(slots=True)
-class _Attempt:
-    order: Order
-    place: _Place
-    token: str
-    is_open: bool = True
-    is_calibration: bool = False
 
 
 class FarPlaces:
@@ -90,15 +72,16 @@ class FarPlaces:
         self._ask_at_s: dict[str, float] = {}  # of each node that is there: when to ask it to join, inf: never again
         self._losses: Counter[str] = Counter()
         self._joining: dict[Task, str] = {}
-        self._places: dict[str, _Place] = {}
-        self._attempts: dict[Task, _Attempt] = {}
+        self._places: dict[str, Place] = {}
+        self._attempts: dict[Task, Attempt] = {}
         self._waiting: list[Order] = []
         self._lost: list[Done] = []
         self._engines: dict[str, str] | None = None
         self._refusals: list[str] = []
         self._block = ""
         self._calibrations, self._judged = asked.calibration.launches, asked.calibration.judged
-        self._reserve: list[_Place] = []
+        self._reserve: list[Place] = []
+        self._memories_mib: dict[str, float] = {}
 
     def admit(self, timeout_s: float = JOIN_S) -> None:
         """Wait until every machine that is there has proven that it belongs, or has not, a minute for one where none
@@ -138,6 +121,11 @@ class FarPlaces:
     def scales(self) -> Mapping[str, float]:
         """Machine -> by what factor it is slower than its class."""
         return self._calibrator.scales
+
+    @property
+    def memories_mib(self) -> Mapping[str, float]:
+        """Machine -> the memory it has, of those that took trials."""
+        return self._memories_mib
 
     def check_machines(self) -> None:
         """Calibrate each machine that ran trials since its last calibration; without time left none. Raises
@@ -215,10 +203,10 @@ class FarPlaces:
             raise EnvironmentFault(f"{path}: not verified, machine {done.machine} did not answer: {done.lost}")
         return done.trial
 
-    def _free(self) -> list[_Place]:
+    def _free(self) -> list[Place]:
         return [place for place in self._idle() if self._calibrator.is_ready(place.machine_id)]
 
-    def _idle(self) -> list[_Place]:
+    def _idle(self) -> list[Place]:
         busy = {attempt.place.node for attempt in self._attempts.values() if attempt.is_open}
         return [place for place in self._places.values() if place.node not in busy]
 
@@ -232,7 +220,7 @@ class FarPlaces:
             order = self._waiting.pop(0)
             self._begin(order, self._best(free, order))
 
-    def _best(self, free: list[_Place], order: Order) -> _Place:
+    def _best(self, free: list[Place], order: Order) -> Place:
         """A machine that is not to be avoided; for the finalists one and the same, so that they are compared in a block
         of one machine."""
         place = min(
@@ -242,12 +230,12 @@ class FarPlaces:
             self._choose_block(place)
         return place
 
-    def _choose_block(self, place: _Place) -> None:
+    def _choose_block(self, place: Place) -> None:
         self._block = place.node
         self._calibrator.rank_alone(place.machine_id)
 
-    def _begin(self, order: Order, place: _Place, path: Path | None = None, *, is_calibration: bool = False) -> None:
-        attempt = _Attempt(order=order, place=place, token=secrets.token_hex(8), is_calibration=is_calibration)
+    def _begin(self, order: Order, place: Place, path: Path | None = None, *, is_calibration: bool = False) -> None:
+        attempt = Attempt(order=order, place=place, token=secrets.token_hex(8), is_calibration=is_calibration)
         terms = None if order.repetition or is_calibration else order.terms_on(place.machine_id)
         request = Measure(
             token=attempt.token,
@@ -258,11 +246,11 @@ class FarPlaces:
             left_s=self._asked.left_s(),
             judged=order.judged,
             repetition=order.repetition,
-            written={} if path is None else _beside(path),
+            written={} if path is None else beside(path),
             started="" if path is None else path.name,
             prefix=f"calibration{order.number:04d}" if is_calibration else "",
             terms=terms,
-            raced="" if terms is None else _base64(self._layout.requests(terms.against)),
+            raced="" if terms is None else as_base64(self._layout.requests(terms.against)),
         )
         self._attempts[self._cluster.ask(place.node, "measure", json.dumps(to_json(request)))] = attempt
 
@@ -280,7 +268,7 @@ class FarPlaces:
                 if attempt.place.node == node and attempt.is_open:
                     attempt.is_open = False
                     if not attempt.is_calibration:
-                        self._lost.append(_lost(attempt, "its node left the cluster"))
+                        self._lost.append(attempt.lost("its node left the cluster"))
         self._reserve = [place for place in self._reserve if place.node in nodes]
         while self._reserve and len(self._places) < self._most:
             self._take(self._reserve.pop(0))
@@ -306,24 +294,26 @@ class FarPlaces:
             return False
         del self._losses[node]
         name = joined.machine.machine_id
+        place = Place(node, name, float(str(joined.machine.facts["memory_mib"])))
         if (why := self._why_not(joined)) != "":
             self._refuse(f"machine {name}: {why}")
             return False
         self._engines = dict(joined.engines)
         if len(self._places) >= self._most:
-            self._reserve.append(_Place(node, name))
+            self._reserve.append(place)
             self._note(f"machine {name} is kept in reserve: {self._most} at once, a sixth of search.trials, are enough")
             return False
-        self._take(_Place(node, name))
+        self._take(place)
         return True
 
-    def _give_up(self, node: str) -> _Place:
+    def _give_up(self, node: str) -> Place:
         place = self._places.pop(node)
         self._calibrator.leave(place.machine_id)
         return place
 
-    def _take(self, place: _Place) -> None:
+    def _take(self, place: Place) -> None:
         self._places[place.node] = place
+        self._memories_mib[place.machine_id] = place.memory_mib
         self._calibrator.join(place.machine_id, self._asked.machine_class)
         self._note(f"machine {place.machine_id} of class {self._asked.machine_class} takes trials")
 
@@ -374,26 +364,10 @@ class FarPlaces:
                     self._refuse(f"machine {attempt.place.machine_id}: {error}")
                 else:
                     self._ask_again(attempt.place.node)
-            return _lost(attempt, str(error)) if attempt.is_open else None
+            return attempt.lost(str(error)) if attempt.is_open else None
         if not attempt.is_open:
-            return _lost(attempt, "it was given up before")
+            return attempt.lost("it was given up before")
         arrived.write(self._layout)
         if not attempt.is_calibration:
             self._calibrator.trial_ended(attempt.place.machine_id)
         return Done(order=attempt.order, trial=arrived.trial, machine=attempt.place.machine_id)
-
-
-def _beside(path: Path) -> dict[str, str]:
-    """The small files of the folder of a recommendation."""
-    files = [each for each in path.parent.iterdir() if each.is_file() and each.stat().st_size <= MOST_BYTES]
-    return {each.name: _base64(each) for each in files}
-
-
-def _base64(path: Path) -> str:
-    """The content of a file. Raises EnvironmentFault."""
-    with whole(path):
-        return base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def _lost(attempt: _Attempt, why: str) -> Done:
-    return Done(order=attempt.order, trial=None, lost=why, machine=attempt.place.machine_id)

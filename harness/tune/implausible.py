@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from engines.setting import AXES, Axis
@@ -11,22 +13,33 @@ from harness.records import Candidate, Trial
 LAUNCHES_TO_GIVE_UP = 2
 """Different candidates of one group that must fail to start, with none that ran, before the rest is skipped."""
 
+ALIKE_FRAC = 0.02
+"""Machines whose memory differs by no more are as large: by so much launches of one candidate differ too."""
+
+ONE_MACHINE: Mapping[str, float] = MappingProxyType({})
+"""The memories of machines that differ, where all trials run on one."""
+
 _START_FAILURES = ("launch_failed", "timed_out", "crashed", "infeasible")
 FAILURES = (*_START_FAILURES, "out_of_memory")
 """Outcomes of a candidate that did not run."""
 
 
-def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
+def implausible(
+    candidate: Candidate,
+    trials: Sequence[Trial],
+    memory_mib: float = math.inf,
+    memories_mib: Mapping[str, float] = ONE_MACHINE,
+) -> str | None:
     """Why launching `candidate` would most likely fail as an earlier trial did; None when there is no reason against
     it.
 
     Two rules. Memory is monotone: what ran out of it also does with as many workers, as large a batch and no more
     shards, all else that costs memory equal. A group (engine, its environment, dtype, device, degree, options) that
-    failed to start LAUNCHES_TO_GIVE_UP times and never ran is broken here.
+    failed to start LAUNCHES_TO_GIVE_UP times and never ran is broken here. The rest as in `ran_out_of_memory`.
     """
     launched = [trial for trial in trials if trial.outcome != "skipped"]
-    for trial in launched:
-        if trial.outcome == "out_of_memory" and _needs_at_least(candidate, trial.candidate):
+    for trial in ran_out_of_memory(launched, memory_mib, memories_mib):
+        if _needs_at_least(candidate, trial.candidate):
             small = trial.candidate
             return (
                 f"trial {trial.trial_id} ran out of memory with workers={small.workers} "
@@ -41,6 +54,14 @@ def implausible(candidate: Candidate, trials: Sequence[Trial]) -> str | None:
             f"(last: {last.trial_id} {last.outcome}: {_first_line(last.reason)})"
         )
     return None
+
+
+def ran_out_of_memory(trials: Iterable[Trial], memory_mib: float, memories_mib: Mapping[str, float]) -> list[Trial]:
+    """The launches that ran out of memory on a machine with `memory_mib`, the most that any has: what a smaller one
+    could not hold may fit there. `memories_mib` are those of machines that may differ, by their ids."""
+    least_mib = memory_mib * (1 - ALIKE_FRAC) if memories_mib else 0.0
+    failed = [trial for trial in trials if trial.outcome == "out_of_memory"]
+    return [trial for trial in failed if memories_mib.get(trial.machine, 0.0) >= least_mib]
 
 
 def _needs_at_least(candidate: Candidate, failed: Candidate) -> bool:

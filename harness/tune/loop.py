@@ -237,13 +237,15 @@ class _Session:
         """Why launching `candidate` is no use, by what earlier launches showed."""
         if not self._context.prunes:
             return None
-        return implausible(candidate, self.trials) or why_too_large(candidate, self.trials, self._context.memory_mib)
+        memory_mib = self._context.memory_mib
+        why = implausible(candidate, self.trials, memory_mib, self._context.places.memories_mib)
+        return why or why_too_large(candidate, self.trials, memory_mib)
 
     def _chance_to_fit(self) -> Callable[[Candidate], float]:
         """How likely a candidate fits into memory, by what earlier launches took."""
         if not self._context.prunes:
             return lambda candidate: 1.0
-        return ChancesToFit(self.trials, self._context.memory_mib).chance
+        return ChancesToFit(self.trials, self._context.memory_mib, self._context.places.memories_mib).chance
 
     def _lost(self, done: Done) -> Trial:
         """The record of a machine that never answered: the first loss is not the candidate's fault, the second is."""

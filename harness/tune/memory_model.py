@@ -15,7 +15,7 @@ from engines.models.memory import VALUE_BYTES
 from harness.measure.metrics import metric_of
 from harness.records import Candidate, Trial
 from harness.tune.failures import LEAST
-from harness.tune.implausible import group_of
+from harness.tune.implausible import ONE_MACHINE, group_of, ran_out_of_memory
 from harness.tune.memory_parts import Explanation, Shape, explanations, least_peak_mib
 
 LAUNCHES = 3
@@ -87,11 +87,14 @@ def why_too_large(candidate: Candidate, trials: Sequence[Trial], memory_mib: flo
 
 class ChancesToFit:
     """How likely candidates fit into `memory_mib`, by the launches in `trials`. Other dtypes of an engine count until
-    LAUNCHES of the candidate's own are known. What ran out of memory refutes explanations by which it would have fit.
+    LAUNCHES of the candidate's own are known. What ran out of memory on a machine with so much refutes explanations
+    by which it would have fit; `memories_mib` as in `ran_out_of_memory`.
     """
 
-    def __init__(self, trials: Sequence[Trial], memory_mib: float) -> None:
-        self._memory_mib = memory_mib
+    def __init__(
+        self, trials: Sequence[Trial], memory_mib: float, memories_mib: Mapping[str, float] = ONE_MACHINE
+    ) -> None:
+        self._memory_mib, self._memories_mib = memory_mib, memories_mib
         self._trials: dict[object, list[Trial]] = {}
         self._known: dict[object, tuple[Sequence[Explanation], Mapping[Shape, float]] | None] = {}
         for trial in trials:
@@ -128,7 +131,7 @@ class ChancesToFit:
         if not peaks:
             return None
         found = explanations(peaks)
-        for failed in [trial.candidate for trial in trials if trial.outcome == "out_of_memory"]:
+        for failed in [trial.candidate for trial in ran_out_of_memory(trials, self._memory_mib, self._memories_mib)]:
             room_mib = self._memory_mib / (1 + _margin_frac(failed, peaks, found))
             found = [each for each in found if each.peak_mib(failed) >= room_mib] or found
         return found, peaks

@@ -56,6 +56,11 @@ class Places(Protocol):
         """Machine -> by what factor it is slower than its class."""
         ...
 
+    @property
+    def memories_mib(self) -> Mapping[str, float]:
+        """Machine -> the memory it has, of those that took trials; none where all are run on one."""
+        ...
+
     def check_machines(self) -> None:
         """Compare the machines once more, those that ran orders since; `set_aside` may hold more of them then."""
         ...
@@ -94,6 +99,7 @@ class Here:
 
     set_aside: Mapping[str, str] = MappingProxyType({})
     scales: Mapping[str, float] = MappingProxyType({})
+    memories_mib: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, run_trial: RunTrial, machine: str = "") -> None:
         self._run_trial, self._machine = run_trial, machine

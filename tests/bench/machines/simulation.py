@@ -88,7 +88,7 @@ class ProgrammedCluster(InMemoryCluster):
     """Machines m0, m1 ... that measure by a formula; when trials of the search phase begin and end."""
 
     def __init__(self, folder: Path, value: Callable[[str, Measure], float], of: Scenario, count: int) -> None:
-        machines = {f"n{k}": Machine(machine_id=f"m{k}", facts={"cores": 8}) for k in range(count)}
+        machines = {f"n{k}": Machine(machine_id=f"m{k}", facts={"cores": 8, "memory_mib": 1024}) for k in range(count)}
         super().__init__(folder, machines)
         self._value, self._of = value, of
         self._nothing = RunLayout(folder)

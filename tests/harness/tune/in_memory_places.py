@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from types import MappingProxyType
 
 from harness.clock import FakeClock
 from harness.records import Candidate, Trial
-from harness.tune.places import Done, Order
+from harness.tune.places import Done, Order, not_run
 from harness.units import NS_PER_S
+from tests.harness.tune.landscape import memory_mib
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class InMemoryPlaces:
 
     set_aside: Mapping[str, str] = MappingProxyType({})
     scales: Mapping[str, float] = MappingProxyType({})
+    memories_mib: Mapping[str, float] = MappingProxyType({})
 
     def check_machines(self) -> None:
         """Machines in memory are equal."""
@@ -57,6 +60,8 @@ class InMemoryPlaces:
         machine = min(self._free, key=lambda name: (name in order.avoid, self._rng.random()))
         self._free.remove(machine)
         trial = replace(self._run(order.candidate, order.number), machine=machine)
+        if memory_mib(order.candidate) > self.memories_mib.get(machine, math.inf):
+            trial = not_run(order, "out_of_memory", "out of memory", machine)
         begin_ns = self._clock.now_ns()
         end_ns = begin_ns + int((trial.duration_s + self._rng.random()) * NS_PER_S)
         done = Done(order=order, trial=trial, machine=machine)

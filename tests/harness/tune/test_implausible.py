@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from harness.records import Candidate, Trial, TrialOutcome
 from harness.tune.implausible import implausible
 
@@ -62,3 +64,11 @@ def test_an_environment_that_fails_says_nothing_of_another() -> None:
     assert implausible(replace(BASE, python="/broken", workers=4), past)
     assert implausible(replace(BASE, python="/other", workers=4), past) is None
     assert implausible(replace(BASE, workers=4), past) is None
+
+
+@pytest.mark.parametrize(("machine", "counts"), [("small", False), ("large", True), ("alike", True), ("gone", False)])
+def test_what_a_smaller_machine_could_not_hold_may_fit_a_larger_one(machine: str, counts: bool) -> None:
+    memories_mib = {"small": 8_000.0, "large": 16_000.0, "alike": 15_900.0}
+    past, larger = [replace(_trial(BASE, "out_of_memory"), machine=machine)], replace(BASE, batch_size=8)
+    assert (implausible(larger, past, 16_000.0, memories_mib) is not None) == counts
+    assert implausible(larger, past), "where all trials run on one machine"

@@ -153,6 +153,13 @@ def test_a_launch_of_another_dtype_and_a_failed_one_teach() -> None:
     assert _chance(_of(1, 16), [*first, failed], 1500.0) == LEAST, "its batch took more than the machine has"
 
 
+def test_a_launch_that_a_smaller_machine_could_not_hold_lowers_no_chance() -> None:
+    first, memories_mib = [_trial(_of(1, 1))], {"small": 750.0, "large": 1500.0}
+    for machine, expected in (("small", _chance(_of(1, 16), first, 1500.0)), ("large", LEAST)):
+        failed = Trial(trial_id="f", number=9, candidate=_of(1, 8), outcome="out_of_memory", machine=machine)
+        assert ChancesToFit([*first, failed], 1500.0, memories_mib).chance(_of(1, 16)) == expected
+
+
 def test_another_engine_dtype_or_option_and_two_launches_teach_nothing() -> None:
     trials = [_trial(_of(*shape)) for shape in SHAPES]
     assert memory_model(BASE, trials[:2]) is None

@@ -153,3 +153,13 @@ def test_an_interruption_records_what_was_under_way_after_the_places_have_ended(
     again = Bench(of, tmp_path / "study.db", done=result.trials)
     ids = [t.candidate.candidate_id for t in _search(again, _places(again, 3)).trials if t.outcome == "ok"]
     assert len(ids) == len(set(ids)) == 20
+
+
+def test_what_a_smaller_machine_could_not_hold_rules_nothing_out(tmp_path: Path) -> None:
+    of = scenario({"sampler": "grid", "trials": 99, "max_minutes": 1e5}, space=SMALL)
+    bench = Bench(of, tmp_path / "study.db")
+    places = _places(bench, count=2)
+    places.memories_mib = {"m0": 1000.0, "m1": 9000.0}
+    result = search(replace(bench.context(), places=places, memory_mib=9000.0))
+    assert {each.machine for each in result.trials if each.outcome == "out_of_memory"} == {"m0"}
+    assert not [each for each in result.trials if each.outcome == "skipped"]
