@@ -153,7 +153,14 @@ class Elsewhere:
             left_s=limit_s,
             prefix="split",
         )
-        found = check_split(cluster, names, order, metric_for(resolved.scenario), limit_s)
+        found = check_split(
+            cluster,
+            names,
+            order,
+            metric_for(resolved.scenario),
+            limit_s,
+            lambda node, text: note(f"machine {names[node]}: {text}"),
+        )
         lines = [
             f"machine {names[node]} is {'' if verdict.is_split else 'not '}split: {verdict.sentence}"
             for node, verdict in found.items()

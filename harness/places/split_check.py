@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import takewhile
 from statistics import fmean, stdev
 
 from harness.errors import EnvironmentFault
 from harness.measure.machine.calibration import Calibration
 from harness.measure.statistics.distributions import t_quantile
-from harness.places.cluster import Cluster, Lost, Refused, Task, parts_of, short
+from harness.places.cluster import Cluster, Lost, Refused, Task, part_of, parts_of, short
 from harness.places.requests import Measure
 from harness.records import Trial
 from harness.store.archive import DamagedArchive, unpack
@@ -41,12 +42,19 @@ class Verdict:
 
 
 def check_split(
-    cluster: Cluster, machines: Collection[str], measure: Measure, metric: str, limit_s: float
+    cluster: Cluster,
+    machines: Collection[str],
+    measure: Measure,
+    metric: str,
+    limit_s: float,
+    note: Callable[[str, str], None] = lambda machine, text: None,
 ) -> dict[str, Verdict]:
     """Verdicts on the machines of these nodes, all of which launch at one time; where one shows nothing, on it alone.
-    `measure` is the order for the calibration candidate, `limit_s` how long a launch may take. Raises EnvironmentFault
-    where a part does not answer."""
-    running = {machine: _rounds(parts_of([machine], cluster.split), metric) for machine in machines}
+    `measure` is the order for the calibration candidate, `limit_s` how long a launch may take; `note` gets a line for
+    each round of a machine that begins. Raises EnvironmentFault where a part does not answer."""
+    running = {
+        machine: _rounds(parts_of([machine], cluster.split), metric, partial(note, machine)) for machine in machines
+    }
     asked = {machine: next(rounds) for machine, rounds in running.items()}
     found: dict[str, Verdict] = {}
     while not found:
@@ -62,12 +70,17 @@ def check_split(
     return found
 
 
-def _rounds(parts: Sequence[str], metric: str) -> Generator[Sequence[str], Mapping[str, Trial], Verdict]:
+def _rounds(
+    parts: Sequence[str], metric: str, note: Callable[[str], None]
+) -> Generator[Sequence[str], Mapping[str, Trial], Verdict]:
     """Yields the parts of a machine that shall measure at one time, is sent their trials, and ends in its verdict."""
     yield parts[:1]
-    ratios = []
-    for number in range(max(ROUNDS, len(parts))):
+    ratios: list[float] = []
+    rounds = max(ROUNDS, len(parts))
+    for number in range(rounds):
         looked_at = parts[number % len(parts)]
+        so_far = f"; slower by {math.expm1(fmean(ratios)):.1%} so far" if ratios else ""
+        note(f"round {number + 1} of {rounds}: part {part_of(looked_at)} alone, twice beside the others, alone{so_far}")
         logs = []
         for asked in ([looked_at], parts, parts, [looked_at]):
             trials = yield asked

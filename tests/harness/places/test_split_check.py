@@ -108,6 +108,21 @@ def test_a_planted_slowdown_is_found(
     assert len(cluster.measured) == 1 + ROUNDS * (2 * 1 + 2 * 2)
 
 
+def test_each_round_that_begins_is_a_line_with_the_slowdown_so_far(tmp_path: Path, resolved: ResolvedScenario) -> None:
+    cluster, lines = _as_parts(Slowed(tmp_path, 0.05), 2), list[str]()
+
+    def note(machine: str, text: str) -> None:
+        lines.append(f"{machine} {text}")
+
+    check_split(cluster, frozenset({"n-m1"}), a_measure(resolved), P50, 1000.0, note)
+    turns = "alone, twice beside the others, alone"
+    begun = [f"n-m1 round {number} of {ROUNDS}: part {2 - number % 2}/2 {turns}" for number in range(1, ROUNDS + 1)]
+    assert [line.partition("; ")[0] for line in lines] == begun
+    so_far = [line.partition("slower by ")[2].partition("%")[0] for line in lines]
+    assert so_far[0] == ""
+    assert all(abs(float(each) - 5) < 0.5 for each in so_far[1:])
+
+
 def test_every_launch_but_the_first_has_its_answers_judged_already(tmp_path: Path, resolved: ResolvedScenario) -> None:
     cluster = Slowed(tmp_path, 0.0)
     assert _checked(cluster, resolved, count=4).is_split
@@ -183,6 +198,7 @@ def test_a_search_has_the_parts_or_the_whole_machines(
     assert str(checked.machine.facts["split_check"]) in "; ".join(notes)
     assert (checked.machine.machine_class == there.machine.machine_class) == is_split
     assert ("every machine is taken whole" in notes) != is_split
+    assert sum(each.startswith("machine m2: round ") for each in notes) == ROUNDS
 
 
 def test_the_check_of_parts_takes_the_machines_that_are_there_when_it_begins(
