@@ -139,7 +139,7 @@ def event_lines(event: SearchEvent, scenario: Scenario) -> list[str]:
         return [f"{trials} trial {event.number}{again}: {label(event.candidate)}{expected}"]
     if event.trial is not None and event.kind == "skipped":
         return [f"{trials} skipped {label(event.trial.candidate)}: {event.trial.reason}"]
-    if event.kind == "dropped":
+    if event.kind in ("dropped", "widened"):
         return [f"{trials} {event.text}"]
     if event.trial is not None:
         return [f"{trials} {trial_text(event.trial, scenario)}"]

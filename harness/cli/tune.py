@@ -51,6 +51,7 @@ from harness.trial.inputs import with_checked_code
 from harness.tune.places import Here, Places
 from harness.tune.search_records import SearchContext, SearchResult
 from harness.tune.spreads import Earlier
+from harness.tune.unequal_memory import PlanFor
 from harness.units import BYTES_PER_MIB
 
 FIRST_SHOWN = 6
@@ -257,6 +258,13 @@ def _plan(
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 
+def _plan_for(resolved: ResolvedScenario, there: Elsewhere | None, *, prunes: bool) -> PlanFor | None:
+    """The plan for a machine of the cluster, by its memory; None without one, or where nothing is ruled out."""
+    if there is None or not prunes:
+        return None
+    return lambda mib: _plan(resolved, replace(there, memories_mib={mib}), None, prunes=True)
+
+
 def _memory_mib(there: Elsewhere | None) -> float:
     if there is None:
         return psutil.virtual_memory().total / BYTES_PER_MIB
@@ -314,6 +322,7 @@ def _search(
             earlier=spreads,
             memory_mib=_memory_mib(options.there),
             prunes=options.prunes,
+            plan_for=_plan_for(resolved, options.there, prunes=options.prunes),
         )
     )
     if result.stop == "interrupted":

@@ -137,7 +137,8 @@ class FarPlaces:
             while self._calibrator.is_busy:
                 self.next_done()
         if self._places:
-            self._choose_block(self._places.get(self._block) or next(iter(self._places.values())))
+            largest = max(self._places.values(), key=lambda place: place.memory_mib)  # it can hold each finalist
+            self._choose_block(self._places.get(self._block) or largest)
 
     def is_free(self, avoid: frozenset[str] = frozenset()) -> bool:
         """Whether another order may begin now, on a machine that is not to be avoided."""
@@ -216,9 +217,14 @@ class FarPlaces:
                 self._calibrations += 1
                 order = Order(number=self._calibrations, candidate=self._calibrator.candidate, judged=self._judged)
                 self._begin(order, place, is_calibration=True)
-        while self._waiting and (free := self._free()):
+        while self._waiting and (free := self._free_for(self._waiting[0])):
             order = self._waiting.pop(0)
             self._begin(order, self._best(free, order))
+
+    def _free_for(self, order: Order) -> list[Place]:
+        """Free machines; only such as can hold the order while one of those takes trials, free or not."""
+        able = [place for place in self._places.values() if place.machine_id not in order.too_small]
+        return [place for place in self._free() if place in able or not able]
 
     def _best(self, free: list[Place], order: Order) -> Place:
         """A machine that is not to be avoided; for the finalists one and the same, so that they are compared in a block

@@ -29,6 +29,7 @@ from harness.tune.sampler import Proposals, StudyRecord
 from harness.tune.scaled import scaled
 from harness.tune.search_records import EventKind, SearchContext, SearchEvent, SearchResult, StopKind
 from harness.tune.surrogate import Distances
+from harness.tune.unequal_memory import TooSmall
 from harness.units import NS_PER_S
 
 WHOLE = "measured whole: by what launches differ it may be as good as the best, although it had ended early"
@@ -71,6 +72,8 @@ class _Session:
             context.spending.note_stored(trial)
         self._distances = Distances(context.plan.candidates)
         self._goals = goals_of(context.scenario)
+        self._memories_mib: Mapping[str, float] = {}
+        self._too_small = TooSmall()
         self._unranked: Mapping[str, str] | None = None
         self._mark()
         self._compared: tuple[Mapping[str, str], Mapping[str, float]] | None = None
@@ -101,17 +104,12 @@ class _Session:
 
     def _begin_next(self) -> tuple[StopKind, str] | None:
         """Begin the next candidate's trial, or skip it; what ends the search, and why, where nothing may begin."""
+        self._look_at_memories()
         self._learn_anew()
         pending = tuple(order.candidate for order, _ in self._begun.values())
-        lost = lost_once(self.trials, pending)
-        again = next((each for each in lost if not pending or self._is_free_for(each)), None)
-        others = (*pending, *(each for each in lost if each is not again))
-        candidate = again or self._proposals.next(others, self._chance_to_fit())
+        candidate, others = self._proposed(pending)
         if candidate is None:
-            return (
-                "exhausted",
-                f"space exhausted: each of its {self._context.plan.size} candidates measured or skipped",
-            )
+            return "exhausted", self._why_exhausted()
         measured = self._measured()
         if measured + len(others) >= self._limits.trials:
             return "budget", f"trial budget: {measured} of {self._limits.trials} candidates measured"
@@ -127,6 +125,50 @@ class _Session:
             return "budget", broke
         self._begin(candidate)
         return None
+
+    def _look_at_memories(self) -> None:
+        """Where a machine takes trials that has more memory than any before, what it alone can hold comes back."""
+        plan_for, memories_mib = self._context.plan_for, dict(self._context.places.memories_mib)
+        if plan_for is None or memories_mib == self._memories_mib:
+            return
+        self._memories_mib = memories_mib
+        machine, most_mib = max(memories_mib.items(), key=lambda each: each[1])
+        if most_mib > self._context.memory_mib:
+            before, plan = self._context.plan.size, plan_for(most_mib)
+            self._context = replace(self._context, plan=plan, memory_mib=most_mib)
+            if plan.size > before:
+                self._begin_anew()
+                text = f"candidates that needed more memory come back: {plan.size - before}, by machine {machine} with "
+                self._context.on_event(self.event("widened", text=f"{text}{most_mib:,.0f} MiB"))
+        self._too_small = TooSmall.by_plans(self._context.plan, plan_for, memories_mib)
+
+    def _begin_anew(self) -> None:
+        """Propose by a plan that has become another one."""
+        self._study = StudyRecord(self._context.study_path, self._context.plan, self._context.scenario)
+        for trial in self.trials:
+            self._study.add(trial)
+        self._distances = Distances(self._context.plan.candidates)
+        self._compared = None
+
+    def _proposed(self, pending: Sequence[Candidate]) -> tuple[Candidate | None, Sequence[Candidate]]:
+        """The candidate to begin, and the others that were begun, or are begun anew once a machine is free for them."""
+        places = self._context.places
+        nowhere = self._too_small.nowhere(places.machines)
+        lost = [each for each in lost_once(self.trials, pending) if each.candidate_id not in nowhere]
+        again = next((each for each in lost if not pending or self._is_free_for(each)), None)
+        others = (*pending, *(each for each in lost if each is not again))
+        not_now = self._too_small.not_now(places.is_free) | nowhere
+        candidate = again or self._proposals.next(others, self._chance_to_fit(), not_now)
+        if candidate is None and len(not_now) > len(nowhere):  # it waits for a machine that can hold it
+            candidate = self._proposals.next(others, self._chance_to_fit(), nowhere)
+        return candidate, others
+
+    def _why_exhausted(self) -> str:
+        seen = {trial.candidate.candidate_id for trial in first_measurements(self.trials)}
+        left = self._too_small.nowhere(self._context.places.machines) - seen
+        size = self._context.plan.size
+        done = f"space exhausted: each of its {size - len(left)} candidates measured or skipped"
+        return f"{done}; {len(left)} others need more memory than any machine there has" if left else done
 
     def is_short_after_check(self) -> bool:
         """Whether trials are missing now: the machines were compared once more, and one was set aside with its own."""
@@ -189,7 +231,8 @@ class _Session:
 
     def _order(self, candidate: Candidate, **about: Any) -> Order:
         number = max(next_number(self.trials), *(number + 1 for number in self._begun), 1)
-        return Order(number=number, candidate=candidate, avoid=_machines(losses(self.trials, candidate)), **about)
+        avoid, small = _machines(losses(self.trials, candidate)), self._too_small.machines(candidate)
+        return Order(number=number, candidate=candidate, avoid=avoid, too_small=small, **about)
 
     def _launch(self, order: Order) -> None:
         text = f"repetition {order.repetition}" if order.repetition else order.again or self._new_probing(order)
@@ -209,7 +252,8 @@ class _Session:
         return "" if self._probing == before else terms.probe_why
 
     def _is_free_for(self, candidate: Candidate) -> bool:
-        return self._context.places.is_free(_machines(losses(self.trials, candidate)))
+        avoid = _machines(losses(self.trials, candidate)) | self._too_small.machines(candidate)
+        return self._context.places.is_free(avoid)
 
     def _next_finished(self) -> Trial | None:
         """The next trial that ended, recorded; None when a machine became free instead, or an answer was dropped: one
@@ -239,7 +283,9 @@ class _Session:
             return None
         memory_mib = self._context.memory_mib
         why = implausible(candidate, self.trials, memory_mib, self._context.places.memories_mib)
-        return why or why_too_large(candidate, self.trials, memory_mib)
+        if why is None and (why := why_too_large(candidate, self.trials, memory_mib)) and self._memories_mib:
+            why += "; a machine that joins later does not bring it back"
+        return why
 
     def _chance_to_fit(self) -> Callable[[Candidate], float]:
         """How likely a candidate fits into memory, by what earlier launches took."""

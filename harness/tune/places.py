@@ -21,13 +21,15 @@ class Order:
     """One trial to run. Its `number` is given when it begins and never twice, so a late answer to a lost order is
     recognized. `judged` is a trial whose quality holds for this one too, `repetition` the round of the finalists, 0 in
     the search; `avoid` are machines that a trial of this candidate was lost with, `terms_on` gives what it is raced on
-    by a machine's id ('': on any), `again` why a candidate that was launched before is launched once more."""
+    by a machine's id ('': on any), `again` why a candidate that was launched before is launched once more. `too_small`
+    are machines that cannot hold it: it waits for another while there is one."""
 
     number: int
     candidate: Candidate
     judged: Trial | None = None
     repetition: int = 0
     avoid: frozenset[str] = frozenset()
+    too_small: frozenset[str] = frozenset()
     terms_on: Callable[[str], Terms | None] = lambda machine: None
     again: str = ""
 
@@ -54,6 +56,11 @@ class Places(Protocol):
     @property
     def scales(self) -> Mapping[str, float]:
         """Machine -> by what factor it is slower than its class."""
+        ...
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Ids of the machines that take trials now."""
         ...
 
     @property
@@ -103,6 +110,7 @@ class Here:
 
     def __init__(self, run_trial: RunTrial, machine: str = "") -> None:
         self._run_trial, self._machine = run_trial, machine
+        self.machines = (machine,)
         self._waiting: list[Order] = []
 
     def check_machines(self) -> None:

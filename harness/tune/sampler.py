@@ -63,12 +63,15 @@ class Proposals:
         self._candidates = {candidate.candidate_id: candidate for candidate in plan.candidates}
 
     def next(
-        self, pending: Sequence[Candidate] = (), chance_to_fit: Callable[[Candidate], float] = lambda candidate: 1.0
+        self,
+        pending: Sequence[Candidate] = (),
+        chance_to_fit: Callable[[Candidate], float] = lambda candidate: 1.0,
+        passed: Collection[str] = (),
     ) -> Candidate | None:
         """The candidate to measure next, none of those `pending`, whose trials are under way; None when there is no
-        other. What the sampler draws is taken with its `chance_to_fit` into memory. Changes nothing but the RNG, which
-        is seeded by the number of trials begun."""
-        taken = self._seen.union(candidate.candidate_id for candidate in pending)
+        other. What the sampler draws is taken with its `chance_to_fit` into memory; those `passed`, by their ids, are
+        not to begin now. Changes nothing but the RNG, which is seeded by the number of trials begun."""
+        taken = self._seen.union((candidate.candidate_id for candidate in pending), passed)
         unseen = [each for name, each in self._candidates.items() if name not in taken]
         if not unseen:
             return None

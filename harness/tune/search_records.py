@@ -15,8 +15,9 @@ from harness.scenario.schema import Scenario
 from harness.space.candidates import SpacePlan
 from harness.tune.places import Places
 from harness.tune.spreads import Earlier
+from harness.tune.unequal_memory import PlanFor
 
-EventKind = Literal["launching", "finished", "skipped", "dropped", "stopped"]
+EventKind = Literal["launching", "finished", "skipped", "dropped", "widened", "stopped"]
 StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
 
 
@@ -24,7 +25,8 @@ StopKind = Literal["budget", "exhausted", "converged", "interrupted"]
 class SearchEvent:
     """Something a progress display should show.
 
-    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'dropped' and 'stopped' (text).
+    `kind`: 'launching' (candidate, number), 'finished' and 'skipped' (trial), 'dropped', 'widened' and 'stopped'
+    (text).
     `measured` counts candidates measured so far; `expected_s` is the likely duration of the trial being launched, 0 if
     unknown.
     """
@@ -47,7 +49,8 @@ class SearchContext:
     resumed; `spending` counts what rented endpoints cost. `spent_before_s` is time of the budget used before the search
     began, the trials of `done` not counted. `is_verified`: the recommended one is launched once more afterwards.
     `first` are candidates to measure before the blocks' defaults. `memory_mib` is the machine's; with `prunes` a
-    candidate is skipped whose like failed, or that needs more. `earlier` is what other runs know of launches.
+    candidate is skipped whose like failed, or that needs more. `plan_for` gives the plan for a machine with another
+    memory; None: the plan stays as it is. `earlier` is what other runs know of launches.
     """
 
     scenario: Scenario
@@ -64,6 +67,7 @@ class SearchContext:
     first: tuple[Candidate, ...] = ()
     memory_mib: float = math.inf
     prunes: bool = True
+    plan_for: PlanFor | None = None
     earlier: Earlier = field(default_factory=dict)
 
 

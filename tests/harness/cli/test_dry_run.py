@@ -20,6 +20,12 @@ from tests.harness.places.in_memory_cluster import InMemoryCluster
 from tests.harness.tune.landscape import able
 
 SCENARIO = "name: s\nspace: [{engine: fake}]\nsearch: {race: %s}\n"
+LONG_CONTEXTS = """
+name: s
+model: {shape: llama-3.1-8b}
+space:
+- {engine: llamacpp, dtype: bf16, rolling_batch: auto, options: {context: [512, 131072], n_parallel: [1, 2]}}
+"""
 
 
 class There(Elsewhere):
@@ -106,11 +112,7 @@ def test_what_fits_the_machine_with_the_most_memory_is_kept_and_the_least_is_sho
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Keys and values of 131,072 tokens need 17.2 GB, which one of the two machines has; twice as many neither has."""
-    path.write_text(
-        "name: s\nmodel: {shape: llama-3.1-8b}\n"
-        "space: [{engine: llamacpp, dtype: bf16, rolling_batch: auto,\n"
-        "  options: {context: [512, 131072], n_parallel: [1, 2]}}]\n"
-    )
+    path.write_text(LONG_CONTEXTS)
     facts = ({"cores_usable": 8, "memory_mib": mib} for mib in (1024, 20480))
     machines = {f"n{number}": Machine(machine_id=f"m{number}", facts=each) for number, each in enumerate(facts)}
     monkeypatch.setattr(tune_places, "open_cluster", lambda address, split: InMemoryCluster(tmp_path, machines))
@@ -123,6 +125,16 @@ def test_what_fits_the_machine_with_the_most_memory_is_kept_and_the_least_is_sho
     assert "candidates 3\n" in printed
     assert "= 34.36 GB, and each machine has at most 21.5 GB; --no-prune launches it all the same" in printed
     assert "each machine has at least 1.1 GB: does not fit" in printed
+
+
+def test_a_machine_that_joins_has_a_plan_of_its_memory_alone(path: Path) -> None:
+    path.write_text(LONG_CONTEXTS)
+    resolved = resolve(load_scenario(path), path)
+    with _a_cluster() as there:
+        plan_for = tune._plan_for(resolved, there, prunes=True)
+        assert plan_for is not None
+        assert [plan_for(mib).size for mib in (1024.0, 20480.0, 40960.0)] == [2, 3, 4]
+        assert tune._plan_for(resolved, there, prunes=False) is None
 
 
 def test_a_plan_states_by_how_much_launches_differ_and_from_where_that_is_known(path: Path, tmp_path: Path) -> None:

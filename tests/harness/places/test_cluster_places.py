@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from harness.places.requests import Question
 from harness.records import Candidate
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
-from harness.space.candidates import plan_space
+from harness.space.candidates import SpacePlan, plan_space
 from harness.store.codec import to_json
 from harness.store.disk import write_bytes
 from harness.store.formats import RunManifest
@@ -32,7 +33,7 @@ from harness.store.writer import RunWriter
 from harness.trial.reference import Reference
 from harness.tune.loop import search
 from harness.tune.places import Order
-from harness.tune.search_records import SearchContext, SearchResult
+from harness.tune.search_records import SearchContext, SearchEvent, SearchResult
 from tests.harness.places.contract import a_measure, keeps_the_contract, some_terms
 from tests.harness.places.in_memory_cluster import PROOF, InMemoryCluster
 from tests.harness.tune.landscape import able
@@ -135,6 +136,18 @@ def test_a_machine_to_be_avoided_is_taken_only_where_there_is_no_other(tmp_path:
     assert not bench.places.is_free(avoid)
     bench.places.begin(Order(number=2, candidate=ORDER.candidate, avoid=avoid))
     assert bench.cluster.measured[1][0] == "n1"
+
+
+def test_an_order_waits_for_a_machine_that_can_hold_it_while_there_is_one(tmp_path: Path) -> None:
+    bench = admitted(tmp_path)
+    bench.places.begin(Order(number=1, candidate=ORDER.candidate, avoid=frozenset({"m1"})))
+    bench.places.begin(Order(number=2, candidate=ORDER.candidate, too_small=frozenset({"m1"})))
+    assert [node for node, _ in bench.cluster.measured] == ["n2"]
+    ended = [bench.places.next_done() for _ in range(2)]
+    assert [(each.order.number, each.machine) for each in ended if each] == [(1, "m2"), (2, "m2")]
+    bench.places.begin(Order(number=3, candidate=ORDER.candidate, avoid=frozenset({"m1"})))
+    bench.places.begin(Order(number=4, candidate=ORDER.candidate, too_small=frozenset({"m1", "m2"})))
+    assert [node for node, _ in bench.cluster.measured] == ["n2", "n2", "n2", "n1"], "there is none that can"
 
 
 def test_a_trial_is_raced_on_what_its_own_machine_measured_and_a_finalist_on_nothing(tmp_path: Path) -> None:
@@ -275,22 +288,21 @@ def test_machines_beyond_the_largest_number_stand_in_for_one_that_leaves(tmp_pat
     assert bench.places.machines == ("m2",)
 
 
-def _search(bench: Bench, folder: Path) -> SearchResult:
+def _search(bench: Bench, folder: Path, **about: Any) -> SearchResult:
     manifest = RunManifest(scenario={"name": "s"}, digest="0", machine=machine("").facts)
     with RunWriter.create(folder, manifest) as writer:
         bench.layout = writer.layout
         bench.places = bench._places()
         bench.places.admit()
-        result = search(
-            SearchContext(
-                scenario=bench.resolved.scenario,
-                plan=plan_space(bench.resolved, able),
-                study_path=writer.layout.study_db,
-                places=bench.places,
-                record_trial=writer.append_trial,
-                clock=FakeClock(),
-            )
+        context = SearchContext(
+            scenario=bench.resolved.scenario,
+            plan=plan_space(bench.resolved, able),
+            study_path=writer.layout.study_db,
+            places=bench.places,
+            record_trial=writer.append_trial,
+            clock=FakeClock(),
         )
+        result = search(replace(context, **about))
         for trial in read_run(writer.layout.root).trials:
             assert writer.layout.outputs(trial.trial_id).exists() == (trial.outcome == "ok")
     return result
@@ -303,6 +315,30 @@ def test_a_search_over_losses_measures_each_candidate_once_and_every_line_has_it
     measured = [trial.candidate.candidate_id for trial in trials if trial.outcome == "ok" and not trial.repetition]
     assert len(measured) == len(set(measured)) == 6
     assert sum(trial.outcome == "machine_lost" for trial in trials) == 3
+
+
+def test_what_only_a_machine_that_joins_later_can_hold_comes_back_and_runs_there(tmp_path: Path) -> None:
+    """A candidate needs 512 MiB for each row of its batch, m1 has 1,024, and m2 has 3,072."""
+    bench = Bench(tmp_path, machines={"n1": machine("m1")})
+    whole, events = plan_space(bench.resolved, able), list[SearchEvent]()
+
+    def plan_for(mib: float) -> SpacePlan:
+        kept = tuple(each for each in whole.candidates if 512 * each.batch_size <= mib)
+        return replace(whole, blocks=(replace(whole.blocks[0], candidates=kept),), candidates=kept)
+
+    def on_event(event: SearchEvent) -> None:
+        events.append(event)
+        if event.kind == "finished":
+            bench.cluster.machines["n2"] = Machine(machine_id="m2", facts={"cores": 8, "memory_mib": 3072})
+
+    small = {"plan": plan_for(1024.0), "memory_mib": 1024.0}
+    result = _search(bench, tmp_path / "results", **small, plan_for=plan_for, on_event=on_event)
+    measured = [trial for trial in result.trials if trial.outcome == "ok" and not trial.repetition]
+    assert sorted(trial.candidate.batch_size for trial in measured) == [1, 2, 3, 4, 5, 6]
+    assert {trial.machine for trial in measured if trial.candidate.batch_size > 2} == {"m2"}
+    assert {trial.machine for trial in result.trials if trial.repetition} == {"m2"}, "which can hold each finalist"
+    (text,) = [event.text for event in events if event.kind == "widened"]
+    assert text == "candidates that needed more memory come back: 4, by machine m2 with 3,072 MiB"
 
 
 def test_a_block_of_finalists_whose_machine_leaves_is_void_and_begun_again_on_another(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class InMemoryPlaces:
         self.ended = False
         self._run, self._clock, self._lost_frac = run, clock, lost_frac
         self._rng = random.Random(seed)
-        self._free = [f"m{index}" for index in range(count)]
+        self.machines = tuple(f"m{index}" for index in range(count))
+        self._free = [*self.machines]
         self._ends: list[tuple[int, int, str, Done | None]] = []
 
     set_aside: Mapping[str, str] = MappingProxyType({})

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from harness.records import NOT_MEASURED, Candidate
+from harness.space.candidates import SpacePlan
 from harness.tune import loop
 from harness.tune.loop import search
 from harness.tune.places import Done
 from harness.tune.sampler import Proposals
 from harness.tune.search_records import SearchResult
 from tests.harness.tune.in_memory_places import InMemoryPlaces, Placement
-from tests.harness.tune.landscape import Bench, NoStudy, plan, scenario, trial_of
+from tests.harness.tune.landscape import Bench, NoStudy, memory_mib, plan, scenario, trial_of
 
 SMALL = [
     {"engine": "ctranslate2", "workers": [1, 2, 4], "batch_size": [1, 2, 4, 8], "threads": [1, 2]},
@@ -163,3 +164,22 @@ def test_what_a_smaller_machine_could_not_hold_rules_nothing_out(tmp_path: Path)
     result = search(replace(bench.context(), places=places, memory_mib=9000.0))
     assert {each.machine for each in result.trials if each.outcome == "out_of_memory"} == {"m0"}
     assert not [each for each in result.trials if each.outcome == "skipped"]
+
+
+def test_what_no_machine_there_can_hold_is_not_launched_and_the_reason_counts_it(tmp_path: Path) -> None:
+    of = scenario({"sampler": "grid", "trials": 99, "max_minutes": 1e5}, space=SMALL)
+    bench, whole = Bench(of, tmp_path / "study.db"), plan(of)
+    places = _places(bench, count=1)
+    places.memories_mib = {"m0": 1000.0}
+
+    def plan_for(mib: float) -> SpacePlan:
+        return replace(whole, candidates=tuple(each for each in whole.candidates if memory_mib(each) <= mib))
+
+    result = search(replace(bench.context(), places=places, memory_mib=9000.0, plan_for=plan_for))
+    fitting = plan_for(1000.0).candidates
+    assert {trial.candidate.candidate_id for trial in result.trials} == {each.candidate_id for each in fitting}
+    assert len(result.trials) == len(fitting) < whole.size
+    assert result.stop_reason == (
+        f"space exhausted: each of its {len(fitting)} candidates measured or skipped; "
+        f"{whole.size - len(fitting)} others need more memory than any machine there has"
+    )
