@@ -15,7 +15,7 @@ from harness.records import Candidate, Metric, Trial
 from harness.tune import expected_gain
 from harness.tune.expected_gain import ENOUGH_FRAC, LEAST_TO_END, MIN_MEASURED, expected_gain_frac, has_enough
 from harness.tune.loop import search
-from harness.tune.surrogate import Distances, expected_improvement, fitted, fitted_by_axis
+from harness.tune.surrogate import Distances, _Fits, expected_improvement, fitted, fitted_by_axis
 from tests.harness.tune.landscape import Bench, best_latency_ms, latency_ms, plan, scenario, trial_of
 
 SPACE = [Candidate(block=0, engine="fake", workers=w, batch_size=b) for w in (1, 2, 4, 8) for b in (1, 2, 4, 8)]
@@ -118,6 +118,23 @@ def test_an_axis_that_changes_nothing_has_the_lower_rate_and_its_values_are_alik
     assert rates["workers"] < 0.5 * rates["batch_size"]
     of_batch = [surrogate.predict([each])[0][0] for each in SPACE if each.batch_size == 8]
     assert max(of_batch) - min(of_batch) < 0.1
+
+
+@pytest.mark.parametrize("least", [0.0, 1e6])
+def test_the_fits_are_those_of_the_inverse_and_the_determinant(least: float) -> None:
+    """Rasmussen and Williams 2006, equation 2.30, with the scale profiled out."""
+    rng = np.random.default_rng(1)
+    apart, costs = Distances(SPACE).by_axis(SPACE, SPACE), least + rng.normal(size=len(SPACE))
+    rates, noise = rng.uniform(0.05, 3.0, (9, len(apart))), rng.uniform(1e-4, 0.3, (9, len(SPACE)))
+    fits = _Fits.of(apart, costs, rates, noise)
+    for index in range(9):
+        covariance = np.exp(-np.tensordot(rates[index], apart, 1)) + np.diag(noise[index])
+        inverse = np.linalg.inv(covariance)
+        mean = inverse.sum(axis=0) @ costs / inverse.sum()
+        scale = (costs - mean) @ inverse @ (costs - mean) / len(costs)
+        likelihood = -0.5 * (len(costs) * math.log(scale) + np.linalg.slogdet(covariance)[1])
+        found = fits.means[index], fits.scales[index], fits.likelihoods[index]
+        assert found == pytest.approx((mean, scale, likelihood), rel=1e-6)
 
 
 def test_what_is_under_way_changes_no_expectation_and_is_looked_at_no_more() -> None:
