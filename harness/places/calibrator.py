@@ -19,6 +19,7 @@ from harness.measure.machine.calibration import (
     Ratio,
     compared_metric,
     ratios,
+    share,
 )
 from harness.records import Candidate, Trial
 from harness.scenario.schema import Scenario
@@ -113,13 +114,11 @@ class Calibrator:
 
     @property
     def scales(self) -> Mapping[str, float]:
-        """Machine -> how slow it is against the class; two are each as far from their middle."""
-        count = len(self._here())
-        return {
-            each.machine_id: each.ratio.value ** (0.5 if count == 2 else 1.0)
-            for each in self._here()
-            if each.ratio is not None
-        }
+        """Machine -> how slow it is against the class, as far as that is no chance; two are each as far from their
+        middle."""
+        found = {each.machine_id: each.ratio for each in self._here() if each.ratio is not None}
+        power = share(found.values()) * (0.5 if len(self._here()) == 2 else 1.0)
+        return {machine: ratio.value**power for machine, ratio in found.items()}
 
     @property
     def is_busy(self) -> bool:

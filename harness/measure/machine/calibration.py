@@ -7,7 +7,7 @@ The interval is Student's t, with the spread between launches pooled over all ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
@@ -115,6 +115,17 @@ def ratios(launches: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
             value=math.exp(off), low=math.exp(off - half), high=math.exp(off + half), launches=len(values)
         )
     return found
+
+
+def share(found: Collection[Ratio]) -> float:
+    """How much of what machines differ by is more than launches of equal ones show, from 0 to 1: the power of ratios by
+    which values are scaled, shrunk towards 1 as James and Stein shrink means."""
+    apart = sum(math.log(each.value) ** 2 for each in found)
+    if not apart:
+        return 0.0
+    t = t_quantile(0.5 + LEVEL / 2, sum(each.launches - 1 for each in found))
+    by_chance = sum((math.log(each.high / each.low) / (2 * t)) ** 2 for each in found)
+    return max(0.0, 1 - by_chance / apart)
 
 
 def is_rate(unit: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -14,7 +16,7 @@ from harness.choose.goals import goals_of
 from harness.choose.recommendation import choose
 from harness.errors import MeasurementInvalid
 from harness.measure.geometric_mean import Figure, with_geometric_mean
-from harness.measure.machine.calibration import Calibration, MachineOfRun, Ratio, compared_metric, ratios
+from harness.measure.machine.calibration import Calibration, MachineOfRun, Ratio, compared_metric, ratios, share
 from harness.places.calibrator import EVERY_S, EVERY_TRIALS, CalibrationTerms, Calibrator
 from harness.records import Candidate, Metric, Trial, TrialSummary
 from harness.store.formats import RunManifest
@@ -114,7 +116,33 @@ def test_an_unclear_machine_is_launched_six_and_twelve_times_with_those_beside_i
     assert set(bench.launch().values()) == {12}
     assert not bench.it.set_aside
     assert bench.it.is_ready("c")
-    assert bench.it.scales["c"] == pytest.approx(1.07)
+    assert bench.it.scales["c"] == pytest.approx(1.06, abs=0.004), "a part of 1.07 may be chance"
+
+
+def test_machines_that_differ_by_no_more_than_launches_are_scaled_by_nothing() -> None:
+    bench = Bench({"a": 10.0, "b": 10.1, "c": 9.9}, ripple=0.05)
+    bench.launch()
+    assert bench.it.scales == {"a": 1.0, "b": 1.0, "c": 1.0}
+    assert {each.machine_id for each in bench.machines if each.ratio} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.03])
+def test_scales_are_nearer_to_the_truth_than_ratios_and_than_none(sd: float) -> None:
+    """Eight machines, three launches on each with 4 % of noise, 500 times: squared errors."""
+    draws, errors = random.Random(1), dict.fromkeys(("scaled", "by ratios", "not at all"), 0.0)
+    for _ in range(500):
+        true = {name: draws.gauss(0, sd) for name in "abcdefgh"}
+        found = ratios({name: [slow + draws.gauss(0, 0.04) for _ in range(3)] for name, slow in true.items()})
+        power, middle = share(found.values()), median(true.values())
+        for name, ratio in found.items():
+            off = true[name] - middle
+            errors["scaled"] += (power * math.log(ratio.value) - off) ** 2
+            errors["by ratios"] += (math.log(ratio.value) - off) ** 2
+            errors["not at all"] += off**2
+    if sd:
+        assert errors["scaled"] < 0.9 * min(errors["by ratios"], errors["not at all"])
+    else:
+        assert errors["scaled"] < 0.25 * errors["by ratios"]
 
 
 def test_of_two_that_differ_none_is_set_aside_and_the_finalists_machine_ranks_alone() -> None:
@@ -306,5 +334,7 @@ def test_the_published_replay_states_the_aims_that_it_misses() -> None:
     rows = json.loads((published / "replay.json").read_text())["rows"]
     table = replay_table(rows)
     assert table == (published / "replay.md").read_text()
-    assert "\nMissed: the upper bound at 2 machines (3.25 %), the same winner at 8 machines (84 %).\n" in table
-    assert "Missed" not in replay_table([{**each, "excess_upper_frac": 0.0, "same_winner": 50} for each in rows])
+    assert "Missed" not in table
+    worse = [{**each, "excess_upper_frac": 0.0325, "same_winner": 42 if each["nodes"] == 8 else 50} for each in rows]
+    missed = "\nMissed: the upper bound at 2 machines (3.25 %), the same winner at 8 machines (84 %).\n"
+    assert missed in replay_table(worse)
