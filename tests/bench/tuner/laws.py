@@ -193,11 +193,7 @@ class Law:
         """What judging its answers costs."""
         return QUALITY_S
 
-    def seen_loss_frac(self, candidate: Candidate) -> float | None:
-        """Of a law, a search can see the truth."""
-        return None
-
-    def redeployed_frac(self, candidate: Candidate, promised: float) -> float | None:
+    def redeployed_frac(self, candidate: Candidate, promised: float, seed: int) -> float | None:
         """Nothing is deployed by a law."""
         return None
 

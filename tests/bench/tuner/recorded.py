@@ -1,9 +1,9 @@
-"""A recorded landscape as the ground of a search: each launch is drawn from first ones, second ones judge the choice.
+"""A recorded landscape as the ground of a search: what a candidate truly is, is the mean of its two launches.
 
 A search draws one endless list of blocks of request numbers, the same for all its candidates: a launch has those blocks
-that its load reached, as many as it had, so pairs stay pairs. Its times are multiplied by a launch effect, drawn from
-what the pairs of launches of its engine differ by. What it costs was measured; a launch that was the first of its
-engine and dtype in the recording costs what the candidate's second one did.
+that its load reached in the first launch, as many as it had, so pairs stay pairs. Its times are multiplied to the mean
+of both launches and by a launch effect, drawn from what the pairs of launches of its engine differ by. What it costs
+was measured; a launch that was the first of its engine and dtype costs what the candidate's second one did.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Recorded:
         missing = self.found.plan.size - len(self.found.pairs)
         if missing:
             raise EnvironmentFault(f"{self.name}: expected two launches of each candidate, {missing} have fewer")
-        if not self._redeployed:
-            raise EnvironmentFault(f"{self.name}: no candidate was feasible in its second launch: nothing can be won")
+        if not self._truths:
+            raise EnvironmentFault(f"{self.name}: no candidate was feasible in both launches: nothing can be won")
 
     @property
     def name(self) -> str:
@@ -135,7 +135,7 @@ class Recorded:
         """What another tool minimizes, above 0; twice the worst of what did not run."""
         metric = metric_of(trial, self.metric)
         if not trial.is_feasible or metric is None:
-            return 2 * max(self._redeployed.values())
+            return 2 * max(self._truths.values())
         return self._cost(metric.value)
 
     def path_of(self, candidate: Candidate) -> Hashable:
@@ -150,30 +150,23 @@ class Recorded:
         return own[0] if own else float(np.median(every)) if every else 0.0
 
     def loss_frac(self, candidate: Candidate) -> float:
-        """How much worse than the best its second launch was; infinite where that failed or broke a constraint."""
-        mine = self._redeployed.get(candidate.candidate_id, math.inf)
-        return mine / min(self._redeployed.values()) - 1
+        """How much worse than the best it is; infinite where a launch failed or broke a constraint."""
+        return self._truths.get(candidate.candidate_id, math.inf) / min(self._truths.values()) - 1
 
-    def seen_loss_frac(self, candidate: Candidate) -> float | None:
-        """How much worse than the best its first launch was, which is what a search could see."""
-        return self._seen_costs.get(candidate.candidate_id, math.inf) / min(self._seen_costs.values()) - 1
+    def redeployed_frac(self, candidate: Candidate, promised: float, seed: int) -> float | None:
+        """How much worse than what a search measured it is in one launch more."""
+        if candidate.candidate_id not in self._truths:
+            return math.inf
+        luck = math.exp(self._effect(candidate.engine, np.random.default_rng([seed, 5])))
+        return self._truths[candidate.candidate_id] * luck / self._cost(promised) - 1
 
-    def luckiest_loss_frac(self) -> float:
-        """What the candidate with the best first launch loses by second launches: no search can tell it is less."""
-        best = min(self._seen_costs, key=self._seen_costs.__getitem__)
-        return self._redeployed.get(best, math.inf) / min(self._redeployed.values()) - 1
-
-    def worse_again_frac(self, by: float) -> float:
-        """Share of the candidates whose second launch was worse than the first by this share or more."""
-        both = [(its, self._redeployed.get(name, math.inf)) for name, its in self._seen_costs.items()]
-        return sum(again / first - 1 >= by for first, again in both) / len(both)
-
-    def redeployed_frac(self, candidate: Candidate, promised: float) -> float | None:
-        """How much worse its second launch was than what a search measured."""
-        return self._redeployed.get(candidate.candidate_id, math.inf) / self._cost(promised) - 1
+    def unlucky_frac(self, by: float) -> float:
+        """Share of launches that are worse than their candidate by this share or more."""
+        every = [sign * each for effects in self._effects.values() for each in effects for sign in (-1, 1)]
+        return sum(each >= math.log1p(by) for each in every) / len(every) if every else 0.0
 
     def good_frac(self) -> float:
-        """Share of the candidates within 5 % of the best, by second launches."""
+        """Share of the candidates within 5 % of the best."""
         return sum(self.loss_frac(each) <= 0.05 for each in self.plan.candidates) / self.plan.size
 
     def total_min(self) -> float:
@@ -191,17 +184,14 @@ class Recorded:
         return self.found.pairs
 
     @cached_property
-    def _seen_costs(self) -> dict[str, float]:
-        return self._costs(0)
-
-    @cached_property
-    def _redeployed(self) -> dict[str, float]:
-        return self._costs(1)
-
-    def _costs(self, which: int) -> dict[str, float]:
-        """Candidate id -> cost of the first or second launch, of those that were feasible in it."""
-        found = {name: _value(pair[which], self.metric) for name, pair in self._pairs.items()}
-        return {name: self._cost(value) for name, value in found.items() if value is not None}
+    def _truths(self) -> dict[str, float]:
+        """Candidate id -> geometric mean of what both launches cost, of those that were feasible in both."""
+        found = {name: [_value(each, self.metric) for each in pair] for name, pair in self._pairs.items()}
+        return {
+            name: math.sqrt(math.prod(self._cost(each) for each in both if each is not None))
+            for name, both in found.items()
+            if None not in both
+        }
 
     @cached_property
     def _effects(self) -> dict[str, list[float]]:
@@ -255,9 +245,16 @@ class Recorded:
         return Seen(np.concatenate([*began, []]) * luck, np.concatenate([*waited, []]) * luck)
 
     def _luck(self, trial: Trial, seed: int) -> float:
+        """What the times of the candidate's first launch are multiplied by in this trial."""
+        first = _value(self._first(trial.candidate), self.metric)
+        truth = self._truths.get(trial.candidate.candidate_id)
+        lift = truth / self._cost(first) if first is not None and truth is not None else 1.0
         rng = np.random.default_rng([seed, trial.number, 4])
-        effects = self._effects.get(trial.candidate.engine, [0.0])
-        return math.exp(float(rng.choice(effects)) * float(rng.choice([-1.0, 1.0])))
+        return lift * math.exp(self._effect(trial.candidate.engine, rng))
+
+    def _effect(self, engine: str, rng: np.random.Generator) -> float:
+        """What one launch adds to the logarithm of a time: what a pair of its engine shows, either way."""
+        return float(rng.choice(self._effects.get(engine, [0.0]))) * float(rng.choice([-1.0, 1.0]))
 
     def _statistic(self, seen: Seen) -> float:
         """What stands for the objective in its requests: requests per millisecond, a mean, or a quantile."""

@@ -33,8 +33,7 @@ class Outcome:
     truly at least 2 % better than the recommended one; `is_lost`: and was never measured whole. Minutes of judging
     answers: each trial's, and each numeric path's once, finalists again. `chance` is what is stated of the runner-up,
     if anything, and `is_better` whether it is better, None where both are truly equal. `redeployed_frac` is how much
-    worse than promised the recommended one was when launched again, `seen_loss_frac` its loss by first launches,
-    `launch_s` what a launch took on average."""
+    worse than promised the recommended one is when launched again, `launch_s` what a launch took on average."""
 
     loss_frac: float
     minutes: float
@@ -50,7 +49,6 @@ class Outcome:
     chance: float | None
     is_better: bool | None
     redeployed_frac: float | None
-    seen_loss_frac: float | None
     launch_s: float
 
     @property
@@ -61,7 +59,7 @@ class Outcome:
 
 def run(law: Ground, contestant: str, seed: int) -> Outcome:
     """One search of `law`; equal for equal arguments. `contestant` is a key of CONTESTANTS."""
-    return _outcome(law, CONTESTANTS[contestant](law, seed))
+    return _outcome(law, CONTESTANTS[contestant](law, seed), seed)
 
 
 class _NoStudy:
@@ -195,14 +193,13 @@ CONTESTANTS: dict[str, Callable[[Ground, int], list[Trial]]] = {
 }
 
 
-def _outcome(law: Ground, trials: list[Trial]) -> Outcome:
-    loss_frac, chance, is_better, redeployed_frac, seen_loss_frac = math.inf, None, None, None, None
+def _outcome(law: Ground, trials: list[Trial], seed: int) -> Outcome:
+    loss_frac, chance, is_better, redeployed_frac = math.inf, None, None, None
     try:
         choice = decide(trials, goals_of(law.scenario()))
         loss_frac = law.loss_frac(choice.chosen.candidate)
-        seen_loss_frac = law.seen_loss_frac(choice.chosen.candidate)
         promised = choice.chosen.metric(law.metric)
-        redeployed_frac = law.redeployed_frac(choice.chosen.candidate, promised.value) if promised else None
+        redeployed_frac = law.redeployed_frac(choice.chosen.candidate, promised.value, seed) if promised else None
         if choice.runner_up is not None:
             chance = choice.chance_better(choice.runner_up)
             gap = law.loss_frac(choice.runner_up.candidate) - loss_frac
@@ -231,7 +228,6 @@ def _outcome(law: Ground, trials: list[Trial]) -> Outcome:
         chance=chance,
         is_better=is_better,
         redeployed_frac=redeployed_frac,
-        seen_loss_frac=seen_loss_frac,
         launch_s=sum(trial.phase_s.get("launch", 0.0) for trial in launched) / len(launched),
     )
 

@@ -118,29 +118,30 @@ def test_all_candidates_of_a_search_have_the_same_drawn_requests() -> None:
     assert not np.array_equal(other.waited, mine.waited), "another seed draws other blocks"
 
 
-def test_a_search_sees_first_launches_and_is_judged_by_second_ones() -> None:
-    same, worse = _recorded(), _recorded(second=1.5)
+def test_what_a_candidate_truly_is_is_the_mean_of_both_launches() -> None:
+    same, differs = _recorded(), _recorded(second=1.5)
     one = same.plan.candidates[0]
-    values = [_value(same.trial(one, 1, seed)) for seed in range(40)]
-    assert np.mean(values) == pytest.approx(LAW.latency_ms(one), rel=0.05)
-    assert len(set(values)) > 1
-    promised = LAW.latency_ms(one)
-    assert same.redeployed_frac(one, promised) == pytest.approx(0.0)
-    assert worse.redeployed_frac(one, promised) == pytest.approx(0.5)
-    assert same.loss_frac(one) == pytest.approx(
-        LAW.latency_ms(one) / min(map(LAW.latency_ms, same.plan.candidates)) - 1
-    )
-    assert (same.luckiest_loss_frac(), same.worse_again_frac(0.1), worse.worse_again_frac(0.1)) == (0, 0, 1)
-    assert same.seen_loss_frac(one) == pytest.approx(same.loss_frac(one))
+    for ground, truth_ms in ((same, LAW.latency_ms(one)), (differs, LAW.latency_ms(one) * math.sqrt(1.5))):
+        values = [_value(ground.trial(one, 1, seed)) for seed in range(200)]
+        assert np.exp(np.mean(np.log(values))) == pytest.approx(truth_ms, rel=0.05)
+        assert len(set(values)) > 1
+        assert ground.loss_frac(one) == pytest.approx(
+            LAW.latency_ms(one) / min(map(LAW.latency_ms, same.plan.candidates)) - 1
+        )
+    assert same.redeployed_frac(one, LAW.latency_ms(one), 0) == pytest.approx(0.0)
+    luck = 1.5 ** math.sqrt(0.5)
+    again = {round(differs.redeployed_frac(one, truth_ms, seed) or 0.0, 4) for seed in range(20)}
+    assert again == {round(luck - 1, 4), round(1 / luck - 1, 4)}
+    assert (same.unlucky_frac(0.1), differs.unlucky_frac(0.1), differs.unlucky_frac(0.4)) == (0, 0.5, 0)
     assert row(same, "random", 2)["lost_on_redeployment"] == 0
-    assert row(worse, "random", 2)["lost_on_redeployment"] == 2
 
 
 def test_a_launch_has_the_luck_that_pairs_of_its_engine_show() -> None:
     one = _recorded().plan.candidates[0]
     ground = _recorded(second=math.exp(0.1 * math.sqrt(2)))
+    half_gap = 0.1 / math.sqrt(2)
     ends = {round(math.log(ground._luck(ground.trial(one, number, 0), 0)), 6) for number in range(1, 30)}
-    assert ends == {-0.1, 0.1}
+    assert ends == {round(half_gap - 0.1, 6), round(half_gap + 0.1, 6)}, "the mean of both, and the luck of one"
 
 
 def test_a_trial_costs_what_was_measured_and_a_part_of_its_load_less() -> None:
