@@ -168,7 +168,7 @@ def test_a_search_ends_when_it_has_the_best_and_says_so(tmp_path: Path) -> None:
     result = search(bench.context())
     assert result.stop == "converged"
     assert result.stop_reason == (
-        f"3 times running the next trial should gain less than 1 % ({len(result.trials)} candidates measured)"
+        f"3 times running the next trial should gain less than 0.5 % ({len(result.trials)} candidates measured)"
     )
     assert LEAST_TO_END <= len(result.trials) < 40
     found = min(latency_ms(trial.candidate) for trial in result.trials if trial.is_feasible)
