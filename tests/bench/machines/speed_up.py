@@ -22,7 +22,7 @@ from harness.store.reader import read_calibrations, read_run
 
 SCENARIO = """
 name: sleeping-trials
-workload: {load: {kind: open, rate_rps: 0.5}, requests: 100000, max_duration_s: 20}
+workload: {load: {kind: constant, rate_rps: 0.5}, requests: 100000, max_duration_s: 20}
 quality: {prompts: 1}
 space: [{engine: fake, batch_size: [1, 2, 3, 4, 5, 6], options: {service_ms: [1, 2, 3, 4, 5, 6, 7, 8]}}]
 objectives: [{metric: latency_p50_ms, goal: minimize}]
