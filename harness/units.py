@@ -5,6 +5,7 @@ from __future__ import annotations
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 BYTES_PER_MIB = 1 << 20
+BYTES_PER_GIB = 1 << 30
 
 
 def ms_from_ns(duration_ns: float) -> float:

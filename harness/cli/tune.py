@@ -35,7 +35,7 @@ from harness.measure.machine.machine_class import this_machine
 from harness.places.open_cluster import ADDRESS_HELP
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
-from harness.space.candidates import SpacePlan, plan_space, require_candidates
+from harness.space.candidates import GpuRoom, SpacePlan, plan_space, require_candidates
 from harness.space.capabilities import capabilities_for, model_kind_of, usable_cores
 from harness.space.check_files import checked_scenario
 from harness.space.check_model import check_model
@@ -249,12 +249,14 @@ def _plan(
     most = most_tokens(resolved, kind)
     if there is not None:
         plan = there.with_most_memory(plan_space(resolved, there.capabilities, there.cores, kind=kind, tokens=most))
-        return there.planned(without_too_large(plan, resolved, None, most) if prunes else plan)
+        return there.planned(without_too_large(plan, resolved, most) if prunes else plan)
     if machine is not None:
         plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores, kind=kind, tokens=most)
+        plan = machine.planned(plan)
     else:
         plan = plan_space(resolved, capabilities_for(resolved), usable_cores(), why_stale, kind, most)
-    plan = without_too_large(plan, resolved, machine, most) if prunes else plan
+        plan = replace(plan, gpus=GpuRoom.of(this_machine().facts))
+    plan = without_too_large(plan, resolved, most) if prunes else plan
     return replace(plan, warnings=(*plan.warnings, *unchecked_options(resolved)))
 
 

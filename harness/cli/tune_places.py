@@ -25,7 +25,7 @@ from harness.places.survey import Found, chosen_class, survey
 from harness.properties.containers import parse_container
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
-from harness.space.candidates import SpacePlan
+from harness.space.candidates import GpuRoom, SpacePlan
 from harness.space.machine_file import DescribedMachine, read_machine
 from harness.store.codec import from_json, to_json
 from harness.store.reader import read_calibrations
@@ -100,7 +100,7 @@ class Elsewhere:
 
     def _for(self, plan: SpacePlan, memory_mib: float, bound: str) -> SpacePlan:
         host = f"{self._each} has{bound if len(self.memories_mib) > 1 else ''}"
-        return replace(plan, host=host, host_bytes=memory_mib * BYTES_PER_MIB)
+        return replace(plan, host=host, host_bytes=memory_mib * BYTES_PER_MIB, gpus=GpuRoom.of(self.machine.facts))
 
     def capabilities(
         self, engine: str, python: str = "", command: str = "", image: str = ""

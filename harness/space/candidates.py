@@ -22,6 +22,7 @@ from harness.scenario.engine_block import EngineBlock
 from harness.scenario.lengths import longest
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.schema import Workload
+from harness.units import BYTES_PER_MIB
 
 MAX_CANDIDATES = 100_000
 """More than a search could ever measure; a product above it is a mistake in the scenario, and would eat memory."""
@@ -66,9 +67,29 @@ class BlockPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuRoom:
+    """The memory of a machine's GPUs in bytes: of the largest, whose model is `name`, and of all together."""
+
+    name: str
+    largest_bytes: float
+    total_bytes: float
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> GpuRoom | None:
+        """Of a machine with these facts; None without a GPU, or where one does not state its memory."""
+        models, sizes_mib = facts.get("gpu_models"), facts.get("gpu_memory_mib")
+        if not isinstance(models, list) or not isinstance(sizes_mib, list) or not sizes_mib or None in sizes_mib:
+            return None
+        sizes = [each * BYTES_PER_MIB for each in sizes_mib]
+        largest = max(sizes)
+        return cls(name=str(models[sizes.index(largest)]), largest_bytes=largest, total_bytes=sum(sizes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpacePlan:
     """The searchable space. `candidates` are unique, the incumbent's block first, then blocks and axes in the
-    scenario's order. `host` is what measures and "has", and `host_bytes` its memory, None: that of this machine."""
+    scenario's order. `host` is what measures and "has", `host_bytes` its memory, None: that of this machine; `gpus` its
+    GPUs, None where it has none or their memory is not known."""
 
     blocks: tuple[BlockPlan, ...]
     candidates: tuple[Candidate, ...]
@@ -76,6 +97,7 @@ class SpacePlan:
     warnings: tuple[str, ...]
     host: str = "this machine has"
     host_bytes: float | None = None
+    gpus: GpuRoom | None = None
 
     @property
     def size(self) -> int:

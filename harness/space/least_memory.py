@@ -12,8 +12,7 @@ from engines.registry import traits
 from harness.records import Candidate
 from harness.scenario.resolve import ResolvedScenario
 from harness.space.candidates import Pruned, SpacePlan
-from harness.space.machine_file import DescribedMachine
-from harness.space.memory_text import BYTES_PER_GIB, memory_bytes, model_size
+from harness.space.memory_text import memory_bytes, model_size
 
 _TYPE_BYTES = {
     "f32": 4.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "bfloat16": 2.0, "float16": 2.0, "q8_0": 1.0625,
@@ -24,17 +23,15 @@ _SMALLEST_BYTES = 0.5
 """Of one of a type that is not known: four bits."""
 
 
-def without_too_large(
-    plan: SpacePlan, resolved: ResolvedScenario, machine: DescribedMachine | None, tokens: int | None
-) -> SpacePlan:
-    """The plan without the candidates that surely need more memory than `machine` has (None: the one that the plan is
-    for, of which the host's memory is known). `tokens` are those of the longest request."""
+def without_too_large(plan: SpacePlan, resolved: ResolvedScenario, tokens: int | None) -> SpacePlan:
+    """The plan without the candidates that surely need more memory than the machine that it is for has. `tokens` are
+    those of the longest request."""
     size, _ = model_size(resolved)
     if size is None or not size.kind.is_decoder or _is_quantized(resolved):
         return plan
     gone: dict[tuple[int, str, str], list[Candidate]] = {}
     for candidate in plan.candidates:
-        if reason := _why_too_large(candidate, size, plan, machine, tokens or 1):
+        if reason := _why_too_large(candidate, size, plan, tokens or 1):
             gone.setdefault((candidate.block, _named(candidate), reason), []).append(candidate)
     ids = {each.candidate_id for candidates in gone.values() for each in candidates}
     blocks = tuple(
@@ -72,14 +69,12 @@ def _named(candidate: Candidate) -> str:
     )
 
 
-def _why_too_large(
-    candidate: Candidate, size: ModelSize, plan: SpacePlan, machine: DescribedMachine | None, tokens: int
-) -> str:
+def _why_too_large(candidate: Candidate, size: ModelSize, plan: SpacePlan, tokens: int) -> str:
     """Why it cannot fit, with the arithmetic; '' where it may, or where too little is known."""
     least = traits(candidate.engine).least_memory
     if least is None or any(name in candidate.options for name in least.unknown_by):
         return ""
-    there = _room(candidate, least, plan, machine)
+    there = _room(candidate, least, plan)
     if there is None:
         return ""
     room_bytes, where = there
@@ -98,27 +93,21 @@ def _why_too_large(
     )
 
 
-def _room(
-    candidate: Candidate, least: LeastMemory, plan: SpacePlan, machine: DescribedMachine | None
-) -> tuple[float, str] | None:
+def _room(candidate: Candidate, least: LeastMemory, plan: SpacePlan) -> tuple[float, str] | None:
     """The bytes that it may take and which these are; None where they are not known."""
-    host = memory_bytes(plan, machine)
+    host, gpus = memory_bytes(plan), plan.gpus
     if candidate.device == "cpu":
-        return (
-            (host, f"{plan.host if machine is None else f'{machine.name} has'} {host / 1e9:.1f} GB")
-            if least.is_mapped
-            else None
-        )
-    if machine is None or machine.gpu_memory_gib is None:
+        return (host, f"{plan.host} {host / 1e9:.1f} GB") if least.is_mapped else None
+    if gpus is None:
         return None
-    each = machine.gpu_memory_gib * BYTES_PER_GIB
     if least.is_mapped:
-        room = host + machine.gpus * each
-        return room, f"{machine.name} has {room / 1e9:.1f} GB on its GPUs and its host together"
+        room = host + gpus.total_bytes
+        return room, f"{plan.host} {room / 1e9:.1f} GB on its GPUs and its host together"
     share = _number(candidate.options.get(least.share_option, 1.0))
     if share is None:
         return None
-    return share * each, f"{share:g} of {machine.gpu}'s {each / 1e9:.2f} GB is {share * each / 1e9:.2f}"
+    each = gpus.largest_bytes
+    return share * each, f"{share:g} of {gpus.name}'s {each / 1e9:.2f} GB is {share * each / 1e9:.2f}"
 
 
 def _number(value: object) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,9 @@ from harness.scenario.fields import AtLeastOne, AtLeastZero, Strict, Word, expec
 from harness.scenario.problems import dotted, explained, line_of, read_text, yaml_problems
 from harness.scenario.resolve import ResolvedScenario
 from harness.scenario.yaml_nodes import parse
+from harness.space.candidates import GpuRoom, SpacePlan
 from harness.space.capabilities import engine_capabilities
+from harness.units import BYTES_PER_GIB
 
 _Gib = Annotated[float, Field(gt=0.0)]
 
@@ -38,6 +41,14 @@ class DescribedMachine(Strict):
             got = f"gpus: {self.gpus}, gpu: {self.gpu}, gpu_memory_gib: {self.gpu_memory_gib}"
             raise expected("gpus, gpu and gpu_memory_gib together, or none of them", got)
         return self
+
+    def planned(self, plan: SpacePlan) -> SpacePlan:
+        """The plan, for this machine's memory."""
+        gpus = None
+        if self.gpu is not None and self.gpu_memory_gib is not None:
+            each = self.gpu_memory_gib * BYTES_PER_GIB
+            gpus = GpuRoom(name=self.gpu, largest_bytes=each, total_bytes=self.gpus * each)
+        return replace(plan, host=f"{self.name} has", host_bytes=self.memory_gib * BYTES_PER_GIB, gpus=gpus)
 
     @property
     def text(self) -> str:

@@ -30,13 +30,13 @@ from harness.space.candidates import SpacePlan
 from harness.space.capabilities import folder_here
 from harness.space.chat import prompts_of, token_counts
 from harness.space.machine_file import DescribedMachine
+from harness.units import BYTES_PER_GIB
 
 USABLE_FRAC = 0.92
 """Of a device's memory; the rest is the driver's, the allocator's and other processes'."""
 ROLLING_ROWS = 32
 """Requests in a rolling batch where nobody names more."""
 REFERENCE_BATCH_SIZE = 8
-BYTES_PER_GIB = 1 << 30
 READ_BYTES_PER_S = 10e9
 """Assumed: weights that a CPU reads from memory while it decodes."""
 _ROWS = ("max_num_seqs", "max_rolling_batch_size", "n_parallel", "max_slots")
@@ -90,15 +90,17 @@ def model_size(resolved: ResolvedScenario) -> tuple[ModelSize | None, str]:
 
 def asked_dtype(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> str:
     """The dtype in which the model itself is asked for the reference's answers."""
-    return reference_dtype(model_size(resolved)[0], memory_bytes(None, machine))
+    return reference_dtype(model_size(resolved)[0], _reference_room(machine))
 
 
-def memory_bytes(plan: SpacePlan | None, machine: DescribedMachine | None) -> float:
-    """The host's memory: of `machine`, else of what the plan is for, else of this machine."""
-    if machine is not None:
-        return machine.memory_gib * BYTES_PER_GIB
-    known = None if plan is None else plan.host_bytes
-    return float(psutil.virtual_memory().total) if known is None else known
+def memory_bytes(plan: SpacePlan) -> float:
+    """The memory of the host that the plan is for."""
+    return float(psutil.virtual_memory().total) if plan.host_bytes is None else plan.host_bytes
+
+
+def _reference_room(machine: DescribedMachine | None) -> float:
+    """The host's memory where the reference is asked: of `machine`, else of this one."""
+    return float(psutil.virtual_memory().total) if machine is None else machine.memory_gib * BYTES_PER_GIB
 
 
 def reference_read_s(resolved: ResolvedScenario, machine: DescribedMachine | None = None) -> float:
@@ -115,7 +117,7 @@ def reference_read_s(resolved: ResolvedScenario, machine: DescribedMachine | Non
 def _reference_text(resolved: ResolvedScenario, size: ModelSize, machine: DescribedMachine | None) -> str:
     if resolved.scenario.quality.reference is not None:
         return "the reference is a server"
-    here, where = memory_bytes(None, machine), "here" if machine is None else f"of {machine.name}"
+    here, where = _reference_room(machine), "here" if machine is None else f"of {machine.name}"
     dtype = reference_dtype(size, here)
     need = size.parameters * VALUE_BYTES[dtype] + PROCESS_BYTES
     why = "" if dtype == "fp32" else f", the checkpoint's dtype: fp32 would need {size.parameters * 4 / 1e9:.1f} GB"
@@ -137,16 +139,16 @@ def _room(
     resolved: ResolvedScenario, block: EngineBlock, plan: SpacePlan, machine: DescribedMachine | None
 ) -> tuple[float | None, str]:
     """Bytes of the device that a block is served on, and which one it is."""
-    if machine is not None and not traits(block.engine).is_rented:
-        gib = machine.memory_gib if "cpu" in block.device else machine.gpu_memory_gib
-        what = "" if "cpu" in block.device else f"{machine.gpu} of "
-        return (
-            (None, f"{machine.name} has no GPU") if gib is None else (gib * BYTES_PER_GIB, f"{what}{machine.name} has")
-        )
     cost, named = resolved.scenario.cost, block.options.get("instance", (None,))[0]
     name = str(named) if named else (cost.instance if cost else None)
-    if "cpu" in block.device and name is None:
-        return memory_bytes(plan, None), plan.host
+    is_cpu = "cpu" in block.device
+    if not traits(block.engine).is_rented:
+        if plan.gpus is not None and not is_cpu:
+            return plan.gpus.largest_bytes, f"{plan.gpus.name} of {plan.host}"
+        if machine is not None and not is_cpu:
+            return None, f"{machine.name} has no GPU"
+        if is_cpu and (machine is not None or name is None):
+            return memory_bytes(plan), plan.host
     if name is None:
         return None, "cost.instance would name a GPU to compare it with"
     try:

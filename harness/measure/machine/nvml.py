@@ -72,7 +72,8 @@ class Gpus:
     def facts(self) -> dict[str, object]:
         """What the GPUs are, as machine facts, in NVML's order; empty without a GPU.
 
-        The driver and each GPU's model, power limit (W), MIG and ECC mode (1: on), None where a GPU has no such value.
+        The driver and each GPU's model, memory, power limit (W), MIG and ECC mode (1: on), None where a GPU has no
+        such value.
         """
         if not self._handles:
             return {}
@@ -84,6 +85,7 @@ class Gpus:
         return {
             "gpu_models": list(self.names),
             "gpu_driver": driver,
+            "gpu_memory_mib": self._each(lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total // BYTES_PER_MIB),
             "gpu_power_limit_w": self._each(lambda gpu: nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3),
             "gpu_mig": self._each(lambda gpu: nvml.nvmlDeviceGetMigMode(gpu)[0]),
             "gpu_ecc": self._each(lambda gpu: nvml.nvmlDeviceGetEccMode(gpu)[0]),

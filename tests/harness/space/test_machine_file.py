@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from harness.cli import tune
 from harness.errors import ScenarioError, UsageError
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
-from harness.space.candidates import SpacePlan
-from harness.space.machine_file import read_machine
+from harness.space.candidates import GpuRoom, SpacePlan, plan_space
+from harness.space.least_memory import without_too_large
+from harness.space.machine_file import capabilities_there, read_machine
 from harness.space.memory_text import memory_lines
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,7 +51,8 @@ def test_what_the_described_machine_has_not_is_ruled_out_with_that_reason(tmp_pa
 def test_rows_in_memory_are_no_more_than_the_load_asks_at_once() -> None:
     few = load_scenario(MISTRAL, ["workload.load.users=1"])
     nothing = SpacePlan(blocks=(), candidates=(), pruned=(), warnings=())
-    lines = list(memory_lines(resolve(few, MISTRAL), nothing, read_machine(H100)))
+    h100 = read_machine(H100)
+    lines = list(memory_lines(resolve(few, MISTRAL), h100.planned(nothing), h100))
     assert any("(1 rows x " in line for line in lines)
 
 
@@ -71,6 +74,27 @@ def test_what_surely_does_not_fit_a_gpu_is_ruled_out_with_the_arithmetic(tmp_pat
     assert "nothing is left" in printed or "candidates 0" in printed
     assert "candidates 24\n" in _plan(MISTRAL, *small, "--no-prune")
     assert "candidates 24\n" in _plan(MISTRAL, "--dry-run", "--machine", _described(tmp_path, 24.0))
+
+
+@pytest.mark.parametrize(
+    ("sizes_mib", "left", "room"),
+    [
+        ([12 << 10], 0, "and 1 of A10G's 12.88 GB is 12.88;"),
+        ([12 << 10, 24 << 10], 24, "A10G of this machine has 25.8 GB: fits"),
+        ([12 << 10, None], 24, "H100 of ml.p5.4xlarge has 85.9 GB: fits"),
+    ],
+)
+def test_a_gpu_of_this_machine_rules_out_what_its_largest_cannot_hold(
+    tmp_path: Path, sizes_mib: list[int | None], left: int, room: str
+) -> None:
+    """By the facts that NVML states; where one GPU does not state its memory, `cost.instance` names what is known."""
+    machine = read_machine(Path(_described(tmp_path, 24.0)))
+    resolved = resolve(load_scenario(MISTRAL), MISTRAL)
+    plan = plan_space(resolved, capabilities_there(machine, resolved), machine.cores)
+    facts = {"gpu_models": ["A10G"] * len(sizes_mib), "gpu_memory_mib": sizes_mib}
+    plan = without_too_large(replace(plan, gpus=GpuRoom.of(facts)), resolved, 4096)
+    assert plan.size == left
+    assert room in "\n".join([*memory_lines(resolved, plan), *(each.reason for each in plan.pruned)])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Nvml:
         return "Test GPU"
 
     def nvmlDeviceGetMemoryInfo(self, gpu: int) -> SimpleNamespace:
-        return SimpleNamespace(used=(gpu + 1) * (100 << 20))
+        return SimpleNamespace(used=(gpu + 1) * (100 << 20), total=(gpu + 1) * (1000 << 20))
 
     def nvmlDeviceGetUtilizationRates(self, gpu: int) -> SimpleNamespace:
         return SimpleNamespace(gpu=80 if gpu else 0)
@@ -86,7 +86,7 @@ class Nvml:
 def test_the_facts_of_the_gpus_are_what_moves_a_result() -> None:
     facts = {
         "gpu_models": ["Test GPU", "Test GPU"], "gpu_driver": "580.65.06", "gpu_power_limit_w": [700.0, 700.0],
-        "gpu_mig": [0, 0], "gpu_ecc": [1, 1],
+        "gpu_memory_mib": [1000, 2000], "gpu_mig": [0, 0], "gpu_ecc": [1, 1],
     }  # fmt: skip
     with Gpus(Nvml()) as gpus:
         assert gpus.facts() == facts
