@@ -115,10 +115,15 @@ class Calibrator:
     @property
     def scales(self) -> Mapping[str, float]:
         """Machine -> how slow it is against the class, as far as that is no chance; two are each as far from their
-        middle."""
-        found = {each.machine_id: each.ratio for each in self._here() if each.ratio is not None}
-        power = share(found.values()) * (0.5 if len(self._here()) == 2 else 1.0)
-        return {machine: ratio.value**power for machine, ratio in found.items()}
+        middle. One that left, or has not come back to a resumed run, keeps what it was compared to last: its trials
+        still count."""
+        machines = [each for each in self._machines.values() if each.ranked != "set_aside"]
+        found = {each.machine_id: each.ratio for each in machines if each.ratio is not None}
+        power = share(found.values())
+        return {
+            machine: ratio.value ** (power * (0.5 if (ratio.machines or len(found)) == 2 else 1.0))
+            for machine, ratio in found.items()
+        }
 
     @property
     def is_busy(self) -> bool:

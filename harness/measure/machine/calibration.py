@@ -52,12 +52,15 @@ class Calibration:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
     """How slow a machine is against its class, 1.04: 4 % slower, with its 95 % interval over `launches`. Of two
-    machines each one's is against the other."""
+    machines each one's is against the other. So many `machines` were compared, with `freedom` degrees of freedom of
+    the interval; both are 0 in runs stored before they were kept."""
 
     value: float
     low: float
     high: float
     launches: int
+    machines: int = 0
+    freedom: int = 0
 
     @property
     def standing(self) -> Standing:
@@ -112,8 +115,9 @@ def ratios(launches: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
         off = means[name] - middle
         half = t * math.sqrt(squares / freedom * (1 / len(values) + apart))
         found[name] = Ratio(
-            value=math.exp(off), low=math.exp(off - half), high=math.exp(off + half), launches=len(values)
-        )
+            value=math.exp(off), low=math.exp(off - half), high=math.exp(off + half), launches=len(values),
+            machines=len(known), freedom=freedom,
+        )  # fmt: skip
     return found
 
 
@@ -123,8 +127,9 @@ def share(found: Collection[Ratio]) -> float:
     apart = sum(math.log(each.value) ** 2 for each in found)
     if not apart:
         return 0.0
-    t = t_quantile(0.5 + LEVEL / 2, sum(each.launches - 1 for each in found))
-    by_chance = sum((math.log(each.high / each.low) / (2 * t)) ** 2 for each in found)
+    freedom = sum(each.launches - 1 for each in found)
+    t = (t_quantile(0.5 + LEVEL / 2, each.freedom or freedom) for each in found)
+    by_chance = sum((math.log(each.high / each.low) / (2 * its)) ** 2 for each, its in zip(found, t, strict=True))
     return max(0.0, 1 - by_chance / apart)
 
 

@@ -126,6 +126,31 @@ def test_machines_that_differ_by_no_more_than_launches_are_scaled_by_nothing() -
     assert {each.machine_id for each in bench.machines if each.ratio} == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("ms", [{"a": 10.0, "b": 10.4}, {"a": 10.0, "b": 10.4, "d": 10.2}])
+def test_what_machines_are_scaled_by_changes_with_comparisons_alone(ms: dict[str, float]) -> None:
+    bench = Bench(ms)
+    bench.launch()
+    before = dict(bench.it.scales)
+    assert before["b"] / before["a"] == pytest.approx(1.04, abs=0.01)
+    bench.it.join("c", "class")
+    assert bench.it.scales == before, "it is launched now, and compared then"
+    bench.it.leave("a")
+    assert bench.it.scales == before, "what it measured still counts"
+    again = Bench({"b": 10.4}, known=bench.machines)
+    assert again.it.scales == before, "in the run that is resumed"
+
+
+def test_the_share_takes_each_interval_by_its_own_degrees_of_freedom() -> None:
+    found = ratios({"a": [0.0, 0.1], "b": [0.2, 0.3]})
+    # the difference 0.2 has a variance of 0.005 by chance
+    assert share(found.values()) == pytest.approx(1 - 0.005 / 0.2**2)
+    assert share([found["a"]]) == pytest.approx(share(found.values())), "the other left"
+    stored = [replace(each, machines=0, freedom=0) for each in found.values()]
+    assert share(stored) == share(found.values()), "as runs were stored before"
+    assert share([]) == share(ratios({"a": [0.1, 0.1], "b": [0.1, 0.1]}).values()) == 0.0
+    assert share(ratios({"a": [0.1, 0.1], "b": [0.2, 0.2]}).values()) == 1.0
+
+
 @pytest.mark.parametrize("sd", [0.0, 0.03])
 def test_scales_are_nearer_to_the_truth_than_ratios_and_than_none(sd: float) -> None:
     """Eight machines, three launches on each with 4 % of noise, 500 times: squared errors."""
