@@ -302,11 +302,12 @@ class _Session:
         return not_run(done.order, "crashed", reason, done.machine)
 
     def _why_enough(self) -> str | None:
-        """None while the next trial may gain something; else the sentence. A grid is measured whole."""
-        if self._limits.sampler == "grid" or self._proposals.is_at_first:
+        """None while a next trial that can run may gain something; else the sentence. A grid is measured whole."""
+        nowhere = self._too_small.nowhere(self._context.places.machines)
+        if self._limits.sampler == "grid" or self._proposals.is_at_first(nowhere):
             return None
         first = first_measurements(self._comparable())
-        seen = {trial.candidate.candidate_id for trial in first}
+        seen = nowhere | {trial.candidate.candidate_id for trial in first}
         left = [each for each in self._context.plan.candidates if each.candidate_id not in seen]
         if not has_enough(self._distances, self._goals, first, left):
             return None

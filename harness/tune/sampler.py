@@ -84,10 +84,9 @@ class Proposals:
             return self._next_by_gain(unseen, pending, chance_to_fit)
         return self._next_of_sampler(unseen, taken, chance_to_fit)
 
-    @property
-    def is_at_first(self) -> bool:
-        """A block's default, or what comes before the defaults, is still to be measured."""
-        return any(candidate.candidate_id not in self._seen for candidate in self._first)
+    def is_at_first(self, passed: Collection[str] = ()) -> bool:
+        """A block's default, or what comes before the defaults, is still to be measured, those `passed` apart."""
+        return any(candidate.candidate_id not in self._seen.union(passed) for candidate in self._first)
 
     def pass_over(self, candidate: Candidate) -> None:
         """Never propose `candidate` again; nothing is learned."""
@@ -186,7 +185,7 @@ def first_candidates(
     proposals = Proposals(plan, scenario, first)
     is_known = scenario.sampler == "grid"
     order: list[Candidate] = []
-    while len(order) < count and (is_known or proposals.is_at_first) and (candidate := proposals.next()) is not None:
+    while len(order) < count and (is_known or proposals.is_at_first()) and (candidate := proposals.next()) is not None:
         proposals.pass_over(candidate)
         order.append(candidate)
     return tuple(order)

@@ -183,3 +183,24 @@ def test_what_no_machine_there_can_hold_is_not_launched_and_the_reason_counts_it
         f"space exhausted: each of its {len(fitting)} candidates measured or skipped; "
         f"{whole.size - len(fitting)} others need more memory than any machine there has"
     )
+
+
+@pytest.mark.parametrize("dtypes", [["fp32", "int8"], ["int8", "fp32"]])
+def test_a_search_ends_when_what_the_machines_there_can_hold_should_gain_too_little(
+    tmp_path: Path, dtypes: list[str]
+) -> None:
+    """Two workers are faster and fit nowhere; where fp32 comes first, onnxruntime's default fits nowhere either."""
+    axes = {"dtype": dtypes, "workers": [1, 2], "batch_size": [1, 2, 4, 8], "max_batch_delay_ms": [0, 5]}
+    space = [{"engine": engine, "threads": [1, 2], **axes} for engine in ("ctranslate2", "onnxruntime")]
+    of = scenario({"sampler": "gp", "trials": 99, "max_minutes": 1e5}, space=space)
+    bench, whole = Bench(of, tmp_path / "study.db"), plan(of)
+    places = _places(bench, count=1)
+    places.memories_mib = {"m0": 900.0}
+
+    def plan_for(mib: float) -> SpacePlan:
+        fitting = (each for each in whole.candidates if max(each.workers * 900.0, memory_mib(each)) <= mib)
+        return replace(whole, candidates=tuple(fitting))
+
+    result = search(replace(bench.context(), places=places, memory_mib=9000.0, plan_for=plan_for))
+    assert result.stop == "converged"
+    assert len(result.trials) < plan_for(900.0).size
