@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from harness.measure.geometric_mean import with_geometric_mean
 from harness.measure.machine.sampler import ResourceSampler, ResourceUse
 from harness.measure.summarize import summarize
 from harness.measure.user_locustfile import mixture, unavailable
-from harness.records import Doubt, Probe, TrialSummary
+from harness.records import Doubt, Probe, RequestRecord, TrialSummary
 from harness.scenario.load_kinds import ClosedLoad, Load, MaxRateLoad, Open, TraceLoad
 from harness.scenario.load_list import LoadList, loads_of
 from harness.trial.endpoint_form import asked
@@ -92,6 +93,10 @@ class Loads:
         if isinstance(load, LoadList) or load.levels:
             return self._sweep(load, engine, workdir, launch_s)
         return Loaded(window=self._window(self._planned(load, engine), engine, workdir, launch_s))
+
+    def as_they_begin(self, records: Sequence[RequestRecord]) -> dict[str, str]:
+        """Prompt id -> one name for all texts of the corpus that begin alike, of what was sent; after `run`."""
+        return self._texts.as_they_begin(name for record in records for name in record.prompt_ids)
 
     def longest(self, endpoint: Endpoint, number: int) -> LongestInputs:
         """`number` inputs of the longest length that the load sends; after `run`."""

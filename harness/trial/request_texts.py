@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.errors import ScenarioError
 from harness.load.corpus.cuts import Cutter, cutter_of
 from harness.load.corpus.spans import Cut
 from harness.load.plan import NO_TURN, LoadPlan
-from harness.load.prompts.lengths import SentPrompts, shaped, token_rates
+from harness.load.prompts.lengths import CORPUS, SentPrompts, shaped, token_rates
 from harness.load.prompts.own_history import common_length
 from harness.load.schedule.request_times import Schedule
 from harness.records import Prompt
@@ -28,6 +28,7 @@ class RequestTexts:
     def __init__(self, inputs: TrialInputs) -> None:
         self._inputs = inputs
         self._given = 0
+        self._openings = 0
 
     def begin_at(self, number: int) -> None:
         """Inputs get the corpus's texts from this number on; from 0 on in each launch, so that all get the same."""
@@ -54,8 +55,16 @@ class RequestTexts:
         if blocks:
             measured, warm = self._of_blocks(plan, cutter, blocks)
             return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
+        self._openings = cutter.openings if workload.lengths is not None else 0
         measured, warm = self._of_lengths(plan, cutter)
         return replace(plan, corpus=text, cuts=measured, warmup_cuts=warm, around=self._inputs.around)
+
+    def as_they_begin(self, prompt_ids: Iterable[str]) -> dict[str, str]:
+        """Prompt id -> one name for all texts that begin with the same word of the corpus, which come where a launch
+        sends more texts than it has beginnings; {} where lengths are not those of the scenario."""
+        begin = f"{CORPUS}-"
+        numbers = {each: each.removeprefix(begin) for each in prompt_ids if self._openings and each.startswith(begin)}
+        return {each: f"{begin}{int(n) % self._openings}" for each, n in numbers.items() if n.isdigit()}
 
     def longest(self, plan: LoadPlan, folder: Path | None, number: int, schedule: Schedule | None) -> LongestInputs:
         """`number` inputs of the longest length that requests like those of `plan` have, on the schedule of a trace

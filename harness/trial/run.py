@@ -197,6 +197,7 @@ class TrialRunner:
         if not traits(candidate.engine).caches_prompts(candidate.options):
             return loaded.window.summary
         texts = {prompt.prompt_id: prompt.text for prompt in self._inputs.prompts}
+        texts |= self._loads.as_they_begin(loaded.records)
         before = [prompt.prompt_id for prompt in self._inputs.quality_prompts if trial.is_judged]
         repeated = repeated_prompts(loaded.records, texts, before)
         return loaded.window.summary.doubted([Doubt(kind="repeated_prompts", sentence=repeated)] if repeated else [])

@@ -63,8 +63,8 @@ class Cutter:
         return self._words.total - int(self._words.before[self._first])
 
     @property
-    def _openings(self) -> int:
-        """Words that a text may begin with."""
+    def openings(self) -> int:
+        """Words that a text may begin with: of more texts some begin alike."""
         return len(self._words) - self._first
 
     @property
@@ -76,7 +76,7 @@ class Cutter:
         beginnings where some are the same. Raises ScenarioError with the numbers: the corpus is too short."""
         numbers = openings or range(len(lengths))
         self.check(max(lengths, default=0), len(set(numbers)))
-        starts = [self._first + (number + seed) * self._step % self._openings for number in numbers]
+        starts = [self._first + (number + seed) * self._step % self.openings for number in numbers]
         cuts = [self._cut(start, length - self.added) for start, length in zip(starts, lengths, strict=True)]
         is_proven = True
         for begin in range(0, len(cuts), PROVEN):
@@ -95,7 +95,7 @@ class Cutter:
         if block_tokens > self.total:
             raise ScenarioError(_WHERE + self._too_short(f"a block of {block_tokens} tokens"))
         opening, used = dict[int, Opening](), set[int]()
-        at, round_ = seed * self._step % self._openings, 0
+        at, round_ = seed * self._step % self.openings, 0
         for block in dict.fromkeys(block for ids, _ in rows for block in ids):
             if len(used) == len(self._words):
                 used, round_ = set(), round_ + 1
@@ -188,14 +188,14 @@ class Cutter:
         self._check_openings(count, "texts", where)
 
     def _check_openings(self, count: int, what: str, where: str = _WHERE) -> None:
-        if count > self._openings:
+        if count > self.openings:
             raise ScenarioError(where + self._too_short(f"{count:,} {what} that each begin at another word"))
 
     def _too_short(self, wanted: str) -> str:
         counted = "words, each counted as a token" if self._counts.is_by_words else "tokens by the model's tokenizer"
         allowed = "" if self._may_repeat else ", or allow repetition by corpus_may_repeat: true"
         return (
-            f"expected text enough for {wanted}, got {self.total:,} {counted} in {self._openings:,} "
+            f"expected text enough for {wanted}, got {self.total:,} {counted} in {self.openings:,} "
             f"words of {self._corpus.path.name} that stand in it once; name a longer text{allowed}"
         )
 

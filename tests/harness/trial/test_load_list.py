@@ -231,7 +231,9 @@ def test_answers_too_short_at_a_later_load_make_the_trial_void() -> None:
 
 
 @pytest.mark.parametrize("is_search", [False, True])
-def test_prompts_that_an_earlier_load_or_probe_sent_are_doubted(tmp_path: Path, is_search: bool) -> None:
+def test_prompts_that_an_earlier_load_or_probe_sent_are_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_search: bool
+) -> None:
     path = written(tmp_path)
     if is_search:
         load = "{kind: max_rate, low_rps: 5, high_rps: 80, slo: {latency_p50_ms: {max: 250}}}"
@@ -251,6 +253,9 @@ def test_prompts_that_an_earlier_load_or_probe_sent_are_doubted(tmp_path: Path, 
         loaded = Loaded(window=window(records=sent), others={2: window(records=second)})
         found = [doubt.sentence.partition(" that")[0] for doubt in runner._doubted(trial, loaded).doubts]
         assert found == expected
+    monkeypatch.setattr(runner._loads, "as_they_begin", lambda records: {f"q{n}": f"p{n}" for n in range(20)})
+    alike = Loaded(window=window(records=sent), others={2: window(records=fresh)})
+    assert len(runner._doubted(trial, alike).doubts) == 1, "texts of the corpus that begin alike"
 
 
 def test_the_gate_knows_by_which_load_a_trial_was_judged(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.load.plan import LoadPlan
 from harness.load.prompts.lengths import SentPrompts
+from harness.measure.asked_lengths import repeated_prompts
 from harness.records import Candidate, RequestRecord
 from harness.scenario.load import load_scenario
 from harness.scenario.resolve import resolve
@@ -19,6 +20,8 @@ from harness.trial.bench import Bench
 from harness.trial.inputs import TrialInputs, read_inputs
 from harness.trial.progress import Phase
 from harness.trial.rate_search import _second_half_frac
+from harness.trial.request_texts import RequestTexts
+from tests.harness.measure.records import request
 from tests.harness.store.trials import a_manifest
 from tests.harness.trial.planned import planned
 
@@ -109,6 +112,30 @@ def test_each_probe_sends_other_prompts_and_the_same_ones_to_every_candidate(
     for one, other in zip(slow, fast, strict=True):
         common = min(len(one), len(other))
         assert one[:common] == other[:common]
+
+
+def test_texts_of_a_short_corpus_that_come_again_in_a_later_probe_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.txt").write_text(" ".join(f"word{n}" for n in range(100)))
+    load = "kind: max_rate, low_rps: 5, high_rps: 40, processes: 1, arrivals: constant, slo: {latency_p50_ms: {max: 9}}"
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        f"name: m\nworkload: {{load: {{{load}}}, corpus: c.txt, lengths: {{input: 5}}, max_duration_s: 2, "
+        "warmup_requests: 0}\nspace: [{engine: fake}]\n"
+    )
+    inputs = read_inputs(resolve(load_scenario(path), path))
+    plans = planned(inputs, monkeypatch)
+    sent = [each for plan in plans for n in range(len(plan.offsets_ns)) for each in SentPrompts(plan).measured(n)]
+    assert [len(plan.offsets_ns) for plan in plans] == [10, 20, 40, 80]
+    texts = RequestTexts(inputs)
+    assert not texts.as_they_begin(each.prompt_id for each in sent)
+    texts.filled(plans[-1], None)
+    names = texts.as_they_begin(each.prompt_id for each in sent)
+    assert len(set(names.values())) == len({each.text for each in sent}) == 100
+    assert len({(names[each.prompt_id], each.text) for each in sent}) == 100
+    records = [request(n, 10.0 * n, 5.0, prompt_ids=(each.prompt_id,)) for n, each in enumerate(sent)]
+    assert repeated_prompts(records, names, ()).startswith("50 of 150 measured requests repeated prompts")
 
 
 def _record(intended_s: float, latency_s: float) -> RequestRecord:
